@@ -1,0 +1,123 @@
+"""Every hyperparameter, written once: type, default, range and one sentence of help.
+
+Command-line flags, the Prefect form, MLflow's params and `card.json` derive from `TrainConfig`.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model.errors import ConfigError
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class TrainConfig(BaseModel):
+    """One training: which images, which network, how it learns, where it runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # data
+    dataset: str = Field(
+        "auto",
+        description="auto (mnist if on disk, else digits), mnist, fashion_mnist, kmnist, cifar10, digits, "
+        "folder:PATH, csv:PATH, parquet:PATH or npz:PATH.",
+    )
+    name: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="Name of the experiment, the registered classifier and its releases; the dataset's by default.",
+    )
+    size: int | None = Field(
+        None, ge=8, le=256, description="Height and width of the images in pixels; the data's own by default."
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 for grey, 3 for colour; the data's own by default."
+    )
+    test_share: Share = Field(
+        0.15, description="Share held out for the test, where the data has no test part of its own."
+    )
+    validation_share: Share = Field(0.2, description="Share of the training part held out for validation.")
+
+    # network
+    network: str = Field("mlp", description="mlp, cnn, or a class of your own as package.module:Class.")
+    hidden: tuple[Width, ...] = Field(
+        (512,), min_length=1, max_length=16, description="Widths of the mlp's hidden layers."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units silenced in training.")
+    batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
+    initialisation: Literal["torch", "keras"] = Field(
+        "torch", description="First weights: torch (Kaiming uniform) or keras (Glorot uniform, zero bias)."
+    )
+
+    # learning
+    optimizer: Literal["sgd", "rmsprop", "adagrad"] = Field("sgd", description="Rule of the weight update.")
+    learning_rate: float = Field(0.05, gt=0, le=10, description="Step size; the peak where a schedule moves it.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Share of the last step kept in the next (sgd).")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="L2 penalty on the weights.")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+        "one_cycle", description="How the learning rate moves over the steps of the training."
+    )
+    batch_size: int = Field(128, ge=1, le=65_536, description="Images per weight update.")
+    epochs: int = Field(15, ge=1, le=10_000, description="Passes over the training images, at most.")
+
+    # early stopping
+    early_stopping: bool = Field(True, description="Stop when the monitored value no longer gets better.")
+    monitor: Literal["val_loss", "val_accuracy"] = Field(
+        "val_loss", description="Value that decides which epoch is best and when to stop."
+    )
+    patience: int = Field(5, ge=1, le=10_000, description="Epochs without improvement before stopping.")
+    min_delta: float = Field(0.0, ge=0, le=1, description="Smallest change that counts as an improvement.")
+
+    # machine
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps."
+    )
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; all cores by default.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Start of every random draw.")
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Build a config from plain values, strings included; `ConfigError` names every problem at once."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(problems(error, cls.model_fields)) from None
+
+
+def problems(error: ValidationError, known: Iterable[str]) -> list[str]:
+    """One line for each problem pydantic found: what, got, accepted."""
+    return [_problem(detail, list(known)) for detail in error.errors()]
+
+
+def _problem(detail: Any, known: list[str]) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, known, n=1)
+        return f"unknown setting {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
+    accepted = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{name}: got {str(detail['input'])[:80]!r}, accepted: {accepted}"
+
+
+_TUTORIAL: dict[str, Any] = {
+    "hidden": (512,),
+    "initialisation": "keras",
+    "optimizer": "sgd",
+    "learning_rate": 0.001,
+    "momentum": 0.95,
+    "schedule": "constant",
+    "batch_size": 256,
+    "epochs": 15,
+    "validation_share": 0.2,
+    "monitor": "val_loss",
+    "patience": 3,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "tutorial": _TUTORIAL,
+    "tutorial-rmsprop": _TUTORIAL | {"optimizer": "rmsprop", "momentum": 0.0},
+}

@@ -1,0 +1,64 @@
+"""Everything that may go wrong without being our bug.
+
+    RelearnError
+    ├── InputError           exit 2, HTTP 422   something the user gave
+    │   ├── ConfigError      exit 2, HTTP 422   a setting, or several at once
+    │   ├── DataError        exit 2, HTTP 422   images or labels that cannot be learned from
+    │   └── NotFoundError    exit 2, HTTP 404   a run, version, file or class that is not there
+    ├── MachineError         exit 3, HTTP 503   disk, permission, port, server, device
+    └── IntegrityError       exit 4, HTTP 500   bytes that are not what was written
+
+A message is one line: what was wrong, what was got, what is accepted. `code` is its short name for
+programs; the command line prints `error[code]: message`, the API puts both into its envelope.
+"""
+
+from collections.abc import Sequence
+
+
+class RelearnError(Exception):
+    """Base of the tree above; never raised itself."""
+
+    exit_code = 1
+    status = 500
+    code = "error"
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(" ".join(message.split()))
+        if code is not None:
+            self.code = code
+
+
+class InputError(RelearnError):
+    exit_code = 2
+    status = 422
+    code = "input"
+
+
+class ConfigError(InputError):
+    """All problems of a configuration, reported together."""
+
+    code = "config"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class DataError(InputError):
+    code = "data"
+
+
+class NotFoundError(InputError):
+    status = 404
+    code = "not_found"
+
+
+class MachineError(RelearnError):
+    exit_code = 3
+    status = 503
+    code = "machine"
+
+
+class IntegrityError(RelearnError):
+    exit_code = 4
+    code = "integrity"
