@@ -55,7 +55,9 @@ class TrainConfig(BaseModel):
 
     # learning
     optimizer: Literal["sgd", "rmsprop", "adagrad"] = Field("sgd", description="Rule of the weight update.")
-    learning_rate: float = Field(0.05, gt=0, le=10, description="Step size; the peak where a schedule moves it.")
+    learning_rate: float = Field(
+        0.05, gt=0, le=10, description="Step size; the peak where a schedule moves it."
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="Share of the last step kept in the next (sgd).")
     weight_decay: float = Field(0.0, ge=0, le=1, description="L2 penalty on the weights.")
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
@@ -76,7 +78,9 @@ class TrainConfig(BaseModel):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps."
     )
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; all cores by default.")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of torch; all cores by default."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Start of every random draw.")
 
     @classmethod

@@ -1,0 +1,200 @@
+"""The networks that can be trained, and the door for the user's own.
+
+A network takes float32 images in 0–1, (n, channels, height, width), or (n, channels·height·width) where
+its attribute `flat` is true, and gives logits (n, classes).
+"""
+
+import importlib
+import itertools
+import math
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from model.config import TrainConfig
+from model.errors import ConfigError, NotFoundError
+from model.preprocess import scale
+
+Shape = tuple[int, int, int]
+
+# 400 MB of float32, four times that with gradients and momentum: more than the largest network that
+# makes sense on images of 256 pixels a side, less than what brings a laptop down.
+MAX_PARAMETERS = 100_000_000
+
+
+class Mlp(nn.Sequential):
+    """Dense layers with ReLU between them; 784-512-10 has 407,050 parameters."""
+
+    flat = True
+
+    def __init__(self, config: TrainConfig, shape: Shape, classes: int) -> None:
+        widths = [math.prod(shape), *config.hidden]
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
+            layers |= _dense(f"{index}", inputs, outputs, config)
+        layers["output"] = nn.Linear(widths[-1], classes)
+        super().__init__(layers)
+
+
+class Cnn(nn.Sequential):
+    """32 filters of 3×3 without padding, 2×2 max pool, dense 100; on 1×28×28 542,230 parameters.
+
+    The pool stands before the ReLU: both orders give the same values and gradients, since ReLU is
+    monotonous, and this one applies ReLU to a quarter of the numbers.
+    """
+
+    flat = False
+
+    def __init__(self, config: TrainConfig, shape: Shape, classes: int) -> None:
+        channels, height, width = shape
+        layers: OrderedDict[str, nn.Module] = OrderedDict(convolution=nn.Conv2d(channels, 32, kernel_size=3))
+        if config.batch_norm:
+            layers["normalisation"] = nn.BatchNorm2d(32)
+        layers |= {"pool": nn.MaxPool2d(2), "relu": nn.ReLU(), "flatten": nn.Flatten()}
+        pooled = 32 * ((height - 2) // 2) * ((width - 2) // 2)
+        layers |= _dense("dense", pooled, 100, config)
+        layers["output"] = nn.Linear(100, classes)
+        super().__init__(layers)
+
+
+def _dense(name: str, inputs: int, outputs: int, config: TrainConfig) -> OrderedDict[str, nn.Module]:
+    prefix = f"hidden{name}" if name.isdigit() else name
+    layers: OrderedDict[str, nn.Module] = OrderedDict({prefix: nn.Linear(inputs, outputs)})
+    if config.batch_norm:
+        layers[f"{prefix}_normalisation"] = nn.BatchNorm1d(outputs)
+    layers[f"{prefix}_relu"] = nn.ReLU()
+    if config.dropout:
+        layers[f"{prefix}_dropout"] = nn.Dropout(config.dropout)
+    return layers
+
+
+def build(config: TrainConfig, shape: Shape, classes: int) -> nn.Module:
+    """Make the network that `config` names, its first weights drawn from torch's random state.
+
+    Raises `ConfigError` for an unknown name or a network of more than `MAX_PARAMETERS`, `NotFoundError`
+    for a class of the user's that is not there.
+    """
+    make = network_class(config.network)
+    if config.network in NETWORKS:
+        _check_size(make, config, shape, classes)
+        network = make(config, shape, classes)
+    else:
+        network = _own(make, config.network, shape, classes)
+    if config.initialisation == "keras":
+        network.apply(_glorot)
+    return network
+
+
+def _check_size(make: Callable[..., nn.Module], config: TrainConfig, shape: Shape, classes: int) -> None:
+    with torch.device("meta"):  # counts without allocating
+        parameters = count(make(config, shape, classes))
+    if parameters > MAX_PARAMETERS:
+        raise ConfigError(
+            [f"network: {config.network} would have {parameters:,} parameters, accepted: {MAX_PARAMETERS:,}"]
+        )
+
+
+def network_class(name: str) -> Callable[..., nn.Module]:
+    """The class behind `name`; only a class named by the user is ever imported."""
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if ":" not in name:
+        raise ConfigError(
+            [
+                f"network: got {name!r}, accepted: {', '.join(NETWORKS)} "
+                "or a class of your own as package.module:Class"
+            ]
+        )
+    return _own_class(*name.split(":", 1))
+
+
+def _own_class(module_name: str, class_name: str) -> Callable[..., nn.Module]:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        raise NotFoundError(f"network: no module named {error.name!r} from {here}", "network") from None
+    except AttributeError:
+        raise NotFoundError(f"network: {module_name} has no class {class_name!r}", "network") from None
+    except (SyntaxError, ImportError, ValueError) as error:
+        raise NotFoundError(f"network: {module_name} cannot be imported: {error}", "network") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ConfigError([f"network: {module_name}:{class_name} is not a torch.nn.Module class"])
+    return found
+
+
+def _own(make: Callable[..., nn.Module], name: str, shape: Shape, classes: int) -> nn.Module:
+    try:
+        return make(shape=shape, classes=classes)
+    except TypeError as error:
+        raise ConfigError([f"network: {name}(shape=…, classes=…) failed: {error}"]) from None
+
+
+def _glorot(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Linear | nn.Conv2d):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def count(network: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def is_flat(network: nn.Module) -> bool:
+    """Whether the network takes flattened images."""
+    return bool(getattr(network, "flat", False))
+
+
+def layers(network: nn.Module, shape: Shape) -> pd.DataFrame:
+    """One row a layer: name, kind, output shape, activation, parameters.
+
+    An activation is told in the row of the layer it follows; the softmax of the last one is the
+    classifier's, since the network gives logits.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def note(name: str, layer: nn.Module, output: Tensor) -> None:
+        kind = type(layer).__name__
+        if type(layer).__module__ == "torch.nn.modules.activation" and rows:
+            rows[-1]["activation"] = kind
+        else:
+            rows.append(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "output shape": tuple(output.shape[1:]),
+                    "activation": "",
+                    "parameters": count(layer),
+                }
+            )
+
+    leaves = [(name or "network", leaf) for name, leaf in network.named_modules() if not any(leaf.children())]
+    hooks = [
+        leaf.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
+        for name, leaf in leaves
+    ]
+    training, device = network.training, next(network.parameters()).device
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(scale(torch.zeros(1, *shape, dtype=torch.uint8, device=device), is_flat(network)))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    if rows:
+        rows[-1]["activation"] = "Softmax"
+    return pd.DataFrame(rows, columns=["name", "kind", "output shape", "activation", "parameters"])
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": Cnn}
