@@ -1,0 +1,188 @@
+"""What is trained, evaluated, released and served: a network with all it needs to read an image."""
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, Self
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from torch import nn
+
+from model import atomic
+from model.config import TrainConfig, problems
+from model.datasets import Style
+from model.errors import InputError, IntegrityError, NotFoundError
+from model.networks import NETWORKS, build, is_flat
+from model.preprocess import scale
+
+FORMAT = 1  # of the folder; raised whenever an older reader could not make sense of it
+CARD, WEIGHTS, SOURCE = "card.json", "weights.safetensors", "network.py"
+
+# Images a network sees at a time: the cnn's convolution then takes 22 MB on 1×28×28.
+CHUNK = 256
+
+
+class Card(BaseModel):
+    """What is known of a classifier; `card.json` beside its weights.
+
+    `digests` holds the SHA-256 of every other file of the folder, `fingerprint` that of the data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    config: TrainConfig
+    dataset: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    style: Style
+    fingerprint: str
+    parameters: int
+    torch: str = torch.__version__
+    metrics: dict[str, float] = {}
+    digests: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """The name under which this classifier is registered and released."""
+        return self.config.name or self.dataset
+
+
+class Classifier:
+    """A network, its preprocessing and its class names: one object for evaluation and serving."""
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        self.network = network
+        self.card = card
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (n, channels, height, width) → probabilities, float32 (n, classes), rows sum to 1.
+
+        Raises `InputError` for another dtype or shape.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != self.card.shape:
+            raise InputError(
+                f"images: got {images.dtype} {images.shape}, accepted: uint8 (n, {self.card.shape})",
+                code="wrong_shape",
+            )
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        with torch.inference_mode():
+            chunks = [
+                self.network(scale(chunk.to(device), is_flat(self.network))).softmax(1).cpu()
+                for chunk in torch.from_numpy(np.ascontiguousarray(images)).split(CHUNK)
+            ]
+        return torch.cat(chunks).numpy() if len(images) else np.empty((0, len(self.card.classes)), np.float32)
+
+    def labels(self, probabilities: np.ndarray) -> list[str]:
+        """The class name of the greatest probability in each row."""
+        return [self.card.classes[index] for index in probabilities.argmax(1)]
+
+    def with_metrics(self, metrics: dict[str, float]) -> "Classifier":
+        """The same classifier, its card telling how well it did."""
+        return Classifier(self.network, self.card.model_copy(update={"metrics": metrics}))
+
+    def save(self, folder: Path) -> None:
+        """Write weights, card and, for a user's own network, its source to `folder`, whole or not at all."""
+        state = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in self.network.state_dict().items()
+        }
+        files = {WEIGHTS: safetensors.torch.save(state)}
+        if self.card.config.network not in NETWORKS:
+            files[SOURCE] = _source(type(self.network)).encode()
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        card = self.card.model_copy(update={"digests": digests})
+        with atomic.folder(folder) as temporary:
+            for name, content in files.items():
+                (temporary / name).write_bytes(content)
+            (temporary / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote; every digest is checked before anything is used.
+
+        Raises `NotFoundError` where there is no classifier, `IntegrityError` where it is not what was
+        written.
+        """
+        card = read_card(folder)
+        files = {name: _verified(folder / name, digest) for name, digest in card.digests.items()}
+        if WEIGHTS not in files:
+            raise IntegrityError(f"{folder / CARD} names no {WEIGHTS}")
+        network = _rebuilt(card, folder)
+        try:
+            network.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
+        except (SafetensorError, RuntimeError) as error:
+            raise IntegrityError(f"{folder / WEIGHTS} does not fit its card: {error}") from None
+        return cls(network.eval(), card)
+
+
+def read_card(folder: Path) -> Card:
+    """The card in `folder`, checked."""
+    path = folder / CARD
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFoundError(f"no classifier in {folder}: it has no {CARD}") from None
+    except (ValueError, OSError) as error:
+        raise IntegrityError(f"{path} cannot be read: {error}") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise IntegrityError(f"{path}: got format {found!r}, accepted: {FORMAT}")
+    try:
+        return Card.model_validate(content)
+    except ValidationError as error:
+        raise IntegrityError(f"{path}: {'; '.join(problems(error, Card.model_fields))}") from None
+
+
+def _verified(path: Path, digest: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise IntegrityError(f"{path} is not what was saved: its SHA-256 differs from the card's")
+    return content
+
+
+def _source(network_class: type[nn.Module]) -> str:
+    file = inspect.getsourcefile(network_class)
+    if file is None:
+        raise InputError(f"network: the source file of {network_class.__name__} cannot be found")
+    return Path(file).read_text()
+
+
+def _rebuilt(card: Card, folder: Path) -> nn.Module:
+    """An untrained network as the card says; a user's own class comes from the source saved with it."""
+    if card.config.network in NETWORKS:
+        return build(card.config, card.shape, len(card.classes))
+    if SOURCE not in card.digests:
+        raise IntegrityError(f"{folder / CARD} names no {SOURCE} for {card.config.network}")
+    class_name = card.config.network.split(":", 1)[1]
+    module = _module(folder / SOURCE, f"relearn_network_{card.digests[SOURCE][:16]}")
+    network: nn.Module = getattr(module, class_name)(shape=card.shape, classes=len(card.classes))
+    return network
+
+
+def _module(path: Path, name: str) -> ModuleType:
+    """The module at `path`, imported once under `name`."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise IntegrityError(f"{path} is no Python module")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise IntegrityError(f"{path} cannot be imported: {error}") from error
+    return sys.modules[name]

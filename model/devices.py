@@ -1,0 +1,34 @@
+"""Where a training runs."""
+
+import os
+
+import torch
+
+from model.errors import ConfigError
+
+
+def resolve(name: str) -> torch.device:
+    """The device called `name`; `auto` takes a GPU where there is one, else the CPU.
+
+    Raises `ConfigError` with the devices of this machine when `name` is none of them.
+    """
+    present = available()
+    chosen = present[-1] if name == "auto" else {"cuda": "cuda:0"}.get(name, name)
+    if chosen not in present:
+        raise ConfigError([f"device: got {name!r}, on this machine: auto, {', '.join(present)}"])
+    return torch.device(chosen)
+
+
+def available() -> list[str]:
+    """The devices of this machine, the one that `auto` takes last."""
+    gpus = [f"cuda:{index}" for index in reversed(range(torch.cuda.device_count()))]
+    return ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *gpus]
+
+
+def use_threads(wanted: int | None) -> int:
+    """Let torch compute on `wanted` CPU threads, by default one a core; returns how many it took.
+
+    Sums over other thread counts differ in their last bits, so the number belongs to a run's record.
+    """
+    torch.set_num_threads(wanted or len(os.sched_getaffinity(0)))
+    return torch.get_num_threads()
