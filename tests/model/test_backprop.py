@@ -1,0 +1,206 @@
+"""The formulas written by hand against autograd, torch's optimiser and finite differences."""
+
+import copy
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model import backprop
+from model.backprop import Layer
+from model.config import TrainConfig
+from model.errors import InputError
+from model.networks import build
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (7, 2), (6, 1), (20, 16, 12, 8, 10)]
+
+
+def chain(sizes: Sequence[int], dtype: torch.dtype, bias: bool = True) -> nn.Sequential:
+    torch.manual_seed(3)
+    modules: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        modules += [nn.Linear(inputs, outputs, bias=bias, dtype=dtype), nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
+def batch(sizes: Sequence[int], dtype: torch.dtype, rows: int = 9) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(5)
+    inputs = torch.rand(rows, sizes[0], generator=draw, dtype=dtype)
+    if sizes[-1] == 1:
+        return inputs, torch.randint(2, (rows, 1), generator=draw).to(dtype)
+    return inputs, F.one_hot(torch.randint(sizes[-1], (rows,), generator=draw), sizes[-1]).to(dtype)
+
+
+def torch_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """torch's own losses, so that ours is not measured against itself."""
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits, targets)
+    return F.cross_entropy(logits, targets.argmax(1))
+
+
+def assert_close(expected: Tensor, got: Tensor) -> None:
+    torch.testing.assert_close(got, expected.detach(), rtol=TOLERANCE[got.dtype], atol=TOLERANCE[got.dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_loss_deltas_and_gradients_equal_autograd(sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    """For every shape and both types, what is computed by hand is what autograd finds."""
+    network = chain(sizes, dtype)
+    inputs, targets = batch(sizes, dtype)
+    sums: list[Tensor] = []
+    for module in network:
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda _, __, out: sums.append(out))
+    expected_loss = torch_loss(network(inputs), targets)
+    expected_deltas = torch.autograd.grad(expected_loss, sums, retain_graph=True)
+    expected_loss.backward()
+
+    layers = backprop.dense_layers(network)
+    passed = backprop.forward(layers, inputs)
+
+    assert_close(expected_loss, backprop.loss(passed.z[-1], targets))
+    for expected, delta in zip(expected_deltas, backprop.deltas(layers, passed, targets), strict=True):
+        assert_close(expected, delta)
+    linears = [module for module in network if isinstance(module, nn.Linear)]
+    for linear, slope in zip(linears, backprop.gradients(layers, passed, targets), strict=True):
+        assert_close(linear.weight.grad, slope.weight)
+        assert_close(linear.bias.grad, slope.bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("momentum", [0.0, 0.95])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_steps_equal_the_optimiser(sizes: tuple[int, ...], momentum: float, dtype: torch.dtype) -> None:
+    """Eight steps by hand leave the weights where torch.optim.SGD leaves them."""
+    network = chain(sizes, dtype)
+    layers, velocity = backprop.dense_layers(network), None
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=momentum)
+    inputs, targets = batch(sizes, dtype)
+    for _ in range(8):
+        optimizer.zero_grad()
+        torch_loss(network(inputs), targets).backward()
+        optimizer.step()
+        slopes = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
+        layers, velocity = backprop.step(layers, slopes, velocity, 0.1, momentum)
+    for expected, got in zip(backprop.dense_layers(network), layers, strict=True):
+        assert_close(expected.weight, got.weight)
+        assert_close(expected.bias, got.bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_the_real_networks_obey_the_formulas(name: str, dtype: torch.dtype) -> None:
+    """The mlp, and the cnn from its pooled features on, have exactly these gradients and steps."""
+    torch.manual_seed(0)
+    config = TrainConfig(network=name, hidden=(32, 16), dropout=0.3)
+    network = build(config, (1, 12, 12), 10).to(dtype).eval()
+    images = torch.rand(8, 144, dtype=dtype) if name == "mlp" else torch.rand(8, 1, 12, 12, dtype=dtype)
+    targets = F.one_hot(torch.arange(8), 10).to(dtype)
+    layers = backprop.dense_layers(network)
+    features = backprop.dense_inputs(network, images)
+    slopes = backprop.gradients(layers, backprop.forward(layers, features), targets)
+    stepped, _ = backprop.step(layers, slopes, None, 0.05, 0.9)
+
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    torch_loss(network(images), targets).backward()
+    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    expected = [(linear.weight.grad.clone(), linear.bias.grad.clone()) for linear in linears]
+    optimizer.step()
+
+    assert (3 if name == "mlp" else 2) == len(layers)
+    for (weight, bias), slope in zip(expected, slopes, strict=True):
+        assert_close(weight, slope.weight)
+        assert_close(bias, slope.bias)
+    for linear, layer in zip(linears, stepped, strict=True):
+        assert_close(linear.weight, layer.weight)
+        assert_close(linear.bias, layer.bias)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 3, 1), (4, 5, 3)])
+def test_gradients_equal_finite_differences(sizes: tuple[int, ...]) -> None:
+    """Moving one weight by ±1e-6 moves the loss by what the gradient says, without any autograd."""
+    inputs, targets = batch(sizes, torch.float64)
+    layers = backprop.dense_layers(chain(sizes, torch.float64))
+    slopes = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
+
+    def loss_with(index: int, place: tuple[int, int], change: float) -> float:
+        moved = copy.deepcopy(layers)
+        moved[index].weight[place] += change
+        return backprop.loss(backprop.forward(moved, inputs).z[-1], targets).item()
+
+    for index, slope in enumerate(slopes):
+        for row in range(slope.weight.shape[0]):
+            for column in range(slope.weight.shape[1]):
+                place = (row, column)
+                difference = (loss_with(index, place, 1e-6) - loss_with(index, place, -1e-6)) / 2e-6
+                assert difference == pytest.approx(slope.weight[place].item(), abs=1e-8)
+
+
+def test_shapes_are_those_of_torch() -> None:
+    """δ_k is (N, out_k), dW_k is (out_k, in_k), db_k is (out_k,)."""
+    layers = backprop.dense_layers(chain((4, 5, 3), torch.float32))
+    inputs, targets = batch((4, 5, 3), torch.float32, rows=7)
+    passed = backprop.forward(layers, inputs)
+    slopes = backprop.gradients(layers, passed, targets)
+    assert [(7, 5), (7, 3)] == [tuple(d.shape) for d in backprop.deltas(layers, passed, targets)]
+    assert [(5, 4), (3, 5)] == [tuple(slope.weight.shape) for slope in slopes]
+    assert [(5,), (3,)] == [tuple(slope.bias.shape) for slope in slopes if slope.bias is not None]
+
+
+def test_one_output_has_the_error_as_delta() -> None:
+    """With one row and one sigmoid unit, δ of the output is O − Y, nothing else."""
+    layers = [Layer(torch.tensor([[0.5, -1.0]]), torch.tensor([0.25]))]
+    passed = backprop.forward(layers, torch.tensor([[1.0, 0.75]]))  # z = 0.5 − 0.75 + 0.25 = 0
+    assert 0.5 == passed.output.item()
+    assert -0.5 == backprop.deltas(layers, passed, torch.tensor([[1.0]]))[0].item()
+
+
+def test_the_slope_of_relu_at_zero_is_zero() -> None:
+    """A sum of exactly zero passes no gradient, as in torch."""
+    assert [0.0, 0.0, 1.0] == backprop.relu_slope(torch.tensor([-1.0, 0.0, 1e-9])).tolist()
+
+
+def test_a_layer_without_bias_stays_without() -> None:
+    """No bias appears where there was none, and the weights still follow the optimiser."""
+    network = chain((3, 4, 2), torch.float64, bias=False)
+    layers, velocity = backprop.dense_layers(network), None
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    inputs, targets = batch((3, 4, 2), torch.float64)
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch_loss(network(inputs), targets).backward()
+        optimizer.step()
+        slopes = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
+        layers, velocity = backprop.step(layers, slopes, velocity, 0.1, 0.9)
+    assert [None, None] == [layer.bias for layer in layers]
+    assert_close(network[0].weight, layers[0].weight)
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    """The layers are copies: a step by hand moves no weight of the network."""
+    network = chain((4, 5, 3), torch.float32)
+    before = copy.deepcopy(network.state_dict())
+    layers = backprop.dense_layers(network)
+    layers[0].weight.zero_()
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2)), "got Tanh at place 2"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "got Linear at place 2"),
+        (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "got ReLU at place 2"),
+        (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU()), "got BatchNorm1d at place 2"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "no Linear layer found"),
+    ],
+)
+def test_a_chain_that_the_formulas_do_not_cover_is_refused(network: nn.Module, message: str) -> None:
+    """Rather no gradients than wrong ones."""
+    with pytest.raises(InputError, match=message):
+        backprop.dense_layers(network)
