@@ -250,7 +250,7 @@ def test_a_dead_layer_is_named_with_its_worst_epoch() -> None:
         with torch.no_grad():
             built.get_submodule("hidden1").bias.fill_(1.0)
             built.get_submodule("hidden1").bias[:dead] = -50.0
-            built.get_submodule("hidden2").bias.fill_(9.0)
+            built.get_submodule("hidden2").bias.fill_(3.0)
         tables.append(gradients.measure(built, *inputs_of("mlp"), epoch))
     verdict = gradients.verdict(pd.concat(tables, ignore_index=True))
     assert ("hidden1: 75% of its ReLU units are dead (epoch 2; 2 of 3 epochs)",) == verdict.warnings
