@@ -1,0 +1,127 @@
+"""The command line: `relearn VERB …`.
+
+Verbs are imported only when asked for, so `--help` answers at once. Their flags derive from the settings
+tables; a value comes from the flag, else `RELEARN_…`, else `--config FILE.toml`, else the preset, else the
+table's default.
+"""
+
+import os
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
+from cyclopts.config import Dict, Env
+from pydantic import ValidationError
+
+from flows import environment
+from model.config import PRESETS, TrainConfig, problems
+from model.errors import ConfigError, InputError, RelearnError
+from model.home import Home
+
+PREFIX = "RELEARN_"
+OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA"}
+
+app = App(
+    name="relearn",
+    help="Turns labelled images into a served, trusted classifier, and keeps it fresh.",
+    default_parameter=Parameter(negative_iterable=(), show_env_var=False),
+    version_flags=["--version"],
+    result_action="return_value",
+)
+for verb, line in {
+    "flows.cli.learn:run": "Train every network asked for, release the best, and show its first answer.",
+    "flows.cli.learn:train": "Train one network and evaluate it.",
+    "flows.cli.learn:evaluate": "Score the classifier of a run on any dataset.",
+    "flows.cli.data:eda": "Look at the data: splits, images, labels, pixels.",
+    "flows.cli.explain:explain": "Show backpropagation with numbers, step by step.",
+    "flows.cli.runs:compare": "Put runs side by side, best first.",
+    "flows.cli.api:serve": "Start the prediction API of the released classifier.",
+    "flows.cli.api:predict": "Read image files with the released classifier, without a server.",
+    "flows.cli.settings:config": "Print the effective settings, and where each comes from.",
+}.items():
+    app.command(verb, name=verb.rsplit(":", 1)[1], help=line)
+
+sources: dict[str, str] = {}
+"""Where each setting of the verb now running comes from; `relearn config` prints it."""
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Path | None = None,
+    preset: str = "default",
+) -> object:
+    """Put the layers of settings in order, then run the verb.
+
+    Parameters
+    ----------
+    config
+        TOML file with settings.
+    preset
+        Named set of settings: default, tutorial or tutorial-rmsprop.
+    """
+    if preset not in PRESETS:
+        raise ConfigError([f"--preset: got {preset!r}, accepted: {', '.join(PRESETS)}"])
+    layers = [Env(PREFIX, command=False)]
+    if config is not None:
+        layers.append(Dict(_read(config), source=str(config)))
+    layers.append(Dict(PRESETS[preset], source=f"preset {preset}"))
+    app.config = (*layers, _remember)
+    return app(tokens, exit_on_error=False, print_error=False)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path} cannot be read: {getattr(error, 'strerror', error)}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"--config {path} is no TOML: {error}") from None
+
+
+def _remember(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    for argument in arguments:
+        if argument.tokens:
+            sources[argument.name.removeprefix("--").replace("-", "_")] = argument.tokens[0].source
+
+
+def main() -> None:
+    """Entry point of `relearn`: run the verb, turn every expected failure into one line and an exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code."""
+    environment.prepare(Home.from_environment())
+    _warn_of_unknown_variables()
+    try:
+        app.meta(list(arguments), exit_on_error=False, print_error=False)
+    except RelearnError as error:
+        return _fail(error.exit_code, error.code, *getattr(error, "problems", [str(error)]))
+    except CycloptsError as error:
+        cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            return _fail(2, "config", *problems(cause, TrainConfig.model_fields))
+        return _fail(2, "usage", str(error))
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(3, "machine", f"{error.strerror or error}{where}")
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted", "stopped by Ctrl-C")
+    return 0
+
+
+def _fail(exit_code: int, code: str, *messages: str) -> int:
+    for message in messages:
+        print(f"error[{code}]: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return exit_code
+
+
+def _warn_of_unknown_variables() -> None:
+    known = OWN_VARIABLES | {f"{PREFIX}{name.upper()}" for name in TrainConfig.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            print(f"warning: {name} is set, but no setting has that name", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,37 @@
+"""What the tools we build on read from the environment, set before they are imported.
+
+A variable that the user has set stays as it is.
+"""
+
+import os
+
+from model.home import Home
+
+
+def prepare(home: Home) -> None:
+    """Point Prefect and BentoML into `home`, and keep all of them quiet and at home."""
+    for name, value in variables(home).items():
+        os.environ.setdefault(name, value)
+
+
+def variables(home: Home) -> dict[str, str]:
+    return {
+        "PREFECT_HOME": str(home.prefect),
+        "BENTOML_HOME": str(home.bentoml),
+        # No telemetry: each of the three has its own switch, Prefect's server a second one.
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # The page of a run keeps Prefect's own messages; the terminal shows only warnings.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        # A cold database takes longer to migrate than the 20 s that Prefect waits by default.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # A store that is away is said so within half a minute, not after the default's several.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # Nothing that MLflow loads for us may carry code.
+        "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }

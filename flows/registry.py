@@ -1,0 +1,88 @@
+"""Trained classifiers in MLflow: logged with their run, registered as versions of a name.
+
+Everything is stored as plain files, safetensors and JSON; nothing has to be unpickled to be used.
+"""
+
+import tempfile
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from flows.tracking import Run
+from model.classifier import Card, Classifier, read_card
+from model.errors import IntegrityError, NotFoundError
+
+CHAMPION = "champion"
+
+
+def log(run: Run, classifier: Classifier) -> str:
+    """Keep `classifier` with its run as a logged model, signature included; returns the model's id."""
+    card = classifier.card
+    logged = mlflow.initialize_logged_model(
+        card.name,
+        source_run_id=run.id,
+        params={"network": card.config.network},
+        tags={"dataset": card.dataset},
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "classifier"
+        classifier.save(folder)
+        described = Model(
+            artifact_path="", run_id=run.id, signature=signature(card), model_id=logged.model_id
+        )
+        described.add_flavor("relearn", data=".")
+        described.save(str(folder / "MLmodel"))
+        run.client.log_model_artifacts(logged.model_id, str(folder))
+    mlflow.finalize_logged_model(logged.model_id, "READY")
+    metrics = {f"test_{name}": value for name, value in card.metrics.items()}
+    mlflow.log_metrics(metrics, run_id=run.id, model_id=logged.model_id)
+    return str(logged.model_id)
+
+
+def signature(card: Card) -> ModelSignature:
+    """uint8 images in, float32 probabilities out, any number at once."""
+    images = TensorSpec(np.dtype("uint8"), (-1, *card.shape), "images")
+    probabilities = TensorSpec(np.dtype("float32"), (-1, len(card.classes)), "probabilities")
+    return ModelSignature(inputs=Schema([images]), outputs=Schema([probabilities]))
+
+
+def register(client: MlflowClient, run_id: str, name: str) -> str:
+    """Register the classifier of a run as the next version of `name`; the same run twice is one version."""
+    known = [
+        version for version in client.search_model_versions(f"name = '{name}'") if version.run_id == run_id
+    ]
+    if known:
+        return str(known[0].version)
+    version = mlflow.register_model(f"models:/{model_of(client, run_id)}", name)
+    return str(version.version)
+
+
+def crown(client: MlflowClient, name: str, version: str) -> None:
+    """Make `version` the champion of `name`."""
+    client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def model_of(client: MlflowClient, run_id: str) -> str:
+    """The id of the model logged by a run."""
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or not outputs.model_outputs:
+        raise NotFoundError(f"the run {run_id} has no classifier")
+    return str(outputs.model_outputs[-1].model_id)
+
+
+def fetch(client: MlflowClient, run_id: str, folder: Path) -> Path:
+    """Put the classifier of a run into `folder`; returns where it stands.
+
+    Raises `IntegrityError` when what arrives is not what was logged.
+    """
+    try:
+        mlflow.artifacts.download_artifacts(f"models:/{model_of(client, run_id)}", dst_path=str(folder))
+    except (MlflowException, OSError) as error:
+        raise IntegrityError(f"the classifier of run {run_id} cannot be fetched: {error}") from None
+    read_card(folder)
+    return folder

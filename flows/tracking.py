@@ -1,0 +1,243 @@
+"""Runs in MLflow: what a training was given, how it went, what came of it.
+
+Metric keys are the same for every network; diagnostics stand under `gradients/` and `time/`.
+"""
+
+import logging
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import mlflow
+import pandas as pd
+import psutil
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.time import get_current_time_millis
+
+from model.errors import InputError, MachineError, NotFoundError
+from model.home import Home
+from model.prepared import Prepared
+
+PAGE = "http://127.0.0.1:5000"  # where the MLflow page of a local store is shown, once it is started
+
+
+@dataclass(frozen=True)
+class Run:
+    """One open run; whatever is logged is kept under its id."""
+
+    id: str
+    name: str
+    experiment_id: str
+    client: MlflowClient
+
+    @property
+    def url(self) -> str:
+        uri = mlflow.get_tracking_uri()
+        host = uri.rstrip("/") if uri.startswith("http") else PAGE
+        return f"{host}/#/experiments/{self.experiment_id}/runs/{self.id}"
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        entries = [Param(key, _text(value)) for key, value in values.items()]
+        self.client.log_batch(self.id, params=entries)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """One call however many there are: against SQLite a call costs 5 ms."""
+        now = get_current_time_millis()
+        self.client.log_batch(
+            self.id, metrics=[Metric(key, float(value), now, step) for key, value in values.items()]
+        )
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
+
+    def describe(self, markdown: str) -> None:
+        """What stands first on the page of the run."""
+        self.tags({"mlflow.note.content": markdown})
+
+    def data(self, prepared: Prepared) -> None:
+        """The data as a dataset input; its digest is the fingerprint, cut to what MLflow holds."""
+        fingerprint = prepared.card["fingerprint"]
+        splits = prepared.splits
+        for context, split in (
+            ("training", splits.train),
+            ("validation", splits.validation),
+            ("test", splits.test),
+        ):
+            dataset = mlflow.data.from_numpy(
+                split.images,
+                targets=split.labels,
+                source=CodeDatasetSource(tags={"source": prepared.card["source"]}),
+                name=prepared.card["name"],
+                digest=f"{context[:4]}-{fingerprint[:31]}",
+            )
+            mlflow.log_input(dataset, context=context, tags={"fingerprint": fingerprint})
+
+    def figure(self, figure: Figure, path: str) -> None:
+        self.client.log_figure(self.id, figure, path)
+
+    def table(self, table: pd.DataFrame, path: str) -> None:
+        self.client.log_text(self.id, table.to_csv(index=False), path)
+
+    def text(self, text: str, path: str) -> None:
+        self.client.log_text(self.id, text, path)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All runs under one name."""
+
+    id: str
+    name: str
+    client: MlflowClient
+
+    @classmethod
+    def open(cls, home: Home, name: str) -> Self:
+        """Make or find the experiment `name`, and close runs whose process is gone.
+
+        Raises `InputError` for a tracking URI that MLflow does not take or an experiment that was
+        deleted, `MachineError` when the store cannot be reached.
+        """
+        client = connect(home)
+        try:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                local = client.tracking_uri.startswith("sqlite:")
+                location = home.artifacts.as_uri() if local else None
+                found = client.get_experiment(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            raise MachineError(f"MLflow at {masked(client.tracking_uri)}: {error.message}") from None
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"the experiment {name!r} was deleted in MLflow: bring it back with "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or give another --name"
+            )
+        experiment = cls(found.experiment_id, name, client)
+        experiment.close_lost_runs()
+        return experiment
+
+    @contextmanager
+    def run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[Run]:
+        """Open a run; it ends FINISHED, FAILED by an error of any kind, KILLED by a signal."""
+        owner = {"relearn.host": socket.gethostname(), "relearn.pid": _process_mark(os.getpid())}
+        mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
+        started = mlflow.start_run(
+            experiment_id=self.id,
+            run_name=name,
+            nested=True,
+            parent_run_id=parent,
+            tags={**owner, **revision(), **tags},
+            log_system_metrics=True,
+        )
+        run = Run(started.info.run_id, name, self.id, self.client)
+        status = RunStatus.KILLED
+        try:
+            yield run
+            status = RunStatus.FINISHED
+        except Exception as error:
+            status = RunStatus.FAILED
+            run.tags({"relearn.reason": f"{type(error).__name__}: {error}"[:5000]})
+            raise
+        finally:
+            mlflow.end_run(RunStatus.to_string(status))
+
+    def close_lost_runs(self) -> list[str]:
+        """End runs of this machine as KILLED whose process no longer lives; returns their names."""
+        lost = [
+            run
+            for run in self.client.search_runs([self.id], "attributes.status = 'RUNNING'")
+            if run.data.tags.get("relearn.host") == socket.gethostname()
+            and not _alive(run.data.tags.get("relearn.pid", ""))
+        ]
+        for run in lost:
+            self.client.set_terminated(run.info.run_id, "KILLED")
+        return [run.info.run_name for run in lost]
+
+
+def connect(home: Home) -> MlflowClient:
+    """A client of the store that `home` names, which is then also MLflow's own default."""
+    uri = _checked(home.tracking_uri)
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if uri.startswith("sqlite:"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    try:
+        client = MlflowClient()
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise MachineError(f"MLflow at {masked(uri)} cannot be used: {error.message}") from None
+    return client
+
+
+def find(home: Home, run: str) -> str:
+    """The id of the run called `run`: its id, the beginning of it, or its name (the newest of that name)."""
+    client = connect(home)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=10_000)
+    for matches in (
+        [found for found in runs if found.info.run_id == run],
+        [found for found in runs if len(run) >= 4 and found.info.run_id.startswith(run)],
+        [found for found in runs if found.info.run_name == run],
+    ):
+        if matches:
+            return str(matches[0].info.run_id)
+    newest = ", ".join(f"{found.info.run_id[:8]} ({found.info.run_name})" for found in runs[:3])
+    raise NotFoundError(
+        f"no run {run!r} in MLflow" + (f"; the newest are {newest}" if newest else ": it has none")
+    )
+
+
+def masked(uri: str) -> str:
+    """`uri` with its password left out."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":…@") if password else uri
+
+
+def revision() -> dict[str, str]:
+    """The git commit of this code as MLflow's own tag; nothing where there is no git."""
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"],  # noqa: S607  # git stands wherever the user has it
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {"mlflow.source.git.commit": asked.stdout.strip()} if asked.returncode == 0 else {}
+
+
+def _checked(uri: str) -> str:
+    scheme = uri.split(":", 1)[0] if ":" in uri else ""
+    accepted = ("sqlite", "postgresql", "mysql", "http", "https")
+    if scheme.split("+")[0] not in accepted:
+        raise InputError(
+            f"MLFLOW_TRACKING_URI: got {masked(uri)!r}, accepted: sqlite:////path/mlflow.db, postgresql://…, "
+            "mysql://… or http(s)://… (MLflow no longer keeps runs in a plain folder)"
+        )
+    return uri
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _process_mark(pid: int) -> str:
+    """Process number and start time: numbers are given again, the pair is not."""
+    return f"{pid}@{psutil.Process(pid).create_time():.0f}"
+
+
+def _alive(mark: str) -> bool:
+    pid = mark.split("@", maxsplit=1)[0]
+    try:
+        return pid.isdigit() and _process_mark(int(pid)) == mark
+    except psutil.NoSuchProcess:
+        return False
