@@ -7,6 +7,7 @@ its attribute `flat` is true, and gives logits (n, classes).
 import importlib
 import itertools
 import math
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -75,19 +76,21 @@ def _dense(name: str, inputs: int, outputs: int, config: TrainConfig) -> Ordered
 
 
 def build(config: TrainConfig, shape: Shape, classes: int) -> nn.Module:
-    """Make the network that `config` names, its first weights drawn from torch's random state.
+    """Make the network that `config` names, its first weights drawn from `config.seed`.
 
     Raises `ConfigError` for an unknown name or a network of more than `MAX_PARAMETERS`, `NotFoundError`
     for a class of the user's that is not there.
     """
     make = network_class(config.network)
-    if config.network in NETWORKS:
-        _check_size(make, config, shape, classes)
-        network = make(config, shape, classes)
-    else:
-        network = _own(make, config.network, shape, classes)
-    if config.initialisation == "keras":
-        network.apply(_glorot)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.network in NETWORKS:
+            _check_size(make, config, shape, classes)
+            network = make(config, shape, classes)
+        else:
+            network = _own(make, config.network, shape, classes)
+        if config.initialisation == "keras":
+            network.apply(_glorot)
     return network
 
 
@@ -104,7 +107,7 @@ def network_class(name: str) -> Callable[..., nn.Module]:
     """The class behind `name`; only a class named by the user is ever imported."""
     if name in NETWORKS:
         return NETWORKS[name]
-    if ":" not in name:
+    if not re.fullmatch(r"[\w.]+:\w+", name):
         raise ConfigError(
             [
                 f"network: got {name!r}, accepted: {', '.join(NETWORKS)} "

@@ -1,0 +1,44 @@
+# Everything works from an empty clone: each target makes what it needs and keeps it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run serve test test-all bench lock
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.11"; exit 1; }
+	@echo "Setting up .venv; this takes a few minutes and happens once."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(BIN)/.ready ## train, release the best, see it answer
+	@$(BIN)/relearn run $(ARGS)
+
+serve: $(BIN)/.ready ## start the prediction API of what was released
+	@$(BIN)/relearn serve $(ARGS)
+
+test: $(BIN)/.ready ## lint, format, types and the tests
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-all: $(BIN)/.ready ## the same, slow proofs included; fails where a program is missing
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/pytest --nothing-missing $(ARGS)
+
+bench: $(BIN)/.ready ## measure, and write benchmarks/results/
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## pin every dependency anew
+	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
+	sed -i 's/+cpu$$//' requirements.lock

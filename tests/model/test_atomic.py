@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from model import atomic
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
+    """A folder whose making fails is as it was, and nothing temporary stays beside it."""
+    target = tmp_path / "release"
+    with atomic.folder(target) as new:
+        (new / "a").write_text("old")
+    with pytest.raises(ValueError, match="stop"), atomic.folder(target) as new:
+        (new / "a").write_text("new")
+        raise ValueError("stop")
+    assert "old" == (target / "a").read_text()
+    assert [target] == list(tmp_path.iterdir())
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    """A second write leaves nothing of the first."""
+    target = tmp_path / "release"
+    for name in ("a", "b"):
+        with atomic.folder(target) as new:
+            (new / name).write_text(name)
+    assert ["b"] == [path.name for path in target.iterdir()]
+
+
+def test_bytes_are_replaced_whole(tmp_path: Path) -> None:
+    """A file is its new content and nothing else; folders on the way are made."""
+    path = tmp_path / "deep" / "live.json"
+    atomic.write_bytes(path, b"a longer first content")
+    atomic.write_bytes(path, b"second")
+    assert b"second" == path.read_bytes()
+    assert [path] == list(path.parent.iterdir())

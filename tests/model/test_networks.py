@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.config import TrainConfig
+from model.errors import ConfigError, NotFoundError
+from model.networks import build, count, is_flat, layers
+from model.preprocess import scale
+
+DIGITS = (1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameters"),
+    [
+        ({}, 407_050),
+        ({"hidden": (784, 512)}, 1_022_490),
+        ({"network": "cnn"}, 542_230),
+    ],
+)
+def test_parameter_counts(settings: dict[str, object], parameters: int) -> None:
+    """The networks have the sizes that their descriptions promise."""
+    assert parameters == count(build(TrainConfig.read(settings), DIGITS, 10))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 20, 48)])
+@pytest.mark.parametrize("extras", [{}, {"batch_norm": True, "dropout": 0.5}])
+def test_any_shape_gives_logits(name: str, shape: tuple[int, int, int], extras: dict[str, object]) -> None:
+    """Every network takes images of any shape and gives one logit a class."""
+    network = build(TrainConfig.read({"network": name, **extras}), shape, 7)
+    images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    assert (3, 7) == network(scale(images, is_flat(network))).shape
+
+
+def test_first_weights_depend_on_the_seed_alone() -> None:
+    """The same seed gives the same first weights, whatever was drawn before; another gives others."""
+    first = build(TrainConfig(seed=1), DIGITS, 10)
+    torch.rand(5)
+    second, third = build(TrainConfig(seed=1), DIGITS, 10), build(TrainConfig(seed=2), DIGITS, 10)
+    assert torch.equal(first[0].weight, second[0].weight)
+    assert not torch.equal(first[0].weight, third[0].weight)
+
+
+def test_keras_initialisation() -> None:
+    """`keras` draws weights from Glorot's uniform range and starts biases at zero."""
+    network = build(TrainConfig(initialisation="keras"), DIGITS, 10)
+    limit = (6 / (784 + 512)) ** 0.5
+    assert 0.99 * limit < network[0].weight.abs().max().item() <= limit
+    assert 0 == network[0].bias.abs().sum().item()
+
+
+def test_layer_table_tells_shapes_activations_and_parameters() -> None:
+    """The summary has one row a layer and adds up to the whole."""
+    table = layers(build(TrainConfig(network="cnn"), DIGITS, 10), DIGITS)
+    assert ["convolution", "pool", "flatten", "dense", "output"] == list(table["name"])
+    assert [(32, 26, 26), (32, 13, 13), (5408,), (100,), (10,)] == list(table["output shape"])
+    assert ["", "ReLU", "", "ReLU", "Softmax"] == list(table["activation"])
+    assert 542_230 == table["parameters"].sum()
+
+
+def test_a_network_too_large_is_refused_before_it_is_made() -> None:
+    """A width that would fill the memory is one line, at once."""
+    with pytest.raises(ConfigError, match="would have 4,347,133,962 parameters, accepted: 100,000,000"):
+        build(TrainConfig(hidden=(65_536, 65_536)), DIGITS, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cn", "got 'cn', accepted: mlp, cnn or a class of your own as package.module:Class"),
+        ("no_such_module:Network", "no module named 'no_such_module'"),
+        ("json:Network", "json has no class 'Network'"),
+        ("json:JSONDecoder", "json:JSONDecoder is not a torch.nn.Module class"),
+        (":", "accepted"),
+        ("torch.nn:Linear", "failed"),
+    ],
+)
+def test_an_unknown_network_is_one_line(name: str, message: str) -> None:
+    """A network that is not there is said by name, with what is accepted."""
+    with pytest.raises((ConfigError, NotFoundError), match=message):
+        build(TrainConfig(network=name), DIGITS, 10)
+
+
+def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class in the working folder is found by its name and gets the sizes of the data."""
+    (tmp_path / "tiny_network.py").write_text(
+        "from torch import nn\n"
+        "class Tiny(nn.Sequential):\n"
+        "    def __init__(self, shape, classes):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    network = build(TrainConfig(network="tiny_network:Tiny"), (1, 8, 8), 4)
+    assert (2, 4) == network(torch.zeros(2, 1, 8, 8)).shape
