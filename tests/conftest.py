@@ -1,0 +1,47 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--nothing-missing", action="store_true", help="fail, rather than skip, where a program or data is missing"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes minutes; `make test-all` runs it")
+    config.addinivalue_line("markers", "needs(program): skipped, by name, where this program is not on the PATH")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        missing = [program for program in mark.args if shutil.which(program) is None]
+        if missing:
+            _missing(item.config, f"{', '.join(missing)} not on the PATH")
+
+
+def _missing(config: pytest.Config, what: str) -> None:
+    if config.getoption("--nothing-missing"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def real_data(request: pytest.FixtureRequest) -> Path:
+    """The folder that `RELEARN_DATA` names, with MNIST in it."""
+    folder = Path(os.environ.get("RELEARN_DATA") or "nowhere").absolute()
+    if not (folder / "MNIST" / "raw").is_dir():
+        _missing(request.config, "RELEARN_DATA names no folder with MNIST/raw in it")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees, or leaves something in, the home of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith("RELEARN_") and name != "RELEARN_DATA":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RELEARN_HOME", str(tmp_path_factory.mktemp("home")))
