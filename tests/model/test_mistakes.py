@@ -1,0 +1,90 @@
+"""Promises of the table of mistakes and of its suspicion of labels."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPClassifier
+
+from model.metrics import Evaluation
+from model.mistakes import mistakes, suspected
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def test_every_mistake_and_nothing_else() -> None:
+    """One row for each wrong image, the surest first, with the numbers of that image."""
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.05, 0.0, 0.95]])
+    table = mistakes(probabilities, np.array([0, 1, 1, 0]), CLASSES)
+
+    assert [3, 1] == table["index"].tolist()
+    assert ["ant", "bee"] == table["label"].tolist()
+    assert ["cat", "ant"] == table["predicted"].tolist()
+    assert [0.95, 0.6] == pytest.approx(table["confidence"].tolist())
+    assert [0.05, 0.3] == pytest.approx(table["label_probability"].tolist())
+    assert [0.9, 0.3] == pytest.approx(table["margin"].tolist())
+    assert [False, False] == table["suspected_wrong_label"].tolist()
+
+
+def test_ties_come_in_the_order_of_the_images() -> None:
+    """The same data gives the same table."""
+    table = mistakes(np.full((50, 3), [0.8, 0.1, 0.1]), np.ones(50, int), CLASSES)
+
+    assert list(range(50)) == table["index"].tolist()
+
+
+def test_no_mistakes_keep_the_columns() -> None:
+    """An empty table still says what it would hold."""
+    table = mistakes(np.eye(3), np.arange(3), CLASSES)
+
+    assert 0 == len(table)
+    assert ["index", "label", "predicted", "confidence"] == list(table.columns)[:4]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ([0.0004, 0.9992, 0.0004], True),
+        ([0.0030, 0.9966, 0.0004], False),  # the label stays plausible
+        ([0.0004, 0.9400, 0.0596], False),  # another class, not surely enough
+        ([0.9992, 0.0004, 0.0004], False),  # right
+    ],
+)
+def test_suspicion_needs_a_sure_answer_and_an_implausible_label(answer: list[float], expected: bool) -> None:
+    """Both limits have to be passed."""
+    others = np.tile([0.01, 0.98, 0.01], (20, 1))
+    labels = np.array([0] + [1] * 20)
+
+    assert expected == suspected(np.vstack([answer, others]), labels)[0]
+
+
+def test_usual_confidence_is_the_bar_where_it_is_high() -> None:
+    """97 % for a class that usually gets 99.9 % is nothing special; where it usually gets 90 %, it is."""
+    labels = np.array([0] + [1] * 20)
+    answer = [0.0005, 0.97, 0.0295]
+    sure, unsure = np.tile([0.0, 0.999, 0.001], (20, 1)), np.tile([0.05, 0.9, 0.05], (20, 1))
+
+    assert not suspected(np.vstack([answer, sure]), labels)[0]
+    assert suspected(np.vstack([answer, unsure]), labels)[0]
+
+
+def test_class_without_labels_can_be_the_better_one() -> None:
+    """A class that no image is labelled with has no usual confidence, and still counts."""
+    assert [True] == suspected(np.array([[0.0, 0.0, 1.0]]), np.array([0])).tolist()
+
+
+def test_labels_changed_on_purpose_are_found() -> None:
+    """Of 20 labels changed in real handwriting, most are suspected, and few others."""
+    digits = load_digits()
+    network = MLPClassifier((64,), learning_rate_init=0.01, max_iter=40, random_state=0)
+    with pytest.warns(match="Maximum iterations"):
+        network.fit(digits.data[:1000] / 16, digits.target[:1000])
+    draw = np.random.default_rng(0)
+    labels = digits.target[1000:].copy()
+    changed = draw.choice(len(labels), 20, replace=False)
+    labels[changed] = (labels[changed] + draw.integers(1, 10, 20)) % 10
+
+    table = Evaluation(network.predict_proba(digits.data[1000:] / 16), labels, tuple("0123456789")).mistakes
+    found = set(table["index"][table["suspected_wrong_label"]])
+
+    assert len(found & set(changed)) >= 12
+    assert len(found - set(changed)) <= 5
