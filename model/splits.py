@@ -1,0 +1,52 @@
+"""Who learns, who decides when to stop, who judges: train, validation, test."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.datasets import Dataset, LabelledImages
+
+TEST_SALT, VALIDATION_SALT = b"relearn test", b"relearn validation"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of a dataset; no image content stands in more than one that we cut ourselves."""
+
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+
+
+def split(dataset: Dataset, test_share: float, validation_share: float) -> Splits:
+    """Cut `dataset` by a hash of each image's content.
+
+    An image keeps its split when the data grows, equal images land together, and the order of the data
+    does not matter. A test part that the dataset brings stays whole. Shares are met to about
+    √(share · (1 − share) / n).
+    """
+    rest, test = dataset.train, dataset.test
+    if test is None:
+        rest, test = _cut(rest, test_share, TEST_SALT)
+    train, validation = _cut(rest, validation_share, VALIDATION_SALT)
+    return Splits(train, validation, test)
+
+
+def _cut(images: LabelledImages, share: float, salt: bytes) -> tuple[LabelledImages, LabelledImages]:
+    """What stays, and about `share` of the images."""
+    chosen = _position(images.images, salt) < share
+    return _where(images, ~chosen), _where(images, chosen)
+
+
+def _where(images: LabelledImages, mask: np.ndarray) -> LabelledImages:
+    return LabelledImages(images.images[mask], images.labels[mask])
+
+
+def _position(images: np.ndarray, salt: bytes) -> np.ndarray:
+    """A number in 0–1 for each image, drawn by its content and `salt` alone."""
+    digests = b"".join(
+        hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8, key=salt).digest()
+        for image in images
+    )
+    return np.frombuffer(digests, dtype=">u8") / 2.0**64
