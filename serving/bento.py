@@ -1,0 +1,57 @@
+"""The build itself, as a program: `python -m serving.bento FOLDER NAME VERSION LABELS`.
+
+It runs in a copy of the source, with a BentoML home of its own; `packaging` moves what it makes.
+"""
+
+import json
+import shutil
+import sys
+from importlib import metadata
+
+import bentoml
+
+# What `model` and `serving` import while they serve, or a floor that BentoML leaves open.
+REQUIREMENTS = (
+    "bentoml",
+    "httptools",
+    "msgspec",
+    "numpy",
+    "pandas",
+    "pillow",
+    "prometheus-client",
+    "psutil",
+    "pydantic",
+    "python-multipart",
+    "safetensors",
+    "starlette",
+    "torch",
+    "uvloop",
+)
+
+
+def build(classifier_folder: str, name: str, version: str, labels: dict[str, str]) -> None:
+    """Make BentoML model and Bento `name:version` in BentoML's home, without asking any index."""
+    tag = f"{name}:{version}"
+    with bentoml.models.create(tag, module="model.classifier", labels=labels) as stored:
+        shutil.copytree(classifier_folder, stored.path, dirs_exist_ok=True)
+    bentoml.build(
+        "serving.service:Relearn",
+        name=name,
+        version=version,
+        models=[tag],
+        labels=labels,
+        description=f"# {tag}\n\nReads images of {labels['dataset']} into {labels['classes']} classes.\n",
+        include=["model/", "serving/"],
+        python={"packages": [pin(requirement) for requirement in REQUIREMENTS], "lock_packages": False},
+        docker={"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
+    )
+
+
+def pin(requirement: str) -> str:
+    """`torch==2.13.0`, without the local label `+cpu` that no index knows."""
+    return f"{requirement}=={metadata.version(requirement).partition('+')[0]}"
+
+
+if __name__ == "__main__":
+    folder, own_name, own_version, about = sys.argv[1:]
+    build(folder, own_name, own_version, json.loads(about))

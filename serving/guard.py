@@ -1,0 +1,83 @@
+"""What stands between a client and the routes: sizes, media types, request ids, one form of refusal."""
+
+import re
+import uuid
+from collections.abc import Container
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model.errors import InputError, RelearnError
+
+REQUEST_ID = "x-request-id"
+_OWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Refusal(InputError):  # noqa: N818  # nothing went wrong
+    """A request that is not answered, with the HTTP status and headers that tell why."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, code)
+        self.status = status
+        self.headers = headers or {}
+
+
+def request_id(request: Request) -> str:
+    """The client's `X-Request-ID` where it is short and plain, else a new one of 32 hex digits."""
+    asked = request.headers.get(REQUEST_ID, "")
+    return asked if _OWN_ID.fullmatch(asked) else uuid.uuid4().hex
+
+
+def media_type(request: Request, accepted: Container[str], names: str) -> str:
+    """The request's media type in lower case, one of `accepted`; `names` tells them in a refusal.
+
+    Raises `Refusal` 415 for any other, for none, for a charset that is not UTF-8 and for compressed
+    bodies: what cannot be measured before it is unpacked is not taken.
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Refusal(415, "unsupported_encoding", "Content-Encoding: accepted: none")
+    name, *parameters = [part.strip().lower() for part in request.headers.get("content-type", "").split(";")]
+    if name not in accepted or len(request.headers.getlist("content-type")) != 1:
+        raise Refusal(415, "unsupported_media_type", f"Content-Type: accepted: {names}")
+    charsets = [part.partition("=")[2].strip(' "') for part in parameters if part.startswith("charset")]
+    if charsets not in ([], ["utf-8"]):
+        raise Refusal(415, "unsupported_charset", "Content-Type: accepted charset: utf-8")
+    return name
+
+
+async def body(request: Request, limit: int) -> bytes:
+    """The whole body; `Refusal` 413 as soon as it is known to be over `limit` bytes, 400 when empty.
+
+    The declared length is looked at first, the bytes that come are counted: chunked bodies declare none.
+    """
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+    if not size:
+        raise Refusal(400, "empty_body", "body: got none, accepted: one image or several")
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> Refusal:
+    # Without `close` the server would read on, and throw away, a body that may never end.
+    return Refusal(413, "body_too_large", f"body: accepted: up to {limit} bytes", {"connection": "close"})
+
+
+def envelope(error: RelearnError, identity: str) -> Response:
+    """The one form of every answer that is not a prediction.
+
+    What went wrong on our side is told by its code alone: its message may name files.
+    """
+    message = str(error) if isinstance(error, InputError) else "the server could not answer; its log says why"
+    content = {"error": {"code": error.code, "message": message, "request_id": identity}}
+    headers = error.headers if isinstance(error, Refusal) else None
+    return Response(
+        msgspec.json.encode(content), error.status, headers=headers, media_type="application/json"
+    )

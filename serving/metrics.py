@@ -1,0 +1,48 @@
+"""What the API counts about itself, in Prometheus' terms."""
+
+import os
+from collections.abc import Iterable
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.responses import Response
+
+# Seconds; one image takes about 1 ms, a large batch some 100 ms, a client that dawdles longer.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Counters of one worker; `page` adds up those of all workers of its server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "relearn_requests", "Requests answered.", ["route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "relearn_request_seconds",
+            "Seconds from a request's arrival to its answer.",
+            ["route"],
+            registry=self.registry,
+            buckets=BUCKETS,
+        )
+        self.predictions = Counter(
+            "relearn_predictions", "Images predicted.", ["version", "label"], registry=self.registry
+        )
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count one request; `route` is one of ours, never what a client made up."""
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+
+    def predicted(self, version: str, labels: Iterable[str]) -> None:
+        for label in labels:
+            self.predictions.labels(version, label).inc()
+
+    def page(self) -> Response:
+        """All of it as text; BentoML gives its workers a common folder for what they count."""
+        registry = self.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,151 @@
+"""The API in the words of OpenAPI 3.1: shapes and classes are those of the classifier being served."""
+
+from typing import Any
+
+import numpy as np
+
+from model.classifier import Card
+from serving.inputs import READERS, Accepted
+from serving.settings import ServeConfig
+
+Json = dict[str, Any]
+
+_ERRORS = {
+    "400": "The body is empty or no JSON.",
+    "413": "The body or the number of images is over its limit.",
+    "415": "The media type, its charset or the picture's format is not accepted.",
+    "422": "The body was understood, but it is no image for this classifier.",
+    "500": "The server failed; its log says why.",
+    "503": "No classifier has been released yet.",
+    "504": "The request took too long.",
+}
+_STRING = {"type": "string"}
+_PIXEL = {"type": "integer", "minimum": 0, "maximum": 255}
+
+
+def describe(config: ServeConfig, card: Card | None) -> Json:
+    """The document behind `/openapi.json`; without a `card`, shapes, classes and examples are left open."""
+    accepted = Accepted(card.shape, card.style, config.max_images) if card else None
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Relearn", "version": "1", "description": _about(card)},
+        "paths": {
+            "/predict": {"post": _predict(accepted)},
+            "/livez": {"get": _plain("livez", "The process answers.", {})},
+            "/readyz": {"get": _plain("readyz", "Predictions are answered.", _errors("503"))},
+            "/metrics": {"get": _plain("metrics", "Counters in Prometheus' format.", {})},
+            "/openapi.json": {
+                "get": {
+                    "operationId": "openapi",
+                    "summary": "This document.",
+                    "responses": {
+                        "200": _answer("The document.", {"application/json": {"schema": {"type": "object"}}})
+                    },
+                }
+            },
+        },
+        "components": {
+            "schemas": {
+                "Images": _object(images=_images(accepted)),
+                "Predictions": _object(
+                    version={"type": "string"},
+                    request_id={"type": "string"},
+                    predictions={"type": "array", "items": _prediction(card)},
+                ),
+                "Error": _object(error=_object(**dict.fromkeys(("code", "message", "request_id"), _STRING))),
+            }
+        },
+    }
+
+
+def _about(card: Card | None) -> str:
+    if card is None:
+        return "Nothing is released yet: /predict answers 503."
+    shape = " × ".join(map(str, card.shape))
+    return f"Reads images of {card.dataset}, {shape}, into {len(card.classes)} classes."
+
+
+def _predict(accepted: Accepted | None) -> Json:
+    content: Json = {name: {"schema": _STRING | {"contentMediaType": name}} for name in READERS}
+    content["application/json"] = _schema("Images") | {"examples": _examples(accepted) if accepted else {}}
+    return {
+        "operationId": "predict",
+        "summary": "Images in; for each of them a label and the probability of every class.",
+        "requestBody": {"required": True, "content": content},
+        "responses": {
+            "200": _answer("One prediction for each image.", {"application/json": _schema("Predictions")}),
+            **_errors(*_ERRORS),
+        },
+    }
+
+
+def _examples(accepted: Accepted) -> Json:
+    """A bright bar in the middle: one image as nested lists, and two as flat ones."""
+    bar = np.zeros(accepted.shape, int)
+    middle = accepted.shape[2] // 2
+    bar[:, 2:-2, middle - 1 : middle + 1] = 255
+    nested = bar.reshape(accepted.forms[1]).tolist()
+    return {
+        "one": {"summary": "One image, nested", "value": {"images": nested}},
+        "several": {"summary": "Two images, flat", "value": {"images": [bar.ravel().tolist()] * 2}},
+    }
+
+
+def _images(accepted: Accepted | None) -> Json:
+    if accepted is None:
+        return {"type": "array"}
+    one = [_array(form) for form in accepted.forms]
+    several = [
+        {"type": "array", "minItems": 1, "maxItems": accepted.max_images, "items": form} for form in one
+    ]
+    return {"anyOf": [*one, *several], "description": "Whole numbers 0–255; one image or several."}
+
+
+def _array(form: tuple[int, ...]) -> Json:
+    size, *rest = form
+    return {
+        "type": "array",
+        "minItems": size,
+        "maxItems": size,
+        "items": _array(tuple(rest)) if rest else _PIXEL,
+    }
+
+
+def _prediction(card: Card | None) -> Json:
+    number = {"type": "number", "minimum": 0, "maximum": 1}
+    if card is None:
+        return _object(label=_STRING, probabilities={"type": "object", "additionalProperties": number})
+    return _object(
+        label={"type": "string", "enum": list(card.classes)},
+        probabilities=_object(**dict.fromkeys(card.classes, number)),
+    )
+
+
+def _object(**members: Json) -> Json:
+    return {
+        "type": "object",
+        "properties": members,
+        "required": list(members),
+        "additionalProperties": False,
+    }
+
+
+def _plain(name: str, summary: str, errors: Json) -> Json:
+    answer = _answer("Plain text.", {"text/plain": {"schema": _STRING}})
+    return {"operationId": name, "summary": summary, "responses": {"200": answer, **errors}}
+
+
+def _errors(*statuses: str) -> Json:
+    return {status: _answer(_ERRORS[status], {"application/json": _schema("Error")}) for status in statuses}
+
+
+def _answer(description: str, content: Json) -> Json:
+    return {"description": description, "content": content}
+
+
+def _schema(name: str) -> Json:
+    return {"schema": _reference(name)}
+
+
+def _reference(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}

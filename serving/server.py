@@ -1,0 +1,176 @@
+"""BentoML's server as a process: started, waited for, and always ended."""
+
+import errno
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+import serving
+from model.errors import MachineError
+from model.home import Home
+from serving.packaging import bento_folder, server_environment
+from serving.settings import OWNER, ServeConfig
+
+SOURCE = "serving.service:Relearn"
+STARTUP = 60.0  # seconds; about 6 on a quiet machine of 2 cores
+
+
+@dataclass
+class Server:
+    """A running server; `folder` holds its log and what BentoML writes while it runs."""
+
+    address: tuple[str, int]
+    folder: Path
+    process: subprocess.Popen[bytes]
+    grace: int
+    workers: list[psutil.Process] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    def wait_for(self, path: str, seconds: float = STARTUP) -> None:
+        """Return when `path` answers 200; `MachineError` with the end of the log when it does not."""
+        deadline = time.monotonic() + seconds
+        while self._status(path) != 200:
+            if self.process.poll() is not None:
+                raise self.gone()
+            if time.monotonic() > deadline:
+                raise MachineError(f"the server is not up after {seconds:g} seconds{self._last_words()}")
+            time.sleep(0.05)
+        self.workers = psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self) -> None:
+        """Ask the server to finish what it has accepted, then end whatever of it is left."""
+        with suppress(psutil.NoSuchProcess):
+            self.workers += psutil.Process(self.process.pid).children(recursive=True)
+        try:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(self.grace + 5)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            for worker in self.workers:
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+            psutil.wait_procs(self.workers, timeout=5)
+
+    def gone(self) -> MachineError:
+        """What to say of a server that ended by itself."""
+        return MachineError(f"the server ended with code {self.process.wait()}{self._last_words()}")
+
+    def _status(self, path: str) -> int | None:
+        connection = http.client.HTTPConnection(*self.address, timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def _last_words(self) -> str:
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"; the end of {self.log}: {' | '.join(lines[-5:])}" if lines else f"; {self.log} is empty"
+
+
+def start(bento: str | None, config: ServeConfig, home: Home) -> Server:
+    """Start `bentoml serve` for the Bento `name:version`, or from source, without a classifier, for None.
+
+    Returns at once. Raises `NotFoundError` for a Bento that is not there, `MachineError` for an address
+    that cannot be used.
+    """
+    target = SOURCE if bento is None else str(bento_folder(bento, home))
+    port = _usable_port(config.host, config.port)
+    folder = _folder(home, port)
+    # Without a limit of its own BentoML waits a day for requests that do not end.
+    options = {"--host": config.host, "--port": port, "--timeout-graceful-shutdown": config.grace}
+    command = [sys.executable, "-m", "bentoml", "serve", target]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command + [str(part) for option in options.items() for part in option],
+            cwd=Path(str(serving.__file__)).parents[1] if bento is None else folder,
+            env=_environment(config, folder),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us: we pass it on as a request to finish
+        )
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
+    return Server((reached, port), folder, process, config.grace)
+
+
+@contextmanager
+def running(bento: str | None, config: ServeConfig, home: Home) -> Iterator[str]:
+    """A server that answers for the length of a `with` block: gives its URL, leaves no process behind.
+
+    With a Bento it is ready to predict, from source it is alive. The log is kept when it does not come up.
+    """
+    server = start(bento, config, home)
+    try:
+        server.wait_for("/readyz" if bento else "/livez")
+        yield server.url
+    finally:
+        server.stop()
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def _environment(config: ServeConfig, folder: Path) -> dict[str, str]:
+    service = {
+        "workers": config.workers,
+        "traffic": {"timeout": config.timeout + 5},  # ours comes first, and answers in our form
+    }
+    return (
+        server_environment()
+        | config.to_environment()
+        | {
+            "BENTOML_HOME": str(folder),
+            "BENTOML_CONFIG_OVERRIDE_JSON": json.dumps({"services": {"Relearn": service}}),
+            OWNER: str(os.getpid()),
+        }
+    )
+
+
+def _folder(home: Home, port: int) -> Path:
+    """A BentoML home for one server: a second one in the same home would wipe the first one's metrics."""
+    folder = home.root / "servers" / str(port)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "models").unlink(missing_ok=True)
+    (folder / "models").symlink_to(home.bentoml / "models")
+    return folder
+
+
+def _usable_port(host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise MachineError(f"cannot listen on {host}, port {port}: {_reason(error)}") from None
+        return int(probe.getsockname()[1])
+
+
+def _reason(error: OSError) -> str:
+    return {
+        errno.EADDRINUSE: "the port is in use, choose another one with --port",
+        errno.EACCES: "only an administrator may, choose a port from 1024 up with --port",
+        errno.EADDRNOTAVAIL: "this machine has no such address",
+    }.get(error.errno or 0, error.strerror or str(error))

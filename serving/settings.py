@@ -1,0 +1,62 @@
+"""Every setting of the API, written once: type, default, range and one sentence of help."""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from model.config import problems
+from model.errors import ConfigError
+
+PREFIX = "RELEARN_"
+OWNER = "RELEARN_OWNER"  # environment variable: id of the process that started a server and will end it
+
+
+def _address(value: Any) -> str:
+    """BentoML's server takes numbers only, so the one name everybody writes is translated."""
+    try:
+        return str(ipaddress.ip_address({"localhost": "127.0.0.1"}.get(value, value)))
+    except ValueError:
+        raise ValueError("localhost or an IP address, such as 127.0.0.1 or 0.0.0.0") from None
+
+
+class ServeConfig(BaseModel):
+    """One server: where it listens, how many workers answer, how much it takes from a client."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    host: Annotated[str, BeforeValidator(_address)] = Field(
+        "127.0.0.1", description="Address to listen on; 127.0.0.1 is this machine only."
+    )
+    port: int = Field(3000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Processes that answer; each holds the classifier.")
+    max_body_bytes: int = Field(
+        10_000_000,
+        ge=1_000,
+        le=1_000_000_000,
+        description="Largest request body in bytes.",
+    )
+    max_images: int = Field(256, ge=1, le=10_000, description="Most images in one request.")
+    timeout: float = Field(30.0, gt=0, le=3_600, description="Seconds after which a request is given up.")
+    grace: int = Field(
+        10, ge=1, le=3_600, description="Seconds that a stopping server gives to requests it has accepted."
+    )
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Build a config from plain values, strings included; `ConfigError` names every problem at once."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(problems(error, cls.model_fields)) from None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """The settings named in `environment`: `RELEARN_MAX_IMAGES` is `max_images`; defaults elsewhere."""
+        names = {name: PREFIX + name.upper() for name in cls.model_fields}
+        return cls.read({name: environment[key] for name, key in names.items() if environment.get(key)})
+
+    def to_environment(self) -> dict[str, str]:
+        """What `from_environment` reads back: how settings reach the workers of BentoML's server."""
+        return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items()}
