@@ -4,11 +4,13 @@ Everything is stored as plain files, safetensors and JSON; nothing has to be unp
 """
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -39,6 +41,7 @@ def log(run: Run, classifier: Classifier) -> str:
         described.save(str(folder / "MLmodel"))
         run.client.log_model_artifacts(logged.model_id, str(folder))
     mlflow.finalize_logged_model(logged.model_id, "READY")
+    run.client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
     metrics = {f"test_{name}": value for name, value in card.metrics.items()}
     mlflow.log_metrics(metrics, run_id=run.id, model_id=logged.model_id)
     return str(logged.model_id)
@@ -53,13 +56,14 @@ def signature(card: Card) -> ModelSignature:
 
 def register(client: MlflowClient, run_id: str, name: str) -> str:
     """Register the classifier of a run as the next version of `name`; the same run twice is one version."""
-    known = [
-        version for version in client.search_model_versions(f"name = '{name}'") if version.run_id == run_id
-    ]
-    if known:
-        return str(known[0].version)
-    version = mlflow.register_model(f"models:/{model_of(client, run_id)}", name)
-    return str(version.version)
+    known = client.search_model_versions(f"name = '{name}'")
+    for version in known:
+        if version.run_id == run_id:
+            return str(version.version)
+    with suppress(MlflowException):  # it is there already
+        client.create_registered_model(name)
+    source = f"models:/{model_of(client, run_id)}"
+    return str(client.create_model_version(name, source, run_id).version)
 
 
 def crown(client: MlflowClient, name: str, version: str) -> None:

@@ -42,9 +42,7 @@ class Run:
 
     @property
     def url(self) -> str:
-        uri = mlflow.get_tracking_uri()
-        host = uri.rstrip("/") if uri.startswith("http") else PAGE
-        return f"{host}/#/experiments/{self.experiment_id}/runs/{self.id}"
+        return f"{_page_of(mlflow.get_tracking_uri())}/#/experiments/{self.experiment_id}/runs/{self.id}"
 
     def params(self, values: Mapping[str, Any]) -> None:
         entries = [Param(key, _text(value)) for key, value in values.items()]
@@ -115,7 +113,7 @@ class Experiment:
                 location = home.artifacts.as_uri() if local else None
                 found = client.get_experiment(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
-            raise MachineError(f"MLflow at {masked(client.tracking_uri)}: {error.message}") from None
+            raise _unusable(client.tracking_uri, error) from None
         if found.lifecycle_stage == "deleted":
             raise InputError(
                 f"the experiment {name!r} was deleted in MLflow: bring it back with "
@@ -175,8 +173,15 @@ def connect(home: Home) -> MlflowClient:
         client = MlflowClient()
         client.search_experiments(max_results=1)
     except MlflowException as error:
-        raise MachineError(f"MLflow at {masked(uri)} cannot be used: {error.message}") from None
+        raise _unusable(uri, error) from None
     return client
+
+
+def reopen(home: Home, run_id: str) -> Run:
+    """The run of this id, to log more under it."""
+    client = connect(home)
+    info = client.get_run(run_id).info
+    return Run(run_id, info.run_name, info.experiment_id, client)
 
 
 def find(home: Home, run: str) -> str:
@@ -203,6 +208,14 @@ def masked(uri: str) -> str:
     return uri.replace(f":{password}@", ":…@") if password else uri
 
 
+def _page_of(uri: str) -> str:
+    """Where the runs of a store are shown: at a server its own address, without user and password."""
+    if not uri.startswith("http"):
+        return PAGE
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
 def revision() -> dict[str, str]:
     """The git commit of this code as MLflow's own tag; nothing where there is no git."""
     asked = subprocess.run(
@@ -224,6 +237,12 @@ def _checked(uri: str) -> str:
             "mysql://… or http(s)://… (MLflow no longer keeps runs in a plain folder)"
         )
     return uri
+
+
+def _unusable(uri: str, error: MlflowException) -> MachineError:
+    """The first sentence of what MLflow said, without a password that may stand in it."""
+    said = error.message.replace(uri, masked(uri)).replace(uri.rstrip("/"), masked(uri).rstrip("/"))
+    return MachineError(f"MLflow at {masked(uri)} cannot be used: {said[:300]}")
 
 
 def _text(value: object) -> str:

@@ -24,7 +24,10 @@ from model.networks import NETWORKS, build, is_flat
 from model.preprocess import scale
 
 FORMAT = 1  # of the folder; raised whenever an older reader could not make sense of it
-CARD, WEIGHTS, SOURCE = "card.json", "weights.safetensors", "network.py"
+File = Literal["weights.safetensors", "network.py"]
+CARD = "card.json"
+WEIGHTS: File = "weights.safetensors"
+SOURCE: File = "network.py"
 
 # Images a network sees at a time: the cnn's convolution then takes 22 MB on 1×28×28.
 CHUNK = 256
@@ -48,7 +51,7 @@ class Card(BaseModel):
     parameters: int
     torch: str = torch.__version__
     metrics: dict[str, float] = {}
-    digests: dict[str, str] = {}
+    digests: dict[File, str] = {}
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ class Classifier:
         """
         if images.dtype != np.uint8 or images.shape[1:] != self.card.shape:
             raise InputError(
-                f"images: got {images.dtype} {images.shape}, accepted: uint8 (n, {self.card.shape})",
+                f"images: got {images.dtype} {images.shape}, accepted: uint8 (n, {', '.join(map(str, self.card.shape))})",
                 code="wrong_shape",
             )
         self.network.eval()
@@ -96,7 +99,7 @@ class Classifier:
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in self.network.state_dict().items()
         }
-        files = {WEIGHTS: safetensors.torch.save(state)}
+        files: dict[File, bytes] = {WEIGHTS: safetensors.torch.save(state)}
         if self.card.config.network not in NETWORKS:
             files[SOURCE] = _source(type(self.network)).encode()
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

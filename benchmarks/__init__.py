@@ -1,0 +1,1 @@
+"""Measurements, each with its conditions: `make bench` writes them to `benchmarks/results/`."""

@@ -1,0 +1,55 @@
+"""`python -m benchmarks [NAME…]`: run the measurements and write their tables."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks import accuracy, commands, throughput
+from model import atomic
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def conditions() -> str:
+    """What the figures below depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return (
+        f"{date.today()}, commit {commit or 'unknown'}, {len(os.sched_getaffinity(0))} cores of "
+        f"{names[0] if names else platform.processor()}, {device}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )
+
+
+def write(name: str, title: str, note: str, table: pd.DataFrame) -> None:
+    text = f"# {title}\n\n{note}\n\nConditions: {conditions()}.\n\n{markdown(table)}\n"
+    atomic.write_bytes(RESULTS / f"{name}.md", text.encode())
+    table.to_csv(RESULTS / f"{name}.csv", index=False)
+    print(text)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+BENCHMARKS: dict[str, Callable[[], tuple[str, str, pd.DataFrame]]] = {
+    "throughput": throughput.measure,
+    "commands": commands.measure,
+    "accuracy": accuracy.measure,
+}
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or BENCHMARKS:
+        write(chosen, *BENCHMARKS[chosen]())

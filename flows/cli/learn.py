@@ -1,0 +1,112 @@
+"""`relearn run`, `train` and `evaluate`: the verbs that learn, and score what was learned."""
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.next_steps import box
+from model.config import TrainConfig
+from model.home import Home
+
+if TYPE_CHECKING:
+    from flows.train import Trained
+
+Config = Annotated[TrainConfig, Parameter(name="*")]
+
+
+def run(
+    *,
+    networks: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    config: Config = TrainConfig(),
+) -> None:
+    """Train every network asked for, release the best, and show its first answer.
+
+    Parameters
+    ----------
+    networks
+        The networks to train, such as `--networks mlp cnn`; by default the one that `--network` names, else
+        mlp and cnn.
+    """
+    from flows.retrain import NETWORKS, retrain
+
+    start, console = perf_counter(), Console()
+    named = (config.network,) if "network" in config.model_fields_set else NETWORKS
+    done = retrain(config, networks or named)
+    _show(console, done.trained, done.best.run_id)
+    console.print(_times(done.seconds, perf_counter() - start))
+    answer = done.answer
+    console.print(
+        f"Version {answer.version} is released. The real server was sent a test image of "
+        f"{answer.truth!r} and said [bold]{answer.label!r}[/] with {answer.probability:.1%}, "
+        f"in {answer.milliseconds:.1f} ms."
+    )
+    console.print(box(done.name, done.example, Home.from_environment()))
+    if config.dataset == "auto" and done.name == "digits":
+        console.print("The real thing, with a download of 11 MB: relearn run --dataset mnist")
+
+
+def train(*, config: Config = TrainConfig()) -> None:
+    """Train one network and evaluate it; nothing is released."""
+    from flows.train import train as train_flow
+
+    trained = train_flow(config)
+    console = Console()
+    _show(console, [trained], trained.run_id)
+    console.print(f"Run {trained.run_id[:8]}, stopped in epoch {trained.epochs}: {trained.stop_reason}.")
+
+
+def evaluate(run: str, *, dataset: str | None = None) -> None:
+    """Score the classifier of a run on any dataset.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or its name.
+    dataset
+        What to score it on, as for `relearn train`; the run's own test images by default.
+    """
+    from flows.evaluate import evaluate as score
+
+    scored = score(Home.from_environment(), run, dataset)
+    evaluation, console = scored.evaluation, Console()
+    table = Table(
+        "class", "precision", "recall", "F1", "images", title=f"{scored.run_name} on {scored.dataset}"
+    )
+    for name, row in evaluation.per_class.iterrows():
+        table.add_row(
+            str(name), *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']:.0f}"
+        )
+    console.print(table)
+    console.print(
+        f"[bold]{evaluation.accuracy:.2%}[/] of {len(evaluation):,} images right, "
+        f"loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}."
+    )
+
+
+def _show(console: Console, trained: "Sequence[Trained]", best: str) -> None:
+    table = Table("network", "parameters", "validation", "test", "macro F1", "epochs", "images/s", "run")
+    for one in trained:
+        mark = " [green]best[/]" if len(trained) > 1 and one.run_id == best else ""
+        table.add_row(
+            one.network + mark,
+            f"{one.parameters:,}",
+            f"{one.val_accuracy:.2%}",
+            f"{one.metrics['accuracy']:.2%}",
+            f"{one.metrics['f1_macro']:.4f}",
+            f"{one.best_epoch} of {one.epochs}",
+            f"{one.images_per_second:,.0f}",
+            one.run_id[:8],
+        )
+    console.print(table)
+    for one in trained:
+        for warning in one.warnings:
+            console.print(f"[yellow]warning[/] {one.network}: {warning}")
+
+
+def _times(seconds: Mapping[str, float], total: float) -> str:
+    stages = ", ".join(f"{stage} {time:.1f}" for stage, time in seconds.items())
+    return f"{total:.1f} s in all: {stages}, starting and orchestrating {total - sum(seconds.values()):.1f}"

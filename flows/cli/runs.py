@@ -1,0 +1,46 @@
+"""`relearn compare`: runs side by side."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.compare import compare as side_by_side
+from model import atomic
+from model.home import Home
+
+
+def compare(
+    *runs: str,
+    name: str | None = None,
+    sort: str = "test_accuracy",
+    csv: Path | None = None,
+) -> None:
+    """Put runs side by side, best first, with the settings in which they differ.
+
+    Parameters
+    ----------
+    runs
+        Ids, beginnings of ids or names; all training runs by default.
+    name
+        Only the runs of this experiment.
+    sort
+        Metric that decides which is best.
+    csv
+        Also write the table to this file.
+    """
+    table = side_by_side(Home.from_environment(), runs, name, sort)
+    if csv is not None:
+        atomic.write_bytes(csv, table.to_csv(index=False).encode())
+    shown = Table(*table.columns, title=f"best first, by {sort}")
+    for row in table.itertuples(index=False):
+        shown.add_row(*(_cell(value) for value in row))
+    Console().print(shown)
+    if table["dataset"].nunique() > 1:
+        Console().print("These runs were tested on different datasets: their figures do not compare.")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"  # noqa: PLR0124  # NaN alone differs from itself
+    return str(value)

@@ -1,0 +1,61 @@
+"""What a person watching sees: a bar that moves with the epochs, and lines that say what was done."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from model.training import EpochRecord
+
+
+class EpochBar:
+    """A progress bar over the epochs of one training; shows nothing where there is no terminal."""
+
+    def __init__(self, title: str, epochs: int, images: int) -> None:
+        console = Console()
+        columns = (TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.fields[state]}"))
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+        )
+        self._task = self._bar.add_task(title, total=epochs, state="")
+        self._images = images
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, record: EpochRecord) -> None:
+        """Move on by one epoch."""
+        self._bar.update(
+            self._task,
+            advance=1,
+            state=(
+                f"epoch {record.epoch}: loss {record.val_loss:.4f}, accuracy {record.val_accuracy:.2%} "
+                f"on validation, {self._images / record.seconds:,.0f} images/s"
+            ),
+        )
+
+
+class Stopwatch:
+    """How long each stage took, in the order they ended."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what stands inside as the stage `name`."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = perf_counter() - start

@@ -1,0 +1,140 @@
+"""Train every network asked for, release the best, and see it answer: the main job."""
+
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import httpx
+import numpy as np
+from PIL import Image
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+
+from flows import registry, report
+from flows.progress import Stopwatch
+from flows.tracking import Experiment, connect, reopen
+from flows.train import Trained, learn, load
+from model import look as first_look
+from model.config import TrainConfig
+from model.errors import MachineError
+from model.home import Home
+from model.prepared import open_prepared
+from serving.packaging import package
+from serving.releases import Releases
+from serving.server import running
+from serving.settings import ServeConfig
+
+NETWORKS = ("mlp", "cnn")
+
+
+class Answer(BaseModel):
+    """What the real server said to one test image."""
+
+    model_config = ConfigDict(frozen=True)
+
+    truth: str
+    label: str
+    probability: float
+    version: str
+    milliseconds: float
+
+
+class Retrained(BaseModel):
+    """What a retraining left behind."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    url: str
+    trained: tuple[Trained, ...]
+    best: Trained
+    version: str
+    answer: Answer
+    example: Path
+    seconds: dict[str, float]
+
+
+@flow(name="retrain", flow_run_name="retrain on {config.dataset}")
+def retrain(config: TrainConfig = TrainConfig(), networks: tuple[str, ...] = NETWORKS) -> Retrained:
+    """Load, train and evaluate each network, release the best on validation, and ask the real server."""
+    watch = Stopwatch()
+    with watch.stage("data"):
+        folder = load(config)
+    name = config.name or open_prepared(folder).name
+    experiment = Experiment.open(Home.from_environment(), name)
+    with experiment.run(f"retrain on {name}", {"relearn.kind": "retrain"}) as parent:
+        with watch.stage("looking"):
+            look(folder, parent.id)
+        trained = []
+        for network in networks:
+            with watch.stage(f"training {network}"):
+                trained.append(learn(config.model_copy(update={"network": network}), folder, parent.id))
+        best = choose(trained, config.monitor)
+        with watch.stage("registering"):
+            version = register(best.run_id, name)
+        with watch.stage("packaging"):
+            bento = pack(best.run_id, name, version)
+        with watch.stage("first answer"):
+            answer = ask(bento, folder)
+        with watch.stage("releasing"):
+            release(best.run_id, name, version, bento)
+        ...
+
+
+@task
+def look(folder: Path, run_id: str) -> None:
+    """Log what a first look at the data shows, figures and tables."""
+
+
+def choose(trained: Sequence[Trained], monitor: str) -> Trained:
+    """The best on validation, by the value that the config monitors."""
+    if monitor == "val_accuracy":
+        return max(trained, key=lambda one: one.val_accuracy)
+    return min(trained, key=lambda one: one.val_loss)
+
+
+@task(task_run_name="register {name}")
+def register(run_id: str, name: str) -> str:
+    """Register the classifier of a run; returns its version."""
+    return registry.register(connect(Home.from_environment()), run_id, name)
+
+
+@task(task_run_name="package {name}:{version}")
+def pack(run_id: str, name: str, version: str) -> str:
+    """Put the classifier of a run into a Bento; returns its tag."""
+    home = Home.from_environment()
+    with tempfile.TemporaryDirectory() as temporary:
+        return package(registry.fetch(connect(home), run_id, Path(temporary)), name, version, home)
+
+
+@task(task_run_name="ask {bento}")
+def ask(bento: str, folder: Path) -> Answer:
+    """Start the real server on a free port, and send it the first test image as a PNG over HTTP."""
+    prepared = open_prepared(folder)
+    test = prepared.splits.test
+    with running(bento, ServeConfig(port=0), Home.from_environment()) as url:
+        picture = png(test.images[0])
+        start = perf_counter()
+        answered = httpx.post(f"{url}/predict", content=picture, headers={"Content-Type": "image/png"})
+        milliseconds = 1000 * (perf_counter() - start)
+    if answered.status_code != httpx.codes.OK:
+        raise MachineError(f"the server refused a test image: {answered.status_code} {answered.text[:300]}")
+    said = answered.json()
+    first = said["predictions"][0]
+    return Answer(
+        truth=prepared.classes[test.labels[0]],
+        label=first["label"],
+        probability=first["probabilities"][first["label"]],
+        version=said["version"],
+        milliseconds=milliseconds,
+    )
+
+
+def png(image: np.ndarray) -> bytes:
+    """uint8 (channels, height, width) with one or three channels → the bytes of a PNG."""
+    content = io.BytesIO()
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(content, "PNG")
+    return content.getvalue()

@@ -1,0 +1,91 @@
+"""The house is as its plan says: imports follow the arrows, and importing does nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {
+    "model": {"flows", "serving", "mlflow", "prefect", "bentoml"},
+    "serving": {"flows", "mlflow", "prefect"},
+    "flows": {"bentoml"},
+}
+MLFLOW = {"flows/tracking.py", "flows/registry.py", "flows/compare.py"}
+FILES = sorted(path for room in FORBIDDEN for path in (ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    """No room imports what it must not know."""
+    name = path.relative_to(ROOT).as_posix()
+    forbidden = FORBIDDEN[name.split("/")[0]] | (set() if name in MLFLOW else {"mlflow"})
+    assert set() == imported(path) & forbidden
+
+
+def test_importing_does_nothing(tmp_path: Path) -> None:
+    """Importing every module makes no file, draws no random number and prints nothing."""
+    modules = [
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for path in FILES
+    ]
+    code = (
+        "import importlib, random\n"
+        "before = random.getstate()\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "assert before == random.getstate()\n"
+    )
+    home = tmp_path / "home"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DO_NOT_TRACK": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_one_noun(path: Path) -> None:
+    """No file has grown into two."""
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def test_nothing_can_unpickle() -> None:
+    """No file of ours loads a pickle, in any of the ways there are."""
+    ways = (
+        "pickle.load",
+        "weights_only=False",
+        "allow_pickle=True",
+        "joblib",
+        "cloudpickle",
+        "torch.jit.load",
+    )
+    for path in FILES:
+        for way in ways:
+            assert way not in path.read_text(), f"{path}: {way}"
+
+
+def test_the_layout_names_files_that_are_there() -> None:
+    """Every file that the layout note names exists."""
+    note = (ROOT / "docs" / "decisions" / "layout.md").read_text()
+    named = {word for word in note.replace("`", " ").split() if word.endswith(".py")}
+    assert named
+    for name in named:
+        assert (ROOT / name.strip(",")).is_file(), name
