@@ -1,4 +1,4 @@
-"""What all figures share: size, colours, titles, and how names and shares are written.
+"""What all figures share: size, colours, titles, and how names are written.
 
 Figures are 900 pixels wide, the width at which MLflow's page shows them. Colours are those of Okabe and
 Ito ("Color Universal Design", 2008), which readers with any colour vision tell apart; whatever a colour
@@ -40,11 +40,6 @@ def legend_below(figure: "Figure", axes: "Axes", columns: int = 4) -> None:
     """One legend for all panels, under them, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-
-
-def percent(share: float) -> str:
-    """0.9876 as `98.8 %`."""
-    return f"{100 * share:.1f} %"
 
 
 def shown(name: str, longest: int = 16) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from model import canvas
-from model.canvas import BLACK, BLUE, GREEN, GREY, SKY, VERMILION, blank, percent, shown, tidy
+from model.canvas import BLACK, BLUE, GREEN, GREY, SKY, VERMILION, blank, shown, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ def curves(history: pd.DataFrame, best_epoch: int, stop_reason: str = "") -> "Fi
     figure = blank(
         4.6,
         f"Epoch {best_epoch} of {last} is the best: validation loss {best['val_loss']:.4f}, "
-        f"accuracy {percent(best['val_accuracy'])}"
+        f"accuracy {best['val_accuracy']:.1%}"
         + (f"\nStopped after epoch {last}: {stop_reason}" if stop_reason else ""),
     )
     marker = "o" if last <= 30 else ""
@@ -121,7 +121,7 @@ def _cell_numbers(axes: "Axes", matrix: np.ndarray, shares: np.ndarray, top: flo
     roomy = len(matrix) <= TWO_NUMBERS
     for row, column in np.argwhere(matrix):
         share = shares[row, column]
-        text = f"{matrix[row, column]:,}" + (f"\n{share:.1f} %" if roomy else "")
+        text = f"{matrix[row, column]:,}" + (f"\n{share:.1f}%" if roomy else "")
         dark = row != column and share > 0.6 * top
         axes.text(
             column,
@@ -139,7 +139,7 @@ def _class_ticks(axes: "Axes", classes: Sequence[str], recalls: np.ndarray) -> N
     size = len(classes)
     names = [shown(name, 14) for name in classes]
     labels = [
-        f"{name}  {'–' if np.isnan(recall) else f'{recall:.0f} %'}"
+        f"{name}  {'–' if np.isnan(recall) else f'{recall:.0f}%'}"
         for name, recall in zip(names, recalls, strict=True)
     ]
     step = -(-size // 50)
@@ -167,9 +167,9 @@ def reliability(evaluation: "Evaluation") -> "Figure":
     verdict = f"{'over' if excess > 0 else 'under'}-confident by {abs(excess):.1f} points"
     figure = blank(
         6.6,
-        f"Mean confidence {percent(mean)}, accuracy {percent(evaluation.accuracy)}"
+        f"Mean confidence {mean:.1%}, accuracy {evaluation.accuracy:.1%}"
         + (f": {verdict}" if abs(excess) >= 0.05 else "")
-        + f"\nExpected calibration error {percent(evaluation.ece)} over {len(evaluation.reliability)} bins",
+        + f"\nExpected calibration error {evaluation.ece:.1%} over {len(evaluation.reliability)} bins",
     )
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _accuracy_in_bins(above, table)
@@ -185,7 +185,7 @@ def _accuracy_in_bins(axes: "Axes", table: pd.DataFrame) -> None:
     axes.plot(
         100 * confidence, 100 * shares, "o", color=BLUE, clip_on=False, zorder=3, label="accuracy in a bin"
     )
-    axes.vlines(100 * confidence, 100 * low, 100 * high, color=SKY, linewidth=4, label="its 95 % interval")
+    axes.vlines(100 * confidence, 100 * low, 100 * high, color=SKY, linewidth=4, label="its 95% interval")
     axes.set(ylabel="accuracy (%)", ylim=(-2, 102))
     tidy(axes)
 
@@ -218,8 +218,8 @@ def per_class(table: pd.DataFrame, most: int = 40) -> "Figure":
     absent = ", ".join(table["class"][table["f1"].isna()])
     figure = blank(
         1.9 + 0.3 * len(rows),
-        f"Hardest class: {shown(rows['class'].iloc[0])}, F1 {percent(rows['f1'].iloc[0])}; "
-        f"mean of {len(known)} classes {percent(known['f1'].mean())}"
+        f"Hardest class: {shown(rows['class'].iloc[0])}, F1 {rows['f1'].iloc[0]:.1%}; "
+        f"mean of {len(known)} classes {known['f1'].mean():.1%}"
         + (f"\nOnly the {most} hardest are shown" if len(known) > most else "")
         + (f"\nNo images in this split: {shown(absent, 70)}" if absent else ""),
     )
@@ -230,7 +230,7 @@ def per_class(table: pd.DataFrame, most: int = 40) -> "Figure":
     axes.plot(ends["recall"], places, "<", color=VERMILION, markersize=9, label="recall")
     axes.plot(100 * rows["f1"], places, "D", color=BLACK, markersize=5, label="F1")
     for place, (f1, support) in enumerate(zip(rows["f1"], rows["support"], strict=True)):
-        note = f"F1 {percent(f1)}, {support:,} images"
+        note = f"F1 {f1:.1%}, {support:,} images"
         axes.text(1.02, place, note, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.set_yticks(places, [shown(name) for name in rows["class"]])
     lowest = min(99.0, float(ends.to_numpy().min()))
@@ -273,4 +273,4 @@ def _caption(mistake: pd.Series) -> str:
     label, predicted = shown(mistake["label"], 14), shown(mistake["predicted"], 14)
     gap = "\n" if len(label + predicted) > 12 else " "
     doubt = "  label?" if mistake["suspected_wrong_label"] else ""
-    return f"{label}{gap}→ {predicted}\n{percent(mistake['confidence'])}{doubt}"
+    return f"{label}{gap}→ {predicted}\n{mistake['confidence']:.1%}{doubt}"

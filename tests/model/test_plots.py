@@ -85,7 +85,7 @@ def test_curves_hold_the_history() -> None:
     assert [6, 6] == line(loss, "last epoch: 6")[0].tolist()
     assert ["loss (nats per image)", "accuracy (%)"] == [axes.get_ylabel() for axes in figure.axes]
     assert figure.get_suptitle() == (
-        "Epoch 4 of 6 is the best: validation loss 0.3500, accuracy 77.5 %\n"
+        "Epoch 4 of 6 is the best: validation loss 0.3500, accuracy 77.5%\n"
         "Stopped after epoch 6: no better val_loss for 2 epochs"
     )
 
@@ -126,7 +126,7 @@ def test_confusion_of_ten_classes_tells_counts_and_shares() -> None:
     errors = axes.images[1].get_array()
 
     assert np.count_nonzero(scored.confusion) == len(texts(axes))
-    assert f"{scored.confusion[3, 3]}\n{share:.1f} %" in texts(axes)
+    assert f"{scored.confusion[3, 3]}\n{share:.1f}%" in texts(axes)
     assert errors.mask.diagonal().all()
     assert errors.max() == axes.images[1].get_clim()[1]
 
@@ -143,7 +143,7 @@ def test_confusion_without_errors_is_no_division_by_zero() -> None:
     figure = drawn(plots.confusion(np.diag([3, 4, 0]), ("ant", "bee", "cat")))
 
     assert "All 7 images recognised" == figure.get_suptitle()
-    assert ["3\n100.0 %", "4\n100.0 %"] == texts(figure.axes[0])
+    assert ["3\n100.0%", "4\n100.0%"] == texts(figure.axes[0])
 
 
 def test_confusion_of_the_alphabet_has_counts_and_recalls() -> None:
@@ -154,7 +154,7 @@ def test_confusion_of_the_alphabet_has_counts_and_recalls() -> None:
     recall = 100 * scored.confusion[0, 0] / scored.confusion[0].sum()
 
     assert {f"{count}" for count in scored.confusion[scored.confusion > 0]} == set(texts(axes))
-    assert f"0  {recall:.0f} %" == labels[0]
+    assert f"0  {recall:.0f}%" == labels[0]
     assert "25  –" == labels[25]
 
 
@@ -194,7 +194,7 @@ def test_reliability_interval_is_wilsons() -> None:
     [
         (0.9, "over-confident by 40.0 points"),
         (0.3, "under-confident by 20.0 points"),
-        (0.5, "accuracy 50.0 %\n"),
+        (0.5, "accuracy 50.0%\n"),
     ],
 )
 def test_reliability_title_says_the_direction(confidence: float, words: str) -> None:
@@ -217,7 +217,7 @@ def test_per_class_holds_its_table() -> None:
     assert (100 * rows["precision"]).tolist() == line(axes, "precision")[0].tolist()
     assert (100 * rows["recall"]).tolist() == line(axes, "recall")[0].tolist()
     assert (100 * rows["f1"]).tolist() == line(axes, "F1")[0].tolist()
-    assert f"F1 {100 * rows['f1'].iloc[0]:.1f} %, {rows['support'].iloc[0]} images" == texts(axes)[0]
+    assert f"F1 {100 * rows['f1'].iloc[0]:.1f}%, {rows['support'].iloc[0]} images" == texts(axes)[0]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert "No images in this split: 9" in figure.get_suptitle()
 
@@ -252,7 +252,7 @@ def test_gallery_shows_the_surest_mistakes(shape: tuple[int, int, int]) -> None:
     assert 8 == sum(len(axes.images) for axes in figure.axes)
     assert (images[worst["index"]].transpose(1, 2, 0).squeeze() == picture).all()
     assert (
-        f"{worst['label']} → {worst['predicted']}\n{100 * worst['confidence']:.1f} %"
+        f"{worst['label']} → {worst['predicted']}\n{100 * worst['confidence']:.1f}%"
         in figure.axes[0].get_title()
     )
     assert f"The 8 surest of {len(scored.mistakes)} mistakes on 400 images" in figure.get_suptitle()
