@@ -116,7 +116,7 @@ def _warnings(health: pd.DataFrame, bad: pd.DataFrame, column: str, words: str) 
     for layer, rows in bad.groupby("layer", sort=False):
         worst = rows.sort_values(column, ascending=column == "pace").iloc[0]
         seen = f"epoch {worst['epoch']}; {len(rows)} of {epochs} epochs"
-        yield f"{layer}: {words.format(worst[column])} ({seen})"
+        yield f"layer {layer}: {words.format(worst[column])} ({seen})"
 
 
 def _layers(network: nn.Module) -> dict[nn.Module, str]:

@@ -219,9 +219,9 @@ def test_vanishing_gradients_are_named() -> None:
     """Seven sigmoid layers let next to nothing through to the first ones, and only those are named."""
     health = gradients.measure(deep(nn.Sigmoid, 7), *inputs_of("mlp"), epoch=2)
     warnings = gradients.verdict(health).warnings
-    assert warnings[0].startswith("0: vanishing, ")
+    assert warnings[0].startswith("layer 0: vanishing, ")
     assert warnings[0].endswith("of the fastest layer's pace (epoch 2; 1 of 1 epochs)")
-    assert not any(warning.startswith("14:") for warning in warnings)
+    assert not any(warning.startswith("layer 14:") for warning in warnings)
     assert all("vanishing" in warning for warning in warnings)
 
 
@@ -253,7 +253,7 @@ def test_a_dead_layer_is_named_with_its_worst_epoch() -> None:
             built.get_submodule("hidden2").bias.fill_(3.0)
         tables.append(gradients.measure(built, *inputs_of("mlp"), epoch))
     verdict = gradients.verdict(pd.concat(tables, ignore_index=True))
-    assert ("hidden1: 75% of its ReLU units are dead (epoch 2; 2 of 3 epochs)",) == verdict.warnings
+    assert ("layer hidden1: 75% of its ReLU units are dead (epoch 2; 2 of 3 epochs)",) == verdict.warnings
 
 
 def test_no_gradient_at_all_is_vanishing() -> None:
@@ -262,8 +262,8 @@ def test_no_gradient_at_all_is_vanishing() -> None:
     with torch.no_grad():
         built.get_submodule("hidden2").bias.fill_(-50.0)
     warnings = gradients.verdict(gradients.measure(built, *inputs_of("mlp"))).warnings
-    assert any(warning.startswith("hidden1: vanishing") for warning in warnings)
-    assert any(warning.startswith("hidden2: 100% of its ReLU units are dead") for warning in warnings)
+    assert any(warning.startswith("layer hidden1: vanishing") for warning in warnings)
+    assert any(warning.startswith("layer hidden2: 100% of its ReLU units are dead") for warning in warnings)
 
 
 def test_measuring_works_without_gradients_switched_on() -> None:
