@@ -47,7 +47,9 @@ def _sizes(magic: bytes, sizes: bytes, rank: int, path: Path) -> tuple[int, ...]
     if magic[:2] != b"\0\0":
         raise DataError(f"{path} is not an IDX file: it starts with {magic.hex()}, accepted: 0000080{rank}")
     if magic[3] != rank:
-        raise DataError(f"{path} holds idx{magic[3]}, accepted: idx{rank} ({'images' if rank == 3 else 'labels'})")
+        raise DataError(
+            f"{path} holds idx{magic[3]}, accepted: idx{rank} ({'images' if rank == 3 else 'labels'})"
+        )
     if magic[2] != UINT8:
         raise DataError(f"{path} holds elements of type 0x{magic[2]:02X}, accepted: 0x08 (uint8)")
     if len(sizes) < 4 * rank:

@@ -45,8 +45,13 @@ def _where(images: LabelledImages, mask: np.ndarray) -> LabelledImages:
 
 def _position(images: np.ndarray, salt: bytes) -> np.ndarray:
     """A number in 0–1 for each image, drawn by its content and `salt` alone."""
+    return contents(images, salt) / 2.0**64
+
+
+def contents(images: np.ndarray, salt: bytes = b"") -> np.ndarray:
+    """A number for each image's content, uint64: equal for equal images, and by all odds only for them."""
     digests = b"".join(
         hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8, key=salt).digest()
         for image in images
     )
-    return np.frombuffer(digests, dtype=">u8") / 2.0**64
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)

@@ -1,0 +1,175 @@
+"""Split data on disk: prepared once, memory-mapped ever after."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from filelock import FileLock
+
+from model import atomic
+from model.config import TrainConfig
+from model.datasets import Dataset, LabelledImages, Style, files, load, source
+from model.errors import DataError, IntegrityError, MachineError
+from model.home import Home
+from model.quality import Finding, inspect
+from model.splits import Splits, split
+
+FORMAT = 1  # of the folder and of everything that leads to it: raised whenever either changes
+SETTINGS = ("size", "channels", "test_share", "validation_share")
+PARTS = ("train", "validation", "test")
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder with images and labels of each split as .npy, and what is known of them in `card`.
+
+    `card` holds name, source, classes, style, shape, fingerprint, counts (images of each class in each
+    split), findings, and the bytes of each file. `rebuilt` says why an earlier folder was replaced.
+    """
+
+    folder: Path
+    card: dict[str, Any]
+    rebuilt: str | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.card["name"])
+
+    @property
+    def source(self) -> str:
+        return str(self.card["source"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the whole dataset's content, before it was split."""
+        return str(self.card["fingerprint"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.card["classes"])
+
+    @property
+    def style(self) -> Style:
+        return cast(Style, self.card["style"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.card["shape"]
+        return channels, height, width
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [Finding(**finding) for finding in self.card["findings"]]
+
+    @property
+    def splits(self) -> Splits:
+        """Images and labels, read from disk as they are used."""
+        return Splits(*map(self._part, PARTS))
+
+    def _part(self, name: str) -> LabelledImages:
+        images, labels = (
+            np.load(self.folder / f"{name}_{kind}.npy", mmap_mode="r") for kind in ("images", "labels")
+        )
+        return LabelledImages(images, labels)
+
+
+def prepare(config: TrainConfig, home: Home) -> Prepared:
+    """Load, split and check the data `config` names, or find it prepared already.
+
+    A folder is found again as long as the source's files (path, size, time of change) and the settings of
+    the data are the same; what lies damaged in its place is replaced. Two processes may prepare the same
+    data at once. Raises DataError naming the first of the findings that are errors.
+    """
+    folder = home.prepared / _key(config, home)
+    try:
+        return open_prepared(folder)
+    except IntegrityError:
+        pass
+    try:
+        home.prepared.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.prepared / f"{folder.name}.lock"):
+            return _open_or_write(config, home)
+    except OSError as error:
+        raise MachineError(f"cannot prepare the data in {home.prepared}: {error.strerror or error}") from None
+
+
+def open_prepared(folder: Path) -> Prepared:
+    """The data prepared in `folder`; IntegrityError where files are missing or not as long as written."""
+    try:
+        card = json.loads((folder / CARD).read_text())
+        lengths = {name: (folder / name).stat().st_size for name in card["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{folder} holds no prepared data: {error}") from None
+    for name, length in lengths.items():
+        if length != card["files"][name]:
+            raise IntegrityError(f"{folder / name} has {length} bytes, written were {card['files'][name]}")
+    return Prepared(folder, card)
+
+
+def _open_or_write(config: TrainConfig, home: Home) -> Prepared:
+    folder, damage = home.prepared / _key(config, home), None
+    try:
+        return open_prepared(folder)  # another process was faster
+    except IntegrityError as error:
+        damage = str(error) if folder.exists() else None
+    dataset = load(config, home)
+    splits = split(dataset, config.test_share, config.validation_share)
+    findings = inspect(dataset, splits)
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        raise DataError("; ".join(_sentence(dataset, error) for error in errors))
+    folder = home.prepared / _key(config, home)  # a download has brought the files
+    card = _write(folder, dataset, splits, findings)
+    return Prepared(folder, card, damage)
+
+
+def _sentence(dataset: Dataset, finding: Finding) -> str:
+    example = f" ({finding.count}; {finding.example})" if finding.example else ""
+    return f"{dataset.source}: {finding.message}{example}"
+
+
+def _write(folder: Path, dataset: Dataset, splits: Splits, findings: list[Finding]) -> dict[str, Any]:
+    card = {
+        "format": FORMAT,
+        "name": dataset.name,
+        "source": dataset.source,
+        "classes": dataset.classes,
+        "style": dataset.style,
+        "shape": dataset.shape,
+        "fingerprint": dataset.fingerprint,
+        "counts": {
+            part: np.bincount(getattr(splits, part).labels, minlength=len(dataset.classes)).tolist()
+            for part in PARTS
+        },
+        "findings": [asdict(finding) for finding in findings],
+    }
+    with atomic.folder(folder) as temporary:
+        for part in PARTS:
+            np.save(temporary / f"{part}_images.npy", getattr(splits, part).images)
+            np.save(temporary / f"{part}_labels.npy", getattr(splits, part).labels)
+        card["files"] = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
+        text = json.dumps(card, indent=2, ensure_ascii=False)
+        (temporary / CARD).write_text(text)
+    return cast(dict[str, Any], json.loads(text))
+
+
+def _key(config: TrainConfig, home: Home) -> str:
+    """The dataset's name and 16 hex digits of all that its prepared form depends on."""
+    named = source(config, home)
+    stamps = [(str(file), *_stamp(file)) for file in files(config, home)]
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    digest = hashlib.sha256(repr((FORMAT, named, stamps, settings)).encode()).hexdigest()
+    return f"{named.partition(':')[0]}-{digest[:16]}"
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,174 @@
+"""What is wrong, or only strange, with the data: asked before any training."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from model.datasets import Dataset, LabelledImages
+from model.splits import Splits, contents
+
+UNEVEN, IMBALANCED = 1.5, 3.0  # images of the largest class for one of the smallest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem: `error` forbids training, `warning` does not. `example` is the first place it shows."""
+
+    level: Literal["error", "warning"]
+    check: str
+    message: str
+    count: int
+    example: str = ""
+
+
+def inspect(dataset: Dataset, splits: Splits) -> list[Finding]:
+    """Every finding, errors first; what depends on sound labels is asked only where they are sound."""
+    findings = list(_form(dataset))
+    if not findings:
+        findings = [*_splits(dataset, splits), *_classes(dataset), *_content(dataset)]
+    findings += [Finding("warning", "loading", note, 1) for note in dataset.notes]
+    return sorted(findings, key=lambda finding: finding.level)
+
+
+def table(findings: list[Finding]) -> pd.DataFrame:
+    """One row for each finding."""
+    return pd.DataFrame(map(asdict, findings), columns=["level", "check", "message", "count", "example"])
+
+
+def balance(counts: np.ndarray) -> tuple[float, str]:
+    """Images of the largest class for one of the smallest, and what to call that."""
+    ratio = float(counts.max() / counts.min()) if counts.min() else float("inf")
+    verdict = "balanced" if ratio < UNEVEN else "slightly uneven" if ratio < IMBALANCED else "imbalanced"
+    return ratio, verdict
+
+
+def _parts(dataset: Dataset) -> dict[str, LabelledImages]:
+    return {"train": dataset.train} | ({"test": dataset.test} if dataset.test is not None else {})
+
+
+def _form(dataset: Dataset) -> Iterator[Finding]:
+    for name, part in _parts(dataset).items():
+        images, labels = part.images, part.labels
+        if images.dtype != np.uint8 or images.ndim != 4:
+            yield _error(
+                "images",
+                f"{name} images are {images.dtype} {images.shape}, accepted: uint8 (n, channels, height, width)",
+            )
+        elif images.shape[1:] != dataset.train.images.shape[1:]:
+            yield _error("shape", f"{name} images are {images.shape[1:]}, those of train {dataset.shape}")
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+            yield _error(
+                "labels",
+                f"{name} labels are {labels.dtype} {labels.shape}, accepted: int64 ({len(images)},), one an image",
+            )
+            continue
+        outside = np.flatnonzero((labels < 0) | (labels >= len(dataset.classes)))
+        if len(outside):
+            yield _error(
+                "label range",
+                f"{name} has labels outside 0 to {len(dataset.classes) - 1}",
+                len(outside),
+                f"image {outside[0]} has label {labels[outside[0]]}",
+            )
+
+
+def _splits(dataset: Dataset, splits: Splits) -> Iterator[Finding]:
+    for name in ("train", "validation", "test"):
+        part: LabelledImages = getattr(splits, name)
+        if not len(part):
+            yield _error(
+                "empty split", f"no image falls into {name}, more images or a larger share are needed"
+            )
+            continue
+        absent = np.flatnonzero(np.bincount(part.labels, minlength=len(dataset.classes)) == 0)
+        if len(absent):
+            first = dataset.classes[absent[0]]
+            yield _warning("missing class", f"classes without an image in {name}", len(absent), first)
+
+
+def _classes(dataset: Dataset) -> Iterator[Finding]:
+    labels = np.concatenate([part.labels for part in _parts(dataset).values()])
+    counts = np.bincount(labels, minlength=len(dataset.classes))
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        names = ", ".join(dataset.classes[index] for index in present) or "none"
+        yield _error("classes", f"at least two classes need images, got {len(present)}: {names}")
+        return
+    ratio, verdict = balance(counts[present])
+    if verdict == "imbalanced":
+        large, small = counts.argmax(), present[counts[present].argmin()]
+        yield _warning(
+            "imbalance",
+            f"the largest class has {ratio:.1f} times the images of the smallest",
+            int(counts[large]),
+            f"{dataset.classes[large]}: {counts[large]}, {dataset.classes[small]}: {counts[small]}",
+        )
+
+
+def _content(dataset: Dataset) -> Iterator[Finding]:
+    known = {name: contents(part.images) for name, part in _parts(dataset).items()}
+    for name, part in _parts(dataset).items():
+        yield from _constant(name, part)
+        yield from _repeated(name, part, known[name], dataset.classes)
+    if "test" in known:
+        yield from _leak(known["train"], known["test"])
+
+
+def _constant(name: str, part: LabelledImages) -> Iterator[Finding]:
+    flat = part.images.reshape(len(part), -1)
+    constant = np.flatnonzero((flat == flat[:, :1]).all(axis=1))
+    if len(constant):
+        first = constant[0]
+        yield _warning(
+            "constant image",
+            f"{name} images of a single value",
+            len(constant),
+            f"image {first}: all {flat[first, 0]}",
+        )
+
+
+def _repeated(
+    name: str, part: LabelledImages, known: np.ndarray, classes: tuple[str, ...]
+) -> Iterator[Finding]:
+    """Images that stand more than once in a part, and among them those under two labels."""
+    order = np.argsort(known, kind="stable")
+    first, second = order[:-1], order[1:]
+    same = known[first] == known[second]
+    first, second = first[same], second[same]
+    torn = part.labels[first] != part.labels[second]
+    if len(first):
+        example = f"images {first[0]} and {second[0]}"
+        yield _warning("duplicate", f"{name} images that repeat another", len(first), example)
+    if torn.any():
+        one, other = first[torn][0], second[torn][0]
+        yield _warning(
+            "two labels",
+            f"{name} images that stand under two labels",
+            int(torn.sum()),
+            f"image {one} is {classes[part.labels[one]]}, image {other} is {classes[part.labels[other]]}",
+        )
+
+
+def _leak(train: np.ndarray, test: np.ndarray) -> Iterator[Finding]:
+    leaked = np.flatnonzero(np.isin(test, train))
+    if len(leaked) == len(test):
+        yield _error("leak", "every test image is a training image, a score would mean nothing", len(leaked))
+    elif len(leaked):
+        twin = np.flatnonzero(train == test[leaked[0]])[0]
+        yield _warning(
+            "leak",
+            f"test images that are training images ({len(leaked) / len(test):.2%})",
+            len(leaked),
+            f"test {leaked[0]} is train {twin}",
+        )
+
+
+def _error(check: str, message: str, count: int = 1, example: str = "") -> Finding:
+    return Finding("error", check, message, count, example)
+
+
+def _warning(check: str, message: str, count: int, example: str) -> Finding:
+    return Finding("warning", check, message, count, example)
