@@ -65,29 +65,24 @@ def _networks(networks: Sequence[NetworkResult], chosen: str) -> str:
     ranked = sorted(networks, key=lambda network: (network["name"] != chosen, -network["val_accuracy"]))
     rows = [
         (
-            f"**{_plain(network['name'])}**" if network["name"] == chosen else _plain(network["name"]),
+            _linked(network, "**" if network["name"] == chosen else ""),
             f"{network['val_accuracy']:.2%}",
             f"{network['test_accuracy']:.2%}",
             f"{network['f1_macro']:.4f}",
             f"{network['parameters']:,}",
             _duration(network["seconds"]),
-            f"[run]({network['url']})",
         )
         for network in ranked
     ]
-    head = (
-        "Network",
-        "Validation accuracy",
-        "Test accuracy",
-        "Test F1 (macro)",
-        "Parameters",
-        "Training",
-        "MLflow",
-    )
+    head = ("Run in MLflow", "Validation accuracy", "Test accuracy", "Test F1", "Parameters", "Training")
     warnings = [
         f"- {_plain(network['name'])}: {_plain(line)}" for network in ranked for line in network["warnings"]
     ]
     return "\n\n".join(["## Networks", _table(head, rows), *(["\n".join(warnings)] if warnings else [])])
+
+
+def _linked(network: NetworkResult, mark: str) -> str:
+    return f"{mark}[{_plain(network['name'])}]({network['url']}){mark}"
 
 
 def _answer(answer: ServedAnswer) -> str:
