@@ -72,6 +72,14 @@ def test_networks_stand_side_by_side() -> None:
     ] == rows(page, "Networks")
 
 
+def test_released_network_leads_and_the_others_follow_by_validation() -> None:
+    """Also where another has the better accuracy, since the loss may have decided."""
+    third = NetworkResult(**{**MLP, "name": "own", "val_accuracy": 0.97})
+    page = report(DATASET, [third, CNN, MLP], "mlp", ANSWER, SECONDS)
+
+    assert ["mlp", "cnn", "own"] == [row[0].strip("*[").split("]")[0] for row in rows(page, "Networks")]
+
+
 def test_warnings_name_their_network() -> None:
     """What deserves a second look stands under the table."""
     careless = NetworkResult(**{**MLP, "warnings": ["training accuracy is 14.0 points above validation"]})
