@@ -55,14 +55,14 @@ def _form(dataset: Dataset) -> Iterator[Finding]:
         if images.dtype != np.uint8 or images.ndim != 4:
             yield _error(
                 "images",
-                f"{name} images are {images.dtype} {images.shape}, accepted: uint8 (n, channels, height, width)",
+                f"{name} images are {images.dtype} {images.shape}, accepted: uint8 (n, c, h, w)",
             )
         elif images.shape[1:] != dataset.train.images.shape[1:]:
             yield _error("shape", f"{name} images are {images.shape[1:]}, those of train {dataset.shape}")
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             yield _error(
                 "labels",
-                f"{name} labels are {labels.dtype} {labels.shape}, accepted: int64 ({len(images)},), one an image",
+                f"{name} labels are {labels.dtype} {labels.shape}, accepted: int64 ({len(images)},)",
             )
             continue
         outside = np.flatnonzero((labels < 0) | (labels >= len(dataset.classes)))
