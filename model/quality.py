@@ -41,7 +41,7 @@ def table(findings: list[Finding]) -> pd.DataFrame:
 def balance(counts: np.ndarray) -> tuple[float, str]:
     """Images of the largest class for one of the smallest, and what to call that."""
     ratio = float(counts.max() / counts.min()) if counts.min() else float("inf")
-    verdict = "balanced" if ratio < UNEVEN else "slightly uneven" if ratio < IMBALANCED else "imbalanced"
+    verdict = "balanced" if ratio < UNEVEN else "uneven" if ratio < IMBALANCED else "imbalanced"
     return ratio, verdict
 
 
