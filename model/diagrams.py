@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from model.explain import Explanation
 
 Phase = Literal["forward", "backward", "update"]
+PHASES: tuple[Phase, ...] = ("forward", "backward", "update")
 
 MOST_UNITS, MOST_LAYERS = 5, 6  # of a network drawn with numbers; more could not be read
 ROW, RADIUS = 1.45, 0.37  # inches: between two units of a layer; of a unit

@@ -56,27 +56,41 @@ def _uniform(shape: tuple[int, ...], low: float, high: float, draw: torch.Genera
     return (low + (high - low) * torch.rand(shape, generator=draw, dtype=torch.float64)).round(decimals=2)
 
 
+def untrained(sizes: Sequence[int], seed: int = 0) -> nn.Sequential:
+    """Dense layers of `sizes` with ReLU between them, first weights drawn from `seed`, for pictures."""
+    modules: list[nn.Module] = [nn.Flatten()]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for inputs, outputs in itertools.pairwise(sizes):
+            modules += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
 def picture_example(
     network: nn.Module,
     image: np.ndarray,
-    label: int,
+    label: str,
+    classes: Sequence[str],
     steps: int = 100,
     learning_rate: float = 0.5,
     momentum: float = 0.0,
 ) -> Explanation:
     """One image, uint8 (channels, height, width), through the dense layers of `network`.
 
-    For an mlp the inputs are the pixels, for a cnn its pooled features, whose convolution then stays as
-    it is. `network` is not changed. `InputError` where its dense layers are no chain with ReLU.
+    `label` is its class among `classes`. For an mlp the inputs are the pixels, for a cnn its pooled
+    features, whose convolution then stays as it is. `network` is not changed. `InputError` for a label
+    that is no class, and where the dense layers are no chain with ReLU.
     """
+    if label not in classes:
+        raise InputError(f"label: got {label!r}, accepted: {', '.join(classes)[:200]}")
     layers = backprop.dense_layers(network)
-    pixels = scale(torch.from_numpy(image)[None], is_flat(network)).to(layers[0].weight.device)
-    mode = network.training
+    pixels = scale(torch.from_numpy(image.copy())[None], is_flat(network)).to(layers[0].weight.device)
+    modes = [(module, module.training) for module in network.modules()]
     features = backprop.dense_inputs(network.eval(), pixels)
-    network.train(mode)
-    return explain(
-        layers, features.cpu(), target(label, len(layers[-1].weight)), steps, learning_rate, momentum
-    )
+    for module, training in modes:
+        module.training = training
+    wanted = target(classes.index(label), len(layers[-1].weight))
+    return explain(layers, features.cpu(), wanted, steps, learning_rate, momentum, classes)
 
 
 def compare_rates(
@@ -99,9 +113,6 @@ def compare_rates(
 
 def target(label: int, outputs: int) -> Tensor:
     """Y of one example, float64 (1, outputs): one-hot, or the label itself (0 or 1) for a single output."""
-    classes = max(2, outputs)
-    if not 0 <= label < classes:
-        raise InputError(f"label: got {label}, accepted: 0 to {classes - 1}")
     if outputs == 1:
         return torch.tensor([[float(label)]], dtype=torch.float64)
     return torch.eye(outputs, dtype=torch.float64)[label : label + 1]

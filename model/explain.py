@@ -28,6 +28,7 @@ class Explanation:
     passed, deltas       the forward pass and δ_k (1, out_k) of the first step
     gradients            ∂L/∂W and ∂L/∂b of the first step
     losses               in nats, before each step and after the last: one more than steps
+    classes              names of the outputs where they have some
     """
 
     inputs: Tensor
@@ -40,6 +41,7 @@ class Explanation:
     gradients: tuple[Layer, ...]
     updated: tuple[Layer, ...]
     losses: tuple[float, ...]
+    classes: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -48,13 +50,16 @@ class Explanation:
 
     @property
     def names(self) -> list[list[str]]:
-        """Names of the units: X1, X2 … the inputs; N11, N12 … the hidden ones by layer; O1 … the outputs."""
+        """Names of the units: inputs X1, X2 …, hidden ones N11, N12 … by layer, outputs O1 … or O(class)."""
         dot = "." if max(self.sizes) > 9 else ""
-        last = len(self.sizes) - 1
-        return [
-            [f"{'X' if k == 0 else 'O' if k == last else f'N{k}{dot}'}{unit + 1}" for unit in range(size)]
-            for k, size in enumerate(self.sizes)
+        letters = ["X", *(f"N{k}{dot}" for k in range(1, len(self.layers))), "O"]
+        names = [
+            [f"{letter}{unit + 1}" for unit in range(size)]
+            for letter, size in zip(letters, self.sizes, strict=True)
         ]
+        if len(self.classes) == self.sizes[-1]:
+            names[-1] = [f"O({name})" for name in self.classes]
+        return names
 
     def forward_table(self) -> pd.DataFrame:
         """A row for each unit: layer (from 1), unit, computation as text, sum Z, activation."""
@@ -85,7 +90,7 @@ class Explanation:
         """A row for each unit, the outputs first: layer, unit, what came back, slope of relu, delta.
 
         What comes back to a hidden unit is (δ_{k+1} W_{k+1}); to an output its error O − Y, whose slope
-        is in it already (NaN).
+        is in it already (missing).
         """
         rows = []
         for k in reversed(range(len(self.layers))):
@@ -94,7 +99,8 @@ class Explanation:
             slope = torch.full_like(delta, math.nan) if last else backprop.relu_slope(self.passed.z[k][0])
             values = zip(self.names[k + 1], back.tolist(), slope.tolist(), delta.tolist(), strict=True)
             rows += [(k + 1, *row) for row in values]
-        return pd.DataFrame(rows, columns=["layer", "unit", "came_back", "slope", "delta"])
+        table = pd.DataFrame(rows, columns=["layer", "unit", "came_back", "slope", "delta"])
+        return table.astype({"slope": "Int64"})
 
     def update_table(self) -> pd.DataFrame:
         """A row for each weight and bias: layer, from, to, before, gradient, after the first step."""
@@ -140,6 +146,7 @@ def explain(
     steps: int = 100,
     learning_rate: float = 0.5,
     momentum: float = 0.0,
+    classes: Sequence[str] = (),
 ) -> Explanation:
     """Take `steps` ≥ 1 steps on inputs (n, in) and targets (n, out), and keep the first.
 
@@ -169,6 +176,7 @@ def explain(
         gradients=tuple(slopes),
         updated=tuple(updated),
         losses=tuple(losses),
+        classes=tuple(classes),
     )
 
 

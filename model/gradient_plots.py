@@ -86,7 +86,9 @@ def gradient_flow(health: pd.DataFrame) -> "Figure":
         _whole_epochs(axes)
         if column == "dead":
             axes.set(ylim=(-3, 103))
-            axes.axhline(100 * gradients.DEAD, color=GREY, linestyle=":", linewidth=1)
+            limit = 100 * gradients.DEAD
+            axes.axhline(limit, color=GREY, linestyle=":", linewidth=1)
+            axes.text(0.98, limit + 1, "warning", transform=axes.get_yaxis_transform(), ha="right")
         else:
             _decades(axes)
     legend_below(figure, panels[0], columns=5)
@@ -105,6 +107,8 @@ def _decades(axes: "Axes") -> None:
     """A log scale from one power of ten to another, so that its ticks are round."""
     from matplotlib.ticker import NullFormatter
 
+    if not any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
+        return
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()

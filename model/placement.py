@@ -1,6 +1,7 @@
 """Where the numbers on the edges of a drawing stand, so that none covers another."""
 
 import numpy as np
+from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
 Place = tuple[float, float]
 
@@ -49,6 +50,6 @@ def _cover(discs: np.ndarray, points: np.ndarray, reach: float) -> np.ndarray:
     """How deep `points` (n, 2) reach into `discs` (…, discs, 2), summed over the discs: (…)."""
     if not len(points):
         return np.zeros(discs.shape[:-2])
-    distance = np.linalg.norm(discs[..., None, :] - points, axis=-1).min(axis=-1)
+    distance = KDTree(points).query(discs, distance_upper_bound=reach)[0]
     depth: np.ndarray = np.maximum(0, reach - distance).sum(axis=-1)
     return depth
