@@ -1,0 +1,150 @@
+"""`relearn explain`: numbers in the terminal, figures on disk, one line for bad input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flows import cli
+from model.classifier import Card, Classifier
+from model.config import TrainConfig
+from model.networks import build, count
+
+SMALL = ["1-forward", "2-backward", "3-update", "relu", "loss", "learning-rates"]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A white stroke on black, 28 × 28."""
+    pixels = np.zeros((28, 28), dtype=np.uint8)
+    pixels[4:24, 12:16] = 255
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    return tmp_path / "one.png"
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    """A saved cnn of two classes on grey images of 12 × 12."""
+    config = TrainConfig(network="cnn")
+    torch.manual_seed(0)
+    network = build(config, (1, 12, 12), 2)
+    card = Card(
+        config=config,
+        dataset="strokes",
+        classes=("round", "straight"),
+        shape=(1, 12, 12),
+        style="strokes",
+        fingerprint="0" * 64,
+        parameters=count(network),
+    )
+    Classifier(network, card).save(tmp_path / "classifier")
+    return tmp_path / "classifier"
+
+
+def test_the_small_network_is_told_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The four steps with their numbers, then the path of each figure, 900 pixels wide or more."""
+    assert 0 == cli.run(["explain", "--output", str(tmp_path / "figures")])
+    printed = capsys.readouterr().out
+    steps = ["1. Forward pass through 2-3-3-1", "2. Error", "3. Backward pass", "4. Update of the weights"]
+    places = [printed.index(step) for step in steps]
+    assert sorted(places) == places
+    assert "0.90·0.14 + 0.53·0.82 + 0.13" in printed
+    assert "loss = −ln 0.443 = 0.815 nats" in printed
+    for name in SMALL:
+        path = tmp_path / "figures" / f"{name}.png"
+        assert str(path) in printed
+        with Image.open(path) as image:
+            assert image.width >= 900
+
+
+def test_figures_go_to_the_home_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --output nothing is written but `explain` in the home."""
+    monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
+    assert 0 == cli.run(["explain", "--sizes", "2,1", "--steps", "1"])
+    assert sorted(f"{name}.png" for name in SMALL) == sorted(
+        path.name for path in (tmp_path / "home" / "explain").iterdir()
+    )
+
+
+def test_a_network_too_large_to_draw_is_told_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its long tables are cut to the largest numbers, its curves drawn."""
+    assert 0 == cli.run(["explain", "--sizes", "8,40,3", "--steps", "3", "--output", str(tmp_path)])
+    assert "the 30 rows of 483 with the largest gradient" in capsys.readouterr().out
+    assert ["learning-rates.png", "loss.png", "relu.png"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_a_picture_through_an_untrained_network(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pixels of a file are the inputs, whatever its size; the label is the target."""
+    arguments = ["--image", str(picture), "--label", "1", "--sizes", "64,6,4", "--steps", "5"]
+    assert 0 == cli.run(["explain", *arguments, "--lr", "0.1", "--output", str(tmp_path / "figures")])
+    printed = capsys.readouterr().out
+    assert "1. Forward pass through 64-6-4" in printed
+    assert "64 products" in printed
+    assert ["loss.png", "picture.png", "relu.png"] == sorted(
+        path.name for path in (tmp_path / "figures").iterdir()
+    )
+
+
+def test_a_picture_through_a_trained_classifier(
+    picture: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The output is what the classifier predicts, under the names of its classes."""
+    arguments = ["--image", str(picture), "--label", "straight", "--classifier", str(classifier)]
+    assert 0 == cli.run(["explain", *arguments, "--steps", "2", "--output", str(tmp_path / "figures")])
+    printed = capsys.readouterr().out
+    assert "O(round)" in printed
+    assert "O(straight)" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sizes", "2,x"], "sizes: got '2,x', accepted: 2 to 16 whole numbers above 0"),
+        (["--sizes", "3"], "sizes: got '3', accepted: 2 to 16 whole numbers"),
+        (["--sizes", "2,0,1"], "sizes: got '2,0,1'"),
+        (["--sizes", "99999,99999"], "accepted: layers with 5,000,000 weights in all, at most"),
+        (["--lr", "0"], "lr: got '0', accepted: greater than 0"),
+        (["--lr", "nan"], "lr: got 'nan'"),
+        (["--momentum", "1"], "momentum: got '1', accepted: less than 1"),
+        (["--steps", "0"], "steps: got '0'"),
+        (["--seed", "-1"], "seed: got '-1'"),
+        (["--label", "3"], "label: got '3', accepted: only with --image"),
+        (["--classifier", "somewhere"], "classifier: got 'somewhere', accepted: only with --image"),
+        (["--image", "nowhere.png", "--label", "3"], "--image: there is no file nowhere.png"),
+        (["--image", "PICTURE"], "label: got 'None', accepted: what the picture shows"),
+        (["--image", "PICTURE", "--label", "12"], "label: got '12', accepted: 0, 1, 2"),
+        (
+            ["--image", "PICTURE", "--label", "3", "--sizes", "10,5"],
+            "got 10 inputs, accepted for a picture: a square",
+        ),
+        (["--image", "FOLDER", "--label", "3"], "cannot be read: Is a directory"),
+        (["--image", "PICTURE", "--label", "3", "--classifier", "FOLDER"], "no classifier in"),
+        (
+            ["--image", "PICTURE", "--label", "3", "--sizes", "784,10", "--classifier", "x"],
+            "either --classifier or",
+        ),
+        (["--output", "PICTURE"], "--output: got the file"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was wrong, what was got, what is accepted; exit code 2 and no figure."""
+    places = {"PICTURE": str(picture), "FOLDER": str(picture.parent)}
+    assert 2 == cli.run(["explain", *(places.get(argument, argument) for argument in arguments)])
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert 1 == captured.err.count("\n")
+    assert "" == captured.out
+
+
+def test_all_problems_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each of them."""
+    assert 2 == cli.run(["explain", "--steps", "0", "--lr", "0", "--momentum", "2"])
+    assert 3 == capsys.readouterr().err.count("error[config]")
