@@ -23,6 +23,7 @@ REQUIREMENTS = (
     "pydantic",
     "python-multipart",
     "safetensors",
+    "scipy",
     "starlette",
     "torch",
     "uvloop",

@@ -121,7 +121,8 @@ def start(bento: str | None, config: ServeConfig, home: Home) -> Server:
 def running(bento: str | None, config: ServeConfig, home: Home) -> Iterator[str]:
     """A server that answers for the length of a `with` block: gives its URL, leaves no process behind.
 
-    With a Bento it is ready to predict, from source it is alive. The log is kept when it does not come up.
+    With a Bento it is ready to predict, from source it is alive. The log is kept when it does not come up,
+    and when the block fails.
     """
     server = start(bento, config, home)
     try:
@@ -142,7 +143,7 @@ def _environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         | config.to_environment()
         | {
             "BENTOML_HOME": str(folder),
-            "BENTOML_CONFIG_OVERRIDE_JSON": json.dumps({"services": {"Relearn": service}}),
+            "BENTOML_CONFIG_OVERRIDES": json.dumps({"services": {"Relearn": service}}),
             OWNER: str(os.getpid()),
         }
     )
@@ -151,7 +152,8 @@ def _environment(config: ServeConfig, folder: Path) -> dict[str, str]:
 def _folder(home: Home, port: int) -> Path:
     """A BentoML home for one server: a second one in the same home would wipe the first one's metrics."""
     folder = home.root / "servers" / str(port)
-    folder.mkdir(parents=True, exist_ok=True)
+    for needed in (folder, home.bentoml / "models"):
+        needed.mkdir(parents=True, exist_ok=True)
     (folder / "models").unlink(missing_ok=True)
     (folder / "models").symlink_to(home.bentoml / "models")
     return folder

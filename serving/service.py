@@ -12,7 +12,7 @@ import bentoml
 import psutil
 
 from model.errors import RelearnError
-from serving.settings import OWNER, ServeConfig
+from serving.settings import OWNER, SERVER, ServeConfig
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,6 +58,11 @@ class Relearn:
         use_threads(1)  # one image leaves nothing to share; several requests share the cores as it is
         Front.api = Api(ServeConfig.from_environment(os.environ), carried())
 
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    def name_the_server() -> None:  # BentoML calls it without an instance
+        """Once, before there are workers: let them know whose they are."""
+        os.environ[SERVER] = str(os.getpid())
+
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def settle(self) -> None:
         """Start what goes on beside the requests."""
@@ -97,7 +102,7 @@ async def leave_with_owner() -> None:
 
     Workers hold the port open: one that nobody restarts or stops would keep it for ever.
     """
-    server, owner = os.getppid(), int(os.environ.get(OWNER, "0"))
+    server, owner = int(os.environ[SERVER]), int(os.environ.get(OWNER, "0"))
     while True:
         await asyncio.sleep(1)
         if os.getppid() != server:

@@ -10,7 +10,9 @@ from model.config import problems
 from model.errors import ConfigError
 
 PREFIX = "RELEARN_"
-OWNER = "RELEARN_OWNER"  # environment variable: id of the process that started a server and will end it
+# Environment variables of a server's processes: the ids of the process that started the server and will
+# end it, and of the server itself, which starts the workers.
+OWNER, SERVER = "RELEARN_OWNER", "RELEARN_SERVER"
 
 
 def _address(value: Any) -> str:

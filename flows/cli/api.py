@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from model import atomic
 from model.errors import InputError
@@ -159,7 +159,7 @@ def _image(file: Path, accepted: "Accepted") -> "np.ndarray":
 
 
 def _table(answers: "pd.DataFrame") -> Table:
-    table = Table("file", "label", "probability")
+    table = Table(Column("file", overflow="fold"), "label", "probability")
     for row in answers.itertuples():
         table.add_row(str(row.file), str(row.label), f"{row.probability:.1%}")
     return table

@@ -1,0 +1,176 @@
+"""One real server for all tests of the API: a real Bento, BentoML's own process, HTTP over a socket."""
+
+import importlib.metadata
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from PIL import Image
+
+from model.classifier import Card, Classifier
+from model.config import TrainConfig
+from model.home import Home
+from model.networks import build, count
+from serving.bento import REQUIREMENTS
+from serving.packaging import package
+from serving.server import Server, start
+from serving.settings import ServeConfig
+
+SHAPE = (1, 28, 28)
+
+# Put on the server's path, this lets no import through that a Bento's requirements do not bring.
+ONLY_PINNED = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {refused}:
+            raise ModuleNotFoundError(f"no module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_bentoml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BentoML's stores lie in the home of the test."""
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+
+
+@pytest.fixture(scope="session")
+def make_classifier() -> Callable[..., Classifier]:
+    """A maker of untrained networks whose answers are sharp enough to tell images apart."""
+    return _make_classifier
+
+
+def _make_classifier(seed: int, shape: tuple[int, int, int] = SHAPE) -> Classifier:
+    torch.manual_seed(seed)
+    config = TrainConfig(hidden=(32,), seed=seed)
+    network = build(config, shape, classes=10)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(4)
+    card = Card(
+        config=config,
+        dataset="digits",
+        classes=tuple("0123456789"),
+        shape=shape,
+        style="strokes",
+        fingerprint="0" * 64,
+        parameters=count(network),
+    )
+    return Classifier(network, card)
+
+
+@pytest.fixture(scope="session")
+def config() -> ServeConfig:
+    """A server on a free port, with limits that are quickly reached."""
+    return ServeConfig(port=0, max_images=64, max_body_bytes=300_000, grace=2)
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Classifier:
+    return _make_classifier(seed=0)
+
+
+@pytest.fixture(scope="session")
+def saved(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the saved classifier."""
+    folder = tmp_path_factory.mktemp("saved") / "classifier"
+    classifier.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    root = tmp_path_factory.mktemp("serving")
+    return Home(root, root / "data")
+
+
+@pytest.fixture(scope="session")
+def bento(saved: Path, home: Home) -> str:
+    """A Bento of the classifier, version 3."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BENTOML_HOME", raising=False)
+        return package(saved, "digits", "3", home)
+
+
+@pytest.fixture(scope="session")
+def server(
+    bento: str, config: ServeConfig, home: Home, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The real server, in processes that can import what the Bento requires and nothing else."""
+    without = tmp_path_factory.mktemp("without")
+    (without / "sitecustomize.py").write_text(ONLY_PINNED.format(refused=not_pinned()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BENTOML_HOME", raising=False)
+        patch.setenv("PYTHONPATH", str(without))
+        started = start(bento, config, home)
+    try:
+        started.wait_for("/readyz")
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """64 random images, uint8 (64, 1, 28, 28)."""
+    return np.random.default_rng(0).integers(0, 256, (64, *SHAPE), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def encoded() -> Callable[..., bytes]:
+    """uint8 (channels, height, width) → the bytes of a picture file."""
+
+    def encode(image: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+        content = io.BytesIO()
+        pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+        Image.fromarray(pixels).save(content, kind, **options)
+        return content.getvalue()
+
+    return encode
+
+
+def not_pinned() -> set[str]:
+    """The modules installed here that would not be there where only a Bento's requirements are."""
+    brought = closure(REQUIREMENTS)
+    homes = importlib.metadata.packages_distributions()
+    foreign = {
+        module
+        for module, owners in homes.items()
+        if not {canonicalize_name(owner) for owner in owners} & brought
+    }
+    assert {"mlflow", "prefect", "sklearn", "torchvision"} <= foreign
+    return (foreign | {"flows"}) - {"model", "serving"}
+
+
+def closure(names: tuple[str, ...]) -> set[str]:
+    """The distributions in `names`, and all that they require here."""
+    found: set[str] = set()
+    to_do = {canonicalize_name(name) for name in names}
+    while to_do:
+        name = to_do.pop()
+        found.add(name)
+        try:
+            required = [Requirement(line) for line in importlib.metadata.requires(name) or []]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        to_do |= {
+            canonicalize_name(one.name)
+            for one in required
+            if not one.marker or one.marker.evaluate({"extra": ""})
+        } - found
+    return found

@@ -1,0 +1,142 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.errors import InputError
+from serving.inputs import Accepted, from_json, from_picture
+
+GREY = Accepted((1, 28, 28), "strokes", max_images=4)
+COLOUR = Accepted((3, 8, 10), "plain", max_images=4)
+
+
+def body(images: Any) -> bytes:
+    return json.dumps({"images": images}).encode()
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (1, 28, 28), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [(784,), (28, 28), (1, 28, 28), (1, 784), (1, 1, 28, 28)],
+    ids=["flat", "rows", "channels", "a list of flat", "a list of nested"],
+)
+def test_one_image_in_any_form_is_the_same_image(image: np.ndarray, form: tuple[int, ...]):
+    """How the numbers are nested makes no difference."""
+    assert np.array_equal(image[np.newaxis], from_json(body(image.reshape(form).tolist()), GREY))
+
+
+def test_several_images_keep_their_order(image: np.ndarray):
+    """The n-th image in is the n-th image out."""
+    several = np.stack([image, 255 - image, image // 2])
+
+    assert np.array_equal(several, from_json(body(several.reshape(3, 784).tolist()), GREY))
+    assert np.array_equal(several, from_json(body(several[:, 0].tolist()), GREY))
+
+
+def test_a_colour_image_is_flat_or_by_channel():
+    """Three channels of rows are one image, not three grey ones."""
+    image = np.random.default_rng(2).integers(0, 256, (3, 8, 10), dtype=np.uint8)
+
+    assert np.array_equal(image[np.newaxis], from_json(body(image.tolist()), COLOUR))
+    assert np.array_equal(image[np.newaxis], from_json(body(image.ravel().tolist()), COLOUR))
+    with pytest.raises(InputError, match="accepted: one image or several, each of 240 or 3 × 8 × 10"):
+        from_json(body(image[0].tolist()), COLOUR)
+
+
+def test_whole_numbers_written_as_floats_are_taken(image: np.ndarray):
+    """Lists made from float arrays say 12.0; that is 12."""
+    assert np.array_equal(image[np.newaxis], from_json(body(image.astype(float).tolist()), GREY))
+
+
+def test_the_last_of_two_members_counts(image: np.ndarray):
+    """JSON with one name twice is read as everywhere else."""
+    twice = b'{"images": [1], ' + body(image.tolist())[1:]
+
+    assert np.array_equal(image[np.newaxis], from_json(twice, GREY))
+
+
+FLAT = [0] * 784
+ROWS = [[0] * 28] * 28
+DEEP = b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code", "message"),
+    [
+        (b"{}", 422, "missing_field", "images"),
+        (b"null", 422, "wrong_type", "an object"),
+        (b"[]", 422, "wrong_type", "an object"),
+        (b'"x"', 422, "wrong_type", "an object"),
+        (b"5", 422, "wrong_type", "an object"),
+        (b'{"images": 5}', 422, "wrong_type", "images: got no list"),
+        (b'{"images": {}}', 422, "wrong_type", "images: got no list"),
+        (b'{"images": [1', 400, "invalid_json", "byte 13"),
+        (body(FLAT) + b" {}", 400, "invalid_json", "byte"),
+        (body(FLAT)[:-1] + b', "top": 3}', 422, "unknown_field", "images"),
+        (b'\xff{"images": [1]}', 400, "invalid_encoding", "byte 0"),
+        (b'\xef\xbb\xbf{"images": [1]}', 400, "invalid_json", "byte 0"),
+        (b'{"images": [NaN]}', 400, "non_finite", "byte 12"),
+        (b'{"images": [1, -Infinity]}', 400, "non_finite", "byte"),
+        (b'{"images": [0, 1e400]}', 422, "non_finite", r"images\[1\]"),
+        (body([256, *FLAT[1:]]), 422, "out_of_range", r"images\[0\]: got 256"),
+        (body([FLAT, [*FLAT[1:], -1]]), 422, "out_of_range", r"images\[1\]\[783\]: got -1"),
+        (body([1e30]), 422, "out_of_range", r"images\[0\]: got 1e\+30"),
+        (body([10**400]), 422, "out_of_range", r"images\[0\]"),
+        (body([0.5, *FLAT[1:]]), 422, "not_whole", r"images\[0\]: got 0.5, .* not scaled"),
+        (body(["12"]), 422, "wrong_type", r"images\[0\]: got str"),
+        (body([0, True]), 422, "wrong_type", r"images\[1\]: got bool"),
+        (body([None]), 422, "wrong_type", r"images\[0\]: got null"),
+        (body([0.5, None]), 422, "wrong_type", r"images\[1\]: got null"),
+        (body(FLAT[1:]), 422, "wrong_shape", "got 783, accepted: one image or several, each of 784"),
+        (body([FLAT, [*FLAT, 0]]), 422, "wrong_shape", r"images\[1\]: got 785"),
+        (body([ROWS[1:]]), 422, "wrong_shape", "got 1 × 27 × 28"),
+        (body([ROWS, ROWS[1:]]), 422, "wrong_shape", r"images\[1\]: got 27 × 28"),
+        (body([[*ROWS[1:], [0] * 29]]), 422, "wrong_shape", r"images\[0\]: got rows of unequal length"),
+        (body(np.zeros((28, 28, 3), int).tolist()), 422, "wrong_shape", "got 28 × 28 × 3"),
+        (body([FLAT, 1]), 422, "wrong_shape", r"images\[1\]: lists and numbers are mixed"),
+        (body([[[[[1]]]]]), 422, "wrong_shape", "5 deep"),
+        (body([]), 422, "empty_batch", "images: got none"),
+        (body([FLAT] * 5), 413, "batch_too_large", "got 5, accepted: up to 4"),
+        (DEEP, 400, "too_deep", "nested too deeply"),
+    ],
+)
+def test_a_body_that_is_no_batch_of_images_is_refused_by_name(
+    content: bytes, status: int, code: str, message: str
+):
+    """Status, code and message say what was wrong, where, and what is accepted."""
+    with pytest.raises(InputError, match=message) as refused:
+        from_json(content, GREY)
+
+    assert (status, code) == (refused.value.status, refused.value.code)
+
+
+def test_a_picture_in_the_right_size_is_taken_as_it_is(image: np.ndarray, encoded: Callable[..., bytes]):
+    """PNG keeps every value, and nothing is moved or inverted."""
+    assert np.array_equal(image[np.newaxis], from_picture(encoded(image), GREY))
+
+
+def test_a_picture_of_another_size_is_fitted(encoded: Callable[..., bytes]):
+    """A dark stroke on white paper becomes a bright one on dark ground, in the middle."""
+    page = np.full((1, 200, 120), 255, np.uint8)
+    page[0, 20:120, 20:30] = 0
+
+    fitted = from_picture(encoded(page, "JPEG"), GREY)
+
+    assert (1, 1, 28, 28) == fitted.shape
+    assert 0 == fitted[0, 0, 0, 0]
+    assert fitted[0, 0, 14, 13:15].max() > 200
+
+
+@pytest.mark.parametrize("content", [b"GIF89a" + bytes(50), b"<svg/>", b"http://127.0.0.1/", b"%!PS"])
+def test_anything_but_png_and_jpeg_is_refused_unread(content: bytes):
+    """The first bytes decide, whatever the client calls it."""
+    with pytest.raises(InputError) as refused:
+        from_picture(content, GREY)
+
+    assert (415, "unsupported_image") == (refused.value.status, refused.value.code)
