@@ -23,8 +23,8 @@ def variables(home: Home) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "BENTOML_DO_NOT_TRACK": "True",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # The page of a run keeps Prefect's own messages; the terminal shows only warnings.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        # The page of a run keeps what Prefect says, tracebacks too; the terminal is ours.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         # A cold database takes longer to migrate than the 20 s that Prefect waits by default.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # A store that is away is said so within half a minute, not after the default's several.

@@ -2,101 +2,68 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
+
+from flows.results import Answer, Retrained, Trained
 
 
-class NetworkResult(TypedDict):
-    """One trained network: accuracies and F1 in 0..1, `url` of its MLflow run."""
-
-    name: str
-    val_accuracy: float
-    test_accuracy: float
-    f1_macro: float
-    seconds: float
-    parameters: int
-    url: str
-    warnings: Sequence[str]
-
-
-class ServedAnswer(TypedDict):
-    """What the server said to one test image: the label it was given, and the true one."""
-
-    truth: str
-    label: str
-    probability: float
-    version: str
-    milliseconds: float
-
-
-def report(
-    dataset: Mapping[str, Any],
-    networks: Sequence[NetworkResult],
-    chosen: str,
-    answer: ServedAnswer,
-    seconds: Mapping[str, float],
-) -> str:
-    """Markdown for someone who was not there, the result first.
-
-    `dataset` is the card of the prepared data (`name`, `source`, `classes`, `shape`, `fingerprint`,
-    `counts`, `findings`), `chosen` the name of the network to be released, `seconds` the stages in
-    their order.
-    """
+def report(done: Retrained, card: Mapping[str, Any]) -> str:
+    """Markdown for someone who was not there, the result first; `card` is that of the prepared data."""
     parts = [
-        _result(dataset["name"], networks, chosen, answer["version"]),
-        _networks(networks, chosen),
-        _answer(answer),
-        _data(dataset),
-        _time(seconds),
+        _result(done),
+        _networks(done),
+        _answer(done.answer),
+        _data(card),
+        _time(done.seconds),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _result(name: str, networks: Sequence[NetworkResult], chosen: str, version: str) -> str:
-    best = next(network for network in networks if network["name"] == chosen)
-    why = f" It did best of {len(networks)} networks on the validation images." if len(networks) > 1 else ""
+def _result(done: Retrained) -> str:
+    best, count = done.best, len(done.trained)
+    why = f" It did best of {count} networks on the validation images." if count > 1 else ""
     return (
-        f"# {_plain(name)}: {best['test_accuracy']:.2%} of the test images right\n\n"
-        f"Version {_plain(version)} is the **{_plain(chosen)}**.{why} "
+        f"# {_plain(done.name)}: {best.metrics['accuracy']:.2%} of the test images right\n\n"
+        f"Version {_plain(done.version)} is the **{_plain(best.network)}**.{why} "
         "The test images were looked at only afterwards."
     )
 
 
-def _networks(networks: Sequence[NetworkResult], chosen: str) -> str:
-    ranked = sorted(networks, key=lambda network: (network["name"] != chosen, -network["val_accuracy"]))
+def _networks(done: Retrained) -> str:
+    chosen = done.best.network
+    ranked = sorted(done.trained, key=lambda one: (one.network != chosen, -one.val_accuracy))
     rows = [
         (
-            _linked(network, "**" if network["name"] == chosen else ""),
-            f"{network['val_accuracy']:.2%}",
-            f"{network['test_accuracy']:.2%}",
-            f"{network['f1_macro']:.4f}",
-            f"{network['parameters']:,}",
-            _duration(network["seconds"]),
+            _linked(one, "**" if one.network == chosen else ""),
+            f"{one.val_accuracy:.2%}",
+            f"{one.metrics['accuracy']:.2%}",
+            f"{one.metrics['f1_macro']:.4f}",
+            f"{one.parameters:,}",
+            _duration(one.seconds),
         )
-        for network in ranked
+        for one in ranked
     ]
     head = ("Run in MLflow", "Validation accuracy", "Test accuracy", "Test F1", "Parameters", "Training")
-    warnings = [
-        f"- {_plain(network['name'])}: {_plain(line)}" for network in ranked for line in network["warnings"]
-    ]
+    warnings = [f"- {_plain(one.network)}: {_plain(line)}" for one in ranked for line in one.warnings]
     return "\n\n".join(["## Networks", _table(head, rows), *(["\n".join(warnings)] if warnings else [])])
 
 
-def _linked(network: NetworkResult, mark: str) -> str:
-    return f"{mark}[{_plain(network['name'])}]({network['url']}){mark}"
+def _linked(trained: Trained, mark: str) -> str:
+    return f"{mark}[{_plain(trained.network)}]({trained.url}){mark}"
 
 
-def _answer(answer: ServedAnswer) -> str:
-    right = "right" if answer["label"] == answer["truth"] else f"wrong, it is **{_plain(answer['truth'])}**"
+def _answer(answer: Answer) -> str:
+    right = "right" if answer.label == answer.truth else f"wrong, it is **{_plain(answer.truth)}**"
     return (
         "## First answer over HTTP\n\n"
-        f"The server said **{_plain(answer['label'])}** with {answer['probability']:.1%} to the first test "
-        f"image ({right}), from version {_plain(answer['version'])}, in {answer['milliseconds']:.0f} ms."
+        f"The server said **{_plain(answer.label)}** with {answer.probability:.1%} to the first test "
+        f"image ({right}), from version {_plain(answer.version)}, in {answer.milliseconds:.0f} ms."
     )
 
 
 def _data(dataset: Mapping[str, Any]) -> str:
     channels, height, width = dataset["shape"]
-    counts = ", ".join(f"{count:,} for {part}" for part, count in dataset["counts"].items())
+    counts = ", ".join(f"{sum(each):,} for {part}" for part, each in dataset["counts"].items())
     findings = [
         f"- {_plain(finding['level'])}: {_plain(finding['message'])}" for finding in dataset["findings"]
     ]

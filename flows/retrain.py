@@ -11,50 +11,26 @@ import numpy as np
 from PIL import Image
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
-from pydantic import BaseModel, ConfigDict
 
-from flows import registry, report
+from flows import registry
 from flows.progress import Stopwatch
-from flows.tracking import Experiment, connect, reopen
-from flows.train import Trained, learn, load
-from model import look as first_look
+from flows.report import report
+from flows.results import Answer, Retrained, Trained
+from flows.tracking import Experiment, Run, connect, reopen
+from flows.train import learn, load
+from model import atomic
 from model.config import TrainConfig
 from model.errors import MachineError
 from model.home import Home
-from model.prepared import open_prepared
+from model.look import tables
+from model.look_plots import figures
+from model.prepared import Prepared, open_prepared
 from serving.packaging import package
 from serving.releases import Releases
 from serving.server import running
 from serving.settings import ServeConfig
 
 NETWORKS = ("mlp", "cnn")
-
-
-class Answer(BaseModel):
-    """What the real server said to one test image."""
-
-    model_config = ConfigDict(frozen=True)
-
-    truth: str
-    label: str
-    probability: float
-    version: str
-    milliseconds: float
-
-
-class Retrained(BaseModel):
-    """What a retraining left behind."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    url: str
-    trained: tuple[Trained, ...]
-    best: Trained
-    version: str
-    answer: Answer
-    example: Path
-    seconds: dict[str, float]
 
 
 @flow(name="retrain", flow_run_name="retrain on {config.dataset}")
@@ -80,13 +56,30 @@ def retrain(config: TrainConfig = TrainConfig(), networks: tuple[str, ...] = NET
         with watch.stage("first answer"):
             answer = ask(bento, folder)
         with watch.stage("releasing"):
-            release(best.run_id, name, version, bento)
-        ...
+            example = release(best.run_id, name, version, bento, folder)
+        parent.metrics({f"time/{stage} seconds": seconds for stage, seconds in watch.seconds.items()})
+        done = Retrained(
+            name=name,
+            url=parent.url,
+            trained=tuple(trained),
+            best=best,
+            version=version,
+            answer=answer,
+            example=example,
+            seconds=watch.seconds,
+        )
+        tell(parent, done, open_prepared(folder))
+    return done
 
 
 @task
 def look(folder: Path, run_id: str) -> None:
     """Log what a first look at the data shows, figures and tables."""
+    prepared, run = open_prepared(folder), reopen(Home.from_environment(), run_id)
+    for name, figure in figures(prepared).items():
+        run.figure(figure, f"data/{name}.png")
+    for name, table in tables(prepared).items():
+        run.table(table, f"data/{name}.csv")
 
 
 def choose(trained: Sequence[Trained], monitor: str) -> Trained:
@@ -108,6 +101,26 @@ def pack(run_id: str, name: str, version: str) -> str:
     home = Home.from_environment()
     with tempfile.TemporaryDirectory() as temporary:
         return package(registry.fetch(connect(home), run_id, Path(temporary)), name, version, home)
+
+
+@task(task_run_name="release {name}:{version}")
+def release(run_id: str, name: str, version: str, bento: str, folder: Path) -> Path:
+    """Let `version` be the champion and the live release; returns the path of an example to send it."""
+    home = Home.from_environment()
+    client, releases = connect(home), Releases(home.releases(name))
+    with tempfile.TemporaryDirectory() as temporary:
+        releases.publish(version, registry.fetch(client, run_id, Path(temporary)), bento, run_id)
+    registry.crown(client, name, version)
+    example = releases.root / "example.png"
+    atomic.write_bytes(example, png(open_prepared(folder).splits.test.images[0]))
+    return example
+
+
+def tell(run: Run, done: Retrained, prepared: Prepared) -> None:
+    """Keep the report of the retraining with its run in MLflow and in Prefect."""
+    markdown = report(done, prepared.card)
+    run.describe(markdown)
+    create_markdown_artifact(markdown, key="retraining", description=f"What came of retraining {done.name}")
 
 
 @task(task_run_name="ask {bento}")

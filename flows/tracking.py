@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import mlflow
+import mlflow.data.numpy_dataset
 import pandas as pd
 import psutil
 from matplotlib.figure import Figure
@@ -22,7 +24,6 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.time import get_current_time_millis
 
 from model.errors import InputError, MachineError, NotFoundError
 from model.home import Home
@@ -50,7 +51,7 @@ class Run:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """One call however many there are: against SQLite a call costs 5 ms."""
-        now = get_current_time_millis()
+        now = int(1000 * time())
         self.client.log_batch(
             self.id, metrics=[Metric(key, float(value), now, step) for key, value in values.items()]
         )
@@ -71,7 +72,7 @@ class Run:
             ("validation", splits.validation),
             ("test", splits.test),
         ):
-            dataset = mlflow.data.from_numpy(
+            dataset = mlflow.data.numpy_dataset.from_numpy(
                 split.images,
                 targets=split.labels,
                 source=CodeDatasetSource(tags={"source": prepared.card["source"]}),

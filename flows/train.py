@@ -7,14 +7,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 from prefect import flow, task
-from pydantic import BaseModel, ConfigDict
 
 from flows import registry
 from flows.progress import EpochBar
+from flows.results import Trained
 from flows.tracking import Experiment, Run
-from model import diagrams, gradients, plots
+from model import gradients, plots
+from model.architecture import architecture
 from model.classifier import Card, Classifier
 from model.config import TrainConfig
+from model.gradient_plots import gradient_flow
 from model.home import Home
 from model.metrics import Evaluation, evaluate, generalisation_gap
 from model.networks import build, count, is_flat, layers
@@ -25,27 +27,6 @@ from model.training import EpochRecord, Fit, fit
 # Images of the fixed batch on which the gradients of a run are measured: one pass of it an epoch costs
 # less than 1 % of the epoch on MNIST, and 256 images of ten classes show every class.
 WATCHED = 256
-
-
-class Trained(BaseModel):
-    """What a training left behind, small enough to hand from task to task."""
-
-    model_config = ConfigDict(frozen=True)
-
-    run_id: str
-    run_name: str
-    url: str
-    network: str
-    parameters: int
-    epochs: int
-    best_epoch: int
-    stop_reason: str
-    val_loss: float
-    val_accuracy: float
-    metrics: dict[str, float]
-    warnings: tuple[str, ...]
-    seconds: float
-    images_per_second: float
 
 
 @flow(name="train", flow_run_name="train {config.network} on {config.dataset}")
@@ -115,7 +96,7 @@ def describe_inputs(run: Run, config: TrainConfig, prepared: Prepared, network: 
     run.data(prepared)
     summary = layers(network, prepared.shape)
     run.table(summary, "network/layers.csv")
-    run.figure(diagrams.architecture(summary, prepared.shape), "network/architecture.png")
+    run.figure(architecture(summary, prepared.shape, title(config)), "network/architecture.png")
 
 
 def watched_fit(
@@ -140,7 +121,7 @@ def watched_fit(
         fitted = fit(config, network, prepared.splits, len(prepared.classes), on_epoch)
     table = pd.concat(health, ignore_index=True)
     run.table(table, "gradients/health.csv")
-    run.figure(diagrams.gradient_flow(table), "gradients/flow.png")
+    run.figure(gradient_flow(table), "gradients/flow.png")
     return fitted, gradients.verdict(table).warnings
 
 
@@ -183,7 +164,7 @@ def describe_outcome(run: Run, fitted: Fit, evaluation: Evaluation, prepared: Pr
     run.figure(plots.reliability(evaluation), "test/calibration.png")
     run.figure(plots.gallery(images, evaluation.mistakes), "test/worst_mistakes.png")
     run.table(history, "history.csv")
-    run.table(evaluation.per_class.reset_index(), "test/per_class.csv")
+    run.table(evaluation.per_class, "test/per_class.csv")
     run.table(evaluation.mistakes, "test/mistakes.csv")
     run.describe(summary(fitted, evaluation, prepared))
     return (gap.warning,) if gap.warning else ()

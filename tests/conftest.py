@@ -7,13 +7,17 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--nothing-missing", action="store_true", help="fail, rather than skip, where a program or data is missing"
+        "--nothing-missing",
+        action="store_true",
+        help="fail, rather than skip, where a program or data is missing",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes; `make test-all` runs it")
-    config.addinivalue_line("markers", "needs(program): skipped, by name, where this program is not on the PATH")
+    config.addinivalue_line(
+        "markers", "needs(program): skipped, by name, where this program is not on the PATH"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -8,7 +8,7 @@ table's default.
 import os
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +65,7 @@ def launch(
     """
     if preset not in PRESETS:
         raise ConfigError([f"--preset: got {preset!r}, accepted: {', '.join(PRESETS)}"])
-    layers = [Env(PREFIX, command=False)]
+    layers: list[Callable[..., None]] = [Env(PREFIX, command=False)]
     if config is not None:
         layers.append(Dict(_read(config), source=str(config)))
     layers.append(Dict(PRESETS[preset], source=f"preset {preset}"))

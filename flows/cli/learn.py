@@ -8,12 +8,12 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.next_steps import box
+from flows.cli.next_steps import say_next
 from model.config import TrainConfig
 from model.home import Home
 
 if TYPE_CHECKING:
-    from flows.train import Trained
+    from flows.results import Trained
 
 Config = Annotated[TrainConfig, Parameter(name="*")]
 
@@ -31,29 +31,33 @@ def run(
         The networks to train, such as `--networks mlp cnn`; by default the one that `--network` names, else
         mlp and cnn.
     """
+    from flows.orchestration import prefect
     from flows.retrain import NETWORKS, retrain
 
-    start, console = perf_counter(), Console()
+    start, console, home = perf_counter(), Console(), Home.from_environment()
     named = (config.network,) if "network" in config.model_fields_set else NETWORKS
-    done = retrain(config, networks or named)
+    with prefect(home):
+        done = retrain(config, networks or named)
     _show(console, done.trained, done.best.run_id)
     console.print(_times(done.seconds, perf_counter() - start))
     answer = done.answer
     console.print(
-        f"Version {answer.version} is released. The real server was sent a test image of "
-        f"{answer.truth!r} and said [bold]{answer.label!r}[/] with {answer.probability:.1%}, "
+        f"The {done.best.network} is released as version {answer.version}. Its real server was sent a test "
+        f"image of {answer.truth!r} and said [bold]{answer.label!r}[/] with {answer.probability:.1%}, "
         f"in {answer.milliseconds:.1f} ms."
     )
-    console.print(box(done.name, done.example, Home.from_environment()))
+    say_next(console, done.name, done.example, home)
     if config.dataset == "auto" and done.name == "digits":
         console.print("The real thing, with a download of 11 MB: relearn run --dataset mnist")
 
 
 def train(*, config: Config = TrainConfig()) -> None:
     """Train one network and evaluate it; nothing is released."""
+    from flows.orchestration import prefect
     from flows.train import train as train_flow
 
-    trained = train_flow(config)
+    with prefect(Home.from_environment()):
+        trained = train_flow(config)
     console = Console()
     _show(console, [trained], trained.run_id)
     console.print(f"Run {trained.run_id[:8]}, stopped in epoch {trained.epochs}: {trained.stop_reason}.")
@@ -88,18 +92,18 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
 
 
 def _show(console: Console, trained: "Sequence[Trained]", best: str) -> None:
-    table = Table("network", "parameters", "validation", "test", "macro F1", "epochs", "images/s", "run")
+    table = Table("network", "weights", "val", "test", "F1", "epochs", "images/s", "run")
     for one in trained:
-        mark = " [green]best[/]" if len(trained) > 1 and one.run_id == best else ""
         table.add_row(
-            one.network + mark,
+            one.network,
             f"{one.parameters:,}",
             f"{one.val_accuracy:.2%}",
             f"{one.metrics['accuracy']:.2%}",
-            f"{one.metrics['f1_macro']:.4f}",
-            f"{one.best_epoch} of {one.epochs}",
+            f"{one.metrics['f1_macro']:.3f}",
+            f"{one.best_epoch}/{one.epochs}",
             f"{one.images_per_second:,.0f}",
             one.run_id[:8],
+            style="bold" if len(trained) > 1 and one.run_id == best else "",
         )
     console.print(table)
     for one in trained:

@@ -4,9 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console, RenderableType
-from rich.panel import Panel
-from rich.text import Text
+from rich.console import Console
 
 from model.home import Home
 
@@ -30,13 +28,13 @@ def commands(name: str, example: Path, home: Home) -> dict[str, str]:
     }
 
 
-def box(name: str, example: Path, home: Home) -> RenderableType:
-    """The commands, framed; lines are not broken, so that they can be copied."""
-    lines = Text()
+def say_next(console: Console, name: str, example: Path, home: Home) -> None:
+    """Print the commands between two rules; lines are not broken and have no frame, so they can be copied."""
+    console.rule("what next")
     for purpose, command in commands(name, example, home).items():
-        lines.append(f"{purpose}\n", style="bold").append(f"  {command}\n")
-    lines.rstrip()
-    return Panel(lines, title="what next", expand=False)
+        console.print(f"# {purpose}", style="dim")
+        console.print(command, soft_wrap=True, markup=False, highlight=False)
+    console.rule()
 
 
 def _program(name: str) -> str:

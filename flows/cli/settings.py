@@ -15,5 +15,7 @@ def config(*, config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(
     table = Table("setting", "value", "from", "meaning")
     for name, field in TrainConfig.model_fields.items():
         value = getattr(config, name)
-        table.add_row(name, "" if value is None else str(value), cli.sources.get(name, "default"), field.description)
+        table.add_row(
+            name, "" if value is None else str(value), cli.sources.get(name, "default"), field.description
+        )
     Console().print(table)
