@@ -185,7 +185,7 @@ def _load_digits(home: Home) -> Dataset:
     Put into MNIST's form: enlarged to 20 × 20, with as much ink as MNIST's (13 % of the page, for which the
     blur of the enlargement is cut off), centred by mass on 28 × 28.
     """
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     from model.strokes import centre, resize
 

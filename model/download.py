@@ -31,7 +31,7 @@ def download(name: str, data: Path, folder: Path, missing: list[str]) -> None:
     except (OSError, RuntimeError, EOFError, HTTPException) as error:
         raise MachineError(
             f"{name} is not complete in {data / folder} (missing: {', '.join(missing)}) and cannot be "
-            f"downloaded: {_last_line(error)}"
+            f"downloaded: {_last_line(error)}; the dataset digits needs no download"
         ) from None
 
 

@@ -53,7 +53,7 @@ def verdict(distribution: pd.DataFrame) -> str:
         return f"{word}: each has {counts.min():,} images"
     large, small = (distribution["class"][index] for index in (counts.argmax(), counts.argmin()))
     numbers = f"{counts.max():,} and {counts.min():,}"
-    return f"{word}: {large!r} has {ratio:.2f} times the images of {small!r} ({numbers})"
+    return f"{word}: {large!r} has {ratio:.3g} times the images of {small!r} ({numbers})"
 
 
 def histogram(images: np.ndarray) -> np.ndarray:

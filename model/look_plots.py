@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_CLASSES = 40  # bars that can be told apart
-MOST_CAPTIONS = 150
+LEGIBLE, THUMBNAIL = 6, 0.3  # letters of a name, inches of an image: with less there are no captions
 
 
 def figures(prepared: Prepared, images: int = 9, seed: int = 0) -> dict[str, "Figure"]:
@@ -44,10 +44,11 @@ def grid(part: LabelledImages, classes: tuple[str, ...], count: int, seed: int) 
     axes = figure.subplots()
     axes.set_axis_off()
     axes.imshow(mosaic, interpolation="nearest")
-    if count <= MOST_CAPTIONS:
-        inches = min(9, height / ratio) / columns
+    inches = min(9, height / ratio) / columns
+    letters = int(9 * inches)
+    if letters >= min(LEGIBLE, max(map(len, classes))) and inches > THUMBNAIL:
         for (top, left), label in zip(corners, part.labels[chosen], strict=True):
-            name = shown(classes[label], max(3, int(inches * 11)))
+            name = shown(classes[label], letters)
             axes.text(left, top - 1, name, fontsize=min(11, 5 + 5 * inches), color=BLACK, va="bottom")
     return figure
 
@@ -76,7 +77,7 @@ def label_distribution(distribution: pd.DataFrame) -> "Figure":
     figure = blank(
         1.8 + 0.3 * len(rows),
         f"{distribution['images'].sum():,} images in {len(distribution)} classes\n"
-        + shown(verdict(distribution), 100)
+        + shown(verdict(distribution), 80)
         + (
             f"\n{left_out} classes between the largest and the smallest are not shown" if left_out > 0 else ""
         ),

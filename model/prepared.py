@@ -73,7 +73,7 @@ class Prepared:
 
     def _part(self, name: str) -> LabelledImages:
         images, labels = (
-            np.load(self.folder / f"{name}_{kind}.npy", mmap_mode="r") for kind in ("images", "labels")
+            np.load(self.folder / f"{name}_{kind}.npy", mmap_mode="c") for kind in ("images", "labels")
         )
         return LabelledImages(images, labels)
 

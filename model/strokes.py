@@ -7,7 +7,7 @@ faint, on grainy or unevenly lit paper, with specks): an mlp that reads 97.9 % o
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage  # type: ignore[import-untyped]
+from scipy import ndimage
 
 BOX = 20 / 28  # of the side of the image
 FAINTEST = 16  # of 255; a drawing with less contrast is a blank page
