@@ -59,7 +59,9 @@ class ExplainConfig(BaseModel):
     classifier: Path | None = Field(
         None, description="Folder of a trained classifier for the picture; an untrained network by default."
     )
-    output: Path | None = Field(None, description="Folder for the figures; `explain` in the home by default.")
+    output: Path | None = Field(
+        None, description="Folder for the figures; explain/2-3-3-1 and the like in the home by default."
+    )
 
     @field_validator("sizes")
     @classmethod
@@ -108,7 +110,8 @@ def explain(*, config: Annotated[ExplainConfig, Parameter(name="*")] = DEFAULTS)
     the binary cross-entropy: δ of the output is output − target then, as it is for a softmax with
     cross-entropy over several outputs.
     """
-    folder = config.output or Home.from_environment().root / "explain"
+    lesson = config.image.stem if config.image else "-".join(map(str, config.widths))
+    folder = config.output or Home.from_environment().root / "explain" / lesson
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output: got the file {folder}, accepted: a folder")
     explanation, figures = _small(config) if config.image is None else _picture(config, config.image)
@@ -168,7 +171,7 @@ def _picture(config: ExplainConfig, path: Path) -> "tuple[Explanation, dict[str,
     )
     names = classes if explanation.sizes[-1] > 1 else ("1",)
     return explanation, {
-        "picture": picture_passage(explanation, image, names),
+        "passage": picture_passage(explanation, image, names),
         "relu": relu(),
         "loss": losses(explanation.loss_table()),
     }

@@ -60,11 +60,11 @@ def test_the_small_network_is_told_and_drawn(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_figures_go_to_the_home_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --output nothing is written but `explain` in the home."""
+    """Without --output nothing is written but a folder for the lesson in the home."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     assert 0 == cli.run(["explain", "--sizes", "2,1", "--steps", "1"])
     assert sorted(f"{name}.png" for name in SMALL) == sorted(
-        path.name for path in (tmp_path / "home" / "explain").iterdir()
+        path.name for path in (tmp_path / "home" / "explain" / "2-1").iterdir()
     )
 
 
@@ -86,7 +86,7 @@ def test_a_picture_through_an_untrained_network(
     printed = capsys.readouterr().out
     assert "1. Forward pass through 64-6-4" in printed
     assert "64 products" in printed
-    assert ["loss.png", "picture.png", "relu.png"] == sorted(
+    assert ["loss.png", "passage.png", "relu.png"] == sorted(
         path.name for path in (tmp_path / "figures").iterdir()
     )
 
