@@ -45,6 +45,7 @@ def architecture(layers: pd.DataFrame, shape: tuple[int, ...], name: str = "netw
         if row is None:
             left_out = len(layers) - MOST_BOXES
             words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10, "color": GREY}
+            flowing = layers["output shape"].iloc[-MOST_BOXES // 2 - 1]
             axes.text((LEFT + RIGHT) / 2, -PITCH * place - BOX / 2, f"… {left_out} more layers …", **words)
             continue
         _box(axes, place, row["name"], row["kind"], row["activation"], _colour(row["kind"]))
