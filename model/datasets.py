@@ -14,7 +14,7 @@ from model.config import TrainConfig
 from model.download import download
 from model.errors import DataError
 from model.home import Home
-from model.images import reshape
+from model.images import SMALLEST_SIDE, reshape
 
 Style = Literal["strokes", "plain"]
 """`strokes`: bright strokes on a dark ground, centred by mass (the MNIST convention). `plain`: photos."""
@@ -115,6 +115,11 @@ def files(config: TrainConfig, home: Home) -> list[Path]:
 
 def _in_shape(dataset: Dataset, config: TrainConfig) -> Dataset:
     channels, height, width = dataset.shape
+    if min(height, width) < SMALLEST_SIDE:
+        raise DataError(
+            f"{dataset.source}: the images have {width} × {height} pixels, accepted: {SMALLEST_SIDE} or more "
+            "a side"
+        )
     if config.size is None and max(height, width) > SMALL:
         raise DataError(
             f"{dataset.source}: the images have {width} × {height} pixels; more than {SMALL} a side needs "

@@ -79,7 +79,7 @@ def whole(values: np.ndarray, place: Callable[[tuple[int, ...]], str]) -> np.nda
     bad = ~((values >= 0) & (values <= 255) & (values == np.floor(values)))
     if bad.any():
         index = tuple(np.argwhere(bad)[0].tolist())
-        scaled = np.nanmax(values) <= 1 and 0 < values[index] < 1
+        scaled = 0 < values[index] < 1 and np.nanmax(values) <= 1
         hint = "; values scaled to 0–1 must be multiplied by 255 and rounded" if scaled else ""
         raise DataError(f"{place(index)}, accepted: whole numbers from 0 to 255{hint}")
     return values.astype(np.uint8)
@@ -88,6 +88,8 @@ def whole(values: np.ndarray, place: Callable[[tuple[int, ...]], str]) -> np.nda
 def _first_line(path: Path) -> tuple[str, list[str]]:
     with path.open("rb") as file:
         line = file.readline(LONGEST_LINE)
+    if not line.strip():
+        raise DataError(f"{path} has an empty first line, accepted: names of columns, or a label and pixels")
     if len(line) == LONGEST_LINE:
         raise DataError(f"{path} has a first line of more than {LONGEST_LINE:,} bytes: too many columns")
     try:

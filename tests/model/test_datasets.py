@@ -121,7 +121,10 @@ def test_auto_is_mnist_only_where_all_of_it_is_on_disk(home: Home) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train-images-idx3-ubyte": idx(np.zeros((20, 29, 28), np.uint8))}, "29 × 28 pixels, accepted: 28 × 28"),
+        (
+            {"train-images-idx3-ubyte": idx(np.zeros((20, 29, 28), np.uint8))},
+            "29 × 28 pixels, accepted: 28 × 28",
+        ),
         ({"train-labels-idx1-ubyte": idx(LABELS[:19])}, "20 images, but .* 19 labels"),
         ({"t10k-images-idx3-ubyte": FILES["t10k-labels-idx1-ubyte"]}, "holds idx1, accepted: idx3"),
     ],
