@@ -104,7 +104,7 @@ def open_prepared(folder: Path) -> Prepared:
         card = json.loads((folder / CARD).read_text())
         lengths = {name: (folder / name).stat().st_size for name in card["files"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{folder} holds no prepared data: {error}") from None
+        raise IntegrityError(f"{folder / CARD} and its files are not whole: {error}") from None
     for name, length in lengths.items():
         if length != card["files"][name]:
             raise IntegrityError(f"{folder / name} has {length} bytes, written were {card['files'][name]}")

@@ -58,7 +58,8 @@ def _form(dataset: Dataset) -> Iterator[Finding]:
                 f"{name} images are {images.dtype} {images.shape}, accepted: uint8 (n, c, h, w)",
             )
         elif images.shape[1:] != dataset.train.images.shape[1:]:
-            yield _error("shape", f"{name} images are {images.shape[1:]}, those of train {dataset.shape}")
+            wanted = dataset.train.images.shape[1:]
+            yield _error("shape", f"{name} images are {images.shape[1:]}, those of train {wanted}")
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             yield _error(
                 "labels",
