@@ -1,7 +1,7 @@
 """Where the numbers on the edges of a drawing stand, so that none covers another."""
 
 import numpy as np
-from scipy.spatial import KDTree  # type: ignore[import-untyped]
+from scipy.spatial import KDTree
 
 Place = tuple[float, float]
 

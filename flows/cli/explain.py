@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from rich.console import Console
@@ -19,6 +18,7 @@ from model.home import Home
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from matplotlib.figure import Figure
     from torch import nn
 
@@ -193,11 +193,11 @@ def _tell(explanation: "Explanation", console: Console) -> None:
     """The four steps of backpropagation, and what repeating them does."""
     sizes = "-".join(f"{size}" for size in explanation.sizes)
     console.rule(f"1. Forward pass through {sizes}", align="left")
-    inputs = pd.DataFrame({"unit": explanation.names[0], "value": explanation.inputs[0].numpy()})
+    inputs = dict(zip(explanation.names[0], explanation.inputs[0].tolist(), strict=True))
     if len(inputs) <= MOST_ROWS:
-        console.print("Inputs: " + ", ".join(f"{row.unit} = {row.value:.2f}" for row in inputs.itertuples()))
+        console.print("Inputs: " + ", ".join(f"{name} = {value:.2f}" for name, value in inputs.items()))
     else:
-        console.print(f"Inputs: {len(inputs):,}, {(inputs['value'] != 0).sum():,} of them not 0")
+        console.print(f"Inputs: {len(inputs):,}, {sum(map(bool, inputs.values())):,} of them not 0")
     _print(console, explanation.forward_table(), "activation")
 
     console.rule("2. Error", align="left")
@@ -227,7 +227,7 @@ def _tell(explanation: "Explanation", console: Console) -> None:
     )
 
 
-def _print(console: Console, rows: pd.DataFrame, largest: str) -> None:
+def _print(console: Console, rows: "pd.DataFrame", largest: str) -> None:
     """A table of at most `MOST_ROWS`, those with the largest numbers in column `largest`."""
     shown = rows
     title = None
@@ -247,4 +247,4 @@ def _print(console: Console, rows: pd.DataFrame, largest: str) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value + 0:.4f}".replace("-", "−")  # −0.0 + 0 is 0.0
-    return "" if value is pd.NA else escape(str(value))
+    return escape(str(value)).replace("<NA>", "")
