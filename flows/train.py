@@ -95,8 +95,9 @@ def describe_inputs(run: Run, config: TrainConfig, prepared: Prepared, network: 
     run.params(config.model_dump() | {"parameters": count(network)})
     run.data(prepared)
     summary = layers(network, prepared.shape)
+    taken = (math.prod(prepared.shape),) if is_flat(network) else prepared.shape
     run.table(summary, "network/layers.csv")
-    run.figure(architecture(summary, prepared.shape, title(config)), "network/architecture.png")
+    run.figure(architecture(summary, taken, title(config)), "network/architecture.png")
 
 
 def watched_fit(

@@ -79,7 +79,7 @@ class Evaluation:
         A class that is never predicted has precision 0. A class without images in this split has no
         values at all (NaN), and so no part in the means over classes.
         """
-        from sklearn.metrics import precision_recall_fscore_support  # type: ignore[import-untyped]
+        from sklearn.metrics import precision_recall_fscore_support
 
         numbers = range(len(self.classes))
         columns = precision_recall_fscore_support(

@@ -33,3 +33,14 @@ def test_bytes_are_replaced_whole(tmp_path: Path) -> None:
     atomic.write_bytes(path, b"second")
     assert b"second" == path.read_bytes()
     assert [path] == list(path.parent.iterdir())
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    """Files and folders get the rights that any other new file of this user has."""
+    (tmp_path / "plain").touch()
+    atomic.write_bytes(tmp_path / "file", b"")
+    with atomic.folder(tmp_path / "folder"):
+        pass
+    (tmp_path / "plain folder").mkdir()
+    assert (tmp_path / "plain").stat().st_mode == (tmp_path / "file").stat().st_mode
+    assert (tmp_path / "plain folder").stat().st_mode == (tmp_path / "folder").stat().st_mode
