@@ -1,8 +1,8 @@
 """From a drawing on any paper to MNIST's convention: bright on dark, 20 of 28 pixels, centred by mass.
 
-Checked on 1,000 MNIST digits drawn anew as pictures (larger, smaller, off the centre, dark on light,
-faint, on grainy or unevenly lit paper, with specks): an mlp that reads 97.9 % of the originals reads
-97.2 % to 98.2 % of them; 97.4 % where the pen was thin.
+Checked on 1,000 MNIST digits drawn anew as pictures: larger, smaller, off the centre, dark on light, faint,
+on grainy or unevenly lit paper, with specks, with thick and thin pens. An mlp that reads 97.9 % of the
+originals reads 97.2 % to 98.2 % of each of them; 86 % where the pen was so thin that the lines broke.
 """
 
 import numpy as np
@@ -55,15 +55,20 @@ def centre(ink: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _ink(grey: np.ndarray) -> np.ndarray:
     """How much of a stroke each pixel is, 0 to 1: its distance from the paper around it."""
-    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.median(edge) - grey.min() > grey.max() - np.median(edge):
+    edge = _edge(grey)
+    if edge - grey.min() > grey.max() - edge:
         grey = 255 - grey  # dark pen on light paper
-    around = max(grey.shape) // 4
+    around = max(grey.shape) // 2  # wider than any stroke, narrower than the light's changes
     paper = ndimage.uniform_filter(ndimage.minimum_filter(grey, around), around)
     ink = grey - paper
-    ink = np.clip(ink - np.median(ink), 0, None)
+    ink = np.clip(ink - _edge(ink), 0, None)  # the darkest grain of the paper is no measure of it
     contrast = ink.max()
     return np.where(ink < max(FAINTEST, PAPER * contrast), 0, ink / max(contrast, 1))
+
+
+def _edge(page: np.ndarray) -> float:
+    """The usual value along the edge, where there is paper."""
+    return float(np.median(np.concatenate([page[0], page[-1], page[:, 0], page[:, -1]])))
 
 
 def _clean(ink: np.ndarray) -> np.ndarray:
