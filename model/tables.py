@@ -128,7 +128,7 @@ def _pixels(path: Path, frame: pd.DataFrame, names: Sequence[str], start: int) -
 
     def place(index: tuple[int, ...]) -> str:
         row, column = index
-        return f"{path} row {start + row + 1}, column {names[column]!r}: got {str(frame.iat[index])[:40]!r}"
+        return f"{path} row {start + row + 1}, column {names[column]!r}: got {str(frame.iat[row, column])[:40]!r}"
 
     return whole(values, place)
 

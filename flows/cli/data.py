@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 from cyclopts import Parameter
@@ -11,10 +11,14 @@ from rich.table import Table
 
 from model import atomic
 from model.config import TrainConfig
+from model.errors import InputError
 from model.home import Home
 from model.look import tables, verdict
 from model.look_plots import figures
-from model.prepared import prepare
+from model.prepared import Prepared, prepare
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Config = Annotated[TrainConfig, Parameter(name="*")]
 
@@ -29,28 +33,39 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
     images
         How many random images to show; another `--seed` shows others.
     output
-        Folder for the figures and tables; `eda/NAME` in the home by default.
+        New or empty folder for the figures and tables; `eda/NAME` in the home by default.
     """
-    home, console = Home.from_environment(), Console()
+    home = Home.from_environment()
+    if output is not None and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
+        raise InputError(f"--output: {output} is there and not empty, accepted: a new or an empty folder")
     prepared = prepare(config, home)
-    pictures = figures(prepared, images, config.seed)
-    found = tables(prepared)
-    folder = output or home.eda / (config.name or prepared.name)
-    files = []
-    for name, figure in pictures.items():
-        content = io.BytesIO()
-        figure.savefig(content, format="png")
-        files.append(_write(folder / f"{name}.png", content.getvalue()))
-    for name, table in found.items():
-        files.append(_write(folder / f"{name}.csv", table.to_csv(index=False).encode()))
+    pictures, found = figures(prepared, images, config.seed), tables(prepared)
+    files = _write(output or home.eda / (config.name or prepared.name), pictures, found)
+    _print(Console(markup=False, highlight=False), prepared, found, files)
+
+
+def _write(folder: Path, pictures: "dict[str, Figure]", found: dict[str, pd.DataFrame]) -> list[Path]:
+    contents = {f"{name}.png": _png(figure) for name, figure in pictures.items()}
+    contents |= {f"{name}.csv": table.to_csv(index=False).encode() for name, table in found.items()}
+    for name, content in contents.items():
+        atomic.write_bytes(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def _png(figure: "Figure") -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def _print(console: Console, prepared: Prepared, found: dict[str, pd.DataFrame], files: list[Path]) -> None:
     channels, height, width = prepared.shape
     console.print(
-        f"[bold]{prepared.source}[/]: {len(prepared.classes)} classes, images of {channels} × {height} × "
-        f"{width} (channels, height, width), fingerprint {prepared.fingerprint[:12]}",
-        highlight=False,
+        f"{prepared.source}: {len(prepared.classes)} classes, images of {channels} × {height} × {width} "
+        f"(channels, height, width), fingerprint {prepared.fingerprint[:12]}"
     )
     if prepared.rebuilt:
-        console.print(f"[yellow]warning[/] prepared anew: {prepared.rebuilt}")
+        console.print(f"warning: prepared anew, since {prepared.rebuilt}", style="yellow")
     _show(console, found["splits"], "Splits")
     _show(console, found["labels"], "Labels")
     console.print(f"Classes are {verdict(found['labels'])}")
@@ -62,12 +77,7 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
     else:
         console.print("No findings: labels, classes, duplicates, constant images, leaks are in order.")
     for file in files:
-        console.print(str(file), soft_wrap=True, highlight=False)
-
-
-def _write(file: Path, content: bytes) -> Path:
-    atomic.write_bytes(file, content)
-    return file
+        console.print(str(file), soft_wrap=True)
 
 
 def _show(console: Console, table: pd.DataFrame, title: str) -> None:
