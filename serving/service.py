@@ -102,7 +102,7 @@ async def leave_with_owner() -> None:
 
     Workers hold the port open: one that nobody restarts or stops would keep it for ever.
     """
-    server, owner = int(os.environ[SERVER]), int(os.environ.get(OWNER, "0"))
+    server, owner = int(os.environ.get(SERVER) or os.getppid()), int(os.environ.get(OWNER) or 0)
     while True:
         await asyncio.sleep(1)
         if os.getppid() != server:
