@@ -128,7 +128,8 @@ def _pixels(path: Path, frame: pd.DataFrame, names: Sequence[str], start: int) -
 
     def place(index: tuple[int, ...]) -> str:
         row, column = index
-        return f"{path} row {start + row + 1}, column {names[column]!r}: got {str(frame.iat[row, column])[:40]!r}"
+        got = str(frame.iat[row, column])[:40]
+        return f"{path} row {start + row + 1}, column {names[column]!r}: got {got!r}"
 
     return whole(values, place)
 

@@ -205,7 +205,7 @@ REDRAWN = {
     "on grainy paper": lambda digit: np.clip(
         200 - 0.6 * on_page(digit, 40, 90) + np.random.default_rng(0).normal(0, 8, (400, 500)), 0, 255
     ).astype(np.uint8),
-    "in uneven light": lambda digit: ((255 - 0.8 * on_page(digit, 90, 90)) * np.linspace(0.6, 1, 500)).astype(
+    "in uneven light": lambda digit: ((255 - 0.8 * on_page(digit, 90, 90)) * np.linspace(0.3, 1, 500)).astype(
         np.uint8
     ),
 }

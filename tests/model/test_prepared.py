@@ -121,23 +121,31 @@ def test_a_card_of_another_time_is_refused(tmp_path: Path) -> None:
             open_prepared(tmp_path)
 
 
-def _prepare(config: TrainConfig, home: Home, answers: "multiprocessing.Queue[str]") -> None:
-    answers.put(prepare(config, home).fingerprint)
+def _prepare(
+    config: TrainConfig,
+    home: Home,
+    start: "multiprocessing.synchronize.Barrier",
+    answers: "multiprocessing.Queue[tuple[str, int]]",
+) -> None:
+    start.wait(60)
+    prepared = prepare(config, home)
+    answers.put((prepared.fingerprint, prepared.folder.stat().st_ino))
 
 
-def test_two_processes_may_prepare_at_once(home: Home, config: TrainConfig) -> None:
-    """Both get the same data, and nothing temporary stays."""
+def test_processes_may_prepare_at_once(home: Home, config: TrainConfig) -> None:
+    """One of four writes, the others wait and take what it wrote."""
     context = multiprocessing.get_context("fork")
-    answers: multiprocessing.Queue[str] = context.Queue()
-    processes = [context.Process(target=_prepare, args=(config, home, answers)) for _ in range(4)]
+    start, answers = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=_prepare, args=(config, home, start, answers)) for _ in range(4)]
     for process in processes:
         process.start()
     given = {answers.get(timeout=60) for _ in processes}
     for process in processes:
         process.join(60)
     assert [0] * 4 == [process.exitcode for process in processes]
-    assert {load(config, home).fingerprint} == given
-    assert 1 == len([file for file in home.prepared.iterdir() if file.is_dir()])
+    folder = prepare(config, home).folder
+    assert {(load(config, home).fingerprint, folder.stat().st_ino)} == given
+    assert [folder] == [file for file in home.prepared.iterdir() if file.is_dir()]
 
 
 def test_errors_stop_it_and_leave_nothing(home: Home, tmp_path: Path) -> None:

@@ -121,10 +121,10 @@ def test_a_bad_pixel_is_named_by_row_and_column(
 
 def test_rows_are_counted_through_the_whole_file(tmp_path: Path, read: Callable[..., Dataset]) -> None:
     """A bad pixel far down is named by its row in the file."""
-    table = pd.concat([frame(GREY[:, :4, :4])] * 500, ignore_index=True).astype(int)
-    table.iloc[5000, 3] = 999
+    table = pd.concat([frame(GREY[:, :4, :4])] * 750, ignore_index=True).astype(int)
+    table.iloc[8300, 3] = 999
     table.to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(DataError, match="row 5001, column 'pixel2': got '999'"):
+    with pytest.raises(DataError, match="row 8301, column 'pixel2': got '999'"):
         read("csv", tmp_path / "a.csv")
 
 
