@@ -19,6 +19,7 @@ from model.images import SMALLEST_SIDE, reshape
 Style = Literal["strokes", "plain"]
 """`strokes`: bright strokes on a dark ground, centred by mass (the MNIST convention). `plain`: photos."""
 
+FOLDER_DEPTHS = ("*", "*/*", "*/*/*")  # class/picture, or part/class/picture
 SMALL = 64  # pixels a side up to which images keep their own size; larger ones need `size`
 
 
@@ -105,7 +106,7 @@ def files(config: TrainConfig, home: Home) -> list[Path]:
     """The files that the dataset is read from; those of a download that is still to come are missing."""
     kind, _, path = source(config, home).partition(":")
     if path:
-        return [Path(path), *sorted(Path(path).rglob("*"))]
+        return [Path(path), *(file for depth in FOLDER_DEPTHS for file in sorted(Path(path).glob(depth)))]
     if kind == "cifar10":
         return sorted((home.data / CIFAR10).glob("*"))
     if kind in IDX_FOLDERS:

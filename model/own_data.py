@@ -48,8 +48,8 @@ def load(kind: str, path: Path, config: TrainConfig) -> Dataset:
     """Read the user's own images. Classes are the labels found, in order: of numbers, else of names."""
     if not path.exists():
         raise NotFoundError(f"{path} is not there")
-    if path.is_dir() != (kind == "folder"):
-        raise DataError(f"{path} is a {'folder' if path.is_dir() else 'file'}, which {kind}: cannot read")
+    if not (path.is_dir() if kind == "folder" else path.is_file()):
+        raise DataError(f"{path} is no {'folder' if kind == 'folder' else 'file'}, which {kind}: needs")
     try:
         own = SOURCES[kind](path, config)
     except OSError as error:
@@ -107,18 +107,20 @@ def _read_folder(root: Path, size: int | None) -> Own:
     if root / "train" not in parts:
         parts = [root]
     folders = [folder for part in parts for folder in _folders(part)]
-    files = {folder: _visible(folder) for folder in folders}
-    pictures = {
-        folder: [file for file in files[folder] if file.suffix.lower() in SUFFIXES] for folder in folders
-    }
-    if not any(pictures.values()):
+    pictures = [
+        file
+        for folder in folders
+        for file in _visible(folder)
+        if file.suffix.lower() in SUFFIXES and file.is_file()
+    ]
+    if not pictures:
         raise DataError(
             f"{root} has no pictures, accepted: a folder for each class with .png or .jpg files in it"
         )
-    images, notes = stack([(str(file), file) for folder in folders for file in pictures[folder]], size)
-    names = np.array([folder.name for folder in folders for _ in pictures[folder]])
-    test = np.array([folder.parent != parts[0] for folder in folders for _ in pictures[folder]])
-    used = {*parts, *folders, *(file for files in pictures.values() for file in files)}
+    images, notes = stack([(str(file), file) for file in pictures], size)
+    names = np.array([file.parent.name for file in pictures])
+    test = np.array([file.parent.parent != parts[0] for file in pictures])
+    used = {*parts, *folders, *pictures}
     unread = [file for folder in (root, *parts, *folders) for file in _visible(folder) if file not in used]
     if unread:
         notes.append(f"{len(unread)} files or folders were not read, the first is {unread[0]}")

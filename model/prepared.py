@@ -92,7 +92,7 @@ def prepare(config: TrainConfig, home: Home) -> Prepared:
         pass
     try:
         home.prepared.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.prepared / f"{folder.name}.lock"):
+        with FileLock(home.prepared / f".{folder.name}.lock"):
             return _open_or_write(config, home)
     except OSError as error:
         raise MachineError(f"cannot prepare the data in {home.prepared}: {error.strerror or error}") from None

@@ -226,8 +226,11 @@ def test_what_is_not_there_is_named(tmp_path: Path, read: Callable[..., Dataset]
         read(kind, tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     wrong = tmp_path / "file" if kind == "folder" else tmp_path
-    with pytest.raises(DataError, match=rf"is a (file|folder), which {kind}: cannot read"):
+    with pytest.raises(DataError, match=rf"is no (file|folder), which {kind}: needs"):
         read(kind, wrong)
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    with pytest.raises(DataError, match="is no"):
+        read(kind, tmp_path / "pipe")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
