@@ -32,9 +32,10 @@ def figures(prepared: Prepared, images: int = 9, seed: int = 0) -> dict[str, "Fi
 
 
 def grid(part: LabelledImages, classes: tuple[str, ...], count: int, seed: int) -> "Figure":
-    """`count` random images of `part` with the names of their classes; another seed shows others."""
-    if not 1 <= count <= len(part):
-        raise InputError(f"images: got {count}, accepted: 1 to {len(part)}, the images there are")
+    """`count` random images of `part`, or all, with the names of their classes; another seed, other images."""
+    if count < 1:
+        raise InputError(f"images: got {count}, accepted: 1 or more")
+    count = min(count, len(part))
     chosen = np.random.default_rng(seed).choice(len(part), count, replace=False)
     columns = math.ceil(math.sqrt(count))
     mosaic, corners = _mosaic(part.images[np.sort(chosen)][np.argsort(np.argsort(chosen))], columns)
