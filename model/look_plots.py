@@ -32,7 +32,7 @@ def figures(prepared: Prepared, images: int = 9, seed: int = 0) -> dict[str, "Fi
 
 
 def grid(part: LabelledImages, classes: tuple[str, ...], count: int, seed: int) -> "Figure":
-    """`count` random images of `part`, or all, with the names of their classes; another seed, other images."""
+    """`count` random images of `part`, or all, with the names of their classes; another seed, others."""
     if count < 1:
         raise InputError(f"images: got {count}, accepted: 1 or more")
     count = min(count, len(part))
