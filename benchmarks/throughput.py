@@ -48,9 +48,9 @@ def measure() -> tuple[str, str, pd.DataFrame]:
             }
         )
     note = (
-        f"{EPOCHS} epochs on MNIST, {len(splits.train):,} images each, batch 256, float32, SGD; the plain loop "
-        f"is torch's with a DataLoader over a TensorDataset of float32 images and no workers. {ROUNDS} rounds, "
-        "both in turn; a ratio is taken within a round."
+        f"{EPOCHS} epochs on MNIST, {len(splits.train):,} images each, batch 256, float32, SGD; the plain "
+        "loop is torch's with a DataLoader over a TensorDataset of float32 images and no workers. "
+        f"{ROUNDS} rounds, both in turn; a ratio is taken within a round."
     )
     return "Training throughput", note, pd.DataFrame(rows)
 
@@ -65,14 +65,8 @@ def plain_fit(config: TrainConfig, train: LabelledImages, validation: LabelledIm
     """Training as every introduction writes it."""
     network = build(config, (1, 28, 28), 10)
     rule = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
-    loaders = [
-        DataLoader(
-            TensorDataset(_inputs(part, network), torch.tensor(part.labels)),
-            config.batch_size,
-            shuffle=shuffle,
-        )
-        for part, shuffle in ((train, True), (validation, False))
-    ]
+    learning = DataLoader(_tensors(train, network), config.batch_size, shuffle=True)
+    looking = DataLoader(_tensors(validation, network), config.batch_size)
     for _ in range(config.epochs):
         network.train()
         for images, labels in learning:

@@ -1,37 +1,77 @@
 """Where flows report to: the Prefect server that answers, else a temporary one of their own."""
 
+import atexit
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from model.errors import MachineError
 from model.home import Home
 
 LOCAL = "http://127.0.0.1:4200/api"
+STARTUP = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to make
 
 
 @contextmanager
 def prefect(home: Home) -> Iterator[None]:
     """Flows called inside report to `PREFECT_API_URL`, to the server of this machine, or to a temporary one.
 
-    A temporary server takes 5 to 10 seconds to start (15 the first time) and keeps its runs in the home,
-    where `prefect server start` shows them later. Raises `MachineError` when the server that was named
-    does not answer, or a temporary one does not start.
+    A temporary server keeps its runs in the home, where `prefect server start` shows them later. Raises
+    `MachineError` when the server that was named does not answer, or a temporary one does not start;
+    `SystemExit` with 143 when the process was asked to end.
     """
-    home.prefect.mkdir(parents=True, exist_ok=True)
     named = PREFECT_API_URL.value()
     if named and not _answers(named):
         raise MachineError(f"PREFECT_API_URL: no Prefect server answers at {named}")
-    url = named or (LOCAL if _answers(LOCAL) else None)
+    url = named or (LOCAL if _answers(LOCAL) else _temporary_server(home))
     try:
-        with temporary_settings({PREFECT_API_URL: url} if url else {}):
+        with temporary_settings({PREFECT_API_URL: url}):
             yield
-    except RuntimeError as error:
-        if "ephemeral" not in str(error):
-            raise
-        raise MachineError(f"Prefect's temporary server did not start: {error}") from None
+    except TerminationSignal:
+        raise SystemExit(143) from None
+
+
+def _temporary_server(home: Home) -> str:
+    """Start one, and end it when this process ends: only then has Prefect told it everything."""
+    port, log = _free_port(), home.prefect / "temporary_server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "flows.temporary_server", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us
+        )
+    atexit.register(_end, process)
+    deadline = time.monotonic() + STARTUP
+    while not _answers(url := f"http://127.0.0.1:{port}/api"):
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+            raise MachineError(f"Prefect's server did not start; the last it said, in {log}: {said[-1]}")
+        time.sleep(0.1)
+    return url
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _answers(url: str) -> bool:

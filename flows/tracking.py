@@ -5,6 +5,7 @@ Metric keys are the same for every network; diagnostics stand under `gradients/`
 
 import logging
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from model.errors import InputError, MachineError, NotFoundError
 from model.home import Home
@@ -107,14 +109,13 @@ class Experiment:
         deleted, `MachineError` when the store cannot be reached.
         """
         client = connect(home)
-        try:
+        with _reached(client.tracking_uri):
             found = client.get_experiment_by_name(name)
             if found is None:
-                local = client.tracking_uri.startswith("sqlite:")
-                location = home.artifacts.as_uri() if local else None
+                # A server knows where its files belong, a database alone does not.
+                served = client.tracking_uri.startswith("http")
+                location = None if served else home.artifacts.as_uri()
                 found = client.get_experiment(client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            raise _unusable(client.tracking_uri, error) from None
         if found.lifecycle_stage == "deleted":
             raise InputError(
                 f"the experiment {name!r} was deleted in MLflow: bring it back with "
@@ -129,25 +130,26 @@ class Experiment:
         """Open a run; it ends FINISHED, FAILED by an error of any kind, KILLED by a signal."""
         owner = {"relearn.host": socket.gethostname(), "relearn.pid": _process_mark(os.getpid())}
         mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
-        started = mlflow.start_run(
-            experiment_id=self.id,
-            run_name=name,
-            nested=True,
-            parent_run_id=parent,
-            tags={**owner, **revision(), **tags},
-            log_system_metrics=True,
-        )
-        run = Run(started.info.run_id, name, self.id, self.client)
-        status = RunStatus.KILLED
-        try:
-            yield run
-            status = RunStatus.FINISHED
-        except Exception as error:
-            status = RunStatus.FAILED
-            run.tags({"relearn.reason": f"{type(error).__name__}: {error}"[:5000]})
-            raise
-        finally:
-            mlflow.end_run(RunStatus.to_string(status))
+        with _reached(self.client.tracking_uri):
+            started = mlflow.start_run(
+                experiment_id=self.id,
+                run_name=name,
+                nested=True,
+                parent_run_id=parent,
+                tags={**owner, **revision(), **tags},
+                log_system_metrics=True,
+            )
+            run = Run(started.info.run_id, name, self.id, self.client)
+            status = RunStatus.KILLED
+            try:
+                yield run
+                status = RunStatus.FINISHED
+            except Exception as error:
+                status = RunStatus.FAILED
+                run.tags({"relearn.reason": f"{type(error).__name__}: {error}"[:5000]})
+                raise
+            finally:
+                mlflow.end_run(RunStatus.to_string(status))
 
     def close_lost_runs(self) -> list[str]:
         """End runs of this machine as KILLED whose process no longer lives; returns their names."""
@@ -167,15 +169,24 @@ def connect(home: Home) -> MlflowClient:
     uri = _checked(home.tracking_uri)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    if uri.startswith("sqlite:"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    if file := _file(uri):
+        file.parent.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(uri)
     try:
-        client = MlflowClient()
-        client.search_experiments(max_results=1)
-    except MlflowException as error:
-        raise _unusable(uri, error) from None
+        with _reached(uri):
+            client = MlflowClient()
+            client.search_experiments(max_results=1)
+    except ImportError as error:  # the driver of a database
+        raise _unusable(uri, str(error)) from None
     return client
+
+
+def look_into(home: Home) -> MlflowClient:
+    """The same, for reading only: raises `NotFoundError` rather than making an empty store."""
+    file = _file(_checked(home.tracking_uri))
+    if file and not file.exists():
+        raise NotFoundError(f"no run yet, there is no {file}: run relearn run or relearn train")
+    return connect(home)
 
 
 def reopen(home: Home, run_id: str) -> Run:
@@ -187,7 +198,7 @@ def reopen(home: Home, run_id: str) -> Run:
 
 def find(home: Home, run: str) -> str:
     """The id of the run called `run`: its id, the beginning of it, or its name (the newest of that name)."""
-    client = connect(home)
+    client = look_into(home)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=10_000)
     for matches in (
@@ -205,8 +216,7 @@ def find(home: Home, run: str) -> str:
 
 def masked(uri: str) -> str:
     """`uri` with its password left out."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":…@") if password else uri
+    return re.sub(r"(?<=//)([^/:@]*):.*@", r"\1:…@", uri)
 
 
 def _page_of(uri: str) -> str:
@@ -230,9 +240,13 @@ def revision() -> dict[str, str]:
 
 
 def _checked(uri: str) -> str:
-    scheme = uri.split(":", 1)[0] if ":" in uri else ""
-    accepted = ("sqlite", "postgresql", "mysql", "http", "https")
-    if scheme.split("+")[0] not in accepted:
+    try:
+        parts = urlsplit(uri)
+        known = parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "http", "https")
+        complete = len(parts.path) > 1 if parts.scheme.startswith("sqlite") else parts.hostname
+    except ValueError:  # a bracket that is not closed
+        known = complete = False
+    if not (known and complete):
         raise InputError(
             f"MLFLOW_TRACKING_URI: got {masked(uri)!r}, accepted: sqlite:////path/mlflow.db, postgresql://…, "
             "mysql://… or http(s)://… (MLflow no longer keeps runs in a plain folder)"
@@ -240,10 +254,28 @@ def _checked(uri: str) -> str:
     return uri
 
 
-def _unusable(uri: str, error: MlflowException) -> MachineError:
-    """The first sentence of what MLflow said, without a password that may stand in it."""
-    said = error.message.replace(uri, masked(uri)).replace(uri.rstrip("/"), masked(uri).rstrip("/"))
-    return MachineError(f"MLflow at {masked(uri)} cannot be used: {said[:300]}")
+def _file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other."""
+    return Path(uri.split("///", 1)[1]) if uri.startswith("sqlite") else None
+
+
+@contextmanager
+def _reached(uri: str) -> Iterator[None]:
+    """What the store at `uri` refuses or does not answer inside is a `MachineError`."""
+    try:
+        yield
+    except MlflowException as error:
+        raise _unusable(uri, error.message) from None
+    except SQLAlchemyError as error:
+        raise _unusable(uri, str(error)) from None
+
+
+def _unusable(uri: str, said: str) -> MachineError:
+    """The first line of what was said, without a password that may stand in it."""
+    for known in (uri, uri.rstrip("/")):
+        said = said.replace(known, masked(known))
+    first = said.strip().splitlines()[0] if said.strip() else "no reason given"
+    return MachineError(f"MLflow at {masked(uri)} cannot be used: {first[:300]}")
 
 
 def _text(value: object) -> str:
@@ -256,8 +288,9 @@ def _process_mark(pid: int) -> str:
 
 
 def _alive(mark: str) -> bool:
-    pid = mark.split("@", maxsplit=1)[0]
+    """Whether the process of this mark runs; its start may differ by what the clock was adjusted since."""
+    pid, _, started = mark.partition("@")
     try:
-        return pid.isdigit() and _process_mark(int(pid)) == mark
-    except psutil.NoSuchProcess:
+        return abs(psutil.Process(int(pid)).create_time() - int(started)) < 60
+    except (ValueError, psutil.NoSuchProcess):
         return False

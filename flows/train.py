@@ -4,9 +4,10 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 
 from flows import registry
 from flows.progress import EpochBar
@@ -38,7 +39,10 @@ def train(config: TrainConfig = TrainConfig()) -> Trained:
 @task(task_run_name="load and check {config.dataset}")
 def load(config: TrainConfig) -> Path:
     """Load, check and split the data once; returns the folder where it is prepared."""
-    return prepare(config, Home.from_environment()).folder
+    prepared = prepare(config, Home.from_environment())
+    if prepared.rebuilt:
+        get_run_logger().warning("prepared anew: %s", prepared.rebuilt)
+    return prepared.folder
 
 
 @task(task_run_name="train and evaluate {config.network}")
@@ -104,15 +108,16 @@ def watched_fit(
     run: Run, config: TrainConfig, network: torch.nn.Module, prepared: Prepared
 ) -> tuple[Fit, tuple[str, ...]]:
     """Train, logging each epoch with the health of its gradients; returns what came of both."""
-    first = prepared.splits.train
+    learning = prepared.splits.train
+    evenly = np.linspace(0, len(learning) - 1, WATCHED, dtype=int)  # a folder's images come class by class
     inputs, targets = preprocess(
-        torch.from_numpy(first.images[:WATCHED].copy()),
-        torch.from_numpy(first.labels[:WATCHED].copy()),
+        torch.from_numpy(learning.images[evenly]),
+        torch.from_numpy(learning.labels[evenly]),
         len(prepared.classes),
         is_flat(network),
     )
     health: list[pd.DataFrame] = []
-    with EpochBar(title(config), config.epochs, len(first)) as bar:
+    with EpochBar(title(config), config.epochs, len(learning)) as bar:
 
         def on_epoch(record: EpochRecord) -> None:
             health.append(gradients.measure(network, inputs, targets, record.epoch))

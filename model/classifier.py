@@ -72,9 +72,9 @@ class Classifier:
         Raises `InputError` for another dtype or shape.
         """
         if images.dtype != np.uint8 or images.shape[1:] != self.card.shape:
+            accepted = ", ".join(map(str, self.card.shape))
             raise InputError(
-                f"images: got {images.dtype} {images.shape}, accepted: uint8 (n, {', '.join(map(str, self.card.shape))})",
-                code="wrong_shape",
+                f"images: got {images.dtype} {images.shape}, accepted: uint8 (n, {accepted})", "wrong_shape"
             )
         self.network.eval()
         device = next(self.network.parameters()).device

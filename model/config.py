@@ -28,8 +28,8 @@ class TrainConfig(BaseModel):
     )
     name: str | None = Field(
         None,
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
-        description="Name of the experiment, the registered classifier and its releases; the dataset's by default.",
+        pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$",
+        description="Name of experiment, registered classifier and releases; the dataset's by default.",
     )
     size: int | None = Field(
         None, ge=8, le=256, description="Height and width of the images in pixels; the data's own by default."

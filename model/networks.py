@@ -12,15 +12,17 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from model.config import TrainConfig
 from model.errors import ConfigError, NotFoundError
 from model.preprocess import scale
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Shape = tuple[int, int, int]
 
@@ -158,12 +160,14 @@ def is_flat(network: nn.Module) -> bool:
     return bool(getattr(network, "flat", False))
 
 
-def layers(network: nn.Module, shape: Shape) -> pd.DataFrame:
+def layers(network: nn.Module, shape: Shape) -> "pd.DataFrame":
     """One row a layer: name, kind, output shape, activation, parameters.
 
     An activation is told in the row of the layer it follows; the softmax of the last one is the
     classifier's, since the network gives logits.
     """
+    import pandas as pd  # a server that answers does without
+
     rows: list[dict[str, Any]] = []
 
     def note(name: str, layer: nn.Module, output: Tensor) -> None:

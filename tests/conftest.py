@@ -45,7 +45,8 @@ def real_data(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees, or leaves something in, the home of whoever runs it."""
+    tools = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "BENTOML_HOME"}
     for name in list(os.environ):
-        if name.startswith("RELEARN_") and name != "RELEARN_DATA":
+        if (name.startswith("RELEARN_") and name != "RELEARN_DATA") or name in tools:
             monkeypatch.delenv(name)
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path_factory.mktemp("home")))

@@ -20,8 +20,10 @@ from flows import environment
 from model.config import PRESETS, TrainConfig, problems
 from model.errors import ConfigError, InputError, RelearnError
 from model.home import Home
+from serving.settings import ServeConfig
 
 PREFIX = "RELEARN_"
+STOPS = {130: "ended by Ctrl-C", 143: "asked to end"}
 OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA"}
 
 app = App(
@@ -67,8 +69,8 @@ def launch(
         raise ConfigError([f"--preset: got {preset!r}, accepted: {', '.join(PRESETS)}"])
     layers: list[Callable[..., None]] = [Env(PREFIX, command=False)]
     if config is not None:
-        layers.append(Dict(_read(config), source=str(config)))
-    layers.append(Dict(PRESETS[preset], source=f"preset {preset}"))
+        layers.append(Dict(_read(config), use_commands_as_keys=False, source=str(config)))
+    layers.append(Dict(PRESETS[preset], use_commands_as_keys=False, source=f"preset {preset}"))
     app.config = (*layers, _remember)
     return app(tokens, exit_on_error=False, print_error=False)
 
@@ -109,8 +111,11 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _fail(3, "machine", f"{error.strerror or error}{where}")
-    except KeyboardInterrupt:
-        return _fail(130, "interrupted", "stopped by Ctrl-C")
+    except (KeyboardInterrupt, SystemExit) as stop:
+        exit_code = getattr(stop, "code", 130)
+        if exit_code not in STOPS:
+            raise
+        return _fail(exit_code, "stopped", STOPS[exit_code])
     return 0
 
 
@@ -121,7 +126,8 @@ def _fail(exit_code: int, code: str, *messages: str) -> int:
 
 
 def _warn_of_unknown_variables() -> None:
-    known = OWN_VARIABLES | {f"{PREFIX}{name.upper()}" for name in TrainConfig.model_fields}
+    settings = TrainConfig.model_fields.keys() | ServeConfig.model_fields.keys()
+    known = OWN_VARIABLES | {f"{PREFIX}{name.upper()}" for name in settings}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
             print(f"warning: {name} is set, but no setting has that name", file=sys.stderr)  # noqa: T201

@@ -1,6 +1,7 @@
 """`relearn run`, `train` and `evaluate`: the verbs that learn, and score what was learned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,12 +32,11 @@ def run(
         The networks to train, such as `--networks mlp cnn`; by default the one that `--network` names, else
         mlp and cnn.
     """
-    from flows.orchestration import prefect
-    from flows.retrain import NETWORKS, retrain
-
     start, console, home = perf_counter(), Console(), Home.from_environment()
-    named = (config.network,) if "network" in config.model_fields_set else NETWORKS
-    with prefect(home):
+    with _orchestrated(home):
+        from flows.retrain import NETWORKS, retrain
+
+        named = (config.network,) if "network" in config.model_fields_set else NETWORKS
         done = retrain(config, networks or named)
     _show(console, done.trained, done.best.run_id)
     console.print(_times(done.seconds, perf_counter() - start))
@@ -53,10 +53,9 @@ def run(
 
 def train(*, config: Config = TrainConfig()) -> None:
     """Train one network and evaluate it; nothing is released."""
-    from flows.orchestration import prefect
-    from flows.train import train as train_flow
+    with _orchestrated(Home.from_environment()):
+        from flows.train import train as train_flow
 
-    with prefect(Home.from_environment()):
         trained = train_flow(config)
     console = Console()
     _show(console, [trained], trained.run_id)
@@ -89,6 +88,15 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
         f"[bold]{evaluation.accuracy:.2%}[/] of {len(evaluation):,} images right, "
         f"loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}."
     )
+
+
+@contextmanager
+def _orchestrated(home: Home) -> Iterator[None]:
+    home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect looks for it when it is imported
+    from flows.orchestration import prefect
+
+    with prefect(home):
+        yield
 
 
 def _show(console: Console, trained: "Sequence[Trained]", best: str) -> None:

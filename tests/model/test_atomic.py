@@ -10,9 +10,14 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     target = tmp_path / "release"
     with atomic.folder(target) as new:
         (new / "a").write_text("old")
-    with pytest.raises(ValueError, match="stop"), atomic.folder(target) as new:
-        (new / "a").write_text("new")
-        raise ValueError("stop")
+
+    def fail_halfway() -> None:
+        with atomic.folder(target) as new:
+            (new / "a").write_text("new")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail_halfway()
     assert "old" == (target / "a").read_text()
     assert [target] == list(tmp_path.iterdir())
 

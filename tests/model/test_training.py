@@ -159,7 +159,7 @@ def test_without_early_stopping_every_epoch_runs() -> None:
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
     """An exploding loss is one line that names the epoch and proposes what to do."""
     with pytest.raises(
-        InputError, match="of epoch \\d, accepted: finite numbers; try a learning rate below 10"
+        InputError, match=r"of epoch \d, accepted: finite numbers; try a learning rate below 10"
     ):
         trained(learning_rate=10, weight_decay=1, schedule="constant", epochs=3)
 
