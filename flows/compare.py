@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from mlflow.entities import Run as MlflowRun
 
-from flows.tracking import connect, find
+from flows.tracking import find, look_into
 from model.errors import InputError, NotFoundError
 from model.home import Home
 from model.metrics import metric
@@ -34,12 +34,12 @@ def compare(
 
 
 def _asked(home: Home, runs: Sequence[str]) -> list[MlflowRun]:
-    client = connect(home)
+    client = look_into(home)
     return [client.get_run(run_id) for run_id in dict.fromkeys(find(home, run) for run in runs)]
 
 
 def _all(home: Home, name: str | None) -> list[MlflowRun]:
-    client = connect(home)
+    client = look_into(home)
     known = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
     if name is not None and name not in known:
         raise NotFoundError(f"no experiment {name!r} in MLflow, there are: {', '.join(known)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flows import registry
-from flows.tracking import Experiment, connect, find
+from flows.tracking import Experiment, find, look_into
 from model import plots
 from model.classifier import Classifier
 from model.config import TrainConfig
@@ -35,7 +35,7 @@ def evaluate(home: Home, run: str, dataset: str | None = None) -> Scored:
     Images are brought to the shape that the classifier knows. Raises `DataError` where the dataset has
     other classes.
     """
-    client = connect(home)
+    client = look_into(home)
     run_id = find(home, run)
     with tempfile.TemporaryDirectory() as temporary:
         classifier = Classifier.load(registry.fetch(client, run_id, Path(temporary)))

@@ -13,6 +13,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
 from flows import registry
+from flows.check import check
 from flows.progress import Stopwatch
 from flows.report import report
 from flows.results import Answer, Retrained, Trained
@@ -36,11 +37,12 @@ NETWORKS = ("mlp", "cnn")
 @flow(name="retrain", flow_run_name="retrain on {config.dataset}")
 def retrain(config: TrainConfig = TrainConfig(), networks: tuple[str, ...] = NETWORKS) -> Retrained:
     """Load, train and evaluate each network, release the best on validation, and ask the real server."""
-    watch = Stopwatch()
+    watch, home = Stopwatch(), Home.from_environment()
+    check(config, networks, home)
     with watch.stage("data"):
         folder = load(config)
     name = config.name or open_prepared(folder).name
-    experiment = Experiment.open(Home.from_environment(), name)
+    experiment = Experiment.open(home, name)
     with experiment.run(f"retrain on {name}", {"relearn.kind": "retrain"}) as parent:
         with watch.stage("looking"):
             look(folder, parent.id)

@@ -243,7 +243,7 @@ def _checked(uri: str) -> str:
     try:
         parts = urlsplit(uri)
         known = parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "http", "https")
-        complete = len(parts.path) > 1 if parts.scheme.startswith("sqlite") else parts.hostname
+        complete = _file(uri) not in (Path(), Path(":memory:")) and (_file(uri) or parts.hostname)
     except ValueError:  # a bracket that is not closed
         known = complete = False
     if not (known and complete):
@@ -256,7 +256,7 @@ def _checked(uri: str) -> str:
 
 def _file(uri: str) -> Path | None:
     """The file of an SQLite store; None for any other."""
-    return Path(uri.split("///", 1)[1]) if uri.startswith("sqlite") else None
+    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
 
 
 @contextmanager
@@ -291,6 +291,6 @@ def _alive(mark: str) -> bool:
     """Whether the process of this mark runs; its start may differ by what the clock was adjusted since."""
     pid, _, started = mark.partition("@")
     try:
-        return abs(psutil.Process(int(pid)).create_time() - int(started)) < 60
+        return abs(psutil.Process(int(pid)).create_time() - int(started)) < 5
     except (ValueError, psutil.NoSuchProcess):
         return False

@@ -10,6 +10,7 @@ import torch
 from prefect import flow, get_run_logger, task
 
 from flows import registry
+from flows.check import check
 from flows.progress import EpochBar
 from flows.results import Trained
 from flows.tracking import Experiment, Run
@@ -33,6 +34,7 @@ WATCHED = 256
 @flow(name="train", flow_run_name="train {config.network} on {config.dataset}")
 def train(config: TrainConfig = TrainConfig()) -> Trained:
     """Train one network on one dataset and evaluate it; nothing is released."""
+    check(config, [config.network], Home.from_environment())
     return learn(config, load(config))
 
 

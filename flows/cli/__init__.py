@@ -5,12 +5,14 @@ tables; a value comes from the flag, else `RELEARN_…`, else `--config FILE.tom
 table's default.
 """
 
+import difflib
 import os
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict, Env
@@ -29,7 +31,8 @@ OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA"}
 app = App(
     name="relearn",
     help="Turns labelled images into a served, trusted classifier, and keeps it fresh.",
-    default_parameter=Parameter(negative_iterable=(), show_env_var=False),
+    default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_env_var=False),
+    version=lambda: version("relearn"),
     version_flags=["--version"],
     result_action="return_value",
 )
@@ -65,6 +68,8 @@ def launch(
     preset
         Named set of settings: default, tutorial or tutorial-rmsprop.
     """
+    if tokens and tokens[0] not in app:
+        _refuse(tokens[0])
     if preset not in PRESETS:
         raise ConfigError([f"--preset: got {preset!r}, accepted: {', '.join(PRESETS)}"])
     layers: list[Callable[..., None]] = [Env(PREFIX, command=False)]
@@ -75,16 +80,32 @@ def launch(
     return app(tokens, exit_on_error=False, print_error=False)
 
 
+def _refuse(verb: str) -> NoReturn:
+    """The parser would import every verb to say as much."""
+    verbs = [name for name in app if not name.startswith("-")]
+    close = difflib.get_close_matches(verb, verbs, n=1)
+    advice = f"did you mean {close[0]!r}?" if close else f"accepted: {', '.join(verbs)}"
+    raise InputError(f"verb: got {verb!r}, {advice}", "usage")
+
+
 def _read(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path} cannot be read: {getattr(error, 'strerror', error)}") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"--config {path} is no TOML: {error}") from None
+    # The parser passes over the name of a verb in silence: there it expects the verb's own settings.
+    for name, value in values.items():
+        if isinstance(value, dict) or name in app:
+            raise InputError(
+                f"--config {path}: got {name!r}, accepted: settings such as epochs = 5, in no table"
+            )
+    return values
 
 
 def _remember(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    sources.clear()
     for argument in arguments:
         if argument.tokens:
             sources[argument.name.removeprefix("--").replace("-", "_")] = argument.tokens[0].source

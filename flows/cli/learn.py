@@ -33,11 +33,13 @@ def run(
         mlp and cnn.
     """
     start, console, home = perf_counter(), Console(), Home.from_environment()
-    with _orchestrated(home):
-        from flows.retrain import NETWORKS, retrain
+    from model.networks import NETWORKS
 
-        named = (config.network,) if "network" in config.model_fields_set else NETWORKS
-        done = retrain(config, networks or named)
+    networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
+    with _orchestrated(config, networks, home):
+        from flows.retrain import retrain
+
+        done = retrain(config, networks)
     _show(console, done.trained, done.best.run_id)
     console.print(_times(done.seconds, perf_counter() - start))
     answer = done.answer
@@ -53,7 +55,7 @@ def run(
 
 def train(*, config: Config = TrainConfig()) -> None:
     """Train one network and evaluate it; nothing is released."""
-    with _orchestrated(Home.from_environment()):
+    with _orchestrated(config, [config.network], Home.from_environment()):
         from flows.train import train as train_flow
 
         trained = train_flow(config)
@@ -91,7 +93,10 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
 
 
 @contextmanager
-def _orchestrated(home: Home) -> Iterator[None]:
+def _orchestrated(config: TrainConfig, networks: Sequence[str], home: Home) -> Iterator[None]:
+    from flows.check import check
+
+    check(config, networks, home)
     home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect looks for it when it is imported
     from flows.orchestration import prefect
 

@@ -1,12 +1,14 @@
 """`relearn compare`: runs side by side."""
 
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from flows.compare import compare as side_by_side
 from model import atomic
+from model.errors import InputError
 from model.home import Home
 
 
@@ -15,6 +17,7 @@ def compare(
     name: str | None = None,
     sort: str = "test_accuracy",
     csv: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Put runs side by side, best first, with the settings in which they differ.
 
@@ -28,7 +31,13 @@ def compare(
         Metric that decides which is best.
     csv
         Also write the table to this file.
+    force
+        Replace that file where it exists.
     """
+    if csv is not None and (csv.is_dir() or (csv.exists() and not force)):
+        raise InputError(f"--csv: {csv} exists; add --force to replace a file")
+    from flows.compare import compare as side_by_side
+
     table = side_by_side(Home.from_environment(), runs, name, sort)
     if csv is not None:
         atomic.write_bytes(csv, table.to_csv(index=False).encode())

@@ -1,0 +1,331 @@
+"""The command line: which value wins, what help costs, and one line for every mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import cli
+
+VERBS = ("run", "train", "evaluate", "eda", "explain", "compare", "serve", "predict", "config")
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def home() -> Path:
+    """The home of this test, a folder with nothing in it."""
+    return Path(os.environ["RELEARN_HOME"])
+
+
+def fails(arguments: list[str], capsys: Capture, exit_code: int = 2) -> list[str]:
+    """The lines on stderr of a command line that fails as it should, and does nothing else."""
+    assert exit_code == cli.run(arguments)
+
+    said = capsys.readouterr()
+    assert "" == said.out
+    return said.err.splitlines()
+
+
+def setting(name: str, capsys: Capture) -> list[str]:
+    """Value and source of one setting in what `relearn config` has just printed."""
+    for line in capsys.readouterr().out.splitlines():
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        if cells[0] == name:
+            return cells[1:3]
+    raise AssertionError(f"{name} is not printed")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "accepted"),
+    [
+        ("learning-rate", "0", "greater than 0"),
+        ("learning-rate", "-1", "greater than 0"),
+        ("learning-rate", "nan", "a finite number"),
+        ("learning-rate", "inf", "a finite number"),
+        ("learning-rate", "1e9", "less than or equal to 10"),
+        ("learning-rate", "fast", "a valid number, unable to parse string as a number"),
+        ("momentum", "-0.1", "greater than or equal to 0"),
+        ("momentum", "1.0", "less than 1"),
+        ("momentum", "2", "less than 1"),
+        ("batch-size", "0", "greater than or equal to 1"),
+        ("batch-size", "-1", "greater than or equal to 1"),
+        ("batch-size", "1.5", "a valid integer, unable to parse string as an integer"),
+        ("batch-size", "1000000000", "less than or equal to 65536"),
+        ("epochs", "0", "greater than or equal to 1"),
+        ("epochs", "-1", "greater than or equal to 1"),
+        ("epochs", "1000000000", "less than or equal to 10000"),
+        ("patience", "0", "greater than or equal to 1"),
+        ("patience", "-1", "greater than or equal to 1"),
+        ("min-delta", "nan", "a finite number"),
+        ("seed", "-1", "greater than or equal to 0"),
+        ("seed", str(2**64), "less than 9223372036854775808"),
+        ("seed", "x", "a valid integer, unable to parse string as an integer"),
+        ("validation-share", "0", "greater than 0"),
+        ("validation-share", "1", "less than 1"),
+        ("validation-share", "1.5", "less than 1"),
+        ("test-share", "1", "less than 1"),
+        ("size", "7", "greater than or equal to 8"),
+        ("channels", "2", "1 or 3"),
+        ("optimizer", "adam", "'sgd', 'rmsprop' or 'adagrad'"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(
+    flag: str, value: str, accepted: str, home: Path, capsys: Capture
+) -> None:
+    """What was wrong, what was got, what is accepted; nothing is made."""
+    name = flag.replace("-", "_")
+
+    assert [f"error[config]: {name}: got {value!r}, accepted: {accepted}"] == fails(
+        ["train", f"--{flag}", value], capsys
+    )
+    assert [] == list(home.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("name", ""),
+        ("name", "a" * 10_000),
+        ("name", "a/b"),
+        ("name", "a\0b"),
+        ("name", "Änne"),
+        ("name", "ends-"),
+        ("device", "tpu"),
+        ("device", "cuda:x"),
+        ("hidden", "0"),
+        ("hidden", "1000000000"),
+    ],
+)
+def test_a_value_of_another_form_is_refused(flag: str, value: str, home: Path, capsys: Capture) -> None:
+    """The value is shown, cut where it is endless."""
+    first = fails(["run", f"--{flag}", value], capsys)[0]
+
+    assert first.startswith(f"error[config]: {flag}")
+    assert f"got {value[:80]!r}, accepted: " in first
+    assert len(first) < 300
+    assert [] == list(home.iterdir())
+
+
+def test_all_mistakes_are_told_at_once(capsys: Capture) -> None:
+    """A line for each of them."""
+    lines = fails(["train", "--epochs", "0", "--momentum", "2", "--seed", "x"], capsys)
+
+    assert [f"error[config]: {name}" for name in ("epochs", "momentum", "seed")] == sorted(
+        line.split(": got")[0] for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trian"], "error[usage]: verb: got 'trian', did you mean 'train'?"),
+        (["fly"], f"error[usage]: verb: got 'fly', accepted: {', '.join(VERBS)}"),
+        (["--epochs", "3", "train"], f"error[usage]: verb: got '--epochs', accepted: {', '.join(VERBS)}"),
+        (["train", "--epohcs", "3"], "error[usage]: Unknown option: --epohcs. Did you mean --epochs?"),
+        (["train", "digits"], "error[usage]: Unused Tokens: ['digits']."),
+        (["train", "--epochs"], 'error[usage]: Command "train" parameter --epochs requires an argument.'),
+        (["train", "--config"], "error[usage]: Parameter --config requires an argument."),
+        (["evaluate"], 'error[usage]: Command "evaluate" parameter --run requires an argument.'),
+        (
+            ["train", "--preset", "fast"],
+            "error[config]: --preset: got 'fast', accepted: default, tutorial, tutorial-rmsprop",
+        ),
+    ],
+)
+def test_an_unknown_word_is_refused(arguments: list[str], line: str, home: Path, capsys: Capture) -> None:
+    """With the word that was meant, where one is near."""
+    assert [line] == fails(arguments, capsys)
+    assert [] == list(home.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (None, "error[input]: --config {path} cannot be read: No such file or directory"),
+        ("epochs = \n", "error[input]: --config {path} is no TOML: Invalid value (at line 1, column 10)"),
+        (
+            "epochs = 1\nepochs = 2\n",
+            "error[input]: --config {path} is no TOML: Cannot overwrite a value (at line 2, column 11)",
+        ),
+        ("epohcs = 1\n", 'error[usage]: Unknown option: "[epohcs]" from {path}. Did you mean --epochs?'),
+        (
+            "[train]\nepochs = 5\n",
+            "error[input]: --config {path}: got 'train', accepted: settings such as epochs = 5, in no table",
+        ),
+        (
+            "[table]\nepochs = 5\n",
+            "error[input]: --config {path}: got 'table', accepted: settings such as epochs = 5, in no table",
+        ),
+        (
+            "epochs = 1.5\n",
+            "error[config]: epochs: got '1.5', accepted: a valid integer, "
+            "unable to parse string as an integer",
+        ),
+        ("learning_rate = 0\n", "error[config]: learning_rate: got '0', accepted: greater than 0"),
+    ],
+)
+def test_a_bad_file_of_settings_is_refused(
+    content: str | None, line: str, tmp_path: Path, home: Path, capsys: Capture
+) -> None:
+    """The file is named, and the place in it."""
+    path = tmp_path / "settings.toml"
+    if content is not None:
+        path.write_text(content)
+
+    assert [line.format(path=path)] == fails(["train", "--config", str(path)], capsys)
+    assert [] == list(home.iterdir())
+
+
+def test_what_is_no_file_of_settings_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    """A folder, and bytes that are no text."""
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\0")
+
+    assert [f"error[input]: --config {tmp_path} cannot be read: Is a directory"] == fails(
+        ["train", "--config", str(tmp_path)], capsys
+    )
+    assert fails(["train", "--config", str(tmp_path / "bytes")], capsys)[0].startswith(
+        f"error[input]: --config {tmp_path / 'bytes'} cannot be read: 'utf-8'"
+    )
+
+
+@pytest.mark.parametrize("verb", ["run", "train"])
+@pytest.mark.parametrize(
+    ("flag", "value", "line"),
+    [
+        (
+            "network",
+            "nope",
+            "error[config]: network: got 'nope', accepted: mlp, cnn or a class of your own as "
+            "package.module:Class",
+        ),
+        ("network", "nowhere.at_all:Net", "error[network]: network: no module named 'nowhere' from {here}"),
+        ("network", "json:Net", "error[network]: network: json has no class 'Net'"),
+        ("dataset", "mnits", "error[data]: dataset: got 'mnits', accepted: auto, mnist, fashion_mnist, "),
+        ("dataset", "folder:/no/where", "error[not_found]: dataset: /no/where is not there"),
+        ("device", "cuda:99", "error[config]: device: got 'cuda:99', on this machine: auto, cpu"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_any_work(
+    verb: str, flag: str, value: str, line: str, home: Path, capsys: Capture
+) -> None:
+    """No server is started for it, no data read, nothing made."""
+    (said,) = fails([verb, f"--{flag}", value], capsys)
+
+    assert said.startswith(line.format(here=Path.cwd()))
+    assert [] == list(home.iterdir())
+
+
+def test_every_network_asked_for_is_looked_for_first(home: Path, capsys: Capture) -> None:
+    """Also the last one: none is trained in vain."""
+    (said,) = fails(["run", "--networks", "mlp", "nope"], capsys)
+
+    assert said.startswith("error[config]: network: got 'nope', accepted: mlp, cnn or")
+    assert [] == list(home.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["compare"], "error[not_found]: no run yet, there is no {home}/mlflow.db: run relearn run or "),
+        (["compare", "mlp"], "error[not_found]: no run yet, there is no {home}/mlflow.db: run relearn run"),
+        (["evaluate", "mlp"], "error[not_found]: no run yet, there is no {home}/mlflow.db: run relearn run"),
+        (["serve"], "error[not_found]: nothing released yet: run `relearn run`"),
+        (["predict", "x.png"], "error[not_found]: nothing released yet: run `relearn run`"),
+        (["serve", "--port", "-1"], "error[config]: port: got '-1', accepted: greater than or equal to 0"),
+    ],
+)
+def test_verbs_that_read_make_nothing(arguments: list[str], line: str, home: Path, capsys: Capture) -> None:
+    """In a home without runs they say so, and how there come to be some."""
+    (said,) = fails(arguments, capsys)
+
+    assert said.startswith(line.format(home=home))
+    assert [] == list(home.iterdir())
+
+
+def test_a_flag_wins_over_the_environment_a_file_and_a_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Each in its turn, and `relearn config` says which it was."""
+    file = tmp_path / "settings.toml"
+    file.write_text("epochs = 2\nhidden = [64, 32]\n")
+    layers = ["config", "--preset", "tutorial"]
+    monkeypatch.setenv("COLUMNS", "300")
+
+    cli.run(["config"])
+    assert ["15", "default"] == setting("epochs", capsys)
+    cli.run(layers)
+    assert ["256", "preset tutorial"] == setting("batch_size", capsys)
+    cli.run([*layers, "--config", str(file)])
+    assert ["2", str(file)] == setting("epochs", capsys)
+    monkeypatch.setenv("RELEARN_EPOCHS", "4")
+    cli.run([*layers, "--config", str(file)])
+    assert ["4", "env"] == setting("epochs", capsys)
+    cli.run([*layers, "--config", str(file), "--epochs", "7"])
+    assert ["7", "cli"] == setting("epochs", capsys)
+    cli.run([*layers, "--config", str(file), "--epochs", "7"])
+    assert ["(64, 32)", str(file)] == setting("hidden", capsys)
+
+
+def test_widths_are_given_in_one_go_or_one_by_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Both ways of typing several values mean the same."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+    cli.run(["config", "--hidden", "784", "512"])
+    assert ["(784, 512)", "cli"] == setting("hidden", capsys)
+    cli.run(["config", "--hidden", "784", "--hidden", "512"])
+    assert ["(784, 512)", "cli"] == setting("hidden", capsys)
+
+
+def test_a_variable_that_means_nothing_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """A warning, since another version may know it; those of training and serving are known."""
+    for name in ("RELEARN_EPOHCS", "RELEARN_EPOCHS", "RELEARN_PORT"):
+        monkeypatch.setenv(name, "3")
+
+    assert 0 == cli.run(["config"])
+    assert "warning: RELEARN_EPOHCS is set, but no setting has that name\n" == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
+    """With what it is for and what it takes; each parameter has its sentence."""
+    assert 0 == cli.run([verb, "--help"])
+
+    said = capsys.readouterr()
+    assert f"Usage: relearn {verb}" in said.out
+    assert "" == said.err
+
+
+def test_help_lists_every_verb(capsys: Capture) -> None:
+    """And nothing else is one."""
+    assert 0 == cli.run(["--help"])
+
+    commands = capsys.readouterr().out.split("─ Commands ─")[1].split("╰")[0]
+    assert set(VERBS) == {
+        line.split()[1] for line in commands.splitlines() if line.startswith("│ ") and line[2].isalpha()
+    }
+
+
+def test_version_is_the_installed_one(capsys: Capture) -> None:
+    """As `pip show relearn` says it."""
+    from importlib.metadata import version
+
+    assert 0 == cli.run(["--version"])
+    assert f"{version('relearn')}\n" == capsys.readouterr().out
+
+
+def test_help_and_refusals_load_nothing_heavy() -> None:
+    """What takes seconds to import is imported by the verbs that use it, once their flags are read."""
+    code = (
+        "import sys\n"
+        "from flows import cli\n"
+        "for words in (['--help'], ['trian'], ['run', '--help'], ['train', '--epochs', '0'], ['config'],\n"
+        "              ['compare', '--help'], ['serve', '--help'], ['predict', '--help'], ['serve']):\n"
+        "    cli.run(words)\n"
+        "    heavy = {'torch', 'mlflow', 'prefect', 'bentoml', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "    assert not heavy, (words, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
