@@ -56,14 +56,16 @@ class TrainConfig(BaseModel):
     # learning
     optimizer: Literal["sgd", "rmsprop", "adagrad"] = Field("sgd", description="Rule of the weight update.")
     learning_rate: float = Field(
-        0.05, gt=0, le=10, description="Step size; the peak where a schedule moves it."
+        0.1, gt=0, le=10, description="Step size; the peak where a schedule moves it."
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Share of the last step kept in the next (sgd).")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="L2 penalty on the weights.")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Share of the last step kept in the next (sgd, rmsprop)."
+    )
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="L2 penalty on the weights.")
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
         "one_cycle", description="How the learning rate moves over the steps of the training."
     )
-    batch_size: int = Field(128, ge=1, le=65_536, description="Images per weight update.")
+    batch_size: int = Field(64, ge=1, le=65_536, description="Images per weight update.")
     epochs: int = Field(15, ge=1, le=10_000, description="Passes over the training images, at most.")
 
     # early stopping
@@ -111,6 +113,7 @@ _TUTORIAL: dict[str, Any] = {
     "initialisation": "keras",
     "optimizer": "sgd",
     "learning_rate": 0.001,
+    "weight_decay": 0.0,
     "momentum": 0.95,
     "schedule": "constant",
     "batch_size": 256,
