@@ -18,7 +18,7 @@ from flows.progress import Stopwatch
 from flows.report import report
 from flows.results import Answer, Retrained, Trained
 from flows.tracking import Experiment, Run, connect, reopen
-from flows.train import learn, load
+from flows.train import learn, load, named
 from model import atomic
 from model.config import TrainConfig
 from model.errors import MachineError
@@ -34,7 +34,7 @@ from serving.settings import ServeConfig
 NETWORKS = ("mlp", "cnn")
 
 
-@flow(name="retrain", flow_run_name="retrain on {config.dataset}")
+@flow(name="retrain", flow_run_name=named)
 def retrain(config: TrainConfig = TrainConfig(), networks: tuple[str, ...] = NETWORKS) -> Retrained:
     """Load, train and evaluate each network, release the best on validation, and ask the real server."""
     watch, home = Stopwatch(), Home.from_environment()
@@ -74,7 +74,7 @@ def retrain(config: TrainConfig = TrainConfig(), networks: tuple[str, ...] = NET
     return done
 
 
-@task
+@task(task_run_name="look at the data")
 def look(folder: Path, run_id: str) -> None:
     """Log what a first look at the data shows, figures and tables."""
     prepared, run = open_prepared(folder), reopen(Home.from_environment(), run_id)

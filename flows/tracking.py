@@ -31,6 +31,7 @@ from model.errors import InputError, MachineError, NotFoundError
 from model.home import Home
 from model.prepared import Prepared
 
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the page shows prompts and judges
 PAGE = "http://127.0.0.1:5000"  # where the MLflow page of a local store is shown, once it is started
 
 
@@ -78,8 +79,8 @@ class Run:
                 split.images,
                 targets=split.labels,
                 source=CodeDatasetSource(tags={"source": prepared.card["source"]}),
-                name=prepared.card["name"],
-                digest=f"{context[:4]}-{fingerprint[:31]}",
+                name=f"{prepared.name} {context}",
+                digest=fingerprint[:36],
             )
             mlflow.log_input(dataset, context=context, tags={"fingerprint": fingerprint})
 
@@ -115,7 +116,8 @@ class Experiment:
                 # A server knows where its files belong, a database alone does not.
                 served = client.tracking_uri.startswith("http")
                 location = None if served else home.artifacts.as_uri()
-                found = client.get_experiment(client.create_experiment(name, artifact_location=location))
+                made = client.create_experiment(name, artifact_location=location, tags=TRAINING)
+                found = client.get_experiment(made)
         if found.lifecycle_stage == "deleted":
             raise InputError(
                 f"the experiment {name!r} was deleted in MLflow: bring it back with "

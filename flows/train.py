@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from prefect import flow, get_run_logger, task
+from prefect.runtime import flow_run
 
 from flows import registry
 from flows.check import check
@@ -18,6 +19,7 @@ from model import gradients, plots
 from model.architecture import architecture
 from model.classifier import Card, Classifier
 from model.config import TrainConfig
+from model.datasets import source
 from model.gradient_plots import gradient_flow
 from model.home import Home
 from model.metrics import Evaluation, evaluate, generalisation_gap
@@ -31,14 +33,21 @@ from model.training import EpochRecord, Fit, fit
 WATCHED = 256
 
 
-@flow(name="train", flow_run_name="train {config.network} on {config.dataset}")
+def named() -> str:
+    """The name of the flow run that starts: what it does, to what, "auto" resolved to what it stands for."""
+    config = TrainConfig.model_validate(flow_run.parameters["config"])
+    network = f" {config.network}" if flow_run.flow_name == "train" else ""
+    return f"{flow_run.flow_name}{network} on {source(config, Home.from_environment())}"
+
+
+@flow(name="train", flow_run_name=named)
 def train(config: TrainConfig = TrainConfig()) -> Trained:
     """Train one network on one dataset and evaluate it; nothing is released."""
     check(config, [config.network], Home.from_environment())
     return learn(config, load(config))
 
 
-@task(task_run_name="load and check {config.dataset}")
+@task(task_run_name="load and check the data")
 def load(config: TrainConfig) -> Path:
     """Load, check and split the data once; returns the folder where it is prepared."""
     prepared = prepare(config, Home.from_environment())
