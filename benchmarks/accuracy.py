@@ -1,5 +1,7 @@
 """How right the presets are on real MNIST: mean of several seeds on the test images."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from statistics import mean, stdev
 
 import pandas as pd
@@ -25,8 +27,22 @@ TRAININGS: tuple[tuple[str, dict[str, object]], ...] = (
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
-    """Test accuracy in percent, over `SEEDS` seeds, of every preset."""
-    rows = [_row(preset, settings) for preset, settings in TRAININGS]
+    """Test accuracy in percent, over `SEEDS` seeds, of every preset.
+
+    One thread a training and one training a core: sooner done than one after the other on all cores.
+    """
+    configs = [
+        TrainConfig.read({**PRESETS[preset], **settings, "dataset": "mnist", "seed": seed, "threads": 1})
+        for preset, settings in TRAININGS
+        for seed in range(SEEDS)
+    ]
+    prepare(configs[0], Home.from_environment())
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        results = pd.DataFrame(pool.map(_train, configs))
+    rows = [
+        _row(preset, settings, results[start : start + SEEDS])
+        for start, (preset, settings) in zip(range(0, len(configs), SEEDS), TRAININGS, strict=True)
+    ]
     note = (
         f"MNIST, {SEEDS} seeds each; settings were chosen on validation images only, the test images were "
         "scored once at the end of each training. The validation part is one and the same for all seeds."
@@ -34,15 +50,9 @@ def measure() -> tuple[str, str, pd.DataFrame]:
     return "Accuracy on MNIST", note, pd.DataFrame(rows)
 
 
-def _row(preset: str, settings: dict[str, object]) -> dict[str, object]:
-    results = [
-        _train(TrainConfig.read({**PRESETS[preset], **settings, "dataset": "mnist", "seed": s}))
-        for s in range(SEEDS)
-    ]
-    table = pd.DataFrame(results)
+def _row(preset: str, settings: dict[str, object], table: pd.DataFrame) -> dict[str, object]:
     hidden = settings.get("hidden", PRESETS[preset].get("hidden", (512,)))
     name = "-".join(map(str, (784, *hidden, 10))) if settings["network"] == "mlp" else "cnn"
-    print(preset, name, table["test"].mean(), flush=True)
     return {
         "preset": preset,
         "network": name,
@@ -70,6 +80,7 @@ def _train(config: TrainConfig) -> dict[str, float]:
         parameters=count(network),
     )
     best = fitted.history[fitted.best_epoch - 1]
+    print(config.network, config.hidden, config.optimizer, config.seed, best, flush=True)
     return {
         "test": 100 * evaluate(Classifier(network, card), prepared.splits.test).accuracy,
         "validation": 100 * best.val_accuracy,

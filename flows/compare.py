@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 from mlflow.entities import Run as MlflowRun
 
-from flows.tracking import find, look_into
+from flows.store import look_into
+from flows.tracking import find
 from model.errors import InputError, NotFoundError
 from model.home import Home
 from model.metrics import metric

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from flows import registry
-from flows.tracking import Experiment, find, look_into
+from flows.store import look_into
+from flows.tracking import Experiment, find
 from model import plots
 from model.classifier import Classifier
 from model.config import TrainConfig

@@ -17,7 +17,8 @@ from flows.check import check
 from flows.progress import Stopwatch
 from flows.report import report
 from flows.results import Answer, Retrained, Trained
-from flows.tracking import Experiment, Run, connect, reopen
+from flows.store import connect
+from flows.tracking import Experiment, Run, reopen
 from flows.train import learn, load, named
 from model import atomic
 from model.config import TrainConfig

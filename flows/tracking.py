@@ -3,9 +3,7 @@
 Metric keys are the same for every network; diagnostics stand under `gradients/` and `time/`.
 """
 
-import logging
 import os
-import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import mlflow
 import mlflow.data.numpy_dataset
@@ -24,15 +21,13 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Metric, Param, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
-from model.errors import InputError, MachineError, NotFoundError
+from flows.store import connect, look_into, page_of, reached
+from model.errors import InputError, NotFoundError
 from model.home import Home
 from model.prepared import Prepared
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the page shows prompts and judges
-PAGE = "http://127.0.0.1:5000"  # where the MLflow page of a local store is shown, once it is started
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Run:
 
     @property
     def url(self) -> str:
-        return f"{_page_of(mlflow.get_tracking_uri())}/#/experiments/{self.experiment_id}/runs/{self.id}"
+        return f"{page_of(mlflow.get_tracking_uri())}/#/experiments/{self.experiment_id}/runs/{self.id}"
 
     def params(self, values: Mapping[str, Any]) -> None:
         entries = [Param(key, _text(value)) for key, value in values.items()]
@@ -110,7 +105,7 @@ class Experiment:
         deleted, `MachineError` when the store cannot be reached.
         """
         client = connect(home)
-        with _reached(client.tracking_uri):
+        with reached(client.tracking_uri):
             found = client.get_experiment_by_name(name)
             if found is None:
                 # A server knows where its files belong, a database alone does not.
@@ -132,7 +127,7 @@ class Experiment:
         """Open a run; it ends FINISHED, FAILED by an error of any kind, KILLED by a signal."""
         owner = {"relearn.host": socket.gethostname(), "relearn.pid": _process_mark(os.getpid())}
         mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
-        with _reached(self.client.tracking_uri):
+        with reached(self.client.tracking_uri):
             started = mlflow.start_run(
                 experiment_id=self.id,
                 run_name=name,
@@ -166,31 +161,6 @@ class Experiment:
         return [run.info.run_name for run in lost]
 
 
-def connect(home: Home) -> MlflowClient:
-    """A client of the store that `home` names, which is then also MLflow's own default."""
-    uri = _checked(home.tracking_uri)
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    if file := _file(uri):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    mlflow.set_tracking_uri(uri)
-    try:
-        with _reached(uri):
-            client = MlflowClient()
-            client.search_experiments(max_results=1)
-    except ImportError as error:  # the driver of a database
-        raise _unusable(uri, str(error)) from None
-    return client
-
-
-def look_into(home: Home) -> MlflowClient:
-    """The same, for reading only: raises `NotFoundError` rather than making an empty store."""
-    file = _file(_checked(home.tracking_uri))
-    if file and not file.exists():
-        raise NotFoundError(f"no run yet, there is no {file}: run relearn run or relearn train")
-    return connect(home)
-
-
 def reopen(home: Home, run_id: str) -> Run:
     """The run of this id, to log more under it."""
     client = connect(home)
@@ -216,19 +186,6 @@ def find(home: Home, run: str) -> str:
     )
 
 
-def masked(uri: str) -> str:
-    """`uri` with its password left out."""
-    return re.sub(r"(?<=//)([^/:@]*):.*@", r"\1:…@", uri)
-
-
-def _page_of(uri: str) -> str:
-    """Where the runs of a store are shown: at a server its own address, without user and password."""
-    if not uri.startswith("http"):
-        return PAGE
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-
-
 def revision() -> dict[str, str]:
     """The git commit of this code as MLflow's own tag; nothing where there is no git."""
     asked = subprocess.run(
@@ -239,45 +196,6 @@ def revision() -> dict[str, str]:
         check=False,
     )
     return {"mlflow.source.git.commit": asked.stdout.strip()} if asked.returncode == 0 else {}
-
-
-def _checked(uri: str) -> str:
-    try:
-        parts = urlsplit(uri)
-        known = parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "http", "https")
-        complete = _file(uri) not in (Path(), Path(":memory:")) and (_file(uri) or parts.hostname)
-    except ValueError:  # a bracket that is not closed
-        known = complete = False
-    if not (known and complete):
-        raise InputError(
-            f"MLFLOW_TRACKING_URI: got {masked(uri)!r}, accepted: sqlite:////path/mlflow.db, postgresql://…, "
-            "mysql://… or http(s)://… (MLflow no longer keeps runs in a plain folder)"
-        )
-    return uri
-
-
-def _file(uri: str) -> Path | None:
-    """The file of an SQLite store; None for any other."""
-    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
-
-
-@contextmanager
-def _reached(uri: str) -> Iterator[None]:
-    """What the store at `uri` refuses or does not answer inside is a `MachineError`."""
-    try:
-        yield
-    except MlflowException as error:
-        raise _unusable(uri, error.message) from None
-    except SQLAlchemyError as error:
-        raise _unusable(uri, str(error)) from None
-
-
-def _unusable(uri: str, said: str) -> MachineError:
-    """The first line of what was said, without a password that may stand in it."""
-    for known in (uri, uri.rstrip("/")):
-        said = said.replace(known, masked(known))
-    first = said.strip().splitlines()[0] if said.strip() else "no reason given"
-    return MachineError(f"MLflow at {masked(uri)} cannot be used: {first[:300]}")
 
 
 def _text(value: object) -> str:

@@ -13,7 +13,7 @@ FORBIDDEN = {
     "serving": {"flows", "mlflow", "prefect"},
     "flows": {"bentoml"},
 }
-MLFLOW = {"flows/tracking.py", "flows/registry.py", "flows/compare.py"}
+MLFLOW = {"flows/store.py", "flows/tracking.py", "flows/registry.py", "flows/compare.py"}
 FILES = sorted(path for room in FORBIDDEN for path in (ROOT / room).rglob("*.py"))
 
 
@@ -66,7 +66,7 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_is_one_noun(path: Path) -> None:
     """No file has grown into two."""
-    assert len(path.read_text().splitlines()) <= 300
+    assert len(path.read_text().splitlines()) <= 280
 
 
 def test_nothing_can_unpickle() -> None:

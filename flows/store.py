@@ -1,0 +1,95 @@
+"""The store behind MLflow: which one it is, whether it answers, and what to say when it does not."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from model.errors import InputError, MachineError, NotFoundError
+from model.home import Home
+
+PAGE = "http://127.0.0.1:5000"  # where the runs of a local store are shown, once `mlflow server` is started
+
+
+def connect(home: Home) -> MlflowClient:
+    """A client of the store that `home` names, which is then also MLflow's own default."""
+    uri = _checked(home.tracking_uri)
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if file := _file(uri):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    try:
+        with reached(uri):
+            client = MlflowClient()
+            client.search_experiments(max_results=1)
+    except ImportError as error:  # the driver of a database
+        raise _unusable(uri, str(error)) from None
+    return client
+
+
+def look_into(home: Home) -> MlflowClient:
+    """The same, for reading only: raises `NotFoundError` rather than making an empty store."""
+    file = _file(_checked(home.tracking_uri))
+    if file and not file.exists():
+        raise NotFoundError(f"no run yet, there is no {file}: run relearn run or relearn train")
+    return connect(home)
+
+
+def page_of(uri: str) -> str:
+    """Where the runs of a store are shown: at a server its own address, without user and password."""
+    if not uri.startswith("http"):
+        return PAGE
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def masked(uri: str) -> str:
+    """`uri` with its password left out."""
+    return re.sub(r"(?<=//)([^/:@]*):.*@", r"\1:…@", uri)
+
+
+def _checked(uri: str) -> str:
+    try:
+        parts = urlsplit(uri)
+        known = parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "http", "https")
+        complete = _file(uri) not in (Path(), Path(":memory:")) and (_file(uri) or parts.hostname)
+    except ValueError:  # a bracket that is not closed
+        known = complete = False
+    if not (known and complete):
+        raise InputError(
+            f"MLFLOW_TRACKING_URI: got {masked(uri)!r}, accepted: sqlite:////path/mlflow.db, postgresql://…, "
+            "mysql://… or http(s)://… (MLflow no longer keeps runs in a plain folder)"
+        )
+    return uri
+
+
+def _file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other."""
+    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """What the store at `uri` refuses or does not answer inside is a `MachineError`."""
+    try:
+        yield
+    except MlflowException as error:
+        raise _unusable(uri, error.message) from None
+    except SQLAlchemyError as error:
+        raise _unusable(uri, str(error)) from None
+
+
+def _unusable(uri: str, said: str) -> MachineError:
+    """The first line of what was said, without a password that may stand in it."""
+    for known in (uri, uri.rstrip("/")):
+        said = said.replace(known, masked(known))
+    first = said.strip().splitlines()[0] if said.strip() else "no reason given"
+    return MachineError(f"MLflow at {masked(uri)} cannot be used: {first[:300]}")
