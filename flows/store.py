@@ -1,6 +1,7 @@
 """The store behind MLflow: which one it is, whether it answers, and what to say when it does not."""
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,10 @@ def connect(home: Home) -> MlflowClient:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if file := _file(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
+    named = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
+    if named is None:  # MLflow exports it, and a second home in this process would be taken for the first
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         with reached(uri):
             client = MlflowClient()

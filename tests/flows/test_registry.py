@@ -1,0 +1,102 @@
+"""Classifiers in MLflow: plain files with a signature, one version a run."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from flows import registry
+from flows.tracking import Experiment
+from model.classifier import Card, Classifier
+from model.config import TrainConfig
+from model.errors import IntegrityError, NotFoundError
+from model.home import Home
+from model.networks import build, count
+
+SHAPE = (1, 12, 12)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    root = tmp_path_factory.mktemp("registered")
+    return Experiment.open(Home(root, root), "zoo")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    config = TrainConfig(name="zoo", network="cnn")
+    network = build(config, SHAPE, 3)
+    card = Card(
+        config=config,
+        dataset="zoo",
+        classes=("ant", "bee", "cow"),
+        shape=SHAPE,
+        style="plain",
+        fingerprint="f" * 64,
+        parameters=count(network),
+        metrics={"accuracy": 0.5},
+    )
+    return Classifier(network, card)
+
+
+@pytest.fixture(scope="module")
+def run_id(experiment: Experiment, classifier: Classifier) -> str:
+    """A run that has logged its classifier."""
+    with experiment.run("cnn", {}) as run:
+        registry.log(run, classifier)
+    return run.id
+
+
+def test_a_logged_classifier_has_a_signature(experiment: Experiment, run_id: str) -> None:
+    """MLflow shows which images go in and what comes out."""
+    model = registry.model_of(experiment.client, run_id)
+    signature = mlflow.models.get_model_info(f"models:/{model}").signature
+    assert [("uint8", (-1, 1, 12, 12))] == [(str(one.type), one.shape) for one in signature.inputs]
+    assert [("float32", (-1, 3))] == [(str(one.type), one.shape) for one in signature.outputs]
+
+
+def test_one_run_is_one_version(experiment: Experiment, classifier: Classifier, run_id: str) -> None:
+    """Registering again gives the version there is; another run is the next one."""
+    client = experiment.client
+    assert "1" == registry.register(client, run_id, "zoo")
+    assert "1" == registry.register(client, run_id, "zoo")
+    with experiment.run("another", {}) as another:
+        registry.log(another, classifier)
+    assert "2" == registry.register(client, another.id, "zoo")
+
+
+def test_the_champion_is_an_alias(experiment: Experiment, run_id: str) -> None:
+    """The version that was made champion is found by that name."""
+    version = registry.register(experiment.client, run_id, "zoo")
+    registry.crown(experiment.client, "zoo", version)
+    assert version == str(experiment.client.get_model_version_by_alias("zoo", "champion").version)
+
+
+def test_what_is_fetched_predicts_as_what_was_logged(
+    experiment: Experiment, classifier: Classifier, run_id: str, tmp_path: Path
+) -> None:
+    """The classifier comes back equal, as files that nothing has to unpickle."""
+    folder = registry.fetch(experiment.client, run_id, tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (20, *SHAPE), dtype=np.uint8)
+    np.testing.assert_array_equal(classifier.predict(images), Classifier.load(folder).predict(images))
+    assert {"card.json", "weights.safetensors", "MLmodel"} <= {path.name for path in folder.iterdir()}
+    assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pt", ".pth", ".bin"}]
+
+
+def test_a_run_without_a_classifier_is_said(experiment: Experiment) -> None:
+    """A run that logged none, or whose files are gone, is one line."""
+    with experiment.run("empty", {}) as run:
+        pass
+    with pytest.raises(NotFoundError, match="has no classifier"):
+        registry.model_of(experiment.client, run.id)
+
+
+def test_files_that_are_gone_are_said(experiment: Experiment, classifier: Classifier, tmp_path: Path) -> None:
+    """Artifacts deleted behind MLflow's back are one line, not a traceback."""
+    with experiment.run("lost files", {}) as run:
+        model = registry.log(run, classifier)
+    location = experiment.client.get_logged_model(model).artifact_location.removeprefix("file://")
+    (Path(location) / "card.json").unlink()
+    with pytest.raises((IntegrityError, NotFoundError)):
+        registry.fetch(experiment.client, run.id, tmp_path)

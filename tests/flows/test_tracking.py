@@ -1,0 +1,184 @@
+"""Runs are kept under their name, with what they were given, and end as they ended."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run as MlflowRun
+
+from flows.store import connect, masked
+from flows.tracking import Experiment, find, reopen
+from model.config import TrainConfig
+from model.errors import InputError, MachineError, NotFoundError
+from model.home import Home
+from model.prepared import prepare
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """One store for this file: to make its database takes 3 s."""
+    root = tmp_path_factory.mktemp("tracked")
+    return Home(root, root / "data")
+
+
+@pytest.fixture
+def experiment(home: Home) -> Experiment:
+    return Experiment.open(home, "zoo")
+
+
+def stored(experiment: Experiment, run_id: str) -> MlflowRun:
+    return experiment.client.get_run(run_id)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (InputError("a reason"), "FAILED"),
+        (RuntimeError("a bug"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(143), "KILLED"),
+    ],
+    ids=lambda value: str(value or "no error"),
+)
+def test_a_run_ends_as_it_ended(experiment: Experiment, error: BaseException | None, status: str) -> None:
+    """No error finishes it, an error fails it with its reason, a signal kills it; none stays open."""
+
+    def work() -> None:
+        with experiment.run("a run", {}) as run:
+            runs.append(run.id)
+            if error:
+                raise error
+
+    runs: list[str] = []
+    if error:
+        with pytest.raises(type(error)):
+            work()
+    else:
+        work()
+    ended = stored(experiment, runs[0])
+    assert status == ended.info.status
+    reason = f"{type(error).__name__}: {error}" if status == "FAILED" else None
+    assert reason == ended.data.tags.get("relearn.reason")
+
+
+def test_a_run_keeps_what_it_is_given(experiment: Experiment, home: Home) -> None:
+    """Params as text, metrics by step, the data with its fingerprint, the description, the parent."""
+    prepared = prepare(TrainConfig(dataset="digits"), home)
+    with (
+        experiment.run("retrain", {}) as parent,
+        experiment.run("mlp", {"relearn.kind": "train"}, parent.id) as run,
+    ):
+        run.params({"hidden": (3, 4), "size": None})
+        for step in (1, 2):
+            run.metrics({"val_loss": 1 / step, "val_accuracy": 0.5}, step)
+        run.data(prepared)
+        run.describe("**well**")
+    kept = stored(experiment, run.id)
+    assert {"hidden": "3,4", "size": "None"} == kept.data.params
+    history = experiment.client.get_metric_history(run.id, "val_loss")
+    assert [(1, 1.0), (2, 0.5)] == [(one.step, one.value) for one in history]
+    assert (parent.id, "**well**") == (
+        kept.data.tags["mlflow.parentRunId"], kept.data.tags["mlflow.note.content"]
+    )  # fmt: skip
+    inputs = {one.dataset.name: one for one in kept.inputs.dataset_inputs}
+    assert {"digits training", "digits validation", "digits test"} == set(inputs)
+    assert {prepared.fingerprint[:36]} == {one.dataset.digest for one in inputs.values()}
+    assert prepared.fingerprint in {tag.value for tag in inputs["digits training"].tags}
+
+
+def test_a_run_can_be_added_to_later(experiment: Experiment, home: Home) -> None:
+    """What is logged through a reopened run stands under the same id."""
+    with experiment.run("first", {}) as run:
+        reopen(home, run.id).metrics({"late": 1.0})
+    assert {"late": 1.0} == {"late": stored(experiment, run.id).data.metrics["late"]}
+
+
+def test_lost_runs_are_closed_and_living_ones_are_not(experiment: Experiment, home: Home) -> None:
+    """The next start ends as KILLED what a dead process left open, and nothing else."""
+    code = (
+        "import os, sys\n"
+        "from flows.tracking import Experiment\n"
+        "from model.home import Home\n"
+        "from pathlib import Path\n"
+        "root = Path(sys.argv[1])\n"
+        "with Experiment.open(Home(root, root), 'zoo').run('lost', {}) as run:\n"
+        "    print(run.id, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, home.root], capture_output=True, text=True, check=False
+    )
+    assert -9 == done.returncode
+    lost = done.stdout.strip()
+    assert "RUNNING" == stored(experiment, lost).info.status
+    with experiment.run("living", {}) as living:
+        Experiment.open(home, "zoo")
+        assert ("KILLED", "RUNNING") == (
+            stored(experiment, lost).info.status, stored(experiment, living.id).info.status
+        )  # fmt: skip
+
+
+def test_a_run_is_found_by_id_beginning_or_name(experiment: Experiment, home: Home) -> None:
+    """The id, four or more of its first characters, or the name, of which the newest counts."""
+    ids = []
+    for _ in range(2):
+        with experiment.run("twin", {}) as run:
+            ids.append(run.id)
+        time.sleep(0.01)
+    assert [ids[0], ids[0], ids[1]] == [find(home, ids[0]), find(home, ids[0][:12]), find(home, "twin")]
+    with pytest.raises(NotFoundError, match=f"no run 'none' in MLflow; the newest are {ids[1][:8]}"):
+        find(home, "none")
+
+
+def test_a_deleted_experiment_says_how_to_get_it_back(home: Home) -> None:
+    """A name whose experiment was deleted is refused with the command that restores it."""
+    gone = Experiment.open(home, "gone")
+    gone.client.delete_experiment(gone.id)
+    with pytest.raises(InputError, match=f"mlflow experiments restore --experiment-id {gone.id}"):
+        Experiment.open(home, "gone")
+
+
+@pytest.mark.parametrize(
+    "uri", ["./mlruns", "file:///tmp/mlruns", "oracle://db", "http://", "sqlite://", "postgresql://["]
+)
+def test_a_store_of_another_kind_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    """A tracking URI that MLflow does not take is one line that lists what it does."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError, match=r"MLFLOW_TRACKING_URI: got .*, accepted: sqlite:"):
+        connect(home)
+
+
+def test_a_server_that_is_away_is_one_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, home: Home
+) -> None:
+    """What does not answer is a `MachineError` soon, and no password is in what it says."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with pytest.raises(MachineError, match=r"^MLflow at http://ann:…@127.0.0.1:9 cannot be used: ") as caught:
+        connect(home)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_kept_and_said(tmp_path: Path) -> None:
+    """A damaged store is named, and not made anew."""
+    store = tmp_path / "mlflow.db"
+    store.write_bytes(b"this is not a database" * 100)
+    with pytest.raises(MachineError, match=r"cannot be used: .*not a database"):
+        connect(Home(tmp_path, tmp_path))
+    assert store.read_bytes().startswith(b"this is not")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://ann:p@ss@db/x", "postgresql://ann:…@db/x"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+    ],
+)
+def test_passwords_are_left_out(uri: str, shown: str) -> None:
+    """A URI is shown as it is, but for its password."""
+    assert shown == masked(uri)
