@@ -47,7 +47,8 @@ def markdown(table: pd.DataFrame) -> str:
 BENCHMARKS: dict[str, Callable[[], tuple[str, str, pd.DataFrame]]] = {
     "throughput": throughput.measure,
     "commands": commands.measure,
-    "accuracy": accuracy.measure,
+    "accuracy": accuracy.measure_default,
+    "tutorial": accuracy.measure_tutorial,
 }
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main() -> None:
             [RELEARN, "run", "--dataset", "mnist"],
             env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-        (IMAGES / "run.svg").write_text(terminal("make run", said.replace(f"{home}/", "")))
+        (IMAGES / "run.svg").write_text(terminal("relearn run --dataset mnist", said.replace(f"{home}/", "")))
         mistakes = max(Path(home).rglob("worst_mistakes.png"), key=lambda path: path.stat().st_mtime)
         (IMAGES / "mistakes.png").write_bytes(mistakes.read_bytes())
 
