@@ -10,30 +10,35 @@ from contextlib import contextmanager
 
 import httpx
 from prefect.exceptions import TerminationSignal
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_HOST,
+    PREFECT_SERVER_API_PORT,
+    temporary_settings,
+)
 
 from model.errors import MachineError
 from model.home import Home
 
-LOCAL = "http://127.0.0.1:4200/api"
 STARTUP = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to make
 
 
 @contextmanager
-def prefect(home: Home) -> Iterator[None]:
+def prefect(home: Home) -> Iterator[str | None]:
     """Flows called inside report to `PREFECT_API_URL`, to the server of this machine, or to a temporary one.
 
-    A temporary server keeps its runs in the home, where `prefect server start` shows them later. Raises
-    `MachineError` when the server that was named does not answer, or a temporary one does not start;
-    `SystemExit` with 143 when the process was asked to end.
+    Yields where the first two show them; None for a temporary server, which keeps its runs in the home,
+    where `prefect server start` shows them later. Raises `MachineError` when the server that was named does
+    not answer, or a temporary one does not start; `SystemExit` with 143 when the process was asked to end.
     """
     named = PREFECT_API_URL.value()
     if named and not _answers(named):
         raise MachineError(f"PREFECT_API_URL: no Prefect server answers at {named}")
-    url = named or (LOCAL if _answers(LOCAL) else _temporary_server(home))
+    local = f"http://{PREFECT_SERVER_API_HOST.value()}:{PREFECT_SERVER_API_PORT.value()}/api"
+    lasting = named or (local if _answers(local) else None)
     try:
-        with temporary_settings({PREFECT_API_URL: url}):
-            yield
+        with temporary_settings({PREFECT_API_URL: lasting or _temporary_server(home)}):
+            yield lasting and lasting.removesuffix("/api")
     except TerminationSignal:
         raise SystemExit(143) from None
 

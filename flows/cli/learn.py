@@ -36,7 +36,7 @@ def run(
     from model.networks import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
-    with _orchestrated(config, networks, home):
+    with _orchestrated(config, networks, home) as flows_page:
         from flows.retrain import retrain
 
         done = retrain(config, networks)
@@ -48,7 +48,7 @@ def run(
         f"image of {answer.truth!r} and said [bold]{answer.label!r}[/] with {answer.probability:.1%}, "
         f"in {answer.milliseconds:.1f} ms."
     )
-    say_next(console, done.name, done.example, home)
+    say_next(console, done, home, flows_page)
     if config.dataset == "auto" and done.name == "digits":
         console.print("The real thing, with a download of 11 MB: relearn run --dataset mnist")
 
@@ -93,15 +93,15 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
 
 
 @contextmanager
-def _orchestrated(config: TrainConfig, networks: Sequence[str], home: Home) -> Iterator[None]:
+def _orchestrated(config: TrainConfig, networks: Sequence[str], home: Home) -> Iterator[str | None]:
     from flows.check import check
 
     check(config, networks, home)
     home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect looks for it when it is imported
     from flows.orchestration import prefect
 
-    with prefect(home):
-        yield
+    with prefect(home) as page:
+        yield page
 
 
 def _show(console: Console, trained: "Sequence[Trained]", best: str) -> None:

@@ -1,9 +1,61 @@
-"""One real `relearn run`, whose state all tests here read; and each test's own environment."""
+"""One real `relearn run`, the servers that its box of commands starts, and copies of what it left."""
 
+import atexit
+import itertools
 import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import httpx
+import psutil
 import pytest
+
+from model.home import Home
+
+# Prefect makes its home when it is imported, which collecting these tests does.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
+atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
+
+RELEARN = [str(Path(sys.executable).with_name("relearn"))]
+PORTS = {"serve it": 3000, "runs in a browser": 5000, "flows in a browser": 4200}
+STARTUP = 120.0  # seconds; 20 for all three servers together on two quiet cores
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What `relearn run --dataset digits --epochs 3` printed and left; to be read, not to be changed."""
+
+    folder: Path
+    home: Home
+    output: str
+    errors: str
+
+    @property
+    def box(self) -> dict[str, str]:
+        """The printed commands, by what they are for."""
+        lines = self.output.partition("what next")[2].splitlines()[1:]
+        return {
+            purpose.removeprefix("# "): command
+            for purpose, command in itertools.pairwise(lines)
+            if purpose.startswith("# ")
+        }
+
+
+@dataclass(frozen=True)
+class Page:
+    """A server from the box: the command as it was run, where it answers, its process."""
+
+    command: str
+    url: str
+    process: subprocess.Popen[bytes]
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +65,109 @@ def _own_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def clean() -> dict[str, str]:
+    """The environment of a newcomer's shell; the port where Prefect's server is looked for is a free one."""
+    ours = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | {"PREFECT_SERVER_API_PORT": str(free_port()), "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="session")
+def ran(clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The main job, really done once for all tests."""
+    folder = tmp_path_factory.mktemp("ran")
+    done = subprocess.run(
+        [*RELEARN, "run", "--dataset", "digits", "--epochs", "3"],
+        cwd=folder,
+        env=clean | {"RELEARN_HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    return Ran(folder, Home(folder / "home", folder / "home" / "data"), done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def pages(ran: Ran, clean: dict[str, str]) -> Iterator[dict[str, Page]]:
+    """The servers of the box, all started at once: each command as printed, but on a free port."""
+    started = {purpose: _start(ran, ran.box[purpose], port, clean) for purpose, port in PORTS.items()}
+    yield started
+    _stop([page.process for page in started.values()])
+
+
+@pytest.fixture(scope="session")
+def prefect_page(pages: dict[str, Page]) -> str:
+    """Where the Prefect server of the box answers; it knows the flow of `ran`."""
+    return answering(pages["flows in a browser"], "/api/health")
+
+
+@pytest.fixture(scope="session")
+def mlflow_page(pages: dict[str, Page]) -> str:
+    """Where the MLflow server of the box answers."""
+    return answering(pages["runs in a browser"], "/health")
+
+
+@pytest.fixture(scope="session")
+def served(pages: dict[str, Page]) -> str:
+    """Where the released classifier answers."""
+    return answering(pages["serve it"], "/readyz")
+
+
+@pytest.fixture
+def copied(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home of this test's own, in the state that `ran` left: its runs, registered versions and data."""
+    home = Home(tmp_path / "home", tmp_path / "home" / "data")
+    shutil.copytree(ran.home.prepared, home.prepared)
+    shutil.copy(ran.home.root / "mlflow.db", home.root)
+    monkeypatch.setenv("RELEARN_HOME", str(home.root))
+    return home
+
+
+def _start(ran: Ran, printed: str, port: int, environment: dict[str, str]) -> Page:
+    free = free_port()
+    command = f"{printed} --port {free}"
+    log = (ran.folder / f"{port}.log").open("wb")
+    with log:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            cwd=ran.folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Page(command, f"http://127.0.0.1:{free}", process)
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    families = [one for shell in processes for one in psutil.Process(shell.pid).children(recursive=True)]
+    for shell in processes:
+        os.killpg(shell.pid, signal.SIGTERM)
+    for left in psutil.wait_procs(families, timeout=20)[1]:
+        left.kill()
+    for shell in processes:
+        shell.wait()
+
+
+def answering(page: Page, path: str) -> str:
+    """The URL of the page, as soon as it answers under `path`."""
+    deadline = time.monotonic() + STARTUP
+    while time.monotonic() < deadline:
+        assert page.process.poll() is None, f"{page.command} ended with {page.process.returncode}"
+        try:
+            if httpx.get(page.url + path, timeout=5).is_success:
+                return page.url
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"{page.command} did not answer")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
