@@ -65,7 +65,7 @@ class TrainConfig(BaseModel):
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
         "one_cycle", description="How the learning rate moves over the steps of the training."
     )
-    batch_size: int = Field(64, ge=1, le=65_536, description="Images per weight update.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Images per weight update.")
     epochs: int = Field(15, ge=1, le=10_000, description="Passes over the training images, at most.")
 
     # early stopping
