@@ -61,11 +61,11 @@ class TrainConfig(BaseModel):
     momentum: float = Field(
         0.9, ge=0, lt=1, description="Share of the last step kept in the next (sgd, rmsprop)."
     )
-    weight_decay: float = Field(2e-4, ge=0, le=1, description="L2 penalty on the weights.")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="L2 penalty on the weights.")
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
         "one_cycle", description="How the learning rate moves over the steps of the training."
     )
-    batch_size: int = Field(32, ge=1, le=65_536, description="Images per weight update.")
+    batch_size: int = Field(64, ge=1, le=65_536, description="Images per weight update.")
     epochs: int = Field(15, ge=1, le=10_000, description="Passes over the training images, at most.")
 
     # early stopping
