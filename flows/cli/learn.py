@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.next_steps import say_next
@@ -43,9 +44,10 @@ def run(
     _show(console, done.trained, done.best.run_id)
     console.print(_times(done.seconds, perf_counter() - start))
     answer = done.answer
+    truth, label = escape(repr(answer.truth)), escape(repr(answer.label))
     console.print(
         f"The {done.best.network} is released as version {answer.version}. Its real server was sent a test "
-        f"image of {answer.truth!r} and said [bold]{answer.label!r}[/] with {answer.probability:.1%}, "
+        f"image of {truth} and said [bold]{label}[/] with {answer.probability:.1%}, "
         f"in {answer.milliseconds:.1f} ms."
     )
     say_next(console, done, home, flows_page)
@@ -81,10 +83,9 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
     table = Table(
         "class", "precision", "recall", "F1", "images", title=f"{scored.run_name} on {scored.dataset}"
     )
-    for name, row in evaluation.per_class.iterrows():
-        table.add_row(
-            str(name), *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']:.0f}"
-        )
+    for row in evaluation.per_class.to_dict("records"):
+        shares = (f"{row[key]:.2%}" for key in ("precision", "recall", "f1"))
+        table.add_row(escape(row["class"]), *shares, f"{row['support']}")
     console.print(table)
     console.print(
         f"[bold]{evaluation.accuracy:.2%}[/] of {len(evaluation):,} images right, "
@@ -97,7 +98,7 @@ def _orchestrated(config: TrainConfig, networks: Sequence[str], home: Home) -> I
     from flows.check import check
 
     check(config, networks, home)
-    home.prefect.mkdir(parents=True, exist_ok=True)  # Prefect looks for it when it is imported
+    home.prefect.mkdir(0o700, parents=True, exist_ok=True)  # Prefect looks for it when it is imported
     from flows.orchestration import prefect
 
     with prefect(home) as page:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from model import atomic
@@ -52,4 +53,4 @@ def compare(
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.4g}"  # noqa: PLR0124  # NaN alone differs from itself
-    return str(value)
+    return escape(str(value))
