@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-from prefect.exceptions import TerminationSignal
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_SERVER_API_HOST,
@@ -29,18 +28,15 @@ def prefect(home: Home) -> Iterator[str | None]:
 
     Yields where the first two show them; None for a temporary server, which keeps its runs in the home,
     where `prefect server start` shows them later. Raises `MachineError` when the server that was named does
-    not answer, or a temporary one does not start; `SystemExit` with 143 when the process was asked to end.
+    not answer, or a temporary one does not start.
     """
     named = PREFECT_API_URL.value()
     if named and not _answers(named):
         raise MachineError(f"PREFECT_API_URL: no Prefect server answers at {named}")
     local = f"http://{PREFECT_SERVER_API_HOST.value()}:{PREFECT_SERVER_API_PORT.value()}/api"
     lasting = named or (local if _answers(local) else None)
-    try:
-        with temporary_settings({PREFECT_API_URL: lasting or _temporary_server(home)}):
-            yield lasting and lasting.removesuffix("/api")
-    except TerminationSignal:
-        raise SystemExit(143) from None
+    with temporary_settings({PREFECT_API_URL: lasting or _temporary_server(home)}):
+        yield lasting and lasting.removesuffix("/api")
 
 
 def _temporary_server(home: Home) -> str:

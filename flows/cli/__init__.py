@@ -7,11 +7,13 @@ table's default.
 
 import difflib
 import os
+import signal
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
@@ -113,7 +115,13 @@ def _remember(app: App, commands: Sequence[str], arguments: ArgumentCollection) 
 
 def main() -> None:
     """Entry point of `relearn`: run the verb, turn every expected failure into one line and an exit code."""
+    signal.signal(signal.SIGTERM, _leave)
     sys.exit(run(sys.argv[1:]))
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    """End as after Ctrl-C: what was opened is closed, what was started is ended."""
+    raise SystemExit(143)
 
 
 def run(arguments: Sequence[str]) -> int:

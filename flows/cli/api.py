@@ -3,9 +3,7 @@
 import io
 import json
 import shlex
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -39,7 +37,6 @@ def serve(
     """
     home = Home.from_environment()
     name, release = released(home, name)
-    signal.signal(signal.SIGTERM, _leave)
     server = start(release.bento, config, home)
     try:
         server.wait_for("/readyz")
@@ -49,10 +46,6 @@ def serve(
         raise SystemExit(130) from None
     finally:
         server.stop()
-
-
-def _leave(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(143)
 
 
 def _tell(server: Server, name: str, release: Release, home: Home) -> None:

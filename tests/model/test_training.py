@@ -40,7 +40,12 @@ def trained(splits: Splits = SPLITS, **settings: object) -> tuple[nn.Module, Fit
 
 def plain_epoch(config: TrainConfig, network: nn.Module, order: Tensor) -> None:
     """One epoch as every introduction writes it."""
-    rule = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
+    rule = torch.optim.SGD(
+        network.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
     images = torch.from_numpy(SPLITS.train.images).float() / 255
     labels = torch.from_numpy(SPLITS.train.labels)
     for batch in order.split(config.batch_size):
@@ -75,7 +80,7 @@ def test_a_handful_of_images_is_learned_by_heart(name: str, optimizer: str) -> N
     """A network that learns at all gets 32 images of noise right."""
     draw = np.random.default_rng(3)
     noise = LabelledImages(draw.integers(0, 256, (32, *SHAPE), dtype=np.uint8), draw.integers(0, CLASSES, 32))
-    rate = {"sgd": 0.1, "rmsprop": 0.001, "adagrad": 0.02}[optimizer]
+    rate = {"sgd": 0.05, "rmsprop": 0.001, "adagrad": 0.02}[optimizer]
     settings = {"optimizer": optimizer, "learning_rate": rate, "momentum": 0.9 if optimizer == "sgd" else 0}
     _, result = trained(
         Splits(noise, noise, noise), network=name, epochs=80, batch_size=8, schedule="constant",

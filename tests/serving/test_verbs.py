@@ -145,9 +145,11 @@ def test_before_any_release_both_verbs_say_how_to_make_one(
 
 @pytest.fixture
 def serving(released_home: Home) -> Iterator[subprocess.Popen[str]]:
-    """`relearn serve` on a free port."""
+    """`relearn serve` on a free port; hears Ctrl-C also where the shell that runs the tests does not."""
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from flows.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from flows.cli import main; main()", "serve", "--port", "0", "--grace", "2"],
+        [sys.executable, "-c", program, "serve", "--port", "0", "--grace", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -170,7 +172,7 @@ def test_serve_answers_its_own_curl_until_it_is_told_to_stop(serving: subprocess
     assert first.startswith("digits 3 answers at http://127.0.0.1:"), serving.stderr.read()
     assert '"version":"3"' in answer.stdout
     assert 143 == serving.wait(20)
-    assert "" == serving.stderr.read()
+    assert "error[stopped]: asked to end\n" == serving.stderr.read()
     assert len(processes) >= 2
     assert not any(process.is_running() for process in processes)
 
@@ -184,5 +186,5 @@ def test_serve_stops_at_ctrl_c_before_it_is_up(serving: subprocess.Popen[str]):
     serving.send_signal(signal.SIGINT)
 
     assert 130 == serving.wait(20)
-    assert "" == serving.stdout.read() + serving.stderr.read()
+    assert "error[stopped]: ended by Ctrl-C\n" == serving.stdout.read() + serving.stderr.read()
     assert not psutil.wait_procs(processes, timeout=20)[1]
