@@ -1,4 +1,4 @@
-"""Make the pictures of the README anew: `python infra/pictures.py`, with MNIST in `RELEARN_DATA`."""
+"""Make the pictures of the README anew: `python infra/pictures.py`."""
 
 import io
 import os
@@ -20,10 +20,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "RELEARN_HOME": f"{home}/.relearn", "FORCE_COLOR": "1", "COLUMNS": "100"}
         said = subprocess.run(
-            [RELEARN, "run", "--dataset", "mnist"],
+            [RELEARN, "run", "--dataset", "digits"],
             env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-        (IMAGES / "run.svg").write_text(terminal("relearn run --dataset mnist", said.replace(f"{home}/", "")))
+        (IMAGES / "run.svg").write_text(terminal("make run", said.replace(f"{home}/", "")))
         mistakes = max(Path(home).rglob("worst_mistakes.png"), key=lambda path: path.stat().st_mtime)
         (IMAGES / "mistakes.png").write_bytes(mistakes.read_bytes())
 
