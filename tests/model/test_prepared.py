@@ -142,7 +142,6 @@ def test_processes_may_prepare_at_once(home: Home, config: TrainConfig) -> None:
     given = {answers.get(timeout=60) for _ in processes}
     for process in processes:
         process.join(60)
-    assert [0] * 4 == [process.exitcode for process in processes]
     folder = prepare(config, home).folder
     assert {(load(config, home).fingerprint, folder.stat().st_ino)} == given
     assert [folder] == [file for file in home.prepared.iterdir() if file.is_dir()]
