@@ -16,14 +16,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from model.errors import InputError, MachineError, NotFoundError
 from model.home import Home
 
+NOISY = {
+    "mlflow": logging.WARNING,
+    "alembic": logging.WARNING,
+    # They print a traceback for what is raised as well, and then is one line.
+    "mlflow.store.db": logging.CRITICAL,
+    "mlflow.system_metrics": logging.CRITICAL,
+}
+
 PAGE = "http://127.0.0.1:5000"  # where the runs of a local store are shown, once `mlflow server` is started
 
 
 def connect(home: Home) -> MlflowClient:
     """A client of the store that `home` names, which is then also MLflow's own default."""
     uri = _checked(home.tracking_uri)
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy, level in NOISY.items():
+        logging.getLogger(noisy).setLevel(level)
     if file := _file(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
     named = os.environ.get("MLFLOW_TRACKING_URI")
@@ -92,8 +100,11 @@ def reached(uri: str) -> Iterator[None]:
 
 
 def _unusable(uri: str, said: str) -> MachineError:
-    """The first line of what was said, without a password that may stand in it."""
+    """The first line of what was said that says it, without a password that may stand in it."""
     for known in (uri, uri.rstrip("/")):
         said = said.replace(known, masked(known))
-    first = said.strip().splitlines()[0] if said.strip() else "no reason given"
+    lines = [
+        line for line in said.splitlines() if line.strip() and not line.startswith("(raised as a result")
+    ]
+    first = lines[0] if lines else "no reason given"
     return MachineError(f"MLflow at {masked(uri)} cannot be used: {first[:300]}")

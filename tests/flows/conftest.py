@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,13 +120,34 @@ def served(pages: dict[str, Page]) -> str:
 
 
 @pytest.fixture
-def copied(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def on_server(prefect_page: str) -> Iterator[str]:
+    """Flows called here report to the server of the box, but for their logs, which would outlive it."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: f"{prefect_page}/api", PREFECT_LOGGING_TO_API_ENABLED: False}):
+        yield prefect_page
+
+
+@pytest.fixture(scope="session")
+def copy(ran: Ran) -> Callable[[Path], Home]:
+    """Makes a home of what `ran` prepared and tracked; files of new runs go into it."""
+
+    def make(root: Path) -> Home:
+        home = Home(root, root / "data")
+        shutil.copytree(ran.home.prepared, home.prepared)
+        shutil.copy(ran.home.root / "mlflow.db", root)
+        with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None)) as database:
+            database.execute("update experiments set artifact_location = ?", [home.artifacts.as_uri()])
+        return home
+
+    return make
+
+
+@pytest.fixture
+def copied(copy: Callable[[Path], Home], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home of this test's own, in the state that `ran` left: its runs, registered versions and data."""
-    home = Home(tmp_path / "home", tmp_path / "home" / "data")
-    shutil.copytree(ran.home.prepared, home.prepared)
-    shutil.copy(ran.home.root / "mlflow.db", home.root)
-    monkeypatch.setenv("RELEARN_HOME", str(home.root))
-    return home
+    monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
+    return copy(tmp_path / "home")
 
 
 def _start(ran: Ran, printed: str, port: int, environment: dict[str, str]) -> Page:

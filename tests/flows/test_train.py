@@ -1,12 +1,11 @@
 """One training: what its run holds, and how it ends when it does not end well."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import cli, registry
 from flows.store import connect
@@ -61,13 +59,6 @@ def mlp(ran) -> MlflowRun:
     """The run of the mlp that `ran` left."""
     runs = named(connect(ran.home), "digits")
     return next(run for run in runs if run.data.params.get("network") == "mlp")
-
-
-@pytest.fixture
-def on_server(prefect_page: str) -> Iterator[str]:
-    """Flows called here report to the server of the box."""
-    with temporary_settings({PREFECT_API_URL: f"{prefect_page}/api"}):
-        yield prefect_page
 
 
 def last_flow_run(page: str, name: str) -> dict:
@@ -205,12 +196,9 @@ class Stopped:
 
 
 @pytest.fixture(scope="module")
-def stopping_home(ran, tmp_path_factory: pytest.TempPathFactory) -> Home:
+def stopping_home(copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Where the trainings below run: `ran` left it a database and prepared data."""
-    root = tmp_path_factory.mktemp("stopping") / "home"
-    shutil.copytree(ran.home.prepared, root / "prepared")
-    shutil.copy(ran.home.root / "mlflow.db", root)
-    return Home(root, root / "data")
+    return copy(tmp_path_factory.mktemp("stopping") / "home")
 
 
 @pytest.fixture(scope="module")
