@@ -1,0 +1,101 @@
+"""A home that takes nothing: one line, its exit code, and no half of a file."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import cli
+from model.home import Home
+
+Capture = pytest.CaptureFixture[str]
+TRAIN = ["train", "--dataset", "digits", "--epochs", "2"]
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small disk of its own under the home of this test."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("only an administrator can mount a small disk")
+        return place
+
+    monkeypatch.setenv("RELEARN_HOME", str(place / "home"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    yield mount
+    subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
+
+
+def fails(arguments: list[str], capsys: Capture) -> str:
+    """The one line on stderr of a command line that the machine stops."""
+    assert 3 == cli.run(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error[machine]: ")
+    return line
+
+
+def half_written(home: Path) -> list[Path]:
+    return [path for path in home.rglob("*") if ".tmp" in path.name]
+
+
+@pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["explain"]])
+def test_a_file_in_the_place_of_the_home_is_named(
+    verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """It is kept as it is."""
+    home = tmp_path / "home"
+    home.write_text("kept")
+    monkeypatch.setenv("RELEARN_HOME", str(home))
+
+    assert str(home) in fails(verb, capsys)
+    assert "kept" == home.read_text()
+
+
+@pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["explain"]])
+def test_a_home_that_cannot_be_written_is_said(
+    verb: list[str], disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Before any work, with the folder that refuses."""
+    place = disk("size=1m,ro")
+    monkeypatch.delenv("PREFECT_HOME")
+
+    line = fails(verb, capsys)
+    assert "Read-only file system" in line
+    assert str(place) in line
+
+
+@pytest.mark.usefixtures("on_server")
+def test_data_that_does_not_fit_on_the_disk_is_not_half_prepared(
+    disk: Callable[[str], Path], capsys: Capture
+) -> None:
+    """The folder is named, and nothing of it stays."""
+    place = disk("size=64k")
+
+    assert f"cannot prepare the data in {place / 'home' / 'prepared'}: " in fails(TRAIN, capsys)
+    assert [] == list((place / "home" / "prepared").rglob("*.npy"))
+    assert [] == half_written(place)
+
+
+@pytest.mark.usefixtures("on_server")
+@pytest.mark.parametrize("free", [0, 100_000, 500_000])
+def test_a_disk_that_fills_up_in_a_training_is_one_line(
+    free: int, copy: Callable[[Path], Home], disk: Callable[[str], Path], capsys: Capture
+) -> None:
+    """Wherever it happens; what was there before is not damaged, and there is room again afterwards."""
+    place = disk("size=8m")
+    home = copy(place / "home").root
+    (place / "filler").write_bytes(bytes(os.statvfs(place).f_bavail * os.statvfs(place).f_frsize - free))
+
+    fails(TRAIN, capsys)
+    assert [] == half_written(home)
+    (place / "filler").unlink()
+    assert 0 == cli.run(["compare"])
+    assert "best first" in capsys.readouterr().out
