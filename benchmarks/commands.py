@@ -48,8 +48,8 @@ def _seconds(arguments: list[str], environment: dict[str, str]) -> tuple[float, 
     start = time.perf_counter()
     done = subprocess.run([RELEARN, *arguments], env=environment, capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - start
-    said = re.search(r"s in all: (.*?)\n", " ".join(done.stdout.split("\n")) + "\n")
-    return seconds, said[1][:300] if said else ""
+    said = re.search(r"s in all: ((?:[a-z ]+ [\d.]+(?:, )?)+)", " ".join(done.stdout.split()))
+    return seconds, said[1] if said else ""
 
 
 def _peak(arguments: list[str], environment: dict[str, str]) -> float:
