@@ -97,7 +97,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_of_the_readme_ends_with_an_answer(
     command: str, workplace: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """As it is printed, with few epochs where it does not say how many: from the images to what the real server said."""
+    """As printed, with few epochs where it does not say how many: the real server answers at the end."""
     environment = {**os.environ, "RELEARN_HOME": str(tmp_path / "home"), "RELEARN_EPOCHS": "2"}
     if "mnist" in command:
         environment["RELEARN_DATA"] = str(request.getfixturevalue("real_data"))
