@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model import datasets, devices
 from model.config import TrainConfig
-from model.errors import NotFoundError
+from model.errors import DataError, NotFoundError
 from model.home import Home
 from model.networks import network_class
 
@@ -15,6 +15,9 @@ def check(config: TrainConfig, networks: Iterable[str], home: Home) -> None:
     for network in networks:
         network_class(network)
     devices.resolve(config.device)
-    path = datasets.source(config, home).partition(":")[2]
+    kind, _, path = datasets.source(config, home).partition(":")
     if path and not Path(path).exists():
         raise NotFoundError(f"dataset: {path} is not there")
+    if path and Path(path).is_dir() != (kind == "folder"):
+        got, accepted = ("a folder", "a file") if Path(path).is_dir() else ("a file", "a folder")
+        raise DataError(f"dataset: got {path}, which is {got}, accepted after {kind}: {accepted}")

@@ -19,8 +19,8 @@ def compare(
 ) -> pd.DataFrame:
     """One row a training run, best first by the metric `sort`.
 
-    Columns: run, name, dataset, status, the metrics of `SHOWN` and `sort`, then every param in which the
-    runs differ. `runs` are ids, beginnings of ids or names; without any, all training runs, of the
+    Columns: run, name, dataset, status, the metrics of `SHOWN` and `sort`, then every other param in
+    which the runs differ. `runs` are ids, beginnings of ids or names; without any, all training runs, of the
     experiment `name` where it is given. Raises `NotFoundError` where there is nothing to compare.
     """
     known = metric(sort)
@@ -30,7 +30,7 @@ def compare(
     rows = [_row(run, tuple(dict.fromkeys((*SHOWN, sort)))) for run in found]
     table = pd.DataFrame(rows).sort_values(sort, ascending=known.direction == "min", na_position="last")
     params = pd.DataFrame([run.data.params for run in found], index=[run.info.run_id[:8] for run in found])
-    differing = [key for key in params.columns if params[key].nunique(dropna=False) > 1]
+    differing = [key for key in params.columns if key not in table and params[key].nunique(dropna=False) > 1]
     return table.merge(params[differing], left_on="run", right_index=True).reset_index(drop=True)
 
 

@@ -44,7 +44,8 @@ def _temporary_server(home: Home) -> str:
     port, log = _free_port(), home.prefect / "temporary_server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "flows.temporary_server", str(port)],
+            # -P: a folder called flows, where the user stands, is not ours.
+            [sys.executable, "-P", "-m", "flows.temporary_server", str(port)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

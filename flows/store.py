@@ -9,10 +9,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from model import atomic
 from model.errors import InputError, MachineError, NotFoundError
 from model.home import Home
 
@@ -32,19 +34,38 @@ def connect(home: Home) -> MlflowClient:
     uri = _checked(home.tracking_uri)
     for noisy, level in NOISY.items():
         logging.getLogger(noisy).setLevel(level)
-    if file := _file(uri):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    file = _file(uri)
     named = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     if named is None:  # MLflow exports it, and a second home in this process would be taken for the first
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         with reached(uri):
+            if file and not file.exists():
+                _create(file, home)
             client = MlflowClient()
             client.search_experiments(max_results=1)
     except ImportError as error:  # the driver of a database
         raise _unusable(uri, str(error)) from None
     return client
+
+
+def _create(file: Path, home: Home) -> None:
+    """Make an empty store, whole or not at all.
+
+    MLflow makes its tables in place: a process killed in those seconds, or a second one that starts in
+    them, leaves a store that no later one can open.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.parent / f".{file.name}.lock"):
+        if file.exists():  # another process was faster
+            return
+        for left in file.parent.glob(f".{file.name}.*.tmp*"):
+            left.unlink()
+        with atomic.file(file) as temporary:
+            SqlAlchemyStore(f"sqlite:///{temporary}", home.artifacts.as_uri()).engine.dispose()
 
 
 def look_into(home: Home) -> MlflowClient:

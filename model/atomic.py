@@ -10,13 +10,18 @@ from pathlib import Path
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Put `content` at `path`: temporary file beside it, fsync, rename, fsync of the folder."""
+    with file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def file(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that becomes `path` when the block ends well, and vanishes when not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

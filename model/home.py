@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.errors import InputError
+
 
 @dataclass(frozen=True)
 class Home:
@@ -18,9 +20,9 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        root = Path(os.environ.get("RELEARN_HOME") or ".relearn").expanduser().absolute()
-        data = os.environ.get("RELEARN_DATA")
-        return cls(root, Path(data).expanduser().absolute() if data else root / "data")
+        """Raises `InputError` for a `~user` that is not there."""
+        root = _folder("RELEARN_HOME") or Path(".relearn").absolute()
+        return cls(root, _folder("RELEARN_DATA") or root / "data")
 
     @property
     def tracking_uri(self) -> str:
@@ -49,3 +51,13 @@ class Home:
 
     def releases(self, name: str) -> Path:
         return self.root / "releases" / name
+
+
+def _folder(variable: str) -> Path | None:
+    named = os.environ.get(variable)
+    if not named:
+        return None
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError:
+        raise InputError(f"{variable}: got {named!r}, there is no such user; accepted: a folder") from None

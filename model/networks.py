@@ -4,21 +4,18 @@ A network takes float32 images in 0–1, (n, channels, height, width), or (n, ch
 its attribute `flat` is true, and gives logits (n, classes).
 """
 
-import importlib
 import itertools
 import math
 import re
-import sys
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from model import own_network
 from model.config import TrainConfig
-from model.errors import ConfigError, NotFoundError
+from model.errors import ConfigError
 from model.preprocess import scale
 
 if TYPE_CHECKING:
@@ -80,8 +77,8 @@ def _dense(name: str, inputs: int, outputs: int, config: TrainConfig) -> Ordered
 def build(config: TrainConfig, shape: Shape, classes: int) -> nn.Module:
     """Make the network that `config` names, its first weights drawn from `config.seed`.
 
-    Raises `ConfigError` for an unknown name or a network of more than `MAX_PARAMETERS`, `NotFoundError`
-    for a class of the user's that is not there.
+    Raises `ConfigError` for an unknown name, a network of more than `MAX_PARAMETERS` or a class of the
+    user's that cannot be used, `NotFoundError` for one that is not there.
     """
     make = network_class(config.network)
     with torch.random.fork_rng(devices=[]):
@@ -90,13 +87,13 @@ def build(config: TrainConfig, shape: Shape, classes: int) -> nn.Module:
             _check_size(make, config, shape, classes)
             network = make(config, shape, classes)
         else:
-            network = _own(make, config.network, shape, classes)
+            network = own_network.make(make, config.network, shape, classes)
         if config.initialisation == "keras":
             network.apply(_glorot)
     return network
 
 
-def _check_size(make: Callable[..., nn.Module], config: TrainConfig, shape: Shape, classes: int) -> None:
+def _check_size(make: type[nn.Module], config: TrainConfig, shape: Shape, classes: int) -> None:
     with torch.device("meta"):  # counts without allocating
         parameters = count(make(config, shape, classes))
     if parameters > MAX_PARAMETERS:
@@ -105,7 +102,7 @@ def _check_size(make: Callable[..., nn.Module], config: TrainConfig, shape: Shap
         )
 
 
-def network_class(name: str) -> Callable[..., nn.Module]:
+def network_class(name: str) -> type[nn.Module]:
     """The class behind `name`; only a class named by the user is ever imported."""
     if name in NETWORKS:
         return NETWORKS[name]
@@ -116,31 +113,7 @@ def network_class(name: str) -> Callable[..., nn.Module]:
                 "or a class of your own as package.module:Class"
             ]
         )
-    return _own_class(*name.split(":", 1))
-
-
-def _own_class(module_name: str, class_name: str) -> Callable[..., nn.Module]:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except ModuleNotFoundError as error:
-        raise NotFoundError(f"network: no module named {error.name!r} from {here}", "network") from None
-    except AttributeError:
-        raise NotFoundError(f"network: {module_name} has no class {class_name!r}", "network") from None
-    except (SyntaxError, ImportError, ValueError) as error:
-        raise NotFoundError(f"network: {module_name} cannot be imported: {error}", "network") from None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ConfigError([f"network: {module_name}:{class_name} is not a torch.nn.Module class"])
-    return found
-
-
-def _own(make: Callable[..., nn.Module], name: str, shape: Shape, classes: int) -> nn.Module:
-    try:
-        return make(shape=shape, classes=classes)
-    except TypeError as error:
-        raise ConfigError([f"network: {name}(shape=…, classes=…) failed: {error}"]) from None
+    return own_network.find(name)
 
 
 def _glorot(layer: nn.Module) -> None:
@@ -204,4 +177,4 @@ def layers(network: nn.Module, shape: Shape) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["name", "kind", "output shape", "activation", "parameters"])
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": Cnn}
+NETWORKS: dict[str, type[nn.Module]] = {"mlp": Mlp, "cnn": Cnn}

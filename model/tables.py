@@ -67,6 +67,10 @@ def read_parquet(path: Path, size: int | None = None) -> Table:
             table = file.read([picture, label])
     except pa.ArrowException as error:
         raise DataError(f"{path} is no Parquet file: {error}") from None
+    if pa.types.is_nested(table[label].type):
+        raise DataError(
+            f"{path}: column {label!r} holds {table[label].type}, accepted: a name or number a row"
+        )
     pictures = [(f"row {row}", _content(value)) for row, value in enumerate(table[picture].to_pylist(), 1)]
     images, notes = stack(pictures, size)
     known = _known_classes(table.schema.metadata, label)

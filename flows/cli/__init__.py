@@ -126,9 +126,9 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
-    environment.prepare(Home.from_environment())
-    _warn_of_unknown_variables()
     try:
+        environment.prepare(Home.from_environment())
+        _warn_of_unknown_variables()
         app.meta(list(arguments), exit_on_error=False, print_error=False)
     except RelearnError as error:
         return _fail(error.exit_code, error.code, *getattr(error, "problems", [str(error)]))

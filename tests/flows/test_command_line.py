@@ -205,6 +205,7 @@ def test_what_is_no_file_of_settings_is_refused(tmp_path: Path, capsys: Capture)
         ("network", "json:Net", "error[network]: network: json has no class 'Net'"),
         ("dataset", "mnits", "error[data]: dataset: got 'mnits', accepted: auto, mnist, fashion_mnist, "),
         ("dataset", "folder:/no/where", "error[not_found]: dataset: /no/where is not there"),
+        ("dataset", "csv:/", "error[data]: dataset: got /, which is a folder, accepted after csv: a file"),
         ("device", "cuda:99", "error[config]: device: got 'cuda:99', on this machine: auto, cpu"),
     ],
 )
@@ -286,6 +287,16 @@ def test_a_variable_that_means_nothing_is_told(monkeypatch: pytest.MonkeyPatch, 
 
     assert 0 == cli.run(["config"])
     assert "warning: RELEARN_EPOHCS is set, but no setting has that name\n" == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["RELEARN_HOME", "RELEARN_DATA"])
+def test_a_folder_of_nobody_is_refused(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """`~name` stands for a user; where there is none, nothing else is guessed."""
+    monkeypatch.setenv(variable, "~nobody-of-that-name/x")
+    (line,) = fails(["config"], capsys)
+    assert line.startswith(f"error[input]: {variable}: got '~nobody-of-that-name/x', there is no such user")
 
 
 @pytest.mark.parametrize("verb", VERBS)

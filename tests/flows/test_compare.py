@@ -17,10 +17,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     experiment = Experiment.open(home, "zoo")
     for name, (accuracy, loss, network) in runs.items():
         with experiment.run(name, {"relearn.kind": "train", "dataset": "zoo"}) as run:
-            run.params({"network": network, "epochs": 3})
+            run.params({"network": network, "epochs": 3, "dataset": "auto"})
             run.metrics({"test_accuracy": accuracy, "test_loss": loss})
     with experiment.run("unfinished", {"relearn.kind": "train", "dataset": "zoo"}):
         pass
+    with Experiment.open(home, "park").run("elsewhere", {"relearn.kind": "train", "dataset": "park"}) as run:
+        run.params({"dataset": "folder:/park"})
     with experiment.run("parent", {"relearn.kind": "retrain"}):
         pass
     return home
@@ -28,8 +30,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 def test_best_first_by_the_direction_of_the_metric(home: Home) -> None:
     """High accuracies and low losses come first, runs without the value last, other runs not at all."""
-    assert ["b", "c", "a", "unfinished"] == list(compare(home)["name"])
-    assert ["b", "a", "c", "unfinished"] == list(compare(home, sort="test_loss")["name"])
+    assert ["b", "c", "a", "unfinished"] == list(compare(home, name="zoo")["name"])
+    assert ["b", "a", "c", "unfinished"] == list(compare(home, name="zoo", sort="test_loss")["name"])
 
 
 def test_only_params_that_differ_are_shown(home: Home) -> None:
@@ -37,6 +39,15 @@ def test_only_params_that_differ_are_shown(home: Home) -> None:
     table = compare(home, ["a", "b"])
     assert ["cnn", "mlp"] == list(table["network"])
     assert "epochs" not in table.columns
+
+
+def test_runs_on_different_datasets_stand_in_one_table(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A param that is a column already does not stand there twice."""
+    table = compare(home, ["a", "elsewhere"])
+    assert ["zoo", "park"] == list(table["dataset"])
+    assert len(table.columns) == len(set(table.columns))
 
 
 def test_one_run_is_a_table_of_one(home: Home) -> None:
@@ -48,8 +59,8 @@ def test_what_is_not_there_is_said(home: Home, tmp_path_factory: pytest.TempPath
     """An unknown run, experiment or metric, and a home without runs, are one line each."""
     with pytest.raises(NotFoundError, match="no run 'nobody'"):
         compare(home, ["a", "nobody"])
-    with pytest.raises(NotFoundError, match=r"no experiment 'park' in MLflow, there are: .*zoo"):
-        compare(home, name="park")
+    with pytest.raises(NotFoundError, match=r"no experiment 'forest' in MLflow, there are: .*zoo"):
+        compare(home, name="forest")
     with pytest.raises(InputError, match="--sort: got 'beauty', accepted: a metric such as test_accuracy"):
         compare(home, sort="beauty")
     empty = tmp_path_factory.mktemp("empty")

@@ -74,7 +74,7 @@ def test_a_network_too_large_is_refused_before_it_is_made() -> None:
         ("json:Network", "json has no class 'Network'"),
         ("json:JSONDecoder", "json:JSONDecoder is not a torch.nn.Module class"),
         (":", "accepted"),
-        ("torch.nn:Linear", "failed"),
+        ("torch.nn:Linear", "accepted: torch.nn.modules.linear:Linear, where it stands"),
     ],
 )
 def test_an_unknown_network_is_one_line(name: str, message: str) -> None:

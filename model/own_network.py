@@ -1,0 +1,105 @@
+"""A network of the user's own, `package.module:Class`: imported only when named, refused before any work.
+
+Its source file alone goes with the saved classifier, so the class has to stand in one file that imports
+nothing of the user's besides.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model.errors import ConfigError, NotFoundError
+
+Shape = tuple[int, int, int]
+
+
+def find(name: str) -> type[nn.Module]:
+    """The class called `name`, from the working folder or what is installed.
+
+    Raises `NotFoundError` where it is not there, `ConfigError` where it cannot be used.
+    """
+    module_name, class_name = name.split(":", 1)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        with _blamed(f"{module_name} cannot be imported"):
+            module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise NotFoundError(f"network: no module named {error.name!r} from {here}", "network") from None
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise NotFoundError(f"network: {module_name} has no class {class_name!r}", "network")
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ConfigError([f"network: {name} is not a torch.nn.Module class"])
+    if found.__module__ != module_name:
+        raise ConfigError(
+            [f"network: got {name}, accepted: {found.__module__}:{class_name}, where it stands"]
+        )
+    _check_alone(name, Path(inspect.getfile(found)))
+    return found
+
+
+def make(network_class: type[nn.Module], name: str, shape: Shape, classes: int) -> nn.Module:
+    """Make the network and try it on two black images; `ConfigError` unless it gives logits (2, classes)."""
+    with _blamed(f"{name}(shape=…, classes=…) failed"):
+        network = network_class(shape=shape, classes=classes)
+    if next(network.parameters(), None) is None:
+        raise ConfigError([f"network: {name} has nothing to learn, accepted: a network with parameters"])
+    taken = (shape[0] * shape[1] * shape[2],) if getattr(network, "flat", False) else shape
+    with _blamed(f"{name} failed on images {('n', *taken)}"), torch.no_grad():
+        network.eval()
+        logits = network(torch.zeros(2, *taken))
+        network.train()
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes) or not logits.is_floating_point():
+        got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits)
+        raise ConfigError([f"network: {name} gave {got} for 2 images, accepted: floats (2, {classes})"])
+    return network
+
+
+@contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """Whatever the user's code raises inside is told in one line."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ConfigError([f"network: {what}: {said}"]) from error
+
+
+def _check_alone(name: str, source: Path) -> None:
+    """Refuse a source file that imports others of the user's."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            beside = ["." * node.level + (node.module or "")]
+        elif isinstance(node, ast.ImportFrom):
+            beside = [node.module or ""]
+        else:
+            beside = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for module in beside:
+            if module.startswith(".") or _is_beside(module, source):
+                raise ConfigError(
+                    [
+                        f"network: {source} imports {module!r} from beside it, accepted: one file with all "
+                        f"that {name.split(':')[1]} needs, since it alone goes with the classifier"
+                    ]
+                )
+
+
+def _is_beside(module: str, source: Path) -> bool:
+    """Whether a module is found in the working folder or beside `source`, and is none of the project's."""
+    top = re.split(r"\.", module, maxsplit=1)[0]
+    return top != "model" and any(
+        (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+        for folder in {Path.cwd(), source.parent}
+    )
