@@ -67,14 +67,12 @@ def read_parquet(path: Path, size: int | None = None) -> Table:
             table = file.read([picture, label])
     except pa.ArrowException as error:
         raise DataError(f"{path} is no Parquet file: {error}") from None
-    if pa.types.is_nested(table[label].type):
-        raise DataError(
-            f"{path}: column {label!r} holds {table[label].type}, accepted: a name or number a row"
-        )
     pictures = [(f"row {row}", _content(value)) for row, value in enumerate(table[picture].to_pylist(), 1)]
     images, notes = stack(pictures, size)
     known = _known_classes(table.schema.metadata, label)
-    labels = pd.Series(table[label].to_pylist(), dtype=object).map(lambda value: known.get(value, value))
+    labels = pd.Series(table[label].to_pylist(), dtype=object)
+    if known:
+        labels = labels.map(lambda value: known.get(value, value))
     return images, _class_names(path, labels, 0), notes
 
 
@@ -139,6 +137,9 @@ def _pixels(path: Path, frame: pd.DataFrame, names: Sequence[str], start: int) -
 
 
 def _class_names(path: Path, labels: pd.Series, start: int) -> np.ndarray:
+    if labels.dtype == object and not labels.map(pd.api.types.is_hashable).all():
+        got = str(labels[~labels.map(pd.api.types.is_hashable)].iloc[0])[:40]
+        raise DataError(f"{path}: got the label {got!r}, accepted: a name or a number")
     names = labels.map({value: _class_name(value) for value in labels.unique()})
     missing = np.flatnonzero(labels.isna() | (names == ""))
     if len(missing):

@@ -204,8 +204,11 @@ def test_a_parquet_of_pictures(tmp_path: Path, read: Callable[..., Dataset], wra
         ({"image": [None], "label": [1]}, "the first is row 1"),
         ({"image": [png(GREY[0])]}, "has no column of labels beside 'image'"),
         ({"image": [png(GREY[0])], "label": [None]}, "row 1 has no label"),
-        ({"image": [png(GREY[0])], "label": [[1, 2]]}, "column 'label' holds list"),
-        ({"label": [[1], [2]], "a": [1, 2]}, "label"),
+        (
+            {"image": [png(GREY[0])], "label": [[1, 2]]},
+            "got the label '[1, 2]', accepted: a name or a number",
+        ),
+        ({"label": [[1], [2]], "a": [1, 2]}, "got the label '[1]', accepted: a name or a number"),
         ({"label": [1.0, None], "a": [1, 2]}, "row 2 has no label"),
         ({"label": [1], "pixels": [[1, 2, 3, 4]]}, "row 1, column 'pixels': got '[1"),
         ({"label": [1, 2], "a": [1.0, None]}, "row 2, column 'a': got 'nan'"),
