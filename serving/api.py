@@ -13,13 +13,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from model.classifier import Classifier
-from model.errors import RelearnError
+from model.errors import IntegrityError, RelearnError
 from serving import guard
 from serving.guard import Refusal
 from serving.inputs import READERS, Accepted
 from serving.metrics import Metrics
 from serving.openapi import describe
-from serving.settings import ServeConfig
+from serving.settings import UNSOUND, ServeConfig
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 
@@ -39,11 +39,15 @@ class Live:
 
 
 class Api:
-    """The ASGI application of one worker; `live` is what it serves, None before the first release."""
+    """The ASGI application of one worker.
 
-    def __init__(self, config: ServeConfig, live: Live | None = None) -> None:
+    `live` is what it serves: None before the first release, and what is wrong with it where it is not sound.
+    """
+
+    def __init__(self, config: ServeConfig, live: Live | IntegrityError | None = None) -> None:
         self.config = config
-        self.live = live
+        self.live = live if isinstance(live, Live) else None
+        self.unsound = isinstance(live, IntegrityError)
         self.metrics = Metrics()
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
@@ -88,6 +92,8 @@ class Api:
         return route
 
     def _released(self) -> Live:
+        if self.unsound:
+            raise Refusal(503, UNSOUND, "the released classifier is not what was saved, the log says more")
         if self.live is None:
             raise Refusal(503, "no_release", "no classifier has been released yet")
         return self.live

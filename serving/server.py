@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 
 import serving
-from model.errors import MachineError
+from model.errors import IntegrityError, MachineError
 from model.home import Home
 from serving.packaging import bento_folder, server_environment
-from serving.settings import OWNER, ServeConfig
+from serving.settings import OWNER, UNSERVED, UNSOUND, ServeConfig
 
 SOURCE = "serving.service:Relearn"
 STARTUP = 60.0  # seconds; about 6 on a quiet machine of 2 cores
@@ -46,9 +46,14 @@ class Server:
         return self.folder / "server.log"
 
     def wait_for(self, path: str, seconds: float = STARTUP) -> None:
-        """Return when `path` answers 200; `MachineError` with the end of the log when it does not."""
+        """Return when `path` answers 200; `MachineError` with the end of the log when it does not.
+
+        `IntegrityError` at once where the classifier of the Bento is not what was saved.
+        """
         deadline = time.monotonic() + seconds
-        while self._status(path) != 200:
+        while (answer := self._ask(path))[0] != 200:
+            if f'"code":"{UNSOUND}"'.encode() in answer[1]:
+                raise IntegrityError(self._complaint())
             if self.process.poll() is not None:
                 raise self.gone()
             if time.monotonic() > deadline:
@@ -76,15 +81,21 @@ class Server:
         """What to say of a server that ended by itself."""
         return MachineError(f"the server ended with code {self.process.wait()}{self._last_words()}")
 
-    def _status(self, path: str) -> int | None:
+    def _ask(self, path: str) -> tuple[int | None, bytes]:
         connection = http.client.HTTPConnection(*self.address, timeout=2)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read()
         except (OSError, http.client.HTTPException):
-            return None
+            return None, b""
         finally:
             connection.close()
+
+    def _complaint(self) -> str:
+        """Why there is nothing to serve, as a worker has logged it."""
+        reason = self.log.read_text(errors="replace").rpartition(UNSERVED)[2]
+        return f"the classifier{UNSERVED}{reason.splitlines()[0]}"
 
     def _last_words(self) -> str:
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]

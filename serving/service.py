@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import bentoml
 import psutil
 
-from model.errors import RelearnError
-from serving.settings import OWNER, SERVER, ServeConfig
+from model.errors import IntegrityError
+from serving.settings import OWNER, SERVER, UNSERVED, ServeConfig
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -69,8 +69,8 @@ class Relearn:
         self.beside = [asyncio.create_task(task) for task in (freeze(), leave_with_owner())]
 
 
-def carried() -> "Live | None":
-    """The classifier that the Bento of this service carries; None where there is none that is sound."""
+def carried() -> "Live | IntegrityError | None":
+    """The classifier that the Bento of this service carries, or what is wrong with it; None without one."""
     from model.classifier import Classifier
     from serving.api import Live
 
@@ -80,9 +80,9 @@ def carried() -> "Live | None":
     folder = Path(bentoml.models.get(bento.info.all_models[0].tag).path)
     try:
         return Live(str(bento.tag.version), Classifier.load(folder))
-    except RelearnError as error:
-        logger.error("%s cannot be served: %s", bento.tag, error)
-        return None
+    except IntegrityError as error:
+        logger.error("%s%s%s", bento.tag, UNSERVED, error)
+        return error
 
 
 async def freeze() -> None:

@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from model.errors import MachineError, NotFoundError
+from model.errors import IntegrityError, MachineError, NotFoundError
 from model.home import Home
-from serving.packaging import server_environment
+from serving.packaging import package, server_environment
 from serving.server import Server, running, start
 from serving.settings import ServeConfig
 
@@ -66,6 +66,25 @@ def test_before_a_release_the_server_is_alive_and_not_ready(sourced: Server):
         for answer in (client.get("/readyz"), client.post("/predict", json={"images": [0]})):
             assert (503, "no_release") == (answer.status_code, answer.json()["error"]["code"])
         assert 200 == client.get("/openapi.json").status_code
+
+
+def test_a_classifier_that_is_not_what_was_saved_is_not_waited_for(saved: Path, tmp_path: Path) -> None:
+    """One line that names the file, as soon as the server has looked at it; nothing stays running."""
+    home = Home(tmp_path, tmp_path)
+    bento = package(saved, "digits", "9", home)
+    (weights,) = home.bentoml.rglob("models/**/weights.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.chmod(0o644)
+    weights.write_bytes(content)
+
+    begin = time.monotonic()
+    with (
+        pytest.raises(IntegrityError, match=r"cannot be served: .*weights.safetensors is not what was saved"),
+        running(bento, ServeConfig(port=0), home),
+    ):
+        pass
+    assert time.monotonic() - begin < 45
 
 
 def test_the_workers_of_a_killed_server_leave(sourced: Server):
