@@ -42,7 +42,7 @@ def find(name: str) -> type[nn.Module]:
         raise ConfigError([f"network: {name} is not a torch.nn.Module class"])
     if found.__module__ != module_name:
         raise ConfigError(
-            [f"network: got {name}, accepted: {found.__module__}:{class_name}, where it stands"]
+            [f"network: got {name}, accepted: {found.__module__}:{found.__qualname__}, where it stands"]
         )
     _check_alone(name, Path(inspect.getfile(found)))
     return found
@@ -55,12 +55,16 @@ def make(network_class: type[nn.Module], name: str, shape: Shape, classes: int) 
     if next(network.parameters(), None) is None:
         raise ConfigError([f"network: {name} has nothing to learn, accepted: a network with parameters"])
     taken = (shape[0] * shape[1] * shape[2],) if getattr(network, "flat", False) else shape
-    with _blamed(f"{name} failed on images {('n', *taken)}"), torch.no_grad():
+    with _blamed(f"{name} failed on images of shape (n, {', '.join(map(str, taken))})"), torch.no_grad():
         network.eval()
         logits = network(torch.zeros(2, *taken))
         network.train()
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes) or not logits.is_floating_point():
-        got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits)
+        got = (
+            f"{logits.dtype} {tuple(logits.shape)}"
+            if isinstance(logits, torch.Tensor)
+            else type(logits).__name__
+        )
         raise ConfigError([f"network: {name} gave {got} for 2 images, accepted: floats (2, {classes})"])
     return network
 

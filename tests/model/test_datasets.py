@@ -229,11 +229,12 @@ def test_size_and_channels_are_as_asked(home: Home) -> None:
     """Another size is resized to, grey becomes colour; what is lost is noted."""
     put(home, FILES)
     larger = load(TrainConfig(dataset="mnist", size=32, channels=3), home)
-    assert ((3, 32, 32), ()) == (larger.shape, larger.notes)
+    few = "mnist: got 20 training and 10 test images, 60,000 and 10,000 were published"
+    assert ((3, 32, 32), (few,)) == (larger.shape, larger.notes)
     assert (3, 32, 32) == larger.test.images.shape[1:]
     assert (larger.train.images[:, :1] == larger.train.images).all()
     smaller = load(TrainConfig(dataset="mnist", size=14), home)
-    assert ("resolution is lost: 28 × 28 pixels become 14 × 14",) == smaller.notes
+    assert (few, "resolution is lost: 28 × 28 pixels become 14 × 14") == smaller.notes
     blocks = IMAGES[0].reshape(14, 2, 14, 2).mean(axis=(1, 3))
     assert 0.9 < np.corrcoef(blocks.ravel(), smaller.train.images[0].ravel())[0, 1]
 
