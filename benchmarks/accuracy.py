@@ -46,7 +46,7 @@ def measure_tutorial() -> tuple[str, str, pd.DataFrame]:
 def _table(trainings: Trainings) -> pd.DataFrame:
     """One thread a training and one training a core: sooner done than one after the other on all cores."""
     configs = [
-        TrainConfig.read({**PRESETS[preset], **settings, "dataset": "mnist", "seed": seed, "threads": 1})
+        TrainConfig.preset(preset, **settings, dataset="mnist", seed=seed, threads=1)
         for preset, settings in trainings
         for seed in range(SEEDS)
     ]

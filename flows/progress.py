@@ -7,9 +7,15 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model.training import EpochRecord
+
+
+def warn(line: str) -> None:
+    """A line that deserves a look, on the terminal."""
+    Console().print(f"[yellow]warning[/] {escape(line)}")
 
 
 class EpochBar:

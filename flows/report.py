@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flows.results import Answer, Retrained, Trained
+from model.quality import Finding
 
 
 def report(done: Retrained, card: Mapping[str, Any]) -> str:
@@ -64,9 +65,8 @@ def _answer(answer: Answer) -> str:
 def _data(dataset: Mapping[str, Any]) -> str:
     channels, height, width = dataset["shape"]
     counts = ", ".join(f"{sum(each):,} for {part}" for part, each in dataset["counts"].items())
-    findings = [
-        f"- {_plain(finding['level'])}: {_plain(finding['message'])}" for finding in dataset["findings"]
-    ]
+    found = [Finding(**finding) for finding in dataset["findings"]]
+    findings = [f"- {_plain(finding.level)}: {_plain(str(finding))}" for finding in found]
     return "\n\n".join(
         [
             "## Data",

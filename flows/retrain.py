@@ -19,7 +19,7 @@ from flows.report import report
 from flows.results import Answer, Retrained, Trained
 from flows.store import connect
 from flows.tracking import Experiment, Run, reopen
-from flows.train import learn, load, named
+from flows.train import DEFAULT, learn, load, named
 from model import atomic
 from model.config import TrainConfig
 from model.errors import MachineError
@@ -36,7 +36,7 @@ NETWORKS = ("mlp", "cnn")
 
 
 @flow(name="retrain", flow_run_name=named)
-def retrain(config: TrainConfig = TrainConfig(), networks: tuple[str, ...] = NETWORKS) -> Retrained:
+def retrain(config: TrainConfig = DEFAULT, networks: tuple[str, ...] = NETWORKS) -> Retrained:
     """Load, train and evaluate each network, release the best on validation, and ask the real server."""
     watch, home = Stopwatch(), Home.from_environment()
     check(config, networks, home)

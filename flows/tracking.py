@@ -149,10 +149,11 @@ class Experiment:
                 mlflow.end_run(RunStatus.to_string(status))
 
     def close_lost_runs(self) -> list[str]:
-        """End runs of this machine as KILLED whose process no longer lives; returns their names."""
+        """End runs of this machine, of any name, as KILLED whose process is gone; returns their names."""
+        everywhere = [experiment.experiment_id for experiment in self.client.search_experiments()]
         lost = [
             run
-            for run in self.client.search_runs([self.id], "attributes.status = 'RUNNING'")
+            for run in self.client.search_runs(everywhere, "attributes.status = 'RUNNING'")
             if run.data.tags.get("relearn.host") == socket.gethostname()
             and not _alive(run.data.tags.get("relearn.pid", ""))
         ]

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from flows import registry
 from flows.check import check
-from flows.progress import EpochBar
+from flows.progress import EpochBar, warn
 from flows.results import Trained
 from flows.tracking import Experiment, Run
 from model import gradients, plots
@@ -32,6 +32,8 @@ from model.training import EpochRecord, Fit, fit
 # less than 1 % of the epoch on MNIST, and 256 images of ten classes show every class.
 WATCHED = 256
 
+DEFAULT = TrainConfig.preset("default")
+
 
 def named() -> str:
     """The name of the flow run that starts: what it does, to what, "auto" resolved to what it stands for."""
@@ -41,7 +43,7 @@ def named() -> str:
 
 
 @flow(name="train", flow_run_name=named)
-def train(config: TrainConfig = TrainConfig()) -> Trained:
+def train(config: TrainConfig = DEFAULT) -> Trained:
     """Train one network on one dataset and evaluate it; nothing is released."""
     check(config, [config.network], Home.from_environment())
     return learn(config, load(config))
@@ -51,8 +53,10 @@ def train(config: TrainConfig = TrainConfig()) -> Trained:
 def load(config: TrainConfig) -> Path:
     """Load, check and split the data once; returns the folder where it is prepared."""
     prepared = prepare(config, Home.from_environment())
-    if prepared.rebuilt:
-        get_run_logger().warning("prepared anew: %s", prepared.rebuilt)
+    rebuilt = [f"prepared anew: {prepared.rebuilt}"] if prepared.rebuilt else []
+    for line in [*rebuilt, *(f"{prepared.source}: {finding}" for finding in prepared.findings)]:
+        get_run_logger().warning(line)
+        warn(line)
     return prepared.folder
 
 

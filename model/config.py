@@ -4,10 +4,11 @@ Command-line flags, the Prefect form, MLflow's params and `card.json` derive fro
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from model.errors import ConfigError
 
@@ -29,6 +30,7 @@ class TrainConfig(BaseModel):
     name: str | None = Field(
         None,
         pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$",
+        examples=["1 to 63 of a–z 0–9 - _, with a letter or digit at both ends"],
         description="Name of experiment, registered classifier and releases; the dataset's by default.",
     )
     size: int | None = Field(
@@ -61,7 +63,7 @@ class TrainConfig(BaseModel):
     momentum: float = Field(
         0.9, ge=0, lt=1, description="Share of the last step kept in the next (sgd, rmsprop)."
     )
-    weight_decay: float = Field(1e-4, ge=0, le=1, description="L2 penalty on the weights.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="L2 penalty on the weights.")
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
         "one_cycle", description="How the learning rate moves over the steps of the training."
     )
@@ -78,12 +80,20 @@ class TrainConfig(BaseModel):
 
     # machine
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps."
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        examples=["auto", "cpu", "cuda", "cuda:0", "mps"],
+        description="auto, cpu, cuda, cuda:N or mps.",
     )
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of torch; all cores by default."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Start of every random draw.")
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> Self:
+        """The settings that `PRESETS` has under `name`, with others of your own."""
+        return cls.read({**PRESETS[name], **settings})
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
@@ -94,17 +104,25 @@ class TrainConfig(BaseModel):
             raise ConfigError(problems(error, cls.model_fields)) from None
 
 
-def problems(error: ValidationError, known: Iterable[str]) -> list[str]:
-    """One line for each problem pydantic found: what, got, accepted."""
-    return [_problem(detail, list(known)) for detail in error.errors()]
+def problems(error: ValidationError, known: Mapping[str, FieldInfo]) -> list[str]:
+    """One line for each problem pydantic found: what, got, accepted; `known` are the settings there are."""
+    details = error.errors()
+    items = {detail["loc"][0] for detail in details if len(detail["loc"]) > 1}
+    return [
+        _problem(detail, known)
+        for detail in details
+        if detail["type"] != "too_short" or detail["loc"][0] not in items  # the item itself is told
+    ]
 
 
-def _problem(detail: Any, known: list[str]) -> str:
+def _problem(detail: Any, known: Mapping[str, FieldInfo]) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, known, n=1)
         return f"unknown setting {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
     accepted = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if detail["type"] == "string_pattern_mismatch" and known[name].examples:
+        accepted = ", ".join(map(str, known[name].examples or ()))
     return f"{name}: got {str(detail['input'])[:80]!r}, accepted: {accepted}"
 
 
@@ -113,7 +131,6 @@ _TUTORIAL: dict[str, Any] = {
     "initialisation": "keras",
     "optimizer": "sgd",
     "learning_rate": 0.001,
-    "weight_decay": 0.0,
     "momentum": 0.95,
     "schedule": "constant",
     "batch_size": 256,
@@ -124,7 +141,7 @@ _TUTORIAL: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": {"dropout": 0.25, "weight_decay": 1e-4},
     "tutorial": _TUTORIAL,
     "tutorial-rmsprop": _TUTORIAL | {"optimizer": "rmsprop", "momentum": 0.0},
 }

@@ -149,11 +149,9 @@ def _load_idx(home: Home, name: str, classes: tuple[str, ...], style: Style) -> 
     if missing:
         download(IDX_FOLDERS[name], home.data, Path(IDX_FOLDERS[name]) / "raw", missing)
     train, test = _idx_part(*files[:2]), _idx_part(*files[2:])
-    found = (len(train), len(test))
-    short = (
-        f"{name}: got {found[0]:,} training and {found[1]:,} test images, published were 60,000 and 10,000"
-    )
-    notes = () if found == (60_000, 10_000) else (short,)
+    got = f"{len(train):,} training and {len(test):,} test images"
+    note = f"{name}: got {got}, 60,000 and 10,000 were published"
+    notes = () if (len(train), len(test)) == (60_000, 10_000) else (note,)
     return Dataset(name, name, classes, style, train, test, notes)
 
 

@@ -30,5 +30,10 @@ def use_threads(wanted: int | None) -> int:
 
     Sums over other thread counts differ in their last bits, so the number belongs to a run's record.
     """
-    torch.set_num_threads(wanted or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(wanted or cores())
     return torch.get_num_threads()
+
+
+def cores() -> int:
+    """How many cores this process may use; macOS tells only how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -155,6 +155,10 @@ def _read_npz(path: Path) -> Own:
                     f"{path} has the arrays {', '.join(arrays.files)}, accepted: "
                     + ", or ".join(", ".join(names) for names in NPZ_NAMES)
                 )
+            if len(absent := sorted(set(accepted[2:]) - set(arrays.files))) == 1:
+                raise DataError(
+                    f"{path} has no array {absent[0]!r}, accepted: {' and '.join(accepted[2:])}, or neither"
+                )
             parts = [
                 _npz_part(path, images, arrays[images], labels, arrays[labels])
                 for images, labels in (accepted[:2], accepted[2:])

@@ -122,15 +122,10 @@ def _open_or_write(config: TrainConfig, home: Home) -> Prepared:
     findings = inspect(dataset, splits)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        raise DataError("; ".join(_sentence(dataset, error) for error in errors))
+        raise DataError("; ".join(f"{dataset.source}: {error}" for error in errors))
     folder = home.prepared / _key(config, home)  # a download has brought the files
     card = _write(folder, dataset, splits, findings)
     return Prepared(folder, card, damage)
-
-
-def _sentence(dataset: Dataset, finding: Finding) -> str:
-    example = f" ({finding.count}; {finding.example})" if finding.example else ""
-    return f"{dataset.source}: {finding.message}{example}"
 
 
 def _write(folder: Path, dataset: Dataset, splits: Splits, findings: list[Finding]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ class Finding:
     count: int
     example: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.message} ({self.count}; {self.example})" if self.example else self.message
+
 
 def inspect(dataset: Dataset, splits: Splits) -> list[Finding]:
     """Every finding, errors first; what depends on sound labels is asked only where they are sound."""

@@ -7,6 +7,7 @@ table's default.
 
 import difflib
 import os
+import shutil
 import signal
 import sys
 import tomllib
@@ -22,13 +23,14 @@ from pydantic import ValidationError
 
 from flows import environment
 from model.config import PRESETS, TrainConfig, problems
-from model.errors import ConfigError, InputError, RelearnError
+from model.errors import ConfigError, InputError, MachineError, RelearnError
 from model.home import Home
 from serving.settings import ServeConfig
 
 PREFIX = "RELEARN_"
 STOPS = {130: "ended by Ctrl-C", 143: "asked to end"}
-OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA"}
+LITTLE = 16_000_000  # bytes; with less the failure of a part is most likely that of the disk
+OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA", "RELEARN_CONFIG", "RELEARN_PRESET"}
 
 app = App(
     name="relearn",
@@ -58,8 +60,8 @@ sources: dict[str, str] = {}
 @app.meta.default
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Path | None = None,
-    preset: str = "default",
+    config: Annotated[Path | None, Parameter(env_var="RELEARN_CONFIG")] = None,
+    preset: Annotated[str, Parameter(env_var="RELEARN_PRESET")] = "default",
 ) -> object:
     """Put the layers of settings in order, then run the verb.
 
@@ -77,7 +79,9 @@ def launch(
     layers: list[Callable[..., None]] = [Env(PREFIX, command=False)]
     if config is not None:
         layers.append(Dict(_read(config), use_commands_as_keys=False, source=str(config)))
-    layers.append(Dict(PRESETS[preset], use_commands_as_keys=False, source=f"preset {preset}"))
+    # A preset is for the verbs that train; the others pass over it.
+    named = Dict(PRESETS[preset], use_commands_as_keys=False, source=f"preset {preset}", allow_unknown=True)
+    layers.append(named)
     app.config = (*layers, _remember)
     return app(tokens, exit_on_error=False, print_error=False)
 
@@ -139,7 +143,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(2, "usage", str(error))
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        return _fail(3, "machine", f"{error.strerror or error}{where}")
+        return _fail(3, "machine", f"{error.strerror or _innermost(error)}{where}")
     except (KeyboardInterrupt, SystemExit) as stop:
         exit_code = getattr(stop, "code", 130)
         if exit_code not in STOPS:
@@ -148,10 +152,24 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _innermost(error: OSError) -> str:
+    """The reason in an error of shutil: of a folder it lists a triple for each file, the reason last."""
+    first = error.args[0][0] if error.args and isinstance(error.args[0], list) else ()
+    return str(first[-1] if first else error)
+
+
 def _fail(exit_code: int, code: str, *messages: str) -> int:
+    if exit_code == MachineError.exit_code and (left := _room()) < LITTLE:
+        messages = tuple(f"{message} (the disk of the home has {left:,} bytes left)" for message in messages)
     for message in messages:
         print(f"error[{code}]: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     return exit_code
+
+
+def _room() -> int:
+    """Bytes left on the disk of the home, or of what of its path is there."""
+    root = Home.from_environment().root
+    return shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
 
 
 def _warn_of_unknown_variables() -> None:

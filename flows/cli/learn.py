@@ -6,12 +6,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.next_steps import say_next
-from model.config import TrainConfig
+from model.config import TrainConfig, problems
+from model.errors import ConfigError
 from model.home import Home
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ Config = Annotated[TrainConfig, Parameter(name="*")]
 
 def run(
     *,
-    networks: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    networks: Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))] = (),
     config: Config = TrainConfig(),
 ) -> None:
     """Train every network asked for, release the best, and show its first answer.
@@ -99,8 +101,15 @@ def _orchestrated(config: TrainConfig, networks: Sequence[str], home: Home) -> I
 
     check(config, networks, home)
     home.prefect.mkdir(0o700, parents=True, exist_ok=True)  # Prefect looks for it when it is imported
+    from prefect.settings import get_current_settings
+
     from flows.orchestration import prefect
 
+    try:
+        get_current_settings()
+    except ValidationError as error:
+        told = problems(error, {})
+        raise ConfigError([f"a setting of Prefect (PREFECT_…): {problem}" for problem in told]) from None
     with prefect(home) as page:
         yield page
 

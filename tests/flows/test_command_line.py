@@ -41,6 +41,8 @@ def setting(name: str, capsys: Capture) -> list[str]:
 @pytest.mark.parametrize(
     ("flag", "value", "accepted"),
     [
+        ("device", "tpu", "auto, cpu, cuda, cuda:0, mps"),
+        ("name", "A/B", "1 to 63 of a–z 0–9 - _, with a letter or digit at both ends"),
         ("learning-rate", "0", "greater than 0"),
         ("learning-rate", "-1", "greater than 0"),
         ("learning-rate", "nan", "a finite number"),
@@ -101,7 +103,7 @@ def test_a_value_out_of_range_is_refused(
 )
 def test_a_value_of_another_form_is_refused(flag: str, value: str, home: Path, capsys: Capture) -> None:
     """The value is shown, cut where it is endless."""
-    first = fails(["run", f"--{flag}", value], capsys)[0]
+    (first,) = fails(["run", f"--{flag}", value], capsys)
 
     assert first.startswith(f"error[config]: {flag}")
     assert f"got {value[:80]!r}, accepted: " in first
@@ -259,6 +261,13 @@ def test_a_flag_wins_over_the_environment_a_file_and_a_preset(
     assert ["15", "default"] == setting("epochs", capsys)
     cli.run(layers)
     assert ["256", "preset tutorial"] == setting("batch_size", capsys)
+    with monkeypatch.context() as only:
+        only.setenv("RELEARN_PRESET", "tutorial")
+        only.setenv("RELEARN_CONFIG", str(file))
+        cli.run(["config"])
+    shown = capsys.readouterr().out
+    assert "preset tutorial" in shown
+    assert str(file) in shown
     cli.run([*layers, "--config", str(file)])
     assert ["2", str(file)] == setting("epochs", capsys)
     monkeypatch.setenv("RELEARN_EPOCHS", "4")
