@@ -83,7 +83,7 @@ def test_a_run_is_named_by_what_it_is(settings: dict, name: str) -> None:
 
 def test_a_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
     """Every field of the config under its own name, as text, and the number of weights."""
-    config = TrainConfig(dataset="digits", epochs=3)
+    config = TrainConfig.preset("default", dataset="digits", epochs=3)
     expected = config.model_dump() | {"hidden": ",".join(map(str, config.hidden)), "parameters": 407_050}
 
     assert {name: str(value) for name, value in expected.items()} == mlp.data.params

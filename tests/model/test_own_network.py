@@ -1,6 +1,8 @@
 """A class of the user's own: used where it can be, else refused in one line before any work."""
 
+import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,19 @@ class Net(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules are looked for where the user stands, and forgotten afterwards."""
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Modules are looked for where the user stands, and forgotten before and afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    importlib.invalidate_caches()
+    for name in ("mine", "parts", "real"):
+        sys.modules.pop(name, None)
 
 
 def made(source: str, name: str = "mine:Net") -> int:
