@@ -22,11 +22,12 @@ from model.config import TrainConfig
 from model.datasets import source
 from model.gradient_plots import gradient_flow
 from model.home import Home
+from model.learner import EpochRecord
 from model.metrics import Evaluation, evaluate, generalisation_gap
 from model.networks import build, count, is_flat, layers
 from model.prepared import Prepared, open_prepared, prepare
 from model.preprocess import preprocess
-from model.training import EpochRecord, Fit, fit
+from model.training import Fit, fit
 
 # Images of the fixed batch on which the gradients of a run are measured: one pass of it an epoch costs
 # less than 1 % of the epoch on MNIST, and 256 images of ten classes show every class.
@@ -139,7 +140,7 @@ def watched_fit(
             run.metrics(epoch_metrics(record) | diagnostics(health[-1]), step=record.epoch)
             bar.show(record)
 
-        fitted = fit(config, network, prepared.splits, len(prepared.classes), on_epoch)
+        fitted = fit(config, network, prepared.splits, len(prepared.classes), on_epoch=on_epoch)
     table = pd.concat(health, ignore_index=True)
     run.table(table, "gradients/health.csv")
     run.figure(gradient_flow(table), "gradients/flow.png")

@@ -49,11 +49,12 @@ class Batches:
         """Number of batches in one pass; the last may be smaller."""
         return math.ceil(len(self.labels) / self.batch_size)
 
-    def shuffled(self, seed: int, epoch: int) -> Iterator[Slices]:
-        """One pass in an order that depends on `seed` and `epoch` alone."""
+    def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Slices]:
+        """One pass in an order that depends on `seed` and `epoch` alone, without its first `skip` batches."""
         state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state) >> 1)
-        return self._pass(torch.randperm(len(self.labels), generator=generator))
+        order = torch.randperm(len(self.labels), generator=generator)
+        return self._pass(order[skip * self.batch_size :])
 
     def in_order(self) -> Iterator[Slices]:
         """One pass in the order of the split."""
@@ -61,7 +62,8 @@ class Batches:
 
     def _pass(self, order: Tensor) -> Iterator[Slices]:
         piece = max(1, PIECE // self.batch_size) * self.batch_size
-        for chosen in order.to(self.labels.device).split(piece):
+        for first in range(0, len(order), piece):
+            chosen = order[first : first + piece].to(self.labels.device)
             images, labels = self.images[chosen].to(self.device), self.labels[chosen].to(self.device)
             inputs, targets = preprocess(images, labels, self.classes, self.flat)
             if not self.flat:

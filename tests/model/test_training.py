@@ -10,9 +10,10 @@ from model.batches import Batches
 from model.config import TrainConfig
 from model.datasets import LabelledImages
 from model.errors import InputError
+from model.learner import EpochRecord, Patience
 from model.networks import build, is_flat
 from model.splits import Splits
-from model.training import EpochRecord, Fit, Patience, fit
+from model.training import Fit, fit
 
 SHAPE = (1, 12, 12)
 CLASSES = 4
@@ -164,7 +165,9 @@ def test_without_early_stopping_every_epoch_runs() -> None:
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
     """An exploding loss is one line that names the epoch and proposes what to do."""
     with pytest.raises(
-        InputError, match=r"of epoch \d, accepted: finite numbers; try a learning rate below 10"
+        InputError,
+        match=r"in (training|validation), epoch \d, batch \d+, accepted: finite numbers; "
+        r"try a learning rate below 10",
     ):
         trained(learning_rate=10, weight_decay=1, schedule="constant", epochs=3)
 

@@ -1,0 +1,266 @@
+"""A training that was cut off anywhere goes on to the same weights; nothing damaged is gone on from."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model import checkpoints
+from model.checkpoints import Checkpoint
+from model.config import TrainConfig
+from model.datasets import LabelledImages
+from model.errors import ConfigError, IntegrityError, MachineError, NotFoundError
+from model.learner import EpochRecord, State
+from model.networks import build
+from model.splits import Splits
+from model.training import Fit, fit
+
+SHAPE, CLASSES, FINGERPRINT = (1, 12, 12), 4, "f" * 64
+
+
+def labelled(count: int, seed: int) -> LabelledImages:
+    draw = np.random.default_rng(seed)
+    return LabelledImages(
+        draw.integers(0, 256, (count, *SHAPE), dtype=np.uint8), draw.integers(0, CLASSES, count)
+    )
+
+
+SPLITS = Splits(labelled(200, 0), labelled(60, 1), labelled(60, 2))
+
+
+def settings(**changed: object) -> TrainConfig:
+    return TrainConfig.read(
+        {"hidden": [16], "batch_size": 32, "threads": 1, "epochs": 4, "dropout": 0.3, **changed}
+    )
+
+
+def train(
+    config: TrainConfig,
+    start: State | None = None,
+    save: Callable[[State], None] = lambda state: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[nn.Module, Fit]:
+    network = build(config, SHAPE, CLASSES)
+    return network, fit(config, network, SPLITS, CLASSES, start=start, save=save, should_stop=should_stop)
+
+
+def saver(folder: Path, config: TrainConfig) -> Callable[[State], None]:
+    return lambda state: void(checkpoints.save(folder, Checkpoint(config, FINGERPRINT, state)))
+
+
+def void(_: object) -> None: ...
+
+
+def assert_equal_weights(expected: nn.Module, got: nn.Module) -> None:
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, got.state_dict()[name]), name
+
+
+def measured(result: Fit) -> list[tuple[float, ...]]:
+    """The history without its times."""
+    return [
+        (one.epoch, one.train_loss, one.train_accuracy, one.val_loss, one.val_accuracy, one.learning_rate)
+        for one in result.history
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two checkpoints of a training of two epochs."""
+    config = settings(epochs=2)
+    train(config, save=saver(tmp_path / "run", config))
+    return tmp_path / "run"
+
+
+def newest(folder: Path) -> Path:
+    return max(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"network": "cnn"},
+        {"optimizer": "rmsprop", "learning_rate": 0.001, "schedule": "cosine"},
+        {"optimizer": "adagrad", "learning_rate": 0.01, "schedule": "constant"},
+        {"batch_norm": True, "monitor": "val_accuracy"},
+    ],
+    ids=lambda changed: "-".join(map(str, changed.values())) or "default",
+)
+@pytest.mark.parametrize("batches", [1, 7, 12, 20])
+def test_a_training_cut_at_any_batch_ends_with_the_same_weights(
+    changed: dict[str, object], batches: int, tmp_path: Path
+) -> None:
+    """Weights, history and reason are those of the training that was never cut, to the last bit."""
+    config = settings(**changed)
+    asked = iter([False] * batches + [True] * 1000)
+    cut = train(config, save=saver(tmp_path, config), should_stop=lambda: next(asked))[1]
+    found = checkpoints.load(tmp_path)
+    network, resumed = train(config, start=found.checkpoint.state)
+    expected_network, expected = train(config)
+
+    assert (False, "asked to stop") == (cut.finished, cut.stop_reason)
+    assert () == found.refused
+    assert_equal_weights(expected_network, network)
+    assert measured(expected) == measured(resumed)
+    assert (expected.best_epoch, expected.stop_reason) == (resumed.best_epoch, resumed.stop_reason)
+
+
+def test_a_finished_training_is_not_trained_further(folder: Path) -> None:
+    """Going on from its last checkpoint gives what it gave."""
+    config = settings(epochs=2)
+    expected, _ = train(config)
+    network, result = train(config, start=checkpoints.load(folder).checkpoint.state)
+
+    assert_equal_weights(expected, network)
+    assert 2 == len(result.history)
+
+
+def test_the_number_of_threads_is_that_of_the_start(tmp_path: Path) -> None:
+    """Sums over another number of threads differ in their last bits."""
+    config = settings(threads=None, epochs=1)
+    states: list[State] = []
+    before = torch.get_num_threads()
+    train(settings(threads=3, epochs=1), save=states.append)
+    assert 3 == train(config, start=states[0])[1].threads
+    torch.set_num_threads(before)
+
+
+def test_the_last_two_are_kept(folder: Path) -> None:
+    """And nothing else, whatever a killed process left."""
+    assert ["00001-000000000", "00002-000000000"] == sorted(path.name[:15] for path in folder.iterdir())
+    (folder / ".00003-000000000-x.safetensors.0123.tmp").write_bytes(b"half")
+    train(settings(epochs=1), save=saver(folder, settings(epochs=1)))
+    assert 2 == len(list(folder.iterdir()))
+
+
+def test_notes_come_back(tmp_path: Path) -> None:
+    """Whatever JSON holds, as it was given; infinity too, which stands for "no best yet"."""
+    states: list[State] = []
+    train(settings(epochs=1), save=states.append)
+    notes = [{"step": 1, "values": {"val_loss": 0.1 + 0.2}}, float("inf"), "é"]
+    checkpoints.save(tmp_path, Checkpoint(settings(epochs=1), FINGERPRINT, states[0], notes))
+    assert notes == checkpoints.load(tmp_path).checkpoint.notes
+
+
+def damaged(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"flipped": bytes(content), "truncated": bytes(content[:-1]), "empty": b""}[how])
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "empty"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(how: str, folder: Path) -> None:
+    """That is said, with the name of the damaged one; where both are damaged, nothing is gone on from."""
+    broken = newest(folder)
+    damaged(broken, how)
+    found = checkpoints.load(folder)
+    (line,) = found.refused
+    assert f"{broken} is not what was written: its SHA-256 differs from its name" == line
+    assert 1 == len(found.checkpoint.state.values["history"])
+
+    for path in folder.iterdir():
+        damaged(path, "empty")
+    with pytest.raises(IntegrityError, match=r"no checkpoint in .* can be used: .*SHA-256.*SHA-256"):
+        checkpoints.load(folder)
+
+
+class Canary:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch canary",)
+
+
+@pytest.mark.parametrize("write", [pickle.dumps, None], ids=["pickle", "torch"])
+def test_a_pickle_is_never_opened(
+    write: Callable[[object], bytes] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even under the name of a checkpoint, with its own digest in it."""
+    monkeypatch.chdir(tmp_path)
+    if write:
+        content = write(Canary())
+    else:
+        torch.save(Canary(), tmp_path / "file")
+        content = (tmp_path / "file").read_bytes()
+    import hashlib
+
+    name = f"00001-000000000-{hashlib.sha256(content).hexdigest()}.safetensors"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(IntegrityError, match="is no checkpoint"):
+        checkpoints.load(tmp_path / "run")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_newer_format_is_not_guessed_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both numbers are told; an older checkpoint beside it is not taken instead."""
+    state = checkpoints.load(folder).checkpoint.state
+    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    state.values["history"] *= 2
+    checkpoints.save(folder, Checkpoint(settings(epochs=2), FINGERPRINT, state))
+    monkeypatch.undo()
+    with pytest.raises(IntegrityError, match="got format 2, accepted: 1; a newer Relearn wrote it"):
+        checkpoints.load(folder)
+
+
+def test_another_config_is_refused_with_what_differs(folder: Path) -> None:
+    """Each setting with both values."""
+    checkpoint = checkpoints.load(folder).checkpoint
+    checkpoints.agree(checkpoint, settings(epochs=2), FINGERPRINT)
+    with pytest.raises(ConfigError) as refused:
+        checkpoints.agree(checkpoint, settings(epochs=3, hidden=[8]), FINGERPRINT)
+    assert (
+        "hidden: got (8,), the checkpoint has (16,)",
+        "epochs: got 3, the checkpoint has 2",
+    ) == refused.value.problems
+
+
+def test_other_data_is_refused(folder: Path) -> None:
+    """The order of the images would mean others."""
+    checkpoint = checkpoints.load(folder).checkpoint
+    with pytest.raises(IntegrityError, match="the data has changed since the checkpoint"):
+        checkpoints.agree(checkpoint, settings(epochs=2), "0" * 64)
+
+
+def test_where_there_is_none_that_is_said(tmp_path: Path) -> None:
+    """A folder that is not there, or holds other files."""
+    (tmp_path / "weights.pt").write_bytes(b"\x80")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(NotFoundError, match=f"no checkpoint in {folder}"):
+            checkpoints.load(folder)
+
+
+def test_a_folder_that_takes_nothing_is_heard_of_before_any_work(tmp_path: Path) -> None:
+    """With its name, the reason and the bytes that are needed."""
+    (tmp_path / "run").write_text("a file")
+    config, heard = settings(), list[EpochRecord]()
+    with pytest.raises(
+        MachineError, match=r"checkpoint .*run.* cannot be written: .*; it takes [\d,]+ bytes"
+    ):
+        fit(config, build(config, SHAPE, CLASSES), SPLITS, CLASSES, on_epoch=heard.append,
+            save=saver(tmp_path / "run", config))  # fmt: skip
+    assert [] == heard
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """A second one is told; a killed one leaves no lock behind."""
+    code = (
+        "import sys, time; from pathlib import Path; from model import checkpoints\n"
+        "with checkpoints.held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert b"held\n" == holder.stdout.readline()
+        with pytest.raises(MachineError, match="goes on in another process"), checkpoints.held(tmp_path):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    with checkpoints.held(tmp_path):
+        pass
