@@ -21,12 +21,15 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Run as MlflowRun
 
 from flows.store import connect, look_into, page_of, reached
 from model.errors import InputError, NotFoundError
 from model.home import Home
 from model.prepared import Prepared
 
+FLOW_RUN = "relearn.flow_run"  # tag: the flow run that made a run; a retry of it goes on with that run
+OUTCOME = "relearn.outcome"  # tag: what came of a finished training, for a retry that need not repeat it
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the page shows prompts and judges
 
 
@@ -47,12 +50,19 @@ class Run:
         entries = [Param(key, _text(value)) for key, value in values.items()]
         self.client.log_batch(self.id, params=entries)
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """One call however many there are: against SQLite a call costs 5 ms."""
-        now = int(1000 * time())
+    def metrics(self, values: Mapping[str, float], step: int = 0, milliseconds: int | None = None) -> None:
+        """One call however many there are: against SQLite a call costs 5 ms.
+
+        The same values of the same time (Unix, now by default) and step are kept once.
+        """
+        at = milliseconds or int(1000 * time())
         self.client.log_batch(
-            self.id, metrics=[Metric(key, float(value), now, step) for key, value in values.items()]
+            self.id, metrics=[Metric(key, float(value), at, step) for key, value in values.items()]
         )
+
+    def steps(self, key: str) -> set[int]:
+        """The steps at which the metric `key` is there."""
+        return {metric.step for metric in self.client.get_metric_history(self.id, key)}
 
     def tags(self, values: Mapping[str, str]) -> None:
         self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
@@ -62,7 +72,10 @@ class Run:
         self.tags({"mlflow.note.content": markdown})
 
     def data(self, prepared: Prepared) -> None:
-        """The data as a dataset input; its digest is the fingerprint, cut to what MLflow holds."""
+        """The data as a dataset input, once; its digest is the fingerprint, cut to what MLflow holds."""
+        inputs = self.client.get_run(self.id).inputs
+        if inputs and inputs.dataset_inputs:
+            return
         fingerprint = prepared.card["fingerprint"]
         splits = prepared.splits
         for context, split in (
@@ -123,12 +136,15 @@ class Experiment:
         return experiment
 
     @contextmanager
-    def run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[Run]:
-        """Open a run; it ends FINISHED, FAILED by an error of any kind, KILLED by a signal."""
+    def run(
+        self, name: str, tags: Mapping[str, str], parent: str | None = None, resume: str | None = None
+    ) -> Iterator[Run]:
+        """Open a run, or the run `resume` again; it ends FINISHED, FAILED by an error, KILLED by a signal."""
         owner = {"relearn.host": socket.gethostname(), "relearn.pid": _process_mark(os.getpid())}
         mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
         with reached(self.client.tracking_uri):
             started = mlflow.start_run(
+                run_id=resume,
                 experiment_id=self.id,
                 run_name=name,
                 nested=True,
@@ -147,6 +163,11 @@ class Experiment:
                 raise
             finally:
                 mlflow.end_run(RunStatus.to_string(status))
+
+    def of_flow(self, flow_run: str, network: str) -> MlflowRun | None:
+        """The run that the flow run of this id made for `network`, when it was tried before."""
+        asked = f"tags.`{FLOW_RUN}` = '{flow_run}' and params.network = '{network}'"
+        return next(iter(self.client.search_runs([self.id], asked, max_results=1)), None)
 
     def close_lost_runs(self) -> list[str]:
         """End runs of this machine, of any name, as KILLED whose process is gone; returns their names."""

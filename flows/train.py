@@ -1,6 +1,7 @@
 """Train one network: load → preprocess → train → evaluate, as one tracked run."""
 
 import math
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,17 +13,21 @@ from prefect.runtime import flow_run
 
 from flows import registry
 from flows.check import check
+from flows.delivery import Delivery
+from flows.kept import Kept
 from flows.progress import EpochBar, warn
 from flows.results import Trained
-from flows.tracking import Experiment, Run
+from flows.stopping import Stopped, signals
+from flows.tracking import FLOW_RUN, OUTCOME, Experiment, Run
 from model import gradients, plots
 from model.architecture import architecture
+from model.checkpoints import held
 from model.classifier import Card, Classifier
 from model.config import TrainConfig
 from model.datasets import source
 from model.gradient_plots import gradient_flow
 from model.home import Home
-from model.learner import EpochRecord
+from model.learner import EpochRecord, State
 from model.metrics import Evaluation, evaluate, generalisation_gap
 from model.networks import build, count, is_flat, layers
 from model.prepared import Prepared, open_prepared, prepare
@@ -44,10 +49,13 @@ def named() -> str:
 
 
 @flow(name="train", flow_run_name=named)
-def train(config: TrainConfig = DEFAULT) -> Trained:
-    """Train one network on one dataset and evaluate it; nothing is released."""
+def train(config: TrainConfig = DEFAULT, resume: str | None = None) -> Trained:
+    """Train one network on one dataset and evaluate it; nothing is released.
+
+    With the id of an unfinished run as `resume`, that run goes on from its checkpoint.
+    """
     check(config, [config.network], Home.from_environment())
-    return learn(config, load(config))
+    return learn(config, load(config), resume=resume)
 
 
 @task(task_run_name="load and check the data")
@@ -62,15 +70,32 @@ def load(config: TrainConfig) -> Path:
 
 
 @task(task_run_name="train and evaluate {config.network}")
-def learn(config: TrainConfig, folder: Path, parent: str | None = None) -> Trained:
-    """Train `config.network` on the data prepared in `folder`; `parent` is the run it belongs to."""
-    prepared = open_prepared(folder)
+def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: str | None = None) -> Trained:
+    """Train `config.network` on the data prepared in `folder`; `parent` is the run it belongs to.
+
+    A run that was cut off goes on from its checkpoint: the one called `resume`, or, where the flow itself
+    is tried again, the one it has made before.
+    """
+    prepared, home = open_prepared(folder), Home.from_environment()
+    experiment = Experiment.open(home, config.name or prepared.name)
+    flow_run_id = str(flow_run.id)
+    before = experiment.of_flow(flow_run_id, config.network)
+    if before and OUTCOME in before.data.tags:
+        return Trained.model_validate_json(before.data.tags[OUTCOME])
+    resume = resume or (before.info.run_id if before else None)
     network = build(config, prepared.shape, len(prepared.classes))
-    experiment = Experiment.open(Home.from_environment(), config.name or prepared.name)
     tags = {"relearn.kind": "train", "dataset": prepared.name, "fingerprint": prepared.fingerprint}
-    with experiment.run(title(config), tags, parent) as run:
+    with ExitStack() as stack:
+        if resume:  # before its run is touched: another process may be at it
+            stack.enter_context(held(home.checkpoints / resume))
+        run = stack.enter_context(
+            experiment.run(title(config), tags | {FLOW_RUN: flow_run_id}, parent, resume)
+        )
+        if not resume:
+            stack.enter_context(held(home.checkpoints / run.id))
+        kept = Kept.open(home.checkpoints / run.id, config, prepared.fingerprint)
         describe_inputs(run, config, prepared, network)
-        fitted, warnings = watched_fit(run, config, network, prepared)
+        fitted, warnings = watched_fit(run, config, network, prepared, kept)
         card = Card(
             config=config,
             dataset=prepared.name,
@@ -82,25 +107,39 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None) -> Train
         )
         evaluation = evaluate(Classifier(network, card), prepared.splits.test)
         warnings += describe_outcome(run, fitted, evaluation, prepared)
-        classifier = Classifier(network, card.model_copy(update={"metrics": evaluation.metrics}))
-        registry.log(run, classifier)
-        best = fitted.history[fitted.best_epoch - 1]
-        return Trained(
-            run_id=run.id,
-            run_name=run.name,
-            url=run.url,
-            network=config.network,
-            parameters=card.parameters,
-            epochs=len(fitted.history),
-            best_epoch=fitted.best_epoch,
-            stop_reason=fitted.stop_reason,
-            val_loss=best.val_loss,
-            val_accuracy=best.val_accuracy,
-            metrics=evaluation.metrics,
-            warnings=warnings,
-            seconds=fitted.seconds,
-            images_per_second=fitted.images_per_second,
-        )
+        registry.log(run, Classifier(network, card.model_copy(update={"metrics": evaluation.metrics})))
+        trained = outcome(run, config, fitted, evaluation, card.parameters, kept.refused + warnings)
+        run.tags({OUTCOME: trained.model_dump_json()})
+    kept.remove()
+    return trained
+
+
+def outcome(
+    run: Run,
+    config: TrainConfig,
+    fitted: Fit,
+    evaluation: Evaluation,
+    parameters: int,
+    warnings: tuple[str, ...],
+) -> Trained:
+    """What the next tasks, and the person who waits, are told of a training."""
+    best = fitted.history[fitted.best_epoch - 1]
+    return Trained(
+        run_id=run.id,
+        run_name=run.name,
+        url=run.url,
+        network=config.network,
+        parameters=parameters,
+        epochs=len(fitted.history),
+        best_epoch=fitted.best_epoch,
+        stop_reason=fitted.stop_reason,
+        val_loss=best.val_loss,
+        val_accuracy=best.val_accuracy,
+        metrics=evaluation.metrics,
+        warnings=warnings,
+        seconds=fitted.seconds,
+        images_per_second=fitted.images_per_second,
+    )
 
 
 def title(config: TrainConfig) -> str:
@@ -121,9 +160,12 @@ def describe_inputs(run: Run, config: TrainConfig, prepared: Prepared, network: 
 
 
 def watched_fit(
-    run: Run, config: TrainConfig, network: torch.nn.Module, prepared: Prepared
+    run: Run, config: TrainConfig, network: torch.nn.Module, prepared: Prepared, kept: Kept
 ) -> tuple[Fit, tuple[str, ...]]:
-    """Train, logging each epoch with the health of its gradients; returns what came of both."""
+    """Train, logging each epoch with the health of its gradients; returns what came of both.
+
+    Raises `Stopped` when a signal has ended it, at a point that `kept` has.
+    """
     learning = prepared.splits.train
     evenly = np.linspace(0, len(learning) - 1, WATCHED, dtype=int)  # a folder's images come class by class
     inputs, targets = preprocess(
@@ -132,16 +174,39 @@ def watched_fit(
         len(prepared.classes),
         is_flat(network),
     )
-    health: list[pd.DataFrame] = []
-    with EpochBar(title(config), config.epochs, len(learning)) as bar:
+    with (
+        EpochBar(title(config), config.epochs, len(learning)) as bar,
+        Delivery(run) as delivery,
+        signals() as stop,
+    ):
+        known = run.steps("val_loss") if kept.notes else set()
+        for note in kept.notes:
+            if note["step"] not in known:
+                delivery.add(note)
 
         def on_epoch(record: EpochRecord) -> None:
-            health.append(gradients.measure(network, inputs, targets, record.epoch))
-            run.metrics(epoch_metrics(record) | diagnostics(health[-1]), step=record.epoch)
+            measured = gradients.measure(network, inputs, targets, record.epoch)
+            kept.note(epoch_metrics(record) | diagnostics(measured), measured)
             bar.show(record)
 
-        fitted = fit(config, network, prepared.splits, len(prepared.classes), on_epoch=on_epoch)
-    table = pd.concat(health, ignore_index=True)
+        def save(state: State) -> None:
+            # First on disk, then in MLflow: what MLflow has is never trained, and told, a second time.
+            for note in kept.save(state):
+                delivery.add(note)
+
+        fitted = fit(
+            config,
+            network,
+            prepared.splits,
+            len(prepared.classes),
+            start=kept.state,
+            on_epoch=on_epoch,
+            save=save,
+            should_stop=lambda: bool(stop),
+        )
+        if not fitted.finished:
+            raise Stopped(stop.code, f"; relearn train --resume {run.id[:8]} goes on")
+    table = kept.health
     run.table(table, "gradients/health.csv")
     run.figure(gradient_flow(table), "gradients/flow.png")
     return fitted, gradients.verdict(table).warnings

@@ -46,6 +46,11 @@ class Home:
         return self.root / "prepared"
 
     @property
+    def checkpoints(self) -> Path:
+        """One folder a run whose training is not finished."""
+        return self.root / "checkpoints"
+
+    @property
     def eda(self) -> Path:
         return self.root / "eda"
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from model.config import TrainConfig
+from model.errors import IntegrityError
 from model.optimizers import optimizer, schedule
 
 
@@ -177,8 +178,16 @@ class Learner:
         return State(tensors, values)
 
     def restore(self, state: State) -> None:
-        """Stand where `state` was taken. It must come from a learner of the same config and data."""
-        tensors, values = state.tensors, state.values
+        """Stand where `state` was taken, by a learner of the same config, network and data.
+
+        Raises `IntegrityError` where the network is another one.
+        """
+        try:
+            self._restore(state.tensors, state.values)
+        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+            raise IntegrityError(f"the checkpoint is of another network: {error}") from None
+
+    def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         self.network.load_state_dict(_below("network.", tensors))
         self.best_weights = {
             name: value.to(self.under_way.loss.device) for name, value in _below("best.", tensors).items()

@@ -148,7 +148,7 @@ def run(arguments: Sequence[str]) -> int:
         exit_code = getattr(stop, "code", 130)
         if exit_code not in STOPS:
             raise
-        return _fail(exit_code, "stopped", STOPS[exit_code])
+        return _fail(exit_code, "stopped", STOPS[exit_code] + getattr(stop, "advice", ""))
     return 0
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows import cli
 from flows.cli.next_steps import say_next
 from model.config import TrainConfig, problems
 from model.errors import ConfigError
@@ -57,15 +58,40 @@ def run(
         console.print("The real thing, with a download of 11 MB: relearn run --dataset mnist")
 
 
-def train(*, config: Config = TrainConfig()) -> None:
-    """Train one network and evaluate it; nothing is released."""
-    with _orchestrated(config, [config.network], Home.from_environment()):
+def train(
+    *,
+    resume: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=(0, 1))] = None,
+    config: Config = TrainConfig(),
+) -> None:
+    """Train one network and evaluate it; nothing is released.
+
+    Parameters
+    ----------
+    resume
+        Go on with a training that was cut off: its run, by default the last one.
+    """
+    home = Home.from_environment()
+    run_id = None
+    if resume is not None:
+        run_id, config = _unfinished(home, resume, config)
+    with _orchestrated(config, [config.network], home):
         from flows.train import train as train_flow
 
-        trained = train_flow(config)
+        trained = train_flow(config, run_id)
     console = Console()
     _show(console, [trained], trained.run_id)
     console.print(f"Run {trained.run_id[:8]}, stopped in epoch {trained.epochs}: {trained.stop_reason}.")
+
+
+def _unfinished(home: Home, asked: Sequence[str], config: TrainConfig) -> tuple[str, TrainConfig]:
+    """The run to go on with, and the settings that it began with."""
+    from flows import kept
+    from flows.tracking import find
+
+    run_id = find(home, asked[0]) if asked else kept.newest(home)
+    # What nobody asked for, nobody means to change.
+    given = {name: getattr(config, name) for name, where in cli.sources.items() if where != "preset default"}
+    return run_id, kept.settings(home, run_id, given)
 
 
 def evaluate(run: str, *, dataset: str | None = None) -> None:

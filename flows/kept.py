@@ -1,0 +1,96 @@
+"""What is kept of a training under way: checkpoints, and with each the metrics of all epochs before it."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any, Self, TypedDict
+
+import pandas as pd
+
+from model import checkpoints
+from model.checkpoints import Checkpoint
+from model.config import TrainConfig
+from model.errors import NotFoundError
+from model.home import Home
+from model.learner import State
+
+
+class Note(TypedDict):
+    """What one epoch is remembered by: number, end (Unix time in ms), metrics, rows of gradient health."""
+
+    step: int
+    milliseconds: int
+    values: dict[str, float]
+    health: list[dict[str, Any]]
+
+
+@dataclass
+class Kept:
+    """The training of one run; `state` is where it goes on, None where it begins.
+
+    `refused` has a line for each checkpoint that was damaged, so that an older one is gone on from.
+    """
+
+    folder: Path
+    config: TrainConfig
+    fingerprint: str
+    state: State | None = None
+    notes: list[Note] = field(default_factory=list)
+    refused: tuple[str, ...] = ()
+    saved: int = 0
+
+    @classmethod
+    def open(cls, folder: Path, config: TrainConfig, fingerprint: str) -> Self:
+        """What `folder` keeps; raises what stands against going on from it with this config and data."""
+        try:
+            found = checkpoints.load(folder)
+        except NotFoundError:
+            return cls(folder, config, fingerprint)
+        checkpoint = found.checkpoint
+        checkpoints.agree(checkpoint, config, fingerprint)
+        notes = checkpoint.notes
+        return cls(folder, config, fingerprint, checkpoint.state, notes, found.refused, len(notes))
+
+    def note(self, values: Mapping[str, float], health: pd.DataFrame) -> None:
+        """Remember the epoch that has just ended; the next `save` keeps it."""
+        rows: list[dict[str, Any]] = health.to_dict("records")  # type: ignore[assignment]
+        step = len(self.notes) + 1
+        self.notes.append(Note(step=step, milliseconds=int(1000 * time()), values=dict(values), health=rows))
+
+    def save(self, state: State) -> list[Note]:
+        """Keep where the training stands; returns the notes that are kept for the first time."""
+        checkpoints.save(self.folder, Checkpoint(self.config, self.fingerprint, state, self.notes))
+        new, self.saved = self.notes[self.saved :], len(self.notes)
+        return new
+
+    @property
+    def health(self) -> pd.DataFrame:
+        """Gradient health, one row a layer and epoch."""
+        return pd.DataFrame([row for note in self.notes for row in note["health"]])
+
+    def remove(self) -> None:
+        """Nothing has to be kept of a finished training: MLflow has it all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def newest(home: Home) -> str:
+    """The id of the run whose unfinished training was last saved; `NotFoundError` where there is none."""
+    files = sorted(home.checkpoints.glob("*/*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+    if not files:
+        raise NotFoundError(f"no unfinished training in {home.checkpoints}")
+    return files[-1].parent.name
+
+
+def settings(home: Home, run_id: str, asked: Mapping[str, Any]) -> TrainConfig:
+    """The config with which the training of a run goes on.
+
+    Raises `NotFoundError` where nothing is kept of it, `ConfigError` where `asked` sets something else.
+    """
+    folder = home.checkpoints / run_id
+    if not folder.is_dir():
+        raise NotFoundError(f"run {run_id[:8]} has no unfinished training in {home.checkpoints}")
+    checkpoint = checkpoints.load(folder).checkpoint
+    checkpoints.agree(checkpoint, checkpoint.config.model_copy(update=asked), checkpoint.fingerprint)
+    return checkpoint.config
