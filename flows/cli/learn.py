@@ -90,7 +90,8 @@ def _unfinished(home: Home, asked: Sequence[str], config: TrainConfig) -> tuple[
 
     run_id = find(home, asked[0]) if asked else kept.newest(home)
     # What nobody asked for, nobody means to change.
-    given = {name: getattr(config, name) for name, where in cli.sources.items() if where != "preset default"}
+    meant = {name for name, where in cli.sources.items() if where != "preset default"}
+    given = {name: getattr(config, name) for name in meant if name in TrainConfig.model_fields}
     return run_id, kept.settings(home, run_id, given)
 
 
