@@ -1,13 +1,17 @@
 """The store of runs: made once, whole, whoever comes first and however he ends."""
 
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from flows.store import connect
+from model.errors import MachineError
 from model.home import Home
 
 CODE = """
@@ -45,3 +49,31 @@ def test_one_who_is_killed_while_making_it_is_no_harm(seconds: float, tmp_path: 
 
     assert 1 == len(connect(Home(tmp_path / "home", tmp_path)).search_experiments())
     assert {"mlflow.db", ".mlflow.db.lock"} == {path.name for path in (tmp_path / "home").iterdir()}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The file of a store that is there, and that this process has not opened yet."""
+    connect(Home(tmp_path / "made", tmp_path))
+    return Path(shutil.copy(tmp_path / "made" / "mlflow.db", tmp_path))
+
+
+def test_a_torn_store_is_refused_and_kept(store: Path) -> None:
+    """Nothing is made anew over it: there may be a way to save what is in it."""
+    with store.open("r+b") as file:
+        file.write(bytes(100))
+    torn = store.read_bytes()
+    with pytest.raises(MachineError, match=r"mlflow.db cannot be used: .*file is not a database"):
+        connect(Home(store.parent, store.parent))
+    assert torn == store.read_bytes()
+
+
+@pytest.mark.parametrize("revision", ["0123456789ab", "451aebb31d03"], ids=["newer", "older"])
+def test_a_store_of_another_mlflow_is_refused_with_what_to_do(revision: str, store: Path) -> None:
+    """It is not changed on the way: an upgrade cannot be undone."""
+    with closing(sqlite3.connect(store, isolation_level=None)) as database:
+        database.execute("update alembic_version set version_num = ?", [revision])
+    with pytest.raises(MachineError, match=r"mlflow.db cannot be used: .*mlflow db upgrade"):
+        connect(Home(store.parent, store.parent))
+    with closing(sqlite3.connect(store)) as database:
+        assert [(revision,)] == database.execute("select version_num from alembic_version").fetchall()
