@@ -1,10 +1,12 @@
 """Where a training runs."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from model.errors import ConfigError
+from model.errors import ConfigError, MachineError
 
 
 def resolve(name: str) -> torch.device:
@@ -37,3 +39,17 @@ def use_threads(wanted: int | None) -> int:
 def cores() -> int:
     """How many cores this process may use; macOS tells only how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def memory_for(batch_size: int) -> Iterator[None]:
+    """What does not fit into memory inside is one line that proposes a smaller batch."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        smaller = max(1, batch_size // 2)
+        raise MachineError(
+            f"batches of {batch_size} images do not fit into memory, try --batch-size {smaller}"
+        ) from None

@@ -61,7 +61,7 @@ def fit(
 
     `on_epoch` hears of every finished epoch; `save` then gets the state to start from later, and once
     more when `should_stop`, which is asked between batches, ends the training early. Raises `InputError`
-    when the loss is no longer a number.
+    when the loss is no longer a number, `MachineError` when a batch does not fit into memory.
     """
     device = devices.resolve(config.device)
     threads = devices.use_threads(start.values["threads"] if start else config.threads)
@@ -78,8 +78,9 @@ def fit(
     while not (learner.finished or stopped):
         begin = time.perf_counter() - learner.seconds
         batches = training.shuffled(config.seed, learner.epoch, learner.under_way.batches)
-        learned = run_epoch(network, _until(should_stop, batches), learner.under_way, learner.update)
-        looked = run_epoch(network, _until(should_stop, validation.in_order()), Pass.begin(network))
+        with devices.memory_for(config.batch_size):
+            learned = run_epoch(network, _until(should_stop, batches), learner.under_way, learner.update)
+            looked = run_epoch(network, _until(should_stop, validation.in_order()), Pass.begin(network))
         learner.seconds = time.perf_counter() - begin
         if not (learned.finite and looked.finite):
             raise _not_finite(config, learner.epoch, learned, looked)

@@ -20,6 +20,7 @@ from flows import cli, registry
 from flows.store import connect
 from flows.tracking import Experiment
 from flows.train import title
+from model import checkpoints
 from model.classifier import Classifier
 from model.config import TrainConfig
 from model.home import Home
@@ -181,6 +182,8 @@ def test_a_training_that_diverges_fails_everywhere(
     assert line.endswith("accepted: finite numbers; try a learning rate below 10")
     assert "FAILED" == run.info.status
     assert f"InputError: {line.partition(': ')[2]}" == run.data.tags["relearn.reason"]
+    last = checkpoints.load(copied.checkpoints / run.info.run_id).checkpoint.state.tensors
+    assert all(value.isfinite().all() for value in last.values() if value.is_floating_point())
     state = last_flow_run(on_server, "train mlp on digits")["state"]
     assert ("FAILED", True) == (state["type"], "loss: got" in state["message"])
 
@@ -246,8 +249,8 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> Stopped:
 @pytest.mark.parametrize(
     ("name", "exit_code", "errors"),
     [
-        ("terminated", 143, "error[stopped]: asked to end\n"),
-        ("interrupted", 130, "error[stopped]: ended by Ctrl-C\n"),
+        ("terminated", 143, "error[stopped]: asked to end"),
+        ("interrupted", 130, "error[stopped]: ended by Ctrl-C"),
     ],
 )
 def test_a_signal_ends_a_training_as_killed(
@@ -256,7 +259,8 @@ def test_a_signal_ends_a_training_as_killed(
     """Soon, with one line and the exit code of the signal, and without a process left behind."""
     (run,) = named(connect(stopping_home), name)
 
-    assert (exit_code, errors) == (stopped[name].exit_code, stopped[name].errors)
+    advice = f"; relearn train --resume {run.info.run_id[:8]} goes on\n"
+    assert (exit_code, errors + advice) == (stopped[name].exit_code, stopped[name].errors)
     assert stopped[name].seconds < 30
     assert "KILLED" == run.info.status
     assert run.info.end_time

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from model.batches import Batches
 from model.config import TrainConfig
 from model.datasets import LabelledImages
-from model.errors import InputError
+from model.errors import InputError, MachineError
 from model.learner import EpochRecord, Patience
 from model.networks import build, is_flat
 from model.splits import Splits
@@ -196,3 +196,19 @@ def test_callers_hear_of_every_epoch() -> None:
         "learning_rate",
         "seconds",
     ] == list(result.table().columns)
+
+
+def test_a_batch_that_does_not_fit_is_one_line() -> None:
+    """It proposes half of it, and comes from a real limit: 2 TB for the outputs of one layer."""
+    config = TrainConfig(batch_size=300, hidden=(8,), epochs=1)
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(144, CLASSES)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.layer(inputs.flatten(1)) + torch.ones(2**40).sum()
+
+    with pytest.raises(MachineError, match="300 images do not fit into memory, try --batch-size 150"):
+        fit(config, Wide(), SPLITS, CLASSES)
