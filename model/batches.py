@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.augmentation import change, draw
 from model.datasets import LabelledImages
 from model.networks import is_flat
 from model.preprocess import preprocess
@@ -33,7 +34,13 @@ class Batches:
     """
 
     def __init__(
-        self, split: LabelledImages, network: nn.Module, classes: int, batch_size: int, device: torch.device
+        self,
+        split: LabelledImages,
+        network: nn.Module,
+        classes: int,
+        batch_size: int,
+        device: torch.device,
+        augmentation: float = 0.0,
     ) -> None:
         self.images = torch.from_numpy(np.asarray(split.images))
         self.labels = torch.from_numpy(np.asarray(split.labels))
@@ -44,27 +51,35 @@ class Batches:
         self.batch_size = min(batch_size, len(split))
         self.slice_size = slice_size(network, self.batch_size, device)
         self.device = device
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         """Number of batches in one pass; the last may be smaller."""
         return math.ceil(len(self.labels) / self.batch_size)
 
     def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Slices]:
-        """One pass in an order that depends on `seed` and `epoch` alone, without its first `skip` batches."""
+        """One pass in an order that depends on `seed` and `epoch` alone, without its first `skip` batches.
+
+        So do the changes of the images, where there is augmentation.
+        """
         state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state) >> 1)
         order = torch.randperm(len(self.labels), generator=generator)
-        return self._pass(order[skip * self.batch_size :])
+        sources = draw(len(order), self.augmentation, generator) if self.augmentation else None
+        first = skip * self.batch_size
+        return self._pass(order[first:], sources[first:] if sources is not None else None)
 
     def in_order(self) -> Iterator[Slices]:
         """One pass in the order of the split."""
         return self._pass(torch.arange(len(self.labels)))
 
-    def _pass(self, order: Tensor) -> Iterator[Slices]:
+    def _pass(self, order: Tensor, sources: Tensor | None = None) -> Iterator[Slices]:
         piece = max(1, PIECE // self.batch_size) * self.batch_size
         for first in range(0, len(order), piece):
             chosen = order[first : first + piece].to(self.labels.device)
             images, labels = self.images[chosen].to(self.device), self.labels[chosen].to(self.device)
+            if sources is not None:
+                images = change(images, sources[first : first + piece].to(self.device))
             inputs, targets = preprocess(images, labels, self.classes, self.flat)
             if not self.flat:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)

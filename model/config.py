@@ -56,6 +56,9 @@ class TrainConfig(BaseModel):
     )
 
     # learning
+    augmentation: float = Field(
+        0.0, ge=0, le=1, description="Strength of random shifts, turns and scalings of training images."
+    )
     optimizer: Literal["sgd", "rmsprop", "adagrad"] = Field("sgd", description="Rule of the weight update.")
     learning_rate: float = Field(
         0.1, gt=0, le=10, description="Step size; the peak where a schedule moves it."

@@ -66,7 +66,7 @@ def fit(
     device = devices.resolve(config.device)
     threads = devices.use_threads(start.values["threads"] if start else config.threads)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
-    training = Batches(splits.train, network, classes, config.batch_size, device)
+    training = Batches(splits.train, network, classes, config.batch_size, device, config.augmentation)
     validation = Batches(splits.validation, network, classes, max(config.batch_size, 1024), device)
     learner = Learner.begin(config, network, len(training) * config.epochs)
     if start:

@@ -92,6 +92,7 @@ def newest(folder: Path) -> Path:
         {"optimizer": "rmsprop", "learning_rate": 0.001, "schedule": "cosine"},
         {"optimizer": "adagrad", "learning_rate": 0.01, "schedule": "constant"},
         {"batch_norm": True, "monitor": "val_accuracy"},
+        {"augmentation": 0.5},
     ],
     ids=lambda changed: "-".join(map(str, changed.values())) or "default",
 )
