@@ -1,7 +1,8 @@
 """What is kept of a training under way: checkpoints, and with each the metrics of all epochs before it."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
@@ -12,7 +13,7 @@ import pandas as pd
 from model import checkpoints
 from model.checkpoints import Checkpoint
 from model.config import TrainConfig
-from model.errors import NotFoundError
+from model.errors import MachineError, NotFoundError
 from model.home import Home
 from model.learner import State
 
@@ -64,6 +65,17 @@ class Kept:
         checkpoints.save(self.folder, Checkpoint(self.config, self.fingerprint, state, self.notes))
         new, self.saved = self.notes[self.saved :], len(self.notes)
         return new
+
+    @contextmanager
+    def advised(self) -> Iterator[None]:
+        """Where the machine fails inside, say how the training goes on afterwards."""
+        try:
+            yield
+        except MachineError as error:
+            if not any(self.folder.glob("*.safetensors")):
+                raise
+            advice = f"relearn train --resume {self.folder.name[:8]} goes on"
+            raise MachineError(f"{error}; then {advice}", error.code) from None
 
     @property
     def health(self) -> pd.DataFrame:

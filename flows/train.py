@@ -94,6 +94,7 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: 
         if not resume:
             stack.enter_context(held(home.checkpoints / run.id))
         kept = Kept.open(home.checkpoints / run.id, config, prepared.fingerprint)
+        stack.enter_context(kept.advised())
         describe_inputs(run, config, prepared, network)
         fitted, warnings = watched_fit(run, config, network, prepared, kept)
         card = Card(
