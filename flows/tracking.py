@@ -44,7 +44,9 @@ class Run:
 
     @property
     def url(self) -> str:
-        return f"{page_of(mlflow.get_tracking_uri())}/#/experiments/{self.experiment_id}/runs/{self.id}"
+        """The page of the run; without the last part MLflow shows what it has for prompts and judges."""
+        page = page_of(mlflow.get_tracking_uri())
+        return f"{page}/#/experiments/{self.experiment_id}/runs/{self.id}?workflowType=machine_learning"
 
     def params(self, values: Mapping[str, Any]) -> None:
         entries = [Param(key, _text(value)) for key, value in values.items()]

@@ -45,7 +45,7 @@ class Ran:
         """The printed commands, by what they are for."""
         lines = self.output.partition("what next")[2].splitlines()[1:]
         return {
-            purpose.removeprefix("# "): command
+            purpose.removeprefix("# ").partition(", at ")[0]: command
             for purpose, command in itertools.pairwise(lines)
             if purpose.startswith("# ")
         }

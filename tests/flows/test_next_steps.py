@@ -1,6 +1,7 @@
 """The box of commands at the end of `relearn run`: each is run as it was printed, on a free port."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -25,6 +26,15 @@ def in_a_shell(command: str, ran, clean: dict[str, str]) -> str:
 def test_the_box_has_every_command(ran) -> None:
     """Serve, ask, compare, and two pages; a command is one line, however long."""
     assert ["serve it", "ask it", "compare runs", "runs in a browser", "flows in a browser"] == list(ran.box)
+
+
+def test_the_box_says_where_the_runs_are_shown(ran) -> None:
+    """The page of the retraining, in the view that is for trainings."""
+    assert re.search(
+        r"# runs in a browser, at http://127.0.0.1:5000/#/experiments/1/runs/[0-9a-f]{32}"
+        r"\?workflowType=machine_learning\n",
+        ran.output,
+    )
 
 
 @pytest.mark.needs("curl")
