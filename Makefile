@@ -1,9 +1,10 @@
 # Everything works from an empty clone: each target makes what it needs and keeps it.
 PYTHON ?= python3
 BIN := .venv/bin
+PEERS := .venv-peers/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test test-all bench lock
+.PHONY: help run serve test test-all bench bench-train lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +17,13 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# One by one where not all can be had: a library that is missing becomes a row that says so, and is tried again next time.
+$(PEERS)/.ready: benchmarks/peers/requirements.txt | $(BIN)/.ready
+	@echo "Setting up .venv-peers with what we compare with; this takes a few minutes and happens once."
+	@$(BIN)/python -m venv .venv-peers
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@ || grep -v '^#' $< | \
+		xargs -n 1 $(PEERS)/python -m pip install --quiet --disable-pip-version-check -c $< || true
 
 run: $(BIN)/.ready ## train, release the best, see it answer
 	@$(BIN)/relearn run $(ARGS)
@@ -35,8 +43,11 @@ test-all: $(BIN)/.ready ## the same, slow proofs included; fails where a program
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/pytest --nothing-missing $(ARGS)
 
-bench: $(BIN)/.ready ## measure, and write benchmarks/results/
+bench: $(BIN)/.ready $(PEERS)/.ready ## measure, and write benchmarks/results/
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-train: $(BIN)/.ready $(PEERS)/.ready ## our training beside other libraries, in turn
+	$(BIN)/python -m benchmarks train $(ARGS)
 
 lock: ## pin every dependency anew
 	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \

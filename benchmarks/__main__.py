@@ -1,17 +1,18 @@
-"""`python -m benchmarks [NAME…]`: run the measurements and write their tables."""
+"""`python -m benchmarks [NAME…] [--rounds N]`: run the measurements and write their tables."""
 
+import argparse
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
+from inspect import signature
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from benchmarks import accuracy, commands, throughput
+from benchmarks import accuracy, commands, reach, scale, throughput, train
 from model import atomic
 
 RESULTS = Path(__file__).parent / "results"
@@ -44,13 +45,27 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
-BENCHMARKS: dict[str, Callable[[], tuple[str, str, pd.DataFrame]]] = {
+BENCHMARKS: dict[str, Callable[..., tuple[str, str, pd.DataFrame]]] = {
     "throughput": throughput.measure,
     "commands": commands.measure,
     "accuracy": accuracy.measure_default,
     "tutorial": accuracy.measure_tutorial,
+    "train": train.measure,
+    "reach": reach.measure,
+    "scale": scale.measure,
 }
+IN_ROUNDS = [name for name, measure in BENCHMARKS.items() if signature(measure).parameters]
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or BENCHMARKS:
-        write(chosen, *BENCHMARKS[chosen]())
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5, help=f"of {', '.join(IN_ROUNDS)}; 5 by default")
+    chosen = parser.parse_args()
+    unknown = [name for name in chosen.names if name not in BENCHMARKS]
+    if unknown or chosen.rounds < 1:
+        parser.error(
+            f"got {' '.join(unknown) or f'--rounds {chosen.rounds}'}, "
+            f"accepted: {', '.join(BENCHMARKS)} and rounds from 1 on"
+        )
+    for name in chosen.names or BENCHMARKS:
+        write(name, *BENCHMARKS[name](*([chosen.rounds] if name in IN_ROUNDS else [])))

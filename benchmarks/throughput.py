@@ -61,8 +61,13 @@ def _seconds(work: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def plain_fit(config: TrainConfig, train: LabelledImages, validation: LabelledImages) -> nn.Module:
-    """Training as every introduction writes it."""
+def plain_fit(
+    config: TrainConfig,
+    train: LabelledImages,
+    validation: LabelledImages,
+    on_epoch: Callable[[float], None] = lambda accuracy: None,
+) -> nn.Module:
+    """Training as every introduction writes it; `on_epoch` hears of the accuracy on `validation`, in 0–1."""
     network = build(config, (1, 28, 28), 10)
     rule = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
     learning = DataLoader(_tensors(train, network), config.batch_size, shuffle=True)
@@ -80,6 +85,7 @@ def plain_fit(config: TrainConfig, train: LabelledImages, validation: LabelledIm
                 logits = network(images)
                 loss += F.cross_entropy(logits, labels, reduction="sum").item()
                 correct += int((logits.argmax(1) == labels).sum())
+        on_epoch(correct / len(validation))
     return network
 
 

@@ -1,0 +1,10 @@
+"""The loop as every introduction to torch writes it."""
+
+from benchmarks.peers.task import EpochDone, Part, Settings
+from benchmarks.throughput import plain_fit
+from model.config import TrainConfig
+from model.datasets import LabelledImages
+
+
+def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
+    plain_fit(TrainConfig.read(settings), LabelledImages(*learn), LabelledImages(*look), epoch_done)

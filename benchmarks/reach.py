@@ -1,0 +1,130 @@
+"""Seconds until a network is as right as it should be on MNIST's test images: ours against Keras."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.workers import PEERS, Task, Worker, WorkerError, spread, take_turns
+from model.config import TrainConfig
+from model.home import Home
+from model.prepared import prepare
+
+TARGETS = {"mlp": 0.98, "cnn": 0.99}
+FAST: dict[str, dict[str, Any]] = {
+    "mlp": {"network": "mlp", "batch_size": 128, "learning_rate": 0.2, "epochs": 6},
+    "cnn": {"network": "cnn", "batch_size": 64, "learning_rate": 0.1, "epochs": 10, "dropout": 0.25},
+}
+KERAS: dict[str, Any] = {"optimizer": "rmsprop", "learning_rate": 0.001, "batch_size": 256, "epochs": 15}
+THEIRS: dict[str, dict[str, Any]] = {
+    "mlp": {"network": "mlp", "hidden": (784, 512), **KERAS},
+    "cnn": {"network": "cnn", **KERAS},
+}
+ALIKE = {"dataset": "mnist", "device": "cpu", "early_stopping": False}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One training up to the target, or through all its epochs."""
+
+    reached: bool
+    seconds: float
+    epochs: int
+    best: float
+
+
+def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
+    """A training of each in turn, with another seed in every round."""
+    data = prepare(TrainConfig(dataset="mnist"), Home.from_environment()).folder
+    rows = []
+    for network, target in TARGETS.items():
+        theirs = _fastest(network, data)
+        settings = {"ours": FAST[network], theirs: THEIRS[network]}
+        attempts = [
+            {name: _attempt(_task(name, chosen, data, seed), target) for name, chosen in settings.items()}
+            for seed in range(rounds)
+        ]
+        ratios = [_ratio(found["ours"], found[theirs]) for found in attempts]
+        for name, chosen in settings.items():
+            rows.append(
+                {"network": network, "test accuracy": f"{100 * target:g} %", "library": name}
+                | _figures([found[name] for found in attempts])
+                | dict(
+                    zip(
+                        ("ours is faster by, median", "range of that"),
+                        _spread([ratio for ratio in ratios if ratio], 2),
+                        strict=True,
+                    )
+                )
+                | {
+                    "settings": ", ".join(
+                        f"{key} {value}" for key, value in chosen.items() if key != "network"
+                    )
+                }
+            )
+    note = (
+        f"{rounds} rounds, one training of each in turn, with another seed every round; a ratio is taken in "
+        "a round in which both got there. After every epoch the test images are looked at, to stop the clock "
+        "and for nothing else. Seconds of the epochs with that look, set-up and compiling included, imports "
+        "not; both on the same two cores. Keras runs on the backend whose second epoch is the fastest here."
+    )
+    return "Seconds to an accuracy", note, pd.DataFrame(rows)
+
+
+def _task(name: str, settings: dict[str, Any], data: Path, seed: int) -> Task:
+    return Task(PEERS[name], {**ALIKE, **settings, "seed": seed}, data, look_at="test")
+
+
+def _fastest(network: str, data: Path) -> str:
+    """The backend that Keras is quickest on, or the first where none runs."""
+    tasks = {
+        name: _task(name, THEIRS[network], data, seed=0)
+        for name, peer in PEERS.items()
+        if peer.file == "keras"
+    }
+    results = take_turns(tasks, rounds=1)
+    return min(tasks, key=lambda name: min((e.seconds for e in results[name].epochs), default=float("inf")))
+
+
+def _attempt(task: Task, target: float) -> Attempt | str:
+    seconds, best = 0.0, 0.0
+    try:
+        with Worker(task) as worker:
+            for number in range(1, task.settings["epochs"] + 1):
+                epoch = worker.epoch()
+                seconds, best = seconds + epoch.seconds, max(best, epoch.accuracy)
+                print(task.peer.file, task.settings["network"], number, epoch, flush=True)
+                if best >= target:
+                    break
+    except WorkerError as error:
+        return str(error)
+    return Attempt(best >= target, seconds, number, best)
+
+
+def _ratio(ours: Attempt | str, theirs: Attempt | str) -> float | None:
+    """How often ours fits into theirs, where both got there."""
+    if isinstance(ours, str) or isinstance(theirs, str) or not (ours.reached and theirs.reached):
+        return None
+    return theirs.seconds / ours.seconds
+
+
+def _figures(found: list[Attempt | str]) -> dict[str, str]:
+    attempts = [attempt for attempt in found if isinstance(attempt, Attempt)]
+    there = [attempt for attempt in attempts if attempt.reached]
+    seconds, between = _spread([attempt.seconds for attempt in there])
+    errors = [line for line in found if isinstance(line, str)]
+    return {
+        "seconds, median": errors[-1] if errors else seconds,
+        "range": between,
+        "epochs, median": f"{median(attempt.epochs for attempt in there):g}" if there else "–",
+        "got there": f"{len(there)} of {len(found)}",
+        "best accuracy, lowest": f"{100 * min(attempt.best for attempt in attempts):.2f} %"
+        if attempts
+        else "–",
+    }
+
+
+def _spread(values: list[float], digits: int = 1) -> tuple[str, str]:
+    return spread(values, digits) if values else ("–", "–")

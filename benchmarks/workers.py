@@ -1,0 +1,184 @@
+"""Trainings that take turns: each in a process of its own that lives on, waits, and trains when asked."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import IO, Any, Self, cast
+
+from benchmarks.peers.worker import CORES
+
+REPOSITORY = Path(__file__).parents[1]
+OURS = Path(sys.executable)
+THEIRS = REPOSITORY / ".venv-peers/bin/python"
+
+# Seconds until an answer: ten times the slowest epoch on a quiet machine, that of Keras on JAX with the cnn.
+PATIENCE = 300
+
+
+class WorkerError(Exception):
+    """A worker could not start or ended early; carries the last line it wrote."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A file in `benchmarks/peers/`, the Python it runs with, and the packages whose versions matter."""
+
+    file: str
+    packages: tuple[str, ...]
+    python: Path = THEIRS
+    backend: str = ""
+    networks: tuple[str, ...] = ("mlp", "cnn")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is to do: `data` is a folder as `model.prepared` makes it."""
+
+    peer: Peer
+    settings: Mapping[str, Any]
+    data: Path
+    look_at: str = "validation"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Seconds with the look included, accuracy of that look in 0–1, and the most memory held so far."""
+
+    seconds: float
+    accuracy: float
+    peak_mb: float
+
+
+@dataclass
+class Result:
+    """What came of a worker: its epochs but for the warm-up, or the line with which it failed."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+class Worker:
+    """One process; `epoch` has it train on, leaving the context ends it. Raises `WorkerError`."""
+
+    def __init__(self, task: Task) -> None:
+        said = {
+            "peer": task.peer.file,
+            "packages": task.peer.packages,
+            "data": str(task.data),
+            "look_at": task.look_at,
+            "settings": dict(task.settings),
+        }
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed on leaving
+        try:
+            self.process = subprocess.Popen(
+                [task.peer.python, "-m", "benchmarks.peers.worker", json.dumps(said)],
+                cwd=REPOSITORY,
+                env=_environment(task.peer),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+            )
+        except OSError:
+            raise WorkerError(f"{task.peer.python} is missing, make bench-train makes it") from None
+        self.asks, self.answers = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
+        try:
+            self.versions: dict[str, str] = self._answer()["versions"]
+        except WorkerError:
+            self.__exit__()
+            raise
+
+    def epoch(self) -> Epoch:
+        try:
+            self.asks.write(b"\n")
+            self.asks.flush()
+        except BrokenPipeError:
+            raise WorkerError(self._last_line()) from None
+        return Epoch(**self._answer())
+
+    def _answer(self) -> dict[str, Any]:
+        if not select.select([self.answers], [], [], PATIENCE)[0]:
+            raise WorkerError(f"no answer in {PATIENCE} s")
+        line = self.answers.readline()
+        if not line:
+            raise WorkerError(self._last_line())
+        return cast(dict[str, Any], json.loads(line))
+
+    def _last_line(self) -> str:
+        self.process.wait(PATIENCE)
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").split("\n")
+        return next(filter(str.strip, reversed(lines)), f"ended with {self.process.returncode}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for file in (self.asks, self.answers, self.errors):
+            file.close()
+
+
+def _environment(peer: Peer) -> dict[str, str]:
+    """Two cores and no GPU for everyone."""
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(CORES),
+        "CUDA_VISIBLE_DEVICES": "",
+        "JAX_PLATFORMS": "cpu",
+        "KERAS_BACKEND": peer.backend,
+    }
+
+
+def take_turns(tasks: Mapping[str, Task], rounds: int) -> dict[str, Result]:
+    """One round to warm up and `rounds` that count: in each, every task trains an epoch, one after the other.
+
+    A worker that fails is out of the rounds that follow.
+    """
+    results = {name: Result() for name in tasks}
+    workers: dict[str, Worker] = {}
+    with ExitStack() as stack:
+        for turn in range(1 + rounds):
+            for name, task in tasks.items():
+                result = results[name]
+                if result.error:
+                    continue
+                try:
+                    if name not in workers:
+                        workers[name] = stack.enter_context(Worker(task))
+                        result.versions = workers[name].versions
+                    epoch = workers[name].epoch()
+                except WorkerError as error:
+                    result.error = str(error)
+                    print(f"{name}: {error}", flush=True)
+                else:
+                    result.epochs += [epoch] if turn else []
+                    print(f"round {turn} of {rounds}, {name}: {epoch}", flush=True)
+    return results
+
+
+def spread(values: list[float], digits: int = 1) -> tuple[str, str]:
+    """Median and range, as a table shows them."""
+    return f"{median(values):.{digits}f}", f"{min(values):.{digits}f}–{max(values):.{digits}f}"
+
+
+PEERS: dict[str, Peer] = {
+    "ours": Peer("ours", ("torch",), OURS),
+    "matrix products alone": Peer("limit", ("torch",), OURS),
+    "torch with DataLoader": Peer("plain", ("torch",), OURS),
+    "Lightning": Peer("lightning", ("lightning", "torch")),
+    "skorch": Peer("skorch", ("skorch", "torch")),
+    "Keras on TensorFlow": Peer("keras", ("keras", "tensorflow-cpu"), backend="tensorflow"),
+    "Keras on JAX": Peer("keras", ("keras", "jax"), backend="jax"),
+    "Keras on torch": Peer("keras", ("keras", "torch"), backend="torch"),
+    "scikit-learn": Peer("sklearn", ("scikit-learn",), networks=("mlp",)),
+}
