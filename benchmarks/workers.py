@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -67,7 +68,10 @@ class Result:
 
 
 class Worker:
-    """One process; `epoch` has it train on, leaving the context ends it. Raises `WorkerError`."""
+    """One process; `epoch` has it train on, leaving the context ends it. Raises `WorkerError`.
+
+    `start_seconds` is how long it took to start and import.
+    """
 
     def __init__(self, task: Task) -> None:
         said = {
@@ -77,6 +81,7 @@ class Worker:
             "look_at": task.look_at,
             "settings": dict(task.settings),
         }
+        start = time.perf_counter()
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed on leaving
         try:
             self.process = subprocess.Popen(
@@ -95,6 +100,7 @@ class Worker:
         except WorkerError:
             self.__exit__()
             raise
+        self.start_seconds = time.perf_counter() - start
 
     def epoch(self) -> Epoch:
         try:
