@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.workers import PEERS, Result, Task, spread, take_turns
+from benchmarks.workers import PEERS, WARM_UP, Result, Task, spread, take_turns
 from model.config import TrainConfig
 from model.home import Home
 from model.prepared import prepare
@@ -38,8 +38,9 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
             versions |= result.versions
     note = (
         f"Epochs on MNIST, {images:,} images each and a look at {len(prepared.splits.validation):,} others; "
-        "784-512-10 and the tutorial's cnn, SGD 0.01 with momentum 0.95, batch 256, float32, everyone in a "
-        f"process of its own on the same two cores. One epoch to warm up, then {rounds} rounds, all in turn; "
+        f"784-512-10 and the tutorial's cnn, SGD {SETTINGS['learning_rate']} with momentum "
+        f"{SETTINGS['momentum']}, batch {SETTINGS['batch_size']}, float32, everyone in a process of its own on "
+        f"the same two cores. {WARM_UP} epochs to warm up, then {rounds} rounds, all in turn; "
         "a ratio is taken within a round. The limit is the time of the layers' matrix products alone, a "
         "convolution taken as the product of its patches with its filters. scikit-learn has no convolution. "
         f"{', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}."

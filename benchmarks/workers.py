@@ -24,6 +24,11 @@ THEIRS = REPOSITORY / ".venv-peers/bin/python"
 PATIENCE = 300
 
 
+# Rounds that do not count. The first epoch compiles and lays out its memory; the second, with the start of
+# all others in between, still took up to twenty times as long as the third.
+WARM_UP = 2
+
+
 class WorkerError(Exception):
     """A worker could not start or ended early; carries the last line it wrote."""
 
@@ -60,8 +65,9 @@ class Epoch:
 
 @dataclass
 class Result:
-    """What came of a worker: its epochs but for the warm-up, or the line with which it failed."""
+    """What came of a worker: its epochs in the rounds that count, or the line with which it failed."""
 
+    warm_up: list[Epoch] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     error: str = ""
@@ -146,14 +152,14 @@ def _environment(peer: Peer) -> dict[str, str]:
 
 
 def take_turns(tasks: Mapping[str, Task], rounds: int) -> dict[str, Result]:
-    """One round to warm up and `rounds` that count: in each, every task trains an epoch, one after the other.
+    """`WARM_UP` rounds, then `rounds` that count: in each, every task trains an epoch, one after the other.
 
     A worker that fails is out of the rounds that follow.
     """
     results = {name: Result() for name in tasks}
     workers: dict[str, Worker] = {}
     with ExitStack() as stack:
-        for turn in range(1 + rounds):
+        for turn in range(1 - WARM_UP, 1 + rounds):
             for name, task in tasks.items():
                 result = results[name]
                 if result.error:
@@ -167,7 +173,7 @@ def take_turns(tasks: Mapping[str, Task], rounds: int) -> dict[str, Result]:
                     result.error = str(error)
                     print(f"{name}: {error}", flush=True)
                 else:
-                    result.epochs += [epoch] if turn else []
+                    (result.epochs if turn > 0 else result.warm_up).append(epoch)
                     print(f"round {turn} of {rounds}, {name}: {epoch}", flush=True)
     return results
 
