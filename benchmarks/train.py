@@ -39,8 +39,8 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
     note = (
         f"Epochs on MNIST, {images:,} images each and a look at {len(prepared.splits.validation):,} others; "
         f"784-512-10 and the tutorial's cnn, SGD {SETTINGS['learning_rate']} with momentum "
-        f"{SETTINGS['momentum']}, batch {SETTINGS['batch_size']}, float32, everyone in a process of its own on "
-        f"the same two cores. {WARM_UP} epochs to warm up, then {rounds} rounds, all in turn; "
+        f"{SETTINGS['momentum']}, batch {SETTINGS['batch_size']}, float32, everyone in a process of its "
+        f"own on the same two cores. {WARM_UP} epochs to warm up, then {rounds} rounds, all in turn; "
         "a ratio is taken within a round. The limit is the time of the layers' matrix products alone, a "
         "convolution taken as the product of its patches with its filters. scikit-learn has no convolution. "
         f"{', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}."
