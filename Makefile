@@ -43,11 +43,11 @@ test-all: $(BIN)/.ready ## the same, slow proofs included; fails where a program
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/pytest --nothing-missing $(ARGS)
 
-bench: $(BIN)/.ready $(PEERS)/.ready ## measure, and write benchmarks/results/
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(BIN)/.ready ## measure, and write benchmarks/results/
+	$(BIN)/python -m benchmarks $(or $(ARGS),throughput commands accuracy tutorial)
 
 bench-train: $(BIN)/.ready $(PEERS)/.ready ## our training beside other libraries, in turn
-	$(BIN)/python -m benchmarks train $(ARGS)
+	$(BIN)/python -m benchmarks $(or $(ARGS),train reach scale)
 
 lock: ## pin every dependency anew
 	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
