@@ -99,6 +99,7 @@ def test_a_run_of_the_readme_ends_with_an_answer(
 ) -> None:
     """As printed, with few epochs where it does not say how many: the real server answers at the end."""
     environment = {**os.environ, "RELEARN_HOME": str(tmp_path / "home"), "RELEARN_EPOCHS": "2"}
+    environment["PREFECT_SERVER_API_PORT"] = "9"  # not a server that runs here by chance
     if "mnist" in command:
         environment["RELEARN_DATA"] = str(request.getfixturevalue("real_data"))
     arguments = shlex.split(command)[1:]
