@@ -34,19 +34,19 @@ def trained(prepared: Prepared, config: TrainConfig) -> Classifier:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     root = tmp_path_factory.mktemp("learned")
-    return prepare(TrainConfig(dataset="digits"), Home(root, root / "data"))
+    return prepare(TrainConfig.preset("default", dataset="digits"), Home(root, root / "data"))
 
 
 @pytest.fixture(scope="module")
 def classifier(digits: Prepared) -> Classifier:
     """The default mlp, trained on the bundled digits: a second of work."""
-    return trained(digits, TrainConfig(dataset="digits"))
+    return trained(digits, TrainConfig.preset("default", dataset="digits"))
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_the_defaults_learn_the_bundled_digits(digits: Prepared, network: str) -> None:
     """Both networks get at least 94 % of the test images right; seeds gave 95.9 to 97.3 %."""
-    learned = trained(digits, TrainConfig(dataset="digits", network=network))
+    learned = trained(digits, TrainConfig.preset("default", dataset="digits", network=network))
     assert evaluate(learned, digits.splits.test).accuracy >= 0.94
 
 
@@ -76,6 +76,6 @@ def test_a_little_noise_changes_little(classifier: Classifier, digits: Prepared)
 @pytest.mark.parametrize(("network", "floor"), [("mlp", 0.982), ("cnn", 0.988)])
 def test_the_defaults_learn_mnist(network: str, floor: float, real_data: Path, tmp_path: Path) -> None:
     """On real MNIST the defaults reach what the README's figures say, less a seed's luck."""
-    config = TrainConfig(dataset="mnist", network=network)
+    config = TrainConfig.preset("default", dataset="mnist", network=network)
     prepared = prepare(config, Home(tmp_path, real_data))
     assert evaluate(trained(prepared, config), prepared.splits.test).accuracy >= floor
