@@ -155,7 +155,7 @@ def test_prefect_carries_the_report(flow_run: dict, prefect_page: str, client: M
     runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
     for run in runs:
         if run.data.tags["relearn.kind"] == "train":
-            assert f'/runs/{run.info.run_id}"' in page
+            assert f'/runs/{run.info.run_id}?workflowType=machine_learning"' in page
         else:
             assert artifact["data"] == run.data.tags["mlflow.note.content"]
 
