@@ -19,8 +19,8 @@ from model.preprocess import preprocess
 Slices = list[tuple[Tensor, Tensor]]
 
 # Images moved and scaled at a time: few enough that their floats (1.6 MB at 1×28×28) are still in cache when
-# the network reads them, many enough that the calls for it do not count. mlp on two cores, batch 256, thousand
-# images/s: 256 87, 512 91, 1024 86, 4096 85.
+# the network reads them, many enough that the calls for it do not count. mlp on two cores, batch 256,
+# thousand images/s of training: 91; in pieces of 256 87, of 1024 86, of 4096 85.
 PIECE = 512
 
 # cnn on 1×28×28, two cores, thousand images/s of training: whole batches of 256 8.6, slices of 64 12–14,
