@@ -166,6 +166,24 @@ def test_a_training_that_runs_is_not_gone_on_with(copied: Home, prefect_page: st
         first.kill()
 
 
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_it_at_once_and_costs_nothing(
+    copied: Home, uninterrupted: dict[str, torch.Tensor], prefect_page: str
+) -> None:
+    """Within seconds; the training goes on from what was kept before."""
+    # A background job of a shell ignores Ctrl-C, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen([RELEARN, *WORDS], env=environment(copied, prefect_page)) as training:
+        signal.signal(signal.SIGINT, before)
+        when_saved(copied, 3, lambda: training.send_signal(signal.SIGINT)).join()
+        time.sleep(0.02)
+        training.send_signal(signal.SIGINT)
+        assert 130 == training.wait(20)
+    (run_folder,) = copied.checkpoints.iterdir()
+    assert 0 == cli.run(["train", "--resume"])
+    assert_complete(copied, run_folder.name, uninterrupted)
+
+
 @pytest.fixture
 def small_files() -> Iterator[Callable[[], None]]:
     """Lets no file of this process grow; undone at the end."""
