@@ -10,7 +10,7 @@ from model.classifier import Card, Classifier
 from model.config import PRESETS, TrainConfig
 from model.home import Home
 from model.metrics import evaluate
-from model.networks import build, count
+from model.networks import build
 from model.prepared import prepare
 from model.training import fit
 
@@ -79,15 +79,7 @@ def _train(config: TrainConfig) -> dict[str, float]:
     classes = len(prepared.classes)
     network = build(config, prepared.shape, classes)
     fitted = fit(config, network, prepared.splits, classes)
-    card = Card(
-        config=config,
-        dataset=prepared.name,
-        classes=prepared.classes,
-        shape=prepared.shape,
-        style=prepared.style,
-        fingerprint=prepared.fingerprint,
-        parameters=count(network),
-    )
+    card = Card.of(config, prepared, network)
     best = fitted.history[fitted.best_epoch - 1]
     print(config.network, config.hidden, config.optimizer, config.seed, best, flush=True)
     return {

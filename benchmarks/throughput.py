@@ -14,8 +14,9 @@ from model import devices
 from model.config import TrainConfig
 from model.datasets import LabelledImages
 from model.home import Home
-from model.networks import build, is_flat
+from model.networks import build
 from model.prepared import prepare
+from model.preprocess import is_flat
 from model.training import fit
 
 ROUNDS = 5

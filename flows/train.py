@@ -29,9 +29,9 @@ from model.gradient_plots import gradient_flow
 from model.home import Home
 from model.learner import EpochRecord, State
 from model.metrics import Evaluation, evaluate, generalisation_gap
-from model.networks import build, count, is_flat, layers
+from model.networks import build, count, layers
 from model.prepared import Prepared, open_prepared, prepare
-from model.preprocess import preprocess
+from model.preprocess import is_flat, preprocess
 from model.training import Fit, fit
 
 # Images of the fixed batch on which the gradients of a run are measured: one pass of it an epoch costs
@@ -97,15 +97,7 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: 
         stack.enter_context(kept.advised())
         describe_inputs(run, config, prepared, network)
         fitted, warnings = watched_fit(run, config, network, prepared, kept)
-        card = Card(
-            config=config,
-            dataset=prepared.name,
-            classes=prepared.classes,
-            shape=prepared.shape,
-            style=prepared.style,
-            fingerprint=prepared.fingerprint,
-            parameters=count(network),
-        )
+        card = Card.of(config, prepared, network)
         evaluation = evaluate(Classifier(network, card), prepared.splits.test)
         warnings += describe_outcome(run, fitted, evaluation, prepared)
         registry.log(run, Classifier(network, card.model_copy(update={"metrics": evaluation.metrics})))

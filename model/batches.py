@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from model.augmentation import change, draw
 from model.datasets import LabelledImages
-from model.networks import is_flat
-from model.preprocess import preprocess
+from model.preprocess import is_flat, preprocess
 
 Slices = list[tuple[Tensor, Tensor]]
 

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import safetensors.torch
@@ -20,8 +20,11 @@ from model import atomic
 from model.config import TrainConfig, problems
 from model.datasets import Style
 from model.errors import InputError, IntegrityError, NotFoundError
-from model.networks import NETWORKS, build, is_flat
-from model.preprocess import scale
+from model.networks import NETWORKS, build, count
+from model.preprocess import is_flat, scale
+
+if TYPE_CHECKING:
+    from model.prepared import Prepared  # a server does without
 
 FORMAT = 1  # of the folder; raised whenever an older reader could not make sense of it
 File = Literal["weights.safetensors", "network.py"]
@@ -52,6 +55,19 @@ class Card(BaseModel):
     torch: str = torch.__version__
     metrics: dict[str, float] = {}
     digests: dict[File, str] = {}
+
+    @classmethod
+    def of(cls, config: TrainConfig, prepared: "Prepared", network: nn.Module) -> Self:
+        """The card of a network that learned from `prepared`, before anything was measured or saved."""
+        return cls(
+            config=config,
+            dataset=prepared.name,
+            classes=prepared.classes,
+            shape=prepared.shape,
+            style=prepared.style,
+            fingerprint=prepared.fingerprint,
+            parameters=count(network),
+        )
 
     @property
     def name(self) -> str:

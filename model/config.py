@@ -144,8 +144,8 @@ _TUTORIAL: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # On MNIST's validation images, mean of 3 seeds: mlp 98.4 %, cnn 98.9 %; 0.1 points less without dropout,
-    # and as much with the epoch of the lowest val_loss. The peak of one_cycle passes within 10 epochs.
+    # On MNIST's validation images, mean of 5 seeds: mlp 98.41 %, cnn 98.93 %; without dropout, and with the
+    # epoch of the lowest val_loss, 98.30 % and 98.85 %.
     "default": {"dropout": 0.25, "weight_decay": 1e-4, "monitor": "val_accuracy", "patience": 10},
     "tutorial": _TUTORIAL,
     "tutorial-rmsprop": _TUTORIAL | {"optimizer": "rmsprop", "momentum": 0.0},

@@ -13,8 +13,7 @@ from model import backprop
 from model.backprop import Layer
 from model.errors import InputError
 from model.explain import Explanation, explain
-from model.networks import is_flat
-from model.preprocess import scale
+from model.preprocess import is_flat, scale
 
 
 def worked_example(

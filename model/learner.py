@@ -171,7 +171,6 @@ class Learner:
             "groups": rule["param_groups"],
             "rate": self.rate.state_dict(),
             "history": [asdict(record) for record in self.history],
-            "patience": [self.patience.best, self.patience.best_epoch, self.patience.epoch],
             "pass": [self.under_way.images, self.under_way.batches],
             "seconds": self.seconds,
         }
@@ -195,7 +194,8 @@ class Learner:
         self.rule.load_state_dict({"state": self._kept(tensors), "param_groups": values["groups"]})
         self.rate.load_state_dict(values["rate"])
         self.history = [EpochRecord(**record) for record in values["history"]]
-        self.patience = Patience(self.config, *values["patience"])
+        for record in self.history:
+            self.patience.improved(record)
         self.under_way.loss.copy_(tensors["pass.loss"])
         self.under_way.correct.copy_(tensors["pass.correct"])
         self.under_way.images, self.under_way.batches = values["pass"]

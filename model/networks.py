@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model import own_network
 from model.config import TrainConfig
 from model.errors import ConfigError
-from model.preprocess import scale
+from model.preprocess import is_flat, scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,11 +126,6 @@ def _glorot(layer: nn.Module) -> None:
 def count(network: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-
-def is_flat(network: nn.Module) -> bool:
-    """Whether the network takes flattened images."""
-    return bool(getattr(network, "flat", False))
 
 
 def layers(network: nn.Module, shape: Shape) -> "pd.DataFrame":

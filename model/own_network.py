@@ -7,7 +7,6 @@ nothing of the user's besides.
 import ast
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from model.errors import ConfigError, NotFoundError
+from model.preprocess import is_flat, scale
 
 Shape = tuple[int, int, int]
 
@@ -54,10 +54,13 @@ def make(network_class: type[nn.Module], name: str, shape: Shape, classes: int) 
         network = network_class(shape=shape, classes=classes)
     if next(network.parameters(), None) is None:
         raise ConfigError([f"network: {name} has nothing to learn, accepted: a network with parameters"])
-    taken = (shape[0] * shape[1] * shape[2],) if getattr(network, "flat", False) else shape
-    with _blamed(f"{name} failed on images of shape (n, {', '.join(map(str, taken))})"), torch.no_grad():
+    images = scale(torch.zeros(2, *shape, dtype=torch.uint8), is_flat(network))
+    with (
+        _blamed(f"{name} failed on images of shape (n, {', '.join(map(str, images.shape[1:]))})"),
+        torch.no_grad(),
+    ):
         network.eval()
-        logits = network(torch.zeros(2, *taken))
+        logits = network(images)
         network.train()
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes) or not logits.is_floating_point():
         got = (
@@ -102,7 +105,7 @@ def _check_alone(name: str, source: Path) -> None:
 
 def _is_beside(module: str, source: Path) -> bool:
     """Whether a module is found in the working folder or beside `source`, and is none of the project's."""
-    top = re.split(r"\.", module, maxsplit=1)[0]
+    top = module.partition(".")[0]
     return top != "model" and any(
         (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
         for folder in {Path.cwd(), source.parent}

@@ -1,7 +1,12 @@
 """The one step between stored images and a network; training, evaluation and serving all take it here."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def is_flat(network: nn.Module) -> bool:
+    """Whether the network takes flattened images."""
+    return bool(getattr(network, "flat", False))
 
 
 def scale(images: Tensor, flat: bool = False) -> Tensor:

@@ -17,7 +17,7 @@ from model.errors import InputError
 from model.learner import EpochRecord, Learner, Pass, State
 from model.splits import Splits
 
-# Batches between two looks at whether the loss is still a number. On a CPU a look costs a microsecond; a
+# Batches between two looks at whether the loss is still a number. On a CPU a look costs 0.2 µs; a
 # GPU would have to finish all it was given before it can answer.
 LOOK_ON_CPU, LOOK_ELSEWHERE = 1, 50
 

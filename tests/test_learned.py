@@ -11,7 +11,7 @@ from model.config import TrainConfig
 from model.home import Home
 from model.images import fit_image
 from model.metrics import evaluate
-from model.networks import build, count
+from model.networks import build
 from model.prepared import Prepared, prepare
 from model.training import fit
 
@@ -19,15 +19,7 @@ from model.training import fit
 def trained(prepared: Prepared, config: TrainConfig) -> Classifier:
     network = build(config, prepared.shape, len(prepared.classes))
     fit(config, network, prepared.splits, len(prepared.classes))
-    card = Card(
-        config=config,
-        dataset=prepared.name,
-        classes=prepared.classes,
-        shape=prepared.shape,
-        style=prepared.style,
-        fingerprint=prepared.fingerprint,
-        parameters=count(network),
-    )
+    card = Card.of(config, prepared, network)
     return Classifier(network, card)
 
 

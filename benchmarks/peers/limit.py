@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from benchmarks.peers.task import EpochDone, Part, Settings
 from model import devices
 from model.config import TrainConfig
-from model.networks import build, is_flat
-from model.preprocess import scale
+from model.networks import build
+from model.preprocess import is_flat, scale
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:

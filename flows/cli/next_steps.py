@@ -10,8 +10,6 @@ from rich.console import Console
 from flows.results import Retrained
 from model.home import Home
 
-RUNS = "runs in a browser"
-
 
 def commands(done: Retrained, home: Home, flows_page: str | None) -> dict[str, str]:
     """What to do next, and the command for it; `flows_page` is that of a Prefect server that stays."""
@@ -20,7 +18,7 @@ def commands(done: Retrained, home: Home, flows_page: str | None) -> dict[str, s
         "serve it": f"{_relearn()} serve --name {done.name}",
         "ask it": f"curl --data-binary @{picture} -H 'Content-Type: image/png' http://127.0.0.1:3000/predict",
         "compare runs": f"{_relearn()} compare --name {done.name}",
-        RUNS: _runs_page(done, home),
+        f"runs in a browser, at {done.url}": _runs_page(done, home),
         "flows in a browser": _open(flows_page) if flows_page else _flows_server(home),
     }
 
@@ -29,10 +27,7 @@ def say_next(console: Console, done: Retrained, home: Home, flows_page: str | No
     """Print the commands between two rules; lines are not broken and have no frame, so they can be copied."""
     console.rule("what next")
     for purpose, command in commands(done, home, flows_page).items():
-        started = purpose == RUNS and "webbrowser" not in command
-        console.print(
-            f"# {purpose}, at {done.url}" if started else f"# {purpose}", style="dim", soft_wrap=True
-        )
+        console.print(f"# {purpose}", style="dim", soft_wrap=True)
         console.print(command, soft_wrap=True, markup=False, highlight=False)
     console.rule()
 

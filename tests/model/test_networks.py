@@ -5,8 +5,8 @@ import torch
 
 from model.config import TrainConfig
 from model.errors import ConfigError, NotFoundError
-from model.networks import build, count, is_flat, layers
-from model.preprocess import scale
+from model.networks import build, count, layers
+from model.preprocess import is_flat, scale
 
 DIGITS = (1, 28, 28)
 

@@ -11,7 +11,8 @@ from model.config import TrainConfig
 from model.datasets import LabelledImages
 from model.errors import InputError, MachineError
 from model.learner import EpochRecord, Patience
-from model.networks import build, is_flat
+from model.networks import build
+from model.preprocess import is_flat
 from model.splits import Splits
 from model.training import Fit, fit
 
@@ -199,7 +200,7 @@ def test_callers_hear_of_every_epoch() -> None:
 
 
 def test_a_batch_that_does_not_fit_is_one_line() -> None:
-    """It proposes half of it, and comes from a real limit: 2 TB for the outputs of one layer."""
+    """It proposes half of it, and comes from a real limit: 4 TB for one tensor."""
     config = TrainConfig(batch_size=300, hidden=(8,), epochs=1)
 
     class Wide(nn.Module):
