@@ -23,7 +23,7 @@ class EpochBar:
 
     def __init__(self, title: str, epochs: int, images: int) -> None:
         console = Console()
-        columns = (TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.fields[state]}"))
+        columns = (TextColumn("  {task.description}"), BarColumn(12), TextColumn("{task.fields[state]}"))
         self._bar = Progress(
             *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
         )
@@ -45,8 +45,8 @@ class EpochBar:
             self._task,
             advance=1,
             state=(
-                f"epoch {record.epoch}: loss {record.val_loss:.4f}, accuracy {record.val_accuracy:.2%} "
-                f"on validation, {self._images / record.seconds:,.0f} images/s"
+                f"epoch {record.epoch}: {record.val_accuracy:.2%} on validation, "
+                f"{self._images / record.seconds:,.0f} images/s"
             ),
         )
 

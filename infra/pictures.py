@@ -18,7 +18,13 @@ RELEARN = Path(sys.executable).parent / "relearn"
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "RELEARN_HOME": f"{home}/.relearn", "FORCE_COLOR": "1", "COLUMNS": "100"}
+        environment = {
+            **os.environ,
+            "RELEARN_HOME": f"{home}/.relearn",
+            "FORCE_COLOR": "1",
+            "TTY_INTERACTIVE": "0",  # a picture of moving bars would show each of their positions
+            "COLUMNS": "100",
+        }
         said = subprocess.run(
             [RELEARN, "run", "--dataset", "digits"],
             env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
