@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from model import datasets, devices
+from model import arithmetic, datasets, devices
 from model.config import TrainConfig
 from model.errors import DataError, NotFoundError
 from model.home import Home
@@ -11,10 +11,10 @@ from model.networks import network_class
 
 
 def check(config: TrainConfig, networks: Iterable[str], home: Home) -> None:
-    """Raise what a network, device, dataset or path that is not there would raise later."""
+    """Raise what a network, device, precision, dataset or path that is not there would raise later."""
     for network in networks:
         network_class(network)
-    devices.resolve(config.device)
+    arithmetic.check(config, devices.resolve(config.device))
     kind, _, path = datasets.source(config, home).partition(":")
     if path and not Path(path).exists():
         raise NotFoundError(f"dataset: {path} is not there")

@@ -137,8 +137,8 @@ def outcome(
 
 def title(config: TrainConfig) -> str:
     """A run's name: what distinguishes it at a glance, such as "mlp 512 · sgd 0.1 · seed 0"."""
-    widths = " ".join(map(str, config.hidden)) if config.network == "mlp" else ""
-    network = f"{config.network} {widths}".strip()
+    widths = {"mlp": config.hidden, "cnn": config.filters}.get(config.network, ())
+    network = " ".join(map(str, (config.network, *widths)))
     return f"{network} · {config.optimizer} {config.learning_rate:g} · seed {config.seed}"
 
 

@@ -49,6 +49,10 @@ class TrainConfig(BaseModel):
     hidden: tuple[Width, ...] = Field(
         (512,), min_length=1, max_length=16, description="Widths of the mlp's hidden layers."
     )
+    filters: tuple[Width, ...] = Field(
+        (32,), min_length=1, max_length=8, description="Filters of each of the cnn's convolutions."
+    )
+    kernel_size: int = Field(3, ge=1, le=15, description="Height and width of the cnn's filters in pixels.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units silenced in training.")
     batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
     initialisation: Literal["torch", "keras"] = Field(
@@ -90,6 +94,12 @@ class TrainConfig(BaseModel):
     )
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of torch; all cores by default."
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32", description="Numbers of the matrix products: tf32 (GPUs only) and bfloat16 are coarser."
+    )
+    compile: bool = Field(
+        False, description="Compile the network first (torch.compile): sums may differ in their last bits."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Start of every random draw.")
 

@@ -43,24 +43,49 @@ class Mlp(nn.Sequential):
 
 
 class Cnn(nn.Sequential):
-    """32 filters of 3×3 without padding, 2×2 max pool, dense 100; on 1×28×28 542,230 parameters.
+    """Convolutions without padding, each with a 2×2 max pool; dense 100.
 
-    The pool stands before the ReLU: both orders give the same values and gradients, since ReLU is
-    monotonous, and this one applies ReLU to a quarter of the numbers.
+    On 1×28×28 it has 542,230 parameters with 32 filters of 3×3. The pool stands before the ReLU: both
+    orders give the same values and gradients, since ReLU is monotonous, and this one applies ReLU to a
+    quarter of the numbers. Raises `ConfigError` where an image is too small for the convolutions.
     """
 
     flat = False
 
     def __init__(self, config: TrainConfig, shape: Shape, classes: int) -> None:
-        channels, height, width = shape
-        layers: OrderedDict[str, nn.Module] = OrderedDict(convolution=nn.Conv2d(channels, 32, kernel_size=3))
-        if config.batch_norm:
-            layers["normalisation"] = nn.BatchNorm2d(32)
-        layers |= {"pool": nn.MaxPool2d(2), "relu": nn.ReLU(), "flatten": nn.Flatten()}
-        pooled = 32 * ((height - 2) // 2) * ((width - 2) // 2)
-        layers |= _dense("dense", pooled, 100, config)
+        channels, *sides = shape
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for number, filters in enumerate(config.filters, start=1):
+            sides = [(side - config.kernel_size + 1) // 2 for side in sides]
+            if min(sides) < 1:
+                raise _too_small(config, shape, accepted=number - 1)
+            layers |= _convolution("" if number == 1 else f"{number}", channels, filters, config)
+            channels = filters
+        layers["flatten"] = nn.Flatten()
+        layers |= _dense("dense", channels * math.prod(sides), 100, config)
         layers["output"] = nn.Linear(100, classes)
         super().__init__(layers)
+
+
+def _too_small(config: TrainConfig, shape: Shape, accepted: int) -> ConfigError:
+    kernel = f"{config.kernel_size}×{config.kernel_size}"
+    return ConfigError(
+        [
+            f"filters: got {len(config.filters)} convolutions of {kernel}, each with a pool, "
+            f"accepted: {accepted or 'none'} for images of {shape[1]}×{shape[2]}"
+        ]
+    )
+
+
+def _convolution(
+    number: str, channels: int, filters: int, config: TrainConfig
+) -> OrderedDict[str, nn.Module]:
+    convolution = nn.Conv2d(channels, filters, config.kernel_size)
+    layers: OrderedDict[str, nn.Module] = OrderedDict({f"convolution{number}": convolution})
+    if config.batch_norm:
+        layers[f"normalisation{number}"] = nn.BatchNorm2d(filters)
+    layers |= {f"pool{number}": nn.MaxPool2d(2), f"relu{number}": nn.ReLU()}
+    return layers
 
 
 def _dense(name: str, inputs: int, outputs: int, config: TrainConfig) -> OrderedDict[str, nn.Module]:

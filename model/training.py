@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model import devices
+from model import arithmetic, devices
+from model.arithmetic import Forward
 from model.batches import Batches, Slices
 from model.config import TrainConfig
 from model.errors import InputError
@@ -66,6 +67,7 @@ def fit(
     device = devices.resolve(config.device)
     threads = devices.use_threads(start.values["threads"] if start else config.threads)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
+    forward = arithmetic.forward(config, network, device)
     training = Batches(splits.train, network, classes, config.batch_size, device, config.augmentation)
     validation = Batches(splits.validation, network, classes, max(config.batch_size, 1024), device)
     learner = Learner.begin(config, network, len(training) * config.epochs)
@@ -79,8 +81,10 @@ def fit(
         begin = time.perf_counter() - learner.seconds
         batches = training.shuffled(config.seed, learner.epoch, learner.under_way.batches)
         with devices.memory_for(config.batch_size):
-            learned = run_epoch(network, _until(should_stop, batches), learner.under_way, learner.update)
-            looked = run_epoch(network, _until(should_stop, validation.in_order()), Pass.begin(network))
+            network.train()
+            learned = run_epoch(forward, _until(should_stop, batches), learner.under_way, learner.update)
+            network.eval()
+            looked = run_epoch(forward, _until(should_stop, validation.in_order()), Pass.begin(network))
         learner.seconds = time.perf_counter() - begin
         if not (learned.finite and looked.finite):
             raise _not_finite(config, learner.epoch, learned, looked)
@@ -104,20 +108,19 @@ def fit(
 
 
 def run_epoch(
-    network: nn.Module, batches: Iterable[Slices], total: Pass, update: Callable[[], None] | None = None
+    forward: Forward, batches: Iterable[Slices], total: Pass, update: Callable[[], None] | None = None
 ) -> Pass:
-    """Go through `batches` once; with `update` the network learns from each, without it only looks.
+    """Go through `batches` once; with `update` the weights learn from each, without it they are only used.
 
-    Adds categorical cross-entropy and right answers, as the network saw the images, to `total`, and
+    Adds categorical cross-entropy and right answers, as the images were seen, to `total`, and
     returns it; ends early, before the weights are touched, where the loss is no longer a number.
     """
-    network.train(update is not None)
     look = LOOK_ON_CPU if total.loss.device.type == "cpu" else LOOK_ELSEWHERE
     with torch.set_grad_enabled(update is not None):
         for batch in batches:
             size = sum(len(inputs) for inputs, _ in batch)
             for inputs, targets in batch:
-                logits = network(inputs)
+                logits = forward(inputs)
                 loss = F.cross_entropy(logits, targets, reduction="sum")
                 if update:
                     (loss / size).backward()

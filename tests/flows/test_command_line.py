@@ -221,6 +221,17 @@ def test_what_is_not_there_is_refused_before_any_work(
     assert [] == list(home.iterdir())
 
 
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_a_precision_that_the_device_lacks_is_refused_before_any_work(
+    verb: str, home: Path, capsys: Capture
+) -> None:
+    """The line says which it has."""
+    assert ["error[config]: precision: got 'tf32', accepted on cpu: float32, bfloat16"] == fails(
+        [verb, "--precision", "tf32", "--device", "cpu"], capsys
+    )
+    assert [] == list(home.iterdir())
+
+
 def test_every_network_asked_for_is_looked_for_first(home: Path, capsys: Capture) -> None:
     """Also the last one: none is trained in vain."""
     (said,) = fails(["run", "--networks", "mlp", "nope"], capsys)

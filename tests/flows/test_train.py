@@ -72,7 +72,7 @@ def last_flow_run(page: str, name: str) -> dict:
     [
         ({"hidden": (784, 512), "optimizer": "rmsprop", "learning_rate": 0.001, "seed": 3},
          "mlp 784 512 · rmsprop 0.001 · seed 3"),
-        ({"network": "cnn", "optimizer": "sgd", "learning_rate": 0.1}, "cnn · sgd 0.1 · seed 0"),
+        ({"network": "cnn", "optimizer": "sgd", "learning_rate": 0.1}, "cnn 32 · sgd 0.1 · seed 0"),
         ({"network": "mine.nets:Tiny", "optimizer": "sgd", "learning_rate": 1e-05},
          "mine.nets:Tiny · sgd 1e-05 · seed 0"),
     ],
@@ -85,7 +85,7 @@ def test_a_run_is_named_by_what_it_is(settings: dict, name: str) -> None:
 def test_a_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
     """Every field of the config under its own name, as text, and the number of weights."""
     config = TrainConfig.preset("default", dataset="digits", epochs=3)
-    expected = config.model_dump() | {"hidden": ",".join(map(str, config.hidden)), "parameters": 407_050}
+    expected = config.model_dump() | {"hidden": "512", "filters": "32", "parameters": 407_050}
 
     assert {name: str(value) for name, value in expected.items()} == mlp.data.params
 

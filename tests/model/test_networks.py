@@ -17,6 +17,7 @@ DIGITS = (1, 28, 28)
         ({}, 407_050),
         ({"hidden": (784, 512)}, 1_022_490),
         ({"network": "cnn"}, 542_230),
+        ({"network": "cnn", "filters": (32, 64), "kernel_size": 5}, 155_606),
     ],
 )
 def test_parameter_counts(settings: dict[str, object], parameters: int) -> None:
@@ -58,6 +59,27 @@ def test_layer_table_tells_shapes_activations_and_parameters() -> None:
     assert [(32, 26, 26), (32, 13, 13), (5408,), (100,), (10,)] == list(table["output shape"])
     assert ["", "ReLU", "", "ReLU", "Softmax"] == list(table["activation"])
     assert 542_230 == table["parameters"].sum()
+
+
+def test_a_deeper_cnn_names_its_convolutions() -> None:
+    """The first keeps the name that it has alone, so that one convolution is one of many."""
+    table = layers(build(TrainConfig(network="cnn", filters=(4, 8), batch_norm=True), DIGITS, 10), DIGITS)
+    assert ["convolution", "normalisation", "pool", "convolution2", "normalisation2", "pool2"] == list(
+        table["name"][:6]
+    )
+    assert (8, 5, 5) == table["output shape"][5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "accepted"),
+    [({"filters": (4, 4, 4)}, "2 for images of 12×12"), ({"kernel_size": 12}, "none for images of 12×12")],
+)
+def test_images_too_small_for_the_convolutions_are_refused(
+    settings: dict[str, object], accepted: str
+) -> None:
+    """The line says how many would do."""
+    with pytest.raises(ConfigError, match=f"each with a pool, accepted: {accepted}"):
+        build(TrainConfig.read({"network": "cnn", **settings}), (1, 12, 12), 10)
 
 
 def test_a_network_too_large_is_refused_before_it_is_made() -> None:
