@@ -75,8 +75,9 @@ class Batches:
 
     def _pass(self, order: Tensor, sources: Tensor | None = None) -> Iterator[Slices]:
         piece = max(1, PIECE // self.batch_size) * self.batch_size
+        order = order.to(self.labels.device)  # once: a GPU would have to wait for each copy
         for first in range(0, len(order), piece):
-            chosen = order[first : first + piece].to(self.labels.device)
+            chosen = order[first : first + piece]
             images, labels = self.images[chosen].to(self.device), self.labels[chosen].to(self.device)
             if sources is not None:
                 images = change(images, sources[first : first + piece].to(self.device))

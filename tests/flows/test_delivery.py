@@ -1,4 +1,4 @@
-"""A tracking server that goes away in the middle of a training costs neither the training nor a metric."""
+"""A tracking server in trouble in the middle of a training costs neither the training nor a metric."""
 
 import contextlib
 import os
@@ -6,7 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -20,10 +23,10 @@ BIN = Path(sys.executable).parent
 EPOCHS = 400
 
 
-def start_server(home: Home, port: int, clean: dict[str, str]) -> subprocess.Popen[bytes]:
-    """An MLflow server on `port` over the store of `home`, as soon as it answers."""
+def start_server(home: Home, url: str, clean: dict[str, str]) -> subprocess.Popen[bytes]:
+    """An MLflow server at `url` over the store of `home`, as soon as it answers."""
     store = f"sqlite:///{home.root / 'mlflow.db'}"
-    options = ["--port", str(port), "--workers", "1", "--backend-store-uri", store]
+    options = ["--port", url.rpartition(":")[2], "--workers", "1", "--backend-store-uri", store]
     server = subprocess.Popen(
         [BIN / "mlflow", "server", *options, "--artifacts-destination", home.artifacts],
         cwd=home.root,
@@ -35,7 +38,7 @@ def start_server(home: Home, port: int, clean: dict[str, str]) -> subprocess.Pop
     deadline = time.monotonic() + 90
     while True:
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"http://127.0.0.1:{port}/health").is_success:
+            if httpx.get(f"{url}/health").is_success:
                 return server
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -48,9 +51,51 @@ def kill(server: subprocess.Popen[bytes]) -> None:
     server.wait()
 
 
+class Door(BaseHTTPRequestHandler):
+    """Listens at `outer` and hands on to the server at `inner`; answers `status` itself while that is set."""
+
+    inner: str
+    outer: str
+    status: int | None = None
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+        if self.status is None:
+            answer = httpx.request(
+                self.command, self.inner + self.path, content=body, headers=headers, timeout=60
+            )
+            self.give(answer.status_code, answer.content, answer.headers.get("Content-Type", "text/plain"))
+        else:
+            self.give(self.status, b"{}", "application/json")
+
+    do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815  # http.server's names
+
+    def give(self, status: int, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None: ...
+
+
 @pytest.fixture
-def port() -> int:
-    """One that is free."""
+def door() -> Iterator[type[Door]]:
+    """One of this test's own, open."""
+
+    class Own(Door): ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Own) as server:
+        Own.outer = f"http://127.0.0.1:{server.server_port}"
+        Own.inner = f"http://127.0.0.1:{free_port()}"
+        threading.Thread(target=server.serve_forever).start()
+        yield Own
+        server.shutdown()
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -69,36 +114,47 @@ def wait_for_epochs(home: Home, more: int, process: subprocess.Popen[str]) -> No
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_and_comes_back_has_every_epoch_once(
-    copied: Home, clean: dict[str, str], prefect_page: str, port: int
+@pytest.mark.parametrize("trouble", ["killed", "hanging", "500", "429"])
+def test_a_server_in_trouble_has_every_epoch_once_in_the_end(
+    trouble: str, copied: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
 ) -> None:
     """The training goes on meanwhile, and ends well."""
-    server = start_server(copied, port, clean)
+    server = start_server(copied, door.inner, clean)
     words = [
         "train",
         "--dataset",
         "digits",
         "--epochs",
-        str(EPOCHS),
+        f"{EPOCHS}",
         "--patience",
-        str(EPOCHS),
+        f"{EPOCHS}",
         "--threads",
         "1",
     ]
     environment = clean | {
         "RELEARN_HOME": str(copied.root),
         "PREFECT_API_URL": f"{prefect_page}/api",
-        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+        "MLFLOW_TRACKING_URI": door.outer,
     }
     with subprocess.Popen(
         [BIN / "relearn", *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as training:
         wait_for_epochs(copied, 3, training)
-        kill(server)
+        if trouble == "killed":
+            kill(server)
+        elif trouble == "hanging":
+            os.killpg(server.pid, signal.SIGSTOP)
+        else:
+            door.status = int(trouble)
         wait_for_epochs(copied, 5, training)
-        server = start_server(copied, port, clean)
+        if trouble == "killed":
+            server = start_server(copied, door.inner, clean)
+        elif trouble == "hanging":
+            os.killpg(server.pid, signal.SIGCONT)
+        else:
+            door.status = None
         output, errors = training.communicate()
-    client = MlflowClient(f"http://127.0.0.1:{port}")
+    client = MlflowClient(door.inner)
     (run,) = client.search_runs(
         [experiment.experiment_id for experiment in client.search_experiments()],
         f"params.epochs = '{EPOCHS}'",

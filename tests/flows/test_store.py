@@ -23,6 +23,17 @@ print(len(connect(Home(Path(sys.argv[1]), Path(sys.argv[1]))).search_experiments
 """
 
 
+LOG = """
+import sys
+from pathlib import Path
+from flows.tracking import Experiment
+from model.home import Home
+with Experiment.open(Home(Path(sys.argv[1]), Path(sys.argv[1])), "many").run("one", {}) as run:
+    for step in range(1, 51):
+        run.metrics({"loss": 1 / step, "accuracy": 0.5}, step)
+"""
+
+
 def start(home: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", CODE, home], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -33,6 +44,25 @@ def test_two_make_it_at_once(tmp_path: Path) -> None:
     """Both find it whole."""
     both = [start(tmp_path / "home") for _ in range(2)]
     assert [("1\n", ""), ("1\n", "")] == [process.communicate() for process in both]
+
+
+@pytest.mark.slow
+def test_eight_log_at_once(tmp_path: Path) -> None:
+    """Each has all its metrics in the end, and none is told that the store is busy."""
+    arguments = [sys.executable, "-c", LOG, tmp_path / "home"]
+    all_of_them = [subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    said = {process.communicate()[1] for process in all_of_them}
+    client = connect(Home(tmp_path / "home", tmp_path))
+    experiment = client.get_experiment_by_name("many")
+    runs = client.search_runs([experiment.experiment_id])
+
+    assert [0] * 8 == [process.returncode for process in all_of_them], said
+    assert not [line for line in said if "locked" in line]
+    assert ["FINISHED"] * 8 == [run.info.status for run in runs]
+    for run in runs:
+        for key in ("loss", "accuracy"):
+            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
+            assert list(range(1, 51)) == steps
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.4, 1.0])
