@@ -66,6 +66,7 @@ def fit(
     """
     device = devices.resolve(config.device)
     threads = devices.use_threads(start.values["threads"] if start else config.threads)
+    devices.reuse_memory()
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
     forward = arithmetic.forward(config, network, device)
     training = Batches(splits.train, network, classes, config.batch_size, device, config.augmentation)
