@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.train import SETTINGS
-from benchmarks.workers import PEERS, WARM_UP, Task, spread, take_turns
+from benchmarks.workers import PEERS, Task, spread, take_turns, told
 from model.config import TrainConfig
 from model.home import Home
 from model.prepared import PARTS, prepare
@@ -48,8 +48,8 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
                 )
     note = (
         "MNIST repeated, its validation images too; SGD, float32, the look at the validation images included "
-        f"in the time. {WARM_UP} epochs to warm up, then {rounds} rounds, all cases in turn on the same two "
-        "cores. Memory is the largest resident set of the process, pages of the mapped files included."
+        f"in the time. {told(rounds)} Memory is the largest resident set of the process, "
+        "pages of the mapped files included."
     )
     return "Training on more images", note, pd.DataFrame(rows)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.workers import PEERS, WARM_UP, Result, Task, spread, take_turns
+from benchmarks.workers import PEERS, Result, Task, spread, take_turns, told
 from model.config import TrainConfig
 from model.home import Home
 from model.prepared import prepare
@@ -40,9 +40,9 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
         f"Epochs on MNIST, {images:,} images each and a look at {len(prepared.splits.validation):,} others; "
         f"784-512-10 and the tutorial's cnn, SGD {SETTINGS['learning_rate']} with momentum "
         f"{SETTINGS['momentum']}, batch {SETTINGS['batch_size']}, float32, everyone in a process of its "
-        f"own on the same two cores. {WARM_UP} epochs to warm up, then {rounds} rounds, all in turn; "
-        "a ratio is taken within a round. The limit is the time of the layers' matrix products alone, a "
-        "convolution taken as the product of its patches with its filters. scikit-learn has no convolution. "
+        f"own. {told(rounds)} A ratio is taken within a round. The limit is the time of the layers' matrix "
+        "products alone, a convolution taken as the product of its patches with its filters. scikit-learn "
+        "has no convolution. "
         f"{', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}."
     )
     return "Training beside other libraries", note, pd.DataFrame(rows)

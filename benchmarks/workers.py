@@ -26,7 +26,11 @@ PATIENCE = 300
 
 # Rounds that do not count. The first epoch compiles and lays out its memory; the second, with the start of
 # all others in between, still took up to twenty times as long as the third.
-WARM_UP = 2
+WARM_UP = 1
+
+# Epochs of a turn that do not count. After waiting for all others, the first epoch takes up to 0.1 s longer,
+# of an mlp's 0.5 s, than those that follow, and a training is many epochs without a wait.
+RUN_UP = 1
 
 
 class WorkerError(Exception):
@@ -152,9 +156,10 @@ def _environment(peer: Peer) -> dict[str, str]:
 
 
 def take_turns(tasks: Mapping[str, Task], rounds: int) -> dict[str, Result]:
-    """`WARM_UP` rounds, then `rounds` that count: in each, every task trains an epoch, one after the other.
+    """`WARM_UP` rounds, then `rounds` that count; in each, every task has its turn, one after the other.
 
-    A worker that fails is out of the rounds that follow.
+    A turn is `RUN_UP` epochs that do not count, and one that does. A worker that fails is out of the
+    rounds that follow.
     """
     results = {name: Result() for name in tasks}
     workers: dict[str, Worker] = {}
@@ -168,14 +173,23 @@ def take_turns(tasks: Mapping[str, Task], rounds: int) -> dict[str, Result]:
                     if name not in workers:
                         workers[name] = stack.enter_context(Worker(task))
                         result.versions = workers[name].versions
-                    epoch = workers[name].epoch()
+                    *run_up, epoch = (workers[name].epoch() for _ in range(RUN_UP + 1))
                 except WorkerError as error:
                     result.error = str(error)
                     print(f"{name}: {error}", flush=True)
                 else:
+                    result.warm_up += run_up
                     (result.epochs if turn > 0 else result.warm_up).append(epoch)
                     print(f"round {turn} of {rounds}, {name}: {epoch}", flush=True)
     return results
+
+
+def told(rounds: int) -> str:
+    """A sentence on `take_turns`, for the notes below the tables."""
+    return (
+        f"{rounds} rounds after {WARM_UP} to warm up, everyone in turn on the same two cores; a turn is "
+        f"{RUN_UP + 1} epochs, of which the last counts."
+    )
 
 
 def spread(values: list[float], digits: int = 1) -> tuple[str, str]:
