@@ -8,15 +8,12 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.workers import PEERS, Task, Worker, WorkerError, spread, take_turns
-from model.config import TrainConfig
+from model.config import PRESETS, TrainConfig
 from model.home import Home
 from model.prepared import prepare
 
 TARGETS = {"mlp": 0.98, "cnn": 0.99}
-FAST: dict[str, dict[str, Any]] = {
-    "mlp": {"batch_size": 128, "learning_rate": 0.2, "epochs": 6},
-    "cnn": {"batch_size": 64, "learning_rate": 0.1, "epochs": 10, "dropout": 0.25},
-}
+FAST = {"mlp": PRESETS["fast"], "cnn": PRESETS["fast-cnn"]}
 KERAS: dict[str, Any] = {"optimizer": "rmsprop", "learning_rate": 0.001, "batch_size": 256, "epochs": 15}
 THEIRS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": (784, 512), **KERAS},

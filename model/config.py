@@ -153,10 +153,30 @@ _TUTORIAL: dict[str, Any] = {
     "patience": 3,
 }
 
+# The step grows, then shrinks to nothing: the last epochs are the best, and there is nothing to wait for.
+_WHOLE: dict[str, Any] = {"early_stopping": False, "monitor": "val_accuracy", "weight_decay": 1e-4}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # On MNIST's validation images, mean of 5 seeds: mlp 98.41 %, cnn 98.93 %; without dropout, and with the
     # epoch of the lowest val_loss, 98.30 % and 98.85 %.
     "default": {"dropout": 0.25, "weight_decay": 1e-4, "monitor": "val_accuracy", "patience": 10},
+    # Fewest seconds to 98 % on MNIST. Validation, mean of 3 seeds: 97.93 %; with dropout 97.84 %, with
+    # batches of 64 and 256 97.85 % and 97.77 %, with three epochs of 64 97.75 %.
+    "fast": _WHOLE | {"network": "mlp", "batch_size": 128, "learning_rate": 0.2, "epochs": 4},
+    # Fewest seconds to 99 %. Validation, mean of 4 seeds: 98.97 %; without changed images 98.7 % at most,
+    # with eight epochs of batches of 128 98.98 %.
+    "fast-cnn": _WHOLE | {"network": "cnn", "augmentation": 0.4, "epochs": 6},
+    # The best single network that half an hour on two cores gives.
+    "best": _WHOLE
+    | {
+        "network": "cnn",
+        "filters": (32, 64),
+        "kernel_size": 5,
+        "dropout": 0.5,
+        "augmentation": 0.6,
+        "validation_share": 0.1,
+        "epochs": 40,
+    },
     "tutorial": _TUTORIAL,
     "tutorial-rmsprop": _TUTORIAL | {"optimizer": "rmsprop", "momentum": 0.0},
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import cli
+from model.config import PRESETS
 
 VERBS = ("run", "train", "evaluate", "eda", "explain", "compare", "serve", "predict", "config")
 
@@ -132,8 +133,8 @@ def test_all_mistakes_are_told_at_once(capsys: Capture) -> None:
         (["train", "--config"], "error[usage]: Parameter --config requires an argument."),
         (["evaluate"], 'error[usage]: Command "evaluate" parameter --run requires an argument.'),
         (
-            ["train", "--preset", "fast"],
-            "error[config]: --preset: got 'fast', accepted: default, tutorial, tutorial-rmsprop",
+            ["train", "--preset", "slow"],
+            f"error[config]: --preset: got 'slow', accepted: {', '.join(PRESETS)}",
         ),
     ],
 )
