@@ -258,14 +258,15 @@ def killed_until_done(home: Home, prefect_page: str, draw: random.Random) -> str
     """One training, killed at random again and again; its run's id, or None when it was killed too early."""
     known = {run.info.run_id for run in runs(home)}
     code, resume = life(home, prefect_page, None, draw.uniform(2, 12)), None
-    for _ in range(20):
+    for lives in range(20):
+        assert code in (0, -signal.SIGKILL)
         started = {run.info.run_id for run in runs(home)} - known
         if not started or (not list(home.checkpoints.glob("*/*.safetensors")) and code != 0):
             return None
         (resume,) = started
         if code == 0:
             return resume
-        code = life(home, prefect_page, resume, draw.uniform(4, 14))
+        code = life(home, prefect_page, resume, draw.uniform(4, 14 + 2 * lives))  # a slow machine ends it too
     raise AssertionError("it never came to an end")
 
 
