@@ -1,7 +1,7 @@
 """Metrics on their way to MLflow: a store that is slow or away never holds up the training."""
 
 import threading
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -28,15 +28,25 @@ class Delivery:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._enough = threading.Event()
-        self._pool = ThreadPoolExecutor(1, "delivery")
-        self._notes: list[Future[None]] = []
+        self._notes: SimpleQueue[Note | None] = SimpleQueue()
+        self._error: Exception | None = None
+        # A daemon: Python would wait for any other thread at its end, and this one may wait for a store.
+        self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
 
     def __enter__(self) -> Self:
+        self._thread.start()
         return self
 
     def add(self, note: Note) -> None:
         """Take a note over; returns at once."""
-        self._notes.append(self._pool.submit(self._send, note))
+        self._notes.put(note)
+
+    def _work(self) -> None:
+        try:
+            for note in iter(self._notes.get, None):
+                self._send(note)
+        except Exception as error:  # raised again where the block ends
+            self._error = error
 
     def _send(self, note: Note) -> None:
         for attempt in Retrying(
@@ -52,16 +62,16 @@ class Delivery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._notes.put(None)
         if kind is None:
-            wait(self._notes, PATIENCE)
+            self._thread.join(PATIENCE)
         self._enough.set()
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
         if kind is None:
             self._check()
 
     def _check(self) -> None:
-        try:
-            for note in self._notes:
-                note.result()
-        except CancelledError:
-            raise MachineError(f"MLflow has not taken all metrics within {PATIENCE:g} seconds") from None
+        self._thread.join(1)
+        if self._error:
+            raise self._error
+        if self._thread.is_alive():
+            raise MachineError(f"MLflow has not taken all metrics within {PATIENCE:g} seconds")

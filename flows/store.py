@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,4 +129,6 @@ def _unusable(uri: str, said: str) -> MachineError:
         line for line in said.splitlines() if line.strip() and not line.startswith("(raised as a result")
     ]
     first = lines[0] if lines else "no reason given"
-    return MachineError(f"MLflow at {masked(uri)} cannot be used: {first[:300]}")
+    return MachineError(
+        f"MLflow at {masked(uri)} cannot be used: {textwrap.shorten(first, 300, placeholder='…')}"
+    )

@@ -6,8 +6,9 @@ Metric keys are the same for every network; diagnostics stand under `gradients/`
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -20,8 +21,11 @@ import psutil
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.store import connect, look_into, page_of, reached
 from model.errors import InputError, NotFoundError
@@ -29,6 +33,7 @@ from model.home import Home
 from model.prepared import Prepared
 
 FLOW_RUN = "relearn.flow_run"  # tag: the flow run that made a run; a retry of it goes on with that run
+REASON = "relearn.reason"  # tag: what ended a run that failed
 OUTCOME = "relearn.outcome"  # tag: what came of a finished training, for a retry that need not repeat it
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the page shows prompts and judges
 
@@ -152,19 +157,20 @@ class Experiment:
                 nested=True,
                 parent_run_id=parent,
                 tags={**owner, **revision(), **tags},
-                log_system_metrics=True,
+                log_system_metrics=False,  # its end would wait for a store that hangs
             )
             run = Run(started.info.run_id, name, self.id, self.client)
-            status = RunStatus.KILLED
+            if REASON in started.data.tags:
+                self.client.delete_tag(run.id, REASON)
+            monitor = SystemMetricsMonitor(run.id, resume_logging=resume is not None)
+            monitor.start()
             try:
                 yield run
-                status = RunStatus.FINISHED
-            except Exception as error:
-                status = RunStatus.FAILED
-                run.tags({"relearn.reason": f"{type(error).__name__}: {error}"[:5000]})
+            except BaseException as error:
+                _close(run, monitor, error)
                 raise
-            finally:
-                mlflow.end_run(RunStatus.to_string(status))
+            monitor.finish()
+            mlflow.end_run()
 
     def of_flow(self, flow_run: str, network: str) -> MlflowRun | None:
         """The run that the flow run of this id made for `network`, when it was tried before."""
@@ -183,6 +189,35 @@ class Experiment:
         for run in lost:
             self.client.set_terminated(run.info.run_id, "KILLED")
         return [run.info.run_name for run in lost]
+
+
+def _close(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> None:
+    """Tell MLflow what ended a run, if it listens; whoever waits is told that, not what MLflow says to it.
+
+    A run that it has not heard the end of is closed when the next one starts.
+    """
+    finish = threading.Thread(target=monitor.finish, daemon=True)
+    finish.start()
+    finish.join(1)
+    failed = isinstance(error, Exception)
+    with suppress(MlflowException, SQLAlchemyError), _impatient():
+        mlflow.end_run("FAILED" if failed else "KILLED")
+        if failed:
+            run.tags({REASON: f"{type(error).__name__}: {error}"[:5000]})
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """What is asked of a tracking server is asked once, and waited for three seconds."""
+    asked = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+    before = {name: os.environ[name] for name in asked if name in os.environ}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name in asked:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def reopen(home: Home, run_id: str) -> Run:
