@@ -45,6 +45,8 @@ def start_server(home: Home, url: str, clean: dict[str, str]) -> subprocess.Pope
 
 
 def kill(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is not None:
+        return
     family = psutil.Process(server.pid).children(recursive=True)
     os.killpg(server.pid, signal.SIGKILL)
     psutil.wait_procs([*family, psutil.Process(server.pid)], timeout=10)
@@ -113,6 +115,33 @@ def wait_for_epochs(home: Home, more: int, process: subprocess.Popen[str]) -> No
         time.sleep(0.05)
 
 
+def start_training(
+    home: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
+) -> subprocess.Popen[str]:
+    """A long training that reports to `door`, three epochs later."""
+    many = str(EPOCHS)
+    words = ["train", "--dataset", "digits", "--threads", "1", "--epochs", many, "--patience", many]
+    environment = clean | {
+        "RELEARN_HOME": str(home.root),
+        "PREFECT_API_URL": f"{prefect_page}/api",
+        "MLFLOW_TRACKING_URI": door.outer,
+    }
+    training = subprocess.Popen(
+        [BIN / "relearn", *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    wait_for_epochs(home, 3, training)
+    return training
+
+
+def bring(trouble: str, server: subprocess.Popen[bytes], door: type[Door]) -> None:
+    if trouble == "killed":
+        kill(server)
+    elif trouble == "hanging":
+        os.killpg(server.pid, signal.SIGSTOP)
+    else:
+        door.status = int(trouble)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["killed", "hanging", "500", "429"])
 def test_a_server_in_trouble_has_every_epoch_once_in_the_end(
@@ -120,32 +149,8 @@ def test_a_server_in_trouble_has_every_epoch_once_in_the_end(
 ) -> None:
     """The training goes on meanwhile, and ends well."""
     server = start_server(copied, door.inner, clean)
-    words = [
-        "train",
-        "--dataset",
-        "digits",
-        "--epochs",
-        f"{EPOCHS}",
-        "--patience",
-        f"{EPOCHS}",
-        "--threads",
-        "1",
-    ]
-    environment = clean | {
-        "RELEARN_HOME": str(copied.root),
-        "PREFECT_API_URL": f"{prefect_page}/api",
-        "MLFLOW_TRACKING_URI": door.outer,
-    }
-    with subprocess.Popen(
-        [BIN / "relearn", *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as training:
-        wait_for_epochs(copied, 3, training)
-        if trouble == "killed":
-            kill(server)
-        elif trouble == "hanging":
-            os.killpg(server.pid, signal.SIGSTOP)
-        else:
-            door.status = int(trouble)
+    with start_training(copied, clean, prefect_page, door) as training:
+        bring(trouble, server, door)
         wait_for_epochs(copied, 5, training)
         if trouble == "killed":
             server = start_server(copied, door.inner, clean)
@@ -166,3 +171,21 @@ def test_a_server_in_trouble_has_every_epoch_once_in_the_end(
     assert list(range(1, EPOCHS + 1)) == [metric.step for metric in history]
     assert "FINISHED" == run.info.status
     assert [] == list(copied.checkpoints.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["killed", "hanging"])
+def test_a_server_in_trouble_does_not_hold_up_who_wants_to_stop(
+    trouble: str, copied: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
+) -> None:
+    """Within ten seconds, with the exit code of the signal and the way to go on."""
+    server = start_server(copied, door.inner, clean)
+    with start_training(copied, clean, prefect_page, door) as training:
+        bring(trouble, server, door)
+        wait_for_epochs(copied, 5, training)
+        training.send_signal(signal.SIGTERM)
+        _, errors = training.communicate(timeout=10)
+    kill(server)
+    (run_folder,) = copied.checkpoints.iterdir()
+    advice = f"relearn train --resume {run_folder.name[:8]} goes on"
+    assert (143, f"error[stopped]: asked to end; {advice}\n") == (training.returncode, errors)
