@@ -10,6 +10,7 @@ from typing import Any, Self, TypedDict
 
 import pandas as pd
 
+from flows.stopping import Stopped
 from model import checkpoints
 from model.checkpoints import Checkpoint
 from model.config import TrainConfig
@@ -51,8 +52,10 @@ class Kept:
             return cls(folder, config, fingerprint)
         checkpoint = found.checkpoint
         checkpoints.agree(checkpoint, config, fingerprint)
+        checkpoints.set_aside(found)
         notes = checkpoint.notes
-        return cls(folder, config, fingerprint, checkpoint.state, notes, found.refused, len(notes))
+        refused = tuple(found.refused.values())
+        return cls(folder, config, fingerprint, checkpoint.state, notes, refused, len(notes))
 
     def note(self, values: Mapping[str, float], health: pd.DataFrame) -> None:
         """Remember the epoch that has just ended; the next `save` keeps it."""
@@ -66,16 +69,10 @@ class Kept:
         new, self.saved = self.notes[self.saved :], len(self.notes)
         return new
 
-    @contextmanager
-    def advised(self) -> Iterator[None]:
-        """Where the machine fails inside, say how the training goes on afterwards."""
-        try:
-            yield
-        except MachineError as error:
-            if not any(self.folder.glob("*.safetensors")):
-                raise
-            advice = f"relearn train --resume {self.folder.name[:8]} goes on"
-            raise MachineError(f"{error}; then {advice}", error.code) from None
+    @property
+    def ended(self) -> int:
+        """When the last epoch ended (Unix time in ms)."""
+        return self.notes[-1]["milliseconds"]
 
     @property
     def health(self) -> pd.DataFrame:
@@ -87,12 +84,31 @@ class Kept:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@contextmanager
+def keeping(folder: Path, config: TrainConfig, fingerprint: str) -> Iterator[Kept]:
+    """What is kept in `folder`, which is called after its run, for this process alone.
+
+    Where the training ends early, but for a reason that would come again, it says how to go on.
+    """
+    with checkpoints.held(folder):
+        try:
+            yield Kept.open(folder, config, fingerprint)
+        except (MachineError, KeyboardInterrupt, SystemExit) as error:
+            if not checkpoints.files(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            advice = f"relearn train --resume {folder.name[:8]} goes on"
+            if isinstance(error, MachineError):
+                raise MachineError(f"{error}; then {advice}", error.code) from None
+            raise Stopped(getattr(error, "code", 130), advice) from None
+
+
 def newest(home: Home) -> str:
     """The id of the run whose unfinished training was last saved; `NotFoundError` where there is none."""
-    files = sorted(home.checkpoints.glob("*/*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+    files = [file for folder in home.checkpoints.glob("*") for file in checkpoints.files(folder)]
     if not files:
         raise NotFoundError(f"no unfinished training in {home.checkpoints}")
-    return files[-1].parent.name
+    return max(files, key=lambda file: file.stat().st_mtime_ns).parent.name
 
 
 def settings(home: Home, run_id: str, asked: Mapping[str, Any]) -> TrainConfig:

@@ -22,10 +22,15 @@ from model.errors import IntegrityError, NotFoundError
 CHAMPION = "champion"
 
 
-def log(run: Run, classifier: Classifier) -> str:
-    """Keep `classifier` with its run as a logged model, signature included; returns the model's id."""
+def log(run: Run, classifier: Classifier, milliseconds: int | None = None) -> str:
+    """Keep `classifier` with its run as a logged model, signature included; returns the model's id.
+
+    Its metrics are of the time `milliseconds` (Unix, now by default). Logged again for the same run, it is
+    the same model.
+    """
     card = classifier.card
-    logged = mlflow.initialize_logged_model(
+    begun = run.client.search_logged_models([run.experiment_id], f"source_run_id = '{run.id}'")
+    logged = next(iter(begun), None) or mlflow.initialize_logged_model(
         card.name,
         source_run_id=run.id,
         params={"network": card.config.network},
@@ -41,9 +46,11 @@ def log(run: Run, classifier: Classifier) -> str:
         described.save(str(folder / "MLmodel"))
         run.client.log_model_artifacts(logged.model_id, str(folder))
     mlflow.finalize_logged_model(logged.model_id, "READY")
-    run.client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
+    outputs = run.client.get_run(run.id).outputs
+    if outputs is None or not outputs.model_outputs:
+        run.client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
     metrics = {f"test_{name}": value for name, value in card.metrics.items()}
-    mlflow.log_metrics(metrics, run_id=run.id, model_id=logged.model_id)
+    mlflow.log_metrics(metrics, run_id=run.id, timestamp=milliseconds, model_id=logged.model_id)
     return str(logged.model_id)
 
 

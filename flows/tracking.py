@@ -172,6 +172,16 @@ class Experiment:
             monitor.finish()
             mlflow.end_run()
 
+    def run_of(self, run_id: str) -> MlflowRun:
+        """The run of this id."""
+        with reached(self.client.tracking_uri):
+            return self.client.get_run(run_id)
+
+    def finish(self, run: MlflowRun) -> None:
+        """Let a run be FINISHED whose process was lost just before it said so."""
+        if run.info.status != "FINISHED":
+            self.client.set_terminated(run.info.run_id, "FINISHED")
+
     def of_flow(self, flow_run: str, network: str) -> MlflowRun | None:
         """The run that the flow run of this id made for `network`, when it was tried before."""
         asked = f"tags.`{FLOW_RUN}` = '{flow_run}' and params.network = '{network}'"

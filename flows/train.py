@@ -1,6 +1,8 @@
 """Train one network: load → preprocess → train → evaluate, as one tracked run."""
 
 import math
+import shutil
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -14,17 +16,17 @@ from prefect.runtime import flow_run
 from flows import registry
 from flows.check import check
 from flows.delivery import Delivery
-from flows.kept import Kept
+from flows.kept import Kept, Note, keeping
 from flows.progress import EpochBar, warn
 from flows.results import Trained
-from flows.stopping import Stopped, signals
+from flows.stopping import signals
 from flows.tracking import FLOW_RUN, OUTCOME, Experiment, Run
 from model import gradients, plots
 from model.architecture import architecture
-from model.checkpoints import held
 from model.classifier import Card, Classifier
 from model.config import TrainConfig
 from model.datasets import source
+from model.errors import NotFoundError
 from model.gradient_plots import gradient_flow
 from model.home import Home
 from model.learner import EpochRecord, State
@@ -79,28 +81,31 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: 
     prepared, home = open_prepared(folder), Home.from_environment()
     experiment = Experiment.open(home, config.name or prepared.name)
     flow_run_id = str(flow_run.id)
-    before = experiment.of_flow(flow_run_id, config.network)
-    if before and OUTCOME in before.data.tags:
+    before = experiment.run_of(resume) if resume else experiment.of_flow(flow_run_id, config.network)
+    if before and OUTCOME in before.data.tags:  # cut off when all was done
+        experiment.finish(before)
+        shutil.rmtree(home.checkpoints / before.info.run_id, ignore_errors=True)
         return Trained.model_validate_json(before.data.tags[OUTCOME])
-    resume = resume or (before.info.run_id if before else None)
     network = build(config, prepared.shape, len(prepared.classes))
     tags = {"relearn.kind": "train", "dataset": prepared.name, "fingerprint": prepared.fingerprint}
+    before_id: str | None = before.info.run_id if before else None
     with ExitStack() as stack:
-        if resume:  # before its run is touched: another process may be at it
-            stack.enter_context(held(home.checkpoints / resume))
+        if before_id:  # before its run is touched: another process may be at it
+            kept = stack.enter_context(keeping(home.checkpoints / before_id, config, prepared.fingerprint))
+            if resume and not kept.state:
+                raise NotFoundError(f"run {resume[:8]} has no unfinished training in {home.checkpoints}")
         run = stack.enter_context(
-            experiment.run(title(config), tags | {FLOW_RUN: flow_run_id}, parent, resume)
+            experiment.run(title(config), tags | {FLOW_RUN: flow_run_id}, parent, before_id)
         )
-        if not resume:
-            stack.enter_context(held(home.checkpoints / run.id))
-        kept = Kept.open(home.checkpoints / run.id, config, prepared.fingerprint)
-        stack.enter_context(kept.advised())
+        if not before_id:
+            kept = stack.enter_context(keeping(home.checkpoints / run.id, config, prepared.fingerprint))
         describe_inputs(run, config, prepared, network)
         fitted, warnings = watched_fit(run, config, network, prepared, kept)
         card = Card.of(config, prepared, network)
         evaluation = evaluate(Classifier(network, card), prepared.splits.test)
-        warnings += describe_outcome(run, fitted, evaluation, prepared)
-        registry.log(run, Classifier(network, card.model_copy(update={"metrics": evaluation.metrics})))
+        warnings += describe_outcome(run, fitted, evaluation, prepared, kept.ended)
+        card = card.model_copy(update={"metrics": evaluation.metrics})
+        registry.log(run, Classifier(network, card), kept.ended)
         trained = outcome(run, config, fitted, evaluation, card.parameters, kept.refused + warnings)
         run.tags({OUTCOME: trained.model_dump_json()})
     kept.remove()
@@ -157,7 +162,7 @@ def watched_fit(
 ) -> tuple[Fit, tuple[str, ...]]:
     """Train, logging each epoch with the health of its gradients; returns what came of both.
 
-    Raises `Stopped` when a signal has ended it, at a point that `kept` has.
+    A signal ends it at a point that `kept` has, by `SystemExit`.
     """
     learning = prepared.splits.train
     evenly = np.linspace(0, len(learning) - 1, WATCHED, dtype=int)  # a folder's images come class by class
@@ -172,10 +177,14 @@ def watched_fit(
         Delivery(run) as delivery,
         signals() as stop,
     ):
-        known = run.steps("val_loss") if kept.notes else set()
-        for note in kept.notes:
-            if note["step"] not in known:
-                delivery.add(note)
+        known = run.steps("val_loss") if kept.state else set()
+
+        def deliver(notes: Iterable[Note]) -> None:
+            for note in notes:
+                if note["step"] not in known:  # an epoch is trained again where its checkpoint was damaged
+                    delivery.add(note)
+
+        deliver(kept.notes)
 
         def on_epoch(record: EpochRecord) -> None:
             measured = gradients.measure(network, inputs, targets, record.epoch)
@@ -184,8 +193,7 @@ def watched_fit(
 
         def save(state: State) -> None:
             # First on disk, then in MLflow: what MLflow has is never trained, and told, a second time.
-            for note in kept.save(state):
-                delivery.add(note)
+            deliver(kept.save(state))
 
         fitted = fit(
             config,
@@ -197,8 +205,8 @@ def watched_fit(
             save=save,
             should_stop=lambda: bool(stop),
         )
-        if not fitted.finished:
-            raise Stopped(stop.code, f"; relearn train --resume {run.id[:8]} goes on")
+        if stop:
+            raise SystemExit(stop.code)
     table = kept.health
     run.table(table, "gradients/health.csv")
     run.figure(gradient_flow(table), "gradients/flow.png")
@@ -223,8 +231,13 @@ def diagnostics(health: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def describe_outcome(run: Run, fitted: Fit, evaluation: Evaluation, prepared: Prepared) -> tuple[str, ...]:
-    """Log what came of the training; returns the lines that deserve a second look."""
+def describe_outcome(
+    run: Run, fitted: Fit, evaluation: Evaluation, prepared: Prepared, ended: int
+) -> tuple[str, ...]:
+    """Log what came of the training; returns the lines that deserve a second look.
+
+    The metrics are of the time `ended` (Unix, ms): logged again, they are the same and kept once.
+    """
     history = fitted.table()
     gap = generalisation_gap(history, fitted.best_epoch, evaluation.accuracy)
     run.metrics(
@@ -234,7 +247,8 @@ def describe_outcome(run: Run, fitted: Fit, evaluation: Evaluation, prepared: Pr
             "best_epoch": fitted.best_epoch,
             "time/training_seconds": fitted.seconds,
             "time/images_per_second": fitted.images_per_second,
-        }
+        },
+        milliseconds=ended,
     )
     run.tags({"stop_reason": fitted.stop_reason, "device": fitted.device, "threads": str(fitted.threads)})
     classes, images = prepared.classes, prepared.splits.test.images

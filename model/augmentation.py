@@ -25,5 +25,8 @@ def draw(count: int, strength: float, generator: torch.Generator) -> Tensor:
 
 def change(images: Tensor, sources: Tensor) -> Tensor:
     """uint8 (n, channels, height, width) → float32 in 0–255, read where `sources` says; outside is black."""
-    grid = F.affine_grid(sources, list(images.shape), align_corners=False)
+    height, width = images.shape[2:]
+    # Both sides go from -1 to 1: without this a turn of what is not square would shear it.
+    sides = sources.new_tensor([[1, height / width, 1], [width / height, 1, 1]])
+    grid = F.affine_grid(sources * sides, list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, align_corners=False)

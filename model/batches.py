@@ -6,6 +6,7 @@ of a convolution's output stays in cache, which is where the time goes; elsewher
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -44,8 +45,9 @@ class Batches:
     ) -> None:
         self.images = torch.from_numpy(np.asarray(split.images))
         self.labels = torch.from_numpy(np.asarray(split.labels))
-        if device.type == "cuda":  # 47 MB for MNIST as uint8: it all lives there
-            self.images, self.labels = self.images.to(device), self.labels.to(device)
+        if device.type == "cuda":  # 47 MB for MNIST as uint8: it all lives there, where it fits
+            with suppress(torch.OutOfMemoryError):
+                self.images, self.labels = self.images.to(device), self.labels.to(device)
         self.flat = is_flat(network)
         self.classes = classes
         self.batch_size = min(batch_size, len(split))
@@ -56,6 +58,11 @@ class Batches:
     def __len__(self) -> int:
         """Number of batches in one pass; the last may be smaller."""
         return math.ceil(len(self.labels) / self.batch_size)
+
+    @property
+    def smallest(self) -> int:
+        """Images in the last batch of a pass."""
+        return (len(self.labels) - 1) % self.batch_size + 1
 
     def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Slices]:
         """One pass in an order that depends on `seed` and `epoch` alone, without its first `skip` batches.
@@ -91,8 +98,7 @@ class Batches:
 
 
 def slice_size(network: nn.Module, batch_size: int, device: torch.device) -> int:
-    """Images a network sees at a time; batch norm must see whole batches, so it gets them."""
-    normalises = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
-    if device.type != "cpu" or is_flat(network) or normalises:
-        return batch_size
-    return min(SLICE, batch_size)
+    """Images a network sees at a time."""
+    return (
+        min(SLICE, batch_size) if device.type == "cpu" and getattr(network, "sliced", False) else batch_size
+    )

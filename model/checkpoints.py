@@ -25,7 +25,6 @@ from model.errors import ConfigError, IntegrityError, MachineError, NotFoundErro
 from model.learner import State
 
 FORMAT = 1  # raised whenever an older reader could not make sense of it
-KEPT = 2
 NAME = re.compile(r"\d{5}-\d{9}-[0-9a-f]{64}\.safetensors")
 
 
@@ -44,14 +43,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Found:
-    """The newest checkpoint that is what was written, and one line for each newer one that is not."""
+    """The newest checkpoint that can be used, and for each newer file one line why it cannot."""
 
     checkpoint: Checkpoint
-    refused: tuple[str, ...] = field(default=())
+    refused: dict[Path, str] = field(default_factory=dict)
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Put `checkpoint` into `folder`, and keep the one before; what a killed process left there goes.
+    """Put `checkpoint` into `folder`, and keep the one before; all else that was kept there goes.
 
     Raises `MachineError` where it cannot be written; the ones before it are then still there.
     """
@@ -59,10 +58,11 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     epochs, batches = len(checkpoint.state.values["history"]), checkpoint.state.values["pass"][1]
     path = folder / f"{epochs:05d}-{batches:09d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     try:
-        for left in folder.glob(".*.tmp"):
+        for left in filter(Path.is_file, folder.glob(".*.tmp")):  # by a process that was killed
             left.unlink(missing_ok=True)
         atomic.write_bytes(path, content)
-        for old in _oldest_first(folder)[:-KEPT]:
+        earlier = [file for file in files(folder) if _place(file) < _place(path)]
+        for old in set(files(folder)) - {path, *earlier[-1:]}:
             old.unlink()
     except OSError as error:
         raise MachineError(
@@ -73,23 +73,32 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load(folder: Path) -> Found:
-    """Read the newest checkpoint of `folder`, or the one before where that is damaged.
+    """Read the newest checkpoint of `folder`, or an older one where that cannot be used.
 
-    Raises `NotFoundError` where there is none, `IntegrityError` where all are damaged, and for one of a
-    newer format, whatever stands beside it.
+    Raises `NotFoundError` where there is none, `IntegrityError` where none can be used: damaged, of a newer
+    format, or not to be read.
     """
-    names = _oldest_first(folder)[::-1]
-    if not names:
+    newest_first = files(folder)[::-1]
+    if not newest_first:
         raise NotFoundError(f"no checkpoint in {folder}")
-    refused: list[str] = []
-    for path in names:
+    refused: dict[Path, str] = {}
+    for path in newest_first:
         try:
-            return Found(_read(path), tuple(refused))
+            return Found(_read(path), refused)
         except IntegrityError as error:
-            if error.code == "newer_format":
-                raise
-            refused.append(str(error))
-    raise IntegrityError(f"no checkpoint in {folder} can be used: {'; '.join(refused)}")
+            refused[path] = str(error)
+    raise IntegrityError(f"no checkpoint in {folder} can be used: {'; '.join(refused.values())}")
+
+
+def set_aside(found: Found) -> None:
+    """Rename what was refused: it is kept, but no longer as a checkpoint."""
+    for path in found.refused:
+        path.rename(path.with_suffix(".refused"))
+
+
+def files(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, of the earliest point of the training first."""
+    return sorted(path for path in folder.glob("*") if NAME.fullmatch(path.name) and path.is_file())
 
 
 def agree(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> None:
@@ -136,15 +145,15 @@ def _content(checkpoint: Checkpoint) -> bytes:
     return safetensors.torch.save(tensors, {"relearn": json.dumps(told)})
 
 
-def _oldest_first(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.safetensors") if NAME.fullmatch(path.name))
+def _place(file: Path) -> str:
+    return file.name.rpartition("-")[0]
 
 
 def _read(path: Path) -> Checkpoint:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise MachineError(f"{path} cannot be read: {error.strerror}") from None
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() not in path.name:
         raise IntegrityError(f"{path} is not what was written: its SHA-256 differs from its name")
     try:
@@ -156,20 +165,21 @@ def _read(path: Path) -> Checkpoint:
     return _checked(path, told, tensors)
 
 
-def _checked(path: Path, told: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+def _checked(path: Path, told: Any, tensors: dict[str, Tensor]) -> Checkpoint:
+    if not isinstance(told, dict):
+        raise IntegrityError(f"{path} is no checkpoint: its header is no table")
     if told.get("format") != FORMAT:
         newer = isinstance(told.get("format"), int) and told["format"] > FORMAT
         raise IntegrityError(
             f"{path}: got format {told.get('format')!r}, accepted: {FORMAT}"
-            + ("; a newer Relearn wrote it" if newer else ""),
-            "newer_format" if newer else None,
+            + ("; a newer Relearn wrote it" if newer else "")
         )
     try:
         return Checkpoint(
             config=TrainConfig.read(told["config"]),
             fingerprint=told["fingerprint"],
-            state=State(tensors, told["values"]),
+            state=State(tensors, told["values"] | {"threads": max(1, told["values"]["threads"])}),
             notes=told["notes"],
         )
-    except (KeyError, RelearnError) as error:
+    except (KeyError, TypeError, ValueError, RelearnError) as error:
         raise IntegrityError(f"{path} is no checkpoint: {error}") from None

@@ -133,6 +133,11 @@ class Learner:
         return self.epoch > self.config.epochs or self.patience.exhausted
 
     @property
+    def finite(self) -> bool:
+        """Whether all weights are numbers. Waits for the device."""
+        return all(bool(weight.isfinite().all()) for weight in self.network.parameters())
+
+    @property
     def stop_reason(self) -> str:
         """Why a finished training is finished."""
         if self.patience.exhausted:
@@ -183,13 +188,15 @@ class Learner:
         """
         try:
             self._restore(state.tensors, state.values)
-        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise IntegrityError(f"the checkpoint is of another network: {error}") from None
+        if not self.finite:
+            raise IntegrityError("the checkpoint has weights that are no numbers")
 
     def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         self.network.load_state_dict(_below("network.", tensors))
         self.best_weights = {
-            name: value.to(self.under_way.loss.device) for name, value in _below("best.", tensors).items()
+            name: _as(value, tensors[f"best.{name}"]) for name, value in self.network.state_dict().items()
         }
         self.rule.load_state_dict({"state": self._kept(tensors), "param_groups": values["groups"]})
         self.rate.load_state_dict(values["rate"])
@@ -211,9 +218,15 @@ class Learner:
         for name, value in _below("rule.", tensors).items():
             index, key = name.split(".", 1)
             weight = weights[int(index)]
-            fits = value.shape == weight.shape
-            kept.setdefault(int(index), {})[key] = torch.empty_like(weight).copy_(value) if fits else value
+            kept.setdefault(int(index), {})[key] = _as(weight, value) if value.ndim else value
         return kept
+
+
+def _as(like: Tensor, value: Tensor) -> Tensor:
+    """`value` with the memory layout and on the device of `like`, whose shape it must have."""
+    if value.shape != like.shape:
+        raise ValueError(f"got a tensor of {tuple(value.shape)}, accepted: {tuple(like.shape)}")
+    return torch.empty_like(like).copy_(value)
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

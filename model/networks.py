@@ -1,7 +1,8 @@
 """The networks that can be trained, and the door for the user's own.
 
 A network takes float32 images in 0–1, (n, channels, height, width), or (n, channels·height·width) where
-its attribute `flat` is true, and gives logits (n, classes).
+its attribute `flat` is true, and gives logits (n, classes). Where its attribute `sliced` is true it may be
+shown a batch in slices: what it makes of an image does not depend on the others.
 """
 
 import itertools
@@ -65,6 +66,7 @@ class Cnn(nn.Sequential):
         layers |= _dense("dense", channels * math.prod(sides), 100, config)
         layers["output"] = nn.Linear(100, classes)
         super().__init__(layers)
+        self.sliced = not config.batch_norm
 
 
 def _too_small(config: TrainConfig, shape: Shape, accepted: int) -> ConfigError:

@@ -70,7 +70,8 @@ def fit(
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
     forward = arithmetic.forward(config, network, device)
     training = Batches(splits.train, network, classes, config.batch_size, device, config.augmentation)
-    validation = Batches(splits.validation, network, classes, max(config.batch_size, 1024), device)
+    validation = Batches(splits.validation, network, classes, config.batch_size, device)
+    _check_smallest(training, network)
     learner = Learner.begin(config, network, len(training) * config.epochs)
     if start:
         learner.restore(start)
@@ -81,13 +82,13 @@ def fit(
     while not (learner.finished or stopped):
         begin = time.perf_counter() - learner.seconds
         batches = training.shuffled(config.seed, learner.epoch, learner.under_way.batches)
-        with devices.memory_for(config.batch_size):
+        with devices.memory_for(training.batch_size):
             network.train()
             learned = run_epoch(forward, _until(should_stop, batches), learner.under_way, learner.update)
             network.eval()
             looked = run_epoch(forward, _until(should_stop, validation.in_order()), Pass.begin(network))
         learner.seconds = time.perf_counter() - begin
-        if not (learned.finite and looked.finite):
+        if not (learned.finite and looked.finite and learner.finite):
             raise _not_finite(config, learner.epoch, learned, looked)
         stopped = should_stop()
         if not stopped:
@@ -138,8 +139,17 @@ def _until(should_stop: Callable[[], bool], batches: Iterable[Slices]) -> Iterab
     return itertools.takewhile(lambda _: not should_stop(), batches)
 
 
+def _check_smallest(training: Batches, network: nn.Module) -> None:
+    normalises = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+    if normalises and training.smallest == 1:
+        raise InputError(
+            f"batch_size: got {training.batch_size}, which leaves one image of {len(training.labels):,} for "
+            "the last batch, accepted with batch norm: any that leaves two or more"
+        )
+
+
 def _not_finite(config: TrainConfig, epoch: int, learned: Pass, looked: Pass) -> InputError:
-    part, found = ("validation", looked) if learned.finite else ("training", learned)
+    part, found = ("validation", looked) if learned.finite and looked.batches else ("training", learned)
     return InputError(
         f"loss: got {found.loss.item()} in {part}, epoch {epoch}, batch {found.batches}, "
         f"accepted: finite numbers; try a learning rate below {config.learning_rate:g}",

@@ -22,6 +22,7 @@ from cyclopts.config import Dict, Env
 from pydantic import ValidationError
 
 from flows import environment
+from flows.stopping import Stopped
 from model.config import PRESETS, TrainConfig, problems
 from model.errors import ConfigError, InputError, MachineError, RelearnError
 from model.home import Home
@@ -148,7 +149,8 @@ def run(arguments: Sequence[str]) -> int:
         exit_code = getattr(stop, "code", 130)
         if exit_code not in STOPS:
             raise
-        return _fail(exit_code, "stopped", STOPS[exit_code] + getattr(stop, "advice", ""))
+        advice = f"; {stop.advice}" if isinstance(stop, Stopped) else ""
+        return _fail(exit_code, "stopped", STOPS[exit_code] + advice)
     return 0
 
 

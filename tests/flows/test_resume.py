@@ -1,6 +1,7 @@
 """A training that was cut off goes on in its own run, to the weights that it would have had."""
 
 import os
+import pkgutil
 import random
 import re
 import resource
@@ -21,6 +22,7 @@ from prefect import flow
 from flows import cli, registry
 from flows.results import Trained
 from flows.store import connect
+from flows.tracking import OUTCOME, Experiment
 from flows.train import learn, load
 from model.classifier import Classifier
 from model.config import TrainConfig
@@ -76,6 +78,7 @@ def assert_complete(home: Home, run_id: str, expected: dict[str, torch.Tensor]) 
     assert "FINISHED" == client.get_run(run_id).info.status
     got = weights(home, run_id)
     assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    assert 1 == len(client.get_metric_history(run_id, "test_accuracy"))
     assert [] == list(home.checkpoints.glob("*"))
     assert [] == list(home.root.rglob("*.tmp"))
 
@@ -164,6 +167,39 @@ def test_a_training_that_runs_is_not_gone_on_with(copied: Home, prefect_page: st
         assert f"error[machine]: the training of {run_folder} goes on in another process" == line
         assert "RUNNING" == connect(copied).get_run(run_folder.name).info.status
         first.kill()
+
+
+@pytest.mark.parametrize(
+    "place", ["flows.registry.mlflow.finalize_logged_model", "flows.registry.log", "flows.kept.Kept.remove"]
+)
+def test_what_was_told_before_the_end_is_told_once(
+    place: str,
+    copied: Home,
+    uninterrupted: dict[str, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    """Cut off after the last epoch: one classifier, each test figure once, one run, FINISHED."""
+    known = {run.info.run_id for run in runs(copied)}
+    *module, name = place.split(".")
+    owner = pkgutil.resolve_name(".".join(module))
+    whole = getattr(owner, name)
+
+    def cut(*arguments: object, **named: object) -> None:
+        if name == "log":
+            whole(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, cut)
+        assert 130 == cli.run(WORDS)
+    assert 0 == cli.run(["train", "--resume"])
+    (run_id,) = {run.info.run_id for run in runs(copied)} - known
+    client = connect(copied)
+    experiment = client.get_run(run_id).info.experiment_id
+    assert 1 == len(client.search_logged_models([experiment], f"source_run_id = '{run_id}'"))
+    assert 1 == len(client.get_run(run_id).outputs.model_outputs)
+    assert_complete(copied, run_id, uninterrupted)
 
 
 @pytest.mark.slow
@@ -257,16 +293,16 @@ def life(home: Home, prefect_page: str, resume: str | None, seconds: float) -> i
 def killed_until_done(home: Home, prefect_page: str, draw: random.Random) -> str | None:
     """One training, killed at random again and again; its run's id, or None when it was killed too early."""
     known = {run.info.run_id for run in runs(home)}
-    code, resume = life(home, prefect_page, None, draw.uniform(2, 12)), None
+    code = life(home, prefect_page, None, draw.uniform(2, 12))
+    if not list(home.checkpoints.glob("*/*.safetensors")) and code != 0:
+        (finished,) = {run.info.run_id for run in runs(home) if OUTCOME in run.data.tags} - known or (None,)
+        return finished
+    (run_id,) = {run.info.run_id for run in runs(home)} - known
     for lives in range(20):
         assert code in (0, -signal.SIGKILL)
-        started = {run.info.run_id for run in runs(home)} - known
-        if not started or (not list(home.checkpoints.glob("*/*.safetensors")) and code != 0):
-            return None
-        (resume,) = started
-        if code == 0:
-            return resume
-        code = life(home, prefect_page, resume, draw.uniform(4, 14 + 2 * lives))  # a slow machine ends it too
+        if code == 0 or not list(home.checkpoints.glob("*/*.safetensors")):  # killed when all was done
+            return run_id
+        code = life(home, prefect_page, run_id, draw.uniform(4, 14 + 2 * lives))  # a slow machine ends it too
     raise AssertionError("it never came to an end")
 
 
@@ -277,6 +313,7 @@ def test_kills_at_random_change_nothing(
     """However often and wherever a training is killed, it ends as if nothing had been."""
     run_id = killed_until_done(copied, prefect_page, random.Random(seed))
     if run_id is None:
-        assert [] == [path for path in copied.root.rglob("*.safetensors") if "checkpoints" in path.parts]
+        assert [] == list(copied.checkpoints.glob("*/*.safetensors"))
         return
+    Experiment.open(copied, "digits")  # what starts next closes what was lost
     assert_complete(copied, run_id, uninterrupted)

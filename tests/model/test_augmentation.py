@@ -56,3 +56,12 @@ def test_the_middle_moves_and_the_bright_area_grows_as_drawn() -> None:
     assert np.abs(centres).max() < SHIFT * 28 * (1 + SCALE) * 1.3
     assert 1 < np.abs(centres).max()
     assert 0.98 < np.corrcoef(pictures.sum((1, 2)), sizes**2)[0, 1]
+
+
+def test_a_turn_is_a_turn_where_images_are_not_square() -> None:
+    """A bar that lies across a wide image stands upright after a quarter turn, as long as before."""
+    image = torch.zeros(1, 1, 40, 80, dtype=torch.uint8)
+    image[..., 18:22, 30:50] = 200
+    quarter = torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]])
+    turned = change(image, quarter)[0, 0] > 100
+    assert (20, 4) == (int(turned.any(1).sum()), int(turned.any(0).sum()))

@@ -1,15 +1,18 @@
 """A training that was cut off anywhere goes on to the same weights; nothing damaged is gone on from."""
 
+import hashlib
 import os
 import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -109,7 +112,7 @@ def test_a_training_cut_at_any_batch_ends_with_the_same_weights(
     expected_network, expected = train(config)
 
     assert (False, "asked to stop") == (cut.finished, cut.stop_reason)
-    assert () == found.refused
+    assert {} == found.refused
     assert_equal_weights(expected_network, network)
     assert measured(expected) == measured(resumed)
     assert (expected.best_epoch, expected.stop_reason) == (resumed.best_epoch, resumed.stop_reason)
@@ -165,7 +168,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(how: str, folder: Path
     broken = newest(folder)
     damaged(broken, how)
     found = checkpoints.load(folder)
-    (line,) = found.refused
+    (line,) = found.refused.values()
     assert f"{broken} is not what was written: its SHA-256 differs from its name" == line
     assert 1 == len(found.checkpoint.state.values["history"])
 
@@ -191,8 +194,6 @@ def test_a_pickle_is_never_opened(
     else:
         torch.save(Canary(), tmp_path / "file")
         content = (tmp_path / "file").read_bytes()
-    import hashlib
-
     name = f"00001-000000000-{hashlib.sha256(content).hexdigest()}.safetensors"
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_bytes(content)
@@ -201,15 +202,79 @@ def test_a_pickle_is_never_opened(
     assert not (tmp_path / "canary").exists()
 
 
+def test_what_was_refused_is_set_aside_and_costs_no_checkpoint(folder: Path) -> None:
+    """The one gone on from stays until there are two newer ones; what was refused is there for who asks."""
+    config, broken = settings(epochs=2), newest(folder)
+    damaged(broken, "truncated")
+    found = checkpoints.load(folder)
+    checkpoints.set_aside(found)
+    places: list[list[str]] = []
+
+    def save(state: State) -> None:
+        checkpoints.save(folder, Checkpoint(config, FINGERPRINT, state))
+        places.append([path.name[:15] for path in checkpoints.files(folder)])
+
+    train(config, start=found.checkpoint.state, save=save)
+    assert [["00001-000000000", "00002-000000000"]] == places
+    assert [broken.with_suffix(".refused")] == list(folder.glob("*.refused"))
+
+
+def test_what_is_no_file_does_not_stand_in_the_way(folder: Path) -> None:
+    """A folder or a dead link with the name of a checkpoint, or of a temporary file."""
+    names = [f"0000{number}-000000000-{'0' * 64}.safetensors" for number in (8, 9)]
+    (folder / names[0]).mkdir()
+    (folder / names[1]).symlink_to("nowhere")
+    (folder / ".x.tmp").mkdir()
+    state = checkpoints.load(folder).checkpoint.state
+    assert 2 == len(state.values["history"])
+    checkpoints.save(folder, Checkpoint(settings(epochs=2), FINGERPRINT, state))
+
+
 def test_a_newer_format_is_not_guessed_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both numbers are told; an older checkpoint beside it is not taken instead."""
+    """Both numbers are told; an older checkpoint beside it is taken instead."""
     state = checkpoints.load(folder).checkpoint.state
     monkeypatch.setattr(checkpoints, "FORMAT", 2)
     state.values["history"] *= 2
     checkpoints.save(folder, Checkpoint(settings(epochs=2), FINGERPRINT, state))
     monkeypatch.undo()
-    with pytest.raises(IntegrityError, match="got format 2, accepted: 1; a newer Relearn wrote it"):
-        checkpoints.load(folder)
+    found = checkpoints.load(folder)
+    (line,) = found.refused.values()
+    assert line.endswith("got format 2, accepted: 1; a newer Relearn wrote it")
+    assert 2 == len(found.checkpoint.state.values["history"])
+
+
+SPOILED: dict[str, Callable[[State], State]] = {
+    "a tensor of another shape": lambda state: replace(
+        state, tensors=state.tensors | {"rule.0.momentum_buffer": torch.zeros(3, 3)}
+    ),
+    "weights that are no numbers": lambda state: replace(
+        state,
+        tensors=state.tensors | {"network.output.bias": torch.full((CLASSES,), float("nan"))},
+    ),
+    "no best weights": lambda state: replace(
+        state, tensors={name: value for name, value in state.tensors.items() if not name.startswith("best")}
+    ),
+    "another history": lambda state: replace(state, values=state.values | {"history": 3}),
+    "no rate": lambda state: replace(state, values=state.values | {"rate": None}),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_contents_that_do_not_fit_are_refused(how: str, folder: Path) -> None:
+    """Though the digest is right: by one line, before anything is computed with them."""
+    state = checkpoints.load(folder).checkpoint.state
+    with pytest.raises(IntegrityError, match="the checkpoint "):
+        train(settings(epochs=2), start=SPOILED[how](state))
+
+
+@pytest.mark.parametrize("header", ["[]", "null", '{"format": 1}', '{"format": 1, "config": 3}'])
+def test_a_header_of_another_form_is_refused(header: str, tmp_path: Path) -> None:
+    """By one line with the name of the file."""
+    content = safetensors.torch.save({"x": torch.zeros(1)}, {"relearn": header})
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / f"00001-000000000-{digest}.safetensors").write_bytes(content)
+    with pytest.raises(IntegrityError, match="is no checkpoint"):
+        checkpoints.load(tmp_path)
 
 
 def test_another_config_is_refused_with_what_differs(folder: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_loss_that_is_no_number_ends_the_training() -> None:
 def test_training_stops_when_asked() -> None:
     """`should_stop` is heard between two batches, and a half epoch leaves no record."""
     config = TrainConfig(hidden=(8,), batch_size=32, epochs=5)
-    asked = iter([False] * 20 + [True] * 1000)
+    asked = iter([False] * 24 + [True] * 1000)
     result = fit(config, build(config, SHAPE, CLASSES), SPLITS, CLASSES, should_stop=lambda: next(asked))
     assert ("asked to stop", 1) == (result.stop_reason, len(result.history))
 
@@ -213,3 +213,28 @@ def test_a_batch_that_does_not_fit_is_one_line() -> None:
 
     with pytest.raises(MachineError, match="300 images do not fit into memory, try --batch-size 150"):
         fit(config, Wide(), SPLITS, CLASSES)
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_batch_norm_needs_two_images_a_batch(network: str) -> None:
+    """A last batch of one is refused before any work."""
+    with pytest.raises(InputError, match="batch_size: got 499, which leaves one image of 500"):
+        trained(network=network, batch_norm=True, batch_size=499, epochs=1)
+
+
+def test_a_network_that_does_not_say_otherwise_sees_whole_batches() -> None:
+    """What it computes over a batch is computed over all of it."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[int] = []
+            self.layer = nn.Linear(144, CLASSES)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen.append(len(images))
+            return self.layer(images.flatten(1))
+
+    network = Counting()
+    fit(TrainConfig(batch_size=400, epochs=1, threads=1), network, SPLITS, CLASSES)
+    assert [400, 100, 100] == network.seen
