@@ -14,7 +14,7 @@ from flows.stopping import Stopped
 from model import checkpoints
 from model.checkpoints import Checkpoint
 from model.config import TrainConfig
-from model.errors import MachineError, NotFoundError
+from model.errors import InputError, MachineError, NotFoundError
 from model.home import Home
 from model.learner import State
 
@@ -109,6 +109,19 @@ def newest(home: Home) -> str:
     if not files:
         raise NotFoundError(f"no unfinished training in {home.checkpoints}")
     return max(files, key=lambda file: file.stat().st_mtime_ns).parent.name
+
+
+def unfinished(home: Home, run: str) -> str | None:
+    """The id of the run whose id begins with `run`, at least four characters, where something is kept of it.
+
+    Raises `InputError` where there are several.
+    """
+    found = sorted(folder.name for folder in home.checkpoints.glob("*") if folder.name.startswith(run))
+    if len(run) < 4 or not found:
+        return None
+    if len(found) > 1:
+        raise InputError(f"--resume: got {run!r}, which begins {', '.join(name[:12] for name in found)}")
+    return found[0]
 
 
 def settings(home: Home, run_id: str, asked: Mapping[str, Any]) -> TrainConfig:

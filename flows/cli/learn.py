@@ -88,7 +88,7 @@ def _unfinished(home: Home, asked: Sequence[str], config: TrainConfig) -> tuple[
     from flows import kept
     from flows.tracking import find
 
-    run_id = find(home, asked[0]) if asked else kept.newest(home)
+    run_id = (kept.unfinished(home, asked[0]) or find(home, asked[0])) if asked else kept.newest(home)
     # What nobody asked for, nobody means to change.
     meant = {name for name, where in cli.sources.items() if where != "preset default"}
     given = {name: getattr(config, name) for name in meant if name in TrainConfig.model_fields}

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow.entities import Run as MlflowRun
 
@@ -62,6 +63,40 @@ def test_a_run_ends_as_it_ended(experiment: Experiment, error: BaseException | N
     assert status == ended.info.status
     reason = f"{type(error).__name__}: {error}" if status == "FAILED" else None
     assert reason == ended.data.tags.get("relearn.reason")
+
+
+def test_what_ended_a_run_is_told_though_mlflow_is_away(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what MLflow says to it; nothing of the run is left open in this process, and it is closed later."""
+    database = Path(experiment.client.tracking_uri.removeprefix("sqlite:///"))
+    content = database.read_bytes()
+
+    def work() -> None:
+        with experiment.run("a run", {}) as run:
+            nonlocal content, run_id
+            run_id, content = run.id, database.read_bytes()
+            database.write_bytes(b"no database" * 1000)
+            raise InputError("the first")
+
+    run_id = ""
+    with pytest.raises(InputError, match="the first"):
+        work()
+    database.write_bytes(content)
+    assert mlflow.active_run() is None
+    assert "RUNNING" == stored(experiment, run_id).info.status
+    experiment.client.set_terminated(run_id, "KILLED")
+
+
+def test_a_run_that_goes_on_forgets_why_it_failed(experiment: Experiment) -> None:
+    """A reason stands with what failed only."""
+    with pytest.raises(InputError), experiment.run("a run", {}) as run:
+        raise InputError("a reason")
+    assert "InputError: a reason" == stored(experiment, run.id).data.tags["relearn.reason"]
+    with experiment.run("a run", {}, resume=run.id):
+        pass
+    assert "FINISHED" == stored(experiment, run.id).info.status
+    assert "relearn.reason" not in stored(experiment, run.id).data.tags
 
 
 def test_a_run_keeps_what_it_is_given(experiment: Experiment, home: Home) -> None:
