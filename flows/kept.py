@@ -93,14 +93,16 @@ def keeping(folder: Path, config: TrainConfig, fingerprint: str) -> Iterator[Kep
     with checkpoints.held(folder):
         try:
             yield Kept.open(folder, config, fingerprint)
-        except (MachineError, KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
             if not checkpoints.files(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             advice = f"relearn train --resume {folder.name[:8]} goes on"
             if isinstance(error, MachineError):
                 raise MachineError(f"{error}; then {advice}", error.code) from None
-            raise Stopped(getattr(error, "code", 130), advice) from None
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise Stopped(getattr(error, "code", 130), advice) from None
+            raise
 
 
 def newest(home: Home) -> str:
