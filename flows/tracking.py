@@ -4,20 +4,16 @@ Metric keys are the same for every network; diagnostics stand under `gradients/`
 """
 
 import os
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from time import time
 from typing import Any, Self
 
 import mlflow
 import mlflow.data.numpy_dataset
 import pandas as pd
-import psutil
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
@@ -27,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from sqlalchemy.exc import SQLAlchemyError
 
+from flows import owner
 from flows.store import connect, look_into, page_of, reached
 from model.errors import InputError, NotFoundError
 from model.home import Home
@@ -147,7 +144,6 @@ class Experiment:
         self, name: str, tags: Mapping[str, str], parent: str | None = None, resume: str | None = None
     ) -> Iterator[Run]:
         """Open a run, or the run `resume` again; it ends FINISHED, FAILED by an error, KILLED by a signal."""
-        owner = {"relearn.host": socket.gethostname(), "relearn.pid": _process_mark(os.getpid())}
         mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
         with reached(self.client.tracking_uri):
             started = mlflow.start_run(
@@ -156,7 +152,7 @@ class Experiment:
                 run_name=name,
                 nested=True,
                 parent_run_id=parent,
-                tags={**owner, **revision(), **tags},
+                tags={**owner.tags(), **owner.revision(), **tags},
                 log_system_metrics=False,  # its end would wait for a store that hangs
             )
             run = Run(started.info.run_id, name, self.id, self.client)
@@ -193,8 +189,7 @@ class Experiment:
         lost = [
             run
             for run in self.client.search_runs(everywhere, "attributes.status = 'RUNNING'")
-            if run.data.tags.get("relearn.host") == socket.gethostname()
-            and not _alive(run.data.tags.get("relearn.pid", ""))
+            if owner.lost(run.data.tags)
         ]
         for run in lost:
             self.client.set_terminated(run.info.run_id, "KILLED")
@@ -255,31 +250,5 @@ def find(home: Home, run: str) -> str:
     )
 
 
-def revision() -> dict[str, str]:
-    """The git commit of this code as MLflow's own tag; nothing where there is no git."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607  # git stands wherever the user has it
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {"mlflow.source.git.commit": asked.stdout.strip()} if asked.returncode == 0 else {}
-
-
 def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _process_mark(pid: int) -> str:
-    """Process number and start time: numbers are given again, the pair is not."""
-    return f"{pid}@{psutil.Process(pid).create_time():.0f}"
-
-
-def _alive(mark: str) -> bool:
-    """Whether the process of this mark runs; its start may differ by what the clock was adjusted since."""
-    pid, _, started = mark.partition("@")
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - int(started)) < 5
-    except (ValueError, psutil.NoSuchProcess):
-        return False
