@@ -66,7 +66,7 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
         "a round in which both got there. After every epoch the test images are looked at, to stop the clock "
         "and for nothing else. Seconds of the epochs with that look, set-up and compiling included; the "
         "start of the process and its imports are told beside. Both on the same two cores, Keras on the "
-        "backend that a trial of three epochs says is through all of them first."
+        "backend that a trial of four epochs says is through all of them first."
     )
     return "Seconds to an accuracy", note, pd.DataFrame(rows)
 

@@ -24,8 +24,8 @@ THEIRS = REPOSITORY / ".venv-peers/bin/python"
 PATIENCE = 300
 
 
-# Rounds that do not count. The first epoch compiles and lays out its memory; the second, with the start of
-# all others in between, still took up to twenty times as long as the third.
+# Rounds that do not count: the first epoch compiles and lays out its memory, and with the start of all
+# others in between the next one still took up to twenty times as long as those that follow.
 WARM_UP = 1
 
 # Epochs of a turn that do not count. After waiting for all others, the first epoch takes up to 0.1 s longer,

@@ -79,10 +79,6 @@ class Kept:
         """Gradient health, one row a layer and epoch."""
         return pd.DataFrame([row for note in self.notes for row in note["health"]])
 
-    def remove(self) -> None:
-        """Nothing has to be kept of a finished training: MLflow has it all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
 
 @contextmanager
 def keeping(folder: Path, config: TrainConfig, fingerprint: str) -> Iterator[Kept]:
@@ -95,7 +91,7 @@ def keeping(folder: Path, config: TrainConfig, fingerprint: str) -> Iterator[Kep
             yield Kept.open(folder, config, fingerprint)
         except BaseException as error:
             if not checkpoints.files(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)
                 raise
             advice = f"relearn train --resume {folder.name[:8]} goes on"
             if isinstance(error, MachineError):
@@ -103,6 +99,11 @@ def keeping(folder: Path, config: TrainConfig, fingerprint: str) -> Iterator[Kep
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise Stopped(getattr(error, "code", 130), advice) from None
             raise
+
+
+def remove(folder: Path) -> None:
+    """Nothing has to be kept of a finished training: MLflow has it all."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def newest(home: Home) -> str:

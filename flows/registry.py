@@ -46,8 +46,7 @@ def log(run: Run, classifier: Classifier, milliseconds: int | None = None) -> st
         described.save(str(folder / "MLmodel"))
         run.client.log_model_artifacts(logged.model_id, str(folder))
     mlflow.finalize_logged_model(logged.model_id, "READY")
-    outputs = run.client.get_run(run.id).outputs
-    if outputs is None or not outputs.model_outputs:
+    if _output(run.client, run.id) is None:
         run.client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
     metrics = {f"test_{name}": value for name, value in card.metrics.items()}
     mlflow.log_metrics(metrics, run_id=run.id, timestamp=milliseconds, model_id=logged.model_id)
@@ -80,10 +79,15 @@ def crown(client: MlflowClient, name: str, version: str) -> None:
 
 def model_of(client: MlflowClient, run_id: str) -> str:
     """The id of the model logged by a run."""
-    outputs = client.get_run(run_id).outputs
-    if outputs is None or not outputs.model_outputs:
+    model = _output(client, run_id)
+    if model is None:
         raise NotFoundError(f"the run {run_id} has no classifier")
-    return str(outputs.model_outputs[-1].model_id)
+    return model
+
+
+def _output(client: MlflowClient, run_id: str) -> str | None:
+    outputs = client.get_run(run_id).outputs
+    return str(outputs.model_outputs[-1].model_id) if outputs and outputs.model_outputs else None
 
 
 def fetch(client: MlflowClient, run_id: str, folder: Path) -> Path:

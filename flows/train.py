@@ -1,7 +1,6 @@
 """Train one network: load → preprocess → train → evaluate, as one tracked run."""
 
 import math
-import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from prefect.runtime import flow_run
 from flows import registry
 from flows.check import check
 from flows.delivery import Delivery
-from flows.kept import Kept, Note, keeping
+from flows.kept import Kept, Note, keeping, remove
 from flows.progress import EpochBar, warn
 from flows.results import Trained
 from flows.stopping import signals
@@ -84,7 +83,7 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: 
     before = experiment.run_of(resume) if resume else experiment.of_flow(flow_run_id, config.network)
     if before and OUTCOME in before.data.tags:  # cut off when all was done
         experiment.finish(before)
-        shutil.rmtree(home.checkpoints / before.info.run_id, ignore_errors=True)
+        remove(home.checkpoints / before.info.run_id)
         return Trained.model_validate_json(before.data.tags[OUTCOME])
     network = build(config, prepared.shape, len(prepared.classes))
     tags = {"relearn.kind": "train", "dataset": prepared.name, "fingerprint": prepared.fingerprint}
@@ -108,7 +107,7 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: 
         registry.log(run, Classifier(network, card), kept.ended)
         trained = outcome(run, config, fitted, evaluation, card.parameters, kept.refused + warnings)
         run.tags({OUTCOME: trained.model_dump_json()})
-    kept.remove()
+    remove(kept.folder)
     return trained
 
 

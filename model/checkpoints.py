@@ -178,8 +178,14 @@ def _checked(path: Path, told: Any, tensors: dict[str, Tensor]) -> Checkpoint:
         return Checkpoint(
             config=TrainConfig.read(told["config"]),
             fingerprint=told["fingerprint"],
-            state=State(tensors, told["values"] | {"threads": max(1, told["values"]["threads"])}),
+            state=State(tensors, _values(told["values"])),
             notes=told["notes"],
         )
     except (KeyError, TypeError, ValueError, RelearnError) as error:
         raise IntegrityError(f"{path} is no checkpoint: {error}") from None
+
+
+def _values(told: dict[str, Any]) -> dict[str, Any]:
+    if told["threads"] < 1:  # torch takes the number before the learner looks at the rest
+        raise ValueError(f"got {told['threads']} threads")
+    return told

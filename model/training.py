@@ -149,9 +149,15 @@ def _check_smallest(training: Batches, network: nn.Module) -> None:
 
 
 def _not_finite(config: TrainConfig, epoch: int, learned: Pass, looked: Pass) -> InputError:
-    part, found = ("validation", looked) if learned.finite and looked.batches else ("training", learned)
+    passes = {"training": learned, "validation": looked}
+    losses = (
+        f"loss: got {found.loss.item()} in {part}, epoch {epoch}, batch {found.batches}"
+        for part, found in passes.items()
+        if not found.finite
+    )
+    # A stop comes before any loss of the last weights.
+    got = next(losses, f"weights: got some that are not, epoch {epoch}, batch {learned.batches}")
     return InputError(
-        f"loss: got {found.loss.item()} in {part}, epoch {epoch}, batch {found.batches}, "
-        f"accepted: finite numbers; try a learning rate below {config.learning_rate:g}",
+        f"{got}, accepted: finite numbers; try a learning rate below {config.learning_rate:g}",
         code="non_finite_loss",
     )

@@ -189,6 +189,12 @@ def answering(page: Page, path: str) -> str:
     raise AssertionError(f"{page.command} did not answer")
 
 
+@pytest.fixture
+def port() -> int:
+    """A port of this machine that nobody listens on."""
+    return free_port()
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as probe:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -84,23 +83,17 @@ class Door(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def door() -> Iterator[type[Door]]:
+def door(port: int) -> Iterator[type[Door]]:
     """One of this test's own, open."""
 
     class Own(Door): ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Own) as server:
         Own.outer = f"http://127.0.0.1:{server.server_port}"
-        Own.inner = f"http://127.0.0.1:{free_port()}"
+        Own.inner = f"http://127.0.0.1:{port}"
         threading.Thread(target=server.serve_forever).start()
         yield Own
         server.shutdown()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def epochs_kept(home: Home) -> int:
@@ -133,13 +126,21 @@ def start_training(
     return training
 
 
-def bring(trouble: str, server: subprocess.Popen[bytes], door: type[Door]) -> None:
-    if trouble == "killed":
-        kill(server)
-    elif trouble == "hanging":
-        os.killpg(server.pid, signal.SIGSTOP)
-    else:
-        door.status = int(trouble)
+@contextlib.contextmanager
+def in_trouble(
+    trouble: str, home: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
+) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[bytes]]]:
+    """A training whose tracking server got into trouble five epochs ago, and that server."""
+    server = start_server(home, door.inner, clean)
+    with start_training(home, clean, prefect_page, door) as training:
+        if trouble == "killed":
+            kill(server)
+        elif trouble == "hanging":
+            os.killpg(server.pid, signal.SIGSTOP)
+        else:
+            door.status = int(trouble)
+        wait_for_epochs(home, 5, training)
+        yield training, server
 
 
 @pytest.mark.slow
@@ -148,16 +149,11 @@ def test_a_server_in_trouble_has_every_epoch_once_in_the_end(
     trouble: str, copied: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
 ) -> None:
     """The training goes on meanwhile, and ends well."""
-    server = start_server(copied, door.inner, clean)
-    with start_training(copied, clean, prefect_page, door) as training:
-        bring(trouble, server, door)
-        wait_for_epochs(copied, 5, training)
-        if trouble == "killed":
-            server = start_server(copied, door.inner, clean)
-        elif trouble == "hanging":
+    with in_trouble(trouble, copied, clean, prefect_page, door) as (training, broken):
+        server = start_server(copied, door.inner, clean) if trouble == "killed" else broken
+        if trouble == "hanging":
             os.killpg(server.pid, signal.SIGCONT)
-        else:
-            door.status = None
+        door.status = None
         output, errors = training.communicate()
     client = MlflowClient(door.inner)
     (run,) = client.search_runs(
@@ -179,10 +175,7 @@ def test_a_server_in_trouble_does_not_hold_up_who_wants_to_stop(
     trouble: str, copied: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
 ) -> None:
     """Within ten seconds, with the exit code of the signal and the way to go on."""
-    server = start_server(copied, door.inner, clean)
-    with start_training(copied, clean, prefect_page, door) as training:
-        bring(trouble, server, door)
-        wait_for_epochs(copied, 5, training)
+    with in_trouble(trouble, copied, clean, prefect_page, door) as (training, server):
         training.send_signal(signal.SIGTERM)
         _, errors = training.communicate(timeout=10)
     kill(server)

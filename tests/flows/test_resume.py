@@ -170,7 +170,7 @@ def test_a_training_that_runs_is_not_gone_on_with(copied: Home, prefect_page: st
 
 
 @pytest.mark.parametrize(
-    "place", ["flows.registry.mlflow.finalize_logged_model", "flows.registry.log", "flows.kept.Kept.remove"]
+    "place", ["flows.registry.mlflow.finalize_logged_model", "flows.registry.log", "flows.train.remove"]
 )
 def test_what_was_told_before_the_end_is_told_once(
     place: str,
@@ -200,6 +200,14 @@ def test_what_was_told_before_the_end_is_told_once(
     assert 1 == len(client.search_logged_models([experiment], f"source_run_id = '{run_id}'"))
     assert 1 == len(client.get_run(run_id).outputs.model_outputs)
     assert_complete(copied, run_id, uninterrupted)
+
+
+def test_a_beginning_that_several_have_is_refused(copied: Home, capsys: Capture) -> None:
+    """Both are named; a longer one would do."""
+    for ending in ("0", "1"):
+        (copied.checkpoints / f"abcdef{ending}").mkdir(parents=True)
+    (line,) = fails(["train", "--resume", "abcd"], 2, capsys)
+    assert line.endswith("--resume: got 'abcd', which begins abcdef0, abcdef1")
 
 
 @pytest.mark.slow
@@ -284,10 +292,12 @@ def life(home: Home, prefect_page: str, resume: str | None, seconds: float) -> i
     words = WORDS if resume is None else ["train", "--resume", resume]
     with subprocess.Popen([RELEARN, *words], env=environment(home, prefect_page)) as process:
         try:
-            return process.wait(seconds)
+            code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
-            return process.wait()
+            code = process.wait()
+    assert code in (0, -signal.SIGKILL)
+    return code
 
 
 def killed_until_done(home: Home, prefect_page: str, draw: random.Random) -> str | None:
@@ -295,11 +305,10 @@ def killed_until_done(home: Home, prefect_page: str, draw: random.Random) -> str
     known = {run.info.run_id for run in runs(home)}
     code = life(home, prefect_page, None, draw.uniform(2, 12))
     if not list(home.checkpoints.glob("*/*.safetensors")) and code != 0:
-        (finished,) = {run.info.run_id for run in runs(home) if OUTCOME in run.data.tags} - known or (None,)
-        return finished
+        done = {run.info.run_id for run in runs(home) if OUTCOME in run.data.tags} - known
+        return done.pop() if done else None
     (run_id,) = {run.info.run_id for run in runs(home)} - known
     for lives in range(20):
-        assert code in (0, -signal.SIGKILL)
         if code == 0 or not list(home.checkpoints.glob("*/*.safetensors")):  # killed when all was done
             return run_id
         code = life(home, prefect_page, run_id, draw.uniform(4, 14 + 2 * lives))  # a slow machine ends it too

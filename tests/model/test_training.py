@@ -10,7 +10,7 @@ from model.batches import Batches
 from model.config import TrainConfig
 from model.datasets import LabelledImages
 from model.errors import InputError, MachineError
-from model.learner import EpochRecord, Patience
+from model.learner import EpochRecord, Patience, State
 from model.networks import build
 from model.preprocess import is_flat
 from model.splits import Splits
@@ -238,3 +238,31 @@ def test_a_network_that_does_not_say_otherwise_sees_whole_batches() -> None:
     network = Counting()
     fit(TrainConfig(batch_size=400, epochs=1, threads=1), network, SPLITS, CLASSES)
     assert [400, 100, 100] == network.seen
+
+
+def test_weights_that_are_no_numbers_are_never_saved() -> None:
+    """Not where a training is stopped before any loss has shown them either."""
+
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(144, CLASSES)
+            self.steep = nn.Parameter(torch.zeros(CLASSES))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layer(images.flatten(1)) + self.steep.sqrt()  # infinitely steep at 0
+
+    saved = list[State]()
+    asked = iter([False] + [True] * 10)
+    with pytest.raises(
+        InputError, match="weights: got some that are not, epoch 1, batch 1, accepted: finite"
+    ):
+        fit(
+            TrainConfig(threads=1),
+            Steep(),
+            SPLITS,
+            CLASSES,
+            save=saved.append,
+            should_stop=lambda: next(asked),
+        )
+    assert 1 == len(saved)
