@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks import accuracy, commands, reach, scale, throughput, train
+from benchmarks import accuracy, commands, gate, reach, scale, swap, throughput, train
 from model import atomic
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,6 +54,8 @@ BENCHMARKS: dict[str, Callable[..., tuple[str, str, pd.DataFrame]]] = {
     "train": train.measure,
     "reach": reach.measure,
     "scale": scale.measure,
+    "gate": gate.measure,
+    "swap": swap.measure,
 }
 IN_ROUNDS = [name for name, measure in BENCHMARKS.items() if signature(measure).parameters]
 

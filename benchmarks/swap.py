@@ -1,21 +1,21 @@
 """A swap nobody notices: a real server under load, while what is live changes twelve times."""
 
-import http.client
 import json
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.load import Answer, load
 from flows.rollback import rollback
 from flows.truth import Truth, decide
 from model.canvas import BLACK, COLOURS, blank, tidy
@@ -33,67 +33,54 @@ from serving.settings import ServeConfig
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "swap.png"
 NAME, SHAPE = "digits", (1, 28, 28)
-CONNECTIONS, REQUESTS = 16, 20_000
+CONNECTIONS = 16
 # Eleven versions: ten promotions after the first, and two steps back.
 STEPS = ("2", "3", "4", "5", "back", "6", "7", "8", "9", "10", "back", "11")
+PACE = 3.0  # seconds before each step, and after the last
 NEAR = 1.0  # seconds before and after a change that count as during it
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One request: when it was answered (s), how long it took (s), by whom, and whether it was right."""
-
-    at: float
-    seconds: float
-    connection: int
-    status: int
-    version: str = ""
-    worker: int = 0
-    right: bool = False
-
-
-@dataclass
 class Watched:
-    """All answers, and the changes: (time, version that is live from then on, whether it is a rollback)."""
+    """What was seen of one server under load.
 
-    answers: list[Answer] = field(default_factory=list)
-    changes: list[tuple[float, str, bool]] = field(default_factory=list)
-    took: list[float] = field(default_factory=list)
+    `answers` has a row a request: `at` and `seconds` (s), `connection`, `status`, and, of those that were
+    answered, `version`, `worker`, and whether the answer is `right`, that of the version it names.
+    `changes` are (time, version that is live from then on, whether it is a rollback), `took` the seconds
+    until all workers served it.
+    """
 
-    def has(self, requests: float) -> bool:
-        return len(self.answers) >= requests
+    answers: pd.DataFrame
+    changes: tuple[tuple[float, str, bool], ...]
+    took: tuple[float, ...]
 
     @property
     def failed(self) -> int:
-        return sum(answer.status != 200 for answer in self.answers)
+        return int((self.answers["status"] != 200).sum())
 
     @property
     def wrong(self) -> int:
         """Answers that are not those of the version that they name."""
-        return sum(answer.status == 200 and not answer.right for answer in self.answers)
+        return int((~self.answers["right"]).sum()) - self.failed
 
     @property
     def went_back(self) -> int:
-        """Answers of a worker from a version that was replaced before its last answer on that connection."""
+        """Answers from a version that the worker had replaced before it last answered on that connection."""
         order = ["1", *(version for _, version, _ in self.changes)]
-        place: dict[tuple[int, int], int] = {}
         back = 0
-        for answer in self.answers:
-            key = answer.connection, answer.worker
-            later = [
-                number for number in range(place.get(key, 0), len(order)) if order[number] == answer.version
-            ]
-            back += not later
-            place[key] = later[0] if later else place.get(key, 0)
+        for _, told in self.answers[self.answers["status"] == 200].groupby(["connection", "worker"]):
+            place = 0
+            for version in told["version"]:
+                later = [number for number in range(place, len(order)) if order[number] == version]
+                back += not later
+                place = later[0] if later else place
         return back
 
     def milliseconds(self, near: bool) -> np.ndarray:
         """The times of requests during changes, or away from them."""
         times = np.array([time for time, *_ in self.changes])
-        close = [bool((np.abs(times - answer.at) < NEAR).any()) for answer in self.answers]
-        return np.array(
-            [1000 * one.seconds for one, is_near in zip(self.answers, close, strict=True) if is_near == near]
-        )
+        close = (np.abs(self.answers["at"].to_numpy()[:, None] - times) < NEAR).any(1)
+        return 1000 * self.answers["seconds"].to_numpy()[close == near]
 
 
 class Stage:
@@ -160,29 +147,20 @@ def _classifier(seed: int) -> Classifier:
     return Classifier(network, card)
 
 
-def watch(stage: Stage, workers: int, requests: int = REQUESTS, steps: tuple[str, ...] = STEPS) -> Watched:
-    """Put a real server under load, and change what is live at every `len(steps) + 1`th part of it."""
-    watched = Watched()
-    with served(stage, workers) as server:
-        done = threading.Event()
-        clients = [
-            threading.Thread(target=_ask, args=(server, stage, number, watched.answers, done))
-            for number in range(CONNECTIONS)
-        ]
-        for client in clients:
-            client.start()
-        for number, step in enumerate(steps, 1):
-            _until(watched.has, number * requests / (len(steps) + 1))
-            began = time.perf_counter()
+def watch(stage: Stage, workers: int, steps: Sequence[str] = STEPS, pace: float = PACE) -> Watched:
+    """Put a real server under load, and change what is live every `pace` seconds."""
+    changes, took = [], []
+    requests = [as_png(image) if number % 2 else as_json(image) for number, image in enumerate(stage.images)]
+    with served(stage, workers) as server, load(server.address, requests, CONNECTIONS) as answers:
+        for step in steps:
+            time.sleep(pace)
+            began = time.time()
             version = stage.step(step)
-            watched.changes.append((began, version, step == "back"))
+            changes.append((began, version, step == "back"))
             _until(all_serve, server, version)
-            watched.took.append(time.perf_counter() - began)
-        _until(watched.has, requests)
-        done.set()
-        for client in clients:
-            client.join()
-    return watched
+            took.append(time.time() - began)
+        time.sleep(pace)
+    return Watched(pd.DataFrame(_read(answer, stage) for answer in answers), tuple(changes), tuple(took))
 
 
 @contextmanager
@@ -202,38 +180,36 @@ def all_serve(server: Server, version: str) -> bool:
 
 def known(server: Server) -> dict[int, str]:
     """What each worker serves, as the server says."""
-    connection = http.client.HTTPConnection(*server.address, timeout=5)
-    connection.request("GET", "/info")
-    told = json.loads(connection.getresponse().read())
-    connection.close()
+    told = httpx.get(f"{server.url}/info", timeout=5, trust_env=False).json()
     return {one["worker"]: one["version"] for one in told["workers"]}
 
 
-def _ask(server: Server, stage: Stage, number: int, answers: list[Answer], done: threading.Event) -> None:
-    """One client on one connection: image after image, each answer compared with the version it names."""
-    connection = http.client.HTTPConnection(*server.address, timeout=30)
-    bodies = [png(image) for image in stage.images]
-    turn = number
-    while not done.is_set():
-        turn += 1
-        image = turn % len(bodies)
-        began = time.perf_counter()
-        try:
-            connection.request("POST", "/predict", bodies[image], {"Content-Type": "image/png"})
-            answer = connection.getresponse()
-            content = answer.read()
-        except (OSError, http.client.HTTPException):
-            answers.append(Answer(time.perf_counter(), time.perf_counter() - began, number, 0))
-            connection.close()
-            continue
-        at = time.perf_counter()
-        if answer.status != 200:
-            answers.append(Answer(at, at - began, number, answer.status))
-            continue
-        said = json.loads(content)
-        probabilities = list(said["predictions"][0]["probabilities"].values())
-        right = np.allclose(probabilities, stage.expected[said["version"]][image], rtol=0, atol=1e-5)
-        answers.append(Answer(at, at - began, number, 200, said["version"], said["worker"], bool(right)))
+def as_png(image: np.ndarray) -> bytes:
+    """The request for one image as a picture: read and predicted beside the event loop."""
+    return _post("image/png", png(image))
+
+
+def as_json(image: np.ndarray) -> bytes:
+    """The request for one image as numbers: predicted in the event loop."""
+    return _post("application/json", json.dumps({"images": image.tolist()}).encode())
+
+
+def _post(media_type: str, body: bytes) -> bytes:
+    head = f"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: {media_type}\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _read(answer: Answer, stage: Stage) -> dict[str, Any]:
+    """One row of the answers."""
+    seconds = answer.received - answer.sent
+    row = {"at": answer.received, "seconds": seconds, "connection": answer.connection, "right": False}
+    if answer.status != 200:
+        return row | {"status": answer.status, "version": "", "worker": 0}
+    said = json.loads(answer.body)
+    probabilities = list(said["predictions"][0]["probabilities"].values())
+    expected = stage.expected[said["version"]][answer.asked]
+    right = bool(np.allclose(probabilities, expected, rtol=0, atol=1e-5))
+    return row | {"status": 200, "version": said["version"], "worker": said["worker"], "right": right}
 
 
 def _until(condition: Callable[..., object], *arguments: Any) -> None:
@@ -266,29 +242,29 @@ def measure() -> tuple[str, str, pd.DataFrame]:
         )
     figure(watched).savefig(PICTURE)
     note = (
-        f"{CONNECTIONS} connections that stay open, each asking again as soon as it is answered; ten "
-        "promotions and two rollbacks, each through the ledger. Every answer is compared with what the "
-        "version that it names answers offline (within 1e-5). An answer counts as from a version that was "
-        "replaced where its worker had already answered the same connection from a later one. Clients and "
-        "server share the cores."
+        f"{CONNECTIONS} connections that stay open, each asking again as soon as it is answered, PNG and "
+        "JSON in turn; ten promotions and two rollbacks, each through the ledger. Every answer is compared "
+        "with what the version that it names answers offline (within 1e-5). An answer counts as from a "
+        "version that was replaced where its worker had already answered the same connection from a later "
+        "one. Clients and server share the cores."
     )
     return "A swap nobody notices", note, pd.DataFrame(rows)
 
 
 def figure(watched: Watched) -> Any:
     """Requests over time, coloured by the version that answered."""
-    begin, end = watched.answers[0].at, watched.answers[-1].at
-    edges = np.linspace(0, end - begin, 121)
-    order = ["1", *(version for _, version, _ in watched.changes)]
-    versions = sorted(set(order), key=int)
+    answers = watched.answers
+    begin = answers["at"].min()
+    edges = np.linspace(0, answers["at"].max() - begin, 121)
+    versions = sorted({"1", *(version for _, version, _ in watched.changes)}, key=int)
     counts = [
-        np.histogram([one.at - begin for one in watched.answers if one.version == version], edges)[0]
-        / np.diff(edges)
+        np.histogram(answers["at"][answers["version"] == version] - begin, edges)[0] / np.diff(edges)
         for version in versions
     ]
-    total = len(watched.answers)
     drawn = blank(
-        3.8, f"{total:,} requests, {watched.failed} failed, {watched.wrong} answered wrongly, 12 changes"
+        3.8,
+        f"{len(answers):,} requests, {watched.failed} failed, {watched.wrong} answered wrongly, "
+        f"{len(watched.changes)} changes",
     )
     axes = drawn.subplots()
     colours = [COLOURS[int(version) % len(COLOURS)] for version in versions]

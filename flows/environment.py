@@ -28,6 +28,7 @@ def variables(home: Home) -> dict[str, str]:
         # A store that is away is said so within half a minute, not after the default's several.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "PGCONNECT_TIMEOUT": "10",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         # Nothing that MLflow loads for us may carry code.
         "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",

@@ -16,25 +16,30 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from model.errors import MachineError
+from model.errors import InputError, MachineError
 from model.home import Home
 
 STARTUP = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to make
 
 
 @contextmanager
-def prefect(home: Home) -> Iterator[str | None]:
+def prefect(home: Home, lasting_only: bool = False) -> Iterator[str | None]:
     """Flows called inside report to `PREFECT_API_URL`, to the server of this machine, or to a temporary one.
 
     Yields where the first two show them; None for a temporary server, which keeps its runs in the home,
     where `prefect server start` shows them later. Raises `MachineError` when the server that was named does
-    not answer, or a temporary one does not start.
+    not answer, or a temporary one does not start; `InputError` where it would have to be one that lasts.
     """
     named = PREFECT_API_URL.value()
     if named and not _answers(named):
         raise MachineError(f"PREFECT_API_URL: no Prefect server answers at {named}")
     local = f"http://{PREFECT_SERVER_API_HOST.value()}:{PREFECT_SERVER_API_PORT.value()}/api"
     lasting = named or (local if _answers(local) else None)
+    if lasting_only and not lasting:
+        raise InputError(
+            "--approve-by-hand: got no Prefect server whose page could ask, accepted: one started with "
+            "prefect server start"
+        )
     with temporary_settings({PREFECT_API_URL: lasting or _temporary_server(home)}):
         yield lasting and lasting.removesuffix("/api")
 

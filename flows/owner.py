@@ -1,5 +1,6 @@
 """Whose a run is: the process that writes it, and the code that this process runs."""
 
+import getpass
 import os
 import socket
 import subprocess
@@ -15,6 +16,15 @@ def tags() -> dict[str, str]:
     """This process: number and start time, since numbers are given again and the pair is not."""
     pid = os.getpid()
     return {HOST: socket.gethostname(), PROCESS: f"{pid}@{psutil.Process(pid).create_time():.0f}"}
+
+
+def actor() -> str:
+    """Who decides here: user and machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def lost(tags: Mapping[str, str]) -> bool:

@@ -4,6 +4,7 @@ Everything is stored as plain files, safetensors and JSON; nothing has to be unp
 """
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from flows.tracking import Run
 from model.classifier import Card, Classifier, read_card
 from model.errors import IntegrityError, NotFoundError
 
-CHAMPION = "champion"
+CHAMPION, PREVIOUS = "champion", "previous"
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second for an alias that is not set
 
 
-def log(run: Run, classifier: Classifier, milliseconds: int | None = None) -> str:
+def log(run: Run, classifier: Classifier, seen: np.ndarray, milliseconds: int | None = None) -> str:
     """Keep `classifier` with its run as a logged model, signature included; returns the model's id.
+
+    `seen` tells the images that it has learned from, uint64 as `splits.contents` gives it.
 
     Its metrics are of the time `milliseconds` (Unix, now by default). Logged again for the same run, it is
     the same model.
@@ -38,7 +42,7 @@ def log(run: Run, classifier: Classifier, milliseconds: int | None = None) -> st
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "classifier"
-        classifier.save(folder)
+        classifier.save(folder, seen)
         described = Model(
             artifact_path="", run_id=run.id, signature=signature(card), model_id=logged.model_id
         )
@@ -72,9 +76,38 @@ def register(client: MlflowClient, run_id: str, name: str) -> str:
     return str(client.create_model_version(name, source, run_id).version)
 
 
-def crown(client: MlflowClient, name: str, version: str) -> None:
-    """Make `version` the champion of `name`."""
-    client.set_registered_model_alias(name, CHAMPION, version)
+def align(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) -> list[str]:
+    """Let each alias of `name` mean its version, or nothing for None; returns what had to be changed.
+
+    A version that is gone from the registry is told, and its alias left as it is.
+    """
+    changed = []
+    for alias, version in aliases.items():
+        meant = _meant(client, name, alias)
+        if meant == version:
+            continue
+        told = f"@{alias} of {name} meant {meant or 'nothing'}, the ledger says {version or 'nothing'}"
+        try:
+            if version is None:
+                client.delete_registered_model_alias(name, alias)
+            else:
+                client.set_registered_model_alias(name, alias, version)
+        except MlflowException as error:
+            if error.error_code not in ABSENT:
+                raise
+            told = f"@{alias} of {name} cannot mean version {version} of {name}: it is gone from MLflow"
+        changed.append(told)
+    return changed
+
+
+def _meant(client: MlflowClient, name: str, alias: str) -> str | None:
+    """Asked for itself: what a search of the registry tells of aliases may be empty."""
+    try:
+        return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
 
 
 def model_of(client: MlflowClient, run_id: str) -> str:

@@ -1,10 +1,10 @@
 """The page that a retraining leaves in Prefect: what was learned, from what, how well, how long."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from flows.results import Answer, Retrained, Trained
+from flows.markdown import plain, table
+from flows.results import Released, Retrained, Trained
 from model.quality import Finding
 
 
@@ -12,22 +12,28 @@ def report(done: Retrained, card: Mapping[str, Any]) -> str:
     """Markdown for someone who was not there, the result first; `card` is that of the prepared data."""
     parts = [
         _result(done),
+        _verdict(done.released),
         _networks(done),
-        _answer(done.answer),
+        _answer(done.released),
         _data(card),
         _time(done.seconds),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _result(done: Retrained) -> str:
     best, count = done.best, len(done.trained)
     why = f" It did best of {count} networks on the validation images." if count > 1 else ""
     return (
-        f"# {_plain(done.name)}: {best.metrics['accuracy']:.2%} of the test images right\n\n"
-        f"Version {_plain(done.version)} is the **{_plain(best.network)}**.{why} "
+        f"# {plain(done.name)}: {best.metrics['accuracy']:.2%} of the test images right\n\n"
+        f"The candidate is the **{plain(best.network)}**.{why} "
         "The test images were looked at only afterwards."
     )
+
+
+def _verdict(released: Released) -> str:
+    reasons = "\n".join(f"- {plain(reason)}" for reason in released.verdict.reasons)
+    return f"**{released.verdict.action.upper()}**: {plain(released.headline)}\n\n{reasons}"
 
 
 def _networks(done: Retrained) -> str:
@@ -45,20 +51,25 @@ def _networks(done: Retrained) -> str:
         for one in ranked
     ]
     head = ("Run in MLflow", "Validation accuracy", "Test accuracy", "Test F1", "Parameters", "Training")
-    warnings = [f"- {_plain(one.network)}: {_plain(line)}" for one in ranked for line in one.warnings]
-    return "\n\n".join(["## Networks", _table(head, rows), *(["\n".join(warnings)] if warnings else [])])
+    warnings = [f"- {plain(one.network)}: {plain(line)}" for one in ranked for line in one.warnings]
+    return "\n\n".join(["## Networks", table(head, rows), *(["\n".join(warnings)] if warnings else [])])
 
 
 def _linked(trained: Trained, mark: str) -> str:
-    return f"{mark}[{_plain(trained.network)}]({trained.url}){mark}"
+    return f"{mark}[{plain(trained.network)}]({trained.url}){mark}"
 
 
-def _answer(answer: Answer) -> str:
-    right = "right" if answer.label == answer.truth else f"wrong, it is **{_plain(answer.truth)}**"
+def _answer(released: Released) -> str:
+    """Nothing where no server was asked."""
+    if released.trial is None or released.trial.first is None:
+        return ""
+    answer = released.trial.first
+    right = "right" if answer.label == released.truth else f"wrong, it is **{plain(released.truth)}**"
     return (
         "## First answer over HTTP\n\n"
-        f"The server said **{_plain(answer.label)}** with {answer.probability:.1%} to the first test "
-        f"image ({right}), from version {_plain(answer.version)}, in {answer.milliseconds:.0f} ms."
+        f"The server said **{plain(answer.label)}** with {answer.probability:.1%} to the first reference "
+        f"image ({right}), from version {plain(answer.version)}; an answer takes "
+        f"{released.trial.milliseconds:.1f} ms."
     )
 
 
@@ -66,11 +77,11 @@ def _data(dataset: Mapping[str, Any]) -> str:
     channels, height, width = dataset["shape"]
     counts = ", ".join(f"{sum(each):,} for {part}" for part, each in dataset["counts"].items())
     found = [Finding(**finding) for finding in dataset["findings"]]
-    findings = [f"- {_plain(finding.level)}: {_plain(str(finding))}" for finding in found]
+    findings = [f"- {plain(finding.level)}: {plain(str(finding))}" for finding in found]
     return "\n\n".join(
         [
             "## Data",
-            f"{_plain(dataset['source'])}: {counts}; {len(dataset['classes'])} classes; "
+            f"{plain(dataset['source'])}: {counts}; {len(dataset['classes'])} classes; "
             f"{'colour' if channels == 3 else 'grey'} images of {height}×{width} pixels; "
             f"fingerprint `{dataset['fingerprint'][:12]}`.",
             "\n".join(findings) or "Nothing was found wrong with it.",
@@ -81,18 +92,12 @@ def _data(dataset: Mapping[str, Any]) -> str:
 def _time(seconds: Mapping[str, float]) -> str:
     total = sum(seconds.values())
     rows = [
-        (_plain(stage), _duration(spent), f"{spent / total:.0%}" if total else "–")
+        (plain(stage), _duration(spent), f"{spent / total:.0%}" if total else "–")
         for stage, spent in seconds.items()
     ]
-    return "## Time\n\n" + _table(
+    return "## Time\n\n" + table(
         ("Stage", "Time", "Share"), [*rows, ("**all**", f"**{_duration(total)}**", "")]
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The first column reads from the left, numbers stand at the right."""
-    lines = [head, [":--"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _duration(seconds: float) -> str:
@@ -100,8 +105,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s"
-
-
-def _plain(text: str) -> str:
-    """Text of the user's as it is, on one line: no character of it means anything to Markdown or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", " ".join(text.split()))

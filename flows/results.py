@@ -1,8 +1,12 @@
 """What flows leave behind, small enough to hand from task to task."""
 
-from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from model.significance import Comparison
+
+EXAMPLE = "example.png"  # beside the releases of a name: a picture to try them with
 
 
 class Trained(BaseModel):
@@ -26,20 +30,84 @@ class Trained(BaseModel):
     images_per_second: float
 
 
-class Answer(BaseModel):
-    """What the real server said to one test image: the label it gave, and the true one."""
+class Check(BaseModel):
+    """One guardrail: whether it holds, what the candidate shows, what the champion, what is accepted."""
 
     model_config = ConfigDict(frozen=True)
 
-    truth: str
+    name: str
+    passed: bool
+    candidate: str
+    champion: str = ""
+    accepted: str
+
+    def __str__(self) -> str:
+        champion = f", the champion has {self.champion}" if self.champion else ""
+        return f"{self.name}: got {self.candidate}{champion}, accepted: {self.accepted}"
+
+
+class Verdict(BaseModel):
+    """PROMOTE, HOLD or REJECT, with every reason and number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    action: Literal["promote", "hold", "reject"]
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...]
+    comparisons: dict[str, Comparison] = {}
+
+
+class Answer(BaseModel):
+    """What a server said to one image."""
+
+    model_config = ConfigDict(frozen=True)
+
     label: str
     probability: float
     version: str
-    milliseconds: float
+
+
+class Trial(BaseModel):
+    """What came of it: the first answer, and the median time of one (ms); else why it may not be served."""
+
+    model_config = ConfigDict(frozen=True)
+
+    refused: str | None = None
+    first: Answer | None = None
+    milliseconds: float = 0.0
+
+
+class Released(BaseModel):
+    """What came of a candidate: the verdict, what is live now, and, where it was tried, how it answered.
+
+    `version` is that of the candidate, None where it was never registered; `truth` is the right answer to
+    the first image of the trial.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    run_id: str
+    verdict: Verdict
+    live: str | None
+    version: str | None = None
+    trial: Trial | None = None
+    truth: str = ""
+    seconds: dict[str, float] = {}
+
+    @property
+    def headline(self) -> str:
+        """The outcome in a line."""
+        why = "; ".join(self.verdict.reasons)
+        if self.verdict.action == "promote":
+            return f"version {self.live} is live: {why}"
+        stays = f"version {self.live} stays live" if self.live else "nothing is live yet"
+        told = {"hold": "the candidate may be no better", "reject": "the candidate is rejected"}
+        return f"{stays}, {told[self.verdict.action]}: {why}"
 
 
 class Retrained(BaseModel):
-    """One retraining: what was trained, which of it was released, its first answer, and the time it took."""
+    """One retraining: what was trained, what came of the best of it, and the time it took."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,7 +115,5 @@ class Retrained(BaseModel):
     url: str
     trained: tuple[Trained, ...]
     best: Trained
-    version: str
-    answer: Answer
-    example: Path
+    released: Released
     seconds: dict[str, float]

@@ -3,13 +3,16 @@
 import logging
 import os
 import re
+import select
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
+import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -27,6 +30,8 @@ NOISY = {
     "mlflow.system_metrics": logging.CRITICAL,
 }
 
+ANSWER = 20.0  # seconds that a database is given for one statement; they take milliseconds
+
 PAGE = "http://127.0.0.1:5000"  # where the runs of a local store are shown, once `mlflow server` is started
 
 
@@ -42,6 +47,9 @@ def connect(home: Home) -> MlflowClient:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         with reached(uri):
+            if uri.startswith("postgresql"):
+                _wait_no_longer_than(ANSWER)
+                _knock(uri)
             if file and not file.exists():
                 _create(file, home)
             client = MlflowClient()
@@ -49,6 +57,30 @@ def connect(home: Home) -> MlflowClient:
     except ImportError as error:  # the driver of a database
         raise _unusable(uri, str(error)) from None
     return client
+
+
+def _knock(uri: str) -> None:
+    """Ask a database once whether it is there: MLflow asks ten times, for 100 seconds."""
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _wait_no_longer_than(seconds: float) -> None:
+    """Let a PostgreSQL that has taken a statement, and hangs, be an error: its driver would wait for ever."""
+    import psycopg2
+    from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
+
+    def wait(connection: Any) -> None:
+        while (state := connection.poll()) != POLL_OK:
+            reading, writing = ([connection], []) if state == POLL_READ else ([], [connection])
+            if not any(select.select(reading, writing, [], seconds)):
+                connection.close()
+                raise psycopg2.OperationalError(f"no answer within {seconds:g} seconds")
+
+    set_wait_callback(wait)
 
 
 def _create(file: Path, home: Home) -> None:

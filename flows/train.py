@@ -104,7 +104,7 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: 
         evaluation = evaluate(Classifier(network, card), prepared.splits.test)
         warnings += describe_outcome(run, fitted, evaluation, prepared, kept.ended)
         card = card.model_copy(update={"metrics": evaluation.metrics})
-        registry.log(run, Classifier(network, card), kept.ended)
+        registry.log(run, Classifier(network, card), prepared.splits.seen, kept.ended)
         trained = outcome(run, config, fitted, evaluation, card.parameters, kept.refused + warnings)
         run.tags({OUTCOME: trained.model_dump_json()})
     remove(kept.folder)

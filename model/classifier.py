@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import inspect
+import io
 import json
 import sys
 from pathlib import Path
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from model.prepared import Prepared  # a server does without
 
 FORMAT = 1  # of the folder; raised whenever an older reader could not make sense of it
-File = Literal["weights.safetensors", "network.py"]
+File = Literal["weights.safetensors", "network.py", "seen.npy"]
 CARD = "card.json"
 WEIGHTS: File = "weights.safetensors"
 SOURCE: File = "network.py"
+SEEN: File = "seen.npy"
 
 # Images a network sees at a time: the cnn's convolution then takes 22 MB on 1×28×28.
 CHUNK = 256
@@ -109,8 +111,11 @@ class Classifier:
         """The same classifier, its card telling how well it did."""
         return Classifier(self.network, self.card.model_copy(update={"metrics": metrics}))
 
-    def save(self, folder: Path) -> None:
-        """Write weights, card and, for a user's own network, its source to `folder`, whole or not at all."""
+    def save(self, folder: Path, seen: np.ndarray | None = None) -> None:
+        """Write weights, card and, for a user's own network, its source to `folder`, whole or not at all.
+
+        `seen`, uint64 as `splits.contents` gives it, tells which images it has learned from.
+        """
         state = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in self.network.state_dict().items()
@@ -118,6 +123,8 @@ class Classifier:
         files: dict[File, bytes] = {WEIGHTS: safetensors.torch.save(state)}
         if self.card.config.network not in NETWORKS:
             files[SOURCE] = _source(type(self.network)).encode()
+        if seen is not None:
+            files[SEEN] = _npy(np.sort(seen))
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         card = self.card.model_copy(update={"digests": digests})
         with atomic.folder(folder) as temporary:
@@ -160,6 +167,24 @@ def read_card(folder: Path) -> Card:
         return Card.model_validate(content)
     except ValidationError as error:
         raise IntegrityError(f"{path}: {'; '.join(problems(error, Card.model_fields))}") from None
+
+
+def read_seen(folder: Path) -> np.ndarray:
+    """The images that the classifier in `folder` has learned from, by content; uint64, sorted.
+
+    Raises `IntegrityError` where that is not what was saved, or was not.
+    """
+    digest = read_card(folder).digests.get(SEEN)
+    if digest is None:
+        raise IntegrityError(f"{folder / CARD} does not tell what the classifier has learned from")
+    array: np.ndarray = np.load(io.BytesIO(_verified(folder / SEEN, digest)))
+    return array
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
 
 
 def _verified(path: Path, digest: str) -> bytes:

@@ -98,6 +98,13 @@ def _redrawn(picture: Image.Image, height: int, width: int) -> Image.Image:
     return Image.fromarray(redraw(np.asarray(picture), height, width))
 
 
+def png(image: np.ndarray) -> bytes:
+    """uint8 (channels, height, width) with one or three channels → the bytes of a PNG."""
+    content = io.BytesIO()
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(content, "PNG")
+    return content.getvalue()
+
+
 def reshape(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Images, uint8 (n, channels, height, width), in another `shape`: whole images, `plain`."""
     result = np.empty((len(images), *shape), np.uint8)

@@ -18,6 +18,11 @@ class Splits:
     validation: LabelledImages
     test: LabelledImages
 
+    @property
+    def seen(self) -> np.ndarray:
+        """What a training looks at, by content, uint64: images to learn from, and to choose an epoch by."""
+        return np.concatenate([contents(self.train.images), contents(self.validation.images)])
+
 
 def split(dataset: Dataset, test_share: float, validation_share: float) -> Splits:
     """Cut `dataset` by a hash of each image's content.

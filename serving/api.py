@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
@@ -12,11 +13,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from model.classifier import Classifier
 from model.errors import IntegrityError, RelearnError
 from serving import guard
+from serving.board import Board
 from serving.guard import Refusal
 from serving.inputs import READERS, Accepted
+from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
 from serving.settings import UNSOUND, ServeConfig
@@ -30,29 +32,27 @@ Route = Callable[[Request, str], Awaitable[Response]]
 QUICK = 8_192
 
 
-@dataclass(frozen=True)
-class Live:
-    """What is being served: a classifier and its version, always replaced together."""
-
-    version: str
-    classifier: Classifier
-
-
 class Api:
-    """The ASGI application of one worker.
+    """The ASGI application of one worker, which is number `worker` of those that share `board`.
 
     `live` is what it serves: None before the first release, and what is wrong with it where it is not sound.
     """
 
-    def __init__(self, config: ServeConfig, live: Live | IntegrityError | None = None) -> None:
+    def __init__(
+        self, config: ServeConfig, board: Board, worker: int = 1, live: Live | IntegrityError | None = None
+    ) -> None:
         self.config = config
+        self.board = board
+        self.worker = worker
         self.live = live if isinstance(live, Live) else None
         self.unsound = isinstance(live, IntegrityError)
+        self.since = datetime.now(UTC)
         self.metrics = Metrics()
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
             "/livez": {"GET": self.livez},
             "/readyz": {"GET": self.readyz},
+            "/info": {"GET": self.info},
             "/metrics": {"GET": self.page},
             "/openapi.json": {"GET": self.openapi},
         }
@@ -91,6 +91,25 @@ class Api:
             raise Refusal(405, "method_not_allowed", f"method: accepted: {allowed}", {"allow": allowed})
         return route
 
+    def swap(self, live: Live) -> None:
+        """Serve `live` from the next request on."""
+        self.live, self.unsound, self.since = live, False, datetime.now(UTC)
+
+    def tell(self, refused: tuple[str, str] | None = None) -> None:
+        """Let the other workers know what this one serves, and which version it could not take, and why."""
+        version = self.live.version if self.live else None
+        self.metrics.serving(version, refused[0] if refused else None)
+        self.board.write(
+            self.worker,
+            {
+                "worker": self.worker,
+                "pid": os.getpid(),
+                "version": version,
+                "since": self.since.isoformat(timespec="milliseconds"),
+                "refused": {"version": refused[0], "reason": refused[1]} if refused else None,
+            },
+        )
+
     def _released(self) -> Live:
         if self.unsound:
             raise Refusal(503, UNSOUND, "the released classifier is not what was saved, the log says more")
@@ -118,6 +137,7 @@ class Api:
         return labels, msgspec.json.encode(
             {
                 "version": live.version,
+                "worker": self.worker,
                 "request_id": identity,
                 "predictions": predictions(labels, card.classes, probabilities),
             }
@@ -131,6 +151,13 @@ class Api:
         """Predictions are answered."""
         self._released()
         return PlainTextResponse("ready\n")
+
+    async def info(self, _request: Request, _identity: str) -> Response:
+        """What every worker serves, and which release it could not take."""
+        workers = await asyncio.to_thread(self.board.read)
+        version = self.live.version if self.live else None
+        about = {"worker": self.worker, "version": version, "workers": workers}
+        return Response(msgspec.json.encode(about), media_type="application/json")
 
     async def page(self, _request: Request, _identity: str) -> Response:
         """The counters of all workers."""

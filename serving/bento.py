@@ -13,6 +13,7 @@ import bentoml
 # What `model` and `serving` import while they serve, or a floor that BentoML leaves open.
 REQUIREMENTS = (
     "bentoml",
+    "filelock",
     "httptools",
     "msgspec",
     "numpy",

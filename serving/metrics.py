@@ -3,7 +3,14 @@
 import os
 from collections.abc import Iterable
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.responses import Response
 
@@ -29,6 +36,21 @@ class Metrics:
         self.predictions = Counter(
             "relearn_predictions", "Images predicted.", ["version", "label"], registry=self.registry
         )
+        self.live = Gauge(
+            "relearn_live",
+            "Workers that serve a version.",
+            ["version"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.refused = Gauge(
+            "relearn_refused",
+            "Workers that could not take a released version, and still serve the one before.",
+            ["version"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.told: dict[Gauge, set[str | None]] = {self.live: set(), self.refused: set()}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is one of ours, never what a client made up."""
@@ -38,6 +60,13 @@ class Metrics:
     def predicted(self, version: str, labels: Iterable[str]) -> None:
         for label in labels:
             self.predictions.labels(version, label).inc()
+
+    def serving(self, version: str | None, refused: str | None) -> None:
+        """Tell which version this worker serves, and which one it could not take."""
+        for gauge, now in ((self.live, version), (self.refused, refused)):
+            self.told[gauge] |= {now} - {None}
+            for known in self.told[gauge]:
+                gauge.labels(known).set(known == now)
 
     def page(self) -> Response:
         """All of it as text; BentoML gives its workers a common folder for what they count."""

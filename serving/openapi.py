@@ -19,7 +19,9 @@ _ERRORS = {
     "503": "No classifier has been released yet.",
     "504": "The request took too long.",
 }
-_STRING = {"type": "string"}
+_STRING: Json = {"type": "string"}
+_STRING_OR_NULL: Json = {"type": ["string", "null"]}
+_NUMBER: Json = {"type": "integer", "minimum": 1}
 _PIXEL = {"type": "integer", "minimum": 0, "maximum": 255}
 
 
@@ -33,6 +35,7 @@ def describe(config: ServeConfig, card: Card | None) -> Json:
             "/predict": {"post": _predict(accepted)},
             "/livez": {"get": _plain("livez", "The process answers.", {})},
             "/readyz": {"get": _plain("readyz", "Predictions are answered.", _errors("503"))},
+            "/info": {"get": _info()},
             "/metrics": {"get": _plain("metrics", "Counters in Prometheus' format.", {})},
             "/openapi.json": {
                 "get": {
@@ -49,9 +52,11 @@ def describe(config: ServeConfig, card: Card | None) -> Json:
                 "Images": _object(images=_images(accepted)),
                 "Predictions": _object(
                     version={"type": "string"},
+                    worker=_NUMBER,
                     request_id={"type": "string"},
                     predictions={"type": "array", "items": _prediction(card)},
                 ),
+                "Info": _object(worker=_NUMBER, version=_STRING_OR_NULL, workers=_workers()),
                 "Error": _object(error=_object(**dict.fromkeys(("code", "message", "request_id"), _STRING))),
             }
         },
@@ -128,6 +133,19 @@ def _object(**members: Json) -> Json:
         "required": list(members),
         "additionalProperties": False,
     }
+
+
+def _info() -> Json:
+    answer = _answer("One entry a worker.", {"application/json": _schema("Info")})
+    summary = "What every worker serves, and which release it could not take."
+    return {"operationId": "info", "summary": summary, "responses": {"200": answer}}
+
+
+def _workers() -> Json:
+    refused = {"anyOf": [_object(version=_STRING, reason=_STRING), {"type": "null"}]}
+    since = {"type": "string", "format": "date-time"}
+    worker = _object(worker=_NUMBER, pid=_NUMBER, version=_STRING_OR_NULL, since=since, refused=refused)
+    return {"type": "array", "items": worker}
 
 
 def _plain(name: str, summary: str, errors: Json) -> Json:

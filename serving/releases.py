@@ -1,41 +1,43 @@
-"""Release folders and the live pointer of one name: flows write through this, the service reads it."""
+"""The releases of one name: a folder a version, the ledger, and the live pointer derived from it.
 
+Flows write through this, the service reads it.
+"""
+
+import hashlib
 import shutil
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from model import atomic
-from model.errors import IntegrityError, NotFoundError
+from model.errors import IntegrityError, MachineError, NotFoundError
 from model.home import Home
+from serving import golden
+from serving.golden import Golden
+from serving.ledger import Entry, Ledger, Release
 
-POINTER = "live.json"
-
-
-class Release(BaseModel):
-    """One line of truth: the version that answers, its Bento, the run it comes from, since when."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: str
-    bento: str
-    run_id: str
-    published_at: AwareDatetime
+LEDGER, POINTER = "ledger.jsonl", "live.json"
+VOUCHED = ("card.json", golden.FILE)  # the card vouches for the rest of the folder
+PATIENCE = 30.0  # seconds for the lock; it is held for a decision, some 10 ms, never for a training
 
 
 class Releases:
-    """The releases under `root`, which is `home.releases(name)`: a folder a version, and `live.json`."""
+    """The releases under `root`, which is `home.releases(name)`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.ledger = Ledger(root / LEDGER)
 
     def folder(self, version: str) -> Path:
         """Where the classifier of `version` lies, or would lie."""
         return self.root / version
 
     def live(self) -> Release | None:
-        """What is live now; None before the first release, `IntegrityError` for an unreadable pointer."""
+        """What the pointer means; None before the first release, `IntegrityError` where it is unreadable."""
         path = self.root / POINTER
         try:
             return Release.model_validate_json(path.read_bytes())
@@ -44,10 +46,10 @@ class Releases:
         except (ValidationError, OSError) as error:
             raise IntegrityError(f"{path} is no live pointer: {str(error).splitlines()[0]}") from None
 
-    def publish(self, version: str, classifier_folder: Path, bento: str, run_id: str) -> Release:
-        """Keep a verified copy of the classifier as `version`, and let the pointer mean it.
+    def keep(self, version: str, classifier_folder: Path) -> dict[str, str]:
+        """Keep a verified copy of the classifier and its golden answers as `version`.
 
-        Both writes are whole or not at all, and doing it again changes nothing but the pointer's time.
+        Returns what a `Release` has as digests. Whole or not at all, and doing it again changes nothing.
         Raises `IntegrityError` where another classifier has this version, or the folder is unsound.
         """
         from model.classifier import CARD, Classifier  # torch, which reading the pointer does without
@@ -57,25 +59,92 @@ class Releases:
             with atomic.folder(folder) as temporary:
                 shutil.copytree(classifier_folder, temporary, dirs_exist_ok=True)
                 Classifier.load(temporary)
+                Golden.load(temporary)
         elif (folder / CARD).read_bytes() != (classifier_folder / CARD).read_bytes():
             raise IntegrityError(f"{folder} holds another classifier")
-        release = Release(version=version, bento=bento, run_id=run_id, published_at=datetime.now(UTC))
-        atomic.write_bytes(self.root / POINTER, release.model_dump_json(indent=2).encode() + b"\n")
-        return release
+        return {name: digest(folder / name) for name in VOUCHED}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One decision at a time; the lock of a process that dies is free. `MachineError` after 30 s."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.root / ".lock", timeout=PATIENCE):
+                yield
+        except Timeout:
+            raise MachineError(
+                f"another process has been deciding about {self.root.name} for {PATIENCE:g} seconds"
+            ) from None
+
+    def record(self, **decision: Any) -> Entry:
+        """Write a decision to the ledger, and let the pointer mean what is live after it."""
+        entry = self.ledger.append(**decision)
+        self._point(entry.live)
+        return entry
+
+    def settle(self) -> str | None:
+        """Bring the pointer into agreement with the ledger; says what was wrong with it, None for nothing."""
+        if self._astray() is None:  # as nearly always, and then nothing has to be writable
+            return None
+        with self.locked():
+            told = self._astray()
+            if told is None:  # another process was deciding just then
+                return None
+            last = self.ledger.last()
+            self._point(last.live if last else None)
+        return f"the live pointer of {self.root.name} {told}"
+
+    def _astray(self) -> str | None:
+        last = self.ledger.last()
+        truth = last.live if last else None
+        says = f"the ledger says {truth.version if truth else 'nothing is live'}"
+        try:
+            meant = self.live()
+        except IntegrityError:
+            return f"could not be read, {says}"
+        if meant == truth:
+            return None
+        return f"meant {f'version {meant.version}' if meant else 'nothing'}, {says}"
+
+    def _point(self, release: Release | None) -> None:
+        path = self.root / POINTER
+        if release is None:
+            path.unlink(missing_ok=True)
+        else:
+            atomic.write_bytes(path, release.model_dump_json(indent=2).encode() + b"\n")
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file; raises `IntegrityError` where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise IntegrityError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def names(home: Home) -> list[str]:
+    """The names under which something has been decided in `home`."""
+    return sorted(path.parent.name for path in (home.root / "releases").glob(f"*/{LEDGER}"))
+
+
+def chosen(home: Home, name: str | None) -> str:
+    """`name`, or the only one there is; raises `NotFoundError`, which tells the names there are."""
+    there = names(home)
+    if not there:
+        raise NotFoundError("nothing released yet: run `relearn run`")
+    if name is None and len(there) > 1:
+        raise NotFoundError(f"several names are released, choose one: --name {' or --name '.join(there)}")
+    if name is not None and name not in there:
+        raise NotFoundError(f"nothing released as {name!r}; released: {', '.join(there)}")
+    return name or there[0]
 
 
 def released(home: Home, name: str | None = None) -> tuple[str, Release]:
-    """The live release under `name`; without a name, that of the only one released in `home`.
-
-    Raises `NotFoundError`, which tells the names there are.
-    """
-    names = sorted(path.parent.name for path in (home.root / "releases").glob(f"*/{POINTER}"))
-    if not names:
-        raise NotFoundError("nothing released yet: run `relearn run`")
-    if name is None and len(names) > 1:
-        raise NotFoundError(f"several names are released, choose one: --name {' or --name '.join(names)}")
-    name = name or names[0]
-    release = Releases(home.releases(name)).live()
+    """The live release under `name`; without a name, that of the only one released in `home`."""
+    name = chosen(home, name)
+    releases = Releases(home.releases(name))
+    releases.settle()
+    release = releases.live()
     if release is None:
-        raise NotFoundError(f"nothing released as {name!r}; released: {', '.join(names)}")
+        raise NotFoundError(f"nothing is live as {name!r}: every candidate was rejected")
     return name, release

@@ -20,7 +20,8 @@ import serving
 from model.errors import IntegrityError, MachineError
 from model.home import Home
 from serving.packaging import bento_folder, server_environment
-from serving.settings import OWNER, UNSERVED, UNSOUND, ServeConfig
+from serving.servers import Known
+from serving.settings import BOARD, OWNER, RELEASES, UNSERVED, UNSOUND, ServeConfig
 
 SOURCE = "serving.service:Relearn"
 STARTUP = 60.0  # seconds; about 6 on a quiet machine of 2 cores
@@ -102,9 +103,10 @@ class Server:
         return f"; the end of {self.log}: {' | '.join(lines[-5:])}" if lines else f"; {self.log} is empty"
 
 
-def start(bento: str | None, config: ServeConfig, home: Home) -> Server:
+def start(bento: str | None, config: ServeConfig, home: Home, follow: str | None = None) -> Server:
     """Start `bentoml serve` for the Bento `name:version`, or from source, without a classifier, for None.
 
+    It serves what its Bento carries or, where it is to `follow` a name, what is live under that name.
     Returns at once. Raises `NotFoundError` for a Bento that is not there, `MachineError` for an address
     that cannot be used.
     """
@@ -118,14 +120,16 @@ def start(bento: str | None, config: ServeConfig, home: Home) -> Server:
         process = subprocess.Popen(  # noqa: S603
             command + [str(part) for option in options.items() for part in option],
             cwd=Path(str(serving.__file__)).parents[1] if bento is None else folder,
-            env=_environment(config, folder),
+            env=_environment(config, folder) | ({RELEASES: str(home.releases(follow))} if follow else {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for us: we pass it on as a request to finish
         )
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
-    return Server((reached, port), folder, process, config.grace)
+    server = Server((reached, port), folder, process, config.grace)
+    Known.of(process.pid, server.url, config.workers, bento, follow).write(folder)
+    return server
 
 
 @contextmanager
@@ -156,6 +160,7 @@ def _environment(config: ServeConfig, folder: Path) -> dict[str, str]:
             "BENTOML_HOME": str(folder),
             "BENTOML_CONFIG_OVERRIDES": json.dumps({"services": {"Relearn": service}}),
             OWNER: str(os.getpid()),
+            BOARD: str(folder / "workers"),
         }
     )
 
@@ -165,6 +170,7 @@ def _folder(home: Home, port: int) -> Path:
     folder = home.root / "servers" / str(port)
     for needed in (folder, home.bentoml / "models"):
         needed.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "workers", ignore_errors=True)  # what a server that was killed has told
     (folder / "models").unlink(missing_ok=True)
     (folder / "models").symlink_to(home.bentoml / "models")
     return folder

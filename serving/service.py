@@ -12,12 +12,13 @@ import bentoml
 import psutil
 
 from model.errors import IntegrityError
-from serving.settings import OWNER, SERVER, UNSERVED, ServeConfig
+from serving.settings import OWNER, RELEASES, SERVER, UNSERVED, ServeConfig
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from serving.api import Api, Live
+    from serving.api import Api
+    from serving.live import Follower, Live
 
 logger = logging.getLogger("bentoml.relearn")
 
@@ -54,25 +55,36 @@ class Relearn:
         # Here, not above: BentoML imports this module to build and to supervise, which needs no torch.
         from model.devices import use_threads
         from serving.api import Api
+        from serving.board import Board
 
         use_threads(1)  # one image leaves nothing to share; several requests share the cores as it is
-        Front.api = Api(ServeConfig.from_environment(os.environ), carried())
+        worker = bentoml.server_context.worker_index or 1
+        api = Api(ServeConfig.from_environment(os.environ), Board.named(os.environ), worker, carried())
+        self.follower = follower(api)
+        if self.follower:
+            self.follower.begin()
+        api.tell(self.follower.refused if self.follower else None)
+        Front.api = api
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def name_the_server() -> None:  # BentoML calls it without an instance
         """Once, before there are workers: let them know whose they are."""
+        from serving.board import Board
+
         os.environ[SERVER] = str(os.getpid())
+        Board.named(os.environ)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def settle(self) -> None:
         """Start what goes on beside the requests."""
-        self.beside = [asyncio.create_task(task) for task in (freeze(), leave_with_owner())]
+        tasks = [freeze(), leave_with_owner(), *([self.follower.follow()] if self.follower else [])]
+        self.beside = [asyncio.create_task(task) for task in tasks]
 
 
 def carried() -> "Live | IntegrityError | None":
     """The classifier that the Bento of this service carries, or what is wrong with it; None without one."""
     from model.classifier import Classifier
-    from serving.api import Live
+    from serving.live import Live
 
     bento = Relearn.bento  # type: ignore[attr-defined]  # the decorator made it a Service
     if bento is None or not bento.info.all_models:
@@ -83,6 +95,18 @@ def carried() -> "Live | IntegrityError | None":
     except IntegrityError as error:
         logger.error("%s%s%s", bento.tag, UNSERVED, error)
         return error
+
+
+def follower(api: "Api") -> "Follower | None":
+    """Who keeps `api` at what is live; None for a server that was given no releases to follow."""
+    from serving.live import Follower
+    from serving.releases import Releases
+
+    root = os.environ.get(RELEASES)
+    if not root:
+        return None
+    one = Follower(Releases(Path(root)), api.swap, lambda: api.tell(one.refused))
+    return one
 
 
 async def freeze() -> None:

@@ -13,6 +13,8 @@ PREFIX = "RELEARN_"
 # Environment variables of a server's processes: the ids of the process that started the server and will
 # end it, and of the server itself, which starts the workers.
 OWNER, SERVER = "RELEARN_OWNER", "RELEARN_SERVER"
+# The releases folder whose pointer the workers follow, and the folder where they tell what they serve.
+RELEASES, BOARD = "RELEARN_RELEASES", "RELEARN_BOARD"
 # What a server says to the process that started it where waiting is in vain: in its answers, in its log.
 UNSOUND, UNSERVED = "unsound", " cannot be served: "
 

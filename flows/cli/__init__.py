@@ -22,6 +22,7 @@ from cyclopts.config import Dict, Env
 from pydantic import ValidationError
 
 from flows import environment
+from flows.settings import ReleaseConfig
 from flows.stopping import Stopped
 from model.config import PRESETS, TrainConfig, problems
 from model.errors import ConfigError, InputError, MachineError, RelearnError
@@ -42,12 +43,16 @@ app = App(
     result_action="return_value",
 )
 for verb, line in {
-    "flows.cli.learn:run": "Train every network asked for, release the best, and show its first answer.",
+    "flows.cli.learn:run": "Train every network asked for, and release the best where it is better.",
     "flows.cli.learn:train": "Train one network and evaluate it.",
     "flows.cli.learn:evaluate": "Score the classifier of a run on any dataset.",
     "flows.cli.data:eda": "Look at the data: splits, images, labels, pixels.",
     "flows.cli.explain:explain": "Show backpropagation with numbers, step by step.",
     "flows.cli.runs:compare": "Put runs side by side, best first.",
+    "flows.cli.releases:release": "Judge the classifier of a run; serve it where it is better.",
+    "flows.cli.releases:rollback": "Let a version that was live before be live again.",
+    "flows.cli.releases:history": "Tell what was live when, who decided it, and why.",
+    "flows.cli.releases:reference": "Compare candidates by other images from now on.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",
     "flows.cli.api:predict": "Read image files with the released classifier, without a server.",
     "flows.cli.settings:config": "Print the effective settings, and where each comes from.",
@@ -175,7 +180,7 @@ def _room() -> int:
 
 
 def _warn_of_unknown_variables() -> None:
-    settings = TrainConfig.model_fields.keys() | ServeConfig.model_fields.keys()
+    settings = {name for table in (TrainConfig, ReleaseConfig, ServeConfig) for name in table.model_fields}
     known = OWN_VARIABLES | {f"{PREFIX}{name.upper()}" for name in settings}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:

@@ -13,7 +13,8 @@ from rich.table import Column, Table
 from model import atomic
 from model.errors import InputError
 from model.home import Home
-from serving.releases import Release, Releases, released
+from serving.ledger import Release
+from serving.releases import Releases, released
 from serving.server import Server, start
 from serving.settings import ServeConfig
 
@@ -37,7 +38,7 @@ def serve(
     """
     home = Home.from_environment()
     name, release = released(home, name)
-    server = start(release.bento, config, home)
+    server = start(release.bento, config, home, follow=name)
     try:
         server.wait_for("/readyz")
         _tell(server, name, release, home)

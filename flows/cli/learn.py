@@ -1,24 +1,24 @@
 """`relearn run`, `train` and `evaluate`: the verbs that learn, and score what was learned."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from flows import cli
+from flows.cli import releases
 from flows.cli.next_steps import say_next
-from model.config import TrainConfig, problems
-from model.errors import ConfigError
+from flows.cli.orchestrated import orchestrated
+from flows.settings import ReleaseConfig
+from model.config import TrainConfig
 from model.home import Home
 
 if TYPE_CHECKING:
-    from flows.results import Trained
+    from flows.results import Released, Trained
 
 Config = Annotated[TrainConfig, Parameter(name="*")]
 
@@ -27,8 +27,9 @@ def run(
     *,
     networks: Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))] = (),
     config: Config = TrainConfig(),
+    gate: releases.Gate = ReleaseConfig(),
 ) -> None:
-    """Train every network asked for, release the best, and show its first answer.
+    """Train every network asked for, and release the best where it is better.
 
     Parameters
     ----------
@@ -37,22 +38,19 @@ def run(
         mlp and cnn.
     """
     start, console, home = perf_counter(), Console(), Home.from_environment()
+    from flows.check import check
     from model.networks import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
-    with _orchestrated(config, networks, home) as flows_page:
+    check(config, networks, home)
+    with orchestrated(home, gate) as flows_page:
         from flows.retrain import retrain
 
-        done = retrain(config, networks)
+        done = retrain(config, networks, gate)
     _show(console, done.trained, done.best.run_id)
     console.print(_times(done.seconds, perf_counter() - start))
-    answer = done.answer
-    truth, label = escape(repr(answer.truth)), escape(repr(answer.label))
-    console.print(
-        f"The {done.best.network} is released as version {answer.version}. Its real server was sent a test "
-        f"image of {truth} and said [bold]{label}[/] with {answer.probability:.1%}, "
-        f"in {answer.milliseconds:.1f} ms."
-    )
+    _answered(console, done.released)
+    releases.show(console, done.released, home)
     say_next(console, done, home, flows_page)
     if config.dataset == "auto" and done.name == "digits":
         console.print("The real thing, with a download of 11 MB: relearn run --dataset mnist")
@@ -74,7 +72,10 @@ def train(
     run_id = None
     if resume is not None:
         run_id, config = _unfinished(home, resume, config)
-    with _orchestrated(config, [config.network], home):
+    from flows.check import check
+
+    check(config, [config.network], home)
+    with orchestrated(home):
         from flows.train import train as train_flow
 
         trained = train_flow(config, run_id)
@@ -122,23 +123,15 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
     )
 
 
-@contextmanager
-def _orchestrated(config: TrainConfig, networks: Sequence[str], home: Home) -> Iterator[str | None]:
-    from flows.check import check
-
-    check(config, networks, home)
-    home.prefect.mkdir(0o700, parents=True, exist_ok=True)  # Prefect looks for it when it is imported
-    from prefect.settings import get_current_settings
-
-    from flows.orchestration import prefect
-
-    try:
-        get_current_settings()
-    except ValidationError as error:
-        told = problems(error, {})
-        raise ConfigError([f"a setting of Prefect (PREFECT_…): {problem}" for problem in told]) from None
-    with prefect(home) as page:
-        yield page
+def _answered(console: Console, released: "Released") -> None:
+    trial = released.trial
+    if trial is None or trial.first is None:
+        return
+    truth, label = escape(repr(released.truth)), escape(repr(trial.first.label))
+    console.print(
+        f"The real server of version {trial.first.version} was sent an image of {truth} and said "
+        f"[bold]{label}[/] with {trial.first.probability:.1%}; an answer takes {trial.milliseconds:.1f} ms."
+    )
 
 
 def _show(console: Console, trained: "Sequence[Trained]", best: str) -> None:

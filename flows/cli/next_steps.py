@@ -7,16 +7,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.results import Retrained
+from flows.results import EXAMPLE, Retrained
 from model.home import Home
 
 
 def commands(done: Retrained, home: Home, flows_page: str | None) -> dict[str, str]:
     """What to do next, and the command for it; `flows_page` is that of a Prefect server that stays."""
-    picture = shlex.quote(str(_near(done.example)))
+    picture = shlex.quote(str(_near(home.releases(done.name) / EXAMPLE)))
     return {
         "serve it": f"{_relearn()} serve --name {done.name}",
         "ask it": f"curl --data-binary @{picture} -H 'Content-Type: image/png' http://127.0.0.1:3000/predict",
+        "what was decided": f"{_relearn()} history --name {done.name}",
         "compare runs": f"{_relearn()} compare --name {done.name}",
         f"runs in a browser, at {done.url}": _runs_page(done, home),
         "flows in a browser": _open(flows_page) if flows_page else _flows_server(home),

@@ -7,15 +7,20 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import cli
+from flows.settings import ReleaseConfig
 from model.config import TrainConfig
 
 
-def config(*, config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig()) -> None:
+def config(
+    *,
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),
+    gate: Annotated[ReleaseConfig, Parameter(name="*")] = ReleaseConfig(),
+) -> None:
     """Print the effective settings, and where each comes from."""
     table = Table("setting", "value", "from", "meaning")
-    for name, field in TrainConfig.model_fields.items():
-        value = getattr(config, name)
-        table.add_row(
-            name, "" if value is None else str(value), cli.sources.get(name, "default"), field.description
-        )
+    for settings in (config, gate):
+        for name, field in type(settings).model_fields.items():
+            value = getattr(settings, name)
+            shown = "" if value is None else str(value)
+            table.add_row(name, shown, cli.sources.get(name, "default"), field.description)
     Console().print(table)

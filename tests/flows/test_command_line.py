@@ -10,7 +10,10 @@ import pytest
 from flows import cli
 from model.config import PRESETS
 
-VERBS = ("run", "train", "evaluate", "eda", "explain", "compare", "serve", "predict", "config")
+VERBS = (
+    *("run", "train", "evaluate", "eda", "explain", "compare", "release", "rollback", "history", "reference"),
+    *("serve", "predict", "config"),
+)
 
 Capture = pytest.CaptureFixture[str]
 

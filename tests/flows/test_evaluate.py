@@ -50,7 +50,7 @@ def zoo(copied: Home, tmp_path: Path) -> str:
         parameters=count(network),
     )
     with Experiment.open(copied, "zoo").run("the zoo", {"relearn.kind": "train"}) as run:
-        registry.log(run, Classifier(network, card))
+        registry.log(run, Classifier(network, card), np.empty(0, np.uint64))
     return run.id
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from flows.cli.next_steps import commands
-from flows.results import Answer, Retrained, Trained
+from flows.results import Released, Retrained, Trained, Verdict
 from model.home import Home
 
 
@@ -29,8 +29,23 @@ def runs_page(said: dict[str, str]) -> str:
 
 
 def test_the_box_has_every_command(ran) -> None:
-    """Serve, ask, compare, and two pages; a command is one line, however long."""
-    assert ["serve it", "ask it", "compare runs", "runs in a browser", "flows in a browser"] == list(ran.box)
+    """Serve, ask, look back, compare, and two pages; a command is one line, however long."""
+    assert [
+        "serve it",
+        "ask it",
+        "what was decided",
+        "compare runs",
+        "runs in a browser",
+        "flows in a browser",
+    ] == list(ran.box)
+
+
+def test_history_tells_of_the_release(ran, clean: dict[str, str]) -> None:
+    """One decision so far, its reason and what is live."""
+    printed = in_a_shell(ran.box["what was decided"], ran, clean)
+    assert "promote 1 " in printed
+    assert "version 1 is live" in printed
+    assert "the first release under this name" in printed
 
 
 def test_the_box_says_where_the_runs_are_shown(ran) -> None:
@@ -102,7 +117,7 @@ def test_the_pages_leave_nothing_beside_the_home(ran, mlflow_page: str, prefect_
 
 
 @pytest.fixture
-def done(tmp_path: Path) -> Retrained:
+def done() -> Retrained:
     trained = Trained(
         run_id="a" * 32,
         run_name="mlp",
@@ -124,9 +139,12 @@ def done(tmp_path: Path) -> Retrained:
         url="http://runs.example/#/experiments/1/runs/bb",
         trained=(trained,),
         best=trained,
-        version="1",
-        answer=Answer(truth="1", label="1", probability=1.0, version="1", milliseconds=1.0),
-        example=tmp_path / "a folder" / "example.png",
+        released=Released(
+            name="digits",
+            run_id="a" * 32,
+            verdict=Verdict(action="promote", reasons=("better",), checks=()),
+            live="1",
+        ),
         seconds={},
     )
 
@@ -166,7 +184,7 @@ def test_the_home_is_named_where_it_is_not_the_usual_one(
     assert named["serve it"].startswith(f"RELEARN_HOME='{home}' ")
     assert usual["serve it"].endswith("/relearn serve --name digits")
     assert "RELEARN_HOME" not in usual["compare runs"]
-    assert f"@'{done.example}' " in usual["ask it"]
+    assert f"@'{home}/releases/digits/example.png' " in usual["ask it"]
     assert f"PREFECT_HOME='{home}/prefect' " in usual["flows in a browser"]
     assert f"'sqlite:///{home}/mlflow.db'" in runs_page(usual)
 

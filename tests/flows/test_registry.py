@@ -8,13 +8,14 @@ import pytest
 
 from flows import registry
 from flows.tracking import Experiment
-from model.classifier import Card, Classifier
+from model.classifier import Card, Classifier, read_seen
 from model.config import TrainConfig
 from model.errors import IntegrityError, NotFoundError
 from model.home import Home
 from model.networks import build, count
 
 SHAPE = (1, 12, 12)
+SEEN = np.array([7, 3, 2**63 + 5], np.uint64)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def classifier() -> Classifier:
 def run_id(experiment: Experiment, classifier: Classifier) -> str:
     """A run that has logged its classifier."""
     with experiment.run("cnn", {}) as run:
-        registry.log(run, classifier)
+        registry.log(run, classifier, SEEN)
     return run.id
 
 
@@ -62,15 +63,31 @@ def test_one_run_is_one_version(experiment: Experiment, classifier: Classifier, 
     assert "1" == registry.register(client, run_id, "zoo")
     assert "1" == registry.register(client, run_id, "zoo")
     with experiment.run("another", {}) as another:
-        registry.log(another, classifier)
+        registry.log(another, classifier, SEEN)
     assert "2" == registry.register(client, another.id, "zoo")
 
 
-def test_the_champion_is_an_alias(experiment: Experiment, run_id: str) -> None:
-    """The version that was made champion is found by that name."""
-    version = registry.register(experiment.client, run_id, "zoo")
-    registry.crown(experiment.client, "zoo", version)
-    assert version == str(experiment.client.get_model_version_by_alias("zoo", "champion").version)
+def test_aliases_are_brought_into_agreement(experiment: Experiment, run_id: str) -> None:
+    """Set, moved and taken away; what was not so before is told, and what was is not touched."""
+    client = experiment.client
+    version = registry.register(client, run_id, "zoo")
+    assert ["@champion of zoo meant nothing, the ledger says 1"] == registry.align(
+        client, "zoo", {"champion": version, "previous": None}
+    )
+    assert version == str(client.get_model_version_by_alias("zoo", "champion").version)
+    assert [] == registry.align(client, "zoo", {"champion": version, "previous": None})
+    assert ["@champion of zoo meant 1, the ledger says nothing"] == registry.align(
+        client, "zoo", {"champion": None}
+    )
+    assert {} == client.get_registered_model("zoo").aliases
+
+
+def test_what_was_learned_from_travels_with_the_classifier(
+    experiment: Experiment, run_id: str, tmp_path: Path
+) -> None:
+    """Whoever judges it later knows which images it has seen."""
+    folder = registry.fetch(experiment.client, run_id, tmp_path)
+    assert sorted(SEEN.tolist()) == read_seen(folder).tolist()
 
 
 def test_what_is_fetched_predicts_as_what_was_logged(
@@ -95,7 +112,7 @@ def test_a_run_without_a_classifier_is_said(experiment: Experiment) -> None:
 def test_files_that_are_gone_are_said(experiment: Experiment, classifier: Classifier, tmp_path: Path) -> None:
     """Artifacts deleted behind MLflow's back are one line, not a traceback."""
     with experiment.run("lost files", {}) as run:
-        model = registry.log(run, classifier)
+        model = registry.log(run, classifier, SEEN)
     location = experiment.client.get_logged_model(model).artifact_location.removeprefix("file://")
     (Path(location) / "card.json").unlink()
     with pytest.raises((IntegrityError, NotFoundError)):

@@ -1,14 +1,13 @@
 """Promises of the page that a retraining leaves in Prefect."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 
 from flows.report import report
-from flows.results import Answer, Retrained, Trained
+from flows.results import Answer, Released, Retrained, Trained, Trial, Verdict
 
 DATASET: dict[str, Any] = {
     "name": "mnist",
@@ -46,14 +45,23 @@ CNN = MLP.model_copy(
         "seconds": 154.6,
     }
 )
-ANSWER = Answer(truth="7", label="7", probability=0.9993, version="3", milliseconds=4.4)
+ANSWER = Answer(label="7", probability=0.9993, version="3")
+RELEASED = Released(
+    name="mnist",
+    run_id="bb",
+    verdict=Verdict(action="promote", reasons=("better on reference: +0.67 points",), checks=()),
+    live="3",
+    version="3",
+    trial=Trial(first=ANSWER, milliseconds=4.4),
+    truth="7",
+)
 SECONDS = {"data": 2.0, "training mlp": 12.0, "training cnn": 156.0, "packaging": 30.0}
 
 
 def done(trained: list[Trained], best: Trained, **changes: Any) -> Retrained:
-    """A retraining that released `best`."""
-    told = {"name": "mnist", "version": "3", "answer": ANSWER, "seconds": SECONDS} | changes
-    return Retrained(url="", trained=tuple(trained), best=best, example=Path("example.png"), **told)
+    """A retraining whose candidate is `best`."""
+    told = {"name": "mnist", "released": RELEASED, "seconds": SECONDS} | changes
+    return Retrained(url="", trained=tuple(trained), best=best, **told)
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
@@ -64,12 +72,23 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def test_result_comes_first() -> None:
-    """The first lines say how good the released network is, and how it was chosen."""
+    """The first lines say how good the candidate is, how it was chosen, and what came of it."""
     page = report(done([MLP, CNN], CNN), DATASET)
 
     assert page.startswith(
-        "# mnist: 98.91% of the test images right\n\nVersion 3 is the **cnn**. It did best of 2"
+        "# mnist: 98.91% of the test images right\n\nThe candidate is the **cnn**. It did best of 2"
     )
+    assert "**PROMOTE**: version 3 is live: better on reference: +0.67 points" in page
+
+
+def test_a_candidate_that_was_held_is_not_sold_as_released() -> None:
+    """The verdict and its reasons, what stays live, and no answer where no server was asked."""
+    verdict = Verdict(action="hold", reasons=("reference: +0.02 points",), checks=())
+    held = RELEASED.model_copy(update={"verdict": verdict, "live": "2", "trial": None})
+    page = report(done([MLP], MLP, released=held), DATASET)
+
+    assert "**HOLD**: version 2 stays live, the candidate may be no better: reference: +0.02 points" in page
+    assert "First answer" not in page
 
 
 def test_one_network_was_not_chosen() -> None:
@@ -105,10 +124,12 @@ def test_warnings_name_their_network() -> None:
 @pytest.mark.parametrize(("truth", "words"), [("7", "image (right)"), ("1", "image (wrong, it is **1**)")])
 def test_answer_is_judged(truth: str, words: str) -> None:
     """A wrong first answer is not sold as a success."""
-    answer = ANSWER.model_copy(update={"truth": truth})
-    page = report(done([MLP], MLP, answer=answer), DATASET)
+    page = report(done([MLP], MLP, released=RELEASED.model_copy(update={"truth": truth})), DATASET)
 
-    assert f"said **7** with 99.9% to the first test {words}, from version 3, in 4 ms" in page
+    assert (
+        f"said **7** with 99.9% to the first reference {words}, from version 3; an answer takes 4.4 ms"
+        in page
+    )
 
 
 def test_data_is_described() -> None:
@@ -150,9 +171,11 @@ def test_names_of_the_user_change_nothing_else() -> None:
     """A class or path with Markdown or HTML in it is shown as it is: as many cells, no new element."""
     odd = "a|b <img src=x> **c** [d](http://e) `f`\n# g"
     dataset = DATASET | {"name": odd, "source": f"folder:/{odd}"}
-    answer = ANSWER.model_copy(update={"label": odd, "truth": odd, "version": odd})
+    trial = Trial(first=ANSWER.model_copy(update={"label": odd, "version": odd}))
+    verdict = Verdict(action="hold", reasons=(odd,), checks=())
+    released = RELEASED.model_copy(update={"truth": odd, "trial": trial, "verdict": verdict})
     network = MLP.model_copy(update={"network": odd, "warnings": (odd,)})
-    told = done([network], network, name=odd, version=odd, answer=answer, seconds={odd: 1.0})
+    told = done([network], network, name=odd, released=released, seconds={odd: 1.0})
     page = report(told, dataset)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)
 

@@ -84,11 +84,14 @@ def assert_complete(home: Home, run_id: str, expected: dict[str, torch.Tensor]) 
 
 
 def when_saved(home: Home, epoch: int, act: Callable[[], None]) -> threading.Thread:
-    """Do something as soon as a checkpoint of this epoch is there."""
+    """Do something as soon as a checkpoint of this epoch, or of a later one, is there."""
+
+    def reached() -> bool:
+        return any(int(file.name[:5]) >= epoch for file in home.checkpoints.glob("*/*-*.safetensors"))
 
     def watch() -> None:
         deadline = time.monotonic() + 60
-        while not list(home.checkpoints.glob(f"*/{epoch:05d}-*.safetensors")) and time.monotonic() < deadline:
+        while not reached() and time.monotonic() < deadline:
             time.sleep(0.002)
         act()
 

@@ -103,7 +103,7 @@ def test_a_run_has_the_promised_metrics(ran, mlp: MlflowRun) -> None:
         *("generalisation_gap", "test_gap"),
         *tests,
     } == plain
-    assert {"gradients", "time", "system"} == apart
+    assert {"gradients", "time", "system"} == apart - {"robustness"}  # which the candidate has from the gate
     assert {"gradients/hidden1/dead", "gradients/output/delta", "time/training_seconds"} <= set(
         mlp.data.metrics
     )
@@ -130,7 +130,7 @@ def test_a_run_has_its_figures_tables_and_tags(ran, mlp: MlflowRun) -> None:
         *("gradients/flow.png", "gradients/health.csv"),
         *("test/confusion.png", "test/per_class.png", "test/calibration.png", "test/worst_mistakes.png"),
         *("test/per_class.csv", "test/mistakes.csv"),
-    } == files(connect(ran.home), mlp.info.run_id)
+    } == {file for file in files(connect(ran.home), mlp.info.run_id) if not file.startswith("gate/")}
     tags = mlp.data.tags
     assert ("train", "digits", "all epochs done") == (
         tags["relearn.kind"], tags["dataset"], tags["stop_reason"]

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from model.errors import InputError
-from model.images import decode, fit_image, reshape
+from model.images import decode, fit_image, png, reshape
 
 MNIST = (1, 28, 28)
 RANDOM = np.random.default_rng(0)
@@ -291,3 +291,12 @@ def test_many_images_are_reshaped_at_once() -> None:
     assert np.array_equal(smaller[1400:1401], reshape(images[1400:1401], (1, 6, 5)))
     flat = np.full((2, 1, 8, 8), 255, np.uint8)
     assert (reshape(flat, (3, 20, 16)) == 255).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_survives_its_png(channels: int) -> None:
+    """What is written as a picture is the image, pixel for pixel."""
+    image = RANDOM.integers(0, 256, (channels, 9, 12), dtype=np.uint8)
+    pixels = np.asarray(decode(png(image)))
+
+    assert np.array_equal(image, pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))

@@ -3,6 +3,7 @@
 import importlib.metadata
 import io
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,10 @@ from model.config import TrainConfig
 from model.home import Home
 from model.networks import build, count
 from serving.bento import REQUIREMENTS
+from serving.golden import Golden
+from serving.ledger import Release
 from serving.packaging import package
+from serving.releases import Releases
 from serving.server import Server, start
 from serving.settings import ServeConfig
 
@@ -80,17 +84,58 @@ def classifier() -> Classifier:
 
 
 @pytest.fixture(scope="session")
-def saved(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the saved classifier."""
-    folder = tmp_path_factory.mktemp("saved") / "classifier"
-    classifier.save(folder)
-    return folder
+def saved(
+    classifier: Classifier, save: Callable[[Classifier, Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of the saved classifier, golden answers included."""
+    return save(classifier, tmp_path_factory.mktemp("saved") / "classifier")
 
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     root = tmp_path_factory.mktemp("serving")
     return Home(root, root / "data")
+
+
+@pytest.fixture(scope="session")
+def publish() -> Callable[..., Release]:
+    """Lets a saved classifier be what is live under a name, as a flow does."""
+
+    def done(releases: Releases, version: str, folder: Path, run_id: str = "run-1") -> Release:
+        before = releases.live()
+        live = Release(
+            version=version,
+            bento=f"{releases.root.name}:{version}",
+            run_id=run_id,
+            published_at=datetime.now(UTC),
+            digests=releases.keep(version, folder),
+        )
+        releases.record(
+            actor="test",
+            action="promote",
+            candidate=version,
+            run_id=run_id,
+            reasons=("a test",),
+            fingerprints={},
+            before=before.version if before else None,
+            live=live,
+            previous=before.version if before else None,
+        )
+        return live
+
+    return done
+
+
+@pytest.fixture(scope="session")
+def save(images: np.ndarray) -> Callable[[Classifier, Path], Path]:
+    """Saves a classifier with its golden answers."""
+
+    def done(classifier: Classifier, folder: Path) -> Path:
+        classifier.save(folder)
+        Golden.of(classifier, images).save(folder)
+        return folder
+
+    return done
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_the_answer_over_http_is_the_classifiers_own(
     answer = client.post("/predict", json={"images": images[0].reshape(form).tolist()})
 
     assert np.allclose(expected, numbers(answer), atol=1e-5)
-    assert {"version", "request_id", "predictions"} == set(answer.json())
+    assert {"version", "worker", "request_id", "predictions"} == set(answer.json())
     assert "3" == answer.json()["version"]
     first = answer.json()["predictions"][0]
     assert list("0123456789") == list(first["probabilities"])

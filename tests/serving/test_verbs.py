@@ -18,13 +18,21 @@ from flows import cli
 from model.classifier import Classifier
 from model.home import Home
 from model.images import decode, fit_image
+from serving.ledger import Release
 from serving.releases import Releases
 
 
 @pytest.fixture
-def released_home(bento: str, saved: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def released_home(
+    bento: str,
+    saved: Path,
+    home: Home,
+    publish: Callable[..., Release],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Home]:
     """A home where version 3 is live as `digits`."""
-    Releases(home.releases("digits")).publish("3", saved, bento, "run-1")
+    assert "digits:3" == bento
+    publish(Releases(home.releases("digits")), "3", saved)
     monkeypatch.setenv("RELEARN_HOME", str(home.root))
     monkeypatch.setenv("BENTOML_HOME", str(home.bentoml))
     return home

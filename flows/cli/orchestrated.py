@@ -1,0 +1,31 @@
+"""What every verb does that runs a flow: find or start the Prefect server that it reports to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from flows.settings import ReleaseConfig
+from model.config import problems
+from model.errors import ConfigError
+from model.home import Home
+
+
+@contextmanager
+def orchestrated(home: Home, gate: ReleaseConfig | None = None) -> Iterator[str | None]:
+    """Flows called inside report to a Prefect server; yields its page, None for a temporary one.
+
+    Raises `InputError` where `gate` asks for an approval that a temporary server has no page for.
+    """
+    home.prefect.mkdir(0o700, parents=True, exist_ok=True)  # Prefect looks for it when it is imported
+    from prefect.settings import get_current_settings
+
+    from flows.orchestration import prefect
+
+    try:
+        get_current_settings()
+    except ValidationError as error:
+        told = problems(error, {})
+        raise ConfigError([f"a setting of Prefect (PREFECT_…): {problem}" for problem in told]) from None
+    with prefect(home, lasting_only=bool(gate and gate.approve_by_hand)) as page:
+        yield page

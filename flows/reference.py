@@ -1,0 +1,124 @@
+"""The reference: the test images on which every candidate and champion of one name are compared.
+
+Frozen at the first release, kept with the releases, found by its fingerprint, which the ledger names.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from flows.truth import Truth, decide
+from model import atomic
+from model.classifier import read_card
+from model.config import TrainConfig
+from model.datasets import LabelledImages
+from model.errors import DataError, IntegrityError, MachineError, NotFoundError
+from model.home import Home
+from model.prepared import prepare
+from model.splits import contents
+from serving.ledger import Entry
+from serving.releases import Releases
+
+CARD = "card.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Images and labels, the names of the classes, and where they came from."""
+
+    images: LabelledImages
+    classes: tuple[str, ...]
+    source: str
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of images, labels and class names."""
+        content = hashlib.sha256(json.dumps([self.images.images.shape, self.classes]).encode())
+        content.update(np.ascontiguousarray(self.images.images).data)
+        content.update(np.ascontiguousarray(self.images.labels, dtype=np.int64).data)
+        return content.hexdigest()
+
+    def save(self, root: Path) -> str:
+        """Keep it under `root`, whole or not at all; returns its fingerprint."""
+        fingerprint = self.fingerprint
+        folder = _folder(root, fingerprint)
+        if not folder.exists():
+            with atomic.folder(folder) as temporary:
+                np.save(temporary / "images.npy", self.images.images)
+                np.save(temporary / "labels.npy", self.images.labels)
+                card = {"source": self.source, "classes": self.classes}
+                (temporary / CARD).write_text(json.dumps(card, ensure_ascii=False))
+        return fingerprint
+
+    @classmethod
+    def load(cls, root: Path, fingerprint: str) -> Self:
+        """Read it back; raises `IntegrityError` where it is not what was frozen."""
+        folder = _folder(root, fingerprint)
+        try:
+            card = json.loads((folder / CARD).read_text())
+            images = LabelledImages(np.load(folder / "images.npy"), np.load(folder / "labels.npy"))
+            reference = cls(images, tuple(card["classes"]), card["source"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise IntegrityError(f"the reference images in {folder} cannot be read: {error}") from None
+        if reference.fingerprint != fingerprint:
+            raise IntegrityError(f"the reference images in {folder} are not those that were frozen")
+        return reference
+
+    def without(self, seen: np.ndarray) -> LabelledImages:
+        """The images whose content is not among `seen`, uint64 as `splits.contents` gives it.
+
+        Raises `NotFoundError` where none is left.
+        """
+        left = ~np.isin(contents(self.images.images), seen)
+        if not left.any():
+            raise NotFoundError(
+                "every reference image was learned from: choose others with relearn reference"
+            )
+        return LabelledImages(self.images.images[left], self.images.labels[left])
+
+
+def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
+    """Freeze the test images of `dataset` as the new reference of `name`; returns the ledger's line.
+
+    They are brought to the champion's shape. Raises `NotFoundError` where nothing is live, `DataError`
+    where the classes are others.
+    """
+    releases = Releases(home.releases(name))
+    now = Truth.read(releases)
+    if now.live is None:
+        raise NotFoundError(f"nothing is live as {name!r}: the first release freezes its own test images")
+    card = read_card(releases.folder(now.live.version))
+    channels, height, _ = card.shape
+    wanted = {"dataset": dataset, "size": height, "channels": channels}
+    prepared = prepare(TrainConfig.read(wanted), home)
+    if prepared.classes != card.classes:
+        raise DataError(
+            f"--dataset: its classes are {', '.join(prepared.classes)[:100]}, "
+            f"accepted: {', '.join(card.classes)[:100]}"
+        )
+    fingerprint = Reference(prepared.splits.test, prepared.classes, prepared.source).save(releases.root)
+    entry = decide(
+        home,
+        name,
+        now,
+        action="reference",
+        candidate=fingerprint[:12],
+        run_id=now.live.run_id,
+        reasons=(reason,),
+        fingerprints={"data": prepared.fingerprint, "reference": fingerprint},
+        live=now.live,
+        previous=now.previous,
+    )
+    if entry is None:
+        raise MachineError(
+            f"something else was decided about {name} just now: see relearn history, try again"
+        )
+    return entry
+
+
+def _folder(root: Path, fingerprint: str) -> Path:
+    return root / "reference" / fingerprint[:16]

@@ -1,0 +1,59 @@
+"""Back to a version that was live before: no retraining, and nothing is switched that does not answer."""
+
+from datetime import UTC, datetime
+
+from flows.truth import Truth, decide
+from model.errors import InputError, MachineError, NotFoundError
+from model.home import Home
+from serving.ledger import Entry, Release
+from serving.live import load
+from serving.releases import Releases
+
+
+def rollback(home: Home, name: str, to: str | None, reason: str) -> Entry:
+    """Let `to`, by default the version that was live before, be live again; returns the ledger's line.
+
+    The version is loaded and asked its golden requests first. Raises `NotFoundError` for a version that was
+    never live, `InputError` for the one that is, `IntegrityError` where it is damaged, `MachineError` where
+    another decision came in between.
+    """
+    releases = Releases(home.releases(name))
+    entries = releases.ledger.entries()
+    now = Truth.of(entries[-1] if entries else None)
+    target, promoted = _target(entries, now, to)
+    load(releases, target)
+    live = target.model_copy(update={"published_at": datetime.now(UTC)})
+    entry = decide(
+        home,
+        name,
+        now,
+        action="rollback",
+        candidate=target.version,
+        run_id=target.run_id,
+        reasons=(reason,),
+        fingerprints=entries[-1].fingerprints,
+        live=live,
+        previous=promoted.previous,
+    )
+    if entry is None:
+        raise MachineError(
+            f"something else was decided about {name} just now: see relearn history, and try again"
+        )
+    return entry
+
+
+def _target(entries: list[Entry], now: Truth, to: str | None) -> tuple[Release, Entry]:
+    """The release to go back to, and the line at which it was promoted."""
+    promoted = {entry.live.version: entry for entry in entries if entry.action == "promote" and entry.live}
+    if now.live is None:
+        raise NotFoundError("nothing is live, so there is nothing to go back from")
+    wanted = to or now.previous
+    others = ", ".join(version for version in promoted if version != now.live.version) or "none"
+    if wanted is None:
+        raise NotFoundError(f"no version was live before {now.live.version}; accepted for --to: {others}")
+    if wanted == now.live.version:
+        raise InputError(f"--to: version {wanted} is live already; accepted: {others}")
+    entry = promoted.get(wanted)
+    if entry is None or entry.live is None:
+        raise NotFoundError(f"--to: got {wanted!r}, which was never live; accepted: {others}")
+    return entry.live, entry

@@ -1,0 +1,46 @@
+"""Every setting of the gate, written once: type, default, range and one sentence of help."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ReleaseConfig(BaseModel):
+    """What a candidate has to show before it is served."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    promote_when: Literal["better", "not_worse"] = Field(
+        "better", description="better than the champion beyond chance, or only not worse by accuracy_margin."
+    )
+    significance: float = Field(
+        0.05,
+        gt=0,
+        le=0.5,
+        description="p-value of the paired test below which a difference is none of chance.",
+    )
+    min_accuracy: float = Field(0.0, ge=0, le=1, description="Lowest accuracy on the reference images.")
+    accuracy_margin: float = Field(
+        0.005,
+        ge=0,
+        le=1,
+        description="Largest loss of accuracy, at the low end of the interval, for not_worse.",
+    )
+    recall_margin: float = Field(0.02, ge=0, le=1, description="Largest loss of recall in any one class.")
+    calibration_margin: float = Field(
+        0.02, ge=0, le=1, description="Largest growth of the expected calibration error."
+    )
+    robustness_margin: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest loss of accuracy on changed images, in the mean of all changes.",
+    )
+    latency_factor: float = Field(
+        10.0, ge=1, le=1_000, description="Largest growth of the time that one image takes."
+    )
+    size_factor: float = Field(10.0, ge=1, le=1_000, description="Largest growth of the weights in bytes.")
+    approve_by_hand: bool = Field(False, description="Wait for a yes in the Prefect page before the switch.")
+    approval_minutes: float = Field(
+        60.0, gt=0, le=10_080, description="Minutes to wait for that yes; then the champion stays."
+    )

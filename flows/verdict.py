@@ -1,0 +1,87 @@
+"""How a verdict is told: a page and a figure, kept with the candidate's run and with the flow."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from prefect.artifacts import create_markdown_artifact
+
+from flows.markdown import plain, table
+from flows.measured import Measured
+from flows.results import Verdict
+from flows.tracking import Run
+from model.comparison_plots import beside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GUARDRAIL = ("Guardrail", "Candidate", "Champion", "Accepted", "Holds")
+TAG = "relearn.verdict"  # of a run: what the gate said of it last
+
+
+def publish(
+    run: Run, verdict: Verdict, candidate: Measured, champion: Measured | None, left_out: int
+) -> None:
+    """Keep page, figure and numbers with the run in MLflow, the page with the flow in Prefect.
+
+    `left_out` is the number of reference images that were not used, since one side has learned from them.
+    """
+    told = page(verdict, left_out)
+    run.tags({TAG: verdict.action})
+    run.text(told, "gate/verdict.md")
+    run.metrics({f"robustness/{name}": float(right.mean()) for name, right in candidate.slices.items()})
+    if candidate.evaluations:
+        run.figure(figure(verdict, candidate, champion), "gate/comparison.png")
+    create_markdown_artifact(told, key="verdict", description=f"What the gate said of {run.name}")
+
+
+def page(verdict: Verdict, left_out: int = 0) -> str:
+    """Markdown, the verdict first."""
+    comparisons = [
+        (
+            plain(name),
+            f"{one.images:,}",
+            f"{one.gained:,}",
+            f"{one.lost:,}",
+            f"{100 * one.difference:+.2f}",
+            f"{100 * one.low:+.2f} to {100 * one.high:+.2f}",
+            f"{one.p_value:.3g}",
+        )
+        for name, one in verdict.comparisons.items()
+    ]
+    head = ("Images", "Number", "Gained", "Lost", "Points", "95 % interval", "p")
+    checks = [
+        (
+            plain(check.name),
+            plain(check.candidate),
+            plain(check.champion),
+            plain(check.accepted),
+            "yes" if check.passed else "**no**",
+        )
+        for check in verdict.checks
+    ]
+    parts = [
+        f"# {verdict.action.upper()}",
+        "\n".join(f"- {plain(reason)}" for reason in verdict.reasons),
+        f"## Accuracy on the same images\n\n{table(head, comparisons)}" if comparisons else "",
+        f"{left_out:,} reference images were left out: one side has learned from them." if left_out else "",
+        f"## Guardrails\n\n{table(GUARDRAIL, checks)}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def figure(verdict: Verdict, candidate: Measured, champion: Measured | None) -> "Figure":
+    """The differences, recall by class, and accuracy by change of the reference images."""
+    panels = {
+        "recall by class": (_recalls(candidate), _recalls(champion) if champion else None),
+        "right when changed": (_slices(candidate), _slices(champion) if champion else None),
+    }
+    return beside(f"{verdict.action.upper()}: {verdict.reasons[0]}"[:100], verdict.comparisons, panels)
+
+
+def _recalls(measured: Measured) -> dict[str, float]:
+    rows: pd.DataFrame = measured.evaluations["reference"].per_class.dropna()
+    return dict(zip(rows["class"], rows["recall"], strict=True))
+
+
+def _slices(measured: Measured) -> dict[str, float]:
+    return {name: float(right.mean()) for name, right in measured.slices.items()}

@@ -1,0 +1,79 @@
+"""Which of two classifiers is better: statistics of their answers to the same images.
+
+Only the images that one has right and the other wrong tell them apart. Where both are equally good, each
+such image is as likely to speak for the one as for the other: a fair coin.
+"""
+
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+LEVEL = 0.95  # of the interval
+RESAMPLES = 10_000
+
+
+class Comparison(BaseModel):
+    """Two classifiers on the same `images`: the counts of the pairs, and what they tell.
+
+    `gained` images has only the candidate right, `lost` only the champion; `difference` is that of the
+    accuracies, candidate minus champion (-1..1), `low` and `high` its 95 % bootstrap interval, `p_value`
+    (0..1) how likely equal classifiers differ at least that much.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int
+    gained: int
+    lost: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    @classmethod
+    def of(cls, candidate: np.ndarray, champion: np.ndarray) -> Self:
+        """From what each has right, bool (n,), in the same order of images."""
+        gained, lost = int((candidate & ~champion).sum()), int((champion & ~candidate).sum())
+        images = len(candidate)
+        low, high = interval(gained, lost, images)
+        return cls(
+            images=images,
+            gained=gained,
+            lost=lost,
+            difference=(gained - lost) / images,
+            low=low,
+            high=high,
+            p_value=mcnemar(gained, lost),
+        )
+
+    def __str__(self) -> str:
+        points, low, high = (f"{100 * value:+.2f}" for value in (self.difference, self.low, self.high))
+        return f"{points} points on {self.images:,} images (95 % interval {low} to {high})"
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p-value of the exact test of McNemar (1947): is the coin fair?"""
+    from scipy import stats
+
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def shortfall(gained: int, lost: int) -> float:
+    """The one-sided p-value: how likely an equal candidate loses as many of the differing images, or more."""
+    from scipy import stats
+
+    return float(stats.binomtest(gained, gained + lost, alternative="less").pvalue) if gained + lost else 1.0
+
+
+def interval(gained: int, lost: int, images: int) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of the difference of accuracies.
+
+    To draw the images anew, with replacement, is to draw how many gained, lost or equal ones come: one
+    multinomial draw instead of `images` single ones. Efron, "Bootstrap methods", Ann. Statist. 7 (1979).
+    """
+    shares = np.array([gained, lost, images - gained - lost]) / images
+    drawn = np.random.default_rng(0).multinomial(images, shares, RESAMPLES)
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / images, [tail, 100 - tail])
+    return float(low), float(high)

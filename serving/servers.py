@@ -1,0 +1,73 @@
+"""The servers of a home that run on this machine: where each answers, and what its workers serve."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from model import atomic
+from model.home import Home
+
+FILE = "server.json"
+STEP = 0.1  # seconds between two questions
+
+
+@dataclass(frozen=True)
+class Known:
+    """A server, by the process that runs it; `follows` is the name whose live version it serves."""
+
+    pid: int
+    started: float
+    url: str
+    workers: int
+    bento: str | None
+    follows: str | None
+
+    @classmethod
+    def of(cls, pid: int, url: str, workers: int, bento: str | None, follows: str | None) -> "Known":
+        return cls(pid, psutil.Process(pid).create_time(), url, workers, bento, follows)
+
+    def write(self, folder: Path) -> None:
+        """Let `servers` find it; the folder is that of this server alone."""
+        atomic.write_bytes(folder / FILE, json.dumps(asdict(self)).encode())
+
+    def runs(self) -> bool:
+        """Whether its process is there, and is not another one that was given the same number."""
+        try:
+            return psutil.Process(self.pid).create_time() == self.started
+        except psutil.NoSuchProcess:
+            return False
+
+    def versions(self) -> dict[int, str | None]:
+        """What each worker serves; of those that cannot be asked just now nothing is known."""
+        try:
+            told = httpx.get(f"{self.url}/info", timeout=2, trust_env=False).json()
+            return {one["worker"]: one["version"] for one in told["workers"]}
+        except (httpx.HTTPError, ValueError, KeyError):
+            return {}
+
+    def took(self, version: str, within: float) -> bool:
+        """Whether all workers serve `version` within so many seconds, as they say over HTTP."""
+        deadline = time.monotonic() + within
+        while True:
+            versions = self.versions()
+            if len(versions) == self.workers and set(versions.values()) == {version}:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(STEP)
+
+
+def servers(home: Home) -> Iterator[Known]:
+    """Those that run now."""
+    for file in sorted((home.root / "servers").glob(f"*/{FILE}")):
+        try:
+            known = Known(**json.loads(file.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            continue  # one that ends just now, or was written by another version of this program
+        if known.runs():
+            yield known

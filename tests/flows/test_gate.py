@@ -1,0 +1,178 @@
+"""Promises of the gate: from measured values to PROMOTE, HOLD or REJECT, with the cause in words."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flows.gate import judge
+from flows.measured import Measured
+from flows.settings import ReleaseConfig
+from model.metrics import Evaluation
+
+CLASSES = tuple("0123456789")
+IMAGES = 10_000
+LABELS = np.arange(IMAGES) % 10
+CONFIG = ReleaseConfig()
+
+
+def answers(wrong: np.ndarray, confidence: float = 0.98) -> np.ndarray:
+    """Probabilities that name the label, but for the images in `wrong`, where they name the next class."""
+    probabilities = np.full((IMAGES, 10), (1 - confidence) / 9, np.float32)
+    named = LABELS.copy()
+    named[wrong] = (named[wrong] + 1) % 10
+    probabilities[np.arange(IMAGES), named] = confidence
+    return probabilities
+
+
+def measured(wrong: np.ndarray, confidence: float = 0.98, **changes: object) -> Measured:
+    """A classifier with these mistakes, equal to all others in everything else."""
+    evaluation = Evaluation(answers(wrong, confidence), LABELS, CLASSES)
+    slices = {name: np.arange(2_000) < 1_800 for name in ("shifted", "noisy", "thinner")}
+    whole = Measured(CLASSES, (1, 28, 28), True, 1_000_000, 0.2, {"reference": evaluation}, slices)
+    return replace(whole, **changes)
+
+
+def some(count: int, start: int = 0) -> np.ndarray:
+    """`count` images of all classes."""
+    return np.arange(start, start + count)
+
+
+CHAMPION = measured(some(200))
+
+
+def test_a_gain_beyond_chance_is_promoted():
+    """60 images gained and 10 lost of 10,000 are no accident."""
+    verdict = judge(measured(np.r_[some(140, 60), some(10, 5_000)]), CHAMPION, CONFIG)
+
+    assert "promote" == verdict.action
+    assert "better on reference: +0.50 points on 10,000 images" in verdict.reasons[0]
+    assert (60, 10) == (verdict.comparisons["reference"].gained, verdict.comparisons["reference"].lost)
+
+
+def test_what_may_be_chance_is_held():
+    """12 gained and 9 lost tell nothing: the champion stays, and the interval says how little is known."""
+    verdict = judge(measured(np.r_[some(188, 12), some(9, 5_000)]), CHAMPION, CONFIG)
+
+    assert "hold" == verdict.action
+    assert "+0.03 points" in verdict.reasons[0]
+    assert "(95 % interval -0.06 to +0.12)" in verdict.reasons[0]
+
+
+def test_a_loss_beyond_chance_is_rejected():
+    """Significantly worse is no matter of opinion."""
+    verdict = judge(measured(np.r_[some(200), some(50, 5_000)]), CHAMPION, CONFIG)
+    assert ("reject", True) == (verdict.action, "worse on reference: -0.50 points" in verdict.reasons[0])
+
+
+def test_a_gain_on_one_set_does_not_excuse_a_loss_on_another():
+    """Better on recent images and worse on the reference is a rejection; better on one alone is enough."""
+    better, same = Evaluation(answers(some(100)), LABELS, CLASSES), CHAMPION.evaluations["reference"]
+    worse = Evaluation(answers(some(300)), LABELS, CLASSES)
+    champion = replace(CHAMPION, evaluations={"reference": same, "recent": same})
+
+    for reference, expected in ((same, "promote"), (worse, "reject")):
+        candidate = replace(CHAMPION, evaluations={"reference": reference, "recent": better})
+        assert expected == judge(candidate, champion, CONFIG).action
+
+
+@pytest.mark.parametrize(("lost", "action"), [(10, "promote"), (150, "hold"), (300, "reject")])
+def test_not_worse_is_enough_where_that_is_asked(lost: int, action: str):
+    """With `not_worse` a candidate that cannot have lost more than the margin is promoted."""
+    config = ReleaseConfig(promote_when="not_worse", accuracy_margin=0.003)
+    candidate = measured(np.r_[some(200 - lost + 5, lost - 5), some(lost, 5_000)])
+    assert action == judge(candidate, CHAMPION, config).action
+
+
+def test_the_first_release_needs_only_the_floors():
+    """Without a champion there is nothing to compare with."""
+    assert "promote" == judge(CHAMPION, None, CONFIG).action
+    verdict = judge(CHAMPION, None, ReleaseConfig(min_accuracy=0.99))
+    assert ("reject", True) == (
+        verdict.action,
+        "accuracy: got 98.00%, accepted: 99.00%" in verdict.reasons[0],
+    )
+
+
+def test_who_always_says_the_same_is_not_released():
+    """The most frequent class alone is no classifier, however frequent it is."""
+    labels = np.where(np.arange(1_000) < 900, 0, 1)
+    constant = Evaluation(np.tile(np.float32([0.9, 0.1]), (1_000, 1)), labels, ("a", "b"))
+    verdict = judge(measured(some(0), evaluations={"reference": constant}), None, CONFIG)
+    assert ("reject", True) == (verdict.action, "more than the 90.0% of one class" in verdict.reasons[0])
+
+
+def test_weights_that_are_not_finite_are_rejected():
+    """NaN is named, and nothing else is asked."""
+    verdict = judge(measured(some(0), finite=False, evaluations={}, slices={}), CHAMPION, CONFIG)
+    assert "reject" == verdict.action
+    assert ("weights: got NaN or infinite numbers, accepted: finite numbers",) == verdict.reasons
+
+
+def test_other_classes_are_rejected():
+    """Clients rely on names and order: the same ten in another order are others."""
+    verdict = judge(measured(some(0), classes=CLASSES[::-1], evaluations={}, slices={}), CHAMPION, CONFIG)
+    assert ("reject", True) == (verdict.action, "classes: got 9, 8, 7" in verdict.reasons[0])
+
+
+def test_another_image_shape_is_rejected():
+    verdict = judge(measured(some(0), shape=(3, 28, 28), evaluations={}, slices={}), CHAMPION, CONFIG)
+    told = "image shape: got 3 × 28 × 28, the champion has 1 × 28 × 28, accepted: the same"
+    assert ("reject", (told,)) == (verdict.action, verdict.reasons)
+
+
+def test_a_class_that_is_given_up_is_named():
+    """Better in all, and blind for the 7: rejected, by the name of the class."""
+    sevens = np.flatnonzero(LABELS == 7)[:60]
+    verdict = judge(measured(sevens), CHAMPION, CONFIG)
+
+    assert "promote" == judge(measured(some(60)), CHAMPION, CONFIG).action
+    assert "reject" == verdict.action
+    assert "recall of 7: got 94.0%, the champion has 98.0%, accepted: a loss of 2 points" in verdict.reasons
+
+
+def test_a_small_class_may_lose_an_image_by_chance():
+    """Of 30 images one is 3 points: no reason yet. Half of them is."""
+    few = np.flatnonzero(LABELS[:300] == 7)
+    small = Evaluation(answers(some(0))[:300], LABELS[:300], CLASSES)
+    champion = measured(some(0), evaluations={"reference": small})
+    for lost, action in ((1, "hold"), (15, "reject")):
+        candidate = Evaluation(answers(few[:lost])[:300], LABELS[:300], CLASSES)
+        verdict = judge(measured(some(0), evaluations={"reference": candidate}), champion, CONFIG)
+        assert action == verdict.action
+
+
+def test_worse_calibration_is_rejected():
+    """As right as before, and far too sure or unsure of it."""
+    verdict = judge(measured(some(100), confidence=0.6), CHAMPION, CONFIG)
+    assert ("reject", True) == (verdict.action, "calibration error: got 0.390" in verdict.reasons[0])
+
+
+def test_brittleness_is_rejected():
+    """Better on the reference, and lost as soon as an image is changed a little."""
+    slices = {name: np.arange(2_000) < 1_600 for name in ("shifted", "noisy", "thinner")}
+    verdict = judge(measured(some(100), slices=slices), CHAMPION, CONFIG)
+    assert ("reject", True) == (verdict.action, "accuracy when changed: got 80.0%" in verdict.reasons[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"milliseconds": 2.1}, "milliseconds an image: got 2.1"), ({"size": 20_000_000}, "megabytes: got 20")],
+)
+def test_slow_and_heavy_is_rejected(change: dict[str, object], told: str):
+    """More than the factor that is accepted, however right."""
+    verdict = judge(measured(some(100), **change), CHAMPION, CONFIG)
+    assert ("reject", True) == (verdict.action, told in verdict.reasons[0])
+
+
+def test_every_guardrail_tells_its_numbers():
+    """A verdict is read by people: what was looked at, both sides, and what would be accepted."""
+    checks = judge(measured(some(150)), CHAMPION, CONFIG).checks
+    assert ["weights", "classes", "image shape", "accuracy", "recall of 9", "calibration error"] == [
+        check.name for check in checks[:6]
+    ]
+    assert ["accuracy when changed", "milliseconds an image", "megabytes"] == [
+        check.name for check in checks[6:]
+    ]
+    assert all(check.candidate and check.accepted for check in checks)
+    assert all(check.champion for check in checks if check.name not in ("weights", "accuracy"))

@@ -1,0 +1,278 @@
+"""From a candidate to what is served: the real gate, the real registry, the real server, one story."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from flows import registry
+from flows.release import release
+from flows.results import Released
+from flows.settings import ReleaseConfig
+from flows.store import connect
+from flows.tracking import Experiment
+from model.classifier import Card, Classifier
+from model.config import TrainConfig
+from model.errors import DataError
+from model.home import Home
+from model.metrics import evaluate
+from model.networks import build
+from model.prepared import Prepared, prepare
+from model.training import fit
+from serving.live import load
+from serving.releases import Releases
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A home with digits prepared, and where candidates for it are made."""
+
+    home: Home
+    prepared: Prepared
+    client: MlflowClient
+
+    @property
+    def releases(self) -> Releases:
+        return Releases(self.home.releases("digits"))
+
+    def trained(self, **settings: object) -> Classifier:
+        """A classifier that has learned from the training images."""
+        config = TrainConfig(dataset="digits", **settings)
+        torch.manual_seed(config.seed)
+        network = build(config, self.prepared.shape, len(self.prepared.classes))
+        fit(config, network, self.prepared.splits, len(self.prepared.classes))
+        classifier = Classifier(network, Card.of(config, self.prepared, network))
+        return classifier.with_metrics(evaluate(classifier, self.prepared.splits.test).metrics)
+
+    def run_of(self, classifier: Classifier, seen: np.ndarray | None = None) -> str:
+        """The id of a run that has logged it."""
+        tags = {"relearn.kind": "train"}
+        with Experiment.open(self.home, "digits").run("candidate", tags) as run:
+            registry.log(run, classifier, self.prepared.splits.seen if seen is None else seen)
+        return run.id
+
+    def alias(self, name: str) -> str | None:
+        return {
+            key: str(value) for key, value in self.client.get_registered_model("digits").aliases.items()
+        }.get(name)
+
+
+@pytest.fixture
+def shop(copied: Home, on_server: str) -> Shop:
+    """The home in the state that the first `relearn run` left, without its release."""
+    client = connect(copied)
+    client.delete_registered_model("digits")
+    return Shop(copied, prepare(TrainConfig(dataset="digits"), copied), client)
+
+
+@pytest.fixture(scope="module")
+def weak() -> dict[str, object]:
+    """Settings of a network that has not learned enough."""
+    return {"epochs": 1, "hidden": (16,), "learning_rate": 0.02}
+
+
+@pytest.fixture(scope="module")
+def strong() -> dict[str, object]:
+    return {"epochs": 12, "hidden": (128,)}
+
+
+def permuted(classifier: Classifier) -> Classifier:
+    """Its last layer answers with the classes in another order, its card does not say so."""
+    last = [module for module in classifier.network.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.copy_(last.weight.roll(1, 0))
+        last.bias.copy_(last.bias.roll(1, 0))
+    return classifier
+
+
+def broken(classifier: Classifier) -> Classifier:
+    with torch.no_grad():
+        next(classifier.network.parameters())[0, 0] = float("nan")
+    return classifier
+
+
+def reordered(classifier: Classifier) -> Classifier:
+    """The same network, its card with the classes from the last to the first."""
+    card = classifier.card
+    return Classifier(classifier.network, card.model_copy(update={"classes": card.classes[::-1]}))
+
+
+def test_better_is_promoted_and_served_for_real(shop: Shop, weak: dict, strong: dict) -> None:
+    """The first is released; a better one takes its place: ledger, pointer, aliases, Bento and run agree."""
+    first = release(shop.run_of(shop.trained(**weak)))
+    assert ("promote", "1", "1") == (first.verdict.action, first.version, first.live)
+    assert ("1", None) == (shop.alias("champion"), shop.alias("previous"))
+
+    run_id = shop.run_of(shop.trained(**strong))
+    second = release(run_id)
+    assert ("promote", "2", "2") == (second.verdict.action, second.version, second.live)
+    assert ("2", "1") == (shop.alias("champion"), shop.alias("previous"))
+    assert "2" == second.trial.first.version
+    assert second.trial.milliseconds > 0
+
+    one, two = shop.releases.ledger.entries()
+    assert (None, "1", "1", "2") == (one.before, one.live.version, two.before, two.live.version)
+    assert ("promote", run_id, "1") == (two.action, two.run_id, two.previous)
+    assert two.live == shop.releases.live()
+    assert one.fingerprints == two.fingerprints
+    assert shop.prepared.fingerprint == two.fingerprints["data"]
+    assert "2" == load(shop.releases, two.live).version
+    files = {file.path for file in shop.client.list_artifacts(run_id, "gate")}
+    assert {"gate/verdict.md", "gate/comparison.png"} == files
+    assert "promote" == shop.client.get_run(run_id).data.tags["relearn.verdict"]
+
+
+def test_a_run_is_released_once(shop: Shop, weak: dict) -> None:
+    """A flow that is tried again, or a run that is asked for twice, makes no second version or line."""
+    run_id = shop.run_of(shop.trained(**weak))
+    first, again = release(run_id), release(run_id)
+
+    assert (first.version, "version 1 is live already") == (again.version, again.verdict.reasons[0])
+    assert 1 == len(shop.releases.ledger.entries())
+    assert 1 == len(shop.client.search_model_versions("name = 'digits'"))
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "cause"),
+    [
+        (permuted, "worse on reference"),
+        (broken, "weights: got NaN or infinite numbers"),
+        (reordered, "classes: got 9, 8, 7"),
+    ],
+)
+def test_sabotage_is_rejected_by_its_cause(
+    shop: Shop, weak: dict, sabotage: Callable[[Classifier], Classifier], cause: str
+) -> None:
+    """Nothing of what is live moves, no version is registered, and the ledger says why."""
+    release(shop.run_of(shop.trained(**weak)))
+    before = shop.releases.live()
+    released = release(shop.run_of(sabotage(shop.trained(**weak))))
+
+    assert ("reject", "1", None) == (released.verdict.action, released.live, released.version)
+    assert any(cause in reason for reason in released.verdict.reasons)
+    assert before == shop.releases.live()
+    last = shop.releases.ledger.last()
+    assert ("reject", before, released.verdict.reasons) == (last.action, last.live, last.reasons)
+    assert 1 == len(shop.client.search_model_versions("name = 'digits'"))
+
+
+def test_no_difference_is_a_hold(shop: Shop, weak: dict) -> None:
+    """The same network under another run: the champion stays, with the interval as the reason."""
+    release(shop.run_of(shop.trained(**weak)))
+    released = release(shop.run_of(shop.trained(**weak)))
+
+    assert ("hold", "1") == (released.verdict.action, released.live)
+    assert "version 1 stays live" in released.headline
+    assert "+0.00 points on 292 images (95 % interval +0.00 to +0.00)" in released.headline
+    assert 1 == len(shop.client.search_model_versions("name = 'digits'"))
+
+
+def test_images_that_were_learned_from_do_not_count(shop: Shop, weak: dict, strong: dict) -> None:
+    """Who has seen a part of the reference is judged on the rest, and so is the champion."""
+    from model.splits import contents
+
+    release(shop.run_of(shop.trained(**weak)))
+    test = contents(shop.prepared.splits.test.images)
+    released = release(shop.run_of(shop.trained(**strong), seen=test[:100]))
+
+    assert len(np.unique(test[100:])) <= released.verdict.comparisons["reference"].images <= len(test) - 100
+    page = shop.client.download_artifacts(released.run_id, "gate/verdict.md")
+    assert "100 reference images were left out" in Path(page).read_text()
+
+
+def test_a_server_that_answers_otherwise_is_a_rejection(
+    shop: Shop, weak: dict, strong: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the gate liked is not switched to where the real server says something else."""
+    from flows import release as module
+
+    release(shop.run_of(shop.trained(**weak)))
+    whole = module.package
+
+    def damaged(folder: Path, name: str, version: str, home: Home) -> str:
+        bento = whole(folder, name, version, home)
+        weights = home.bentoml / "models" / name / version / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+        return bento
+
+    monkeypatch.setattr(module, "package", damaged)
+    released = release(shop.run_of(shop.trained(**strong)))
+
+    assert ("reject", "1") == (released.verdict.action, released.live)
+    assert released.verdict.reasons[0].startswith("as served")
+    assert "1" == shop.alias("champion")
+
+
+def test_the_reference_is_the_one_of_the_first_release(shop: Shop, weak: dict, tmp_path: Path) -> None:
+    """Data that changed since is no matter: both sides are scored on the frozen images."""
+    release(shop.run_of(shop.trained(**weak)))
+    classifier = shop.trained(**weak)
+    card = classifier.card.model_copy(update={"fingerprint": "e" * 64})
+    released = release(shop.run_of(Classifier(classifier.network, card)))
+
+    first, last = shop.releases.ledger.entries()
+    assert ("hold", "e" * 64) == (released.verdict.action, last.fingerprints["data"])
+    assert first.fingerprints["reference"] == last.fingerprints["reference"]
+
+
+def test_data_that_changed_before_the_first_release_is_said(shop: Shop, weak: dict) -> None:
+    """Without a reference the candidate's own test images are needed, and they have to be those."""
+    classifier = shop.trained(**weak)
+    card = classifier.card.model_copy(update={"fingerprint": "e" * 64})
+    with pytest.raises(DataError, match="has changed since this classifier learned from it"):
+        release(shop.run_of(Classifier(classifier.network, card)))
+    assert [] == shop.releases.ledger.entries()
+
+
+def test_who_was_faster_is_the_champion_to_beat(
+    shop: Shop, weak: dict, strong: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A candidate whose champion was replaced while it was tried is judged again, against the new one."""
+    from flows import release as module
+
+    release(shop.run_of(shop.trained(**weak)))
+    slow, fast = shop.run_of(shop.trained(**strong)), shop.run_of(shop.trained(**strong))
+    attempt, inner = module.attempt, []
+
+    def interrupted(*arguments: object) -> object:
+        if not inner:
+            inner.append(None)
+            inner[0] = release(fast)
+        return attempt(*arguments)
+
+    monkeypatch.setattr(module, "attempt", interrupted)
+    released: Released = release(slow)
+
+    assert ("promote", "hold") == (inner[0].verdict.action, released.verdict.action)
+    entries = shop.releases.ledger.entries()
+    assert ["promote", "promote", "hold"] == [entry.action for entry in entries]
+    assert inner[0].live == released.live == shop.alias("champion")
+    assert "+0.00 points" in released.verdict.reasons[0]
+
+
+def test_a_yes_by_hand_is_waited_for(shop: Shop, weak: dict, on_server: str) -> None:
+    """Nobody says yes: the champion stays, and the history says that nobody did."""
+    config = ReleaseConfig(approve_by_hand=True, approval_minutes=0.05)
+    released = release(shop.run_of(shop.trained(**weak)), config)
+
+    assert ("hold", None) == (released.verdict.action, released.live)
+    assert ("nobody approved it within 0.05 minutes",) == released.verdict.reasons
+    asked = {"flows": {"name": {"any_": ["release"]}}, "sort": "START_TIME_DESC"}
+    runs = httpx.post(f"{on_server}/api/flow_runs/filter", json=asked).json()
+    assert "COMPLETED" == runs[0]["state"]["type"]
+
+
+def test_the_verdict_is_an_artifact_of_the_flow(shop: Shop, weak: dict, on_server: str) -> None:
+    """The page of the flow shows the verdict first, then every number."""
+    release(shop.run_of(shop.trained(**weak)))
+    release(shop.run_of(shop.trained(**weak)))
+    asked = {"artifacts": {"key": {"any_": ["verdict"]}}, "sort": "CREATED_DESC", "limit": 1}
+    (artifact,) = httpx.post(f"{on_server}/api/artifacts/filter", json=asked).json()
+
+    assert artifact["data"].startswith("# HOLD\n\n- reference: ")
+    assert "| accuracy when changed |" in artifact["data"]

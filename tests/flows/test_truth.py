@@ -1,0 +1,268 @@
+"""Promises of what is live: the ledger says it, pointer and aliases follow, a rollback is a line in it."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows import cli, registry
+from flows.rollback import rollback
+from flows.store import connect
+from flows.tracking import Experiment
+from flows.truth import Truth, agree, decide
+from model.classifier import Card, Classifier
+from model.config import TrainConfig
+from model.errors import InputError, IntegrityError, NotFoundError
+from model.home import Home
+from model.networks import build, count
+from serving.golden import Golden
+from serving.ledger import Entry, Release
+from serving.live import load
+from serving.releases import Releases
+
+SHAPE = (1, 12, 12)
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A home with three registered versions of `zoo`, of which none is live yet."""
+
+    home: Home
+    folders: dict[str, Path]
+
+    @property
+    def releases(self) -> Releases:
+        return Releases(self.home.releases("zoo"))
+
+    def promote(self, version: str) -> Entry:
+        """Let `version` be live, as the flow does, but for the gate, the Bento and the aliases."""
+        now = Truth.read(self.releases)
+        live = Release(
+            version=version,
+            bento=f"zoo:{version}",
+            run_id=f"run {version}",
+            published_at=datetime.now(UTC),
+            digests=self.releases.keep(version, self.folders[version]),
+        )
+        entry = decide(
+            self.home,
+            "zoo",
+            now,
+            action="promote",
+            candidate=version,
+            run_id=live.run_id,
+            reasons=("better",),
+            fingerprints={"data": "d", "reference": "r"},
+            live=live,
+            previous=now.live.version if now.live else None,
+        )
+        assert entry is not None
+        return entry
+
+    def aliases(self) -> dict[str, str]:
+        found = connect(self.home).get_registered_model("zoo").aliases
+        return {alias: str(version) for alias, version in found.items()}
+
+
+@pytest.fixture(scope="module")
+def make_zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Zoo]:
+    """Makes a home of its own for each test."""
+
+    def make(root: Path) -> Zoo:
+        home, folders = Home(root, root), {}
+        experiment = Experiment.open(home, "zoo")
+        for seed in (1, 2, 3):
+            classifier = animal(seed)
+            with experiment.run(f"animal {seed}", {}) as run:
+                registry.log(run, classifier, np.empty(0, np.uint64))
+            version = registry.register(experiment.client, run.id, "zoo")
+            folders[version] = registry.fetch(experiment.client, run.id, root / "fetched" / version)
+            images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), dtype=np.uint8)
+            Golden.of(classifier, images).save(folders[version])
+        return Zoo(home, folders)
+
+    return make
+
+
+@pytest.fixture
+def zoo(make_zoo: Callable[[Path], Zoo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
+    monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
+    return make_zoo(tmp_path / "home")
+
+
+def animal(seed: int) -> Classifier:
+    config = TrainConfig(name="zoo", hidden=(seed * 4,), seed=seed)
+    network = build(config, SHAPE, 3)
+    card = Card(
+        config=config,
+        dataset="zoo",
+        classes=("ant", "bee", "cow"),
+        shape=SHAPE,
+        style="plain",
+        fingerprint="f" * 64,
+        parameters=count(network),
+    )
+    return Classifier(network, card)
+
+
+def test_aliases_follow_the_ledger(zoo: Zoo) -> None:
+    """Champion and previous, after every decision; what agrees already is not touched or told."""
+    zoo.promote("1")
+    assert ["@champion of zoo meant nothing, the ledger says 1"] == agree(zoo.home, "zoo")
+    zoo.promote("2")
+    agree(zoo.home, "zoo")
+
+    assert {"champion": "2", "previous": "1"} == zoo.aliases()
+    assert [] == agree(zoo.home, "zoo")
+
+
+def test_an_alias_moved_by_hand_is_told_and_put_back(zoo: Zoo) -> None:
+    """Neither obeyed nor ignored."""
+    zoo.promote("1")
+    zoo.promote("2")
+    agree(zoo.home, "zoo")
+    client = connect(zoo.home)
+    client.set_registered_model_alias("zoo", "champion", "3")
+    client.delete_registered_model_alias("zoo", "previous")
+    client.set_registered_model_alias("zoo", "mine", "3")
+
+    assert [
+        "@champion of zoo meant 3, the ledger says 2",
+        "@previous of zoo meant nothing, the ledger says 1",
+    ] == agree(zoo.home, "zoo")
+    assert {"champion": "2", "previous": "1", "mine": "3"} == zoo.aliases()
+
+
+def test_a_version_deleted_by_hand_is_told(zoo: Zoo) -> None:
+    """What is live stays live, and one line says what is gone from the registry."""
+    zoo.promote("1")
+    connect(zoo.home).delete_model_version("zoo", "1")
+
+    told = agree(zoo.home, "zoo")
+    assert 1 == len(told)
+    assert "version 1 of zoo" in told[0]
+    assert "1" == zoo.releases.live().version
+
+
+def test_a_decision_about_the_past_is_not_written(zoo: Zoo) -> None:
+    """Who decided while something else was true has to decide again."""
+    before = Truth.read(zoo.releases)
+    zoo.promote("1")
+    decision = {"action": "hold", "candidate": "x", "run_id": "x", "reasons": (), "fingerprints": {}}
+
+    assert decide(zoo.home, "zoo", before, **decision, live=None, previous=None) is None
+    assert 1 == len(zoo.releases.ledger.entries())
+
+
+def test_rollback_brings_the_previous_back(zoo: Zoo) -> None:
+    """A line in the ledger, the pointer, and nothing else; who made it and why is kept."""
+    zoo.promote("1")
+    zoo.promote("2")
+    entry = rollback(zoo.home, "zoo", None, "too many sevens")
+
+    assert ("rollback", "2", "1", None) == (entry.action, entry.before, entry.live.version, entry.previous)
+    assert (("too many sevens",), "1") == (entry.reasons, zoo.releases.live().version)
+    assert re.fullmatch(r".+@.+", entry.actor)
+    assert {"data": "d", "reference": "r"} == entry.fingerprints
+    assert "1" == load(zoo.releases, entry.live).version
+
+
+def test_rollback_to_any_version_that_was_live(zoo: Zoo) -> None:
+    """What would be brought back after it is what was live before that version."""
+    for version in "123":
+        zoo.promote(version)
+    assert "1" == rollback(zoo.home, "zoo", "1", "way back").live.version
+    entry = rollback(zoo.home, "zoo", "3", "after all")
+    assert ("3", "2") == (entry.live.version, entry.previous)
+    assert "2" == rollback(zoo.home, "zoo", None, "no").live.version
+
+
+def test_a_rollback_is_refused_in_one_line(zoo: Zoo) -> None:
+    """To what is live, to what never was, from the first: each with what would be accepted."""
+    with pytest.raises(NotFoundError, match="nothing is live"):
+        rollback(zoo.home, "zoo", None, "why not")
+    zoo.promote("1")
+    with pytest.raises(NotFoundError, match="no version was live before 1; accepted for --to: none"):
+        rollback(zoo.home, "zoo", None, "why not")
+    zoo.promote("2")
+    with pytest.raises(InputError, match="version 2 is live already; accepted: 1"):
+        rollback(zoo.home, "zoo", "2", "why not")
+    with pytest.raises(NotFoundError, match="got '3', which was never live; accepted: 1"):
+        rollback(zoo.home, "zoo", "3", "why not")
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "card.json", "golden.safetensors"])
+def test_a_damaged_version_is_not_gone_back_to(zoo: Zoo, file: str) -> None:
+    """What does not load, or does not answer as it did, is refused before anything is switched."""
+    zoo.promote("1")
+    zoo.promote("2")
+    path = zoo.releases.folder("1") / file
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+    with pytest.raises(IntegrityError):
+        rollback(zoo.home, "zoo", None, "why not")
+    assert ("2", 2) == (zoo.releases.live().version, len(zoo.releases.ledger.entries()))
+
+
+def test_the_verb_tells_what_it_did(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    """Versions, that no server runs, aliases in MLflow; and `history` has the reason."""
+    zoo.promote("1")
+    zoo.promote("2")
+    assert 0 == cli.run(["rollback", "--reason", "too many\n sevens"])
+    said = capsys.readouterr().out
+    assert "zoo: version 1 is live again, version 2 no longer" in said
+    assert "no server of zoo runs on this machine" in said
+    assert {"champion": "1"} == zoo.aliases()
+
+    assert 0 == cli.run(["history"])
+    assert "too many sevens" in capsys.readouterr().out
+    assert 0 == cli.run(["history", "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert ["promote", "promote", "rollback"] == [line["action"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["rollback", "--reason", " "], 2, "--reason: got nothing"),
+        (["rollback", "--reason", "x", "--to", "9"], 2, "got '9', which was never live; accepted: none"),
+        (["rollback", "--reason", "x", "--name", "nope"], 2, "nothing released as 'nope'; released: zoo"),
+        (["history", "--name", "nope"], 2, "nothing released as 'nope'"),
+        (["reference", "--dataset", "digits", "--reason", "x"], 2, "--dataset: its classes are 0, 1, 2"),
+        (["release", "nope"], 2, "no run 'nope' in MLflow"),
+        (["release", "animal 2", "--recall-margin", "2"], 2, "recall_margin: got '2'"),
+        (["release", "animal 2", "--approve-by-hand"], 2, "--approve-by-hand: got no Prefect server"),
+    ],
+)
+def test_bad_input_is_one_line(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, told: str
+) -> None:
+    """What was wrong, what was got, what is accepted; and the ledger is as it was."""
+    zoo.promote("1")
+    assert code == cli.run(arguments)
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert 1 == len(errors.splitlines())
+    assert 1 == len(zoo.releases.ledger.entries())
+
+
+def test_a_new_reference_is_a_line_in_the_ledger(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The images of another dataset with the same classes; what is live stays."""
+    zoo.promote("1")
+    images = np.random.default_rng(0).integers(0, 256, (90, 12, 12), dtype=np.uint8)
+    labels = np.array(["ant", "bee", "cow"])[np.arange(90) % 3]
+    np.savez(tmp_path / "more.npz", images=images, labels=labels)
+
+    said = ["reference", "--dataset", f"npz:{tmp_path / 'more.npz'}", "--reason", "a larger test"]
+    assert 0 == cli.run(said), capsys.readouterr().err
+    last = zoo.releases.ledger.last()
+    assert ("reference", "1", ("a larger test",)) == (last.action, last.live.version, last.reasons)
+    assert last.fingerprints["reference"] == Truth.read(zoo.releases).reference != "r"
+    assert last.candidate in capsys.readouterr().out
