@@ -46,6 +46,7 @@ def load(
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, address, requests, connections, pause))
     process.start()
+    theirs.close()  # so that its end is an end here, too
     answers: list[Answer] = []
     try:
         ours.recv()  # it has begun
@@ -67,9 +68,13 @@ async def _ask_until_told(
     pipe: Connection, address: Address, requests: Sequence[bytes], connections: int, pause: float
 ) -> None:
     enough = asyncio.Event()
-    asyncio.get_running_loop().add_reader(pipe.fileno(), enough.set)
-    clients = [_client(number, address, requests, pause, enough) for number in range(connections)]
+    clients = [
+        asyncio.create_task(_client(number, address, requests, pause, enough))
+        for number in range(connections)
+    ]
     pipe.send("begun")
+    await asyncio.to_thread(pipe.recv)
+    enough.set()
     pipe.send(list(itertools.chain(*await asyncio.gather(*clients))))
 
 

@@ -6,7 +6,6 @@ Frozen at the first release, kept with the releases, found by its fingerprint, w
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -42,10 +41,10 @@ class Reference:
         content.update(np.ascontiguousarray(self.images.labels, dtype=np.int64).data)
         return content.hexdigest()
 
-    def save(self, root: Path) -> str:
-        """Keep it under `root`, whole or not at all; returns its fingerprint."""
+    def save(self, releases: Releases) -> str:
+        """Keep it with `releases`, whole or not at all; returns its fingerprint."""
         fingerprint = self.fingerprint
-        folder = _folder(root, fingerprint)
+        folder = releases.reference(fingerprint)
         if not folder.exists():
             with atomic.folder(folder) as temporary:
                 np.save(temporary / "images.npy", self.images.images)
@@ -55,9 +54,9 @@ class Reference:
         return fingerprint
 
     @classmethod
-    def load(cls, root: Path, fingerprint: str) -> Self:
+    def load(cls, releases: Releases, fingerprint: str) -> Self:
         """Read it back; raises `IntegrityError` where it is not what was frozen."""
-        folder = _folder(root, fingerprint)
+        folder = releases.reference(fingerprint)
         try:
             card = json.loads((folder / CARD).read_text())
             images = LabelledImages(np.load(folder / "images.npy"), np.load(folder / "labels.npy"))
@@ -100,7 +99,7 @@ def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
             f"--dataset: its classes are {', '.join(prepared.classes)[:100]}, "
             f"accepted: {', '.join(card.classes)[:100]}"
         )
-    fingerprint = Reference(prepared.splits.test, prepared.classes, prepared.source).save(releases.root)
+    fingerprint = Reference(prepared.splits.test, prepared.classes, prepared.source).save(releases)
     entry = decide(
         home,
         name,
@@ -118,7 +117,3 @@ def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
             f"something else was decided about {name} just now: see relearn history, try again"
         )
     return entry
-
-
-def _folder(root: Path, fingerprint: str) -> Path:
-    return root / "reference" / fingerprint[:16]

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from flows.archive import PRUNED
 from flows.tracking import Run
 from model.classifier import Card, Classifier, read_card
 from model.errors import IntegrityError, NotFoundError
@@ -66,10 +67,9 @@ def signature(card: Card) -> ModelSignature:
 
 def register(client: MlflowClient, run_id: str, name: str) -> str:
     """Register the classifier of a run as the next version of `name`; the same run twice is one version."""
-    known = client.search_model_versions(f"name = '{name}'")
-    for version in known:
-        if version.run_id == run_id:
-            return str(version.version)
+    for version, run in versions(client, name).items():
+        if run == run_id:
+            return version
     with suppress(MlflowException):  # it is there already
         client.create_registered_model(name)
     source = f"models:/{model_of(client, run_id)}"
@@ -100,6 +100,29 @@ def align(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) ->
     return changed
 
 
+def versions(client: MlflowClient, name: str) -> dict[str, str]:
+    """The registered versions of `name`, and the run that each comes from."""
+    found = client.search_model_versions(f"name = '{name}'")
+    return {str(version.version): str(version.run_id) for version in found}
+
+
+def aliased(client: MlflowClient, name: str) -> set[str]:
+    """The versions of `name` that have an alias, whichever."""
+    try:
+        return {str(version) for version in client.get_registered_model(name).aliases.values()}
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return set()
+        raise
+
+
+def forget(client: MlflowClient, name: str, version: str) -> None:
+    """Let `version` of `name` be registered no longer, whether it was or not."""
+    with suppress(MlflowException):
+        client.get_model_version(name, version)
+        client.delete_model_version(name, version)
+
+
 def _meant(client: MlflowClient, name: str, alias: str) -> str | None:
     """Asked for itself: what a search of the registry tells of aliases may be empty."""
     try:
@@ -111,7 +134,9 @@ def _meant(client: MlflowClient, name: str, alias: str) -> str | None:
 
 
 def model_of(client: MlflowClient, run_id: str) -> str:
-    """The id of the model logged by a run."""
+    """The id of the model logged by a run; `NotFoundError` where there is none, or it was pruned."""
+    if PRUNED in client.get_run(run_id).data.tags:
+        raise NotFoundError(f"the classifier of run {run_id[:8]} is no longer kept: it was pruned")
     model = _output(client, run_id)
     if model is None:
         raise NotFoundError(f"the run {run_id} has no classifier")

@@ -1,8 +1,8 @@
 """From a candidate to what is served: judge → register → package → try → switch, or why not."""
 
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -60,6 +60,7 @@ class Candidate:
     verdict: Verdict
     version: str = ""
     bento: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
     trial: Trial | None = None
 
     @property
@@ -121,10 +122,8 @@ def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Ca
     """
     home, classifier = Home.from_environment(), Classifier.load(folder)
     card, releases = classifier.card, Releases(home.releases(classifier.card.name))
-    if before.reference:
-        reference = Reference.load(releases.root, before.reference)
-    else:
-        reference = own_reference(card, home)
+    frozen = before.reference
+    reference = Reference.load(releases, frozen) if frozen else own_reference(card, home)
     seen, champion = read_seen(folder), None
     if before.live:
         live = releases.folder(before.live.version)
@@ -141,7 +140,7 @@ def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Ca
         folder=folder,
         name=card.name,
         fingerprint=card.fingerprint,
-        reference=reference.save(releases.root),
+        reference=reference.save(releases),
         truth=reference.classes[usable.labels[0]],
         verdict=verdict,
     )
@@ -167,9 +166,11 @@ def register(candidate: Candidate) -> Candidate:
 
 @task(task_run_name="package")
 def pack(candidate: Candidate) -> Candidate:
-    """Put the classifier into a Bento."""
-    bento = package(candidate.folder, candidate.name, candidate.version, Home.from_environment())
-    return replace(candidate, bento=bento)
+    """Keep the classifier for servers that run, then in a Bento: where the first is gone, so is the other."""
+    home = Home.from_environment()
+    digests = Releases(home.releases(candidate.name)).keep(candidate.version, candidate.folder)
+    bento = package(candidate.folder, candidate.name, candidate.version, home)
+    return replace(candidate, digests=digests, bento=bento)
 
 
 @task(task_run_name="try the real server")
@@ -204,16 +205,14 @@ def switch(candidate: Candidate, before: Truth) -> bool:
     From the moment the line is in the ledger a promoted candidate is live, whatever happens then.
     """
     home, action = Home.from_environment(), candidate.action
-    releases = Releases(home.releases(candidate.name))
     live, previous, frozen = before.live, before.previous, before.reference
     if action == "promote":
-        digests = releases.keep(candidate.version, candidate.folder)
         live = Release(
             version=candidate.version,
             bento=candidate.bento,
             run_id=candidate.run_id,
             published_at=datetime.now(UTC),
-            digests=digests,
+            digests=dict(candidate.digests),
         )
         previous = before.live.version if before.live else None
         frozen = candidate.reference

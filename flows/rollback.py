@@ -20,7 +20,7 @@ def rollback(home: Home, name: str, to: str | None, reason: str) -> Entry:
     releases = Releases(home.releases(name))
     entries = releases.ledger.entries()
     now = Truth.of(entries[-1] if entries else None)
-    target, promoted = _target(entries, now, to)
+    target, promoted = _target(releases, entries, now, to)
     load(releases, target)
     live = target.model_copy(update={"published_at": datetime.now(UTC)})
     entry = decide(
@@ -42,13 +42,14 @@ def rollback(home: Home, name: str, to: str | None, reason: str) -> Entry:
     return entry
 
 
-def _target(entries: list[Entry], now: Truth, to: str | None) -> tuple[Release, Entry]:
+def _target(releases: Releases, entries: list[Entry], now: Truth, to: str | None) -> tuple[Release, Entry]:
     """The release to go back to, and the line at which it was promoted."""
     promoted = {entry.live.version: entry for entry in entries if entry.action == "promote" and entry.live}
     if now.live is None:
         raise NotFoundError("nothing is live, so there is nothing to go back from")
     wanted = to or now.previous
-    others = ", ".join(version for version in promoted if version != now.live.version) or "none"
+    kept = [version for version in releases.versions() if version in promoted]
+    others = ", ".join(version for version in kept if version != now.live.version) or "none"
     if wanted is None:
         raise NotFoundError(f"no version was live before {now.live.version}; accepted for --to: {others}")
     if wanted == now.live.version:
@@ -56,4 +57,6 @@ def _target(entries: list[Entry], now: Truth, to: str | None) -> tuple[Release, 
     entry = promoted.get(wanted)
     if entry is None or entry.live is None:
         raise NotFoundError(f"--to: got {wanted!r}, which was never live; accepted: {others}")
+    if wanted not in kept:
+        raise NotFoundError(f"--to: version {wanted} is no longer kept; accepted: {others}")
     return entry.live, entry

@@ -32,6 +32,7 @@ NOISY = {
 
 ANSWER = 20.0  # seconds that a database is given for one statement; they take milliseconds
 
+Client = MlflowClient  # as those call it who do without importing MLflow
 PAGE = "http://127.0.0.1:5000"  # where the runs of a local store are shown, once `mlflow server` is started
 
 

@@ -103,7 +103,8 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: 
         card = Card.of(config, prepared, network)
         evaluation = evaluate(Classifier(network, card), prepared.splits.test)
         warnings += describe_outcome(run, fitted, evaluation, prepared, kept.ended)
-        card = card.model_copy(update={"metrics": evaluation.metrics})
+        learned_on = {"device": fitted.device, "threads": fitted.threads}
+        card = card.model_copy(update={"metrics": evaluation.metrics} | learned_on)
         registry.log(run, Classifier(network, card), prepared.splits.seen, kept.ended)
         trained = outcome(run, config, fitted, evaluation, card.parameters, kept.refused + warnings)
         run.tags({OUTCOME: trained.model_dump_json()})

@@ -31,11 +31,13 @@ class Truth:
 def decide(home: Home, name: str, expected: Truth, **decision: Any) -> Entry | None:
     """Write a decision that was made while `expected` was the truth; None where it no longer is.
 
-    `decision` are those fields of an `Entry` that are not known here.
+    Nor is anything live of which nothing is kept: it may have been pruned meanwhile. `decision` are those
+    fields of an `Entry` that are not known here.
     """
     releases = Releases(home.releases(name))
+    live: Release | None = decision["live"]
     with releases.locked():
-        if Truth.read(releases) != expected:
+        if Truth.read(releases) != expected or (live and not releases.folder(live.version).is_dir()):
             return None
         before = expected.live.version if expected.live else None
         return releases.record(actor=owner.actor(), before=before, **decision)

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,24 @@ def folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Take a folder away: it is there whole or not at all, whatever of it a kill leaves lies aside."""
+    aside = _beside(path)
+    path.rename(aside)
+    _sync(path.parent)
+    shutil.rmtree(aside)
+
+
+def leftovers(folder: Path, pattern: str = ".*.tmp") -> list[Path]:
+    """The folders that processes which were killed have left in `folder`; none that is still written."""
+    return [path for path in folder.glob(pattern) if path.is_dir() and is_old(path)]
+
+
+def is_old(path: Path) -> bool:
+    """Whether it has not changed for a day: no process takes that long to write a folder."""
+    return path.stat().st_mtime < time.time() - 86_400
 
 
 def _beside(path: Path) -> Path:

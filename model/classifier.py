@@ -41,7 +41,8 @@ CHUNK = 256
 class Card(BaseModel):
     """What is known of a classifier; `card.json` beside its weights.
 
-    `digests` holds the SHA-256 of every other file of the folder, `fingerprint` that of the data.
+    `digests` holds the SHA-256 of every other file of the folder, `fingerprint` that of the data; `device`
+    and `threads` are what the network learned on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,8 @@ class Card(BaseModel):
     fingerprint: str
     parameters: int
     torch: str = torch.__version__
+    device: str = "cpu"
+    threads: int | None = None
     metrics: dict[str, float] = {}
     digests: dict[File, str] = {}
 
@@ -143,7 +146,7 @@ class Classifier:
         files = {name: _verified(folder / name, digest) for name, digest in card.digests.items()}
         if WEIGHTS not in files:
             raise IntegrityError(f"{folder / CARD} names no {WEIGHTS}")
-        network = _rebuilt(card, folder)
+        network = untrained(card, folder)
         try:
             network.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
         except (SafetensorError, RuntimeError) as error:
@@ -204,16 +207,20 @@ def _source(network_class: type[nn.Module]) -> str:
     return Path(file).read_text()
 
 
-def _rebuilt(card: Card, folder: Path) -> nn.Module:
-    """An untrained network as the card says; a user's own class comes from the source saved with it."""
+def untrained(card: Card, folder: Path) -> nn.Module:
+    """The network as it was before it learned; a user's own class comes from the source saved with it."""
+    return build(card.config, card.shape, len(card.classes), _own_class(card, folder))
+
+
+def _own_class(card: Card, folder: Path) -> type[nn.Module] | None:
     if card.config.network in NETWORKS:
-        return build(card.config, card.shape, len(card.classes))
+        return None
     if SOURCE not in card.digests:
         raise IntegrityError(f"{folder / CARD} names no {SOURCE} for {card.config.network}")
     class_name = card.config.network.split(":", 1)[1]
     module = _module(folder / SOURCE, f"relearn_network_{card.digests[SOURCE][:16]}")
-    network: nn.Module = getattr(module, class_name)(shape=card.shape, classes=len(card.classes))
-    return network
+    own: type[nn.Module] = getattr(module, class_name)
+    return own
 
 
 def _module(path: Path, name: str) -> ModuleType:

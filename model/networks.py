@@ -101,13 +101,15 @@ def _dense(name: str, inputs: int, outputs: int, config: TrainConfig) -> Ordered
     return layers
 
 
-def build(config: TrainConfig, shape: Shape, classes: int) -> nn.Module:
+def build(config: TrainConfig, shape: Shape, classes: int, own: type[nn.Module] | None = None) -> nn.Module:
     """Make the network that `config` names, its first weights drawn from `config.seed`.
+
+    `own` is the class of the user's, where it is not to be looked for under its name.
 
     Raises `ConfigError` for an unknown name, a network of more than `MAX_PARAMETERS` or a class of the
     user's that cannot be used, `NotFoundError` for one that is not there.
     """
-    make = network_class(config.network)
+    make = own or network_class(config.network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.network in NETWORKS:

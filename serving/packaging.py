@@ -40,8 +40,8 @@ def package(classifier_folder: Path, name: str, version: str, home: Home) -> str
         (home.bentoml / "tmp").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="relearn-", dir=home.bentoml / "tmp") as staging:
             _build_apart(classifier_folder, name, version, about, Path(staging))
-            for store in ("models", "bentos"):
-                _move(Path(staging) / store / name, version, home.bentoml / store / name)
+            for store in reversed(stores(name, home)):
+                _move(Path(staging) / store.relative_to(home.bentoml), version, store)
     return f"{name}:{version}"
 
 
@@ -52,6 +52,23 @@ def bento_folder(tag: str, home: Home) -> Path:
     if not version or not (folder / "bento.yaml").is_file():
         raise NotFoundError(f"no Bento {tag} in {home.bentoml}")
     return folder
+
+
+def stores(name: str, home: Home) -> tuple[Path, Path]:
+    """Where BentoML keeps the versions of `name`: its Bentos, and the models that these name."""
+    return home.bentoml / "bentos" / name, home.bentoml / "models" / name
+
+
+def discard(name: str, version: str, home: Home) -> None:
+    """Take a Bento and then its model away, where they are; `name:latest` means the newest that is left."""
+    for store in stores(name, home):
+        if (store / version).is_dir():
+            atomic.remove(store / version)
+        left = [folder.name for folder in store.glob("[0-9]*") if folder.name.isdecimal()]
+        if left:
+            _let_be_latest(store, max(left, key=int))
+        else:
+            (store / "latest").unlink(missing_ok=True)
 
 
 def _stands(classifier_folder: Path, name: str, version: str, home: Home) -> bool:
@@ -107,4 +124,8 @@ def _move(built: Path, version: str, store: Path) -> None:
     store.mkdir(parents=True, exist_ok=True)
     if not (store / version).exists():
         (built / version).rename(store / version)
+    _let_be_latest(store, version)
+
+
+def _let_be_latest(store: Path, version: str) -> None:
     atomic.write_bytes(store / "latest", version.encode())

@@ -36,6 +36,14 @@ class Releases:
         """Where the classifier of `version` lies, or would lie."""
         return self.root / version
 
+    def reference(self, fingerprint: str) -> Path:
+        """Where the reference images of this fingerprint lie, or would lie."""
+        return self.root / "reference" / fingerprint[:16]
+
+    def versions(self) -> list[str]:
+        """Those whose classifier is kept, oldest first."""
+        return sorted((path.parent.name for path in self.root.glob("[0-9]*/card.json")), key=int)
+
     def live(self) -> Release | None:
         """What the pointer means; None before the first release, `IntegrityError` where it is unreadable."""
         path = self.root / POINTER

@@ -53,6 +53,8 @@ for verb, line in {
     "flows.cli.releases:rollback": "Let a version that was live before be live again.",
     "flows.cli.releases:history": "Tell what was live when, who decided it, and why.",
     "flows.cli.releases:reference": "Compare candidates by other images from now on.",
+    "flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
+    "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",
     "flows.cli.api:predict": "Read image files with the released classifier, without a server.",
     "flows.cli.settings:config": "Print the effective settings, and where each comes from.",

@@ -117,6 +117,39 @@ def reference(*, dataset: str, reason: str, name: str | None = None) -> None:
     )
 
 
+def reproduce(version: str, *, name: str | None = None) -> None:
+    """Train a version again from its card alone; say whether it is the same, close, or why it cannot be.
+
+    Parameters
+    ----------
+    version
+        The version, a number.
+    name
+        Under which name; not needed while only one is released.
+    """
+    from flows.reproduce import reproduce as train_again
+    from serving.releases import chosen
+
+    home = Home.from_environment()
+    name = chosen(home, name)
+    done = train_again(home, name, version)
+    console = Console(highlight=False)
+    table = Table("metric", "then", "now")
+    for metric, then in done.then.items():
+        table.add_row(metric, f"{then:.6g}", f"{done.now[metric]:.6g}")
+    console.print(table)
+    told = {
+        "same": f"[green]SAME[/] version {version} of {name} was trained again, bit for bit",
+        "close": f"[yellow]CLOSE[/] weights differ by up to {done.difference:.2g}, {done.agreement:.2%} of "
+        f"the labels are the same: {done.comparison}",
+        "other": f"not reproduced: {done.comparison}, more than chance",
+    }[done.verdict]
+    told += "".join(f"; {one}" for one in done.circumstances)
+    if done.verdict == "other":
+        raise IntegrityError(told, "not_reproduced")
+    console.print(told)
+
+
 def _reason(reason: str) -> str:
     """On one line, as a ledger keeps it."""
     if not reason.strip():

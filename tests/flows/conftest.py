@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from model.home import Home
+from tests.flows.zoo import Zoo
 
 # Prefect makes its home when it is imported, which collecting these tests does.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
@@ -148,6 +149,19 @@ def copied(copy: Callable[[Path], Home], tmp_path: Path, monkeypatch: pytest.Mon
     """A home of this test's own, in the state that `ran` left: its runs, registered versions and data."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     return copy(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def one_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """To be copied, not to be changed."""
+    return Zoo.open(tmp_path_factory.mktemp("zoo") / "home")
+
+
+@pytest.fixture
+def zoo(one_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
+    """A home of this test's own with three registered versions, of which none is live yet."""
+    monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
+    return one_zoo.copy(tmp_path / "home")
 
 
 def _start(ran: Ran, printed: str, port: int, environment: dict[str, str]) -> Page:

@@ -2,112 +2,18 @@
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flows import cli, registry
+from flows import cli
 from flows.rollback import rollback
 from flows.store import connect
-from flows.tracking import Experiment
 from flows.truth import Truth, agree, decide
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
 from model.errors import InputError, IntegrityError, NotFoundError
-from model.home import Home
-from model.networks import build, count
-from serving.golden import Golden
-from serving.ledger import Entry, Release
 from serving.live import load
-from serving.releases import Releases
-
-SHAPE = (1, 12, 12)
-
-
-@dataclass(frozen=True)
-class Zoo:
-    """A home with three registered versions of `zoo`, of which none is live yet."""
-
-    home: Home
-    folders: dict[str, Path]
-
-    @property
-    def releases(self) -> Releases:
-        return Releases(self.home.releases("zoo"))
-
-    def promote(self, version: str) -> Entry:
-        """Let `version` be live, as the flow does, but for the gate, the Bento and the aliases."""
-        now = Truth.read(self.releases)
-        live = Release(
-            version=version,
-            bento=f"zoo:{version}",
-            run_id=f"run {version}",
-            published_at=datetime.now(UTC),
-            digests=self.releases.keep(version, self.folders[version]),
-        )
-        entry = decide(
-            self.home,
-            "zoo",
-            now,
-            action="promote",
-            candidate=version,
-            run_id=live.run_id,
-            reasons=("better",),
-            fingerprints={"data": "d", "reference": "r"},
-            live=live,
-            previous=now.live.version if now.live else None,
-        )
-        assert entry is not None
-        return entry
-
-    def aliases(self) -> dict[str, str]:
-        found = connect(self.home).get_registered_model("zoo").aliases
-        return {alias: str(version) for alias, version in found.items()}
-
-
-@pytest.fixture(scope="module")
-def make_zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Zoo]:
-    """Makes a home of its own for each test."""
-
-    def make(root: Path) -> Zoo:
-        home, folders = Home(root, root), {}
-        experiment = Experiment.open(home, "zoo")
-        for seed in (1, 2, 3):
-            classifier = animal(seed)
-            with experiment.run(f"animal {seed}", {}) as run:
-                registry.log(run, classifier, np.empty(0, np.uint64))
-            version = registry.register(experiment.client, run.id, "zoo")
-            folders[version] = registry.fetch(experiment.client, run.id, root / "fetched" / version)
-            images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), dtype=np.uint8)
-            Golden.of(classifier, images).save(folders[version])
-        return Zoo(home, folders)
-
-    return make
-
-
-@pytest.fixture
-def zoo(make_zoo: Callable[[Path], Zoo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
-    return make_zoo(tmp_path / "home")
-
-
-def animal(seed: int) -> Classifier:
-    config = TrainConfig(name="zoo", hidden=(seed * 4,), seed=seed)
-    network = build(config, SHAPE, 3)
-    card = Card(
-        config=config,
-        dataset="zoo",
-        classes=("ant", "bee", "cow"),
-        shape=SHAPE,
-        style="plain",
-        fingerprint="f" * 64,
-        parameters=count(network),
-    )
-    return Classifier(network, card)
+from tests.flows.zoo import Zoo
 
 
 def test_aliases_follow_the_ledger(zoo: Zoo) -> None:

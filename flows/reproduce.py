@@ -1,0 +1,101 @@
+"""A version, trained again from its card alone: the same, close to it, or why it cannot be."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from flows.progress import EpochBar
+from model.classifier import Card, Classifier, untrained
+from model.errors import IntegrityError, NotFoundError, RelearnError
+from model.home import Home
+from model.metrics import evaluate
+from model.prepared import Prepared, prepare
+from model.significance import Comparison
+from model.training import fit
+from serving.releases import Releases
+
+LEVEL = 0.05  # p-value below which two classifiers do not answer alike by chance
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came of it: `then` and `now` have the metrics, `difference` is the largest one of a weight.
+
+    `agreement` is the share of the test images that both give the same label (0–1); `circumstances` names
+    what was not as it was when the version was trained.
+    """
+
+    verdict: Literal["same", "close", "other"]
+    difference: float
+    agreement: float
+    comparison: Comparison
+    then: dict[str, float]
+    now: dict[str, float]
+    circumstances: tuple[str, ...]
+
+
+def reproduce(home: Home, name: str, version: str) -> Reproduced:
+    """Train `version` of `name` again on the data that its card names, and compare.
+
+    Raises `NotFoundError` where it is not kept, `IntegrityError` where its data is no longer what it was.
+    """
+    releases = Releases(home.releases(name))
+    folder = releases.folder(version)
+    if version not in releases.versions():
+        kept = ", ".join(releases.versions()) or "none"
+        raise NotFoundError(f"version: got {version!r}, which is not kept as {name}; accepted: {kept}")
+    original = Classifier.load(folder)
+    card = original.card
+    prepared = _data(card, home)
+    network = untrained(card, folder)
+    config = card.config.model_copy(update={"threads": card.threads or card.config.threads})
+    with EpochBar(f"{name} {version} again", config.epochs, len(prepared.splits.train)) as bar:
+        fitted = fit(config, network, prepared.splits, len(card.classes), on_epoch=bar.show)
+    again = Classifier(network.cpu(), card)
+    return _compared(original, again, prepared, _circumstances(card, fitted.device, fitted.threads))
+
+
+def _data(card: Card, home: Home) -> Prepared:
+    try:
+        prepared = prepare(card.config, home)
+    except RelearnError as error:
+        raise IntegrityError(f"it cannot be reproduced, its data is not to be had: {error}") from None
+    if prepared.fingerprint != card.fingerprint:
+        raise IntegrityError(
+            f"it cannot be reproduced, {prepared.source} has changed since: got fingerprint "
+            f"{prepared.fingerprint[:12]}, accepted: {card.fingerprint[:12]}"
+        )
+    return prepared
+
+
+def _circumstances(card: Card, device: str, threads: int) -> tuple[str, ...]:
+    now = {"torch": torch.__version__, "device": device, "threads": threads}
+    then = {name: getattr(card, name) for name in now}
+    return tuple(f"{name} {now[name]}, then {then[name]}" for name in now if now[name] != then[name])
+
+
+def _compared(
+    original: Classifier, again: Classifier, prepared: Prepared, circumstances: tuple[str, ...]
+) -> Reproduced:
+    before, after = (evaluate(one, prepared.splits.test) for one in (original, again))
+    comparison = Comparison.of(after.correct, before.correct)
+    difference = _difference(original, again)
+    verdict: Literal["same", "close", "other"] = "close" if comparison.p_value >= LEVEL else "other"
+    labels = [one.predict(prepared.splits.test.images).argmax(1) for one in (original, again)]
+    return Reproduced(
+        verdict="same" if difference == 0 else verdict,
+        difference=difference,
+        agreement=float(np.mean(labels[0] == labels[1])),
+        comparison=comparison,
+        then=before.metrics,
+        now=after.metrics,
+        circumstances=circumstances,
+    )
+
+
+def _difference(original: Classifier, again: Classifier) -> float:
+    """The largest difference of any value in the two networks; 0 where they are equal bit for bit."""
+    one, other = original.network.state_dict(), again.network.state_dict()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)

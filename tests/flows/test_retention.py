@@ -1,0 +1,243 @@
+"""Promises of `relearn prune`: the newest stay, and whatever something still needs; the rest goes whole."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+from filelock import FileLock
+
+from flows import archive, cli, registry
+from flows.retention import superfluous
+from flows.rollback import rollback
+from flows.store import connect
+from flows.tracking import Experiment
+from flows.truth import agree
+from model.errors import NotFoundError
+from model.home import Home
+from serving.live import load
+from serving.packaging import bento_folder, package, stores
+from serving.servers import Known
+from tests.flows.zoo import Zoo
+
+RELEARN = str(Path(sys.executable).with_name("relearn"))
+
+
+@pytest.fixture(scope="session")
+def one_full_zoo(one_zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """Versions 1, 2 and 3 were live one after the other, and each has its Bento; to be copied."""
+    zoo = one_zoo.copy(tmp_path_factory.mktemp("full") / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BENTOML_HOME", raising=False)
+        for version, folder in zoo.folders.items():
+            package(folder, "zoo", version, zoo.home)
+            zoo.promote(version)
+    agree(zoo.home, "zoo")
+    return zoo
+
+
+@pytest.fixture
+def full(one_full_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
+    """A copy for this test alone."""
+    monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
+    return one_full_zoo.copy(tmp_path / "home")
+
+
+def everything(home: Home) -> set[tuple[str, int]]:
+    """All files of a home but MLflow's database and locks, with their sizes."""
+    files = (path for path in home.root.rglob("*") if path.is_file() and "lock" not in path.name)
+    return {(str(path), path.stat().st_size) for path in files if path.name != "mlflow.db"}
+
+
+def there(zoo: Zoo, version: str) -> dict[str, bool]:
+    """Where there is something of `version`."""
+    bento, stored = (store / version for store in stores("zoo", zoo.home))
+    return {
+        "served folder": zoo.releases.folder(version).is_dir(),
+        "Bento": bento.is_dir(),
+        "its model": stored.is_dir(),
+        "registered": version in registry.versions(connect(zoo.home), "zoo"),
+    }
+
+
+def named(zoo: Zoo, keep: int = 1) -> list[str]:
+    return [one.name for one in superfluous(zoo.home, keep) if one.kind == "version"]
+
+
+def test_what_nobody_needs_goes_everywhere(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    """Served folder, Bento, model, registration, files of the run; the rest answers as before."""
+    run_id = registry.versions(connect(full.home), "zoo")["1"]
+    before = sum(size for _, size in everything(full.home))
+    assert 0 == cli.run(["prune", "--keep", "1"])
+
+    assert {False} == set(there(full, "1").values())
+    assert {True} == {*there(full, "2").values(), *there(full, "3").values()}
+    client = connect(full.home)
+    (old,) = [family for family in archive.families(client, "zoo") if run_id in family.ids]
+    assert [0, 0] == [archive.size(uri) for uri in archive.places(client, old.runs[0])]
+    freed = int(capsys.readouterr().out.splitlines()[-1].split()[0].replace(",", ""))
+    assert before - sum(size for _, size in everything(full.home)) == freed > 0
+    for version in "23":
+        release = next(e.live for e in full.releases.ledger.entries() if e.live.version == version)
+        assert version == load(full.releases, release).version
+    assert [] == superfluous(full.home, 1)
+
+
+def test_what_is_gone_is_told_in_one_line(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a rollback to it, and by a release or an evaluation of its run; the history still has it."""
+    run_id = registry.versions(connect(full.home), "zoo")["1"]
+    cli.run(["prune", "--keep", "1"])
+    capsys.readouterr()
+
+    assert 2 == cli.run(["rollback", "--to", "1", "--reason", "back"])
+    assert "version 1 is no longer kept; accepted: 2" in capsys.readouterr().err
+    with pytest.raises(NotFoundError, match="is no longer kept: it was pruned"):
+        registry.fetch(connect(full.home), run_id, full.home.root / "elsewhere")
+    assert ["1", "2", "3"] == [entry.candidate for entry in full.releases.ledger.entries()]
+
+
+def test_looking_changes_nothing(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--dry-run` tells the same bytes, and every file is still there."""
+    before = everything(full.home)
+    assert 0 == cli.run(["prune", "--keep", "1", "--dry-run"])
+    told = capsys.readouterr().out
+    assert before == everything(full.home)
+    assert "zoo 1" in told
+    assert " would be freed" in told
+
+    cli.run(["prune", "--keep", "1"])
+    assert told.splitlines()[-1].split()[0] == capsys.readouterr().out.splitlines()[-1].split()[0]
+
+
+def pinned(zoo: Zoo) -> None:
+    connect(zoo.home).set_registered_model_alias("zoo", "for-the-audit", "1")
+
+
+def live_again(zoo: Zoo) -> None:
+    rollback(zoo.home, "zoo", "1", "way back")
+
+
+def one_before(zoo: Zoo) -> None:
+    rollback(zoo.home, "zoo", "2", "back")
+
+
+def being_served(zoo: Zoo) -> None:
+    """A server that cannot be asked just now, started from the Bento of version 1."""
+    folder = zoo.home.root / "servers" / "1"
+    Known.of(os.getpid(), "http://127.0.0.1:1", 1, "zoo:1", "zoo").write(folder)
+
+
+@pytest.mark.parametrize("need", [pinned, live_again, one_before, being_served])
+def test_what_is_needed_stays(full: Zoo, need: Callable[[Zoo], object]) -> None:
+    """Live, previous, served, or with an alias in MLflow: never removed, however old."""
+    assert ["zoo 1"] == named(full)
+    need(full)
+    assert [] == named(full)
+
+
+def test_what_becomes_needed_meanwhile_stays(full: Zoo) -> None:
+    """Between looking and removing somebody went back to it."""
+    (old,) = [one for one in superfluous(full.home, 1) if one.kind == "version"]
+    live_again(full)
+    old.remove()
+    assert {True} == set(there(full, "1").values())
+
+
+def test_what_is_under_way_stays(zoo: Zoo) -> None:
+    """A version that nothing was decided about yet, a run that goes on, a training that is gone on with."""
+    zoo.promote("1")
+    assert [] == named(zoo)
+
+    experiment = Experiment.open(zoo.home, "zoo")
+    runs = []
+    for number in range(3):
+        with experiment.run(f"cut off {number}", {"relearn.kind": "train"}) as run:
+            runs.append(run.id)
+            (zoo.home.checkpoints / run.id).mkdir(parents=True)
+            (zoo.home.checkpoints / run.id / "left").write_bytes(b"much")
+    with FileLock(zoo.home.checkpoints / runs[0] / ".lock"):
+        for one in superfluous(zoo.home, 1):
+            one.remove()
+    left = [number for number, run_id in enumerate(runs) if (zoo.home.checkpoints / run_id).is_dir()]
+    assert [0, 2] == left
+
+
+def test_runs_of_others_are_left_alone(zoo: Zoo) -> None:
+    """MLflow may be shared: experiments that are none of ours, and versions that others registered."""
+    client = connect(zoo.home)
+    other = client.create_experiment("forecast", artifact_location=zoo.home.artifacts.as_uri())
+    for number in range(3):
+        with mlflow.start_run(experiment_id=other, run_name=f"forecast {number}"):
+            mlflow.log_text("rain", "tomorrow.txt")
+    assert not [one for one in superfluous(zoo.home, 1) if "forecast" in one.name]
+    assert [] == named(zoo), "nothing of zoo was ever released in this home"
+
+
+def test_leavings_of_the_killed_go_after_a_day(full: Zoo) -> None:
+    """What a process is writing just now is not taken for what a dead one has left."""
+    left = full.home.root / "releases" / "zoo" / ".4.0123456789ab.tmp"
+    left.mkdir()
+    assert "leftover" not in [one.kind for one in superfluous(full.home, 1)]
+    os.utime(left, (0, 0))
+    (found,) = [one for one in superfluous(full.home, 1) if one.kind == "leftover"]
+    found.remove()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["prune"], 2, "--keep"),
+        (["prune", "--keep", "0"], 2, "--keep: got 0, accepted: 1 or more"),
+        (["prune", "--keep", "few"], 2, "few"),
+    ],
+)
+def test_bad_input_is_one_line(
+    full: Zoo, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, told: str
+) -> None:
+    """With what is accepted; nothing is removed."""
+    before = everything(full.home)
+    assert code == cli.run(arguments)
+    errors = capsys.readouterr().err.splitlines()
+    assert (1, True) == (len(errors), told in errors[0])
+    assert before == everything(full.home)
+
+
+def test_one_at_a_time(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second prune says that one is at work."""
+    with FileLock(full.home.root / ".prune.lock"):
+        assert 3 == cli.run(["prune", "--keep", "1"])
+    assert "another relearn prune is at work" in capsys.readouterr().err
+
+
+def killed(zoo: Zoo, seconds: float) -> None:
+    """`relearn prune`, killed after so many seconds: whatever is still named is whole."""
+    process = subprocess.Popen([RELEARN, "prune", "--keep", "1"], start_new_session=True)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    client = connect(zoo.home)
+    for version, run_id in registry.versions(client, "zoo").items():
+        registry.fetch(client, run_id, zoo.home.root / "again" / version / str(seconds))
+    for version in zoo.releases.versions():
+        release = next(e.live for e in zoo.releases.ledger.entries() if e.live.version == version)
+        assert version == load(zoo.releases, release).version
+    for folder in stores("zoo", zoo.home)[0].glob("[0-9]*"):
+        assert bento_folder(f"zoo:{folder.name}", zoo.home) == folder
+        assert (stores("zoo", zoo.home)[1] / folder.name / "card.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_a_prune_may_be_killed(full: Zoo, seed: int) -> None:
+    """Nothing half-deleted is pointed to; the next one does the rest."""
+    killed(full, random.Random(seed).uniform(2.0, 6.0))
+    cli.run(["prune", "--keep", "1"])
+    assert {False} == set(there(full, "1").values())
+    assert [] == superfluous(full.home, 1)
