@@ -77,15 +77,19 @@ class Follower:
             self._refuse(error)
             return
         late = time.monotonic() - self._since
-        if release != self._wanted or (self.refused and not self._loading and late > RETRY):
-            self._wanted, self._since = release, time.monotonic()
-            if release:
-                self._start(release)
+        if release != self._wanted:
+            self.refused = None  # that was another one
+            self._take(release)
+        elif release and self.refused and not self._loading and late > RETRY:
+            self._take(release)
         elif self._loading and late > SLOW and not self.refused:
             self._refuse(IntegrityError(f"still loading after {SLOW:g} seconds"))
 
-    def _start(self, release: Release) -> None:
+    def _take(self, release: Release | None) -> None:
         """Load in a thread of its own: one that hangs holds up neither requests nor the next release."""
+        self._wanted, self._since = release, time.monotonic()
+        if release is None:
+            return
         self._loading = True
         loop = asyncio.get_running_loop()
 

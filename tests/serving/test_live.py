@@ -187,6 +187,32 @@ def test_a_slow_release_holds_nothing_up(
     assert ["1", "3"] == worker.versions
 
 
+def test_a_slow_release_is_told_after_another_trouble(
+    worker: Worker,
+    releases: Releases,
+    folders: dict[str, Path],
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """What was wrong with the one before says nothing of this one."""
+    monkeypatch.setattr(live, "SLOW", 0.1)
+
+    async def follow() -> None:
+        publish(releases, "2", folders["2"])
+        (releases.folder("2") / FILE).unlink()
+        await worker.until(lambda: worker.told)
+        publish(releases, "3", folders["3"])
+        weights = releases.folder("3") / "weights.safetensors"
+        weights.unlink()
+        os.mkfifo(weights)
+        await worker.until(lambda: len(worker.told) > 1)
+        weights.write_bytes(b"")  # lets the reader go
+        await worker.until(lambda: len(worker.told) > 2)
+
+    asyncio.run(follow())
+    assert ("3", "still loading after 0.1 seconds") == worker.told[1]
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"nonsense"])
 def test_an_unreadable_pointer_changes_nothing(worker: Worker, releases: Releases, content: bytes):
     """It is told, and what was live stays."""
