@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from model.home import Home
+from tests.flows.postgres import Postgres
 from tests.flows.zoo import Zoo
 
 # Prefect makes its home when it is imported, which collecting these tests does.
@@ -162,6 +163,18 @@ def zoo(one_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
     """A home of this test's own with three registered versions, of which none is live yet."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     return one_zoo.copy(tmp_path / "home")
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this test's own, in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="relearn-pg-") as folder:
+        database = Postgres(Path(folder))
+        database.start()
+        try:
+            yield database
+        finally:
+            database.stop("immediate")
 
 
 def _start(ran: Ran, printed: str, port: int, environment: dict[str, str]) -> Page:

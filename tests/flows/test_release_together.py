@@ -2,12 +2,9 @@
 
 import os
 import random
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +32,7 @@ from serving.live import load
 from serving.releases import Releases
 from serving.server import Server, start
 from serving.settings import ServeConfig
+from tests.flows.postgres import Postgres
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))
 ANYTHING = ReleaseConfig(promote_when="not_worse", accuracy_margin=1)  # all that is not clearly worse
@@ -193,57 +191,6 @@ def one_history(workshop: Workshop, runs: list[str]) -> None:
 def test_eight_promotions_at_once(workshop: Workshop) -> None:
     """One order, no lost update, one version a run; SQLite behind MLflow."""
     one_history(workshop, together(workshop, 8))
-
-
-@pytest.fixture
-def postgres() -> Iterator["Postgres"]:
-    """A PostgreSQL of this test's own, in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="relearn-pg-") as folder:
-        database = Postgres(Path(folder))
-        database.start()
-        try:
-            yield database
-        finally:
-            database.stop("immediate")
-
-
-class Postgres:
-    """A server of PostgreSQL; as root it runs as `nobody`, since it refuses to be root."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "data"
-        self.user = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
-        if self.user:
-            shutil.chown(folder, **self.user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._run("initdb", "--auth=trust", "--username=relearn", "--pgdata", str(self.folder))
-        options = f"\nport = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
-        with (self.folder / "postgresql.conf").open("a") as settings:
-            settings.write(options)
-
-    @property
-    def uri(self) -> str:
-        return f"postgresql://relearn@127.0.0.1:{self.port}/postgres"
-
-    def start(self) -> None:
-        self._run(
-            "pg_ctl", "--pgdata", str(self.folder), "--wait", "--log", str(self.folder / "log"), "start"
-        )
-
-    def stop(self, mode: str) -> None:
-        self._run("pg_ctl", "--pgdata", str(self.folder), "--mode", mode, "stop", check=False)
-
-    def signal(self, number: signal.Signals) -> None:
-        """To the server and every process of it."""
-        leader = int((self.folder / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(leader, number)
-        for child in Path(f"/proc/{leader}/task/{leader}/children").read_text().split():
-            os.kill(int(child), number)
-
-    def _run(self, *command: str, check: bool = True) -> None:
-        subprocess.run(command, check=check, stdout=subprocess.DEVNULL, cwd="/", **self.user)
 
 
 @pytest.fixture

@@ -1,0 +1,68 @@
+"""A training whose runs are in PostgreSQL: what becomes of the database costs it nothing."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from model.home import Home
+from tests.flows.postgres import Postgres
+
+RELEARN = str(Path(sys.executable).with_name("relearn"))
+EPOCHS = 100
+
+
+def epochs_kept(home: Home) -> int:
+    """How many epochs the newest checkpoint has."""
+    return max((int(path.name[:5]) for path in home.checkpoints.glob("*/*.safetensors")), default=0)
+
+
+def wait_for_epochs(home: Home, more: int, process: subprocess.Popen[str]) -> None:
+    goal = epochs_kept(home) + more
+    while epochs_kept(home) < goal:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("initdb", "pg_ctl")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("trouble", ["stopped", "hanging", "cut off"])
+def test_every_epoch_is_there_once_in_the_end(
+    copied: Home, clean: dict[str, str], prefect_page: str, postgres: Postgres, trouble: str
+) -> None:
+    """The training goes on meanwhile, and ends well."""
+    words = ["train", "--dataset", "digits", "--threads", "1", "--epochs", str(EPOCHS), "--no-early-stopping"]
+    variables = {
+        "RELEARN_HOME": str(copied.root),
+        "PREFECT_API_URL": f"{prefect_page}/api",
+        "MLFLOW_TRACKING_URI": postgres.uri,
+    }
+    with subprocess.Popen(
+        [RELEARN, *words], env=clean | variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as training:
+        wait_for_epochs(copied, 3, training)
+        if trouble == "stopped":
+            postgres.stop("immediate")
+        elif trouble == "hanging":
+            postgres.signal(signal.SIGSTOP)
+        else:
+            postgres.drop_connections()
+        wait_for_epochs(copied, 5, training)
+        if trouble == "stopped":
+            postgres.start()
+        elif trouble == "hanging":
+            postgres.signal(signal.SIGCONT)
+        output, errors = training.communicate(timeout=600)
+    assert (0, "") == (training.returncode, errors), output
+
+    client = MlflowClient(postgres.uri)
+    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    history = client.get_metric_history(run.info.run_id, "val_loss")
+    assert list(range(1, EPOCHS + 1)) == [metric.step for metric in history]
+    assert "FINISHED" == run.info.status
+    assert [] == list(copied.checkpoints.iterdir())
