@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -13,11 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from model.errors import IntegrityError, RelearnError
-from serving import guard
+from model.errors import InputError, IntegrityError, RelearnError
+from serving import guard, inputs
+from serving.accepted import Accepted
 from serving.board import Board
-from serving.guard import Refusal
-from serving.inputs import READERS, Accepted
+from serving.guard import MediaType, Refusal
 from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
@@ -30,6 +31,8 @@ Route = Callable[[Request, str], Awaitable[Response]]
 # A body of this size holds a few images of 28 × 28 at most: read and predicted within 1 ms, less than a
 # thread takes to pick it up. Everything larger, and every picture, leaves the event loop free.
 QUICK = 8_192
+
+PARAMETERS = {"/predict": ("top_k", "version")}  # of the query
 
 
 class Api:
@@ -64,7 +67,7 @@ class Api:
         identity = guard.request_id(request)
         try:
             async with asyncio.timeout(self.config.timeout):
-                response = await self._route(request)(request, identity)
+                response = await self._answer(request, identity)
         except ClientDisconnect:
             return
         except TimeoutError:
@@ -79,6 +82,11 @@ class Api:
         route = scope["path"] if scope["path"] in self.routes else "other"
         self.metrics.answered(route, response.status_code, time.perf_counter() - started)
         await response(scope, receive, send)
+
+    async def _answer(self, request: Request, identity: str) -> Response:
+        route = self._route(request)
+        guard.check_query(request, PARAMETERS.get(request.scope["path"], ()))
+        return await route(request, identity)
 
     def _route(self, request: Request) -> Route:
         """The route for the exact path and method: nothing is guessed from the end of a path."""
@@ -120,28 +128,29 @@ class Api:
     async def predict(self, request: Request, identity: str) -> Response:
         """Images in, for each of them a label and the probability of every class."""
         live = self._released()
-        media_type = guard.media_type(request, READERS, ", ".join(READERS))
+        _check_version(request, live)
+        top_k = _top_k(request, len(live.classifier.card.classes))
+        media_type = guard.media_type(request, inputs.MEDIA_TYPES)
         body = await guard.body(request, self.config.max_body_bytes)
-        if media_type == "application/json" and len(body) <= QUICK:
-            labels, content = self._predict(live, media_type, body, identity)
+        if len(body) <= QUICK and inputs.only_numbers(media_type, body):
+            labels, probabilities = self._predict(live, media_type, body)
         else:
-            labels, content = await asyncio.to_thread(self._predict, live, media_type, body, identity)
+            labels, probabilities = await asyncio.to_thread(self._predict, live, media_type, body)
         self.metrics.predicted(live.version, labels)
-        return Response(content, media_type="application/json")
+        answer = {
+            "version": live.version,
+            "worker": self.worker,
+            "request_id": identity,
+            "predictions": predictions(labels, live.classifier.card.classes, probabilities, top_k),
+        }
+        return Response(msgspec.json.encode(answer), media_type="application/json")
 
-    def _predict(self, live: Live, media_type: str, body: bytes, identity: str) -> tuple[list[str], bytes]:
+    def _predict(self, live: Live, media_type: MediaType, body: bytes) -> tuple[list[str], np.ndarray]:
+        """The label of each image, and its probabilities, float32 (n, classes)."""
         card = live.classifier.card
-        images = READERS[media_type](body, Accepted(card.shape, card.style, self.config.max_images))
+        images = inputs.read(media_type, body, Accepted(card.shape, card.style, self.config.max_images))
         probabilities = live.classifier.predict(images)
-        labels = live.classifier.labels(probabilities)
-        return labels, msgspec.json.encode(
-            {
-                "version": live.version,
-                "worker": self.worker,
-                "request_id": identity,
-                "predictions": predictions(labels, card.classes, probabilities),
-            }
-        )
+        return live.classifier.labels(probabilities), probabilities
 
     async def livez(self, _request: Request, _identity: str) -> Response:
         """The process answers."""
@@ -170,10 +179,39 @@ class Api:
 
 
 def predictions(
-    labels: list[str], classes: tuple[str, ...], probabilities: np.ndarray
+    labels: list[str], classes: tuple[str, ...], probabilities: np.ndarray, top_k: int | None = None
 ) -> list[dict[str, str | dict[str, float]]]:
-    """For each row of `probabilities`, float32 (n, classes), its label and its numbers by class name."""
-    return [
-        {"label": label, "probabilities": dict(zip(classes, row, strict=True))}
-        for label, row in zip(labels, probabilities.astype(np.float64).round(8).tolist(), strict=True)
-    ]
+    """For each row of `probabilities`, float32 (n, classes), its label and its numbers by class name.
+
+    All of them in the order of the classes, or the `top_k` greatest, the greatest first.
+    """
+    rows = probabilities.astype(np.float64).round(8).tolist()
+    if top_k is None:
+        named = [dict(zip(classes, row, strict=True)) for row in rows]
+    else:
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k].tolist()
+        named = [
+            {classes[index]: row[index] for index in chosen} for row, chosen in zip(rows, order, strict=True)
+        ]
+    return [{"label": label, "probabilities": one} for label, one in zip(labels, named, strict=True)]
+
+
+def _top_k(request: Request, classes: int) -> int | None:
+    """How many classes the client wants to be told of each image; None for all."""
+    asked = request.query_params.get("top_k")
+    if asked is None:
+        return None
+    if not re.fullmatch("[0-9]{1,6}", asked) or not 1 <= int(asked) <= classes:
+        raise InputError(f"top_k: got {asked[:20]!r}, accepted: 1 to {classes}", "out_of_range")
+    return int(asked)
+
+
+def _check_version(request: Request, live: Live) -> None:
+    """A client that asks for one version is not answered by another."""
+    asked = request.query_params.get("version", live.version)
+    if asked != live.version:
+        raise Refusal(
+            404,
+            "model_version_not_found",
+            f"version: got {asked[:20]!r}, accepted: {live.version}, which is live",
+        )

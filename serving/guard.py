@@ -2,15 +2,18 @@
 
 import re
 import uuid
-from collections.abc import Container
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 
 from model.errors import InputError, RelearnError
 
 REQUEST_ID = "x-request-id"
+_LONGEST_TYPE = 512  # characters of a Content-Type; the longest boundary that is in use has 70
 _OWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -29,21 +32,46 @@ def request_id(request: Request) -> str:
     return asked if _OWN_ID.fullmatch(asked) else uuid.uuid4().hex
 
 
-def media_type(request: Request, accepted: Container[str], names: str) -> str:
-    """The request's media type in lower case, one of `accepted`; `names` tells them in a refusal.
+def check_query(request: Request, accepted: Sequence[str]) -> None:
+    """Raise `InputError` for a parameter of the query that is not `accepted`, or is there twice."""
+    names = [name for name, _ in request.query_params.multi_items()] if request.scope["query_string"] else []
+    if not set(names) <= set(accepted) or len(names) != len(set(names)):
+        told = f"{', '.join(accepted)}, each once" if accepted else "none"
+        raise InputError(f"query: got another parameter, accepted: {told}", "unknown_parameter")
+
+
+@dataclass(frozen=True)
+class MediaType:
+    """A media type: its name in lower case, its parameters as they were written."""
+
+    name: str
+    parameters: dict[str, str]
+
+
+def media_type(request: Request, accepted: Sequence[str]) -> MediaType:
+    """The request's media type, one of `accepted`.
 
     Raises `Refusal` 415 for any other, for none, for a charset that is not UTF-8 and for compressed
     bodies: what cannot be measured before it is unpacked is not taken.
     """
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Refusal(415, "unsupported_encoding", "Content-Encoding: accepted: none")
-    name, *parameters = [part.strip().lower() for part in request.headers.get("content-type", "").split(";")]
-    if name not in accepted or len(request.headers.getlist("content-type")) != 1:
-        raise Refusal(415, "unsupported_media_type", f"Content-Type: accepted: {names}")
-    charsets = [part.partition("=")[2].strip(' "') for part in parameters if part.startswith("charset")]
-    if charsets not in ([], ["utf-8"]):
+    declared = request.headers.getlist("content-type")
+    name, parameters = _parsed(declared[0]) if len(declared) == 1 else ("", {})
+    if name not in accepted:
+        raise Refusal(415, "unsupported_media_type", f"Content-Type: accepted: {', '.join(accepted)}")
+    if parameters.get("charset", "utf-8").lower() != "utf-8":
         raise Refusal(415, "unsupported_charset", "Content-Type: accepted charset: utf-8")
-    return name
+    return MediaType(name, parameters)
+
+
+def _parsed(header: str) -> tuple[str, dict[str, str]]:
+    if len(header) > _LONGEST_TYPE:
+        return "", {}
+    name, parameters = parse_options_header(header)
+    return name.decode("latin-1").strip(), {
+        key.decode("latin-1"): value.decode("latin-1") for key, value in parameters.items()
+    }
 
 
 async def body(request: Request, limit: int) -> bytes:

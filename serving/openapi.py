@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from model.classifier import Card
-from serving.inputs import READERS, Accepted
+from serving.accepted import Accepted
+from serving.inputs import MEDIA_TYPES
 from serving.settings import ServeConfig
 
 Json = dict[str, Any]
@@ -71,7 +72,7 @@ def _about(card: Card | None) -> str:
 
 
 def _predict(accepted: Accepted | None) -> Json:
-    content: Json = {name: {"schema": _STRING | {"contentMediaType": name}} for name in READERS}
+    content: Json = {name: {"schema": _STRING | {"contentMediaType": name}} for name in MEDIA_TYPES}
     content["application/json"] = _schema("Images") | {"examples": _examples(accepted) if accepted else {}}
     return {
         "operationId": "predict",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from model.classifier import Classifier
-    from serving.inputs import Accepted
+    from serving.accepted import Accepted
 
 
 def serve(
@@ -125,7 +125,7 @@ def _answers(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame
     import numpy as np
     import pandas as pd
 
-    from serving.inputs import Accepted
+    from serving.accepted import Accepted
 
     card = classifier.card
     accepted = Accepted(card.shape, card.style, max_images=1)
@@ -142,14 +142,14 @@ def _answers(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame
 
 
 def _image(file: Path, accepted: "Accepted") -> "np.ndarray":
-    from serving.inputs import from_picture
+    from serving.pictures import from_picture
 
     try:
         return from_picture(file.read_bytes(), accepted)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     except InputError as error:
-        raise InputError(f"{file}: {error}", error.code) from None
+        raise InputError(f"{file}{str(error).removeprefix('body')}", error.code) from None
 
 
 def _table(answers: "pd.DataFrame") -> Table:

@@ -14,6 +14,7 @@ from serving.server import Server
 from serving.settings import ServeConfig
 
 JSON = {"content-type": "application/json"}
+RAW = {"content-type": "application/octet-stream"}
 PNG = {"content-type": "image/png"}
 JPEG = {"content-type": "image/jpeg"}
 FLAT = [0] * 784
@@ -88,6 +89,71 @@ def test_a_jpeg_of_another_size_is_fitted_first(
     assert np.allclose(classifier.predict(fitted), numbers(answer), atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_raw_bytes_get_the_answers_of_their_pixels(
+    client: httpx.Client, classifier: Classifier, images: np.ndarray, count: int
+):
+    """In the event loop or in a thread, the same."""
+    answer = client.post("/predict", content=images[:count].tobytes(), headers=RAW)
+
+    assert np.allclose(classifier.predict(images[:count]), numbers(answer), atol=1e-5)
+
+
+def test_the_files_of_a_form_are_answered_in_order(
+    client: httpx.Client, classifier: Classifier, images: np.ndarray, encoded: Callable[..., bytes]
+):
+    """As `curl -F` sends them: one or several, under any name."""
+    files = [("file", ("x.png", encoded(image))) for image in images[:3]]
+
+    answer = client.post("/predict", files=files)
+
+    assert np.allclose(classifier.predict(images[:3]), numbers(answer), atol=1e-5)
+
+
+def test_the_most_likely_classes_come_first(client: httpx.Client, classifier: Classifier, images: np.ndarray):
+    """`top_k` of them, with the probabilities they have among all."""
+    probabilities = classifier.predict(images[:2])
+    best = np.argsort(-probabilities, axis=1)[:, :3]
+
+    answer = client.post("/predict?top_k=3", json={"images": images[:2].reshape(2, 784).tolist()})
+
+    for row, order, one in zip(probabilities, best, answer.json()["predictions"], strict=True):
+        assert [str(index) for index in order] == list(one["probabilities"])
+        assert np.allclose(row[order], list(one["probabilities"].values()), atol=1e-5)
+        assert str(order[0]) == one["label"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code", "message"),
+    [
+        ("top_k=0", 422, "out_of_range", "top_k: got '0', accepted: 1 to 10"),
+        ("top_k=11", 422, "out_of_range", "top_k: got '11', accepted: 1 to 10"),
+        ("top_k=", 422, "out_of_range", "top_k: got '', accepted: 1 to 10"),
+        ("top_k=1.0", 422, "out_of_range", "top_k: got '1.0', accepted: 1 to 10"),
+        ("top_k=%C2%B2", 422, "out_of_range", "top_k: got '²', accepted: 1 to 10"),
+        (
+            "top_k=1&top_k=2",
+            422,
+            "unknown_parameter",
+            "query: got another parameter",
+        ),
+        ("top=3", 422, "unknown_parameter", "query: got another parameter"),
+        ("version=2", 404, "model_version_not_found", "version: got '2', accepted: 3, which is live"),
+    ],
+)
+def test_a_query_is_refused_by_name(client: httpx.Client, query: str, status: int, code: str, message: str):
+    """What is not known is not passed over."""
+    answer = client.post(f"/predict?{query}", json={"images": FLAT})
+
+    assert (status, code) == refusal(answer)
+    assert message in answer.json()["error"]["message"]
+
+
+def test_a_version_that_is_live_may_be_asked_for(client: httpx.Client):
+    """A client that was tested with one version is answered by that one or not at all."""
+    assert "3" == client.post("/predict?version=3", json={"images": FLAT}).json()["version"]
+
+
 def test_a_media_type_is_read_in_any_case_and_with_utf8(client: httpx.Client):
     """`Application/JSON; charset="UTF-8"` is JSON."""
     headers = {"content-type": 'Application/JSON; charset="UTF-8"'}
@@ -148,7 +214,7 @@ def test_another_path_or_method_is_refused_in_our_form(
         "application/vnd.bentoml+pickle",
         "Application/Vnd.Bentoml+Pickle; charset=utf-8",
         "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
+        "application/octet-stream-x",
         "image/gif",
         "image/eps",
         "application/json, image/png",

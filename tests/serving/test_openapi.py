@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from model.classifier import Classifier
+from serving.inputs import MEDIA_TYPES
 from serving.openapi import describe
 from serving.settings import ServeConfig
 
@@ -74,7 +75,7 @@ def test_media_types_are_those_that_are_read(document: dict[str, Any]):
     """What is told is what is taken."""
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]
 
-    assert {"application/json", "image/png", "image/jpeg"} == set(content)
+    assert set(MEDIA_TYPES) == set(content)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 10)])
