@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -14,14 +13,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from model.errors import InputError, IntegrityError, RelearnError
-from serving import guard, inputs
+from model.errors import IntegrityError, RelearnError
+from serving import guard, info, inputs
 from serving.accepted import Accepted
 from serving.board import Board
 from serving.guard import MediaType, Refusal
 from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
+from serving.replies import check_version, predictions, top_k
 from serving.settings import UNSOUND, ServeConfig
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
@@ -71,17 +71,21 @@ class Api:
         except ClientDisconnect:
             return
         except TimeoutError:
-            late = Refusal(504, "timeout", f"not answered within {self.config.timeout:g} seconds")
-            response = guard.envelope(late, identity)
+            late = f"not answered within {self.config.timeout:g} seconds"
+            response = self._refuse(Refusal(504, "timeout", late), identity)
         except RelearnError as error:
-            response = guard.envelope(error, identity)
+            response = self._refuse(error, identity)
         except Exception:
             logger.exception("request %s failed", identity)
-            response = guard.envelope(RelearnError("unforeseen", "internal_error"), identity)
+            response = self._refuse(RelearnError("unforeseen", "internal_error"), identity)
         response.headers[guard.REQUEST_ID] = identity
         route = scope["path"] if scope["path"] in self.routes else "other"
         self.metrics.answered(route, response.status_code, time.perf_counter() - started)
         await response(scope, receive, send)
+
+    def _refuse(self, error: RelearnError, identity: str) -> Response:
+        self.metrics.refusals.labels(error.code).inc()
+        return guard.envelope(error, identity)
 
     async def _answer(self, request: Request, identity: str) -> Response:
         route = self._route(request)
@@ -101,6 +105,8 @@ class Api:
 
     def swap(self, live: Live) -> None:
         """Serve `live` from the next request on."""
+        if self.live and self.live.version != live.version:
+            self.metrics.swaps.inc()
         self.live, self.unsound, self.since = live, False, datetime.now(UTC)
 
     def tell(self, refused: tuple[str, str] | None = None) -> None:
@@ -128,20 +134,20 @@ class Api:
     async def predict(self, request: Request, identity: str) -> Response:
         """Images in, for each of them a label and the probability of every class."""
         live = self._released()
-        _check_version(request, live)
-        top_k = _top_k(request, len(live.classifier.card.classes))
+        check_version(request, live.version)
+        most = top_k(request, len(live.classifier.card.classes))
         media_type = guard.media_type(request, inputs.MEDIA_TYPES)
         body = await guard.body(request, self.config.max_body_bytes)
         if len(body) <= QUICK and inputs.only_numbers(media_type, body):
             labels, probabilities = self._predict(live, media_type, body)
         else:
             labels, probabilities = await asyncio.to_thread(self._predict, live, media_type, body)
-        self.metrics.predicted(live.version, labels)
+        self.metrics.predicted(live.version, labels, probabilities.max(1))
         answer = {
             "version": live.version,
             "worker": self.worker,
             "request_id": identity,
-            "predictions": predictions(labels, live.classifier.card.classes, probabilities, top_k),
+            "predictions": predictions(labels, live.classifier.card.classes, probabilities, most),
         }
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
@@ -157,16 +163,24 @@ class Api:
         return PlainTextResponse("alive\n")
 
     async def readyz(self, _request: Request, _identity: str) -> Response:
-        """Predictions are answered."""
-        self._released()
+        """Predictions are answered: an empty image was, just now."""
+        classifier = self._released().classifier
+        if not np.isfinite(classifier.predict(np.zeros((1, *classifier.card.shape), np.uint8))).all():
+            raise Refusal(503, "not_finite", "the classifier answers with numbers that are none")
         return PlainTextResponse("ready\n")
 
     async def info(self, _request: Request, _identity: str) -> Response:
-        """What every worker serves, and which release it could not take."""
+        """What is live and since when, what every worker serves or could not take, and the limits."""
         workers = await asyncio.to_thread(self.board.read)
-        version = self.live.version if self.live else None
-        about = {"worker": self.worker, "version": version, "workers": workers}
-        return Response(msgspec.json.encode(about), media_type="application/json")
+        told = {
+            "worker": self.worker,
+            "version": self.live.version if self.live else None,
+            "since": self.since.isoformat(timespec="milliseconds") if self.live else None,
+            "classifier": info.classifier(self.live.classifier.card) if self.live else None,
+            "workers": workers,
+            "limits": {name: getattr(self.config, name) for name in info.LIMITS},
+        }
+        return Response(msgspec.json.encode(told), media_type="application/json")
 
     async def page(self, _request: Request, _identity: str) -> Response:
         """The counters of all workers."""
@@ -176,42 +190,3 @@ class Api:
         """This API in the words of OpenAPI."""
         card = self.live.classifier.card if self.live else None
         return Response(msgspec.json.encode(describe(self.config, card)), media_type="application/json")
-
-
-def predictions(
-    labels: list[str], classes: tuple[str, ...], probabilities: np.ndarray, top_k: int | None = None
-) -> list[dict[str, str | dict[str, float]]]:
-    """For each row of `probabilities`, float32 (n, classes), its label and its numbers by class name.
-
-    All of them in the order of the classes, or the `top_k` greatest, the greatest first.
-    """
-    rows = probabilities.astype(np.float64).round(8).tolist()
-    if top_k is None:
-        named = [dict(zip(classes, row, strict=True)) for row in rows]
-    else:
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k].tolist()
-        named = [
-            {classes[index]: row[index] for index in chosen} for row, chosen in zip(rows, order, strict=True)
-        ]
-    return [{"label": label, "probabilities": one} for label, one in zip(labels, named, strict=True)]
-
-
-def _top_k(request: Request, classes: int) -> int | None:
-    """How many classes the client wants to be told of each image; None for all."""
-    asked = request.query_params.get("top_k")
-    if asked is None:
-        return None
-    if not re.fullmatch("[0-9]{1,6}", asked) or not 1 <= int(asked) <= classes:
-        raise InputError(f"top_k: got {asked[:20]!r}, accepted: 1 to {classes}", "out_of_range")
-    return int(asked)
-
-
-def _check_version(request: Request, live: Live) -> None:
-    """A client that asks for one version is not answered by another."""
-    asked = request.query_params.get("version", live.version)
-    if asked != live.version:
-        raise Refusal(
-            404,
-            "model_version_not_found",
-            f"version: got {asked[:20]!r}, accepted: {live.version}, which is live",
-        )

@@ -6,6 +6,7 @@ import numpy as np
 
 from model.classifier import Card
 from serving.accepted import Accepted
+from serving.info import LIMITS
 from serving.inputs import MEDIA_TYPES
 from serving.settings import ServeConfig
 
@@ -22,6 +23,7 @@ _ERRORS = {
 }
 _STRING: Json = {"type": "string"}
 _STRING_OR_NULL: Json = {"type": ["string", "null"]}
+_TIME: Json = {"type": "string", "format": "date-time"}
 _NUMBER: Json = {"type": "integer", "minimum": 1}
 _PIXEL = {"type": "integer", "minimum": 0, "maximum": 255}
 
@@ -57,7 +59,7 @@ def describe(config: ServeConfig, card: Card | None) -> Json:
                     request_id={"type": "string"},
                     predictions={"type": "array", "items": _prediction(card)},
                 ),
-                "Info": _object(worker=_NUMBER, version=_STRING_OR_NULL, workers=_workers()),
+                "Info": _info_schema(),
                 "Error": _object(error=_object(**dict.fromkeys(("code", "message", "request_id"), _STRING))),
             }
         },
@@ -137,15 +139,42 @@ def _object(**members: Json) -> Json:
 
 
 def _info() -> Json:
-    answer = _answer("One entry a worker.", {"application/json": _schema("Info")})
-    summary = "What every worker serves, and which release it could not take."
+    answer = _answer("The classifier, one entry a worker, the limits.", {"application/json": _schema("Info")})
+    summary = "What is live and since when, what every worker serves or could not take, and the limits."
     return {"operationId": "info", "summary": summary, "responses": {"200": answer}}
 
 
+def _info_schema() -> Json:
+    number = {"type": "number", "exclusiveMinimum": 0}
+    strings = {"type": "array", "items": _STRING}
+    classifier = _object(
+        dataset=_STRING,
+        network=_STRING,
+        parameters=_NUMBER,
+        shape={"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3},
+        style={"enum": ["strokes", "plain"]},
+        classes=strings,
+        metrics={"type": "object", "additionalProperties": {"type": "number"}},
+        fingerprint=_STRING,
+        torch=_STRING,
+    )
+    return _object(
+        worker=_NUMBER,
+        version=_STRING_OR_NULL,
+        since=_or_null(_TIME),
+        classifier=_or_null(classifier),
+        workers=_workers(),
+        limits=_object(**dict.fromkeys(LIMITS, number)),
+    )
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _workers() -> Json:
-    refused = {"anyOf": [_object(version=_STRING, reason=_STRING), {"type": "null"}]}
-    since = {"type": "string", "format": "date-time"}
-    worker = _object(worker=_NUMBER, pid=_NUMBER, version=_STRING_OR_NULL, since=since, refused=refused)
+    refused = _or_null(_object(version=_STRING, reason=_STRING))
+    worker = _object(worker=_NUMBER, pid=_NUMBER, version=_STRING_OR_NULL, since=_TIME, refused=refused)
     return {"type": "array", "items": worker}
 
 

@@ -1,15 +1,27 @@
 """The API over real HTTP: a real Bento behind BentoML's own server."""
 
+import asyncio
+import copy
 import json
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import torch
+from starlette.requests import Request
 
 from model.classifier import Classifier
 from model.images import decode, fit_image
+from serving.api import Api
+from serving.board import Board
+from serving.guard import Refusal
+from serving.info import LIMITS
+from serving.live import Live
+from serving.metrics import CONFIDENCES
 from serving.server import Server
 from serving.settings import ServeConfig
 
@@ -175,6 +187,36 @@ def test_health_is_told(client: httpx.Client):
     for path in ("/livez", "/readyz"):
         assert 200 == client.get(path).status_code
         assert 200 == client.head(path).status_code
+
+
+def test_ready_means_that_an_image_was_read(classifier: Classifier, tmp_path: Path):
+    """A network that answers with NaN is not ready, whatever else is in order."""
+    network = copy.deepcopy(classifier.network)
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    api = Api(ServeConfig(), Board(tmp_path), live=Live("3", Classifier(network, classifier.card)))
+
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(api.readyz(Request({"type": "http"}), ""))
+
+    assert (503, "not_finite") == (refused.value.status, refused.value.code)
+
+
+def test_info_tells_what_is_live_and_what_is_accepted(
+    client: httpx.Client, classifier: Classifier, config: ServeConfig
+):
+    """The card, since when, each worker, the limits."""
+    told = client.get("/info").json()
+
+    assert ("3", 1) == (told["version"], told["worker"])
+    assert datetime.now(UTC) - datetime.fromisoformat(told["since"]) < timedelta(hours=1)
+    assert classifier.card.fingerprint == told["classifier"]["fingerprint"]
+    assert ("digits", "mlp") == (told["classifier"]["dataset"], told["classifier"]["network"])
+    assert list(classifier.card.classes) == told["classifier"]["classes"]
+    assert list(classifier.card.shape) == told["classifier"]["shape"]
+    assert torch.__version__ == told["classifier"]["torch"]
+    assert [(1, "3")] == [(one["worker"], one["version"]) for one in told["workers"]]
+    assert {name: getattr(config, name) for name in LIMITS} == told["limits"]
 
 
 @pytest.mark.parametrize(
@@ -354,14 +396,21 @@ def counted(client: httpx.Client) -> dict[str, float]:
 
 
 def test_what_is_answered_is_counted(client: httpx.Client, classifier: Classifier, images: np.ndarray):
-    """Requests by route and status, their seconds, predictions by class and version."""
-    label = classifier.labels(classifier.predict(images[:1]))[0]
+    """Requests by route and status, their seconds, predictions by class and version, confidence, refusals."""
+    probabilities = classifier.predict(images[:1])
+    label = classifier.labels(probabilities)[0]
+    below = max(edge for edge in CONFIDENCES if edge < probabilities.max())
     keys = {
         'relearn_requests_total{route="/predict",status="200"}': 2,
         'relearn_requests_total{route="/predict",status="422"}': 1,
         'relearn_requests_total{route="other",status="404"}': 1,
         f'relearn_predictions_total{{label="{label}",version="3"}}': 4,
         'relearn_request_seconds_count{route="/predict"}': 3,
+        'relearn_confidence_count{version="3"}': 4,
+        'relearn_confidence_bucket{le="1.0",version="3"}': 4,
+        f'relearn_confidence_bucket{{le="{below}",version="3"}}': 0,
+        'relearn_refusals_total{code="missing_field"}': 1,
+        'relearn_refusals_total{code="not_found"}': 1,
     }
     before = counted(client)
 
@@ -373,3 +422,13 @@ def test_what_is_answered_is_counted(client: httpx.Client, classifier: Classifie
     after = counted(client)
     assert keys == {key: after[key] - before.get(key, 0) for key in keys}
     assert not any("made" in key for key in after)
+
+
+def test_swaps_are_counted(classifier: Classifier, tmp_path: Path):
+    """From one version to another; what is served first, or loaded again, is none."""
+    api = Api(ServeConfig(), Board(tmp_path))
+
+    for version in ("3", "4", "4", "3"):
+        api.swap(Live(version, classifier))
+
+    assert b"relearn_swaps_total 2.0" in api.metrics.page().body

@@ -40,6 +40,11 @@ def test_every_example_is_accepted_and_answered_as_promised(client: httpx.Client
         schema(document, "Predictions").validate(answer.json())
 
 
+def test_what_info_tells_is_as_promised(client: httpx.Client, document: dict[str, Any]):
+    """The card, the workers, the limits."""
+    schema(document, "Info").validate(client.get("/info").json())
+
+
 def test_refusals_are_as_promised(client: httpx.Client, document: dict[str, Any]):
     """Each has a status that is told, and the one form."""
     promised = document["paths"]["/predict"]["post"]["responses"]
