@@ -14,15 +14,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from model.errors import IntegrityError, RelearnError
-from serving import guard, info, inputs
+from serving import guard, hosts, info, inputs
 from serving.accepted import Accepted
 from serving.board import Board
 from serving.guard import MediaType, Refusal
+from serving.keys import Keys
 from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
 from serving.replies import check_version, predictions, top_k
 from serving.settings import UNSOUND, ServeConfig
+from serving.work import Work
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 
@@ -32,6 +34,8 @@ Route = Callable[[Request, str], Awaitable[Response]]
 # thread takes to pick it up. Everything larger, and every picture, leaves the event loop free.
 QUICK = 8_192
 
+HEALTH = ("/livez", "/readyz", "/healthz")  # answered however much there is to do
+OPEN = HEALTH  # to everybody, keys or not
 PARAMETERS = {"/predict": ("top_k", "version")}  # of the query
 
 
@@ -42,7 +46,12 @@ class Api:
     """
 
     def __init__(
-        self, config: ServeConfig, board: Board, worker: int = 1, live: Live | IntegrityError | None = None
+        self,
+        config: ServeConfig,
+        board: Board,
+        keys: Keys,
+        worker: int = 1,
+        live: Live | IntegrityError | None = None,
     ) -> None:
         self.config = config
         self.board = board
@@ -51,9 +60,12 @@ class Api:
         self.unsound = isinstance(live, IntegrityError)
         self.since = datetime.now(UTC)
         self.metrics = Metrics()
+        self.keys = keys
+        self.work = Work(config.max_in_progress, self.metrics.abandoned)
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
             "/livez": {"GET": self.livez},
+            "/healthz": {"GET": self.livez},  # as BentoML's own servers call it
             "/readyz": {"GET": self.readyz},
             "/info": {"GET": self.info},
             "/metrics": {"GET": self.page},
@@ -70,6 +82,8 @@ class Api:
                 response = await self._answer(request, identity)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:  # the server stops, and its grace is over
+            response = self._refuse(Refusal(503, "stopping", "server: it is being stopped"), identity)
         except TimeoutError:
             late = f"not answered within {self.config.timeout:g} seconds"
             response = self._refuse(Refusal(504, "timeout", late), identity)
@@ -81,16 +95,27 @@ class Api:
         response.headers[guard.REQUEST_ID] = identity
         route = scope["path"] if scope["path"] in self.routes else "other"
         self.metrics.answered(route, response.status_code, time.perf_counter() - started)
-        await response(scope, receive, send)
+        if response.status_code < 400 or guard.is_over(request):
+            await response(scope, receive, send)
+        else:
+            await guard.part(request, response, send, self.config.max_body_bytes)
 
     def _refuse(self, error: RelearnError, identity: str) -> Response:
         self.metrics.refusals.labels(error.code).inc()
         return guard.envelope(error, identity)
 
     async def _answer(self, request: Request, identity: str) -> Response:
+        path = request.scope["path"]
+        if not self.keys:
+            hosts.check(request)
+        elif path not in OPEN:
+            self.keys.check(request)
         route = self._route(request)
-        guard.check_query(request, PARAMETERS.get(request.scope["path"], ()))
-        return await route(request, identity)
+        guard.check_query(request, PARAMETERS.get(path, ()))
+        if path in HEALTH:
+            return await route(request, identity)
+        with self.work.admitted():
+            return await route(request, identity)
 
     def _route(self, request: Request) -> Route:
         """The route for the exact path and method: nothing is guessed from the end of a path."""
@@ -141,7 +166,7 @@ class Api:
         if len(body) <= QUICK and inputs.only_numbers(media_type, body):
             labels, probabilities = self._predict(live, media_type, body)
         else:
-            labels, probabilities = await asyncio.to_thread(self._predict, live, media_type, body)
+            labels, probabilities = await self.work.apart(self._predict, live, media_type, body)
         self.metrics.predicted(live.version, labels, probabilities.max(1))
         answer = {
             "version": live.version,
@@ -189,4 +214,6 @@ class Api:
     async def openapi(self, _request: Request, _identity: str) -> Response:
         """This API in the words of OpenAPI."""
         card = self.live.classifier.card if self.live else None
-        return Response(msgspec.json.encode(describe(self.config, card)), media_type="application/json")
+        return Response(
+            msgspec.json.encode(describe(self.config, card, bool(self.keys))), media_type="application/json"
+        )

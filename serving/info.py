@@ -4,7 +4,12 @@ from typing import Any
 
 from model.classifier import Card
 
-LIMITS = ("max_body_bytes", "max_images", "timeout")  # of the settings, as a client meets them
+LIMITS = (
+    "max_body_bytes",
+    "max_images",
+    "max_in_progress",
+    "timeout",
+)  # of the settings, as a client meets them
 
 
 def classifier(card: Card) -> dict[str, Any]:

@@ -53,6 +53,12 @@ class Metrics:
         self.swaps = Counter(
             "relearn_swaps", "Times a worker went from one version to another.", registry=self.registry
         )
+        self.abandoned = Gauge(
+            "relearn_abandoned",
+            "Threads that still compute for requests that were given up.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.live = Gauge(
             "relearn_live",
             "Workers that serve a version.",

@@ -56,10 +56,13 @@ class Relearn:
         from model.devices import use_threads
         from serving.api import Api
         from serving.board import Board
+        from serving.keys import Keys
 
         use_threads(1)  # one image leaves nothing to share; several requests share the cores as it is
         worker = bentoml.server_context.worker_index or 1
-        api = Api(ServeConfig.from_environment(os.environ), Board.named(os.environ), worker, carried())
+        config = ServeConfig.from_environment(os.environ)
+        keys = Keys.of(config, os.environ)
+        api = Api(config, Board.named(os.environ), keys, worker, carried())
         self.follower = follower(api)
         if self.follower:
             self.follower.begin()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,7 @@ from model.home import Home
 from serving.ledger import Release
 from serving.releases import Releases, released
 from serving.server import Server, start
-from serving.settings import ServeConfig
+from serving.settings import API_KEYS, ServeConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,7 @@ def serve(
     """
     home = Home.from_environment()
     name, release = released(home, name)
-    server = start(release.bento, config, home, follow=name)
+    server = start(release.bento, config, home, follow=name, keys=os.environ.get(API_KEYS, ""))
     try:
         server.wait_for("/readyz")
         _tell(server, name, release, home)

@@ -170,6 +170,39 @@ def client(server: Server) -> Iterator[httpx.Client]:
         yield client
 
 
+KEYS = ("first-key-0123456789", "second-key-0123456789")
+
+
+@pytest.fixture(scope="session")
+def keys() -> tuple[str, str]:
+    """Two keys: the guarded server has the first from the environment, the second from a file."""
+    return KEYS
+
+
+@pytest.fixture(scope="session")
+def guarded(bento: str, home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A second server: wants a key, has two requests in hand at most, gives them up after 2 seconds."""
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(f"# for rotation\n{KEYS[1]}\n")
+    config = ServeConfig(port=0, max_in_progress=2, timeout=2, grace=4, api_keys_file=file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BENTOML_HOME", raising=False)
+        started = start(bento, config, home, keys=KEYS[0])
+    try:
+        started.wait_for("/readyz")
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+def insider(guarded: Server) -> Iterator[httpx.Client]:
+    """A client of the guarded server that has a key."""
+    headers = {"authorization": f"Bearer {KEYS[0]}"}
+    with httpx.Client(base_url=guarded.url, trust_env=False, timeout=30, headers=headers) as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def images() -> np.ndarray:
     """64 random images, uint8 (64, 1, 28, 28)."""

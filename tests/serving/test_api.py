@@ -20,6 +20,7 @@ from serving.api import Api
 from serving.board import Board
 from serving.guard import Refusal
 from serving.info import LIMITS
+from serving.keys import Keys
 from serving.live import Live
 from serving.metrics import CONFIDENCES
 from serving.server import Server
@@ -184,7 +185,7 @@ def test_a_request_keeps_its_id(client: httpx.Client):
 
 def test_health_is_told(client: httpx.Client):
     """Alive and ready, to GET and to HEAD."""
-    for path in ("/livez", "/readyz"):
+    for path in ("/livez", "/readyz", "/healthz"):
         assert 200 == client.get(path).status_code
         assert 200 == client.head(path).status_code
 
@@ -194,7 +195,7 @@ def test_ready_means_that_an_image_was_read(classifier: Classifier, tmp_path: Pa
     network = copy.deepcopy(classifier.network)
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
-    api = Api(ServeConfig(), Board(tmp_path), live=Live("3", Classifier(network, classifier.card)))
+    api = Api(ServeConfig(), Board(tmp_path), Keys([]), live=Live("3", Classifier(network, classifier.card)))
 
     with pytest.raises(Refusal) as refused:
         asyncio.run(api.readyz(Request({"type": "http"}), ""))
@@ -227,7 +228,7 @@ def test_info_tells_what_is_live_and_what_is_accepted(
         ("POST", "/predict/", 404, "not_found"),
         ("GET", "/predict/livez", 404, "not_found"),
         ("GET", "/docs.json", 404, "not_found"),
-        ("GET", "/healthz", 404, "not_found"),
+        ("GET", "/healthz/", 404, "not_found"),
         ("GET", "/%2e%2e/predict", 404, "not_found"),
         ("GET", "/predict", 405, "method_not_allowed"),
         ("PUT", "/predict", 405, "method_not_allowed"),
@@ -364,7 +365,7 @@ def test_an_endless_body_is_cut_and_its_connection_closed(server: Server):
     sent, most = 0, 200_000_000
     with socket.create_connection(server.address, timeout=10) as wire:
         wire.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         while sent < most:
@@ -381,7 +382,7 @@ def test_a_huge_declared_length_is_refused_before_its_bytes_come(server: Server)
     """The answer comes although not one byte of the body was sent."""
     with socket.create_connection(server.address, timeout=10) as wire:
         wire.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: 99999999999\r\n\r\n"
         )
         answer = b"".join(iter(lambda: wire.recv(65_536), b""))  # to the end: it hangs up
@@ -426,7 +427,7 @@ def test_what_is_answered_is_counted(client: httpx.Client, classifier: Classifie
 
 def test_swaps_are_counted(classifier: Classifier, tmp_path: Path):
     """From one version to another; what is served first, or loaded again, is none."""
-    api = Api(ServeConfig(), Board(tmp_path))
+    api = Api(ServeConfig(), Board(tmp_path), Keys([]))
 
     for version in ("3", "4", "4", "3"):
         api.swap(Live(version, classifier))

@@ -30,7 +30,7 @@ def schema(document: dict[str, Any], name: str) -> Draft202012Validator:
 def test_every_example_is_accepted_and_answered_as_promised(client: httpx.Client, document: dict[str, Any]):
     """The examples fit their schema, the API takes them, its answer fits the schema of answers."""
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-    assert {"one", "several"} == set(content["examples"])
+    assert {"one", "several", "files"} == set(content["examples"])
     for example in content["examples"].values():
         schema(document, "Images").validate(example["value"])
 
