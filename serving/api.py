@@ -86,7 +86,7 @@ class Api:
             response = self._refuse(Refusal(503, "stopping", "server: it is being stopped"), identity)
         except TimeoutError:
             late = f"not answered within {self.config.timeout:g} seconds"
-            response = self._refuse(Refusal(504, "timeout", late), identity)
+            response = self._refuse(Refusal(504, "timeout", late, {"connection": "close"}), identity)
         except RelearnError as error:
             response = self._refuse(error, identity)
         except Exception:
@@ -95,7 +95,7 @@ class Api:
         response.headers[guard.REQUEST_ID] = identity
         route = scope["path"] if scope["path"] in self.routes else "other"
         self.metrics.answered(route, response.status_code, time.perf_counter() - started)
-        if response.status_code < 400 or guard.is_over(request):
+        if response.status_code < 400 or "connection" in response.headers or guard.is_over(request):
             await response(scope, receive, send)
         else:
             await guard.part(request, response, send, self.config.max_body_bytes)
