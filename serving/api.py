@@ -4,8 +4,10 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -52,6 +54,7 @@ class Api:
         keys: Keys,
         worker: int = 1,
         live: Live | IntegrityError | None = None,
+        described: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.config = config
         self.board = board
@@ -61,6 +64,7 @@ class Api:
         self.since = datetime.now(UTC)
         self.metrics = Metrics()
         self.keys = keys
+        self.described = described
         self.work = Work(config.max_in_progress, self.metrics.abandoned)
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
@@ -70,6 +74,8 @@ class Api:
             "/info": {"GET": self.info},
             "/metrics": {"GET": self.page},
             "/openapi.json": {"GET": self.openapi},
+            "/docs.json": {"GET": self.bentoml},
+            "/schema.json": {"GET": self.bentoml},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,24 +170,35 @@ class Api:
         media_type = guard.media_type(request, inputs.MEDIA_TYPES)
         body = await guard.body(request, self.config.max_body_bytes)
         if len(body) <= QUICK and inputs.only_numbers(media_type, body):
-            labels, probabilities = self._predict(live, media_type, body)
+            probabilities = self._predict(live, media_type, body)
         else:
-            labels, probabilities = await self.work.apart(self._predict, live, media_type, body)
+            probabilities = await self.work.apart(self._predict, live, media_type, body)
+        answer = self._reply(live, probabilities, identity, most)
+        return Response(msgspec.json.encode(answer), media_type="application/json")
+
+    def predict_images(self, images: np.ndarray) -> dict[str, Any]:
+        """What `/predict` answers to `images`, uint8 in any of the accepted forms, without HTTP."""
+        live = self._released()
+        probabilities = live.classifier.predict(images.reshape(-1, *live.classifier.card.shape))
+        return self._reply(live, probabilities, uuid.uuid4().hex)
+
+    def _predict(self, live: Live, media_type: MediaType, body: bytes) -> np.ndarray:
+        """The probabilities, float32 (n, classes), of the images in `body`."""
+        card = live.classifier.card
+        accepted = Accepted(card.shape, card.style, self.config.max_images)
+        return live.classifier.predict(inputs.read(media_type, body, accepted))
+
+    def _reply(
+        self, live: Live, probabilities: np.ndarray, identity: str, most: int | None = None
+    ) -> dict[str, Any]:
+        labels = live.classifier.labels(probabilities)
         self.metrics.predicted(live.version, labels, probabilities.max(1))
-        answer = {
+        return {
             "version": live.version,
             "worker": self.worker,
             "request_id": identity,
             "predictions": predictions(labels, live.classifier.card.classes, probabilities, most),
         }
-        return Response(msgspec.json.encode(answer), media_type="application/json")
-
-    def _predict(self, live: Live, media_type: MediaType, body: bytes) -> tuple[list[str], np.ndarray]:
-        """The label of each image, and its probabilities, float32 (n, classes)."""
-        card = live.classifier.card
-        images = inputs.read(media_type, body, Accepted(card.shape, card.style, self.config.max_images))
-        probabilities = live.classifier.predict(images)
-        return live.classifier.labels(probabilities), probabilities
 
     async def livez(self, _request: Request, _identity: str) -> Response:
         """The process answers."""
@@ -206,6 +223,11 @@ class Api:
             "limits": {name: getattr(self.config, name) for name in info.LIMITS},
         }
         return Response(msgspec.json.encode(told), media_type="application/json")
+
+    async def bentoml(self, request: Request, _identity: str) -> Response:
+        """This API in the words of BentoML, as its clients look for it."""
+        document = self.described()[request.scope["path"]]
+        return Response(msgspec.json.encode(document), media_type="application/json")
 
     async def page(self, _request: Request, _identity: str) -> Response:
         """The counters of all workers."""

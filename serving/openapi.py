@@ -37,6 +37,8 @@ def describe(config: ServeConfig, card: Card | None, needs_key: bool = False) ->
     """The document behind `/openapi.json`; without a `card`, shapes, classes and examples are left open."""
     accepted = Accepted(card.shape, card.style, config.max_images) if card else None
     info = _told("info", "What is live, on which worker, and the limits.", "Info", examples.info(card))
+    schema = _told("schema", "What BentoML's clients read.", "Any", {"name": "Relearn"})
+    docs = _told("docs", "The service as BentoML tells it.", "Any", {"openapi": "3.0.2"})
     healthz = _health("healthz", "The process answers: another name of /livez.", "alive\n")
     return {
         "openapi": "3.1.0",
@@ -49,6 +51,8 @@ def describe(config: ServeConfig, card: Card | None, needs_key: bool = False) ->
             "/readyz": {"get": _health("readyz", "Predictions are answered: one was, just now.", "ready\n")},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _told("openapi", "This document.", "Any", {"openapi": "3.1.0"})},
+            "/schema.json": {"get": schema},
+            "/docs.json": {"get": docs},
         },
         "components": {
             "schemas": schemas.by_name(accepted, card),

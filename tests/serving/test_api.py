@@ -227,7 +227,8 @@ def test_info_tells_what_is_live_and_what_is_accepted(
         ("GET", "/", 404, "not_found"),
         ("POST", "/predict/", 404, "not_found"),
         ("GET", "/predict/livez", 404, "not_found"),
-        ("GET", "/docs.json", 404, "not_found"),
+        ("POST", "/predict/submit", 404, "not_found"),
+        ("GET", "/static_content/", 404, "not_found"),
         ("GET", "/healthz/", 404, "not_found"),
         ("GET", "/%2e%2e/predict", 404, "not_found"),
         ("GET", "/predict", 405, "method_not_allowed"),
@@ -433,3 +434,14 @@ def test_swaps_are_counted(classifier: Classifier, tmp_path: Path):
         api.swap(Live(version, classifier))
 
     assert b"relearn_swaps_total 2.0" in api.metrics.page().body
+
+
+def test_without_http_the_answer_is_the_same(classifier: Classifier, images: np.ndarray, tmp_path: Path):
+    """What BentoML calls in a process that has the service is the function behind the route."""
+    api = Api(ServeConfig(), Board(tmp_path), Keys([]), live=Live("3", classifier))
+
+    answer = api.predict_images(images[:2].reshape(2, 784))
+
+    got = [list(one["probabilities"].values()) for one in answer["predictions"]]
+    assert np.allclose(classifier.predict(images[:2]), got, atol=1e-5)
+    assert "3" == answer["version"]
