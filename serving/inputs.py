@@ -12,7 +12,7 @@ from model.errors import InputError
 from serving.accepted import Accepted, times
 from serving.forms import from_form
 from serving.guard import MediaType, Refusal
-from serving.pictures import from_base64, from_picture
+from serving.pictures import PICTURES, from_base64, from_picture
 
 
 def _nested(kind: Any, depth: int) -> Any:
@@ -195,8 +195,7 @@ def _shape(image: Any) -> tuple[int, ...] | None:
 READERS: dict[str, Callable[[bytes, Accepted], np.ndarray]] = {
     "application/json": from_json,
     "application/octet-stream": from_raw,
-    "image/png": from_picture,
-    "image/jpeg": from_picture,
+    **dict.fromkeys(PICTURES, from_picture),
 }
 FORM = "multipart/form-data"
 MEDIA_TYPES = (*READERS, FORM)

@@ -6,6 +6,7 @@ from model.classifier import Card
 from serving import examples, schemas
 from serving.accepted import Accepted
 from serving.inputs import FORM, MEDIA_TYPES
+from serving.pictures import PICTURES
 from serving.schemas import Json
 from serving.settings import ServeConfig
 
@@ -73,7 +74,10 @@ def _about(card: Card | None) -> str:
 def _predict(accepted: Accepted | None, card: Card | None) -> Json:
     content: Json = {name: {"schema": {"type": "string", "contentMediaType": name}} for name in MEDIA_TYPES}
     content["application/json"] = {"schema": schemas.reference("Images")}
-    content[FORM] = {"schema": schemas.FORM}
+    content[FORM] = {
+        "schema": schemas.form(accepted),
+        "encoding": {"file": {"contentType": ", ".join(PICTURES)}},
+    }
     if accepted:
         content["application/json"]["examples"] = examples.bodies(accepted)
     fewer = "Tell only so many classes of each image, the most likely first."

@@ -13,6 +13,7 @@ from model.images import FORMATS, LARGEST_PICTURE, decode, fit_image
 from serving.accepted import Accepted
 from serving.guard import Refusal
 
+PICTURES = ("image/png", "image/jpeg")
 _KINDS = "base64 of a PNG or JPEG file"
 
 

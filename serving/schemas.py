@@ -13,12 +13,11 @@ COUNT: Json = {"type": "integer", "minimum": 1}
 PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1}
 PIXEL: Json = {"type": "integer", "minimum": 0, "maximum": 255}
 TIME: Json = {"type": "string", "format": "date-time"}
-FILE: Json = {"type": "string", "contentEncoding": "base64", "description": "A PNG or JPEG file."}
-FORM: Json = {
-    "type": "object",
-    "minProperties": 1,
-    "additionalProperties": {"type": "string", "format": "binary"},
-    "description": "PNG or JPEG files, under any names.",
+FILE: Json = {
+    "type": "string",
+    "format": "picture",
+    "contentEncoding": "base64",
+    "description": "A PNG or JPEG file.",
 }
 
 
@@ -46,6 +45,13 @@ def record(**members: Json) -> Json:
         "required": list(members),
         "additionalProperties": False,
     }
+
+
+def form(accepted: Accepted | None) -> Json:
+    """Files under the name that people give them with `curl -F`; others are taken as well."""
+    most = {"maxItems": accepted.max_images} if accepted else {}
+    files = {"type": "array", "minItems": 1, **most, "items": {"type": "string", "format": "binary"}}
+    return record(file=files) | {"description": "PNG or JPEG files."}
 
 
 def top_k(card: Card | None) -> Json:

@@ -225,7 +225,11 @@ def read_form(content: bytes, boundary: str = "b0undary") -> np.ndarray:
 
 def test_the_files_of_a_form_are_its_images(image: np.ndarray, pictures: list[bytes]):
     """In order, whatever their fields are called."""
-    names = ('name="file"; filename="x.png"', 'name="file"; filename="../../y"', 'name="z"; filename=""')
+    names = (
+        'name="file"; filename="x.png"',
+        'name="file"; filename="../../y"',
+        'name="z"\r\nContent-Type: image/png',
+    )
 
     assert np.array_equal(
         np.stack([image, 255 - image, image // 2]), read_form(form(*zip(names, pictures, strict=True)))
