@@ -4,8 +4,10 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,14 +16,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from model.errors import IntegrityError, RelearnError
-from serving import guard
+from serving import guard, hosts, info, inputs
+from serving.accepted import Accepted
 from serving.board import Board
-from serving.guard import Refusal
-from serving.inputs import READERS, Accepted
+from serving.guard import MediaType, Refusal
+from serving.keys import Keys
 from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
+from serving.replies import check_version, predictions, top_k
 from serving.settings import UNSOUND, ServeConfig
+from serving.work import Work
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 
@@ -31,6 +36,10 @@ Route = Callable[[Request, str], Awaitable[Response]]
 # thread takes to pick it up. Everything larger, and every picture, leaves the event loop free.
 QUICK = 8_192
 
+HEALTH = ("/livez", "/readyz", "/healthz")  # answered however much there is to do
+OPEN = HEALTH  # to everybody, keys or not
+PARAMETERS = {"/predict": ("top_k", "version")}  # of the query
+
 
 class Api:
     """The ASGI application of one worker, which is number `worker` of those that share `board`.
@@ -39,7 +48,13 @@ class Api:
     """
 
     def __init__(
-        self, config: ServeConfig, board: Board, worker: int = 1, live: Live | IntegrityError | None = None
+        self,
+        config: ServeConfig,
+        board: Board,
+        keys: Keys,
+        worker: int = 1,
+        live: Live | IntegrityError | None = None,
+        described: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.config = config
         self.board = board
@@ -48,13 +63,19 @@ class Api:
         self.unsound = isinstance(live, IntegrityError)
         self.since = datetime.now(UTC)
         self.metrics = Metrics()
+        self.keys = keys
+        self.described = described
+        self.work = Work(config.max_in_progress, self.metrics.abandoned)
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
             "/livez": {"GET": self.livez},
+            "/healthz": {"GET": self.livez},  # as BentoML's own servers call it
             "/readyz": {"GET": self.readyz},
             "/info": {"GET": self.info},
             "/metrics": {"GET": self.page},
             "/openapi.json": {"GET": self.openapi},
+            "/docs.json": {"GET": self.bentoml},
+            "/schema.json": {"GET": self.bentoml},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,21 +85,43 @@ class Api:
         identity = guard.request_id(request)
         try:
             async with asyncio.timeout(self.config.timeout):
-                response = await self._route(request)(request, identity)
+                response = await self._answer(request, identity)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:  # the server stops, and its grace is over
+            response = self._refuse(Refusal(503, "stopping", "server: it is being stopped"), identity)
         except TimeoutError:
-            late = Refusal(504, "timeout", f"not answered within {self.config.timeout:g} seconds")
-            response = guard.envelope(late, identity)
+            late = f"not answered within {self.config.timeout:g} seconds"
+            response = self._refuse(Refusal(504, "timeout", late, {"connection": "close"}), identity)
         except RelearnError as error:
-            response = guard.envelope(error, identity)
+            response = self._refuse(error, identity)
         except Exception:
             logger.exception("request %s failed", identity)
-            response = guard.envelope(RelearnError("unforeseen", "internal_error"), identity)
+            response = self._refuse(RelearnError("unforeseen", "internal_error"), identity)
         response.headers[guard.REQUEST_ID] = identity
         route = scope["path"] if scope["path"] in self.routes else "other"
         self.metrics.answered(route, response.status_code, time.perf_counter() - started)
-        await response(scope, receive, send)
+        if response.status_code < 400 or "connection" in response.headers or guard.is_over(request):
+            await response(scope, receive, send)
+        else:
+            await guard.part(request, response, send, self.config.max_body_bytes)
+
+    def _refuse(self, error: RelearnError, identity: str) -> Response:
+        self.metrics.refusals.labels(error.code).inc()
+        return guard.envelope(error, identity)
+
+    async def _answer(self, request: Request, identity: str) -> Response:
+        path = request.scope["path"]
+        if not self.keys:
+            hosts.check(request)
+        elif path not in OPEN:
+            self.keys.check(request)
+        route = self._route(request)
+        guard.check_query(request, PARAMETERS.get(path, ()))
+        if path in HEALTH:
+            return await route(request, identity)
+        with self.work.admitted():
+            return await route(request, identity)
 
     def _route(self, request: Request) -> Route:
         """The route for the exact path and method: nothing is guessed from the end of a path."""
@@ -93,6 +136,8 @@ class Api:
 
     def swap(self, live: Live) -> None:
         """Serve `live` from the next request on."""
+        if self.live and self.live.version != live.version:
+            self.metrics.swaps.inc()
         self.live, self.unsound, self.since = live, False, datetime.now(UTC)
 
     def tell(self, refused: tuple[str, str] | None = None) -> None:
@@ -120,44 +165,69 @@ class Api:
     async def predict(self, request: Request, identity: str) -> Response:
         """Images in, for each of them a label and the probability of every class."""
         live = self._released()
-        media_type = guard.media_type(request, READERS, ", ".join(READERS))
+        check_version(request, live.version)
+        most = top_k(request, len(live.classifier.card.classes))
+        media_type = guard.media_type(request, inputs.MEDIA_TYPES)
         body = await guard.body(request, self.config.max_body_bytes)
-        if media_type == "application/json" and len(body) <= QUICK:
-            labels, content = self._predict(live, media_type, body, identity)
+        if len(body) <= QUICK and inputs.only_numbers(media_type, body):
+            probabilities = self._predict(live, media_type, body)
         else:
-            labels, content = await asyncio.to_thread(self._predict, live, media_type, body, identity)
-        self.metrics.predicted(live.version, labels)
-        return Response(content, media_type="application/json")
+            probabilities = await self.work.apart(self._predict, live, media_type, body)
+        answer = self._reply(live, probabilities, identity, most)
+        return Response(msgspec.json.encode(answer), media_type="application/json")
 
-    def _predict(self, live: Live, media_type: str, body: bytes, identity: str) -> tuple[list[str], bytes]:
+    def predict_images(self, images: np.ndarray) -> dict[str, Any]:
+        """What `/predict` answers to `images`, uint8 in any of the accepted forms, without HTTP."""
+        live = self._released()
+        probabilities = live.classifier.predict(images.reshape(-1, *live.classifier.card.shape))
+        return self._reply(live, probabilities, uuid.uuid4().hex)
+
+    def _predict(self, live: Live, media_type: MediaType, body: bytes) -> np.ndarray:
+        """The probabilities, float32 (n, classes), of the images in `body`."""
         card = live.classifier.card
-        images = READERS[media_type](body, Accepted(card.shape, card.style, self.config.max_images))
-        probabilities = live.classifier.predict(images)
+        accepted = Accepted(card.shape, card.style, self.config.max_images)
+        return live.classifier.predict(inputs.read(media_type, body, accepted))
+
+    def _reply(
+        self, live: Live, probabilities: np.ndarray, identity: str, most: int | None = None
+    ) -> dict[str, Any]:
         labels = live.classifier.labels(probabilities)
-        return labels, msgspec.json.encode(
-            {
-                "version": live.version,
-                "worker": self.worker,
-                "request_id": identity,
-                "predictions": predictions(labels, card.classes, probabilities),
-            }
-        )
+        self.metrics.predicted(live.version, labels, probabilities.max(1))
+        return {
+            "version": live.version,
+            "worker": self.worker,
+            "request_id": identity,
+            "predictions": predictions(labels, live.classifier.card.classes, probabilities, most),
+        }
 
     async def livez(self, _request: Request, _identity: str) -> Response:
         """The process answers."""
         return PlainTextResponse("alive\n")
 
     async def readyz(self, _request: Request, _identity: str) -> Response:
-        """Predictions are answered."""
-        self._released()
+        """Predictions are answered: an empty image was, just now."""
+        classifier = self._released().classifier
+        if not np.isfinite(classifier.predict(np.zeros((1, *classifier.card.shape), np.uint8))).all():
+            raise Refusal(503, "not_finite", "the classifier answers with numbers that are none")
         return PlainTextResponse("ready\n")
 
     async def info(self, _request: Request, _identity: str) -> Response:
-        """What every worker serves, and which release it could not take."""
+        """What is live and since when, what every worker serves or could not take, and the limits."""
         workers = await asyncio.to_thread(self.board.read)
-        version = self.live.version if self.live else None
-        about = {"worker": self.worker, "version": version, "workers": workers}
-        return Response(msgspec.json.encode(about), media_type="application/json")
+        told = {
+            "worker": self.worker,
+            "version": self.live.version if self.live else None,
+            "since": self.since.isoformat(timespec="milliseconds") if self.live else None,
+            "classifier": info.classifier(self.live.classifier.card) if self.live else None,
+            "workers": workers,
+            "limits": {name: getattr(self.config, name) for name in info.LIMITS},
+        }
+        return Response(msgspec.json.encode(told), media_type="application/json")
+
+    async def bentoml(self, request: Request, _identity: str) -> Response:
+        """This API in the words of BentoML, as its clients look for it."""
+        document = self.described()[request.scope["path"]]
+        return Response(msgspec.json.encode(document), media_type="application/json")
 
     async def page(self, _request: Request, _identity: str) -> Response:
         """The counters of all workers."""
@@ -166,14 +236,6 @@ class Api:
     async def openapi(self, _request: Request, _identity: str) -> Response:
         """This API in the words of OpenAPI."""
         card = self.live.classifier.card if self.live else None
-        return Response(msgspec.json.encode(describe(self.config, card)), media_type="application/json")
-
-
-def predictions(
-    labels: list[str], classes: tuple[str, ...], probabilities: np.ndarray
-) -> list[dict[str, str | dict[str, float]]]:
-    """For each row of `probabilities`, float32 (n, classes), its label and its numbers by class name."""
-    return [
-        {"label": label, "probabilities": dict(zip(classes, row, strict=True))}
-        for label, row in zip(labels, probabilities.astype(np.float64).round(8).tolist(), strict=True)
-    ]
+        return Response(
+            msgspec.json.encode(describe(self.config, card, bool(self.keys))), media_type="application/json"
+        )

@@ -3,16 +3,16 @@
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from model.datasets import Style
 from model.errors import InputError
-from model.images import FORMATS, decode, fit_image
-from serving.guard import Refusal
+from serving.accepted import Accepted, times
+from serving.forms import from_form
+from serving.guard import MediaType, Refusal
+from serving.pictures import PICTURES, from_base64, from_picture
 
 
 def _nested(kind: Any, depth: int) -> Any:
@@ -33,59 +33,55 @@ _OF_BYTES, _OF_FLOATS = (
     for kind in (int, float)
 )
 _OPENING = re.compile(rb"(?:\s*\[)*")
+_STARTS_WITH_TEXT = re.compile(rb'\s*\[?\s*"')
+_TEXTS = msgspec.json.Decoder(list[str] | str)
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """What the classifier reads, and how many images one request may hold."""
-
-    shape: tuple[int, int, int]
-    style: Style
-    max_images: int
-
-    @property
-    def forms(self) -> tuple[tuple[int, ...], ...]:
-        """The shapes in which one image may be written: flat, its rows where it is grey, its channels."""
-        rows = [self.shape[1:]] if self.shape[0] == 1 else []
-        return (math.prod(self.shape),), *rows, self.shape
-
-    def __str__(self) -> str:
-        return f"one image or several, each of {' or '.join(map(_times, self.forms))} numbers"
+def read(media_type: MediaType, body: bytes, accepted: Accepted) -> np.ndarray:
+    """The images of a body of one of `MEDIA_TYPES`."""
+    if media_type.name == FORM:
+        return from_form(body, accepted, media_type.parameters.get("boundary", ""))
+    return READERS[media_type.name](body, accepted)
 
 
-def from_picture(body: bytes, accepted: Accepted) -> np.ndarray:
-    """One PNG or JPEG of any size, fitted to the classifier's shape in its style."""
-    if not body.startswith(tuple(FORMATS)):
-        raise Refusal(415, "unsupported_image", "body: the picture is neither PNG nor JPEG")
-    # How large the file may be has been decided where its bytes were read.
-    picture = decode(body, largest_file=len(body))
-    return np.stack([fit_image(picture, accepted.shape, accepted.style)])
+def only_numbers(media_type: MediaType, body: bytes) -> bool:
+    """Whether reading this body is a matter of its length: a small picture may unfold to a large one."""
+    name = media_type.name
+    return name == "application/octet-stream" or (name == "application/json" and body.count(b'"') <= 2)
+
+
+def from_raw(body: bytes, accepted: Accepted) -> np.ndarray:
+    """The pixels of one image or several and nothing else: uint8, channel by channel, row by row."""
+    size = math.prod(accepted.shape)
+    if len(body) % size:
+        raise InputError(
+            f"body: got {len(body)} bytes, accepted: {size} for each image of {times(accepted.shape)}",
+            "wrong_shape",
+        )
+    accepted.check_count(len(body) // size)
+    return np.frombuffer(body, np.uint8).reshape(-1, *accepted.shape)
 
 
 def from_json(body: bytes, accepted: Accepted) -> np.ndarray:
-    """`{"images": [...]}` with whole numbers 0–255: one image or several, flat or nested.
-
-    The last of two `images` counts, as everywhere in JSON.
-    """
+    """`{"images": [...]}`: one image or several, as whole numbers 0–255, flat or nested, or as base64."""
     raw = _images(body)
+    if _STARTS_WITH_TEXT.match(raw):
+        _check_encoding(body)
+        return from_base64(_texts(raw), accepted)
     depth = _OPENING.match(raw).group().count(b"[")  # type: ignore[union-attr]  # matches anything
     if depth == 0:
-        raise InputError(f"images: got no list, accepted: {accepted}", "wrong_type")
+        raise InputError(f"images: got neither list nor text, accepted: {accepted}", "wrong_type")
     if depth > len(_OF_BYTES):
         raise InputError(f"images: got lists {depth} deep, accepted: {accepted}", "wrong_shape")
-    images = _batch(_array(raw, depth, accepted), accepted)
-    if len(images) > accepted.max_images:
-        raise Refusal(
-            413, "batch_too_large", f"images: got {len(images)}, accepted: up to {accepted.max_images}"
-        )
-    return images
+    return _batch(_array(raw, depth, accepted), accepted)
 
 
 def _images(body: bytes) -> bytes:
     """The text of the member `images`, unread."""
     try:
-        return bytes(_BODY.decode(body).images)
+        raw = bytes(_BODY.decode(body).images)
     except msgspec.ValidationError as error:
+        _check_encoding(body)
         code = {"Object missing": "missing_field", "Object contains": "unknown_field"}.get(
             " ".join(str(error).split()[:2]), "wrong_type"
         )
@@ -94,13 +90,33 @@ def _images(body: bytes) -> bytes:
         raise Refusal(400, "too_deep", "body: the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _malformed(body, error) from None
+    # The decoder takes the last of two members with one name; a proxy that looks may have taken the first.
+    if body.rstrip()[:-1].rstrip().removesuffix(raw).count(b'"') > 2:
+        raise Refusal(400, "duplicate_key", 'body: got "images" twice, accepted: once')
+    return raw
 
 
-def _malformed(body: bytes, error: Exception) -> Refusal:
+def _texts(raw: bytes) -> list[str]:
+    try:
+        texts = _TEXTS.decode(raw)
+    except msgspec.ValidationError as error:
+        place = re.search(r"`\$(.*)`", str(error))
+        raise InputError(
+            f"images{place[1] if place else ''}: texts and numbers are mixed, accepted: one or the other",
+            "wrong_type",
+        ) from None
+    return [texts] if isinstance(texts, str) else texts
+
+
+def _check_encoding(body: bytes) -> None:
     try:
         body.decode()
     except UnicodeDecodeError as invalid:
-        return Refusal(400, "invalid_encoding", f"body: byte {invalid.start} is no UTF-8")
+        raise Refusal(400, "invalid_encoding", f"body: byte {invalid.start} is no UTF-8") from None
+
+
+def _malformed(body: bytes, error: Exception) -> Refusal:
+    _check_encoding(body)
     place = re.search(r"byte (\d+)", str(error))
     start = int(place[1]) if place else len(body)
     if re.match(rb"-?(NaN|Infinity)", body[max(start - 1, 0) :].lstrip(b"[,: ")):
@@ -136,18 +152,20 @@ def _regular(numbers: list[Any], dtype: Any, accepted: Accepted) -> np.ndarray:
         index = next(index for index, image in enumerate(numbers) if _shape(image) not in accepted.forms)
         got = _shape(numbers[index])
         raise InputError(
-            f"images[{index}]: got {_times(got) if got else 'rows of unequal length'}, accepted: {accepted}",
+            f"images[{index}]: got {times(got) if got else 'rows of unequal length'}, accepted: {accepted}",
             "wrong_shape",
         ) from None
 
 
 def _batch(numbers: np.ndarray, accepted: Accepted) -> np.ndarray:
     """One image or several in any of the accepted forms → (n, channels, height, width)."""
-    if not numbers.shape[0]:
-        raise InputError(f"images: got none, accepted: {accepted}", "empty_batch")
+    if not len(numbers):
+        accepted.check_count(0)
     if numbers.shape not in accepted.forms and numbers.shape[1:] not in accepted.forms:
-        raise InputError(f"images: got {_times(numbers.shape)}, accepted: {accepted}", "wrong_shape")
-    return numbers.reshape(-1, *accepted.shape)
+        raise InputError(f"images: got {times(numbers.shape)}, accepted: {accepted}", "wrong_shape")
+    images = numbers.reshape(-1, *accepted.shape)
+    accepted.check_count(len(images))
+    return images
 
 
 def _refused_value(raw: bytes, error: msgspec.ValidationError, accepted: Accepted) -> InputError:
@@ -174,12 +192,10 @@ def _shape(image: Any) -> tuple[int, ...] | None:
         return None
 
 
-def _times(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))
-
-
 READERS: dict[str, Callable[[bytes, Accepted], np.ndarray]] = {
     "application/json": from_json,
-    "image/png": from_picture,
-    "image/jpeg": from_picture,
+    "application/octet-stream": from_raw,
+    **dict.fromkeys(PICTURES, from_picture),
 }
+FORM = "multipart/form-data"
+MEDIA_TYPES = (*READERS, FORM)

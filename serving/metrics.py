@@ -1,8 +1,9 @@
 """What the API counts about itself, in Prometheus' terms."""
 
 import os
-from collections.abc import Iterable
+from collections import Counter as Tally
 
+import numpy as np
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -16,6 +17,9 @@ from starlette.responses import Response
 
 # Seconds; one image takes about 1 ms, a large batch some 100 ms, a client that dawdles longer.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+# Of a probability. Most answers are above 0.99, and what falls below 0.5 is a guess among several classes.
+CONFIDENCES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Metrics:
@@ -35,6 +39,25 @@ class Metrics:
         )
         self.predictions = Counter(
             "relearn_predictions", "Images predicted.", ["version", "label"], registry=self.registry
+        )
+        self.confidence = Histogram(
+            "relearn_confidence",
+            "Greatest probability of each image predicted.",
+            ["version"],
+            registry=self.registry,
+            buckets=CONFIDENCES,
+        )
+        self.refusals = Counter(
+            "relearn_refusals", "Requests refused, by the code told.", ["code"], registry=self.registry
+        )
+        self.swaps = Counter(
+            "relearn_swaps", "Times a worker went from one version to another.", registry=self.registry
+        )
+        self.abandoned = Gauge(
+            "relearn_abandoned",
+            "Threads that still compute for requests that were given up.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.live = Gauge(
             "relearn_live",
@@ -57,9 +80,13 @@ class Metrics:
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 
-    def predicted(self, version: str, labels: Iterable[str]) -> None:
-        for label in labels:
-            self.predictions.labels(version, label).inc()
+    def predicted(self, version: str, labels: list[str], confidences: np.ndarray) -> None:
+        """Count the images of one request by label, and how sure each was, float32 (n,)."""
+        for label, count in Tally(labels).items():
+            self.predictions.labels(version, label).inc(count)
+        confidence = self.confidence.labels(version)
+        for value in confidences.tolist():
+            confidence.observe(value)
 
     def serving(self, version: str | None, refused: str | None) -> None:
         """Tell which version this worker serves, and which one it could not take."""

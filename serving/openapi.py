@@ -2,64 +2,65 @@
 
 from typing import Any
 
-import numpy as np
-
 from model.classifier import Card
-from serving.inputs import READERS, Accepted
+from serving import examples, schemas
+from serving.accepted import Accepted
+from serving.inputs import FORM, MEDIA_TYPES
+from serving.pictures import PICTURES
+from serving.schemas import Json
 from serving.settings import ServeConfig
 
-Json = dict[str, Any]
-
-_ERRORS = {
-    "400": "The body is empty or no JSON.",
-    "413": "The body or the number of images is over its limit.",
-    "415": "The media type, its charset or the picture's format is not accepted.",
-    "422": "The body was understood, but it is no image for this classifier.",
-    "500": "The server failed; its log says why.",
-    "503": "No classifier has been released yet.",
-    "504": "The request took too long.",
+REFUSALS = {
+    400: ("empty_body", "The request or its body is malformed."),
+    401: ("missing_key", "No key of this server, or several."),
+    403: ("forbidden_host", "Not asked as this machine, or for another site."),
+    404: ("model_version_not_found", "There is no such path, or another version is live."),
+    413: ("body_too_large", "The body or the number of images is over its limit."),
+    415: (
+        "unsupported_media_type",
+        "Media type, charset, encoding or picture format is not accepted.",
+    ),
+    422: ("wrong_shape", "The request was understood, but it is none that this classifier can answer."),
+    429: ("too_many_requests", "As much as there may be is in progress."),
+    500: ("internal_error", "The server failed; its log says why."),
+    503: ("no_release", "No classifier has been released yet, or the server stops."),
+    504: ("timeout", "The request took too long."),
 }
-_STRING: Json = {"type": "string"}
-_STRING_OR_NULL: Json = {"type": ["string", "null"]}
-_NUMBER: Json = {"type": "integer", "minimum": 1}
-_PIXEL = {"type": "integer", "minimum": 0, "maximum": 255}
+HEALTH = (403, 422, 500, 503, 504)  # of routes that need no key, and are never too many
+TOLD = (401, *HEALTH, 429)
+SECURITY: Json = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 
-def describe(config: ServeConfig, card: Card | None) -> Json:
+def describe(config: ServeConfig, card: Card | None, needs_key: bool = False) -> Json:
     """The document behind `/openapi.json`; without a `card`, shapes, classes and examples are left open."""
     accepted = Accepted(card.shape, card.style, config.max_images) if card else None
+    info = _told("info", "What is live, on which worker, and the limits.", "Info", examples.info(card))
+    schema = _told("schema", "What BentoML's clients read.", "Any", {"name": "Relearn"})
+    docs = _told("docs", "The service as BentoML tells it.", "Any", {"openapi": "3.0.2"})
+    healthz = _health("healthz", "The process answers: another name of /livez.", "alive\n")
     return {
         "openapi": "3.1.0",
         "info": {"title": "Relearn", "version": "1", "description": _about(card)},
         "paths": {
-            "/predict": {"post": _predict(accepted)},
-            "/livez": {"get": _plain("livez", "The process answers.", {})},
-            "/readyz": {"get": _plain("readyz", "Predictions are answered.", _errors("503"))},
-            "/info": {"get": _info()},
-            "/metrics": {"get": _plain("metrics", "Counters in Prometheus' format.", {})},
-            "/openapi.json": {
-                "get": {
-                    "operationId": "openapi",
-                    "summary": "This document.",
-                    "responses": {
-                        "200": _answer("The document.", {"application/json": {"schema": {"type": "object"}}})
-                    },
-                }
-            },
+            "/predict": {"post": _predict(accepted, card)},
+            "/info": {"get": info},
+            "/livez": {"get": _health("livez", "The process answers.", "alive\n")},
+            "/healthz": {"get": healthz},
+            "/readyz": {"get": _health("readyz", "Predictions are answered: one was, just now.", "ready\n")},
+            "/metrics": {"get": _metrics()},
+            "/openapi.json": {"get": _told("openapi", "This document.", "Any", {"openapi": "3.1.0"})},
+            "/schema.json": {"get": schema},
+            "/docs.json": {"get": docs},
         },
         "components": {
-            "schemas": {
-                "Images": _object(images=_images(accepted)),
-                "Predictions": _object(
-                    version={"type": "string"},
-                    worker=_NUMBER,
-                    request_id={"type": "string"},
-                    predictions={"type": "array", "items": _prediction(card)},
-                ),
-                "Info": _object(worker=_NUMBER, version=_STRING_OR_NULL, workers=_workers()),
-                "Error": _object(error=_object(**dict.fromkeys(("code", "message", "request_id"), _STRING))),
-            }
+            "schemas": schemas.by_name(accepted, card),
+            "responses": {str(status): _refusal(status) for status in REFUSALS},
+            "securitySchemes": SECURITY if needs_key else {},
         },
+        "security": [{name: []} for name in SECURITY] if needs_key else [],
     }
 
 
@@ -70,100 +71,63 @@ def _about(card: Card | None) -> str:
     return f"Reads images of {card.dataset}, {shape}, into {len(card.classes)} classes."
 
 
-def _predict(accepted: Accepted | None) -> Json:
-    content: Json = {name: {"schema": _STRING | {"contentMediaType": name}} for name in READERS}
-    content["application/json"] = _schema("Images") | {"examples": _examples(accepted) if accepted else {}}
+def _predict(accepted: Accepted | None, card: Card | None) -> Json:
+    content: Json = {name: {"schema": {"type": "string", "contentMediaType": name}} for name in MEDIA_TYPES}
+    content["application/json"] = {"schema": schemas.reference("Images")}
+    content[FORM] = {
+        "schema": schemas.form(accepted),
+        "encoding": {"file": {"contentType": ", ".join(PICTURES)}},
+    }
+    if accepted:
+        content["application/json"]["examples"] = examples.bodies(accepted)
+    fewer = "Tell only so many classes of each image, the most likely first."
     return {
         "operationId": "predict",
         "summary": "Images in; for each of them a label and the probability of every class.",
+        "parameters": [
+            _parameter("top_k", fewer, schemas.top_k(card)),
+            _parameter("version", "Be answered by this version or not at all.", schemas.STRING),
+        ],
         "requestBody": {"required": True, "content": content},
         "responses": {
-            "200": _answer("One prediction for each image.", {"application/json": _schema("Predictions")}),
-            **_errors(*_ERRORS),
+            "200": _answer("One prediction for each image.", "Predictions", examples.predictions(card)),
+            **_refusals(*REFUSALS),
         },
     }
 
 
-def _examples(accepted: Accepted) -> Json:
-    """A bright bar in the middle: one image as nested lists, and two as flat ones."""
-    bar = np.zeros(accepted.shape, int)
-    middle = accepted.shape[2] // 2
-    bar[:, 2:-2, middle - 1 : middle + 1] = 255
-    nested = bar.reshape(accepted.forms[1]).tolist()
-    return {
-        "one": {"summary": "One image, nested", "value": {"images": nested}},
-        "several": {"summary": "Two images, flat", "value": {"images": [bar.ravel().tolist()] * 2}},
-    }
+def _parameter(name: str, description: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-def _images(accepted: Accepted | None) -> Json:
-    if accepted is None:
-        return {"type": "array"}
-    one = [_array(form) for form in accepted.forms]
-    several = [
-        {"type": "array", "minItems": 1, "maxItems": accepted.max_images, "items": form} for form in one
-    ]
-    return {"anyOf": [*one, *several], "description": "Whole numbers 0–255; one image or several."}
+def _told(name: str, summary: str, schema: str, example: Any) -> Json:
+    answer = _answer(summary, schema, example)
+    return {"operationId": name, "summary": summary, "responses": {"200": answer, **_refusals(*TOLD)}}
 
 
-def _array(form: tuple[int, ...]) -> Json:
-    size, *rest = form
-    return {
-        "type": "array",
-        "minItems": size,
-        "maxItems": size,
-        "items": _array(tuple(rest)) if rest else _PIXEL,
-    }
+def _text(name: str, summary: str, example: str, refusals: tuple[int, ...]) -> Json:
+    content = {"text/plain": {"schema": schemas.STRING, "example": example}}
+    answer = {"description": summary, "content": content}
+    return {"operationId": name, "summary": summary, "responses": {"200": answer, **_refusals(*refusals)}}
 
 
-def _prediction(card: Card | None) -> Json:
-    number = {"type": "number", "minimum": 0, "maximum": 1}
-    if card is None:
-        return _object(label=_STRING, probabilities={"type": "object", "additionalProperties": number})
-    return _object(
-        label={"type": "string", "enum": list(card.classes)},
-        probabilities=_object(**dict.fromkeys(card.classes, number)),
-    )
+def _health(name: str, summary: str, example: str) -> Json:
+    return _text(name, summary, example, HEALTH) | {"security": []}
 
 
-def _object(**members: Json) -> Json:
-    return {
-        "type": "object",
-        "properties": members,
-        "required": list(members),
-        "additionalProperties": False,
-    }
+def _metrics() -> Json:
+    return _text("metrics", "Counters in Prometheus' format.", examples.METRICS, TOLD)
 
 
-def _info() -> Json:
-    answer = _answer("One entry a worker.", {"application/json": _schema("Info")})
-    summary = "What every worker serves, and which release it could not take."
-    return {"operationId": "info", "summary": summary, "responses": {"200": answer}}
+def _answer(description: str, schema: str, example: Any) -> Json:
+    content = {"schema": schemas.reference(schema)} | ({"example": example} if example else {})
+    return {"description": description, "content": {"application/json": content}}
 
 
-def _workers() -> Json:
-    refused = {"anyOf": [_object(version=_STRING, reason=_STRING), {"type": "null"}]}
-    since = {"type": "string", "format": "date-time"}
-    worker = _object(worker=_NUMBER, pid=_NUMBER, version=_STRING_OR_NULL, since=since, refused=refused)
-    return {"type": "array", "items": worker}
+def _refusal(status: int) -> Json:
+    code, description = REFUSALS[status]
+    return _answer(description, "Error", examples.refusal(code))
 
 
-def _plain(name: str, summary: str, errors: Json) -> Json:
-    answer = _answer("Plain text.", {"text/plain": {"schema": _STRING}})
-    return {"operationId": name, "summary": summary, "responses": {"200": answer, **errors}}
-
-
-def _errors(*statuses: str) -> Json:
-    return {status: _answer(_ERRORS[status], {"application/json": _schema("Error")}) for status in statuses}
-
-
-def _answer(description: str, content: Json) -> Json:
-    return {"description": description, "content": content}
-
-
-def _schema(name: str) -> Json:
-    return {"schema": _reference(name)}
-
-
-def _reference(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
+def _refusals(*statuses: int) -> Json:
+    return {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}

@@ -19,11 +19,13 @@ import psutil
 import serving
 from model.errors import IntegrityError, MachineError
 from model.home import Home
+from serving.keys import Keys, check_reach
 from serving.packaging import bento_folder, server_environment
 from serving.servers import Known
-from serving.settings import BOARD, OWNER, RELEASES, UNSERVED, UNSOUND, ServeConfig
+from serving.settings import API_KEYS, BOARD, OWNER, RELEASES, UNSERVED, UNSOUND, ServeConfig
 
 SOURCE = "serving.service:Relearn"
+BOARDS = "workers"  # in the folder of a server
 STARTUP = 60.0  # seconds; about 6 on a quiet machine of 2 cores
 
 
@@ -103,13 +105,17 @@ class Server:
         return f"; the end of {self.log}: {' | '.join(lines[-5:])}" if lines else f"; {self.log} is empty"
 
 
-def start(bento: str | None, config: ServeConfig, home: Home, follow: str | None = None) -> Server:
+def start(
+    bento: str | None, config: ServeConfig, home: Home, follow: str | None = None, keys: str = ""
+) -> Server:
     """Start `bentoml serve` for the Bento `name:version`, or from source, without a classifier, for None.
 
     It serves what its Bento carries or, where it is to `follow` a name, what is live under that name.
-    Returns at once. Raises `NotFoundError` for a Bento that is not there, `MachineError` for an address
-    that cannot be used.
+    Clients need one of `keys`, parted by commas, or of the file that is set. Returns at once. Raises
+    `ConfigError` for keys that are none, and for none where others could ask; `NotFoundError` for a Bento
+    that is not there, `MachineError` for an address that cannot be used.
     """
+    check_reach(config, Keys.of(config, {API_KEYS: keys}))
     target = SOURCE if bento is None else str(bento_folder(bento, home))
     port = _usable_port(config.host, config.port)
     folder = _folder(home, port)
@@ -120,7 +126,9 @@ def start(bento: str | None, config: ServeConfig, home: Home, follow: str | None
         process = subprocess.Popen(  # noqa: S603
             command + [str(part) for option in options.items() for part in option],
             cwd=Path(str(serving.__file__)).parents[1] if bento is None else folder,
-            env=_environment(config, folder) | ({RELEASES: str(home.releases(follow))} if follow else {}),
+            env=_environment(config, folder)
+            | {API_KEYS: keys}
+            | ({RELEASES: str(home.releases(follow))} if follow else {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -128,7 +136,7 @@ def start(bento: str | None, config: ServeConfig, home: Home, follow: str | None
         )
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
     server = Server((reached, port), folder, process, config.grace)
-    Known.of(process.pid, server.url, config.workers, bento, follow).write(folder)
+    Known.of(process.pid, server.url, config.workers, bento, follow, folder / BOARDS).write(folder)
     return server
 
 
@@ -160,7 +168,7 @@ def _environment(config: ServeConfig, folder: Path) -> dict[str, str]:
             "BENTOML_HOME": str(folder),
             "BENTOML_CONFIG_OVERRIDES": json.dumps({"services": {"Relearn": service}}),
             OWNER: str(os.getpid()),
-            BOARD: str(folder / "workers"),
+            BOARD: str(folder / BOARDS),
         }
     )
 
@@ -170,7 +178,7 @@ def _folder(home: Home, port: int) -> Path:
     folder = home.root / "servers" / str(port)
     for needed in (folder, home.bentoml / "models"):
         needed.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "workers", ignore_errors=True)  # what a server that was killed has told
+    shutil.rmtree(folder / BOARDS, ignore_errors=True)  # what a server that was killed has told
     (folder / "models").unlink(missing_ok=True)
     (folder / "models").symlink_to(home.bentoml / "models")
     return folder

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 
 from model import atomic
 from model.home import Home
+from serving.board import Board
 
 FILE = "server.json"
 STEP = 0.1  # seconds between two questions
@@ -26,10 +26,13 @@ class Known:
     workers: int
     bento: str | None
     follows: str | None
+    board: str
 
     @classmethod
-    def of(cls, pid: int, url: str, workers: int, bento: str | None, follows: str | None) -> "Known":
-        return cls(pid, psutil.Process(pid).create_time(), url, workers, bento, follows)
+    def of(
+        cls, pid: int, url: str, workers: int, bento: str | None, follows: str | None, board: Path
+    ) -> "Known":
+        return cls(pid, psutil.Process(pid).create_time(), url, workers, bento, follows, str(board))
 
     def write(self, folder: Path) -> None:
         """Let `servers` find it; the folder is that of this server alone."""
@@ -43,15 +46,11 @@ class Known:
             return False
 
     def versions(self) -> dict[int, str | None]:
-        """What each worker serves; of those that cannot be asked just now nothing is known."""
-        try:
-            told = httpx.get(f"{self.url}/info", timeout=2, trust_env=False).json()
-            return {one["worker"]: one["version"] for one in told["workers"]}
-        except (httpx.HTTPError, ValueError, KeyError):
-            return {}
+        """What each worker tells that it serves; asked without HTTP, for which one may need a key."""
+        return {one["worker"]: one["version"] for one in Board(Path(self.board)).read()}
 
     def took(self, version: str, within: float) -> bool:
-        """Whether all workers serve `version` within so many seconds, as they say over HTTP."""
+        """Whether all workers serve `version` within so many seconds."""
         deadline = time.monotonic() + within
         while True:
             versions = self.versions()

@@ -6,10 +6,12 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import bentoml
+import numpy as np
 import psutil
+from bentoml.validators import DType
 
 from model.errors import IntegrityError
 from serving.settings import OWNER, RELEASES, SERVER, UNSERVED, ServeConfig
@@ -56,15 +58,25 @@ class Relearn:
         from model.devices import use_threads
         from serving.api import Api
         from serving.board import Board
+        from serving.keys import Keys
 
         use_threads(1)  # one image leaves nothing to share; several requests share the cores as it is
         worker = bentoml.server_context.worker_index or 1
-        api = Api(ServeConfig.from_environment(os.environ), Board.named(os.environ), worker, carried())
+        config = ServeConfig.from_environment(os.environ)
+        keys = Keys.of(config, os.environ)
+        api = Api(config, Board.named(os.environ), keys, worker, carried(), described)
         self.follower = follower(api)
         if self.follower:
             self.follower.begin()
         api.tell(self.follower.refused if self.follower else None)
         Front.api = api
+
+    # BentoML's clients learn of it by /schema.json, and then send what /predict reads; there `Front` answers
+    # them, strictly and at full speed. Without HTTP this is called, and gives the same.
+    @bentoml.api(route="/predict")  # type: ignore[untyped-decorator]
+    def predict_images(self, images: Annotated[np.ndarray, DType("uint8")]) -> dict[str, Any]:
+        """Images, one or several, as whole numbers 0–255; for each a label and all probabilities."""
+        return Front.api.predict_images(images)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def name_the_server() -> None:  # BentoML calls it without an instance
@@ -79,6 +91,12 @@ class Relearn:
         """Start what goes on beside the requests."""
         tasks = [freeze(), leave_with_owner(), *([self.follower.follow()] if self.follower else [])]
         self.beside = [asyncio.create_task(task) for task in tasks]
+
+
+def described() -> dict[str, Any]:
+    """This service in BentoML's own words, by the paths where its clients look for them."""
+    service: Any = Relearn
+    return {"/schema.json": service.schema(), "/docs.json": service.openapi_spec.asdict()}
 
 
 def carried() -> "Live | IntegrityError | None":

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -15,8 +16,16 @@ PREFIX = "RELEARN_"
 OWNER, SERVER = "RELEARN_OWNER", "RELEARN_SERVER"
 # The releases folder whose pointer the workers follow, and the folder where they tell what they serve.
 RELEASES, BOARD = "RELEARN_RELEASES", "RELEARN_BOARD"
+# API keys stand in the environment or in a file, never in the table below: what is in it can be a flag, and
+# command lines are public.
+API_KEYS = "RELEARN_API_KEYS"
 # What a server says to the process that started it where waiting is in vain: in its answers, in its log.
 UNSOUND, UNSERVED = "unsound", " cannot be served: "
+
+
+def _absolute(value: Any) -> Any:
+    """A server's workers run in folders of their own."""
+    return Path(value).absolute() if value else None
 
 
 def _address(value: Any) -> str:
@@ -44,7 +53,13 @@ class ServeConfig(BaseModel):
         description="Largest request body in bytes.",
     )
     max_images: int = Field(256, ge=1, le=10_000, description="Most images in one request.")
+    max_in_progress: int = Field(
+        32, ge=1, le=10_000, description="Most requests a worker has in hand; more are refused at once."
+    )
     timeout: float = Field(30.0, gt=0, le=3_600, description="Seconds after which a request is given up.")
+    api_keys_file: Annotated[Path | None, BeforeValidator(_absolute)] = Field(
+        None, description="File with API keys, one a line; RELEARN_API_KEYS holds them too, never a flag."
+    )
     grace: int = Field(
         10, ge=1, le=3_600, description="Seconds that a stopping server gives to requests it has accepted."
     )
@@ -65,4 +80,10 @@ class ServeConfig(BaseModel):
 
     def to_environment(self) -> dict[str, str]:
         """What `from_environment` reads back: how settings reach the workers of BentoML's server."""
-        return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items()}
+        values = self.model_dump().items()
+        return {PREFIX + name.upper(): "" if value is None else str(value) for name, value in values}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return ipaddress.ip_address(self.host).is_loopback

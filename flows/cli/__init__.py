@@ -27,12 +27,12 @@ from flows.stopping import Stopped
 from model.config import PRESETS, TrainConfig, problems
 from model.errors import ConfigError, InputError, MachineError, RelearnError
 from model.home import Home
-from serving.settings import ServeConfig
+from serving.settings import API_KEYS, ServeConfig
 
 PREFIX = "RELEARN_"
 STOPS = {130: "ended by Ctrl-C", 143: "asked to end"}
 LITTLE = 16_000_000  # bytes; with less the failure of a part is most likely that of the disk
-OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA", "RELEARN_CONFIG", "RELEARN_PRESET"}
+OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA", "RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS}
 
 app = App(
     name="relearn",

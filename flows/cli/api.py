@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,14 +17,14 @@ from model.home import Home
 from serving.ledger import Release
 from serving.releases import Releases, released
 from serving.server import Server, start
-from serving.settings import ServeConfig
+from serving.settings import API_KEYS, ServeConfig
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
     from model.classifier import Classifier
-    from serving.inputs import Accepted
+    from serving.accepted import Accepted
 
 
 def serve(
@@ -38,7 +39,7 @@ def serve(
     """
     home = Home.from_environment()
     name, release = released(home, name)
-    server = start(release.bento, config, home, follow=name)
+    server = start(release.bento, config, home, follow=name, keys=os.environ.get(API_KEYS, ""))
     try:
         server.wait_for("/readyz")
         _tell(server, name, release, home)
@@ -125,7 +126,7 @@ def _answers(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame
     import numpy as np
     import pandas as pd
 
-    from serving.inputs import Accepted
+    from serving.accepted import Accepted
 
     card = classifier.card
     accepted = Accepted(card.shape, card.style, max_images=1)
@@ -142,14 +143,14 @@ def _answers(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame
 
 
 def _image(file: Path, accepted: "Accepted") -> "np.ndarray":
-    from serving.inputs import from_picture
+    from serving.pictures import from_picture
 
     try:
         return from_picture(file.read_bytes(), accepted)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     except InputError as error:
-        raise InputError(f"{file}: {error}", error.code) from None
+        raise InputError(f"{file}{str(error).removeprefix('body')}", error.code) from None
 
 
 def _table(answers: "pd.DataFrame") -> Table:

@@ -174,7 +174,7 @@ def show(console: Console, released: "Released", home: Home) -> None:
 
 
 def confirm(console: Console, home: Home, name: str, version: str) -> None:
-    """Ask the running servers of `name` over HTTP until they serve `version`, and say so."""
+    """Ask the workers of `name`'s running servers until they serve `version`, and say so."""
     from serving.servers import servers
 
     following = [server for server in servers(home) if server.follows == name]

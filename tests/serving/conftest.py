@@ -2,9 +2,13 @@
 
 import importlib.metadata
 import io
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -38,6 +42,19 @@ class Refuse:
             raise ModuleNotFoundError(f"no module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Refuse())
+"""
+
+BY_BENTOML = """
+import json, sys
+import bentoml, numpy as np
+
+url, key, file = sys.argv[1:]
+try:
+    with bentoml.SyncHTTPClient(url, token=key or None) as client:
+        for batch in np.load(file).values():
+            print(json.dumps(client.predict_images(images=batch)))
+except bentoml.exceptions.BentoMLException as error:
+    print(json.dumps(f"{error.error_code} {error}"))
 """
 
 
@@ -168,6 +185,53 @@ def server(
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
         yield client
+
+
+KEYS = ("first-key-0123456789", "second-key-0123456789")
+
+
+@pytest.fixture(scope="session")
+def keys() -> tuple[str, str]:
+    """Two keys: the guarded server has the first from the environment, the second from a file."""
+    return KEYS
+
+
+@pytest.fixture(scope="session")
+def guarded(bento: str, home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A second server: wants a key, has two requests in hand at most, gives them up after 2 seconds."""
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(f"# for rotation\n{KEYS[1]}\n")
+    config = ServeConfig(port=0, max_in_progress=2, timeout=2, grace=4, api_keys_file=file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BENTOML_HOME", raising=False)
+        started = start(bento, config, home, keys=KEYS[0])
+    try:
+        started.wait_for("/readyz")
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+def insider(guarded: Server) -> Iterator[httpx.Client]:
+    """A client of the guarded server that has a key."""
+    headers = {"authorization": f"Bearer {KEYS[0]}"}
+    with httpx.Client(base_url=guarded.url, trust_env=False, timeout=30, headers=headers) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def ask_by_bentoml(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
+    """Send arrays with BentoML's own client, in a process of its own; its answers, or its error as text."""
+
+    def ask(url: str, *batches: np.ndarray, key: str = "") -> list[Any]:
+        file = tmp_path_factory.mktemp("batches") / "batches.npz"
+        np.savez(file, *batches)
+        command = [sys.executable, "-W", "ignore", "-c", BY_BENTOML, url, key, str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return ask
 
 
 @pytest.fixture(scope="session")

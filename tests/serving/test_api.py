@@ -1,19 +1,33 @@
 """The API over real HTTP: a real Bento behind BentoML's own server."""
 
+import asyncio
+import copy
 import json
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import torch
+from starlette.requests import Request
 
 from model.classifier import Classifier
 from model.images import decode, fit_image
+from serving.api import Api
+from serving.board import Board
+from serving.guard import Refusal
+from serving.info import LIMITS
+from serving.keys import Keys
+from serving.live import Live
+from serving.metrics import CONFIDENCES
 from serving.server import Server
 from serving.settings import ServeConfig
 
 JSON = {"content-type": "application/json"}
+RAW = {"content-type": "application/octet-stream"}
 PNG = {"content-type": "image/png"}
 JPEG = {"content-type": "image/jpeg"}
 FLAT = [0] * 784
@@ -88,6 +102,71 @@ def test_a_jpeg_of_another_size_is_fitted_first(
     assert np.allclose(classifier.predict(fitted), numbers(answer), atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_raw_bytes_get_the_answers_of_their_pixels(
+    client: httpx.Client, classifier: Classifier, images: np.ndarray, count: int
+):
+    """In the event loop or in a thread, the same."""
+    answer = client.post("/predict", content=images[:count].tobytes(), headers=RAW)
+
+    assert np.allclose(classifier.predict(images[:count]), numbers(answer), atol=1e-5)
+
+
+def test_the_files_of_a_form_are_answered_in_order(
+    client: httpx.Client, classifier: Classifier, images: np.ndarray, encoded: Callable[..., bytes]
+):
+    """As `curl -F` sends them: one or several, under any name."""
+    files = [("file", ("x.png", encoded(image))) for image in images[:3]]
+
+    answer = client.post("/predict", files=files)
+
+    assert np.allclose(classifier.predict(images[:3]), numbers(answer), atol=1e-5)
+
+
+def test_the_most_likely_classes_come_first(client: httpx.Client, classifier: Classifier, images: np.ndarray):
+    """`top_k` of them, with the probabilities they have among all."""
+    probabilities = classifier.predict(images[:2])
+    best = np.argsort(-probabilities, axis=1)[:, :3]
+
+    answer = client.post("/predict?top_k=3", json={"images": images[:2].reshape(2, 784).tolist()})
+
+    for row, order, one in zip(probabilities, best, answer.json()["predictions"], strict=True):
+        assert [str(index) for index in order] == list(one["probabilities"])
+        assert np.allclose(row[order], list(one["probabilities"].values()), atol=1e-5)
+        assert str(order[0]) == one["label"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code", "message"),
+    [
+        ("top_k=0", 422, "out_of_range", "top_k: got '0', accepted: 1 to 10"),
+        ("top_k=11", 422, "out_of_range", "top_k: got '11', accepted: 1 to 10"),
+        ("top_k=", 422, "out_of_range", "top_k: got '', accepted: 1 to 10"),
+        ("top_k=1.0", 422, "out_of_range", "top_k: got '1.0', accepted: 1 to 10"),
+        ("top_k=%C2%B2", 422, "out_of_range", "top_k: got '²', accepted: 1 to 10"),
+        (
+            "top_k=1&top_k=2",
+            422,
+            "unknown_parameter",
+            "query: got another parameter",
+        ),
+        ("top=3", 422, "unknown_parameter", "query: got another parameter"),
+        ("version=2", 404, "model_version_not_found", "version: got '2', accepted: 3, which is live"),
+    ],
+)
+def test_a_query_is_refused_by_name(client: httpx.Client, query: str, status: int, code: str, message: str):
+    """What is not known is not passed over."""
+    answer = client.post(f"/predict?{query}", json={"images": FLAT})
+
+    assert (status, code) == refusal(answer)
+    assert message in answer.json()["error"]["message"]
+
+
+def test_a_version_that_is_live_may_be_asked_for(client: httpx.Client):
+    """A client that was tested with one version is answered by that one or not at all."""
+    assert "3" == client.post("/predict?version=3", json={"images": FLAT}).json()["version"]
+
+
 def test_a_media_type_is_read_in_any_case_and_with_utf8(client: httpx.Client):
     """`Application/JSON; charset="UTF-8"` is JSON."""
     headers = {"content-type": 'Application/JSON; charset="UTF-8"'}
@@ -106,9 +185,39 @@ def test_a_request_keeps_its_id(client: httpx.Client):
 
 def test_health_is_told(client: httpx.Client):
     """Alive and ready, to GET and to HEAD."""
-    for path in ("/livez", "/readyz"):
+    for path in ("/livez", "/readyz", "/healthz"):
         assert 200 == client.get(path).status_code
         assert 200 == client.head(path).status_code
+
+
+def test_ready_means_that_an_image_was_read(classifier: Classifier, tmp_path: Path):
+    """A network that answers with NaN is not ready, whatever else is in order."""
+    network = copy.deepcopy(classifier.network)
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    api = Api(ServeConfig(), Board(tmp_path), Keys([]), live=Live("3", Classifier(network, classifier.card)))
+
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(api.readyz(Request({"type": "http"}), ""))
+
+    assert (503, "not_finite") == (refused.value.status, refused.value.code)
+
+
+def test_info_tells_what_is_live_and_what_is_accepted(
+    client: httpx.Client, classifier: Classifier, config: ServeConfig
+):
+    """The card, since when, each worker, the limits."""
+    told = client.get("/info").json()
+
+    assert ("3", 1) == (told["version"], told["worker"])
+    assert datetime.now(UTC) - datetime.fromisoformat(told["since"]) < timedelta(hours=1)
+    assert classifier.card.fingerprint == told["classifier"]["fingerprint"]
+    assert ("digits", "mlp") == (told["classifier"]["dataset"], told["classifier"]["network"])
+    assert list(classifier.card.classes) == told["classifier"]["classes"]
+    assert list(classifier.card.shape) == told["classifier"]["shape"]
+    assert torch.__version__ == told["classifier"]["torch"]
+    assert [(1, "3")] == [(one["worker"], one["version"]) for one in told["workers"]]
+    assert {name: getattr(config, name) for name in LIMITS} == told["limits"]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +227,9 @@ def test_health_is_told(client: httpx.Client):
         ("GET", "/", 404, "not_found"),
         ("POST", "/predict/", 404, "not_found"),
         ("GET", "/predict/livez", 404, "not_found"),
-        ("GET", "/docs.json", 404, "not_found"),
-        ("GET", "/healthz", 404, "not_found"),
+        ("POST", "/predict/submit", 404, "not_found"),
+        ("GET", "/static_content/", 404, "not_found"),
+        ("GET", "/healthz/", 404, "not_found"),
         ("GET", "/%2e%2e/predict", 404, "not_found"),
         ("GET", "/predict", 405, "method_not_allowed"),
         ("PUT", "/predict", 405, "method_not_allowed"),
@@ -148,7 +258,7 @@ def test_another_path_or_method_is_refused_in_our_form(
         "application/vnd.bentoml+pickle",
         "Application/Vnd.Bentoml+Pickle; charset=utf-8",
         "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
+        "application/octet-stream-x",
         "image/gif",
         "image/eps",
         "application/json, image/png",
@@ -256,7 +366,7 @@ def test_an_endless_body_is_cut_and_its_connection_closed(server: Server):
     sent, most = 0, 200_000_000
     with socket.create_connection(server.address, timeout=10) as wire:
         wire.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         while sent < most:
@@ -273,7 +383,7 @@ def test_a_huge_declared_length_is_refused_before_its_bytes_come(server: Server)
     """The answer comes although not one byte of the body was sent."""
     with socket.create_connection(server.address, timeout=10) as wire:
         wire.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: 99999999999\r\n\r\n"
         )
         answer = b"".join(iter(lambda: wire.recv(65_536), b""))  # to the end: it hangs up
@@ -288,14 +398,21 @@ def counted(client: httpx.Client) -> dict[str, float]:
 
 
 def test_what_is_answered_is_counted(client: httpx.Client, classifier: Classifier, images: np.ndarray):
-    """Requests by route and status, their seconds, predictions by class and version."""
-    label = classifier.labels(classifier.predict(images[:1]))[0]
+    """Requests by route and status, their seconds, predictions by class and version, confidence, refusals."""
+    probabilities = classifier.predict(images[:1])
+    label = classifier.labels(probabilities)[0]
+    below = max(edge for edge in CONFIDENCES if edge < probabilities.max())
     keys = {
         'relearn_requests_total{route="/predict",status="200"}': 2,
         'relearn_requests_total{route="/predict",status="422"}': 1,
         'relearn_requests_total{route="other",status="404"}': 1,
         f'relearn_predictions_total{{label="{label}",version="3"}}': 4,
         'relearn_request_seconds_count{route="/predict"}': 3,
+        'relearn_confidence_count{version="3"}': 4,
+        'relearn_confidence_bucket{le="1.0",version="3"}': 4,
+        f'relearn_confidence_bucket{{le="{below}",version="3"}}': 0,
+        'relearn_refusals_total{code="missing_field"}': 1,
+        'relearn_refusals_total{code="not_found"}': 1,
     }
     before = counted(client)
 
@@ -307,3 +424,24 @@ def test_what_is_answered_is_counted(client: httpx.Client, classifier: Classifie
     after = counted(client)
     assert keys == {key: after[key] - before.get(key, 0) for key in keys}
     assert not any("made" in key for key in after)
+
+
+def test_swaps_are_counted(classifier: Classifier, tmp_path: Path):
+    """From one version to another; what is served first, or loaded again, is none."""
+    api = Api(ServeConfig(), Board(tmp_path), Keys([]))
+
+    for version in ("3", "4", "4", "3"):
+        api.swap(Live(version, classifier))
+
+    assert b"relearn_swaps_total 2.0" in api.metrics.page().body
+
+
+def test_without_http_the_answer_is_the_same(classifier: Classifier, images: np.ndarray, tmp_path: Path):
+    """What BentoML calls in a process that has the service is the function behind the route."""
+    api = Api(ServeConfig(), Board(tmp_path), Keys([]), live=Live("3", classifier))
+
+    answer = api.predict_images(images[:2].reshape(2, 784))
+
+    got = [list(one["probabilities"].values()) for one in answer["predictions"]]
+    assert np.allclose(classifier.predict(images[:2]), got, atol=1e-5)
+    assert "3" == answer["version"]

@@ -1,3 +1,4 @@
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +7,10 @@ import numpy as np
 import pytest
 
 from model.errors import InputError
-from serving.inputs import Accepted, from_json, from_picture
+from serving.accepted import Accepted
+from serving.guard import MediaType
+from serving.inputs import from_json, from_raw, read
+from serving.pictures import from_base64, from_files, from_picture
 
 GREY = Accepted((1, 28, 28), "strokes", max_images=4)
 COLOUR = Accepted((3, 8, 10), "plain", max_images=4)
@@ -54,13 +58,6 @@ def test_whole_numbers_written_as_floats_are_taken(image: np.ndarray):
     assert np.array_equal(image[np.newaxis], from_json(body(image.astype(float).tolist()), GREY))
 
 
-def test_the_last_of_two_members_counts(image: np.ndarray):
-    """JSON with one name twice is read as everywhere else."""
-    twice = b'{"images": [1], ' + body(image.tolist())[1:]
-
-    assert np.array_equal(image[np.newaxis], from_json(twice, GREY))
-
-
 FLAT = [0] * 784
 ROWS = [[0] * 28] * 28
 DEEP = b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -74,12 +71,18 @@ DEEP = b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (b"[]", 422, "wrong_type", "an object"),
         (b'"x"', 422, "wrong_type", "an object"),
         (b"5", 422, "wrong_type", "an object"),
-        (b'{"images": 5}', 422, "wrong_type", "images: got no list"),
-        (b'{"images": {}}', 422, "wrong_type", "images: got no list"),
+        (b'{"images": 5}', 422, "wrong_type", "images: got neither list nor text"),
+        (b'{"images": {}}', 422, "wrong_type", "images: got neither list nor text"),
         (b'{"images": [1', 400, "invalid_json", "byte 13"),
         (body(FLAT) + b" {}", 400, "invalid_json", "byte"),
         (body(FLAT)[:-1] + b', "top": 3}', 422, "unknown_field", "images"),
         (b'\xff{"images": [1]}', 400, "invalid_encoding", "byte 0"),
+        (b"\xff", 400, "invalid_encoding", "byte 0"),
+        (b'"\xff"', 400, "invalid_encoding", "byte 1"),
+        (b'{"images": "\xff"}', 400, "invalid_encoding", "byte 12"),
+        (b'{"\xff": 1}', 400, "invalid_encoding", "byte 2"),
+        (b'{"images": [1], ' + body(FLAT)[1:], 400, "duplicate_key", "twice"),
+        (b'{"im\\u0061ges": [1], ' + body(FLAT)[1:] + b"\n ", 400, "duplicate_key", "twice"),
         (b'\xef\xbb\xbf{"images": [1]}', 400, "invalid_json", "byte 0"),
         (b'{"images": [NaN]}', 400, "non_finite", "byte 12"),
         (b'{"images": [1, -Infinity]}', 400, "non_finite", "byte"),
@@ -89,7 +92,17 @@ DEEP = b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (body([1e30]), 422, "out_of_range", r"images\[0\]: got 1e\+30"),
         (body([10**400]), 422, "out_of_range", r"images\[0\]"),
         (body([0.5, *FLAT[1:]]), 422, "not_whole", r"images\[0\]: got 0.5, .* not scaled"),
-        (body(["12"]), 422, "wrong_type", r"images\[0\]: got str"),
+        (
+            body(["12"]),
+            422,
+            "wrong_type",
+            r"images\[0\]: got another text, accepted: base64 of a PNG or JPEG",
+        ),
+        (body("/etc/passwd"), 422, "wrong_type", r"images\[0\]: got another text"),
+        (body(["http://127.0.0.1:1/x.png"]), 422, "wrong_type", r"images\[0\]: got another text"),
+        (body(["R0lGODlh"]), 415, "unsupported_image", r"images\[0\]: the picture is neither PNG nor JPEG"),
+        (body(["", 1]), 422, "wrong_type", r"images\[1\]: texts and numbers are mixed"),
+        (body([[*FLAT[1:], "12"]]), 422, "wrong_type", r"images\[0\]\[783\]: got str"),
         (body([0, True]), 422, "wrong_type", r"images\[1\]: got bool"),
         (body([None]), 422, "wrong_type", r"images\[0\]: got null"),
         (body([0.5, None]), 422, "wrong_type", r"images\[1\]: got null"),
@@ -140,3 +153,112 @@ def test_anything_but_png_and_jpeg_is_refused_unread(content: bytes):
         from_picture(content, GREY)
 
     assert (415, "unsupported_image") == (refused.value.status, refused.value.code)
+
+
+@pytest.fixture
+def pictures(image: np.ndarray, encoded: Callable[..., bytes]) -> list[bytes]:
+    """Three different files."""
+    return [encoded(image), encoded(255 - image), encoded(image // 2)]
+
+
+def test_raw_bytes_are_the_pixels(image: np.ndarray):
+    """One image or several, in order, and nothing around them."""
+    several = np.stack([image, 255 - image, image // 2])
+
+    assert np.array_equal(several[:1], from_raw(image.tobytes(), GREY))
+    assert np.array_equal(several, from_raw(several.tobytes(), GREY))
+
+
+@pytest.mark.parametrize(
+    ("length", "status", "code", "message"),
+    [
+        (783, 422, "wrong_shape", "got 783 bytes, accepted: 784 for each image of 1 × 28 × 28"),
+        (785, 422, "wrong_shape", "got 785 bytes"),
+        (5 * 784, 413, "batch_too_large", "got 5, accepted: up to 4"),
+    ],
+)
+def test_raw_bytes_that_are_no_images_are_refused(length: int, status: int, code: str, message: str):
+    """A length that leaves a rest is no batch."""
+    with pytest.raises(InputError, match=message) as refused:
+        from_raw(bytes(length), GREY)
+
+    assert (status, code) == (refused.value.status, refused.value.code)
+
+
+def test_base64_is_its_file(image: np.ndarray, pictures: list[bytes]):
+    """Alone or in a list, in order."""
+    texts = [base64.b64encode(picture).decode() for picture in pictures]
+
+    assert np.array_equal(image[np.newaxis], from_json(body(texts[0]), GREY))
+    assert np.array_equal(np.stack([image, 255 - image, image // 2]), from_json(body(texts), GREY))
+
+
+def test_many_small_files_do_not_unfold_to_more_than_one(encoded: Callable[..., bytes]):
+    """The pixels of a request are counted together: two files of 9 million are one too many."""
+    half = encoded(np.zeros((1, 3000, 3000), np.uint8))
+
+    with pytest.raises(InputError, match=r"b: the picture has 3000 × 3000 pixels") as refused:
+        from_files({"a": half, "b": half}, GREY)
+
+    assert (422, "image_dimensions") == (refused.value.status, refused.value.code)
+
+
+def test_an_empty_text_is_no_picture():
+    """It is base64 of nothing, and nothing is no PNG."""
+    with pytest.raises(InputError, match=r"images\[0\]: the picture is neither PNG nor JPEG"):
+        from_base64([""], GREY)
+
+
+def form(*parts: tuple[str, bytes], boundary: str = "b0undary") -> bytes:
+    """A form of (Content-Disposition, content)."""
+    lines = b"".join(
+        b"--%b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n"
+        % (boundary.encode(), about.encode(), content)
+        for about, content in parts
+    )
+    return lines + b"--%b--\r\n" % boundary.encode()
+
+
+def read_form(content: bytes, boundary: str = "b0undary") -> np.ndarray:
+    return read(MediaType("multipart/form-data", {"boundary": boundary}), content, GREY)
+
+
+def test_the_files_of_a_form_are_its_images(image: np.ndarray, pictures: list[bytes]):
+    """In order, whatever their fields are called."""
+    names = (
+        'name="file"; filename="x.png"',
+        'name="file"; filename="../../y"',
+        'name="z"\r\nContent-Type: image/png',
+    )
+
+    assert np.array_equal(
+        np.stack([image, 255 - image, image // 2]), read_form(form(*zip(names, pictures, strict=True)))
+    )
+
+
+PART = 'name="f"; filename="x.png"'
+
+
+@pytest.mark.parametrize(
+    ("content", "boundary", "status", "code"),
+    [
+        (form(), "b0undary", 422, "empty_batch"),
+        (form((PART, b"x")), "", 400, "invalid_multipart"),
+        (form((PART, b"x")), "other", 400, "invalid_multipart"),
+        (form((PART, b"x")), "x" * 300, 400, "invalid_multipart"),
+        (form((PART, b"x"))[:-20], "b0undary", 400, "invalid_multipart"),
+        (b"preamble" * 1000 + form((PART, b"x")), "b0undary", 400, "invalid_multipart"),
+        (form((PART + "; x=" + "y" * 10_000, b"x")), "b0undary", 400, "invalid_multipart"),
+        (form(('filename="x.png"', b"x")), "b0undary", 400, "invalid_multipart"),
+        (form(('name="f"', b"http://127.0.0.1:1/x.png")), "b0undary", 422, "wrong_type"),
+        (form(('name="f"', b"/etc/passwd")), "b0undary", 422, "wrong_type"),
+        (form((PART, b"http://127.0.0.1:1/x.png")), "b0undary", 415, "unsupported_image"),
+        (form(*[(PART, b"x")] * 5), "b0undary", 413, "batch_too_large"),
+    ],
+)
+def test_a_form_without_pictures_is_refused_by_name(content: bytes, boundary: str, status: int, code: str):
+    """Parts that cannot be told apart, texts, other files, too many."""
+    with pytest.raises(InputError) as refused:
+        read_form(content, boundary)
+
+    assert (status, code) == (refused.value.status, refused.value.code)

@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from model.classifier import Classifier
+from serving.inputs import MEDIA_TYPES
 from serving.openapi import describe
 from serving.settings import ServeConfig
 
@@ -29,7 +30,7 @@ def schema(document: dict[str, Any], name: str) -> Draft202012Validator:
 def test_every_example_is_accepted_and_answered_as_promised(client: httpx.Client, document: dict[str, Any]):
     """The examples fit their schema, the API takes them, its answer fits the schema of answers."""
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-    assert {"one", "several"} == set(content["examples"])
+    assert {"one", "several", "files"} == set(content["examples"])
     for example in content["examples"].values():
         schema(document, "Images").validate(example["value"])
 
@@ -37,6 +38,11 @@ def test_every_example_is_accepted_and_answered_as_promised(client: httpx.Client
 
         assert 200 == answer.status_code, answer.text
         schema(document, "Predictions").validate(answer.json())
+
+
+def test_what_info_tells_is_as_promised(client: httpx.Client, document: dict[str, Any]):
+    """The card, the workers, the limits."""
+    schema(document, "Info").validate(client.get("/info").json())
 
 
 def test_refusals_are_as_promised(client: httpx.Client, document: dict[str, Any]):
@@ -74,7 +80,7 @@ def test_media_types_are_those_that_are_read(document: dict[str, Any]):
     """What is told is what is taken."""
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]
 
-    assert {"application/json", "image/png", "image/jpeg"} == set(content)
+    assert set(MEDIA_TYPES) == set(content)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 10)])

@@ -132,7 +132,8 @@ def half_a_request(address: tuple[str, int]) -> tuple[socket.socket, bytes]:
     """A connection on which half of a good request was sent, and the other half."""
     body = json.dumps({"images": [0] * 784}).encode()
     head = (
-        f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}"
     )
     wire = socket.create_connection(address, timeout=10)
     wire.sendall(head.encode() + b"\r\n\r\n" + body[:100])
@@ -233,7 +234,7 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path):
 def test_an_address_of_another_machine_is_refused(tmp_path: Path):
     """192.0.2.1 is nobody's."""
     with pytest.raises(MachineError, match="this machine has no such address"):
-        start(None, ServeConfig(host="192.0.2.1", port=0), Home(tmp_path / "home", tmp_path))
+        start(None, ServeConfig(host="192.0.2.1", port=0), Home(tmp_path / "home", tmp_path), keys="k" * 16)
 
 
 def test_a_bento_that_is_not_there_is_told(tmp_path: Path):
