@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,13 +15,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from model.errors import IntegrityError, RelearnError
-from serving import guard
+from serving import feedback, guard
 from serving.board import Board
 from serving.guard import Refusal
 from serving.inputs import READERS, Accepted
 from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
+from serving.records import Records
 from serving.settings import UNSOUND, ServeConfig
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
@@ -36,10 +38,16 @@ class Api:
     """The ASGI application of one worker, which is number `worker` of those that share `board`.
 
     `live` is what it serves: None before the first release, and what is wrong with it where it is not sound.
+    It records into the folder `records`, where there is one and the settings say so.
     """
 
     def __init__(
-        self, config: ServeConfig, board: Board, worker: int = 1, live: Live | IntegrityError | None = None
+        self,
+        config: ServeConfig,
+        board: Board,
+        worker: int = 1,
+        live: Live | IntegrityError | None = None,
+        records: Path | None = None,
     ) -> None:
         self.config = config
         self.board = board
@@ -48,8 +56,11 @@ class Api:
         self.unsound = isinstance(live, IntegrityError)
         self.since = datetime.now(UTC)
         self.metrics = Metrics()
+        recorded = records if config.records else None
+        self.records = Records(recorded, config, worker, self.metrics.lost.inc) if recorded else None
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
+            "/feedback": {"POST": self.feedback},
             "/livez": {"GET": self.livez},
             "/readyz": {"GET": self.readyz},
             "/info": {"GET": self.info},
@@ -133,6 +144,8 @@ class Api:
         card = live.classifier.card
         images = READERS[media_type](body, Accepted(card.shape, card.style, self.config.max_images))
         probabilities = live.classifier.predict(images)
+        if self.records:
+            self.records.add(identity, live, images, probabilities)
         labels = live.classifier.labels(probabilities)
         return labels, msgspec.json.encode(
             {
@@ -142,6 +155,24 @@ class Api:
                 "predictions": predictions(labels, card.classes, probabilities),
             }
         )
+
+    async def feedback(self, request: Request, identity: str) -> Response:
+        """What an image shows, told by somebody who knows: kept beside the record of its prediction."""
+        card = self._released().classifier.card
+        guard.media_type(request, ("application/json",), "application/json")
+        body = await guard.body(request, self.config.max_body_bytes)
+        told = await asyncio.to_thread(feedback.read, body, card)
+        if self.records is None:
+            raise Refusal(409, "records_off", "feedback: this server keeps no records")
+        await asyncio.to_thread(self.records.told, told)
+        kept = told.pixels is not None or self.records.keeps(told.request_id)
+        answer = {
+            "worker": self.worker,
+            "request_id": identity,
+            "image": "kept" if kept else "none",
+            "note": feedback.KEPT if kept else feedback.NOT_KEPT,
+        }
+        return Response(msgspec.json.encode(answer), media_type="application/json")
 
     async def livez(self, _request: Request, _identity: str) -> Response:
         """The process answers."""

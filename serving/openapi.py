@@ -33,6 +33,7 @@ def describe(config: ServeConfig, card: Card | None) -> Json:
         "info": {"title": "Relearn", "version": "1", "description": _about(card)},
         "paths": {
             "/predict": {"post": _predict(accepted)},
+            "/feedback": {"post": _feedback(card)},
             "/livez": {"get": _plain("livez", "The process answers.", {})},
             "/readyz": {"get": _plain("readyz", "Predictions are answered.", _errors("503"))},
             "/info": {"get": _info()},
@@ -55,6 +56,10 @@ def describe(config: ServeConfig, card: Card | None) -> Json:
                     worker=_NUMBER,
                     request_id={"type": "string"},
                     predictions={"type": "array", "items": _prediction(card)},
+                ),
+                "Feedback": _told(card),
+                "Kept": _object(
+                    worker=_NUMBER, request_id=_STRING, image={"enum": ["kept", "none"]}, note=_STRING
                 ),
                 "Info": _object(worker=_NUMBER, version=_STRING_OR_NULL, workers=_workers()),
                 "Error": _object(error=_object(**dict.fromkeys(("code", "message", "request_id"), _STRING))),
@@ -82,6 +87,33 @@ def _predict(accepted: Accepted | None) -> Json:
             **_errors(*_ERRORS),
         },
     }
+
+
+def _feedback(card: Card | None) -> Json:
+    example = {"request_id": "3f0c9a52d1", "index": 0, "label": card.classes[-1]} if card else {}
+    off = _answer("This server keeps no records.", {"application/json": _schema("Error")})
+    body = _schema("Feedback") | {"examples": {"wrong": {"value": example}} if card else {}}
+    return {
+        "operationId": "feedback",
+        "summary": "What an image shows that was predicted; with the image it can become training data.",
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {
+            "200": _answer("It is kept.", {"application/json": _schema("Kept")}),
+            "409": off,
+            **_errors(*_ERRORS),
+        },
+    }
+
+
+def _told(card: Card | None) -> Json:
+    """The last word on an image counts."""
+    members: Json = {
+        "request_id": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "index": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
+        "label": _STRING | ({"enum": list(card.classes)} if card else {}),
+        "image": {"description": "One image in a form of Images, base64 of a PNG or JPEG file, or null."},
+    }
+    return _object(**members) | {"required": ["request_id", "label"]}
 
 
 def _examples(accepted: Accepted) -> Json:

@@ -21,7 +21,7 @@ from model.errors import IntegrityError, MachineError
 from model.home import Home
 from serving.packaging import bento_folder, server_environment
 from serving.servers import Known
-from serving.settings import BOARD, OWNER, RELEASES, UNSERVED, UNSOUND, ServeConfig
+from serving.settings import BOARD, OWNER, RECORDS, RELEASES, UNSERVED, UNSOUND, ServeConfig
 
 SOURCE = "serving.service:Relearn"
 STARTUP = 60.0  # seconds; about 6 on a quiet machine of 2 cores
@@ -106,7 +106,8 @@ class Server:
 def start(bento: str | None, config: ServeConfig, home: Home, follow: str | None = None) -> Server:
     """Start `bentoml serve` for the Bento `name:version`, or from source, without a classifier, for None.
 
-    It serves what its Bento carries or, where it is to `follow` a name, what is live under that name.
+    It serves what its Bento carries or, where it is to `follow` a name, what is live under that name,
+    and then it records under it what is asked and answered.
     Returns at once. Raises `NotFoundError` for a Bento that is not there, `MachineError` for an address
     that cannot be used.
     """
@@ -120,7 +121,7 @@ def start(bento: str | None, config: ServeConfig, home: Home, follow: str | None
         process = subprocess.Popen(  # noqa: S603
             command + [str(part) for option in options.items() for part in option],
             cwd=Path(str(serving.__file__)).parents[1] if bento is None else folder,
-            env=_environment(config, folder) | ({RELEASES: str(home.releases(follow))} if follow else {}),
+            env=_environment(config, folder) | (_followed(home, follow) if follow else {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -163,6 +164,10 @@ def _environment(config: ServeConfig, folder: Path) -> dict[str, str]:
             BOARD: str(folder / "workers"),
         }
     )
+
+
+def _followed(home: Home, name: str) -> dict[str, str]:
+    return {RELEASES: str(home.releases(name)), RECORDS: str(home.records(name))}
 
 
 def _folder(home: Home, port: int) -> Path:

@@ -12,7 +12,7 @@ import bentoml
 import psutil
 
 from model.errors import IntegrityError
-from serving.settings import OWNER, RELEASES, SERVER, UNSERVED, ServeConfig
+from serving.settings import OWNER, RECORDS, RELEASES, SERVER, UNSERVED, ServeConfig
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -59,7 +59,9 @@ class Relearn:
 
         use_threads(1)  # one image leaves nothing to share; several requests share the cores as it is
         worker = bentoml.server_context.worker_index or 1
-        api = Api(ServeConfig.from_environment(os.environ), Board.named(os.environ), worker, carried())
+        records = Path(os.environ[RECORDS]) if os.environ.get(RECORDS) else None
+        config = ServeConfig.from_environment(os.environ)
+        api = Api(config, Board.named(os.environ), worker, carried(), records)
         self.follower = follower(api)
         if self.follower:
             self.follower.begin()
@@ -79,6 +81,12 @@ class Relearn:
         """Start what goes on beside the requests."""
         tasks = [freeze(), leave_with_owner(), *([self.follower.follow()] if self.follower else [])]
         self.beside = [asyncio.create_task(task) for task in tasks]
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def finish(self) -> None:
+        """Write what is not yet on disk."""
+        if Front.api.records:
+            Front.api.records.close()
 
 
 def carried() -> "Live | IntegrityError | None":

@@ -15,6 +15,8 @@ PREFIX = "RELEARN_"
 OWNER, SERVER = "RELEARN_OWNER", "RELEARN_SERVER"
 # The releases folder whose pointer the workers follow, and the folder where they tell what they serve.
 RELEASES, BOARD = "RELEARN_RELEASES", "RELEARN_BOARD"
+# The folder where they record what is asked and answered; without one nothing is recorded.
+RECORDS = "RELEARN_RECORDS_FOLDER"
 # What a server says to the process that started it where waiting is in vain: in its answers, in its log.
 UNSOUND, UNSERVED = "unsound", " cannot be served: "
 
@@ -47,6 +49,13 @@ class ServeConfig(BaseModel):
     timeout: float = Field(30.0, gt=0, le=3_600, description="Seconds after which a request is given up.")
     grace: int = Field(
         10, ge=1, le=3_600, description="Seconds that a stopping server gives to requests it has accepted."
+    )
+    records: bool = Field(True, description="Record predictions, without their images, and take feedback.")
+    records_mb: int = Field(
+        256, ge=10, le=1_000_000, description="Most megabytes of records on disk; the oldest go first."
+    )
+    keep_images: float = Field(
+        0.0, ge=0, le=1, description="Share of requests whose images are kept with their records."
     )
 
     @classmethod
