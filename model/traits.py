@@ -4,11 +4,11 @@ import numpy as np
 
 # brightness: mean of all pixels; contrast: their standard deviation; ink: share of them that are 128 or
 # more; centre_x, centre_y: centre of mass, from left and top edge to right and bottom edge, 0.5 for a blank
-# image; roughness: root mean square of the steps from each pixel to its right neighbour.
+# image; roughness: root mean square of the steps from each pixel to the one below.
 TRAITS = ("brightness", "contrast", "ink", "centre_x", "centre_y", "roughness")
 
 # Pixels at a time: as floats they stay in the cache, and below the size for which malloc asks the system.
-# 28 × 28 takes 2.0 µs an image then, 7.5 µs with 2^17 pixels (one of 2 busy cores).
+# 28 × 28 takes 1.8 µs an image then, 3.5 to 5 µs with 2^16 or 2^17 pixels (one of 2 busy cores).
 PIECE = 2**15
 
 
@@ -24,10 +24,10 @@ def measure(images: np.ndarray) -> np.ndarray:
 
 def _piece(images: np.ndarray, moments: np.ndarray) -> np.ndarray:
     count, channels, height, width = images.shape
-    grey = images[:, 0].astype(np.float32) if channels == 1 else images.mean(1, dtype=np.float32)
-    steps = np.diff(grey, axis=2).reshape(count, -1)
-    pixels = grey.reshape(count, -1)
-    ink = np.bitwise_count(np.packbits(pixels >= 128, axis=1)).sum(1, dtype=np.int64)
+    grey = images if channels == 1 else images.mean(1, dtype=np.float32)
+    ink = np.packbits(grey.reshape(count, -1) >= 128, axis=1)
+    pixels = grey.reshape(count, -1).astype(np.float32)
+    steps = pixels[:, width:] - pixels[:, :-width]
     mass, x, y = (pixels @ moments).T
     brightness = mass / (height * width)
     pixels -= brightness[:, None]  # after all that needs them as they are
@@ -36,7 +36,7 @@ def _piece(images: np.ndarray, moments: np.ndarray) -> np.ndarray:
     traits = (
         brightness / 255,
         _root_mean_square(pixels) / 255,
-        ink / (height * width),
+        np.bitwise_count(ink).sum(1, dtype=np.int64) / (height * width),
         np.where(blank, 0.5, x / divisor),
         np.where(blank, 0.5, y / divisor),
         _root_mean_square(steps) / 255,

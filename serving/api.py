@@ -1,6 +1,7 @@
 """The routes: what they answer, and how a refusal becomes an answer."""
 
 import asyncio
+import base64
 import logging
 import os
 import time
@@ -15,13 +16,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from model.errors import IntegrityError, RelearnError
+from model.images import png
 from serving import feedback, guard
 from serving.board import Board
+from serving.draw import FILES, Page
 from serving.guard import Refusal
 from serving.inputs import READERS, Accepted
 from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
+from serving.query import flag
 from serving.records import Records
 from serving.settings import UNSOUND, ServeConfig
 
@@ -58,14 +62,17 @@ class Api:
         self.metrics = Metrics()
         recorded = records if config.records else None
         self.records = Records(recorded, config, worker, self.metrics.lost.inc) if recorded else None
+        self.page = Page()
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
             "/feedback": {"POST": self.feedback},
             "/livez": {"GET": self.livez},
             "/readyz": {"GET": self.readyz},
             "/info": {"GET": self.info},
-            "/metrics": {"GET": self.page},
+            "/metrics": {"GET": self.counters},
             "/openapi.json": {"GET": self.openapi},
+            "/": {"GET": self.root},
+            **{path: {"GET": self.draw} for path in FILES},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,27 +139,36 @@ class Api:
         """Images in, for each of them a label and the probability of every class."""
         live = self._released()
         media_type = guard.media_type(request, READERS, ", ".join(READERS))
+        seen, record = flag(request, "seen", False), flag(request, "record", True)
         body = await guard.body(request, self.config.max_body_bytes)
         if media_type == "application/json" and len(body) <= QUICK:
-            labels, content = self._predict(live, media_type, body, identity)
+            labels, content = self._predict(live, media_type, body, identity, seen, record)
         else:
-            labels, content = await asyncio.to_thread(self._predict, live, media_type, body, identity)
+            labels, content = await asyncio.to_thread(
+                self._predict, live, media_type, body, identity, seen, record
+            )
         self.metrics.predicted(live.version, labels)
         return Response(content, media_type="application/json")
 
-    def _predict(self, live: Live, media_type: str, body: bytes, identity: str) -> tuple[list[str], bytes]:
+    def _predict(
+        self, live: Live, media_type: str, body: bytes, identity: str, seen: bool, record: bool
+    ) -> tuple[list[str], bytes]:
         card = live.classifier.card
         images = READERS[media_type](body, Accepted(card.shape, card.style, self.config.max_images))
         probabilities = live.classifier.predict(images)
-        if self.records:
+        if self.records and record:
             self.records.add(identity, live, images, probabilities)
         labels = live.classifier.labels(probabilities)
+        answers = predictions(labels, card.classes, probabilities)
+        if seen:
+            for answer, image in zip(answers, images, strict=True):
+                answer["seen"] = base64.b64encode(png(image)).decode()
         return labels, msgspec.json.encode(
             {
                 "version": live.version,
                 "worker": self.worker,
                 "request_id": identity,
-                "predictions": predictions(labels, card.classes, probabilities),
+                "predictions": answers,
             }
         )
 
@@ -190,7 +206,7 @@ class Api:
         about = {"worker": self.worker, "version": version, "workers": workers}
         return Response(msgspec.json.encode(about), media_type="application/json")
 
-    async def page(self, _request: Request, _identity: str) -> Response:
+    async def counters(self, _request: Request, _identity: str) -> Response:
         """The counters of all workers."""
         return await asyncio.to_thread(self.metrics.page)
 
@@ -198,6 +214,14 @@ class Api:
         """This API in the words of OpenAPI."""
         card = self.live.classifier.card if self.live else None
         return Response(msgspec.json.encode(describe(self.config, card)), media_type="application/json")
+
+    async def root(self, _request: Request, _identity: str) -> Response:
+        """Leads to the page."""
+        return self.page.lead()
+
+    async def draw(self, request: Request, _identity: str) -> Response:
+        """The page, or one of its files."""
+        return self.page.answer(request.scope["path"])
 
 
 def predictions(

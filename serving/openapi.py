@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from model.classifier import Card
+from serving.draw import FILES
 from serving.inputs import READERS, Accepted
 from serving.settings import ServeConfig
 
@@ -47,6 +48,7 @@ def describe(config: ServeConfig, card: Card | None) -> Json:
                     },
                 }
             },
+            **_page(),
         },
         "components": {
             "schemas": {
@@ -81,11 +83,35 @@ def _predict(accepted: Accepted | None) -> Json:
     return {
         "operationId": "predict",
         "summary": "Images in; for each of them a label and the probability of every class.",
+        "parameters": [
+            _flag("seen", False, "Whether each prediction comes with the image as the network saw it."),
+            _flag("record", True, "Whether this request may be recorded."),
+        ],
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": _answer("One prediction for each image.", {"application/json": _schema("Predictions")}),
             **_errors(*_ERRORS),
         },
+    }
+
+
+def _flag(name: str, default: bool, description: str) -> Json:
+    schema = {"type": "boolean", "default": default}
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _page() -> Json:
+    """The page to draw on."""
+    redirect = {"summary": "Leads to the page.", "responses": {"307": {"description": "To /draw."}}}
+    return {"/": {"get": {"operationId": "root"} | redirect}} | {
+        path: {
+            "get": {
+                "operationId": path.strip("/").replace("/", "_").replace(".", "_"),
+                "summary": "The page to draw on." if path == "/draw" else "A file of the page.",
+                "responses": {"200": _answer("The file.", {kind: {"schema": _STRING}})},
+            }
+        }
+        for path, (name, kind) in FILES.items()
     }
 
 
@@ -150,12 +176,20 @@ def _array(form: tuple[int, ...]) -> Json:
 
 def _prediction(card: Card | None) -> Json:
     number = {"type": "number", "minimum": 0, "maximum": 1}
-    if card is None:
-        return _object(label=_STRING, probabilities={"type": "object", "additionalProperties": number})
-    return _object(
-        label={"type": "string", "enum": list(card.classes)},
-        probabilities=_object(**dict.fromkeys(card.classes, number)),
-    )
+    seen = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "contentMediaType": "image/png",
+        "description": "The image in the classifier's shape; with `seen=true` only.",
+    }
+    members: Json = {
+        "label": _STRING,
+        "probabilities": {"type": "object", "additionalProperties": number},
+    }
+    if card:
+        members["label"] = {"type": "string", "enum": list(card.classes)}
+        members["probabilities"] = _object(**dict.fromkeys(card.classes, number))
+    return _object(**members, seen=seen) | {"required": list(members)}
 
 
 def _object(**members: Json) -> Json:

@@ -24,7 +24,7 @@ def test_they_are_what_their_names_say(shape: tuple[int, int, int]):
         (grey >= 128 / 255).mean((1, 2)),
         (grey * x).sum((1, 2)) / mass / (shape[2] - 1),
         (grey * y).sum((1, 2)) / mass / (shape[1] - 1),
-        np.sqrt((np.diff(grey, axis=2) ** 2).mean((1, 2))),
+        np.sqrt((np.diff(grey, axis=1) ** 2).mean((1, 2))),
     ]
 
     assert np.allclose(np.stack(expected, 1), measure(images), atol=1e-5)
