@@ -57,6 +57,10 @@ class Home:
     def releases(self, name: str) -> Path:
         return self.root / "releases" / name
 
+    def records(self, name: str) -> Path:
+        """What was asked and answered under a name."""
+        return self.root / "records" / name
+
 
 def _folder(variable: str) -> Path | None:
     named = os.environ.get(variable)

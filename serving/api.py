@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,15 +17,18 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from model.errors import IntegrityError, RelearnError
-from serving import guard, hosts, info, inputs
+from serving import feedback, guard, hosts, info, inputs, query
 from serving.accepted import Accepted
 from serving.board import Board
+from serving.draw import FILES, Page
 from serving.guard import MediaType, Refusal
 from serving.keys import Keys
 from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
-from serving.replies import check_version, predictions, top_k
+from serving.query import Query
+from serving.records import Records
+from serving.replies import predictions
 from serving.settings import UNSOUND, ServeConfig
 from serving.work import Work
 
@@ -37,14 +41,15 @@ Route = Callable[[Request, str], Awaitable[Response]]
 QUICK = 8_192
 
 HEALTH = ("/livez", "/readyz", "/healthz")  # answered however much there is to do
-OPEN = HEALTH  # to everybody, keys or not
-PARAMETERS = {"/predict": ("top_k", "version")}  # of the query
+OPEN = (*HEALTH, "/", *FILES)  # to everybody, keys or not: the page asks for one
+PARAMETERS = {"/predict": query.PARAMETERS}
 
 
 class Api:
     """The ASGI application of one worker, which is number `worker` of those that share `board`.
 
     `live` is what it serves: None before the first release, and what is wrong with it where it is not sound.
+    It records into the folder `records`, where there is one and the settings say so.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Api:
         worker: int = 1,
         live: Live | IntegrityError | None = None,
         described: Callable[[], dict[str, Any]] = dict,
+        records: Path | None = None,
     ) -> None:
         self.config = config
         self.board = board
@@ -66,16 +72,22 @@ class Api:
         self.keys = keys
         self.described = described
         self.work = Work(config.max_in_progress, self.metrics.abandoned)
+        recorded = records if config.records else None
+        self.records = Records(recorded, config, worker, self.metrics.lost.inc) if recorded else None
+        self.page = Page()
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
+            "/feedback": {"POST": self.feedback},
             "/livez": {"GET": self.livez},
             "/healthz": {"GET": self.livez},  # as BentoML's own servers call it
             "/readyz": {"GET": self.readyz},
             "/info": {"GET": self.info},
-            "/metrics": {"GET": self.page},
+            "/metrics": {"GET": self.counters},
             "/openapi.json": {"GET": self.openapi},
             "/docs.json": {"GET": self.bentoml},
             "/schema.json": {"GET": self.bentoml},
+            "/": {"GET": self.root},
+            **{path: {"GET": self.draw} for path in FILES},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,40 +177,58 @@ class Api:
     async def predict(self, request: Request, identity: str) -> Response:
         """Images in, for each of them a label and the probability of every class."""
         live = self._released()
-        check_version(request, live.version)
-        most = top_k(request, len(live.classifier.card.classes))
+        asked = Query.of(request, live.version, len(live.classifier.card.classes))
         media_type = guard.media_type(request, inputs.MEDIA_TYPES)
         body = await guard.body(request, self.config.max_body_bytes)
         if len(body) <= QUICK and inputs.only_numbers(media_type, body):
-            probabilities = self._predict(live, media_type, body)
+            images, probabilities = self._predict(live, media_type, body)
         else:
-            probabilities = await self.work.apart(self._predict, live, media_type, body)
-        answer = self._reply(live, probabilities, identity, most)
+            images, probabilities = await self.work.apart(self._predict, live, media_type, body)
+        answer = self._reply(live, images, probabilities, identity, asked)
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     def predict_images(self, images: np.ndarray) -> dict[str, Any]:
         """What `/predict` answers to `images`, uint8 in any of the accepted forms, without HTTP."""
         live = self._released()
-        probabilities = live.classifier.predict(images.reshape(-1, *live.classifier.card.shape))
-        return self._reply(live, probabilities, uuid.uuid4().hex)
+        images = images.reshape(-1, *live.classifier.card.shape)
+        return self._reply(live, images, live.classifier.predict(images), uuid.uuid4().hex, Query())
 
-    def _predict(self, live: Live, media_type: MediaType, body: bytes) -> np.ndarray:
-        """The probabilities, float32 (n, classes), of the images in `body`."""
+    def _predict(self, live: Live, media_type: MediaType, body: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """The images in `body`, and their probabilities, float32 (n, classes)."""
         card = live.classifier.card
-        accepted = Accepted(card.shape, card.style, self.config.max_images)
-        return live.classifier.predict(inputs.read(media_type, body, accepted))
+        images = inputs.read(media_type, body, Accepted(card.shape, card.style, self.config.max_images))
+        return images, live.classifier.predict(images)
 
     def _reply(
-        self, live: Live, probabilities: np.ndarray, identity: str, most: int | None = None
+        self, live: Live, images: np.ndarray, probabilities: np.ndarray, identity: str, asked: Query
     ) -> dict[str, Any]:
-        labels = live.classifier.labels(probabilities)
-        self.metrics.predicted(live.version, labels, probabilities.max(1))
+        if self.records and asked.record:
+            self.records.add(identity, live, images, probabilities)
+        self.metrics.predicted(live.version, live.classifier.labels(probabilities), probabilities.max(1))
         return {
             "version": live.version,
             "worker": self.worker,
             "request_id": identity,
-            "predictions": predictions(labels, live.classifier.card.classes, probabilities, most),
+            "predictions": predictions(images, probabilities, live.classifier.card.classes, asked),
         }
+
+    async def feedback(self, request: Request, identity: str) -> Response:
+        """What an image shows, told by somebody who knows: kept beside the record of its prediction."""
+        card = self._released().classifier.card
+        guard.media_type(request, ("application/json",))
+        body = await guard.body(request, self.config.max_body_bytes)
+        told = await self.work.apart(feedback.read, body, card)
+        if self.records is None:
+            raise Refusal(409, "records_off", "feedback: this server keeps no records")
+        await asyncio.to_thread(self.records.told, told)
+        kept = told.pixels is not None or self.records.keeps(told.request_id)
+        answer = {
+            "worker": self.worker,
+            "request_id": identity,
+            "image": "kept" if kept else "none",
+            "note": feedback.KEPT if kept else feedback.NOT_KEPT,
+        }
+        return Response(msgspec.json.encode(answer), media_type="application/json")
 
     async def livez(self, _request: Request, _identity: str) -> Response:
         """The process answers."""
@@ -229,7 +259,7 @@ class Api:
         document = self.described()[request.scope["path"]]
         return Response(msgspec.json.encode(document), media_type="application/json")
 
-    async def page(self, _request: Request, _identity: str) -> Response:
+    async def counters(self, _request: Request, _identity: str) -> Response:
         """The counters of all workers."""
         return await asyncio.to_thread(self.metrics.page)
 
@@ -239,3 +269,11 @@ class Api:
         return Response(
             msgspec.json.encode(describe(self.config, card, bool(self.keys))), media_type="application/json"
         )
+
+    async def root(self, _request: Request, _identity: str) -> Response:
+        """Leads to the page."""
+        return self.page.lead()
+
+    async def draw(self, request: Request, _identity: str) -> Response:
+        """The page, or one of its files."""
+        return self.page.answer(request.scope["path"])

@@ -9,11 +9,13 @@ from model.classifier import Card
 from model.images import png
 from serving import info as told
 from serving.accepted import Accepted
+from serving.feedback import NOT_KEPT
 
 Json = dict[str, Any]
 
 METRICS = 'relearn_requests_total{route="/predict",status="200"} 1.0\n'
 _REQUEST = "0f0e0d0c0b0a09080706050403020100"
+KEPT = {"worker": 1, "request_id": _REQUEST, "image": "none", "note": NOT_KEPT}
 _TIME = "2026-01-01T00:00:00.000+00:00"
 
 
@@ -35,6 +37,10 @@ def predictions(card: Card | None) -> Json:
     probabilities = dict.fromkeys(card.classes, 0.0) | {card.classes[0]: 1.0}
     one = {"label": card.classes[0], "probabilities": probabilities}
     return {"version": "1", "worker": 1, "request_id": _REQUEST, "predictions": [one]}
+
+
+def feedback(card: Card) -> Json:
+    return {"request_id": _REQUEST, "index": 0, "label": card.classes[-1]}
 
 
 def info(card: Card | None) -> Json:

@@ -73,6 +73,9 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self.lost = Counter(
+            "relearn_records_lost", "Predictions answered, but not wholly recorded.", registry=self.registry
+        )
         self.told: dict[Gauge, set[str | None]] = {self.live: set(), self.refused: set()}
 
     def answered(self, route: str, status: int, seconds: float) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from model.classifier import Card
 from serving import examples, schemas
 from serving.accepted import Accepted
+from serving.draw import FILES
 from serving.inputs import FORM, MEDIA_TYPES
 from serving.pictures import PICTURES
 from serving.schemas import Json
@@ -15,6 +16,7 @@ REFUSALS = {
     401: ("missing_key", "No key of this server, or several."),
     403: ("forbidden_host", "Not asked as this machine, or for another site."),
     404: ("model_version_not_found", "There is no such path, or another version is live."),
+    409: ("records_off", "This server keeps no records."),
     413: ("body_too_large", "The body or the number of images is over its limit."),
     415: (
         "unsupported_media_type",
@@ -46,6 +48,7 @@ def describe(config: ServeConfig, card: Card | None, needs_key: bool = False) ->
         "info": {"title": "Relearn", "version": "1", "description": _about(card)},
         "paths": {
             "/predict": {"post": _predict(accepted, card)},
+            "/feedback": {"post": _feedback(card)},
             "/info": {"get": info},
             "/livez": {"get": _health("livez", "The process answers.", "alive\n")},
             "/healthz": {"get": healthz},
@@ -54,6 +57,7 @@ def describe(config: ServeConfig, card: Card | None, needs_key: bool = False) ->
             "/openapi.json": {"get": _told("openapi", "This document.", "Any", {"openapi": "3.1.0"})},
             "/schema.json": {"get": schema},
             "/docs.json": {"get": docs},
+            **_page(),
         },
         "components": {
             "schemas": schemas.by_name(accepted, card),
@@ -87,12 +91,46 @@ def _predict(accepted: Accepted | None, card: Card | None) -> Json:
         "parameters": [
             _parameter("top_k", fewer, schemas.top_k(card)),
             _parameter("version", "Be answered by this version or not at all.", schemas.STRING),
+            _parameter("seen", "Tell each image as the network saw it, too.", schemas.flag(default=False)),
+            _parameter("record", "Whether this request may be recorded.", schemas.flag(default=True)),
         ],
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": _answer("One prediction for each image.", "Predictions", examples.predictions(card)),
-            **_refusals(*REFUSALS),
+            **_refusals(*(status for status in REFUSALS if status != 409)),
         },
+    }
+
+
+def _feedback(card: Card | None) -> Json:
+    body: Json = {"schema": schemas.reference("Feedback")}
+    if card:
+        body["examples"] = {"wrong": {"value": examples.feedback(card)}}
+    return {
+        "operationId": "feedback",
+        "summary": "What an image shows that was predicted; with the image it can become training data.",
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {"200": _answer("It is kept.", "Kept", examples.KEPT), **_refusals(*REFUSALS)},
+    }
+
+
+def _page() -> Json:
+    """The page to draw on: open to everybody, for it asks for a key."""
+    lead = {"operationId": "root", "summary": "Leads to the page.", "security": []}
+    leads = {"responses": {"307": {"description": "To /draw."}, **_refusals(*HEALTH, 429)}}
+    return {"/": {"get": lead | leads}} | {
+        path: {
+            "get": {
+                "operationId": path.strip("/").replace("/", "_").replace(".", "_"),
+                "summary": "The page to draw on." if path == "/draw" else "A file of the page.",
+                "security": [],
+                "responses": {
+                    "200": {"description": "The file.", "content": {kind: {"schema": schemas.STRING}}},
+                    **_refusals(*HEALTH, 429),
+                },
+            }
+        }
+        for path, (_, kind) in FILES.items()
     }
 
 

@@ -27,6 +27,8 @@ def by_name(accepted: Accepted | None, card: Card | None) -> Json:
     return {
         "Images": record(images=_images(accepted)),
         "Predictions": record(version=STRING, worker=COUNT, request_id=STRING, predictions=predictions),
+        "Feedback": _feedback(card),
+        "Kept": record(worker=COUNT, request_id=STRING, image={"enum": ["kept", "none"]}, note=STRING),
         "Info": _info(),
         "Error": record(error=record(code=STRING, message=STRING, request_id=STRING)),
         "Any": {"type": "object"},
@@ -75,11 +77,33 @@ def _array(form: tuple[int, ...]) -> Json:
     return {"type": "array", "minItems": size, "maxItems": size, "items": items}
 
 
+def flag(*, default: bool) -> Json:
+    return {"type": "boolean", "default": default}
+
+
 def _prediction(card: Card | None) -> Json:
-    if card is None:
-        return record(label=STRING, probabilities={"type": "object", "additionalProperties": PROBABILITY})
-    probabilities = record(**dict.fromkeys(card.classes, PROBABILITY)) | {"required": [], "minProperties": 1}
-    return record(label={"type": "string", "enum": list(card.classes)}, probabilities=probabilities)
+    members: Json = {
+        "label": STRING,
+        "probabilities": {"type": "object", "additionalProperties": PROBABILITY},
+    }
+    if card:
+        members["label"] = {"type": "string", "enum": list(card.classes)}
+        named = record(**dict.fromkeys(card.classes, PROBABILITY))
+        members["probabilities"] = named | {"required": [], "minProperties": 1}
+    about = "A PNG in the classifier's shape; with seen=true only."
+    seen = STRING | {"contentEncoding": "base64", "contentMediaType": "image/png", "description": about}
+    return record(**members, seen=seen) | {"required": list(members)}
+
+
+def _feedback(card: Card | None) -> Json:
+    """The last word on an image counts."""
+    members: Json = {
+        "request_id": STRING | {"pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "index": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
+        "label": STRING | ({"enum": list(card.classes)} if card else {}),
+        "image": {"description": "One image in a form of Images, or null."},
+    }
+    return record(**members) | {"required": ["request_id", "label"]}
 
 
 def _info() -> Json:

@@ -22,7 +22,7 @@ from model.home import Home
 from serving.keys import Keys, check_reach
 from serving.packaging import bento_folder, server_environment
 from serving.servers import Known
-from serving.settings import API_KEYS, BOARD, OWNER, RELEASES, UNSERVED, UNSOUND, ServeConfig
+from serving.settings import API_KEYS, BOARD, OWNER, RECORDS, RELEASES, UNSERVED, UNSOUND, ServeConfig
 
 SOURCE = "serving.service:Relearn"
 BOARDS = "workers"  # in the folder of a server
@@ -110,10 +110,11 @@ def start(
 ) -> Server:
     """Start `bentoml serve` for the Bento `name:version`, or from source, without a classifier, for None.
 
-    It serves what its Bento carries or, where it is to `follow` a name, what is live under that name.
-    Clients need one of `keys`, parted by commas, or of the file that is set. Returns at once. Raises
-    `ConfigError` for keys that are none, and for none where others could ask; `NotFoundError` for a Bento
-    that is not there, `MachineError` for an address that cannot be used.
+    It serves what its Bento carries or, where it is to `follow` a name, what is live under that name, and
+    then it records under it what is asked and answered. Clients need one of `keys`, parted by commas, or of
+    the file that is set. Returns at once. Raises `ConfigError` for keys that are none, and for none where
+    others could ask; `NotFoundError` for a Bento that is not there, `MachineError` for an address that
+    cannot be used.
     """
     check_reach(config, Keys.of(config, {API_KEYS: keys}))
     target = SOURCE if bento is None else str(bento_folder(bento, home))
@@ -126,9 +127,7 @@ def start(
         process = subprocess.Popen(  # noqa: S603
             command + [str(part) for option in options.items() for part in option],
             cwd=Path(str(serving.__file__)).parents[1] if bento is None else folder,
-            env=_environment(config, folder)
-            | {API_KEYS: keys}
-            | ({RELEASES: str(home.releases(follow))} if follow else {}),
+            env=_environment(config, folder) | {API_KEYS: keys} | (_followed(home, follow) if follow else {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -171,6 +170,10 @@ def _environment(config: ServeConfig, folder: Path) -> dict[str, str]:
             BOARD: str(folder / BOARDS),
         }
     )
+
+
+def _followed(home: Home, name: str) -> dict[str, str]:
+    return {RELEASES: str(home.releases(name)), RECORDS: str(home.records(name))}
 
 
 def _folder(home: Home, port: int) -> Path:

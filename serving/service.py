@@ -14,7 +14,7 @@ import psutil
 from bentoml.validators import DType
 
 from model.errors import IntegrityError
-from serving.settings import OWNER, RELEASES, SERVER, UNSERVED, ServeConfig
+from serving.settings import OWNER, RECORDS, RELEASES, SERVER, UNSERVED, ServeConfig
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -64,7 +64,8 @@ class Relearn:
         worker = bentoml.server_context.worker_index or 1
         config = ServeConfig.from_environment(os.environ)
         keys = Keys.of(config, os.environ)
-        api = Api(config, Board.named(os.environ), keys, worker, carried(), described)
+        records = Path(os.environ[RECORDS]) if os.environ.get(RECORDS) else None
+        api = Api(config, Board.named(os.environ), keys, worker, carried(), described, records)
         self.follower = follower(api)
         if self.follower:
             self.follower.begin()
@@ -91,6 +92,12 @@ class Relearn:
         """Start what goes on beside the requests."""
         tasks = [freeze(), leave_with_owner(), *([self.follower.follow()] if self.follower else [])]
         self.beside = [asyncio.create_task(task) for task in tasks]
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def finish(self) -> None:
+        """Write what is not yet on disk."""
+        if Front.api.records:
+            Front.api.records.close()
 
 
 def described() -> dict[str, Any]:

@@ -19,6 +19,8 @@ RELEASES, BOARD = "RELEARN_RELEASES", "RELEARN_BOARD"
 # API keys stand in the environment or in a file, never in the table below: what is in it can be a flag, and
 # command lines are public.
 API_KEYS = "RELEARN_API_KEYS"
+# The folder where they record what is asked and answered; without one nothing is recorded.
+RECORDS = "RELEARN_RECORDS_FOLDER"
 # What a server says to the process that started it where waiting is in vain: in its answers, in its log.
 UNSOUND, UNSERVED = "unsound", " cannot be served: "
 
@@ -62,6 +64,13 @@ class ServeConfig(BaseModel):
     )
     grace: int = Field(
         10, ge=1, le=3_600, description="Seconds that a stopping server gives to requests it has accepted."
+    )
+    records: bool = Field(True, description="Record predictions, without their images, and take feedback.")
+    records_mb: int = Field(
+        256, ge=10, le=1_000_000, description="Most megabytes of records on disk; the oldest go first."
+    )
+    keep_images: float = Field(
+        0.0, ge=0, le=1, description="Share of requests whose images are kept with their records."
     )
 
     @classmethod

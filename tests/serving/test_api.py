@@ -1,6 +1,7 @@
 """The API over real HTTP: a real Bento behind BentoML's own server."""
 
 import asyncio
+import base64
 import copy
 import json
 import socket
@@ -224,7 +225,6 @@ def test_info_tells_what_is_live_and_what_is_accepted(
     ("method", "path", "status", "code"),
     [
         ("GET", "/nothing", 404, "not_found"),
-        ("GET", "/", 404, "not_found"),
         ("POST", "/predict/", 404, "not_found"),
         ("GET", "/predict/livez", 404, "not_found"),
         ("POST", "/predict/submit", 404, "not_found"),
@@ -390,6 +390,18 @@ def test_a_huge_declared_length_is_refused_before_its_bytes_come(server: Server)
 
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"body_too_large" in answer
+
+
+def test_what_the_network_saw_comes_back_when_asked_for(
+    client: httpx.Client, images: np.ndarray, encoded: Callable[..., bytes]
+):
+    """`seen=true`: each image in the classifier's shape, a PNG in base64; without it, none."""
+    answer = client.post("/predict?seen=true", json={"images": images[:3].reshape(3, 784).tolist()})
+    plain = client.post("/predict?seen=false", json={"images": FLAT})
+
+    seen = [base64.b64decode(one["seen"]) for one in answer.json()["predictions"]]
+    assert [encoded(image) for image in images[:3]] == seen
+    assert "seen" not in plain.json()["predictions"][0]
 
 
 def counted(client: httpx.Client) -> dict[str, float]:

@@ -55,6 +55,17 @@ def test_refusals_are_as_promised(client: httpx.Client, document: dict[str, Any]
         schema(document, "Error").validate(answer.json())
 
 
+def test_the_example_of_feedback_fits_its_schema(document: dict[str, Any]):
+    """And the schema is as strict as the API."""
+    content = document["paths"]["/feedback"]["post"]["requestBody"]["content"]["application/json"]
+    example = content["examples"]["wrong"]["value"]
+    told = schema(document, "Feedback")
+
+    told.validate(example)
+    for wrong in ({"label": "10"}, {"request_id": "a b"}, {"index": -1}, {"more": 1}):
+        assert not told.is_valid(example | wrong)
+
+
 def test_a_wrong_shape_fits_no_schema(make_classifier: Callable[..., Classifier]):
     """The schema is as strict as the API."""
     document = describe(ServeConfig(max_images=2), make_classifier(seed=0, shape=(1, 8, 8)).card)

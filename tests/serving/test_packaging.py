@@ -24,15 +24,19 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_the_bento_carries_source_classifier_and_pins(bento: str, saved: Path, home: Home):
-    """All of model and serving, the classifier by tag, exact versions that every index knows."""
-    folder = bento_folder(bento, home)
-    root = Path(__file__).parents[2]
-    source = {
-        str(path.relative_to(root)) for room in ("model", "serving") for path in (root / room).rglob("*.py")
-    }
+def files(root: Path) -> set[str]:
+    """All that belongs to the source under `root`."""
+    found = [path for room in ("model", "serving") for path in (root / room).rglob("*.*")]
+    return {str(path.relative_to(root)) for path in found if path.suffix != ".pyc"}
 
-    assert source == {str(path.relative_to(folder / "src")) for path in (folder / "src").rglob("*.py")}
+
+def test_the_bento_carries_source_classifier_and_pins(bento: str, saved: Path, home: Home):
+    """Model and serving, its page too, the classifier by tag, exact versions that every index knows."""
+    folder = bento_folder(bento, home)
+    source = files(Path(__file__).parents[2])
+
+    assert {"serving/service.py", "serving/page/index.html"} <= source
+    assert source == files(folder / "src")
     stored = home.bentoml / "models" / "digits" / "3"
     assert {path.name for path in saved.iterdir()} | {"model.yaml"} == {
         path.name for path in stored.iterdir()

@@ -6,7 +6,9 @@ from serving.settings import ServeConfig
 
 def test_every_setting_reaches_a_worker_through_the_environment():
     """What is set here is what BentoML's workers read."""
-    config = ServeConfig(host="0.0.0.0", port=1234, workers=2, max_body_bytes=5000, timeout=1.5, grace=7)
+    config = ServeConfig(
+        host="0.0.0.0", port=1234, workers=2, max_body_bytes=5000, grace=7, records=False, keep_images=0.1
+    )
 
     assert config == ServeConfig.from_environment(config.to_environment())
 
@@ -34,6 +36,10 @@ def test_localhost_is_an_address():
         ("timeout", 0),
         ("timeout", "nan"),
         ("grace", 0),
+        ("records", "perhaps"),
+        ("records_mb", 1),
+        ("keep_images", 1.1),
+        ("keep_images", -0.1),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(name: str, value: object):

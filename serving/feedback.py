@@ -1,0 +1,75 @@
+"""`POST /feedback`: what somebody says that an image shows; every refusal is named."""
+
+import re
+import time
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from model.classifier import Card
+from model.errors import InputError
+from serving.accepted import Accepted
+from serving.guard import Refusal
+from serving.inputs import from_json
+from serving.records import Feedback
+
+ACCEPTED = {
+    "": 'an object with "request_id" and "label", and if need be "index" and "image"',
+    "request_id": "that of the answer, 1 to 64 letters, digits, '.', '_' and '-'",
+    "label": "the name of a class",
+    "index": "the place of the image in its request, from 0",
+}
+KEPT = "It counts for accuracy, and with its image it can become training data."
+NOT_KEPT = "It counts for accuracy; without its image it cannot become training data."
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    request_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+    label: str
+    index: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    image: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def read(body: bytes, card: Card) -> Feedback:
+    """What `body` says of an image that the classifier of `card` may have answered wrongly.
+
+    The label is one of the card's classes; the image, in the forms of /predict's JSON, is fitted to its
+    shape. Whether there was such a request is not asked: another worker may have answered it just now.
+    """
+    told = _decoded(body)
+    if told.label not in card.classes:
+        raise InputError(f"label: accepted: {', '.join(card.classes)}", "unknown_class")
+    feedback = Feedback(told.request_id, told.index, time.time(), told.label)
+    if bytes(told.image) != b"null":
+        image = _image(bytes(told.image), card)
+        feedback.shape, feedback.pixels = card.shape, image.tobytes()
+    return feedback
+
+
+def _decoded(body: bytes) -> _Body:
+    try:
+        return _BODY.decode(body)
+    except msgspec.ValidationError as error:
+        code = {"Object missing": "missing_field", "Object contains": "unknown_field"}.get(
+            " ".join(str(error).split()[:2]), "wrong_type"
+        )
+        place = re.search(r"`\$\.(\w+)`", str(error))
+        name = place[1] if place else ""
+        raise InputError(f"{name or 'body'}: accepted: {ACCEPTED[name]}", code) from None
+    except RecursionError:
+        raise Refusal(400, "too_deep", "body: the JSON is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refusal(400, "invalid_json", "body: no valid JSON in UTF-8") from None
+
+
+def _image(raw: bytes, card: Card) -> np.ndarray:
+    """The one image that `raw`, JSON, holds; the readers of /predict speak of `images`."""
+    try:
+        return from_json(b'{"images":' + raw + b"}", Accepted(card.shape, card.style, 1))
+    except InputError as error:
+        error.args = (re.sub(r"^(images|body)", "image", str(error)),)
+        raise

@@ -1,0 +1,103 @@
+"""What `records` has kept, for pandas: predictions with the truth that was told of them, and images."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from serving.records import Feedback
+
+if TYPE_CHECKING:
+    import pandas as pd  # a server does without
+
+Which = tuple[str, int]  # an image: the id of its request, and its index in it
+WHICH = ("request_id", "index")
+
+
+def read(folder: Path) -> "pd.DataFrame":
+    """One row for each image that was predicted, oldest first; an empty table where there is no record.
+
+    Columns: `request_id`, `index` of the image in its request, `time` (UTC), `worker`, `version`, `label`,
+    `p_CLASS` for every class, the traits of `model.traits`, and `truth`: the label that was told last, NaN
+    where none was. A class that a version does not know is NaN. Takes 3 s for a million rows.
+    """
+    import pandas as pd
+
+    tables = [_table(head, rows) for head, rows in _tables(folder, "predictions")]
+    if not tables:
+        return pd.DataFrame(columns=[*WHICH, "time", "worker", "version", "label", "truth"])
+    frame = pd.concat(tables, ignore_index=True).sort_values("time", kind="stable", ignore_index=True)
+    truths = {(one.request_id, one.index): one.label for one in feedback(folder)}
+    frame["truth"] = pd.Series(None, frame.index, dtype="str")
+    told = frame.loc[frame["request_id"].isin({request_id for request_id, _ in truths})]
+    # Of requests that a client gave the same id, the last one is meant.
+    rows = dict(zip(zip(told["request_id"], told["index"], strict=True), told.index, strict=True))
+    known = [which for which in truths if which in rows]
+    frame.loc[[rows[which] for which in known], "truth"] = [truths[which] for which in known]
+    return frame
+
+
+def feedback(folder: Path) -> list[Feedback]:
+    """All that was told, oldest first: of several on the same image, the last one counts."""
+    lines = [line for file in _files(folder, "feedback") for line in file.split(b"\n")]
+    told = []
+    for line in lines:
+        with suppress(msgspec.DecodeError):  # the end of a file being written
+            told.append(msgspec.json.decode(line, type=Feedback))
+    return sorted(told, key=lambda one: one.time)
+
+
+def images(folder: Path) -> dict[Which, np.ndarray]:
+    """Every image that was kept, or came with feedback: uint8 (channels, height, width)."""
+    kept = {
+        (row["request_id"].decode(), int(row["index"])): row["image"].copy()
+        for _, rows in _tables(folder, "images")
+        for row in rows
+    }
+    sent = {
+        (one.request_id, one.index): np.frombuffer(one.pixels, np.uint8).reshape(one.shape)
+        for one in feedback(folder)
+        if one.pixels is not None and one.shape is not None
+    }
+    return kept | sent
+
+
+def _table(head: dict[str, Any], rows: np.ndarray) -> "pd.DataFrame":
+    import pandas as pd
+
+    classes, probabilities = head["classes"], rows["probabilities"]
+    measured = [name for name, *_ in head["columns"] if name not in ("time", "probabilities", *WHICH)]
+    return pd.DataFrame(
+        {
+            "request_id": rows["request_id"].astype("U64"),
+            "index": rows["index"],
+            "time": pd.to_datetime(rows["time"], unit="s", utc=True),
+            "worker": head["worker"],
+            "version": head["version"],
+            "label": np.array(classes)[probabilities.argmax(1)],
+            **{f"p_{name}": probabilities[:, column] for column, name in enumerate(classes)},
+            **{name: rows[name] for name in measured},
+        }
+    )
+
+
+def _tables(folder: Path, kind: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Head and whole rows of every file."""
+    for content in _files(folder, kind):
+        line, end, body = content.partition(b"\n")
+        if not end:
+            continue  # it is being begun
+        head = json.loads(line)
+        dtype = np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in head["columns"]])
+        yield head, np.frombuffer(body, dtype, len(body) // dtype.itemsize)
+
+
+def _files(folder: Path, kind: str) -> Iterator[bytes]:
+    """The content of each file, oldest first; one may be removed meanwhile."""
+    for file in sorted(folder.glob(f"{kind}-*")):
+        with suppress(FileNotFoundError):
+            yield file.read_bytes()

@@ -1,0 +1,370 @@
+"""What is recorded of real requests to real servers, read back by pandas."""
+
+import base64
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from jsonschema import Draft202012Validator
+
+from model.classifier import Classifier
+from model.home import Home
+from model.traits import TRAITS, measure
+from serving import recorded
+from serving.ledger import Release
+from serving.releases import Releases
+from serving.server import Server, start
+from serving.settings import ServeConfig
+
+FOLLOWING = "digits"
+SOON = 0.6  # seconds after which a record is on disk: 0.25 and the time to write it
+
+
+@pytest.fixture(scope="module")
+def make_home(
+    saved: Path, publish: Callable[..., Release], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Home]:
+    """Makes homes where version 3 is live."""
+
+    def done() -> Home:
+        root = tmp_path_factory.mktemp("recording")
+        home = Home(root, root)
+        publish(Releases(home.releases(FOLLOWING)), "3", saved)
+        return home
+
+    return done
+
+
+@contextmanager
+def served(home: Home, config: ServeConfig) -> Iterator[tuple[Server, httpx.Client]]:
+    """A server from source that follows `digits`."""
+    server = start(None, config, home, follow=FOLLOWING)
+    try:
+        server.wait_for("/readyz")
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+            yield server, client
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def own_home(make_home: Callable[[], Home]) -> Home:
+    return make_home()
+
+
+@pytest.fixture(scope="module")
+def recording(own_home: Home) -> Iterator[tuple[Server, httpx.Client]]:
+    """Two workers that keep the images of half of the requests."""
+    config = ServeConfig(port=0, workers=2, grace=2, keep_images=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BENTOML_HOME", raising=False)
+        with served(own_home, config) as (server, client):
+            deadline = time.monotonic() + 30
+            while len(client.get("/info").json()["workers"]) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield server, client
+
+
+def ask(client: httpx.Client, images: np.ndarray, request_id: str) -> dict[str, str]:
+    answer = client.post(
+        "/predict",
+        json={"images": images.reshape(len(images), -1).tolist()},
+        headers={"x-request-id": request_id, "connection": "close"},  # so that each worker gets some
+    )
+    assert 200 == answer.status_code, answer.text
+    return answer.json()
+
+
+def told(client: httpx.Client, **body: object) -> dict[str, str]:
+    answer = client.post("/feedback", json=body)
+    assert 200 == answer.status_code, answer.text
+    return answer.json()
+
+
+def by_id(folder: Path, start: str) -> pd.DataFrame:
+    """The records whose request id starts so, once they are on disk."""
+    time.sleep(SOON)
+    frame = recorded.read(folder)
+    return frame[frame["request_id"].str.startswith(start)]
+
+
+def test_what_is_answered_is_recorded(
+    recording: tuple[Server, httpx.Client], own_home: Home, images: np.ndarray, classifier: Classifier
+):
+    """By all workers: which image of which request, when, by which version, with its numbers and traits."""
+    _, client = recording
+    begun = pd.Timestamp.now("UTC")
+    answers = {f"trip-{n}": ask(client, images[n : n + 3], f"trip-{n}") for n in range(20)}
+
+    frame = by_id(own_home.records(FOLLOWING), "trip-")
+
+    assert (60, 60) == (len(frame), len(frame[["request_id", "index"]].drop_duplicates()))
+    assert {"3"} == set(frame["version"])
+    assert {1, 2} == set(frame["worker"])
+    assert frame["time"].between(begun, pd.Timestamp.now("UTC")).all()
+    for row in frame.to_dict("records"):
+        answer, which = answers[row["request_id"]], int(row["request_id"][5:]) + row["index"]
+        assert (answer["worker"], answer["predictions"][row["index"]]["label"]) == (
+            row["worker"],
+            row["label"],
+        )
+        expected = classifier.predict(images[which : which + 1])[0]
+        assert np.allclose(expected, [row[f"p_{digit}"] for digit in range(10)], atol=1e-5)
+        assert np.allclose(measure(images[which : which + 1])[0], [row[name] for name in TRAITS])
+        assert pd.isna(row["truth"])
+
+
+def test_only_the_owner_may_read(recording: tuple[Server, httpx.Client], own_home: Home, images: np.ndarray):
+    """Folder 0700, files 0600."""
+    ask(recording[1], images[:1], "mode")
+    time.sleep(SOON)
+    folder = own_home.records(FOLLOWING)
+
+    assert 0o700 == folder.stat().st_mode & 0o777
+    assert {0o600} == {file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+def test_images_are_kept_of_a_share_of_requests(
+    recording: tuple[Server, httpx.Client], own_home: Home, images: np.ndarray
+):
+    """All images of a request or none; which ones, every worker says alike when feedback comes."""
+    _, client = recording
+    for n in range(40):
+        ask(client, images[n : n + 2], f"half-{n}")
+    time.sleep(SOON)
+
+    kept = {
+        which: image
+        for which, image in recorded.images(own_home.records(FOLLOWING)).items()
+        if which[0][:5] == "half-"
+    }
+
+    chosen = {request_id for request_id, _ in kept}
+    assert 8 < len(chosen) < 32
+    assert {(request_id, index) for request_id in chosen for index in (0, 1)} == set(kept)
+    for (request_id, index), image in kept.items():
+        assert np.array_equal(images[int(request_id[5:]) + index], image)
+    for n in range(10):
+        answer = told(client, request_id=f"half-{n}", label="1")
+        assert ("kept" if f"half-{n}" in chosen else "none") == answer["image"]
+        assert ("cannot become training data" in answer["note"]) == (answer["image"] == "none")
+
+
+def test_feedback_is_joined(
+    recording: tuple[Server, httpx.Client],
+    own_home: Home,
+    images: np.ndarray,
+    encoded: Callable[..., bytes],
+):
+    """To its image by request id and index; the last word on an image counts; its image is kept with it."""
+    _, client = recording
+    for name in ("said-a", "said-b", "said-c", "said-c"):
+        ask(client, images[:3], name)
+    picture = base64.b64encode(encoded(images[1])).decode()
+    told(client, request_id="said-a", index=1, label="7", image=picture)
+    told(client, request_id="said-b", label="1", image=images[0].ravel().tolist())
+    told(client, request_id="said-b", label="2")
+    told(client, request_id="said-c", index=2, label="3")
+    told(client, request_id="said-of-nothing", label="9")
+
+    frame = by_id(own_home.records(FOLLOWING), "said-")
+
+    assert 12 == len(frame)
+    truths = frame[frame["truth"].notna()].set_index(["request_id", "index"])["truth"]
+    assert {("said-a", 1): "7", ("said-b", 0): "2", ("said-c", 2): "3"} == truths.to_dict()
+    assert frame["truth"].isna().iloc[:9].sum() == 7  # of two requests with one id, the last is meant
+    kept = recorded.images(own_home.records(FOLLOWING))
+    assert np.array_equal(images[1], kept["said-a", 1])
+    assert np.array_equal(images[0], kept["said-b", 0])
+
+
+def test_the_answer_to_feedback_is_as_the_document_promises(recording: tuple[Server, httpx.Client]):
+    """With an image or without."""
+    _, client = recording
+    document = client.get("/openapi.json").json()
+    schema = Draft202012Validator({"$ref": "#/components/schemas/Kept"} | document)
+
+    schema.validate(told(client, request_id="a", label="1"))
+    schema.validate(told(client, request_id="a", label="1", image=[0] * 784))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "message"),
+    [
+        (b"", 400, "empty_body", "body: got none"),
+        (b"{", 400, "invalid_json", "body: no valid JSON"),
+        (b'{"label": "\xff"}', 400, "invalid_json", "body: no valid JSON"),
+        (b'{"image": ' + b"[" * 100_000, 400, "too_deep", "nested too deeply"),
+        (b'{"label": "1"}', 422, "missing_field", 'body: accepted: an object with "request_id"'),
+        (b'{"request_id": "a", "label": "1", "x": 1}', 422, "unknown_field", "body: accepted: an object"),
+        (b'[]', 422, "wrong_type", "body: accepted: an object"),
+        (b'{"request_id": "../a", "label": "1"}', 422, "wrong_type", "request_id: accepted: that of"),
+        (b'{"request_id": "a\\n", "label": "1"}', 422, "wrong_type", "request_id: accepted: that of"),
+        (b'{"request_id": "a", "label": 1}', 422, "wrong_type", "label: accepted: the name of a class"),
+        (b'{"request_id": "a", "label": "11"}', 422, "unknown_class", "label: accepted: 0, 1, 2, "),
+        (b'{"request_id": "a", "label": "1", "index": -1}', 422, "wrong_type", "index: accepted: the place"),
+        (b'{"request_id": "a", "label": "1", "image": [1]}', 422, "wrong_shape", "image: got 1, accepted"),
+        (b'{"request_id": "a", "label": "1", "image": "no"}', 422, "wrong_type", "image: got another text"),
+        (b'{"request_id": "a", "label": "1", "image": "R0lG"}', 415, "unsupported_image", "image: the pict"),
+    ],
+)  # fmt: skip
+def test_bad_feedback_is_refused_by_name(
+    recording: tuple[Server, httpx.Client], body: bytes, status: int, code: str, message: str
+):
+    """One line each: what was wrong, what is accepted; nothing of the body."""
+    answer = recording[1].post("/feedback", content=body, headers={"content-type": "application/json"})
+
+    assert (status, code) == (answer.status_code, answer.json()["error"]["code"])
+    assert answer.json()["error"]["message"].startswith(message) or "too_deep" == code
+    assert message in answer.json()["error"]["message"]
+
+
+def test_feedback_is_json_only(recording: tuple[Server, httpx.Client]):
+    """No form of another page reaches it."""
+    answer = recording[1].post("/feedback", data={"request_id": "a", "label": "1"})
+
+    assert (415, "unsupported_media_type") == (answer.status_code, answer.json()["error"]["code"])
+
+
+def test_a_kill_loses_the_last_second_at_most(
+    recording: tuple[Server, httpx.Client], own_home: Home, images: np.ndarray
+):
+    """Every worker killed with -9 amid requests: what was answered a second before is there."""
+    server, client = recording
+    answered: dict[str, float] = {}
+    begun = time.monotonic()
+    while time.monotonic() < begun + 2:
+        request_id = f"kill-{len(answered)}"
+        ask(client, images[:1], request_id)
+        answered[request_id] = time.monotonic()
+    for process in (server.process.pid, *[worker.pid for worker in server.workers]):
+        os.kill(process, signal.SIGKILL)
+    killed = time.monotonic()
+
+    frame = by_id(own_home.records(FOLLOWING), "kill-")
+
+    old = {request_id for request_id, moment in answered.items() if moment < killed - 1}
+    assert len(old) > 20
+    assert set() == old - set(frame["request_id"])
+
+
+def test_a_stopped_server_has_recorded_all(make_home: Callable[[], Home], images: np.ndarray):
+    """SIGTERM right after an answer: its record is written before the worker ends."""
+    home = make_home()
+    with served(home, ServeConfig(port=0, grace=2)) as (_, client):
+        for n in range(20):
+            ask(client, images[:1], f"last-{n}")
+
+    assert 20 == len(recorded.read(home.records(FOLLOWING)))
+
+
+def lost(client: httpx.Client) -> float:
+    line = next(
+        line
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith("relearn_records_lost_total")
+    )
+    return float(line.split()[1])
+
+
+def times(client: httpx.Client, images: np.ndarray, name: str) -> list[float]:
+    """Seconds that each of 100 requests took."""
+    taken = []
+    for n in range(100):
+        begun = time.perf_counter()
+        ask(client, images, f"{name}-{n}")
+        taken.append(time.perf_counter() - begun)
+    return taken
+
+
+def fill(folder: Path) -> Path:
+    """Leaves no room on the disk of `folder`; returns the file that takes it all."""
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+@pytest.mark.needs("mount", "umount")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_fails_no_request(make_home: Callable[[], Home], images: np.ndarray):
+    """Requests are answered as quickly; what is lost is counted, and told in the log once. With room again
+    it is recorded again, and nothing on disk is torn."""
+    home = make_home()
+    folder = home.records(FOLLOWING)
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
+    try:
+        with served(home, ServeConfig(port=0, grace=2, keep_images=1)) as (server, client):
+            before = np.median(times(client, images[:1], "before"))
+            time.sleep(SOON)
+            filler = fill(folder)
+            after = np.median(times(client, images[:1], "full"))
+            time.sleep(SOON)
+
+            assert after < 2 * before + 0.005
+            assert 50 < lost(client) <= 100  # some fit into what was begun
+            assert 1 == server.log.read_text().count("records cannot be written")
+            answer = client.post("/feedback", json={"request_id": "full-1", "label": "1"})
+            assert (503, "not_recorded") == (answer.status_code, answer.json()["error"]["code"])
+
+            filler.unlink()
+            ask(client, images[:1], "again")
+            frame = by_id(folder, "")
+            assert {"before-99", "again"} <= set(frame["request_id"])
+            assert np.allclose(1, frame.filter(like="p_").sum(axis=1), atol=1e-4)
+            assert "records are written again" in server.log.read_text()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_folder_that_cannot_be_made_fails_no_request(make_home: Callable[[], Home], images: np.ndarray):
+    """A file stands where the folder would: answers as ever, told once, and counted; feedback is refused."""
+    home = make_home()
+    (home.root / "records").mkdir()
+    home.records(FOLLOWING).write_text("")
+    with served(home, ServeConfig(port=0, grace=2)) as (server, client):
+        ask(client, images, "one")
+        time.sleep(SOON)
+        ask(client, images, "two")
+        time.sleep(SOON)
+
+        assert 2 * len(images) == lost(client)
+        assert 1 == server.log.read_text().count("records cannot be written")
+        answer = client.post("/feedback", json={"request_id": "one", "label": "1"})
+        assert (503, "not_recorded") == (answer.status_code, answer.json()["error"]["code"])
+        assert str(home.root) not in answer.text
+
+
+def test_records_can_be_off(make_home: Callable[[], Home], images: np.ndarray):
+    """Nothing is written, and feedback is refused with the reason."""
+    home = make_home()
+    with served(home, ServeConfig(port=0, grace=2, records=False)) as (_, client):
+        ask(client, images, "one")
+        answer = client.post("/feedback", json={"request_id": "one", "label": "1"})
+
+        assert (409, "records_off") == (answer.status_code, answer.json()["error"]["code"])
+    assert not (home.root / "records").exists()
+
+
+def test_a_bento_by_itself_records_nothing(client: httpx.Client):
+    """A server that follows no name has no folder for it."""
+    answer = client.post("/feedback", json={"request_id": "one", "label": "1"})
+
+    assert (409, "records_off") == (answer.status_code, answer.json()["error"]["code"])
+
+
+def test_nothing_recorded_is_an_empty_table(tmp_path: Path):
+    """Not an error."""
+    assert recorded.read(tmp_path / "nowhere").empty
+    assert {} == recorded.images(tmp_path / "nowhere")
