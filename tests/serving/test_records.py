@@ -18,8 +18,10 @@ from jsonschema import Draft202012Validator
 from model.classifier import Classifier
 from model.home import Home
 from model.traits import TRAITS, measure
-from serving import recorded
+from serving import recorded, records
 from serving.ledger import Release
+from serving.live import Live
+from serving.records import Records
 from serving.releases import Releases
 from serving.server import Server, start
 from serving.settings import ServeConfig
@@ -368,3 +370,31 @@ def test_nothing_recorded_is_an_empty_table(tmp_path: Path):
     """Not an error."""
     assert recorded.read(tmp_path / "nowhere").empty
     assert {} == recorded.images(tmp_path / "nowhere")
+
+
+def test_closing_writes_what_waits(
+    tmp_path: Path, classifier: Classifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    """At once, however long the next turn would have been; nothing is lost."""
+    monkeypatch.setattr(records, "EVERY", 60)
+    one = Records(tmp_path, ServeConfig(), 1, lambda count: pytest.fail(f"{count} lost"))
+    one.add("last", Live("3", classifier), images, classifier.predict(images))
+    one.close()
+
+    assert images.shape[0] == len(recorded.read(tmp_path))
+
+
+def test_what_waits_is_bounded(
+    tmp_path: Path, classifier: Classifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk that hangs costs memory up to a limit, then records, and never a request."""
+    lost: list[int] = []
+    monkeypatch.setattr(records, "EVERY", 60)
+    monkeypatch.setattr(records, "WAITING", 3 * images.nbytes)
+    one = Records(tmp_path, ServeConfig(), 1, lost.append)
+    for _ in range(5):
+        one.add("many", Live("3", classifier), images, classifier.predict(images))
+    one.close()
+
+    assert [64, 64, 64] == lost
+    assert 2 * 64 == len(recorded.read(tmp_path))
