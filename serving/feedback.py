@@ -71,5 +71,5 @@ def _image(raw: bytes, card: Card) -> np.ndarray:
     try:
         return from_json(b'{"images":' + raw + b"}", Accepted(card.shape, card.style, 1))
     except InputError as error:
-        error.args = (re.sub(r"^(images|body)", "image", str(error)),)
+        error.args = (re.sub(r"^(images(\[0\])?|body)", "image", str(error)),)
         raise

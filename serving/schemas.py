@@ -1,5 +1,6 @@
 """The shapes of what goes in and comes out, in the words of JSON Schema."""
 
+from dataclasses import replace
 from typing import Any
 
 from model.classifier import Card
@@ -27,7 +28,7 @@ def by_name(accepted: Accepted | None, card: Card | None) -> Json:
     return {
         "Images": record(images=_images(accepted)),
         "Predictions": record(version=STRING, worker=COUNT, request_id=STRING, predictions=predictions),
-        "Feedback": _feedback(card),
+        "Feedback": _feedback(accepted, card),
         "Kept": record(worker=COUNT, request_id=STRING, image={"enum": ["kept", "none"]}, note=STRING),
         "Info": _info(),
         "Error": record(error=record(code=STRING, message=STRING, request_id=STRING)),
@@ -95,13 +96,14 @@ def _prediction(card: Card | None) -> Json:
     return record(**members, seen=seen) | {"required": list(members)}
 
 
-def _feedback(card: Card | None) -> Json:
+def _feedback(accepted: Accepted | None, card: Card | None) -> Json:
     """The last word on an image counts."""
+    image = _images(replace(accepted, max_images=1) if accepted else None)
     members: Json = {
         "request_id": STRING | {"pattern": "^[A-Za-z0-9._-]{1,64}$"},
         "index": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
         "label": STRING | ({"enum": list(card.classes)} if card else {}),
-        "image": {"description": "One image in a form of Images, or null."},
+        "image": _or_null(image),
     }
     return record(**members) | {"required": ["request_id", "label"]}
 
