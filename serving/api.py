@@ -30,6 +30,7 @@ from serving.query import Query
 from serving.records import Records
 from serving.replies import predictions
 from serving.settings import UNSOUND, ServeConfig
+from serving.together import Together
 from serving.work import Work
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
@@ -74,6 +75,7 @@ class Api:
         self.work = Work(config.max_in_progress, self.metrics.abandoned)
         recorded = records if config.records else None
         self.records = Records(recorded, config, worker, self.metrics.lost.inc) if recorded else None
+        self.together = Together()
         self.page = Page()
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
@@ -181,7 +183,8 @@ class Api:
         media_type = guard.media_type(request, inputs.MEDIA_TYPES)
         body = await guard.body(request, self.config.max_body_bytes)
         if len(body) <= QUICK and inputs.only_numbers(media_type, body):
-            images, probabilities = self._predict(live, media_type, body)
+            images = self._images(live, media_type, body)
+            probabilities = await self.together.predict(live.classifier, images)
         else:
             images, probabilities = await self.work.apart(self._predict, live, media_type, body)
         answer = self._reply(live, images, probabilities, identity, asked)
@@ -195,9 +198,12 @@ class Api:
 
     def _predict(self, live: Live, media_type: MediaType, body: bytes) -> tuple[np.ndarray, np.ndarray]:
         """The images in `body`, and their probabilities, float32 (n, classes)."""
-        card = live.classifier.card
-        images = inputs.read(media_type, body, Accepted(card.shape, card.style, self.config.max_images))
+        images = self._images(live, media_type, body)
         return images, live.classifier.predict(images)
+
+    def _images(self, live: Live, media_type: MediaType, body: bytes) -> np.ndarray:
+        card = live.classifier.card
+        return inputs.read(media_type, body, Accepted(card.shape, card.style, self.config.max_images))
 
     def _reply(
         self, live: Live, images: np.ndarray, probabilities: np.ndarray, identity: str, asked: Query
@@ -222,12 +228,7 @@ class Api:
             raise Refusal(409, "records_off", "feedback: this server keeps no records")
         await asyncio.to_thread(self.records.told, told)
         kept = told.pixels is not None or self.records.keeps(told.request_id)
-        answer = {
-            "worker": self.worker,
-            "request_id": identity,
-            "image": "kept" if kept else "none",
-            "note": feedback.KEPT if kept else feedback.NOT_KEPT,
-        }
+        answer = {"worker": self.worker, "request_id": identity} | feedback.reply(kept)
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     async def livez(self, _request: Request, _identity: str) -> Response:
@@ -244,14 +245,7 @@ class Api:
     async def info(self, _request: Request, _identity: str) -> Response:
         """What is live and since when, what every worker serves or could not take, and the limits."""
         workers = await asyncio.to_thread(self.board.read)
-        told = {
-            "worker": self.worker,
-            "version": self.live.version if self.live else None,
-            "since": self.since.isoformat(timespec="milliseconds") if self.live else None,
-            "classifier": info.classifier(self.live.classifier.card) if self.live else None,
-            "workers": workers,
-            "limits": {name: getattr(self.config, name) for name in info.LIMITS},
-        }
+        told = {"worker": self.worker, "workers": workers} | info.tell(self.live, self.since, self.config)
         return Response(msgspec.json.encode(told), media_type="application/json")
 
     async def bentoml(self, request: Request, _identity: str) -> Response:

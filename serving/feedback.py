@@ -34,6 +34,11 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 _BODY = msgspec.json.Decoder(_Body)
 
 
+def reply(kept: bool) -> dict[str, str]:
+    """Whether there is an image to it, and what that means."""
+    return {"image": "kept", "note": KEPT} if kept else {"image": "none", "note": NOT_KEPT}
+
+
 def read(body: bytes, card: Card) -> Feedback:
     """What `body` says of an image that the classifier of `card` may have answered wrongly.
 
