@@ -156,15 +156,15 @@ def killed_at_random(workshop: Workshop, kills: int, seed: int) -> list[str]:
 
 def test_a_release_may_be_killed(workshop: Workshop) -> None:
     """Wherever it was: nothing is half live, and done again it ends as if it had not been killed."""
-    assert ["2", "3"] == killed_at_random(workshop, kills=2, seed=0)
+    assert ["2"] == killed_at_random(workshop, kills=1, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", range(1, 21))
 def test_a_release_may_be_killed_anywhere(workshop: Workshop, seed: int) -> None:
-    """Twenty at a time, each at another moment of the whole life of the process."""
-    assert [str(number) for number in range(2, 22)] == killed_at_random(workshop, kills=20, seed=seed)
+    """A hundred in all, each at another moment of the whole life of the process."""
+    assert ["2", "3", "4", "5", "6"] == killed_at_random(workshop, kills=5, seed=seed)
 
 
 def together(workshop: Workshop, count: int) -> list[str]:
