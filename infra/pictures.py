@@ -1,4 +1,4 @@
-"""Make the pictures of the README anew: `python infra/pictures.py`."""
+"""Make the picture of the README anew that shows a terminal: `python infra/pictures.py`."""
 
 import io
 import os
@@ -30,8 +30,6 @@ def main() -> None:
             env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         (IMAGES / "run.svg").write_text(terminal("make run", said.replace(f"{home}/", "")))
-        mistakes = max(Path(home).rglob("worst_mistakes.png"), key=lambda path: path.stat().st_mtime)
-        (IMAGES / "mistakes.png").write_bytes(mistakes.read_bytes())
 
 
 def terminal(command: str, said: str) -> str:
