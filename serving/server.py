@@ -156,16 +156,13 @@ def running(bento: str | None, config: ServeConfig, home: Home) -> Iterator[str]
 
 
 def _environment(config: ServeConfig, folder: Path) -> dict[str, str]:
-    service = {
-        "workers": config.workers,
-        "traffic": {"timeout": config.timeout + 5},  # ours comes first, and answers in our form
-    }
+    overrides = {"services": {"Relearn": {"workers": config.workers}}}
     return (
         server_environment()
         | config.to_environment()
         | {
             "BENTOML_HOME": str(folder),
-            "BENTOML_CONFIG_OVERRIDES": json.dumps({"services": {"Relearn": service}}),
+            "BENTOML_CONFIG_OVERRIDES": json.dumps(overrides),
             OWNER: str(os.getpid()),
             BOARD: str(folder / BOARDS),
         }

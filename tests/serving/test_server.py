@@ -172,6 +172,40 @@ def test_a_stopping_server_finishes_what_it_accepted(second: Server):
     assert 0 == second.process.returncode
 
 
+def refused(connection: http.client.HTTPConnection) -> bool:
+    """Whether a request over it gets no answer, because the connection is ended."""
+    try:
+        connection.request("GET", "/livez")
+        connection.getresponse()
+    except (http.client.HTTPException, ConnectionError):
+        return True
+    finally:
+        connection.close()
+    return False
+
+
+def test_a_stopping_server_refuses_the_rest(bento: str, home: Home):
+    """Within the grace: old and new connections are ended, what was accepted and is not done is told so."""
+    stopping = start(bento, ServeConfig(port=0, grace=2), home)
+    stopping.wait_for("/readyz")
+    idle, fresh = (http.client.HTTPConnection(*stopping.address, timeout=10) for _ in range(2))
+    idle.request("GET", "/livez")
+    idle.getresponse().read()
+    wire, _ = half_a_request(stopping.address)
+    end = Thread(target=stopping.stop)
+    with wire:
+        end.start()
+        time.sleep(1)
+        assert refused(idle)
+        assert refused(fresh)
+        status, answer = read(wire)
+    end.join()
+
+    assert 503 == status
+    assert b'"code":"stopping","message":"server: it is being stopped"' in answer
+    assert 0 == stopping.process.returncode
+
+
 def test_a_server_runs_for_a_block_and_leaves_no_trace(tmp_path: Path):
     """No process, no open port, no file."""
     before = set(psutil.Process().children(recursive=True))

@@ -113,6 +113,10 @@ def test_predict_takes_any_saved_classifier(
         (["predict", "{tmp}/one.png", "-o", "{tmp}/there.csv"], "there.csv exists; add --force"),
         (["predict", "{tmp}/one.png", "--name", "mnist"], "nothing released as 'mnist'; released: digits"),
         (["predict", "{tmp}/one.png", "--classifier", "{tmp}"], "error[not_found]: no classifier in {tmp}"),
+        (
+            ["serve", "--host", "0.0.0.0"],
+            "host: got 0.0.0.0 without API keys, accepted: 127.0.0.1, or keys in",
+        ),
         (["serve", "--name", "mnist"], "nothing released as 'mnist'; released: digits"),
         (["serve", "--port", "70000"], "error[config]: port: got '70000'"),
         (["serve", "--workers", "0"], "error[config]: workers: got '0'"),

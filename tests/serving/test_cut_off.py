@@ -1,0 +1,53 @@
+"""Without any network but its own, the server starts and answers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.home import Home
+
+ROOT = Path(__file__).parents[2]
+
+# Run in a network namespace of its own, where nothing but this machine's loopback can be reached.
+PROGRAM = """
+import fcntl, socket, struct, sys
+from pathlib import Path
+
+import httpx
+
+from model.home import Home
+from serving.server import running
+from serving.settings import ServeConfig
+
+with socket.socket() as wire:  # SIOCSIFFLAGS, IFF_UP
+    fcntl.ioctl(wire, 0x8914, struct.pack("16sH22x", b"lo", 1))
+try:
+    socket.create_connection(("192.0.2.1", 80), timeout=2)
+except OSError as error:
+    print("outside:", error.strerror)
+root = Path(sys.argv[1])
+with running(sys.argv[2], ServeConfig(port=0), Home(root, root)) as url:
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        print(*[client.get(path).status_code for path in ("/livez", "/readyz", "/info", "/metrics")])
+        print(client.post("/predict", json={"images": [0] * 784}).status_code)
+        print(client.post("/predict", files={"file": b"http://192.0.2.1/x.png"}).status_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs("unshare")
+def test_the_server_needs_no_network(bento: str, home: Home, tmp_path: Path):
+    """It starts, is ready and predicts where no other machine can be reached."""
+    done = subprocess.run(
+        ["unshare", "--net", "--map-root-user", sys.executable, "-c", PROGRAM, str(home.root), bento],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = ["outside: Network is unreachable", "200 200 200 200", "200", "415"]
+    assert expected == done.stdout.splitlines(), done.stderr
