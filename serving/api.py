@@ -29,7 +29,7 @@ from serving.openapi import describe
 from serving.query import Query
 from serving.records import Records
 from serving.replies import predictions
-from serving.settings import UNSOUND, ServeConfig
+from serving.settings import UNSOUND, VERSION, ServeConfig
 from serving.together import Together
 from serving.work import Work
 
@@ -237,10 +237,11 @@ class Api:
 
     async def readyz(self, _request: Request, _identity: str) -> Response:
         """Predictions are answered: an empty image was, just now."""
-        classifier = self._released().classifier
-        if not np.isfinite(classifier.predict(np.zeros((1, *classifier.card.shape), np.uint8))).all():
+        live = self._released()
+        blank = np.zeros((1, *live.classifier.card.shape), np.uint8)
+        if not np.isfinite(live.classifier.predict(blank)).all():
             raise Refusal(503, "not_finite", "the classifier answers with numbers that are none")
-        return PlainTextResponse("ready\n")
+        return PlainTextResponse("ready\n", headers={VERSION: live.version})
 
     async def info(self, _request: Request, _identity: str) -> Response:
         """What is live and since when, what every worker serves or could not take, and the limits."""

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from model import atomic
 from model.home import Home
 from serving.board import Board
+from serving.settings import VERSION
 
 FILE = "server.json"
 STEP = 0.1  # seconds between two questions
@@ -49,12 +51,20 @@ class Known:
         """What each worker tells that it serves; asked without HTTP, for which one may need a key."""
         return {one["worker"]: one["version"] for one in Board(Path(self.board)).read()}
 
+    def answers(self) -> str | None:
+        """The version that has just answered over HTTP; of all routes, this one needs no key."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).headers.get(VERSION)
+        except httpx.HTTPError:
+            return None
+
     def took(self, version: str, within: float) -> bool:
-        """Whether all workers serve `version` within so many seconds."""
+        """Whether within so many seconds all workers tell that they serve `version`, and it answers."""
         deadline = time.monotonic() + within
         while True:
             versions = self.versions()
-            if len(versions) == self.workers and set(versions.values()) == {version}:
+            told = len(versions) == self.workers and set(versions.values()) == {version}
+            if told and self.answers() == version:
                 return True
             if time.monotonic() > deadline:
                 return False

@@ -22,6 +22,7 @@ API_KEYS = "RELEARN_API_KEYS"
 # The folder where they record what is asked and answered; without one nothing is recorded.
 RECORDS = "RELEARN_RECORDS_FOLDER"
 # What a server says to the process that started it where waiting is in vain: in its answers, in its log.
+VERSION = "x-relearn-version"  # header of /readyz: the version that has just answered
 UNSOUND, UNSERVED = "unsound", " cannot be served: "
 
 

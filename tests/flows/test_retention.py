@@ -130,7 +130,7 @@ def one_before(zoo: Zoo) -> None:
 def being_served(zoo: Zoo) -> None:
     """A server that cannot be asked just now, started from the Bento of version 1."""
     folder = zoo.home.root / "servers" / "1"
-    Known.of(os.getpid(), "http://127.0.0.1:1", 1, "zoo:1", "zoo").write(folder)
+    Known.of(os.getpid(), "http://127.0.0.1:1", 1, "zoo:1", "zoo", folder / "workers").write(folder)
 
 
 @pytest.mark.parametrize("need", [pinned, live_again, one_before, being_served])
