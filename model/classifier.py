@@ -94,14 +94,20 @@ class Classifier:
             raise InputError(
                 f"images: got {images.dtype} {images.shape}, accepted: uint8 (n, {accepted})", "wrong_shape"
             )
-        self.network.eval()
-        device = next(self.network.parameters()).device
+        if not len(images):
+            return np.empty((0, len(self.card.classes)), np.float32)
+        if self.network.training:  # without asking, one image takes 13 µs longer: `eval` visits every layer
+            self.network.eval()
         with torch.inference_mode():
-            chunks = [
-                self.network(scale(chunk.to(device), is_flat(self.network))).softmax(1).cpu()
-                for chunk in torch.from_numpy(np.ascontiguousarray(images)).split(CHUNK)
-            ]
-        return torch.cat(chunks).numpy() if len(images) else np.empty((0, len(self.card.classes)), np.float32)
+            tensor = torch.from_numpy(np.ascontiguousarray(images))
+            if len(images) <= CHUNK:  # splitting and joining what is one chunk is 12 µs
+                return self._probabilities(tensor).numpy()
+            return torch.cat([self._probabilities(chunk) for chunk in tensor.split(CHUNK)]).numpy()
+
+    def _probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        device = next(self.network.parameters()).device
+        logits: torch.Tensor = self.network(scale(images.to(device), is_flat(self.network)))
+        return logits.softmax(1).cpu()
 
     def labels(self, probabilities: np.ndarray) -> list[str]:
         """The class name of the greatest probability in each row."""
