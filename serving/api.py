@@ -22,6 +22,7 @@ from serving.live import Live
 from serving.metrics import Metrics
 from serving.openapi import describe
 from serving.settings import UNSOUND, ServeConfig
+from serving.together import Together
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 
@@ -48,6 +49,7 @@ class Api:
         self.unsound = isinstance(live, IntegrityError)
         self.since = datetime.now(UTC)
         self.metrics = Metrics()
+        self.together = Together()
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
             "/livez": {"GET": self.livez},
@@ -123,23 +125,31 @@ class Api:
         media_type = guard.media_type(request, READERS, ", ".join(READERS))
         body = await guard.body(request, self.config.max_body_bytes)
         if media_type == "application/json" and len(body) <= QUICK:
-            labels, content = self._predict(live, media_type, body, identity)
+            images = self._images(live, media_type, body)
+            probabilities = await self.together.predict(live.classifier, images)
+            labels, content = self._told(live, probabilities, identity)
         else:
             labels, content = await asyncio.to_thread(self._predict, live, media_type, body, identity)
         self.metrics.predicted(live.version, labels)
         return Response(content, media_type="application/json")
 
     def _predict(self, live: Live, media_type: str, body: bytes, identity: str) -> tuple[list[str], bytes]:
+        images = self._images(live, media_type, body)
+        return self._told(live, live.classifier.predict(images), identity)
+
+    def _images(self, live: Live, media_type: str, body: bytes) -> np.ndarray:
         card = live.classifier.card
-        images = READERS[media_type](body, Accepted(card.shape, card.style, self.config.max_images))
-        probabilities = live.classifier.predict(images)
+        return READERS[media_type](body, Accepted(card.shape, card.style, self.config.max_images))
+
+    def _told(self, live: Live, probabilities: np.ndarray, identity: str) -> tuple[list[str], bytes]:
+        """The label of each image, and the answer."""
         labels = live.classifier.labels(probabilities)
         return labels, msgspec.json.encode(
             {
                 "version": live.version,
                 "worker": self.worker,
                 "request_id": identity,
-                "predictions": predictions(labels, card.classes, probabilities),
+                "predictions": predictions(labels, live.classifier.card.classes, probabilities),
             }
         )
 
