@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import multiprocessing
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ def load(
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, address, requests, connections, pause))
     process.start()
+    theirs.close()  # so that its end is ours to see
     answers: list[Answer] = []
     try:
         ours.recv()  # it has begun
@@ -70,7 +72,10 @@ async def _ask_until_told(
     asyncio.get_running_loop().add_reader(pipe.fileno(), enough.set)
     clients = [_client(number, address, requests, pause, enough) for number in range(connections)]
     pipe.send("begun")
-    pipe.send(list(itertools.chain(*await asyncio.gather(*clients))))
+    answers = list(itertools.chain(*await asyncio.gather(*clients)))
+    asyncio.get_running_loop().remove_reader(pipe.fileno())
+    os.set_blocking(pipe.fileno(), True)  # the loop has changed that, and this is more than a pipe holds
+    pipe.send(answers)
 
 
 async def _client(
