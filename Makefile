@@ -4,7 +4,7 @@ BIN := .venv/bin
 PEERS := .venv-peers/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test test-all bench bench-train lock
+.PHONY: help run serve test test-all bench bench-train bench-serve lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ bench: $(BIN)/.ready ## measure, and write benchmarks/results/
 
 bench-train: $(BIN)/.ready $(PEERS)/.ready ## our training beside other libraries, in turn
 	$(BIN)/python -m benchmarks $(or $(ARGS),train reach scale)
+
+bench-serve: $(BIN)/.ready $(PEERS)/.ready ## our server beside others, its limits, and a soak; takes wrk
+	$(BIN)/python -m benchmarks $(or $(ARGS),serve batch ready overload soak)
 
 lock: ## pin every dependency anew
 	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME…] [--rounds N]`: run the measurements and write their tables."""
+"""`python -m benchmarks [NAME…] [--rounds N] [--seconds N] [--minutes N]`: measure, and write the tables."""
 
 import argparse
 import os
@@ -12,7 +12,21 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks import accuracy, commands, gate, reach, scale, swap, throughput, train
+from benchmarks import (
+    accuracy,
+    batch,
+    commands,
+    gate,
+    overload,
+    reach,
+    ready,
+    scale,
+    serve,
+    soak,
+    swap,
+    throughput,
+    train,
+)
 from model import atomic
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,19 +70,44 @@ BENCHMARKS: dict[str, Callable[..., tuple[str, str, pd.DataFrame]]] = {
     "scale": scale.measure,
     "gate": gate.measure,
     "swap": swap.measure,
+    "serve": serve.measure,
+    "batch": batch.measure,
+    "ready": ready.measure,
+    "overload": overload.measure,
+    "soak": soak.measure,
 }
-IN_ROUNDS = [name for name, measure in BENCHMARKS.items() if signature(measure).parameters]
+# Options, each of those benchmarks that have a parameter of its name: what it is, and from where on.
+OPTIONS = {
+    "rounds": (int, "turns of everyone", 1),
+    "seconds": (float, "length of a turn", 1),
+    "minutes": (float, "length of a soak", 0.2),
+}
 
-if __name__ == "__main__":
+
+def taken(name: str) -> set[str]:
+    """The options that a benchmark takes."""
+    return set(signature(BENCHMARKS[name]).parameters) & set(OPTIONS)
+
+
+def chosen_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--rounds", type=int, default=5, help=f"of {', '.join(IN_ROUNDS)}; 5 by default")
+    for option, (kind, help_, _) in OPTIONS.items():
+        those = ", ".join(name for name in BENCHMARKS if option in taken(name))
+        parser.add_argument(f"--{option}", type=kind, help=f"{help_}, in {those}")
     chosen = parser.parse_args()
     unknown = [name for name in chosen.names if name not in BENCHMARKS]
-    if unknown or chosen.rounds < 1:
-        parser.error(
-            f"got {' '.join(unknown) or f'--rounds {chosen.rounds}'}, "
-            f"accepted: {', '.join(BENCHMARKS)} and rounds from 1 on"
-        )
+    if unknown:
+        parser.error(f"got {' '.join(unknown)}, accepted: {', '.join(BENCHMARKS)}")
+    for option, (_, _, least) in OPTIONS.items():
+        if (value := getattr(chosen, option)) is not None and value < least:
+            parser.error(f"--{option}: got {value:g}, accepted: from {least:g} on")
+    return chosen
+
+
+if __name__ == "__main__":
+    chosen = chosen_options()
+    given = {option: value for option in OPTIONS if (value := getattr(chosen, option)) is not None}
     for name in chosen.names or BENCHMARKS:
-        write(name, *BENCHMARKS[name](*([chosen.rounds] if name in IN_ROUNDS else [])))
+        options = {option: value for option, value in given.items() if option in taken(name)}
+        write(name, *BENCHMARKS[name](**options))
