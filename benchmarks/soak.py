@@ -138,7 +138,7 @@ def figure(looks: dict[str, pd.DataFrame]) -> Any:
     for (name, seen), colour in zip(looks.items(), COLOURS, strict=False):
         for worker, one in seen.groupby("worker"):
             axes.plot(one["minute"], one["rss"], color=colour, label=name if worker == 1 else None)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(seen["rss"].max() for seen in looks.values()))
     axes.set_xlabel("minutes")
     axes.set_ylabel("resident, MB")
     axes.legend(frameon=False)

@@ -185,21 +185,21 @@ class Api:
         if len(body) <= QUICK and inputs.only_numbers(media_type, body):
             images = self._images(live, media_type, body)
             probabilities = await self.together.predict(live.classifier, images)
+            content = self._reply(live, images, probabilities, identity, asked)
         else:
-            images, probabilities = await self.work.apart(self._predict, live, media_type, body)
-        answer = self._reply(live, images, probabilities, identity, asked)
-        return Response(msgspec.json.encode(answer), media_type="application/json")
+            content = await self.work.apart(self._predict, live, media_type, body, identity, asked)
+        return Response(content, media_type="application/json")
 
     def predict_images(self, images: np.ndarray) -> dict[str, Any]:
         """What `/predict` answers to `images`, uint8 in any of the accepted forms, without HTTP."""
         live = self._released()
         images = images.reshape(-1, *live.classifier.card.shape)
-        return self._reply(live, images, live.classifier.predict(images), uuid.uuid4().hex, Query())
+        answer = self._reply(live, images, live.classifier.predict(images), uuid.uuid4().hex, Query())
+        return msgspec.json.decode(answer, type=dict[str, Any])
 
-    def _predict(self, live: Live, media_type: MediaType, body: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """The images in `body`, and their probabilities, float32 (n, classes)."""
+    def _predict(self, live: Live, media_type: MediaType, body: bytes, identity: str, asked: Query) -> bytes:
         images = self._images(live, media_type, body)
-        return images, live.classifier.predict(images)
+        return self._reply(live, images, live.classifier.predict(images), identity, asked)
 
     def _images(self, live: Live, media_type: MediaType, body: bytes) -> np.ndarray:
         card = live.classifier.card
@@ -207,16 +207,19 @@ class Api:
 
     def _reply(
         self, live: Live, images: np.ndarray, probabilities: np.ndarray, identity: str, asked: Query
-    ) -> dict[str, Any]:
+    ) -> bytes:
+        """What is answered to `images` with `probabilities`, float32 (n, classes), recorded and counted."""
         if self.records and asked.record:
             self.records.add(identity, live, images, probabilities)
         self.metrics.predicted(live.version, live.classifier.labels(probabilities), probabilities.max(1))
-        return {
-            "version": live.version,
-            "worker": self.worker,
-            "request_id": identity,
-            "predictions": predictions(images, probabilities, live.classifier.card.classes, asked),
-        }
+        return msgspec.json.encode(
+            {
+                "version": live.version,
+                "worker": self.worker,
+                "request_id": identity,
+                "predictions": predictions(images, probabilities, live.classifier.card.classes, asked),
+            }
+        )
 
     async def feedback(self, request: Request, identity: str) -> Response:
         """What an image shows, told by somebody who knows: kept beside the record of its prediction."""

@@ -54,9 +54,11 @@ class Known:
     def answers(self) -> str | None:
         """The version that has just answered over HTTP; of all routes, this one needs no key."""
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).headers.get(VERSION)
+            answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
         except httpx.HTTPError:
             return None
+        version: str | None = answer.headers.get(VERSION)
+        return version
 
     def took(self, version: str, within: float) -> bool:
         """Whether within so many seconds all workers tell that they serve `version`, and it answers."""
