@@ -16,9 +16,12 @@ def judge(candidate: Measured, champion: Measured | None, config: ReleaseConfig)
     """The verdict on `candidate`; without a `champion` it only has to clear the floors."""
     checks = tuple(_checks(candidate, champion, config))
     failed = tuple(str(check) for check in checks if not check.passed)
-    if champion is None or not _comparable(candidate, champion):
+    if champion is None:
         reasons = failed or ("the first release under this name",)
         return Verdict(action="reject" if failed else "promote", reasons=reasons, checks=checks)
+    if not _comparable(candidate, champion):
+        reasons = failed or ("it cannot be compared with the champion on the reference images",)
+        return Verdict(action="reject", reasons=reasons, checks=checks)
     comparisons = {
         name: Comparison.of(evaluation.correct, champion.evaluations[name].correct)
         for name, evaluation in candidate.evaluations.items()

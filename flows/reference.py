@@ -44,9 +44,10 @@ class Reference:
     def save(self, releases: Releases) -> str:
         """Keep it with `releases`, whole or not at all; returns its fingerprint."""
         fingerprint = self.fingerprint
-        folder = releases.reference(fingerprint)
-        if not folder.exists():
-            with atomic.folder(folder) as temporary:
+        try:
+            Reference.load(releases, fingerprint)
+        except IntegrityError:  # it is not there, or damaged
+            with atomic.folder(releases.reference(fingerprint)) as temporary:
                 np.save(temporary / "images.npy", self.images.images)
                 np.save(temporary / "labels.npy", self.images.labels)
                 card = {"source": self.source, "classes": self.classes}
@@ -91,9 +92,12 @@ def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
     if now.live is None:
         raise NotFoundError(f"nothing is live as {name!r}: the first release freezes its own test images")
     card = read_card(releases.folder(now.live.version))
-    channels, height, _ = card.shape
-    wanted = {"dataset": dataset, "size": height, "channels": channels}
-    prepared = prepare(TrainConfig.read(wanted), home)
+    channels, height, width = card.shape
+    fitted = {"size": height} if height == width else {}  # else the images have to have the shape
+    prepared = prepare(TrainConfig.read({"dataset": dataset, "channels": channels, **fitted}), home)
+    if prepared.shape != card.shape:
+        got, accepted = (" × ".join(map(str, shape)) for shape in (prepared.shape, card.shape))
+        raise DataError(f"--dataset: its images are {got}, accepted: {accepted}")
     if prepared.classes != card.classes:
         raise DataError(
             f"--dataset: its classes are {', '.join(prepared.classes)[:100]}, "

@@ -18,7 +18,7 @@ from mlflow.types import Schema, TensorSpec
 
 from flows.archive import PRUNED
 from flows.tracking import Run
-from model.classifier import Card, Classifier, read_card
+from model.classifier import CARD, Card, Classifier, read_card
 from model.errors import IntegrityError, NotFoundError
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -102,7 +102,7 @@ def align(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) ->
 
 def versions(client: MlflowClient, name: str) -> dict[str, str]:
     """The registered versions of `name`, and the run that each comes from."""
-    found = client.search_model_versions(f"name = '{name}'")
+    found = client.search_model_versions(f"name = '{name}'") if "'" not in name else []  # none of ours
     return {str(version.version): str(version.run_id) for version in found}
 
 
@@ -157,5 +157,7 @@ def fetch(client: MlflowClient, run_id: str, folder: Path) -> Path:
         mlflow.artifacts.download_artifacts(f"models:/{model_of(client, run_id)}", dst_path=str(folder))
     except (MlflowException, OSError) as error:
         raise IntegrityError(f"the classifier of run {run_id} cannot be fetched: {error}") from None
+    if not (folder / CARD).is_file():
+        raise IntegrityError(f"the classifier of run {run_id[:8]} is no longer among MLflow's files")
     read_card(folder)
     return folder

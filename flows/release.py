@@ -26,11 +26,11 @@ from flows.settings import ReleaseConfig
 from flows.store import connect, reached
 from flows.tracking import reopen
 from flows.trial import attempt
-from flows.truth import Truth, agree, decide
+from flows.truth import Truth, agree, decide, follow
 from flows.verdict import publish
 from model import atomic
 from model.classifier import Card, Classifier, read_card, read_seen
-from model.errors import DataError, MachineError
+from model.errors import DataError
 from model.home import Home
 from model.images import png
 from model.prepared import prepare
@@ -69,7 +69,8 @@ class Candidate:
 
     def but(self, action: Action, reason: str) -> "Candidate":
         """The same, with another verdict after all."""
-        verdict = self.verdict.model_copy(update={"action": action, "reasons": (reason,)})
+        reasons = (reason, *self.verdict.reasons)
+        verdict = self.verdict.model_copy(update={"action": action, "reasons": reasons})
         return replace(self, verdict=verdict)
 
 
@@ -87,7 +88,6 @@ def release(run_id: str, config: ReleaseConfig = DEFAULT) -> Released:
     again for the run that is live, it changes nothing.
     """
     home, watch = Home.from_environment(), Stopwatch()
-    approved = not config.approve_by_hand
     with reached(home.tracking_uri), tempfile.TemporaryDirectory() as temporary:
         folder = registry.fetch(connect(home), run_id, Path(temporary))
         name = read_card(folder).name
@@ -105,9 +105,9 @@ def release(run_id: str, config: ReleaseConfig = DEFAULT) -> Released:
                     candidate = pack(candidate)
                 with watch.stage("first answer"):
                     candidate = try_out(candidate)
-            if candidate.action == "promote" and not approved:
+            if candidate.action == "promote" and config.approve_by_hand:  # of each judgement anew
                 with watch.stage("waiting for approval"):
-                    candidate, approved = ask_by_hand(candidate, config), True
+                    candidate = ask_by_hand(candidate, config)
             with watch.stage("switching"):
                 done = switch(candidate, before)
             if done:
@@ -160,8 +160,10 @@ def own_reference(card: Card, home: Home) -> Reference:
 @task(task_run_name="register")
 def register(candidate: Candidate) -> Candidate:
     """Let the run be a version of the registry; however often, it is the same one."""
-    client = connect(Home.from_environment())
-    return replace(candidate, version=registry.register(client, candidate.run_id, candidate.name))
+    home = Home.from_environment()
+    client = connect(home)
+    with Releases(home.releases(candidate.name)).locked():  # two at once would be two versions of one run
+        return replace(candidate, version=registry.register(client, candidate.run_id, candidate.name))
 
 
 @task(task_run_name="package")
@@ -231,16 +233,8 @@ def switch(candidate: Candidate, before: Truth) -> bool:
     )
     if entry is None:
         return False
-    follow(home, candidate.name)
+    tell(follow(home, candidate.name))
     return True
-
-
-def follow(home: Home, name: str) -> None:
-    """Let MLflow's aliases follow the ledger; where it is away, the next start does it."""
-    try:
-        agree(home, name)
-    except MachineError as error:
-        tell([f"the aliases of {name} follow later: {error}"])
 
 
 def outcome(candidate: Candidate, seconds: dict[str, float]) -> Released:

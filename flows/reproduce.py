@@ -50,7 +50,8 @@ def reproduce(home: Home, name: str, version: str) -> Reproduced:
     card = original.card
     prepared = _data(card, home)
     network = untrained(card, folder)
-    config = card.config.model_copy(update={"threads": card.threads or card.config.threads})
+    on = {"threads": card.threads or card.config.threads, "device": "cpu" if card.device == "cpu" else "auto"}
+    config = card.config.model_copy(update=on)
     with EpochBar(f"{name} {version} again", config.epochs, len(prepared.splits.train)) as bar:
         fitted = fit(config, network, prepared.splits, len(card.classes), on_epoch=bar.show)
     again = Classifier(network.cpu(), card)

@@ -102,7 +102,7 @@ class Released(BaseModel):
         if self.verdict.action == "promote":
             return f"version {self.live} is live: {why}"
         stays = f"version {self.live} stays live" if self.live else "nothing is live yet"
-        told = {"hold": "the candidate may be no better", "reject": "the candidate is rejected"}
+        told = {"hold": "the candidate is held", "reject": "the candidate is rejected"}
         return f"{stays}, {told[self.verdict.action]}: {why}"
 
 

@@ -34,7 +34,7 @@ class Superfluous:
 def prune(home: Home, keep: int) -> Iterator[Superfluous]:
     """Remove what is `superfluous`, and tell of each when it is gone; `MachineError` where another does."""
     try:
-        with FileLock(home.root / ".prune.lock", timeout=0):
+        with FileLock(home.root / ".prune.lock", timeout=0), reached(home.tracking_uri):
             for one in superfluous(home, keep):
                 one.remove()
                 yield one
@@ -56,8 +56,7 @@ def superfluous(home: Home, keep: int) -> list[Superfluous]:
             gone = sorted(versions.known() - versions.needed(), key=int)
             found += [versions.superfluous(version) for version in gone]
             found += _references(versions.releases)
-            registered = registry.versions(client, name).items()
-            needed = {run_id for version, run_id in registered if version not in gone}
+            needed = {run for version, run in versions.runs() if version not in gone}
             found += _trainings(home, client, name, keep, needed)
     return found + list(_leftovers(home))
 
@@ -86,10 +85,18 @@ class Versions:
             *registry.versions(self.client, self.name),
         }
 
+    def runs(self) -> Iterator[tuple[str, str]]:
+        """The versions that are registered or were live, each with the run that it comes from."""
+        yield from registry.versions(self.client, self.name).items()
+        for entry in self.releases.ledger.entries():
+            if entry.live:
+                yield entry.live.version, entry.live.run_id
+
     def needed(self) -> set[str]:
         """Those that must stay, as things are now."""
         known, entries = self.known(), self.releases.ledger.entries()
-        decided = [int(entry.candidate) for entry in entries if entry.candidate.isdecimal()]
+        judged = (entry.candidate for entry in entries if entry.action != "reference")
+        decided = [int(candidate) for candidate in judged if candidate.isdecimal()]
         under_way = {version for version in known if int(version) > max(decided, default=0)}
         last = entries[-1] if entries else None
         truth = {last.live.version if last.live else None, last.previous} if last else set()

@@ -31,9 +31,9 @@ def rollback(home: Home, name: str, to: str | None, reason: str) -> Entry:
         candidate=target.version,
         run_id=target.run_id,
         reasons=(reason,),
-        fingerprints=entries[-1].fingerprints,
+        fingerprints=promoted.fingerprints | ({"reference": now.reference} if now.reference else {}),
         live=live,
-        previous=promoted.previous,
+        previous=promoted.previous if promoted.previous in releases.versions() else None,
     )
     if entry is None:
         raise MachineError(

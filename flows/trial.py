@@ -21,9 +21,13 @@ def attempt(bento: str, golden: Golden, home: Home) -> Trial:
     be started.
     """
     try:
-        with running(bento, ServeConfig(port=0), home) as url, httpx.Client(base_url=url) as client:
+        config = ServeConfig(port=0)
+        with (
+            running(bento, config, home) as url,
+            httpx.Client(base_url=url, timeout=config.timeout, trust_env=False) as client,
+        ):
             answered = [ask(client, image) for image in golden.images]
-    except IntegrityError as error:
+    except (IntegrityError, httpx.HTTPError) as error:
         return Trial(refused=f"as served: {error}")
     try:
         golden.check(np.array([probabilities for _, probabilities, _ in answered], np.float32))

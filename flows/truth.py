@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from flows import owner, registry
 from flows.store import connect, reached
+from model.errors import MachineError
 from model.home import Home
 from serving.ledger import Entry, Release
 from serving.releases import Releases
@@ -41,6 +42,15 @@ def decide(home: Home, name: str, expected: Truth, **decision: Any) -> Entry | N
             return None
         before = expected.live.version if expected.live else None
         return releases.record(actor=owner.actor(), before=before, **decision)
+
+
+def follow(home: Home, name: str) -> list[str]:
+    """`agree`, after a decision; returns only what has to wait, since MLflow is away."""
+    try:
+        agree(home, name)
+    except MachineError as error:
+        return [f"the aliases of {name} follow later: {error}"]
+    return []
 
 
 def agree(home: Home, name: str) -> list[str]:

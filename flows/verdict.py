@@ -9,6 +9,7 @@ from flows.markdown import plain, table
 from flows.measured import Measured
 from flows.results import Verdict
 from flows.tracking import Run
+from model.canvas import shown
 from model.comparison_plots import beside
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def figure(verdict: Verdict, candidate: Measured, champion: Measured | None) -> 
         "recall by class": (_recalls(candidate), _recalls(champion) if champion else None),
         "right when changed": (_slices(candidate), _slices(champion) if champion else None),
     }
-    return beside(f"{verdict.action.upper()}: {verdict.reasons[0]}"[:100], verdict.comparisons, panels)
+    return beside(f"{verdict.action.upper()}: {shown(verdict.reasons[0], 90)}", verdict.comparisons, panels)
 
 
 def _recalls(measured: Measured) -> dict[str, float]:

@@ -158,16 +158,17 @@ class Api:
         """Let the other workers know what this one serves, and which version it could not take, and why."""
         version = self.live.version if self.live else None
         self.metrics.serving(version, refused[0] if refused else None)
-        self.board.write(
-            self.worker,
-            {
-                "worker": self.worker,
-                "pid": os.getpid(),
-                "version": version,
-                "since": self.since.isoformat(timespec="milliseconds"),
-                "refused": {"version": refused[0], "reason": refused[1]} if refused else None,
-            },
-        )
+        told = {
+            "worker": self.worker,
+            "pid": os.getpid(),
+            "version": version,
+            "since": self.since.isoformat(timespec="milliseconds"),
+            "refused": {"version": refused[0], "reason": refused[1]} if refused else None,
+        }
+        try:
+            self.board.write(self.worker, told)
+        except OSError as error:
+            logger.error("what is served cannot be told: %s", error)
 
     def _released(self) -> Live:
         if self.unsound:

@@ -68,13 +68,16 @@ class Follower:
         """Look at the pointer for ever. What happens meanwhile to a release never ends this."""
         while True:
             await asyncio.sleep(POLL)
-            self._look()
+            try:
+                self._look()
+            except Exception:
+                logger.exception("what is live cannot be followed just now")
 
     def _look(self) -> None:
         try:
             release = self.releases.live()
         except IntegrityError as error:
-            self._refuse(error)
+            self._refuse(error, "?")
             return
         late = time.monotonic() - self._since
         if release != self._wanted:
@@ -113,8 +116,8 @@ class Follower:
         self._swap(outcome)
         self._changed()
 
-    def _refuse(self, error: Exception) -> None:
-        version = self._wanted.version if self._wanted else "?"
+    def _refuse(self, error: Exception, version: str = "") -> None:
+        version = version or (self._wanted.version if self._wanted else "?")
         told = str(error) if isinstance(error, RelearnError) else f"{type(error).__name__}: {error}"
         told = told.replace(f"{self.releases.root}/", "")  # clients are told it too
         if self.refused != (version, told):

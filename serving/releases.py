@@ -4,6 +4,7 @@ Flows write through this, the service reads it.
 """
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from model.home import Home
 from serving import golden
 from serving.golden import Golden
 from serving.ledger import Entry, Ledger, Release
+
+logger = logging.getLogger(__name__)
 
 LEDGER, POINTER = "ledger.jsonl", "live.json"
 VOUCHED = ("card.json", golden.FILE)  # the card vouches for the rest of the folder
@@ -63,12 +66,15 @@ class Releases:
         from model.classifier import CARD, Classifier  # torch, which reading the pointer does without
 
         folder = self.folder(version)
-        if not folder.exists():
+        try:
+            Classifier.load(folder)
+            Golden.load(folder)
+        except (NotFoundError, IntegrityError):  # it is not there, or damaged
             with atomic.folder(folder) as temporary:
                 shutil.copytree(classifier_folder, temporary, dirs_exist_ok=True)
                 Classifier.load(temporary)
                 Golden.load(temporary)
-        elif (folder / CARD).read_bytes() != (classifier_folder / CARD).read_bytes():
+        if (folder / CARD).read_bytes() != (classifier_folder / CARD).read_bytes():
             raise IntegrityError(f"{folder} holds another classifier")
         return {name: digest(folder / name) for name in VOUCHED}
 
@@ -85,10 +91,12 @@ class Releases:
             ) from None
 
     def record(self, **decision: Any) -> Entry:
-        """Write a decision to the ledger, and let the pointer mean what is live after it."""
-        entry = self.ledger.append(**decision)
-        self._point(entry.live)
-        return entry
+        """Write a decision to the ledger, and let the pointer mean what is live after it.
+
+        The pointer is written before, and takes its place after: on a full disk nothing is decided.
+        """
+        with self._pointing(decision["live"]):
+            return self.ledger.append(**decision)
 
     def settle(self) -> str | None:
         """Bring the pointer into agreement with the ledger; says what was wrong with it, None for nothing."""
@@ -99,7 +107,8 @@ class Releases:
             if told is None:  # another process was deciding just then
                 return None
             last = self.ledger.last()
-            self._point(last.live if last else None)
+            with self._pointing(last.live if last else None):
+                pass
         return f"the live pointer of {self.root.name} {told}"
 
     def _astray(self) -> str | None:
@@ -114,12 +123,20 @@ class Releases:
             return None
         return f"meant {f'version {meant.version}' if meant else 'nothing'}, {says}"
 
-    def _point(self, release: Release | None) -> None:
+    @contextmanager
+    def _pointing(self, release: Release | None) -> Iterator[None]:
+        """Let the pointer mean `release` once the block has ended well."""
         path = self.root / POINTER
         if release is None:
+            yield
             path.unlink(missing_ok=True)
-        else:
-            atomic.write_bytes(path, release.model_dump_json(indent=2).encode() + b"\n")
+            return
+        try:
+            with atomic.file(path) as temporary:
+                temporary.write_bytes(release.model_dump_json(indent=2).encode() + b"\n")
+                yield
+        except OSError as error:
+            raise MachineError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def digest(file: Path) -> str:
@@ -151,7 +168,8 @@ def released(home: Home, name: str | None = None) -> tuple[str, Release]:
     """The live release under `name`; without a name, that of the only one released in `home`."""
     name = chosen(home, name)
     releases = Releases(home.releases(name))
-    releases.settle()
+    if told := releases.settle():
+        logger.warning(told)
     release = releases.live()
     if release is None:
         raise NotFoundError(f"nothing is live as {name!r}: every candidate was rejected")

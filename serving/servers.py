@@ -43,7 +43,7 @@ class Known:
     def runs(self) -> bool:
         """Whether its process is there, and is not another one that was given the same number."""
         try:
-            return psutil.Process(self.pid).create_time() == self.started
+            return abs(psutil.Process(self.pid).create_time() - self.started) < 5  # clocks are put right
         except psutil.NoSuchProcess:
             return False
 

@@ -55,14 +55,18 @@ def rollback(*, reason: str, to: str | None = None, name: str | None = None) -> 
         Under which name; not needed while only one is released.
     """
     reason = _reason(reason)
-    from flows.release import follow
+    from flows.progress import warn
     from flows.rollback import rollback as go_back
-    from serving.releases import chosen
+    from flows.truth import follow
+    from serving.releases import Releases, chosen
 
     home = Home.from_environment()
     name = chosen(home, name)
+    if told := Releases(home.releases(name)).settle():
+        warn(told)
     entry = go_back(home, name, to, reason)
-    follow(home, name)
+    for line in follow(home, name):
+        warn(line)
     console = Console(highlight=False)
     console.print(f"{name}: version {entry.candidate} is live again, version {entry.before} no longer")
     confirm(console, home, name, entry.candidate)

@@ -121,6 +121,12 @@ def test_another_image_shape_is_rejected():
     assert ("reject", (told,)) == (verdict.action, verdict.reasons)
 
 
+def test_what_cannot_be_compared_is_rejected():
+    """A reference that neither can read is no reason to take a champion's place."""
+    unread = measured(some(0), evaluations={}, slices={})
+    assert "reject" == judge(unread, unread, CONFIG).action
+
+
 def test_a_class_that_is_given_up_is_named():
     """Better in all, and blind for the 7: rejected, by the name of the class."""
     sevens = np.flatnonzero(LABELS == 7)[:60]

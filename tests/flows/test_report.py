@@ -87,7 +87,7 @@ def test_a_candidate_that_was_held_is_not_sold_as_released() -> None:
     held = RELEASED.model_copy(update={"verdict": verdict, "live": "2", "trial": None})
     page = report(done([MLP], MLP, released=held), DATASET)
 
-    assert "**HOLD**: version 2 stays live, the candidate may be no better: reference: +0.02 points" in page
+    assert "**HOLD**: version 2 stays live, the candidate is held: reference: +0.02 points" in page
     assert "First answer" not in page
 
 

@@ -213,6 +213,34 @@ def test_a_slow_release_is_told_after_another_trouble(
     assert ("3", "still loading after 0.1 seconds") == worker.told[1]
 
 
+def test_what_goes_wrong_in_telling_ends_nothing(
+    releases: Releases, folders: dict[str, Path], publish: Publish, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker that could not tell what it refused still takes what comes after it."""
+    monkeypatch.setattr(live, "POLL", 0.01)
+    served: list[Live] = []
+
+    def changed() -> None:
+        raise OSError("no room left")
+
+    follower = Follower(releases, served.append, changed)
+    follower.begin()
+
+    async def follow() -> None:
+        task = asyncio.create_task(follower.follow())
+        (releases.root / "live.json").write_bytes(b"nonsense")
+        await asyncio.sleep(0.1)
+        (releases.root / "live.json").unlink()
+        publish(releases, "2", folders["2"])
+        deadline = time.monotonic() + 20
+        while len(served) < 2 and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(follow())
+    assert ["1", "2"] == [one.version for one in served]
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"nonsense"])
 def test_an_unreadable_pointer_changes_nothing(worker: Worker, releases: Releases, content: bytes):
     """It is told, and what was live stays."""

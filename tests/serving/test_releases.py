@@ -1,16 +1,18 @@
 """Release folders, the live pointer, and its agreement with the ledger."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from model.classifier import Classifier
-from model.errors import IntegrityError, NotFoundError
+from model.errors import IntegrityError, MachineError, NotFoundError
 from model.home import Home
 from serving.golden import FILE
 from serving.ledger import Release
@@ -87,6 +89,38 @@ def test_an_unsound_folder_is_not_kept(releases: Releases, saved: Path, tmp_path
     with pytest.raises(IntegrityError):
         releases.keep("3", tmp_path / "bad")
     assert [] == list(releases.root.iterdir())
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "card.json", FILE])
+def test_a_folder_that_was_damaged_is_kept_anew(releases: Releases, saved: Path, file: str):
+    """A version that is released again is served as it was saved, not as it was found."""
+    first = releases.keep("3", saved)
+    (releases.folder("3") / file).write_bytes(b"torn")
+
+    assert first == releases.keep("3", saved)
+    assert (saved / file).read_bytes() == (releases.folder("3") / file).read_bytes()
+
+
+@pytest.mark.needs("mount", "umount")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_on_a_full_disk_nothing_is_decided(tmp_path: Path, saved: Path, publish: Publish):
+    """Ledger and pointer mean what they meant: what is reported as failed has not happened."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
+    try:
+        releases = Releases(disk / "digits")
+        publish(releases, "3", saved)
+        releases.keep("4", saved)
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        before = releases.ledger.entries(), releases.live()
+        with pytest.raises(MachineError, match="No space left"):
+            publish(releases, "4", saved)
+        assert before == (releases.ledger.entries(), releases.live())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"version": "3"}', b"[1]"])
