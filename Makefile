@@ -35,7 +35,7 @@ test: $(BIN)/.ready ## lint, format, types and the tests
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" -n 2 $(ARGS)
 
 test-all: $(BIN)/.ready ## the same, slow proofs included; fails where a program is missing
 	$(BIN)/ruff check --quiet

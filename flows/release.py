@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 from uuid import UUID
 
 import numpy as np
@@ -35,12 +34,11 @@ from model.home import Home
 from model.images import png
 from model.prepared import prepare
 from serving.golden import Golden
-from serving.ledger import Release
+from serving.ledger import Outcome, Release
 from serving.packaging import package
 from serving.releases import Releases
 
 DEFAULT = ReleaseConfig()
-Action = Literal["promote", "hold", "reject"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,10 @@ class Candidate:
     trial: Trial | None = None
 
     @property
-    def action(self) -> Action:
+    def action(self) -> Outcome:
         return self.verdict.action
 
-    def but(self, action: Action, reason: str) -> "Candidate":
+    def but(self, action: Outcome, reason: str) -> "Candidate":
         """The same, with another verdict after all."""
         reasons = (reason, *self.verdict.reasons)
         verdict = self.verdict.model_copy(update={"action": action, "reasons": reasons})

@@ -1,10 +1,9 @@
 """What flows leave behind, small enough to hand from task to task."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict
 
 from model.significance import Comparison
+from serving.ledger import Outcome
 
 EXAMPLE = "example.png"  # beside the releases of a name: a picture to try them with
 
@@ -51,7 +50,7 @@ class Verdict(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    action: Literal["promote", "hold", "reject"]
+    action: Outcome
     reasons: tuple[str, ...]
     checks: tuple[Check, ...]
     comparisons: dict[str, Comparison] = {}

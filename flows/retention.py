@@ -23,12 +23,12 @@ from serving.servers import servers
 
 @dataclass(frozen=True)
 class Superfluous:
-    """Something that may go: what it is, whose, its bytes, and how it goes."""
+    """Something that may go: what it is, whose, its bytes, and how it goes, if it still may."""
 
     kind: str
     name: str
     bytes: int
-    remove: Callable[[], None]
+    remove: Callable[[], bool]
 
 
 def prune(home: Home, keep: int) -> Iterator[Superfluous]:
@@ -36,8 +36,8 @@ def prune(home: Home, keep: int) -> Iterator[Superfluous]:
     try:
         with FileLock(home.root / ".prune.lock", timeout=0), reached(home.tracking_uri):
             for one in superfluous(home, keep):
-                one.remove()
-                yield one
+                if one.remove():
+                    yield one
     except Timeout:
         raise MachineError(f"another relearn prune is at work in {home.root}") from None
 
@@ -123,14 +123,15 @@ class Versions:
                 found |= {version, *(one for one in server.versions().values() if one)}
         return found
 
-    def _remove(self, version: str) -> None:
+    def _remove(self, version: str) -> bool:
         with self.releases.locked():
             if version in self.needed():
-                return
+                return False
             if self.releases.folder(version).is_dir():
                 atomic.remove(self.releases.folder(version))
             discard(self.name, version, self.home)
         registry.forget(self.client, self.name, version)
+        return True
 
 
 def _references(releases: Releases) -> Iterator[Superfluous]:
@@ -140,7 +141,7 @@ def _references(releases: Releases) -> Iterator[Superfluous]:
     for folder in releases.root.glob("reference/*") if current else ():
         if folder != releases.reference(str(current)) and atomic.is_old(folder):
             name = f"{releases.root.name} {folder.name}"
-            yield Superfluous("reference images", name, _size(folder), partial(atomic.remove, folder))
+            yield Superfluous("reference images", name, _size(folder), partial(_take, folder))
 
 
 def _trainings(home: Home, client: Client, name: str, keep: int, needed: set[str]) -> Iterator[Superfluous]:
@@ -159,29 +160,43 @@ def _trainings(home: Home, client: Client, name: str, keep: int, needed: set[str
                 yield Superfluous("checkpoint", folder.name[:8], _size(folder), partial(_drop, folder))
 
 
-def _clear(client: Client, family: Family) -> None:
+def _clear(client: Client, family: Family) -> bool:
     for run in family.runs:
         archive.remove(client, run)
+    return True
 
 
-def _drop(folder: Path) -> None:
+def _drop(folder: Path) -> bool:
     """Unless the training goes on just now."""
     with suppress(MachineError), checkpoints.held(folder):
-        atomic.remove(folder)
+        return _take(folder)
+    return False
+
+
+def _take(path: Path) -> bool:
+    atomic.remove(path)
+    return True
 
 
 def _leftovers(home: Home) -> Iterator[Superfluous]:
-    """What was being written, or removed, by processes that were killed."""
+    """What was being written, or removed, by processes that were killed, and what killed servers used."""
     places = [home.checkpoints, home.prepared, *home.root.glob("releases/*"), *home.bentoml.glob("*s/*")]
     left = [folder for place in places for folder in atomic.leftovers(place)]
-    for folder in [*left, *atomic.leftovers(home.bentoml / "tmp", "relearn-*")]:
-        yield Superfluous("leftover", folder.name, _size(folder), partial(atomic.remove, folder))
+    left += atomic.leftovers(home.bentoml / "tmp", "relearn-*")
+    running = {server.board for server in servers(home)}
+    left += [
+        folder
+        for folder in atomic.leftovers(home.root / "servers", "*")
+        if not any(Path(board).is_relative_to(folder) for board in running)
+    ]
+    for path in left:
+        yield Superfluous("leftover", path.name, _size(path), partial(_take, path))
 
 
-def _size(folder: Path) -> int:
-    """Bytes of the files under `folder`; what goes meanwhile counts for nothing."""
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files under a folder; what goes meanwhile counts for nothing."""
     total = 0
-    for file in folder.rglob("*"):
+    for file in (path, *path.rglob("*")):
         with suppress(FileNotFoundError):
             total += file.stat().st_size if file.is_file() else 0
     return total

@@ -26,7 +26,9 @@ class ReleaseConfig(BaseModel):
         le=1,
         description="Largest loss of accuracy, at the low end of the interval, for not_worse.",
     )
-    recall_margin: float = Field(0.02, ge=0, le=1, description="Largest loss of recall in any one class.")
+    recall_margin: float = Field(
+        0.02, ge=0, le=1, description="Largest loss of recall in any one class, beyond chance."
+    )
     calibration_margin: float = Field(
         0.02, ge=0, le=1, description="Largest growth of the expected calibration error."
     )
@@ -34,7 +36,7 @@ class ReleaseConfig(BaseModel):
         0.05,
         ge=0,
         le=1,
-        description="Largest loss of accuracy on changed images, in the mean of all changes.",
+        description="Largest loss of accuracy on images changed in any one way, beyond chance.",
     )
     latency_factor: float = Field(
         10.0, ge=1, le=1_000, description="Largest growth of the time that one image takes."

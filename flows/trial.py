@@ -10,15 +10,15 @@ from flows.results import Answer, Trial
 from model.errors import IntegrityError
 from model.home import Home
 from serving.golden import Golden
-from serving.server import running
+from serving.server import StartupError, running
 from serving.settings import ServeConfig
 
 
 def attempt(bento: str, golden: Golden, home: Home) -> Trial:
     """Start the Bento's server on a free port and ask it the golden images, one by one.
 
-    Not ready, or an answer other than the offline one, is a refusal. `MachineError` where no server could
-    be started.
+    Not ready, or an answer other than the offline one, is a refusal. `MachineError` where this machine lets
+    no server start.
     """
     try:
         config = ServeConfig(port=0)
@@ -27,7 +27,7 @@ def attempt(bento: str, golden: Golden, home: Home) -> Trial:
             httpx.Client(base_url=url, timeout=config.timeout, trust_env=False) as client,
         ):
             answered = [ask(client, image) for image in golden.images]
-    except (IntegrityError, httpx.HTTPError) as error:
+    except (IntegrityError, StartupError, httpx.HTTPError) as error:
         return Trial(refused=f"as served: {error}")
     try:
         golden.check(np.array([probabilities for _, probabilities, _ in answered], np.float32))

@@ -54,20 +54,23 @@ def folder(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Take a folder away: it is there whole or not at all, whatever of it a kill leaves lies aside."""
+    """Take a file or folder away: it is there whole or not at all; what a kill leaves of it lies aside."""
     aside = _beside(path)
     path.rename(aside)
     _sync(path.parent)
-    shutil.rmtree(aside)
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()
 
 
 def leftovers(folder: Path, pattern: str = ".*.tmp") -> list[Path]:
-    """The folders that processes which were killed have left in `folder`; none that is still written."""
-    return [path for path in folder.glob(pattern) if path.is_dir() and is_old(path)]
+    """What processes that were killed have left in `folder`; nothing that is still written."""
+    return [path for path in folder.glob(pattern) if is_old(path)]
 
 
 def is_old(path: Path) -> bool:
-    """Whether it has not changed for a day: no process takes that long to write a folder."""
+    """Whether it has not changed for a day: no process takes that long to write anything."""
     return path.stat().st_mtime < time.time() - 86_400
 
 

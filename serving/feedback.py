@@ -27,7 +27,7 @@ NOT_KEPT = "It counts for accuracy; without its image it cannot become training 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     request_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
     label: str
-    index: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    index: Annotated[float, msgspec.Meta(ge=0, lt=2**32, multiple_of=1)] = 0  # to JSON, 3.0 is an integer
     image: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -48,7 +48,7 @@ def read(body: bytes, card: Card) -> Feedback:
     told = _decoded(body)
     if told.label not in card.classes:
         raise InputError(f"label: accepted: {', '.join(card.classes)}", "unknown_class")
-    feedback = Feedback(told.request_id, told.index, time.time(), told.label)
+    feedback = Feedback(told.request_id, int(told.index), time.time(), told.label)
     if bytes(told.image) != b"null":
         image = _image(bytes(told.image), card)
         feedback.shape, feedback.pixels = card.shape, image.tobytes()

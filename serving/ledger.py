@@ -10,7 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from model.errors import IntegrityError, MachineError
 
-Action = Literal["promote", "hold", "reject", "rollback", "reference"]
+Outcome = Literal["promote", "hold", "reject"]  # of a judgement
+Action = Literal[Outcome, "rollback", "reference"]
 
 
 class Release(BaseModel):

@@ -2,8 +2,10 @@
 
 import os
 from collections import Counter as Tally
+from pathlib import Path
 
 import numpy as np
+import psutil
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -12,7 +14,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.responses import Response
 
 # Seconds; one image takes about 1 ms, a large batch some 100 ms, a client that dawdles longer.
@@ -101,7 +103,11 @@ class Metrics:
     def page(self) -> Response:
         """All of it as text; BentoML gives its workers a common folder for what they count."""
         registry = self.registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            for file in Path(folder).glob("gauge_live*.db"):
+                pid = int(file.stem.rpartition("_")[2])
+                if not psutil.pid_exists(pid):  # it was killed, and serves nothing any more
+                    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

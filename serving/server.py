@@ -29,6 +29,10 @@ BOARDS = "workers"  # in the folder of a server
 STARTUP = 60.0  # seconds; about 6 on a quiet machine of 2 cores
 
 
+class StartupError(MachineError):
+    """A server was started, and does not answer."""
+
+
 @dataclass
 class Server:
     """A running server; `folder` holds its log and what BentoML writes while it runs."""
@@ -49,7 +53,7 @@ class Server:
         return self.folder / "server.log"
 
     def wait_for(self, path: str, seconds: float = STARTUP) -> None:
-        """Return when `path` answers 200; `MachineError` with the end of the log when it does not.
+        """Return when `path` answers 200; `StartupError` with the end of the log when it does not.
 
         `IntegrityError` at once where the classifier of the Bento is not what was saved.
         """
@@ -60,7 +64,7 @@ class Server:
             if self.process.poll() is not None:
                 raise self.gone()
             if time.monotonic() > deadline:
-                raise MachineError(f"the server is not up after {seconds:g} seconds{self._last_words()}")
+                raise StartupError(f"the server is not up after {seconds:g} seconds{self._last_words()}")
             time.sleep(0.05)
         self.workers = psutil.Process(self.process.pid).children(recursive=True)
 
@@ -80,9 +84,9 @@ class Server:
                     worker.kill()
             psutil.wait_procs(self.workers, timeout=5)
 
-    def gone(self) -> MachineError:
+    def gone(self) -> StartupError:
         """What to say of a server that ended by itself."""
-        return MachineError(f"the server ended with code {self.process.wait()}{self._last_words()}")
+        return StartupError(f"the server ended with code {self.process.wait()}{self._last_words()}")
 
     def _ask(self, path: str) -> tuple[int | None, bytes]:
         connection = http.client.HTTPConnection(*self.address, timeout=2)

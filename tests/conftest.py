@@ -1,8 +1,10 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +20,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(program): skipped, by name, where this program is not on the PATH"
     )
+
+
+class ByRoom(LoadScopeScheduling):
+    """One worker tests the flows and another the service, so that each server is started once for all."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        room = file.rpartition("/")[0]
+        return room if room in {"tests/flows", "tests/serving"} else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
+    return ByRoom(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -134,7 +134,8 @@ def test_a_class_that_is_given_up_is_named():
 
     assert "promote" == judge(measured(some(60)), CHAMPION, CONFIG).action
     assert "reject" == verdict.action
-    assert "recall of 7: got 94.0%, the champion has 98.0%, accepted: a loss of 2 points" in verdict.reasons
+    told = "recall of 7: got 94.0%, the champion has 98.0%, accepted: a loss of 2 points, or of chance"
+    assert told in verdict.reasons
 
 
 def test_a_small_class_may_lose_an_image_by_chance():
@@ -155,10 +156,25 @@ def test_worse_calibration_is_rejected():
 
 
 def test_brittleness_is_rejected():
-    """Better on the reference, and lost as soon as an image is changed a little."""
-    slices = {name: np.arange(2_000) < 1_600 for name in ("shifted", "noisy", "thinner")}
+    """Better on the reference, and lost as soon as an image is changed a little in one way."""
+    slices = CHAMPION.slices | {"noisy": np.arange(2_000) < 1_600}
     verdict = judge(measured(some(100), slices=slices), CHAMPION, CONFIG)
-    assert ("reject", True) == (verdict.action, "accuracy when changed: got 80.0%" in verdict.reasons[0])
+    told = "right when noisy: got 80.0%, the champion has 90.0%, accepted: a loss of 5 points, or of chance"
+    assert ("reject", (told,)) == (verdict.action, verdict.reasons)
+
+
+def test_what_was_never_read_cannot_be_lost():
+    """A champion that has few inverted images right, and so mostly by luck, sets no bar."""
+    champion = measured(some(200), slices={"inverted": np.arange(2_000) < 200})
+    candidate = measured(some(100), slices={"inverted": np.arange(2_000) < 0})
+    assert "promote" == judge(candidate, champion, CONFIG).action
+
+
+def test_some_changed_images_may_be_lost_by_chance():
+    """Of 20 images two are 10 points, and no reason."""
+    champion = measured(some(200), slices={"noisy": np.arange(20) < 18})
+    candidate = measured(some(100), slices={"noisy": np.arange(20) < 16})
+    assert "promote" == judge(candidate, champion, CONFIG).action
 
 
 @pytest.mark.parametrize(
@@ -174,11 +190,9 @@ def test_slow_and_heavy_is_rejected(change: dict[str, object], told: str):
 def test_every_guardrail_tells_its_numbers():
     """A verdict is read by people: what was looked at, both sides, and what would be accepted."""
     checks = judge(measured(some(150)), CHAMPION, CONFIG).checks
-    assert ["weights", "classes", "image shape", "accuracy", "recall of 9", "calibration error"] == [
-        check.name for check in checks[:6]
-    ]
-    assert ["accuracy when changed", "milliseconds an image", "megabytes"] == [
-        check.name for check in checks[6:]
-    ]
+    assert [
+        *("weights", "classes", "image shape", "accuracy", "recall of 9", "right when thinner"),
+        *("calibration error", "milliseconds an image", "megabytes"),
+    ] == [check.name for check in checks]
     assert all(check.candidate and check.accepted for check in checks)
     assert all(check.champion for check in checks if check.name not in ("weights", "accuracy"))

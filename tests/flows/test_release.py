@@ -1,8 +1,11 @@
 """From a candidate to what is served: the real gate, the real registry, the real server, one story."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import numpy as np
@@ -25,6 +28,7 @@ from model.networks import build
 from model.prepared import Prepared, prepare
 from model.training import fit
 from serving.live import load
+from serving.packaging import bento_folder
 from serving.releases import Releases
 
 
@@ -79,6 +83,37 @@ def weak() -> dict[str, object]:
 @pytest.fixture(scope="module")
 def strong() -> dict[str, object]:
     return {"epochs": 12, "hidden": (128,)}
+
+
+@pytest.fixture
+def person(on_server: str) -> Iterator[Callable[..., None]]:
+    """Gives these answers, or what they return, in the page of the flow that asks, one after the other."""
+    threads = []
+
+    def answer(said: list[bool | Callable[[], bool]]) -> None:
+        for one in said:
+            while not (waiting := _flows(on_server, state={"type": {"any_": ["PAUSED"]}})):
+                time.sleep(0.1)
+            yes = one() if callable(one) else one
+            where = f"{on_server}/api/flow_runs/{waiting[0]['id']}/resume"
+            while not httpx.post(where, json={"run_input": {"promote": yes}}).is_success:
+                time.sleep(0.1)  # 503 while SQLite is busy
+            while _flows(on_server, state={"type": {"any_": ["PAUSED"]}}):
+                time.sleep(0.1)
+
+    def begin(*said: bool | Callable[[], bool]) -> None:
+        threads.append(Thread(target=copy_context().run, args=(answer, list(said)), daemon=True))
+        threads[-1].start()
+
+    yield begin
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def _flows(on_server: str, **filters: object) -> list[dict]:
+    asked = {"flow_runs": filters, "flows": {"name": {"any_": ["release"]}}, "sort": "START_TIME_DESC"}
+    return httpx.post(f"{on_server}/api/flow_runs/filter", json=asked).raise_for_status().json()
 
 
 def permuted(classifier: Classifier) -> Classifier:
@@ -255,16 +290,67 @@ def test_who_was_faster_is_the_champion_to_beat(
     assert "+0.00 points" in released.verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("yes", "outcome"), [(True, ("promote", "1")), (False, ("hold", None))], ids=["yes", "no"]
+)
+def test_who_is_asked_decides(
+    shop: Shop, weak: dict, person: Callable[..., None], yes: bool, outcome: tuple[str, str | None]
+) -> None:
+    """The answer in the page is what happens."""
+    run_id = shop.run_of(shop.trained(**weak))
+    person(yes)
+    released = release(run_id, ReleaseConfig(approve_by_hand=True, approval_minutes=1))
+
+    assert outcome == (released.verdict.action, released.live)
+    assert yes or "it was not approved by hand" == released.verdict.reasons[0]
+
+
+@pytest.mark.slow
+def test_a_yes_is_for_one_judgement(
+    shop: Shop, weak: dict, strong: dict, person: Callable[..., None]
+) -> None:
+    """Who said yes to taking one champion's place is asked again where meanwhile there is another."""
+    release(shop.run_of(shop.trained(**weak)))
+    slow, fast = shop.run_of(shop.trained(**strong)), shop.run_of(shop.trained(**strong))
+    person(lambda: bool(release(fast)), False)
+    config = ReleaseConfig(approve_by_hand=True, approval_minutes=1, promote_when="not_worse")
+    released = release(slow, config)
+
+    assert ("hold", "it was not approved by hand") == (released.verdict.action, released.verdict.reasons[0])
+    assert fast == shop.releases.live().run_id
+
+
+def test_a_server_that_does_not_come_up_is_a_rejection(
+    shop: Shop, weak: dict, strong: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends as soon as it is to be served takes nobody's place, and its last words are the reason."""
+    from flows import release as module
+
+    release(shop.run_of(shop.trained(**weak)))
+    whole = module.package
+
+    def damaged(folder: Path, name: str, version: str, home: Home) -> str:
+        bento = whole(folder, name, version, home)
+        service = bento_folder(bento, home) / "src" / "serving" / "service.py"
+        service.write_text("raise SystemExit('out of order')")
+        return bento
+
+    monkeypatch.setattr(module, "package", damaged)
+    released = release(shop.run_of(shop.trained(**strong)))
+
+    assert ("reject", "1") == (released.verdict.action, released.live)
+    assert released.verdict.reasons[0].startswith("as served: the server ended with code 1")
+    assert "out of order" in released.verdict.reasons[0]
+
+
 def test_a_yes_by_hand_is_waited_for(shop: Shop, weak: dict, on_server: str) -> None:
     """Nobody says yes: the champion stays, and the history says that nobody did."""
     config = ReleaseConfig(approve_by_hand=True, approval_minutes=0.05)
     released = release(shop.run_of(shop.trained(**weak)), config)
 
     assert ("hold", None) == (released.verdict.action, released.live)
-    assert ("nobody approved it within 0.05 minutes",) == released.verdict.reasons
-    asked = {"flows": {"name": {"any_": ["release"]}}, "sort": "START_TIME_DESC"}
-    runs = httpx.post(f"{on_server}/api/flow_runs/filter", json=asked).json()
-    assert "COMPLETED" == runs[0]["state"]["type"]
+    assert "nobody approved it within 0.05 minutes" == released.verdict.reasons[0]
+    assert "COMPLETED" == _flows(on_server)[0]["state"]["type"]
 
 
 def test_the_verdict_is_an_artifact_of_the_flow(shop: Shop, weak: dict, on_server: str) -> None:
@@ -275,4 +361,4 @@ def test_the_verdict_is_an_artifact_of_the_flow(shop: Shop, weak: dict, on_serve
     (artifact,) = httpx.post(f"{on_server}/api/artifacts/filter", json=asked).json()
 
     assert artifact["data"].startswith("# HOLD\n\n- reference: ")
-    assert "| accuracy when changed |" in artifact["data"]
+    assert "| milliseconds an image | " in artifact["data"]

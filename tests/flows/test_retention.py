@@ -179,14 +179,19 @@ def test_runs_of_others_are_left_alone(zoo: Zoo) -> None:
     assert [] == named(zoo), "nothing of zoo was ever released in this home"
 
 
-def test_leavings_of_the_killed_go_after_a_day(full: Zoo) -> None:
-    """What a process is writing just now is not taken for what a dead one has left."""
-    left = full.home.root / "releases" / "zoo" / ".4.0123456789ab.tmp"
-    left.mkdir()
+@pytest.mark.parametrize(
+    "place",
+    ["releases/zoo/.4.0123456789ab.tmp/", "releases/zoo/.live.json.0123456789ab.tmp", "servers/3999/"],
+)
+def test_leavings_of_the_killed_go_after_a_day(full: Zoo, place: str) -> None:
+    """What a process is writing or serving just now is not taken for what a dead one has left."""
+    left = full.home.root / place
+    left.parent.mkdir(exist_ok=True)
+    left.mkdir() if place.endswith("/") else left.write_bytes(b"{")
     assert "leftover" not in [one.kind for one in superfluous(full.home, 1)]
     os.utime(left, (0, 0))
     (found,) = [one for one in superfluous(full.home, 1) if one.kind == "leftover"]
-    found.remove()
+    assert found.remove()
     assert not left.exists()
 
 

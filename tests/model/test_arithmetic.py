@@ -59,6 +59,7 @@ def test_tf32_is_for_gpus() -> None:
         forward(config, build(config, SHAPE, CLASSES), CPU)
 
 
+@pytest.mark.slow  # the compiler takes half a minute
 @pytest.mark.needs("g++")
 def test_a_compiled_network_gives_the_same() -> None:
     """Logits and gradients as without, up to the last bits."""
