@@ -112,7 +112,7 @@ class Api:
         except Exception:
             logger.exception("request %s failed", identity)
             response = self._refuse(RelearnError("unforeseen", "internal_error"), identity)
-        response.headers[guard.REQUEST_ID] = identity
+        response.headers.update({guard.REQUEST_ID: identity, **guard.ALWAYS})
         route = scope["path"] if scope["path"] in self.routes else "other"
         self.metrics.answered(route, response.status_code, time.perf_counter() - started)
         if response.status_code < 400 or "connection" in response.headers or guard.is_over(request):
@@ -183,7 +183,7 @@ class Api:
         asked = Query.of(request, live.version, len(live.classifier.card.classes))
         media_type = guard.media_type(request, inputs.MEDIA_TYPES)
         body = await guard.body(request, self.config.max_body_bytes)
-        if len(body) <= QUICK and inputs.only_numbers(media_type, body):
+        if live.quick and len(body) <= QUICK and inputs.only_numbers(media_type, body):
             images = self._images(live, media_type, body)
             probabilities = await self.together.predict(live.classifier, images)
             content = self._reply(live, images, probabilities, identity, asked)
@@ -243,7 +243,9 @@ class Api:
         """Predictions are answered: an empty image was, just now."""
         live = self._released()
         blank = np.zeros((1, *live.classifier.card.shape), np.uint8)
-        if not np.isfinite(live.classifier.predict(blank)).all():
+        predict = live.classifier.predict
+        probabilities = predict(blank) if live.quick else await self.work.apart(predict, blank)
+        if not np.isfinite(probabilities).all():
             raise Refusal(503, "not_finite", "the classifier answers with numbers that are none")
         return PlainTextResponse("ready\n", headers={VERSION: live.version})
 

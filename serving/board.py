@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +37,9 @@ class Board:
 
     def read(self) -> list[dict[str, Any]]:
         """What each worker that is alive has told, by their numbers."""
-        told = [json.loads(file.read_bytes()) for file in self.folder.glob("*.json")]
+        told = []
+        for file in self.folder.glob("*.json"):
+            with suppress(FileNotFoundError):  # it is being cleared
+                told.append(json.loads(file.read_bytes()))
         alive = [one for one in told if psutil.pid_exists(one["pid"])]
         return sorted(alive, key=lambda one: int(one["worker"]))

@@ -18,6 +18,7 @@ from model.errors import InputError, RelearnError
 SHORT = 65_536  # bytes of a body that may come although nobody reads it
 LINGER = 2.0  # seconds that a client is given to stop sending what is not wanted
 REQUEST_ID = "x-request-id"
+ALWAYS = {"x-content-type-options": "nosniff"}  # of every answer
 _LONGEST_TYPE = 512  # characters of a Content-Type; the longest boundary that is in use has 70
 _OWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

@@ -35,12 +35,13 @@ class Keys:
     def of(cls, config: ServeConfig, environment: Mapping[str, str]) -> "Keys":
         """Those of `RELEARN_API_KEYS`, parted by commas, and of the file that is set, one a line.
 
-        Raises `ConfigError` for a key that is too short, `InputError` for a file that cannot be read.
+        Raises `ConfigError` for a key that is too short, or a file without any; `InputError` for a file that
+        cannot be read.
         """
-        keys = [key.strip() for key in environment.get(API_KEYS, "").split(",")]
+        keys = [key.strip() for key in environment.get(API_KEYS, "").split(",") if key.strip()]
         if config.api_keys_file:
             keys += _lines(config.api_keys_file)
-        return cls([key for key in keys if key])
+        return cls(keys)
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -74,7 +75,10 @@ def _lines(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise InputError(f"api_keys_file: {file} cannot be read: {reason}") from None
-    return [line.strip() for line in lines if not line.startswith("#")]
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise ConfigError([f"api_keys_file: {file} holds no key, accepted: one a line, {_ACCEPTED}"])
+    return keys
 
 
 def _bearer(header: str) -> str:

@@ -114,6 +114,7 @@ def _build_apart(
 def server_environment() -> dict[str, str]:
     """Our environment for BentoML's processes: no telemetry unless the user asked for it."""
     environment = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", **os.environ}
+    environment.pop("BENTOML_CONTAINERIZED", None)  # with it, workers that die are not replaced
     if not environment.get("BENTOML_CONFIG"):
         environment.pop("BENTOML_CONFIG", None)  # set but empty, BentoML looks for a file without a name
     return environment

@@ -1,20 +1,25 @@
 """The BentoML service: what a worker does when it starts, and which classifier is live."""
 
 import asyncio
+import atexit
 import gc
 import logging
 import os
+import shutil
 import signal
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import bentoml
 import numpy as np
 import psutil
+import uvicorn.config
 from bentoml.validators import DType
 
 from model.errors import IntegrityError
-from serving.settings import OWNER, RECORDS, RELEASES, SERVER, UNSERVED, ServeConfig
+from serving.settings import COUNTS, MEMORY, OWNER, RECORDS, RELEASES, SERVER, UNSERVED, ServeConfig
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -38,7 +43,7 @@ class Front:
         self.app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answer by `api`, which stands before the first request can come."""
+        """Answer by `api`, which stands before the first request can come; there are no websockets."""
         if scope["type"] == "lifespan":
             # From now on requests come here at once. What BentoML has put before us took a tenth of their
             # time: it starts a second deadline for each, in a task of its own, with a timer that outlives it.
@@ -59,6 +64,8 @@ class Relearn:
 
     def __init__(self) -> None:
         # Here, not above: BentoML imports this module to build and to supervise, which needs no torch.
+        if os.environ.get(COUNTS):
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[COUNTS]
         from model.devices import use_threads
         from serving.api import Api
         from serving.board import Board
@@ -85,11 +92,13 @@ class Relearn:
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def name_the_server() -> None:  # BentoML calls it without an instance
-        """Once, before there are workers: let them know whose they are."""
+        """Once, before there are workers: let them know whose they are, and where they meet."""
         from serving.board import Board
 
         os.environ[SERVER] = str(os.getpid())
         Board.named(os.environ)
+        if MEMORY.is_dir():
+            os.environ[COUNTS] = counts()
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def settle(self) -> None:
@@ -102,6 +111,17 @@ class Relearn:
         """Write what is not yet on disk."""
         if Front.api.records:
             Front.api.records.close()
+
+
+def counts() -> str:
+    """A folder in memory, gone with this process; those of servers that were killed go now."""
+    for left in MEMORY.glob("relearn-*-*"):
+        with suppress(ValueError):
+            if not psutil.pid_exists(int(left.name.split("-")[1])):
+                shutil.rmtree(left, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"relearn-{os.getpid()}-", dir=MEMORY)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def described() -> dict[str, Any]:
@@ -120,7 +140,7 @@ def carried() -> "Live | IntegrityError | None":
         return None
     folder = Path(bentoml.models.get(bento.info.all_models[0].tag).path)
     try:
-        return Live(str(bento.tag.version), Classifier.load(folder))
+        return Live.of(str(bento.tag.version), Classifier.load(folder))
     except IntegrityError as error:
         logger.error("%s%s%s", bento.tag, UNSERVED, error)
         return error
@@ -165,3 +185,6 @@ async def leave_with_owner() -> None:
 
 
 Relearn.add_asgi_middleware(Front)  # type: ignore[attr-defined]
+# What a worker's uvicorn speaks. BentoML has no setting for it, and leaves no moment but this one: between
+# the import of this module and uvicorn's start it calls nothing of ours.
+uvicorn.config.HTTP_PROTOCOLS["auto"] = "serving.protocol:Protocol"

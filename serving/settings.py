@@ -16,6 +16,9 @@ PREFIX = "RELEARN_"
 OWNER, SERVER = "RELEARN_OWNER", "RELEARN_SERVER"
 # The releases folder whose pointer the workers follow, and the folder where they tell what they serve.
 RELEASES, BOARD = "RELEARN_RELEASES", "RELEARN_BOARD"
+# The folder where they count what they answer, and what it lies in: memory, for its files are mapped, and to
+# touch a new page of one on a full disk is a signal that ends the worker. A Mac has no such folder.
+COUNTS, MEMORY = "RELEARN_COUNTS", Path("/dev/shm")  # noqa: S108
 # API keys stand in the environment or in a file, never in the table below: what is in it can be a flag, and
 # command lines are public.
 API_KEYS = "RELEARN_API_KEYS"

@@ -9,6 +9,8 @@ import pytest
 from flows.cli import run
 from model.errors import ConfigError, InputError
 from model.home import Home
+from serving import hosts
+from serving.guard import Refusal
 from serving.keys import Keys
 from serving.server import Server, start
 from serving.settings import API_KEYS, ServeConfig
@@ -56,6 +58,34 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path):
         )
 
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("content", ["", "\n", "# all withdrawn\n"])
+def test_a_file_without_a_key_is_no_open_door(tmp_path: Path, content: str):
+    """A server, or a worker that starts again, does without a file, but not with one that holds nothing."""
+    file = tmp_path / "keys"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match="keys holds no key, accepted: one a line"):
+        Keys.of(ServeConfig(api_keys_file=file), {API_KEYS: "a" * 16})
+
+
+@pytest.mark.parametrize(
+    ("client", "served"),
+    [
+        *((client, True) for client in ("127.0.0.1", "::1", "::ffff:127.0.0.1")),
+        *((client, False) for client in ("192.0.2.7", "::ffff:192.0.2.7", "2001:db8::7")),
+    ],
+)
+def test_without_keys_only_this_machine_is_answered(client: str, served: bool):
+    """Wherever it listens, and whatever Host it is told: a Bento may be started by other programs."""
+    from starlette.requests import Request
+
+    asked = Request({"type": "http", "headers": [(b"host", b"localhost")], "client": (client, 50_000)})
+    if served:
+        hosts.check(asked)
+    else:
+        with pytest.raises(Refusal, match="client: got another machine"):
+            hosts.check(asked)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])

@@ -330,6 +330,30 @@ def test_a_full_disk_fails_no_request(make_home: Callable[[], Home], images: np.
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.needs("mount", "umount")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_home_that_is_full_fails_no_request(tmp_path: Path, saved: Path, publish: Callable[..., Release]):
+    """What is answered is counted in memory, and no page of a full disk touched; a worker that is killed is
+    replaced."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        home = Home(tmp_path / "home", tmp_path)
+        publish(Releases(home.releases(FOLLOWING)), "1", saved)
+        blank = bytes(784)
+        with served(home, ServeConfig(port=0, grace=2)) as (server, client):
+            fill(tmp_path)
+            for route in ("/livez", "/predict", "/info", "/metrics", "/nothing"):
+                content = {"content": blank} if route == "/predict" else {}
+                headers = {"content-type": "application/octet-stream"}
+                for _ in range(20):
+                    answer = client.request("POST" if content else "GET", route, headers=headers, **content)
+                    assert (404 if route == "/nothing" else 200) == answer.status_code
+            os.kill(server.workers[-1].pid, signal.SIGKILL)
+            server.wait_for("/readyz", 30)
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
 def test_a_folder_that_cannot_be_made_fails_no_request(make_home: Callable[[], Home], images: np.ndarray):
     """A file stands where the folder would: answers as ever, told once, and counted; feedback is refused."""
     home = make_home()
