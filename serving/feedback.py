@@ -32,6 +32,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _BODY = msgspec.json.Decoder(_Body)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def reply(kept: bool) -> dict[str, str]:
@@ -57,7 +58,8 @@ def read(body: bytes, card: Card) -> Feedback:
 
 def _decoded(body: bytes) -> _Body:
     try:
-        return _BODY.decode(body)
+        told = _BODY.decode(body)
+        members = _MEMBERS.decode(body)
     except msgspec.ValidationError as error:
         code = {"Object missing": "missing_field", "Object contains": "unknown_field"}.get(
             " ".join(str(error).split()[:2]), "wrong_type"
@@ -69,6 +71,11 @@ def _decoded(body: bytes) -> _Body:
         raise Refusal(400, "too_deep", "body: the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refusal(400, "invalid_json", "body: no valid JSON in UTF-8") from None
+    # The decoder takes the last of two members with one name. Each name that it took has two quotes; any more
+    # outside of the values that it took are those of a member that it passed over.
+    if body.count(b'"') - sum(bytes(raw).count(b'"') for raw in members.values()) > 2 * len(members):
+        raise Refusal(400, "duplicate_key", "body: got a member twice, accepted: each once")
+    return told
 
 
 def _image(raw: bytes, card: Card) -> np.ndarray:
