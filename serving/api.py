@@ -231,8 +231,8 @@ class Api:
         if self.records is None:
             raise Refusal(409, "records_off", "feedback: this server keeps no records")
         await asyncio.to_thread(self.records.told, told)
-        kept = told.pixels is not None or self.records.keeps(told.request_id)
-        answer = {"worker": self.worker, "request_id": identity} | feedback.reply(kept)
+        reply = feedback.reply(told.pixels is not None, self.records.keeps(told.request_id))
+        answer = {"worker": self.worker, "request_id": identity} | reply
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     async def livez(self, _request: Request, _identity: str) -> Response:

@@ -138,7 +138,8 @@ def test_only_the_owner_may_read(recording: tuple[Server, httpx.Client], own_hom
 def test_images_are_kept_of_a_share_of_requests(
     recording: tuple[Server, httpx.Client], own_home: Home, images: np.ndarray
 ):
-    """All images of a request or none; which ones, every worker says alike when feedback comes."""
+    """All images of a request or none; which ones, every worker says alike when feedback comes, and that it
+    is so if the prediction was recorded: none of them knows that of all."""
     _, client = recording
     for n in range(40):
         ask(client, images[n : n + 2], f"half-{n}")
@@ -157,8 +158,20 @@ def test_images_are_kept_of_a_share_of_requests(
         assert np.array_equal(images[int(request_id[5:]) + index], image)
     for n in range(10):
         answer = told(client, request_id=f"half-{n}", label="1")
-        assert ("kept" if f"half-{n}" in chosen else "none") == answer["image"]
+        assert ("sampled" if f"half-{n}" in chosen else "none") == answer["image"]
         assert ("cannot become training data" in answer["note"]) == (answer["image"] == "none")
+        assert answer["note"].startswith("If that prediction was recorded, ")
+
+
+def test_an_image_is_kept_that_came_with_feedback(recording: tuple[Server, httpx.Client], own_home: Home):
+    """Whether or not there is a prediction to it; without one it counts for no accuracy, and is told so."""
+    _, client = recording
+    answer = told(client, request_id="never-asked", index=7, label="1", image=[0] * 784)
+
+    assert "kept" == answer["image"]
+    assert answer["note"].startswith("With its image it can become training data. If that prediction was ")
+    assert ("never-asked", 7) in recorded.images(own_home.records(FOLLOWING))
+    assert by_id(own_home.records(FOLLOWING), "never-asked").empty
 
 
 def test_feedback_is_joined(
