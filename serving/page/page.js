@@ -16,9 +16,10 @@ const canvas = at("canvas");
 
 const drawing = {
   strokes: [], // of points [x, y], from 0 to 1
+  stroke: null, // the last of them, while it is being drawn
   picture: null, // an image file instead of strokes
   number: 0, // counts the changes: an answer is to one state of the drawing
-  pointer: null, // the mouse, pen or finger that is drawing
+  pointer: null, // the mouse, pen or finger that draws it
 };
 const pen = { x: 0.5, y: 0.5, down: false, shown: false }; // moved by keys
 
@@ -42,27 +43,35 @@ function isBlank() {
 }
 
 function begin(point) {
+  lift();
   drawing.picture = null;
-  drawing.strokes.push([point]);
+  drawing.stroke = [point];
+  drawing.strokes.push(drawing.stroke);
   changed();
 }
 
-function extend(point) {
-  drawing.strokes.at(-1).push(point);
+function extend(...points) {
+  drawing.stroke.push(...points);
   changed();
+}
+
+// Ends the stroke that is being drawn: however the hand moves on, it is part of no other.
+function lift() {
+  drawing.stroke = drawing.pointer = null;
+  pen.down = false;
 }
 
 function undo() {
+  lift();
   if (drawing.picture) drawing.picture = null;
   else drawing.strokes.pop();
-  pen.down = false;
   changed();
 }
 
 function clear() {
+  lift();
   drawing.picture = null;
   drawing.strokes = [];
-  pen.down = false;
   changed();
 }
 
@@ -74,18 +83,17 @@ function place(event) {
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button !== 0 || drawing.pointer !== null) return;
   canvas.setPointerCapture(event.pointerId);
-  drawing.pointer = event.pointerId;
-  pen.shown = pen.down = false;
+  pen.shown = false;
   begin(place(event));
+  drawing.pointer = event.pointerId;
 });
 canvas.addEventListener("pointermove", (event) => {
   if (event.pointerId !== drawing.pointer) return;
-  for (const one of event.getCoalescedEvents?.() ?? [event]) drawing.strokes.at(-1)?.push(place(one));
-  changed();
+  extend(...(event.getCoalescedEvents?.() ?? [event]).map(place));
 });
 for (const end of ["pointerup", "pointercancel"]) {
   canvas.addEventListener(end, (event) => {
-    if (event.pointerId === drawing.pointer) drawing.pointer = null;
+    if (event.pointerId === drawing.pointer) lift();
   });
 }
 
@@ -102,14 +110,17 @@ canvas.addEventListener("keydown", (event) => {
     pen.y = Math.min(Math.max(pen.y + step * move[1], 0), 1);
     if (pen.down) extend([pen.x, pen.y]);
   } else {
-    pen.down = !pen.down;
-    if (pen.down) begin([pen.x, pen.y]);
+    const down = !pen.down;
+    if (down) begin([pen.x, pen.y]);
+    else lift();
+    pen.down = down;
     at("spoken").textContent = pen.down ? "Pen down" : "Pen up";
   }
   render();
 });
 canvas.addEventListener("blur", () => {
-  pen.shown = pen.down = false;
+  pen.shown = false;
+  if (pen.down) lift();
   render();
 });
 document.addEventListener("keydown", (event) => {
@@ -132,6 +143,7 @@ async function open(file) {
     tell("This browser cannot read that as an image.", true);
     return;
   }
+  lift();
   drawing.strokes = [];
   changed();
 }
@@ -302,7 +314,7 @@ async function look() {
 }
 
 function settle() {
-  if (drawing.pointer !== null || pen.down) settling = setTimeout(settle, SETTLED);
+  if (drawing.stroke) settling = setTimeout(settle, SETTLED);
   else attempt(record);
 }
 

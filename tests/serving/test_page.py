@@ -269,6 +269,43 @@ def test_undo_takes_the_last_stroke_back(released: Server, visit: Callable[..., 
     expect(page.locator("#undo")).to_be_disabled()
 
 
+@pytest.mark.parametrize("end", ["undo", "clear", "drop"])
+def test_a_gesture_ends_with_its_stroke(
+    released: Server, visit: Callable[..., Visit], encoded: Callable[..., bytes], end: str
+):
+    """Undone, cleared or replaced while the mouse still draws it: what the mouse does until it is let go
+    belongs to nothing."""
+    visited = visit(released)
+    page = visited.page
+    picture = "document.getElementById('canvas').toDataURL()"
+    page.locator("#canvas").click(position={"x": 50, "y": 50})
+    visited.settled()
+    dot = page.evaluate(picture)
+    page.mouse.move(*visited.at((0.5, 0.5)))
+    page.mouse.down()
+    page.mouse.move(*visited.at((0.5, 0.7)))
+    page.wait_for_function(f"before => {picture} !== before", arg=dot)
+    if end == "undo":
+        page.keyboard.press("Control+z")
+        page.wait_for_function(f"before => {picture} === before", arg=dot)
+    elif end == "clear":
+        page.locator("#clear").press("Enter")
+        expect(page.locator("#label")).to_have_text("–")
+    else:
+        content = base64.b64encode(encoded(np.zeros((1, 28, 28), np.uint8))).decode()
+        page.evaluate(DROP, [content, "image/png"])
+        visited.settled()
+    time.sleep(0.1)
+    ended = page.evaluate(picture)
+    page.mouse.move(*visited.at((0.8, 0.8)), steps=3)
+    page.mouse.up()
+    time.sleep(0.1)
+
+    assert ended == page.evaluate(picture)
+    page.locator("#canvas").click(position={"x": 150, "y": 50})  # the next one is a stroke again
+    page.wait_for_function(f"before => {picture} !== before", arg=ended)
+
+
 def test_a_finger_draws_on_a_phone(released: Server, visit: Callable[..., Visit]):
     """At 390 × 844, and nothing is wider than even 360: no scrolling sideways, none while drawing."""
     visited = visit(released, viewport=PHONE, has_touch=True, is_mobile=True)
