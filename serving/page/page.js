@@ -223,7 +223,7 @@ function png() {
   if (drawing.picture) {
     const { width, height } = drawing.picture;
     const scale = Math.min(1, LARGEST / Math.max(width, height));
-    [sheet.width, sheet.height] = [Math.round(width * scale), Math.round(height * scale)];
+    [sheet.width, sheet.height] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
     context.drawImage(drawing.picture, 0, 0, sheet.width, sheet.height);
   } else {
     sheet.width = sheet.height = SIZE;
@@ -292,7 +292,7 @@ at("lock").addEventListener("cancel", (event) => event.preventDefault());
 
 let classes = [];
 let version = null;
-let recorded = null; // the last answer that was recorded: its drawing, its request, its image
+let latest = {}; // the drawing that was recorded last, or is being: its number, its answer as a promise
 let asked = 0;
 let looking = false;
 let settling = 0;
@@ -315,17 +315,28 @@ async function look() {
 
 function settle() {
   if (drawing.stroke) settling = setTimeout(settle, SETTLED);
-  else attempt(record);
+  else if (!isBlank()) attempt(record);
 }
 
-async function record() {
-  const number = drawing.number;
-  if (isBlank() || recorded?.number === number) return;
+// Once for each drawing: a class may be chosen while it is being recorded already.
+function record() {
+  const { number } = drawing;
+  if (latest.number !== number) {
+    const begun = { number, answer: read(number) };
+    begun.answer.catch(() => {
+      if (latest === begun) latest = {};
+    });
+    latest = begun;
+  }
+  return latest.answer;
+}
+
+async function read(number) {
   const answer = await predict(true);
-  recorded = { number, request: answer.request_id, image: answer.image };
   show(answer, number);
   const [{ label, probabilities }] = answer.predictions;
   if (number === drawing.number) at("spoken").textContent = `${label}, ${percent(probabilities[label])}`;
+  return answer;
 }
 
 async function predict(recording) {
@@ -454,11 +465,11 @@ function tell(message, trouble = false) {
 async function correct(label, button) {
   tell("");
   await attempt(async () => {
-    await record();
+    const recorded = await record();
     const answer = await api("feedback", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ request_id: recorded.request, label, image: await base64(recorded.image) }),
+      body: JSON.stringify({ request_id: recorded.request_id, label, image: await base64(recorded.image) }),
     });
     for (const one of at("classes").children) one.setAttribute("aria-pressed", String(one === button));
     tell(`Noted: ${label}. ${answer.note}`);

@@ -250,6 +250,35 @@ def test_only_finished_drawings_and_feedback_are_recorded(
     assert seen == png(image)
 
 
+def test_a_drawing_is_recorded_once(released: Server, visit: Callable[..., Visit]):
+    """Although a class is chosen while its record is under way: the feedback is on that one. Where the
+    record fails, it is asked for again."""
+    visited = visit(released)
+    page = visited.page
+    late: list[Route] = []
+    said: list[dict[str, object]] = []
+    page.route("**/predict?*record=true", lambda route: late.append(route))
+    page.on("request", lambda one: said.append(one.post_data_json) if "/feedback" in one.url else None)
+    page.locator("#canvas").click()
+    page.wait_for_function(ANSWERED)
+    page.wait_for_timeout(1_500)
+    page.locator("#classes").get_by_text("9", exact=True).click()
+    page.wait_for_timeout(500)
+    assert 1 == len(late)
+    error = {"code": "x", "message": "not now", "request_id": "x"}
+    late[0].fulfill(status=503, json={"error": error}, headers={"retry-after": "1"})
+    expect(page.locator("#told")).to_have_text("not now")
+    page.wait_for_timeout(1_500)
+    assert 2 == len(late)
+    answer = late[1].fetch()
+    late[1].fulfill(response=answer)
+    expect(page.locator("#told")).to_contain_text("Noted: 9.")
+
+    assert 2 == len(late)
+    assert [answer.json()["request_id"]] == [one["request_id"] for one in said]
+    visited.errors[:] = [one for one in visited.errors if "503" not in one]  # the browser's own line
+
+
 def test_undo_takes_the_last_stroke_back(released: Server, visit: Callable[..., Visit]):
     """By Ctrl+Z and by its button; with nothing left there is no answer. A dot is a stroke too."""
     page = visit(released).page
@@ -366,7 +395,8 @@ def test_a_file_is_dropped_or_chosen(
     images: np.ndarray,
     tmp_path: Path,
 ):
-    """A picture in the classifier's size arrives pixel by pixel; what is no picture is told."""
+    """A picture in the classifier's size arrives pixel by pixel; one that is too flat, and what is no
+    picture, is told."""
     visited = visit(released)
     page = visited.page
     page.evaluate(DROP, [base64.b64encode(encoded(images[0])).decode(), "image/png"])
@@ -380,8 +410,14 @@ def test_a_file_is_dropped_or_chosen(
     page.locator("#file").set_input_files(tmp_path / "one.jpg")
     page.wait_for_function(ANSWERED)
 
+    page.locator("#clear").click()
+    strip = base64.b64encode(encoded(np.full((1, 1, 5000), 255, np.uint8))).decode()
+    page.evaluate(DROP, [strip, "image/png"])
+    expect(page.locator("#told")).to_contain_text("the picture has 1024 × 1 pixels, accepted: sides of 4 or")
+
     page.evaluate(DROP, [base64.b64encode(b"no picture").decode(), "image/png"])
     expect(page.locator("#told")).to_contain_text("cannot read that as an image")
+    visited.errors[:] = [one for one in visited.errors if "422" not in one]  # the browser's own line
 
 
 def test_a_key_is_asked_for_and_kept_for_the_tab(released: Server, visit: Callable[..., Visit]):
