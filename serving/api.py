@@ -76,7 +76,7 @@ class Api:
         recorded = records if config.records else None
         self.records = Records(recorded, config, worker, self.metrics.lost.inc) if recorded else None
         self.together = Together()
-        self.page = Page()
+        self.page = Page(bool(keys))
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
             "/feedback": {"POST": self.feedback},

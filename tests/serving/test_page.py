@@ -257,7 +257,7 @@ def test_a_drawing_is_recorded_once(released: Server, visit: Callable[..., Visit
     page = visited.page
     late: list[Route] = []
     said: list[dict[str, object]] = []
-    page.route("**/predict?*record=true", lambda route: late.append(route))
+    page.route("**/predict?*record=true", lambda route: late.append(route))  # noqa: PLW0108  # no built-in is taken
     page.on("request", lambda one: said.append(one.post_data_json) if "/feedback" in one.url else None)
     page.locator("#canvas").click()
     page.wait_for_function(ANSWERED)
@@ -425,10 +425,11 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(released: Server, visit: Callab
     visited = visit(released)
     page = visited.page
     sent: list[str | None] = []
+    wrong, right = "wrong-key-0123456789", "right-key-0123456789"
 
     def guarded(route: Route) -> None:
         sent.append(route.request.headers.get("authorization"))
-        if sent[-1] == "Bearer right":
+        if sent[-1] == f"Bearer {right}":
             route.continue_()
             return
         error = {"code": "unauthorized", "message": "key: got another one", "request_id": "x"}
@@ -436,21 +437,52 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(released: Server, visit: Callab
 
     page.route("**/predict*", guarded)
     page.locator("#canvas").click()
-    for key in ("wrong", "right"):
+    for key in (wrong, right):
         expect(page.locator("#lock")).to_be_visible()
         assert "password" == page.locator("#secret").get_attribute("type")
         page.locator("#secret").fill(key)
         page.keyboard.press("Enter")
-        if key == "wrong":
+        if key == wrong:
             expect(page.locator("#wrong")).to_have_text("key: got another one")
     page.wait_for_function(ANSWERED)
 
-    assert [None, "Bearer wrong", "Bearer right"] == sent[:3]
-    assert {"Bearer right"} == set(sent[2:])
-    assert "right" == page.evaluate("sessionStorage.getItem('relearn-key')")
+    assert [None, f"Bearer {wrong}", f"Bearer {right}"] == sent[:3]
+    assert {f"Bearer {right}"} == set(sent[2:])
+    assert right == page.evaluate("sessionStorage.getItem('relearn-key')")
     assert 0 == page.evaluate("localStorage.length")
-    assert "right" not in page.url
+    assert right not in page.url
     visited.errors[:] = [one for one in visited.errors if "401" not in one]  # the browser's own line
+
+
+def test_a_guarded_page_asks_for_a_key_first(
+    guarded: Server, keys: tuple[str, str], visit: Callable[..., Visit]
+):
+    """Before any request that needs one; what can be no key is neither sent nor kept, and another can be
+    typed at once. Its link shows the document that needs a key."""
+    visited = visit(guarded)
+    page = visited.page
+    expect(page.locator("#lock")).to_be_visible()
+    for other in ("sixteen-or-moré-characters", "ключ-ключ-ключ-ключ", "with a space, and a comma", "short"):
+        page.locator("#secret").fill(other)
+        page.keyboard.press("Enter")
+        expect(page.locator("#wrong")).to_have_text(
+            "A key has 16 or more letters a–z, digits or signs, without space and comma."
+        )
+        expect(page.locator("#lock")).to_be_visible()
+        page.locator("#wrong").evaluate("message => message.textContent = ''")
+    assert [] == [url for url in visited.asked if "openapi.json" in url]
+    assert page.evaluate("sessionStorage.getItem('relearn-key')") is None
+    page.locator("#secret").fill(keys[0])
+    page.keyboard.press("Enter")
+    expect(page.locator("#lock")).to_be_hidden()
+    expect(page.locator("#about")).to_contain_text("Reads images of digits")
+
+    page.get_by_role("link", name="API").click()
+    page.wait_for_url("blob:**")
+    assert "3.1.0" == json.loads(page.locator("body").inner_text())["openapi"]
+    page.go_back()
+    page.locator("#canvas").click()
+    visited.settled()
 
 
 def test_what_the_api_refuses_is_told(released: Server, visit: Callable[..., Visit]):
