@@ -76,7 +76,7 @@ class Api:
         recorded = records if config.records else None
         self.records = Records(recorded, config, worker, self.metrics.lost.inc) if recorded else None
         self.together = Together()
-        self.page = Page()
+        self.page = Page(bool(keys))
         self.routes: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self.predict},
             "/feedback": {"POST": self.feedback},
@@ -231,8 +231,8 @@ class Api:
         if self.records is None:
             raise Refusal(409, "records_off", "feedback: this server keeps no records")
         await asyncio.to_thread(self.records.told, told)
-        kept = told.pixels is not None or self.records.keeps(told.request_id)
-        answer = {"worker": self.worker, "request_id": identity} | feedback.reply(kept)
+        reply = feedback.reply(told.pixels is not None, self.records.keeps(told.request_id))
+        answer = {"worker": self.worker, "request_id": identity} | reply
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     async def livez(self, _request: Request, _identity: str) -> Response:

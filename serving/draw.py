@@ -27,10 +27,12 @@ HEADERS = {
 
 
 class Page:
-    """The files as they are when the worker starts."""
+    """The files as they are when the worker starts; the page is told whether it needs a key."""
 
-    def __init__(self) -> None:
+    def __init__(self, needs_key: bool = False) -> None:
         self.files = {path: (FOLDER / name).read_bytes() for path, (name, _) in FILES.items()}
+        if needs_key:
+            self.files["/draw"] = self.files["/draw"].replace(b"<body>", b'<body class="guarded">')
 
     def answer(self, path: str) -> Response:
         """The file at a path of `FILES`."""

@@ -9,13 +9,13 @@ from model.classifier import Card
 from model.images import png
 from serving import info as told
 from serving.accepted import Accepted
-from serving.feedback import NOT_KEPT
+from serving.feedback import NOTES
 
 Json = dict[str, Any]
 
 METRICS = 'relearn_requests_total{route="/predict",status="200"} 1.0\n'
 _REQUEST = "0f0e0d0c0b0a09080706050403020100"
-KEPT = {"worker": 1, "request_id": _REQUEST, "image": "none", "note": NOT_KEPT}
+KEPT = {"worker": 1, "request_id": _REQUEST, "image": "none", "note": NOTES["none"]}
 _TIME = "2026-01-01T00:00:00.000+00:00"
 
 

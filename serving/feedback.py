@@ -20,8 +20,13 @@ ACCEPTED = {
     "label": "the name of a class",
     "index": "the place of the image in its request, from 0",
 }
-KEPT = "It counts for accuracy, and with its image it can become training data."
-NOT_KEPT = "It counts for accuracy; without its image it cannot become training data."
+IF_RECORDED = "If that prediction was recorded, it counts for accuracy"
+# What becomes of the image. What another worker recorded, or was told not to, is not known here.
+NOTES = {
+    "kept": f"With its image it can become training data. {IF_RECORDED}.",
+    "sampled": f"{IF_RECORDED}, and with its image it can become training data.",
+    "none": f"{IF_RECORDED}; without its image it cannot become training data.",
+}
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,18 +37,20 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _BODY = msgspec.json.Decoder(_Body)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def reply(kept: bool) -> dict[str, str]:
-    """Whether there is an image to it, and what that means."""
-    return {"image": "kept", "note": KEPT} if kept else {"image": "none", "note": NOT_KEPT}
+def reply(sent: bool, sampled: bool) -> dict[str, str]:
+    """Whether the image came with the feedback, or else is of a request whose images are kept if recorded."""
+    image = "kept" if sent else "sampled" if sampled else "none"
+    return {"image": image, "note": NOTES[image]}
 
 
 def read(body: bytes, card: Card) -> Feedback:
     """What `body` says of an image that the classifier of `card` may have answered wrongly.
 
     The label is one of the card's classes; the image, in the forms of /predict's JSON, is fitted to its
-    shape. Whether there was such a request is not asked: another worker may have answered it just now.
+    shape. Whether there was such a prediction is not asked: another worker may have made it just now.
     """
     told = _decoded(body)
     if told.label not in card.classes:
@@ -57,7 +64,8 @@ def read(body: bytes, card: Card) -> Feedback:
 
 def _decoded(body: bytes) -> _Body:
     try:
-        return _BODY.decode(body)
+        told = _BODY.decode(body)
+        members = _MEMBERS.decode(body)
     except msgspec.ValidationError as error:
         code = {"Object missing": "missing_field", "Object contains": "unknown_field"}.get(
             " ".join(str(error).split()[:2]), "wrong_type"
@@ -69,6 +77,11 @@ def _decoded(body: bytes) -> _Body:
         raise Refusal(400, "too_deep", "body: the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refusal(400, "invalid_json", "body: no valid JSON in UTF-8") from None
+    # The decoder takes the last of two members with one name. Each name that it took has two quotes; any more
+    # outside of the values that it took are those of a member that it passed over.
+    if body.count(b'"') - sum(bytes(raw).count(b'"') for raw in members.values()) > 2 * len(members):
+        raise Refusal(400, "duplicate_key", "body: got a member twice, accepted: each once")
+    return told
 
 
 def _image(raw: bytes, card: Card) -> np.ndarray:

@@ -110,7 +110,10 @@ def _feedback(card: Card | None) -> Json:
         "operationId": "feedback",
         "summary": "What an image shows that was predicted; with the image it can become training data.",
         "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": {"200": _answer("It is kept.", "Kept", examples.KEPT), **_refusals(*REFUSALS)},
+        "responses": {
+            "200": _answer("It is kept, whether or not that prediction was recorded.", "Kept", examples.KEPT),
+            **_refusals(*REFUSALS),
+        },
     }
 
 

@@ -101,7 +101,7 @@ class Records:
             raise MachineError(f"feedback cannot be kept: {error}", "not_recorded") from None
 
     def keeps(self, request_id: str) -> bool:
-        """Whether the images of this request are among those that are kept: every worker knows."""
+        """Whether the images of this request are kept where it is recorded: every worker says alike."""
         if not self.keep_images:
             return False
         number = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")

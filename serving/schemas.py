@@ -20,6 +20,10 @@ FILE: Json = {
     "contentEncoding": "base64",
     "description": "A PNG or JPEG file.",
 }
+KEPT: Json = {
+    "enum": ["kept", "sampled", "none"],
+    "description": "kept: it came with the feedback. sampled: it is kept if the prediction was recorded.",
+}
 
 
 def by_name(accepted: Accepted | None, card: Card | None) -> Json:
@@ -29,7 +33,7 @@ def by_name(accepted: Accepted | None, card: Card | None) -> Json:
         "Images": record(images=_images(accepted)),
         "Predictions": record(version=STRING, worker=COUNT, request_id=STRING, predictions=predictions),
         "Feedback": _feedback(accepted, card),
-        "Kept": record(worker=COUNT, request_id=STRING, image={"enum": ["kept", "none"]}, note=STRING),
+        "Kept": record(worker=COUNT, request_id=STRING, image=KEPT, note=STRING),
         "Info": _info(),
         "Error": record(error=record(code=STRING, message=STRING, request_id=STRING)),
         "Any": {"type": "object"},

@@ -7,6 +7,7 @@ const PAUSE = 60; // milliseconds between an answer and the next question
 const SETTLED = 900; // milliseconds without a change after which a drawing is taken for finished
 const RETRY = 2000; // milliseconds after which a server that was away is asked again
 const FEW = 12; // classes that all get a bar, each in its place; of more, the likeliest do
+const KEY = /^[!-+\--~]{16,}$/; // what a key may be: serving/keys.py has the same
 const STEP = 1 / 28; // of the pen by a key, in widths of the paper
 
 const at = (id) => document.getElementById(id);
@@ -16,9 +17,10 @@ const canvas = at("canvas");
 
 const drawing = {
   strokes: [], // of points [x, y], from 0 to 1
+  stroke: null, // the last of them, while it is being drawn
   picture: null, // an image file instead of strokes
   number: 0, // counts the changes: an answer is to one state of the drawing
-  pointer: null, // the mouse, pen or finger that is drawing
+  pointer: null, // the mouse, pen or finger that draws it
 };
 const pen = { x: 0.5, y: 0.5, down: false, shown: false }; // moved by keys
 
@@ -42,27 +44,35 @@ function isBlank() {
 }
 
 function begin(point) {
+  lift();
   drawing.picture = null;
-  drawing.strokes.push([point]);
+  drawing.stroke = [point];
+  drawing.strokes.push(drawing.stroke);
   changed();
 }
 
-function extend(point) {
-  drawing.strokes.at(-1).push(point);
+function extend(...points) {
+  drawing.stroke.push(...points);
   changed();
+}
+
+// Ends the stroke that is being drawn: however the hand moves on, it is part of no other.
+function lift() {
+  drawing.stroke = drawing.pointer = null;
+  pen.down = false;
 }
 
 function undo() {
+  lift();
   if (drawing.picture) drawing.picture = null;
   else drawing.strokes.pop();
-  pen.down = false;
   changed();
 }
 
 function clear() {
+  lift();
   drawing.picture = null;
   drawing.strokes = [];
-  pen.down = false;
   changed();
 }
 
@@ -74,18 +84,17 @@ function place(event) {
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button !== 0 || drawing.pointer !== null) return;
   canvas.setPointerCapture(event.pointerId);
-  drawing.pointer = event.pointerId;
-  pen.shown = pen.down = false;
+  pen.shown = false;
   begin(place(event));
+  drawing.pointer = event.pointerId;
 });
 canvas.addEventListener("pointermove", (event) => {
   if (event.pointerId !== drawing.pointer) return;
-  for (const one of event.getCoalescedEvents?.() ?? [event]) drawing.strokes.at(-1)?.push(place(one));
-  changed();
+  extend(...(event.getCoalescedEvents?.() ?? [event]).map(place));
 });
 for (const end of ["pointerup", "pointercancel"]) {
   canvas.addEventListener(end, (event) => {
-    if (event.pointerId === drawing.pointer) drawing.pointer = null;
+    if (event.pointerId === drawing.pointer) lift();
   });
 }
 
@@ -102,14 +111,17 @@ canvas.addEventListener("keydown", (event) => {
     pen.y = Math.min(Math.max(pen.y + step * move[1], 0), 1);
     if (pen.down) extend([pen.x, pen.y]);
   } else {
-    pen.down = !pen.down;
-    if (pen.down) begin([pen.x, pen.y]);
+    const down = !pen.down;
+    if (down) begin([pen.x, pen.y]);
+    else lift();
+    pen.down = down;
     at("spoken").textContent = pen.down ? "Pen down" : "Pen up";
   }
   render();
 });
 canvas.addEventListener("blur", () => {
-  pen.shown = pen.down = false;
+  pen.shown = false;
+  if (pen.down) lift();
   render();
 });
 document.addEventListener("keydown", (event) => {
@@ -132,6 +144,7 @@ async function open(file) {
     tell("This browser cannot read that as an image.", true);
     return;
   }
+  lift();
   drawing.strokes = [];
   changed();
 }
@@ -211,7 +224,7 @@ function png() {
   if (drawing.picture) {
     const { width, height } = drawing.picture;
     const scale = Math.min(1, LARGEST / Math.max(width, height));
-    [sheet.width, sheet.height] = [Math.round(width * scale), Math.round(height * scale)];
+    [sheet.width, sheet.height] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
     context.drawImage(drawing.picture, 0, 0, sheet.width, sheet.height);
   } else {
     sheet.width = sheet.height = SIZE;
@@ -243,6 +256,10 @@ class Trouble extends Error {
 async function api(path, options = {}) {
   for (;;) {
     const key = sessionStorage.getItem("relearn-key");
+    if (!key && document.body.classList.contains("guarded")) {
+      await unlocked(key, "");
+      continue;
+    }
     const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
     const answer = await fetch(path, { ...options, headers }).catch(() => null);
     if (!answer) throw new Trouble("The server does not answer. Trying again…", RETRY);
@@ -267,6 +284,10 @@ function unlocked(refused, message) {
     at("lock").showModal();
     at("key").onsubmit = (event) => {
       event.preventDefault();
+      if (!KEY.test(at("secret").value)) {
+        at("wrong").textContent = "A key has 16 or more letters a–z, digits or signs, without space and comma.";
+        return;
+      }
       sessionStorage.setItem("relearn-key", at("secret").value);
       at("lock").close();
       unlocking = null;
@@ -280,7 +301,7 @@ at("lock").addEventListener("cancel", (event) => event.preventDefault());
 
 let classes = [];
 let version = null;
-let recorded = null; // the last answer that was recorded: its drawing, its request, its image
+let latest = {}; // the drawing that was recorded last, or is being: its number, its answer as a promise
 let asked = 0;
 let looking = false;
 let settling = 0;
@@ -302,18 +323,29 @@ async function look() {
 }
 
 function settle() {
-  if (drawing.pointer !== null || pen.down) settling = setTimeout(settle, SETTLED);
-  else attempt(record);
+  if (drawing.stroke) settling = setTimeout(settle, SETTLED);
+  else if (!isBlank()) attempt(record);
 }
 
-async function record() {
-  const number = drawing.number;
-  if (isBlank() || recorded?.number === number) return;
+// Once for each drawing: a class may be chosen while it is being recorded already.
+function record() {
+  const { number } = drawing;
+  if (latest.number !== number) {
+    const begun = { number, answer: read(number) };
+    begun.answer.catch(() => {
+      if (latest === begun) latest = {};
+    });
+    latest = begun;
+  }
+  return latest.answer;
+}
+
+async function read(number) {
   const answer = await predict(true);
-  recorded = { number, request: answer.request_id, image: answer.image };
   show(answer, number);
   const [{ label, probabilities }] = answer.predictions;
   if (number === drawing.number) at("spoken").textContent = `${label}, ${percent(probabilities[label])}`;
+  return answer;
 }
 
 async function predict(recording) {
@@ -348,6 +380,7 @@ async function attempt(work) {
 // What is live: its classes and shape, or that there is nothing yet.
 async function learn() {
   const told = await api("openapi.json");
+  if (sessionStorage.getItem("relearn-key")) link(told);
   const answer = told.components.schemas.Predictions.properties.predictions.items;
   const found = answer.properties.label.enum ?? [];
   if (!found.length) throw new Trouble("Nothing is released yet. The first release will be read here.", RETRY);
@@ -358,6 +391,13 @@ async function learn() {
     at("bars").classList.toggle("named", classes.some((name) => name.length > 2));
     at("classes").replaceChildren(...classes.map(choice));
   }
+}
+
+// A link brings no key: where one is needed, it leads to what was answered to it.
+function link(told) {
+  const content = new Blob([JSON.stringify(told, null, 2)], { type: "application/json" });
+  URL.revokeObjectURL(at("document").href);
+  at("document").href = URL.createObjectURL(content);
 }
 
 // Showing what it answers
@@ -442,11 +482,11 @@ function tell(message, trouble = false) {
 async function correct(label, button) {
   tell("");
   await attempt(async () => {
-    await record();
+    const recorded = await record();
     const answer = await api("feedback", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ request_id: recorded.request, label, image: await base64(recorded.image) }),
+      body: JSON.stringify({ request_id: recorded.request_id, label, image: await base64(recorded.image) }),
     });
     for (const one of at("classes").children) one.setAttribute("aria-pressed", String(one === button));
     tell(`Noted: ${label}. ${answer.note}`);

@@ -250,6 +250,35 @@ def test_only_finished_drawings_and_feedback_are_recorded(
     assert seen == png(image)
 
 
+def test_a_drawing_is_recorded_once(released: Server, visit: Callable[..., Visit]):
+    """Although a class is chosen while its record is under way: the feedback is on that one. Where the
+    record fails, it is asked for again."""
+    visited = visit(released)
+    page = visited.page
+    late: list[Route] = []
+    said: list[dict[str, object]] = []
+    page.route("**/predict?*record=true", lambda route: late.append(route))  # noqa: PLW0108  # no built-in is taken
+    page.on("request", lambda one: said.append(one.post_data_json) if "/feedback" in one.url else None)
+    page.locator("#canvas").click()
+    page.wait_for_function(ANSWERED)
+    page.wait_for_timeout(1_500)
+    page.locator("#classes").get_by_text("9", exact=True).click()
+    page.wait_for_timeout(500)
+    assert 1 == len(late)
+    error = {"code": "x", "message": "not now", "request_id": "x"}
+    late[0].fulfill(status=503, json={"error": error}, headers={"retry-after": "1"})
+    expect(page.locator("#told")).to_have_text("not now")
+    page.wait_for_timeout(1_500)
+    assert 2 == len(late)
+    answer = late[1].fetch()
+    late[1].fulfill(response=answer)
+    expect(page.locator("#told")).to_contain_text("Noted: 9.")
+
+    assert 2 == len(late)
+    assert [answer.json()["request_id"]] == [one["request_id"] for one in said]
+    visited.errors[:] = [one for one in visited.errors if "503" not in one]  # the browser's own line
+
+
 def test_undo_takes_the_last_stroke_back(released: Server, visit: Callable[..., Visit]):
     """By Ctrl+Z and by its button; with nothing left there is no answer. A dot is a stroke too."""
     page = visit(released).page
@@ -267,6 +296,43 @@ def test_undo_takes_the_last_stroke_back(released: Server, visit: Callable[..., 
 
     expect(page.locator("#label")).to_have_text("–")
     expect(page.locator("#undo")).to_be_disabled()
+
+
+@pytest.mark.parametrize("end", ["undo", "clear", "drop"])
+def test_a_gesture_ends_with_its_stroke(
+    released: Server, visit: Callable[..., Visit], encoded: Callable[..., bytes], end: str
+):
+    """Undone, cleared or replaced while the mouse still draws it: what the mouse does until it is let go
+    belongs to nothing."""
+    visited = visit(released)
+    page = visited.page
+    picture = "document.getElementById('canvas').toDataURL()"
+    page.locator("#canvas").click(position={"x": 50, "y": 50})
+    visited.settled()
+    dot = page.evaluate(picture)
+    page.mouse.move(*visited.at((0.5, 0.5)))
+    page.mouse.down()
+    page.mouse.move(*visited.at((0.5, 0.7)))
+    page.wait_for_function(f"before => {picture} !== before", arg=dot)
+    if end == "undo":
+        page.keyboard.press("Control+z")
+        page.wait_for_function(f"before => {picture} === before", arg=dot)
+    elif end == "clear":
+        page.locator("#clear").press("Enter")
+        expect(page.locator("#label")).to_have_text("–")
+    else:
+        content = base64.b64encode(encoded(np.zeros((1, 28, 28), np.uint8))).decode()
+        page.evaluate(DROP, [content, "image/png"])
+        visited.settled()
+    time.sleep(0.1)
+    ended = page.evaluate(picture)
+    page.mouse.move(*visited.at((0.8, 0.8)), steps=3)
+    page.mouse.up()
+    time.sleep(0.1)
+
+    assert ended == page.evaluate(picture)
+    page.locator("#canvas").click(position={"x": 150, "y": 50})  # the next one is a stroke again
+    page.wait_for_function(f"before => {picture} !== before", arg=ended)
 
 
 def test_a_finger_draws_on_a_phone(released: Server, visit: Callable[..., Visit]):
@@ -329,7 +395,8 @@ def test_a_file_is_dropped_or_chosen(
     images: np.ndarray,
     tmp_path: Path,
 ):
-    """A picture in the classifier's size arrives pixel by pixel; what is no picture is told."""
+    """A picture in the classifier's size arrives pixel by pixel; one that is too flat, and what is no
+    picture, is told."""
     visited = visit(released)
     page = visited.page
     page.evaluate(DROP, [base64.b64encode(encoded(images[0])).decode(), "image/png"])
@@ -343,8 +410,14 @@ def test_a_file_is_dropped_or_chosen(
     page.locator("#file").set_input_files(tmp_path / "one.jpg")
     page.wait_for_function(ANSWERED)
 
+    page.locator("#clear").click()
+    strip = base64.b64encode(encoded(np.full((1, 1, 5000), 255, np.uint8))).decode()
+    page.evaluate(DROP, [strip, "image/png"])
+    expect(page.locator("#told")).to_contain_text("the picture has 1024 × 1 pixels, accepted: sides of 4 or")
+
     page.evaluate(DROP, [base64.b64encode(b"no picture").decode(), "image/png"])
     expect(page.locator("#told")).to_contain_text("cannot read that as an image")
+    visited.errors[:] = [one for one in visited.errors if "422" not in one]  # the browser's own line
 
 
 def test_a_key_is_asked_for_and_kept_for_the_tab(released: Server, visit: Callable[..., Visit]):
@@ -352,10 +425,11 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(released: Server, visit: Callab
     visited = visit(released)
     page = visited.page
     sent: list[str | None] = []
+    wrong, right = "wrong-key-0123456789", "right-key-0123456789"
 
     def guarded(route: Route) -> None:
         sent.append(route.request.headers.get("authorization"))
-        if sent[-1] == "Bearer right":
+        if sent[-1] == f"Bearer {right}":
             route.continue_()
             return
         error = {"code": "unauthorized", "message": "key: got another one", "request_id": "x"}
@@ -363,21 +437,52 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(released: Server, visit: Callab
 
     page.route("**/predict*", guarded)
     page.locator("#canvas").click()
-    for key in ("wrong", "right"):
+    for key in (wrong, right):
         expect(page.locator("#lock")).to_be_visible()
         assert "password" == page.locator("#secret").get_attribute("type")
         page.locator("#secret").fill(key)
         page.keyboard.press("Enter")
-        if key == "wrong":
+        if key == wrong:
             expect(page.locator("#wrong")).to_have_text("key: got another one")
     page.wait_for_function(ANSWERED)
 
-    assert [None, "Bearer wrong", "Bearer right"] == sent[:3]
-    assert {"Bearer right"} == set(sent[2:])
-    assert "right" == page.evaluate("sessionStorage.getItem('relearn-key')")
+    assert [None, f"Bearer {wrong}", f"Bearer {right}"] == sent[:3]
+    assert {f"Bearer {right}"} == set(sent[2:])
+    assert right == page.evaluate("sessionStorage.getItem('relearn-key')")
     assert 0 == page.evaluate("localStorage.length")
-    assert "right" not in page.url
+    assert right not in page.url
     visited.errors[:] = [one for one in visited.errors if "401" not in one]  # the browser's own line
+
+
+def test_a_guarded_page_asks_for_a_key_first(
+    guarded: Server, keys: tuple[str, str], visit: Callable[..., Visit]
+):
+    """Before any request that needs one; what can be no key is neither sent nor kept, and another can be
+    typed at once. Its link shows the document that needs a key."""
+    visited = visit(guarded)
+    page = visited.page
+    expect(page.locator("#lock")).to_be_visible()
+    for other in ("sixteen-or-moré-characters", "ключ-ключ-ключ-ключ", "with a space, and a comma", "short"):
+        page.locator("#secret").fill(other)
+        page.keyboard.press("Enter")
+        expect(page.locator("#wrong")).to_have_text(
+            "A key has 16 or more letters a–z, digits or signs, without space and comma."
+        )
+        expect(page.locator("#lock")).to_be_visible()
+        page.locator("#wrong").evaluate("message => message.textContent = ''")
+    assert [] == [url for url in visited.asked if "openapi.json" in url]
+    assert page.evaluate("sessionStorage.getItem('relearn-key')") is None
+    page.locator("#secret").fill(keys[0])
+    page.keyboard.press("Enter")
+    expect(page.locator("#lock")).to_be_hidden()
+    expect(page.locator("#about")).to_contain_text("Reads images of digits")
+
+    page.get_by_role("link", name="API").click()
+    page.wait_for_url("blob:**")
+    assert "3.1.0" == json.loads(page.locator("body").inner_text())["openapi"]
+    page.go_back()
+    page.locator("#canvas").click()
+    visited.settled()
 
 
 def test_what_the_api_refuses_is_told(released: Server, visit: Callable[..., Visit]):

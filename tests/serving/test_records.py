@@ -138,7 +138,8 @@ def test_only_the_owner_may_read(recording: tuple[Server, httpx.Client], own_hom
 def test_images_are_kept_of_a_share_of_requests(
     recording: tuple[Server, httpx.Client], own_home: Home, images: np.ndarray
 ):
-    """All images of a request or none; which ones, every worker says alike when feedback comes."""
+    """All images of a request or none; which ones, every worker says alike when feedback comes, and that it
+    is so if the prediction was recorded: none of them knows that of all."""
     _, client = recording
     for n in range(40):
         ask(client, images[n : n + 2], f"half-{n}")
@@ -157,8 +158,20 @@ def test_images_are_kept_of_a_share_of_requests(
         assert np.array_equal(images[int(request_id[5:]) + index], image)
     for n in range(10):
         answer = told(client, request_id=f"half-{n}", label="1")
-        assert ("kept" if f"half-{n}" in chosen else "none") == answer["image"]
+        assert ("sampled" if f"half-{n}" in chosen else "none") == answer["image"]
         assert ("cannot become training data" in answer["note"]) == (answer["image"] == "none")
+        assert answer["note"].startswith("If that prediction was recorded, ")
+
+
+def test_an_image_is_kept_that_came_with_feedback(recording: tuple[Server, httpx.Client], own_home: Home):
+    """Whether or not there is a prediction to it; without one it counts for no accuracy, and is told so."""
+    _, client = recording
+    answer = told(client, request_id="never-asked", index=7, label="1", image=[0] * 784)
+
+    assert "kept" == answer["image"]
+    assert answer["note"].startswith("With its image it can become training data. If that prediction was ")
+    assert ("never-asked", 7) in recorded.images(own_home.records(FOLLOWING))
+    assert by_id(own_home.records(FOLLOWING), "never-asked").empty
 
 
 def test_feedback_is_joined(
@@ -206,6 +219,10 @@ def test_the_answer_to_feedback_is_as_the_document_promises(recording: tuple[Ser
         (b"{", 400, "invalid_json", "body: no valid JSON"),
         (b'{"label": "\xff"}', 400, "invalid_json", "body: no valid JSON"),
         (b'{"image": ' + b"[" * 100_000, 400, "too_deep", "nested too deeply"),
+        (b'{"request_id": "a", "label": "1", "label": "2"}', 400, "duplicate_key", "body: got a"),
+        (b'{"request_id": "a", "l\\u0061bel": "1", "label": "2"}', 400, "duplicate_key", "body: got a"),
+        (b'{"image": ["x"], "request_id": "a", "label": "1", "image": 0}', 400, "duplicate_key", "body: got"),
+        (b'{"request_id": "a", "index": 1, "index": 0, "label": "1"}', 400, "duplicate_key", "body: got a"),
         (b'{"label": "1"}', 422, "missing_field", 'body: accepted: an object with "request_id"'),
         (b'{"request_id": "a", "label": "1", "x": 1}', 422, "unknown_field", "body: accepted: an object"),
         (b'[]', 422, "wrong_type", "body: accepted: an object"),
