@@ -32,6 +32,16 @@ class Accepted:
         if images > self.max_images:
             raise Refusal(413, "batch_too_large", f"images: got {images}, accepted: up to {self.max_images}")
 
+    def check_numbers(self, numbers: int) -> None:
+        """Raise `Refusal` 413 for more numbers than `max_images` have."""
+        size = math.prod(self.shape)
+        images, rest = divmod(numbers, size)
+        if not rest:
+            self.check_count(images)
+        elif images >= self.max_images:
+            message = f"images: got {numbers} numbers, accepted: up to {self.max_images} images of {size}"
+            raise Refusal(413, "batch_too_large", message)
+
 
 def times(shape: tuple[int, ...]) -> str:
     """A shape as a reader says it: 28 × 28."""

@@ -67,13 +67,22 @@ def from_json(body: bytes, accepted: Accepted) -> np.ndarray:
     raw = _images(body)
     if _STARTS_WITH_TEXT.match(raw):
         _check_encoding(body)
+        accepted.check_count(-(-raw.count(b'"') // 2))  # base64 has none in it
         return from_base64(_texts(raw), accepted)
     depth = _OPENING.match(raw).group().count(b"[")  # type: ignore[union-attr]  # matches anything
     if depth == 0:
         raise InputError(f"images: got neither list nor text, accepted: {accepted}", "wrong_type")
     if depth > len(_OF_BYTES):
         raise InputError(f"images: got lists {depth} deep, accepted: {accepted}", "wrong_shape")
+    _check_size(raw, accepted)
     return _batch(_array(raw, depth, accepted), accepted)
+
+
+def _check_size(raw: bytes, accepted: Accepted) -> None:
+    """Refuse too many numbers or lists by their signs: as lists they take up to 80 times the bytes."""
+    accepted.check_numbers(raw.count(b",") + 1)
+    if (lists := raw.count(b"[")) > accepted.max_images * math.prod(accepted.shape):
+        raise InputError(f"images: got {lists} lists, accepted: {accepted}", "wrong_shape")
 
 
 def _images(body: bytes) -> bytes:
@@ -149,12 +158,19 @@ def _regular(numbers: list[Any], dtype: Any, accepted: Accepted) -> np.ndarray:
     try:
         return np.array(numbers, dtype)
     except ValueError:
-        index = next(index for index, image in enumerate(numbers) if _shape(image) not in accepted.forms)
-        got = _shape(numbers[index])
-        raise InputError(
-            f"images[{index}]: got {times(got) if got else 'rows of unequal length'}, accepted: {accepted}",
-            "wrong_shape",
-        ) from None
+        raise _ragged(numbers, accepted) from None
+
+
+def _ragged(numbers: list[Any], accepted: Accepted) -> InputError:
+    """Which image, or which row or channel of the only image, is not as the others are."""
+    shapes = [_shape(part) for part in numbers]
+    wanted = [*accepted.forms, *(form[1:] for form in accepted.forms)]
+    usual = max(wanted, key=shapes.count)
+    index, got = next((index, shape) for index, shape in enumerate(shapes) if shape != usual)
+    told = f"got {times(got) if got else 'rows of unequal length'}"
+    if usual in shapes:
+        told += f" where others have {times(usual)}"
+    return InputError(f"images[{index}]: {told}, accepted: {accepted}", "wrong_shape")
 
 
 def _batch(numbers: np.ndarray, accepted: Accepted) -> np.ndarray:
@@ -172,6 +188,8 @@ def _refused_value(raw: bytes, error: msgspec.ValidationError, accepted: Accepte
     """Why one value was refused, told from where msgspec met it."""
     place = re.search(r"`\$(.*)`", str(error))
     where = f"images{place[1] if place else ''}"
+    if str(error).startswith("Integer value out of range"):  # of thousands of digits
+        return InputError(f"{where}: got a longer number, accepted: whole numbers 0–255", "out_of_range")
     if "Number out of range" in str(error):
         return InputError(f"{where}: got a number without end, accepted: whole numbers 0–255", "non_finite")
     if "`array`" in str(error):

@@ -5,16 +5,22 @@ A file is told by its content alone. Nothing here opens a path or a URL: there i
 
 import binascii
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from PIL.ImageFile import ImageFile
 
 from model.errors import InputError
-from model.images import FORMATS, LARGEST_PICTURE, decode, fit_image
+from model.images import FORMATS, LARGEST_PICTURE, fit_image, open_picture, reduction, unfold
 from serving.accepted import Accepted
 from serving.guard import Refusal
 
 PICTURES = ("image/png", "image/jpeg")
 _KINDS = "base64 of a PNG or JPEG file"
+# Larger pictures are unfolded one after the other, by a thread of their own: 64 MB at the limit of pixels.
+# The C library keeps freed memory by the thread: eight that had each unfolded one held 500 MB.
+LARGE = 2**21  # pixels
+_UNFOLDING = ThreadPoolExecutor(1, "unfold")
 
 
 def from_picture(body: bytes, accepted: Accepted) -> np.ndarray:
@@ -42,12 +48,22 @@ def from_files(files: dict[str, bytes], accepted: Accepted) -> np.ndarray:
             raise Refusal(415, "unsupported_image", f"{name}: the picture is neither PNG nor JPEG")
         try:
             # How large the file may be has been decided where its bytes were read.
-            picture = decode(content, largest_file=len(content), largest_picture=left)
+            picture = open_picture(content, len(content), left)
+            pixels = picture.width * picture.height
+            if pixels > LARGE:
+                images.append(_UNFOLDING.submit(_fitted, picture, accepted).result())
+            else:
+                images.append(_fitted(picture, accepted))
+            left -= pixels
+            del picture  # it has its pixels now: not to be kept while the next one is unfolded
         except InputError as error:
             raise InputError(f"{name}: {error}", error.code) from None
-        left -= picture.width * picture.height
-        images.append(fit_image(picture, accepted.shape, accepted.style))
     return np.stack(images)
+
+
+def _fitted(picture: ImageFile, accepted: Accepted) -> np.ndarray:
+    smaller = unfold(picture, reduction(picture.size, accepted.shape, accepted.style))
+    return fit_image(smaller, accepted.shape, accepted.style)
 
 
 def _decoded(text: str, index: int) -> bytes:

@@ -29,8 +29,8 @@ class Query:
         """Raises `Refusal` 404 where another version is asked for than the one that is live."""
         if not request.scope["query_string"]:  # as nearly always
             return cls()
-        if (asked := request.query_params.get("version", version)) != version:
-            message = f"version: got {asked[:20]!r}, accepted: {version}, which is live"
+        if request.query_params.get("version", version) != version:
+            message = f"version: got another one, accepted: {version}, which is live"
             raise Refusal(404, "model_version_not_found", message)
         return cls(
             _top_k(request, classes),
@@ -43,8 +43,10 @@ def _top_k(request: Request, classes: int) -> int | None:
     asked = request.query_params.get("top_k")
     if asked is None:
         return None
-    if not re.fullmatch("[0-9]{1,6}", asked) or not 1 <= int(asked) <= classes:
-        raise InputError(f"top_k: got {asked[:20]!r}, accepted: 1 to {classes}", "out_of_range")
+    if not re.fullmatch("[0-9]{1,6}", asked):
+        raise InputError(f"top_k: got no short whole number, accepted: 1 to {classes}", "out_of_range")
+    if not 1 <= int(asked) <= classes:
+        raise InputError(f"top_k: got {int(asked)}, accepted: 1 to {classes}", "out_of_range")
     return int(asked)
 
 

@@ -13,8 +13,8 @@ from serving.guard import Refusal
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Arithmetic takes one core each, and more cores are had by more workers. A picture at its limit of pixels
-# takes up to 200 MB while it is unfolded, so their number also bounds a worker's memory.
+# Arithmetic takes one core each, and more cores are had by more workers. Their number also bounds a worker's
+# memory; large pictures, which take up to 130 MB while they are unfolded, wait for one another besides.
 THREADS = 2
 
 

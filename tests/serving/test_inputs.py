@@ -1,10 +1,15 @@
 import base64
+import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model.errors import InputError
 from serving.accepted import Accepted
@@ -91,6 +96,8 @@ DEEP = b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (body([FLAT, [*FLAT[1:], -1]]), 422, "out_of_range", r"images\[1\]\[783\]: got -1"),
         (body([1e30]), 422, "out_of_range", r"images\[0\]: got 1e\+30"),
         (body([10**400]), 422, "out_of_range", r"images\[0\]"),
+        (b'{"images": [' + b"1" * 5000 + b"]}", 422, "out_of_range", r"images\[0\]: got a longer number"),
+        (b'{"images": [[0, -' + b"1" * 5000 + b"]]}", 422, "out_of_range", r"images\[0\]\[1\]: got a longer"),
         (body([0.5, *FLAT[1:]]), 422, "not_whole", r"images\[0\]: got 0.5, .* not scaled"),
         (
             body(["12"]),
@@ -111,11 +118,23 @@ DEEP = b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (body([ROWS[1:]]), 422, "wrong_shape", "got 1 × 27 × 28"),
         (body([ROWS, ROWS[1:]]), 422, "wrong_shape", r"images\[1\]: got 27 × 28"),
         (body([[*ROWS[1:], [0] * 29]]), 422, "wrong_shape", r"images\[0\]: got rows of unequal length"),
+        (
+            body([*ROWS[:7], [0] * 8, *ROWS[8:]]),
+            422,
+            "wrong_shape",
+            r"images\[7\]: got 8 where others have 28,",
+        ),
+        (body([[0] * 8, *ROWS[1:]]), 422, "wrong_shape", r"images\[0\]: got 8 where others have 28,"),
+        (body([FLAT, FLAT[1:], FLAT]), 422, "wrong_shape", r"images\[1\]: got 783 where others have 784,"),
+        (body([[1], [1, 2]]), 422, "wrong_shape", r"images\[0\]: got 1, accepted"),
         (body(np.zeros((28, 28, 3), int).tolist()), 422, "wrong_shape", "got 28 × 28 × 3"),
         (body([FLAT, 1]), 422, "wrong_shape", r"images\[1\]: lists and numbers are mixed"),
         (body([[[[[1]]]]]), 422, "wrong_shape", "5 deep"),
         (body([]), 422, "empty_batch", "images: got none"),
         (body([FLAT] * 5), 413, "batch_too_large", "got 5, accepted: up to 4"),
+        (body(["AAAA"] * 5), 413, "batch_too_large", "got 5, accepted: up to 4"),
+        (body([[0] * 800] * 4), 413, "batch_too_large", "got 3200 numbers, accepted: up to 4 images of 784"),
+        (body([[[[]]]] * 1100), 422, "wrong_shape", "images: got 3301 lists, accepted"),
         (DEEP, 400, "too_deep", "nested too deeply"),
     ],
 )
@@ -201,6 +220,81 @@ def test_many_small_files_do_not_unfold_to_more_than_one(encoded: Callable[..., 
         from_files({"a": half, "b": half}, GREY)
 
     assert (422, "image_dimensions") == (refused.value.status, refused.value.code)
+
+
+IN_MEMORY = """
+import re, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from model.errors import InputError
+from serving.accepted import Accepted
+from serving.guard import MediaType
+from serving.inputs import read
+
+def most():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+def ask(arguments):
+    media_type, file = arguments
+    try:
+        read(MediaType(media_type, {}), Path(file).read_bytes(), Accepted((1, 28, 28), "strokes", 256))
+    except InputError as refused:
+        return refused.code
+    return "read"
+
+asked = list(zip(sys.argv[1::2], sys.argv[2::2]))
+ask(asked[0])
+before = most()
+with ThreadPoolExecutor(2) as threads:
+    print(*threads.map(ask, asked[1:]), round(most() - before))
+"""
+
+
+def read_in_memory(folder: Path, media_type: str, first: bytes, *bodies: bytes) -> tuple[list[str], int]:
+    """Read bodies by two threads after a `first` one; what came of them, and the most megabytes they took."""
+    arguments = []
+    for index, content in enumerate((first, *bodies)):
+        (folder / str(index)).write_bytes(content)
+        arguments += [media_type, str(folder / str(index))]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_MEMORY, *arguments], capture_output=True, text=True, check=True
+    )
+    *told, memory = done.stdout.split()
+    return told, int(memory)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [("RGBA", "PNG", {}), ("LA", "PNG", {}), ("P", "PNG", {"transparency": 0}), ("CMYK", "JPEG", {})],
+)
+def test_pictures_of_the_largest_size_take_little_memory(
+    tmp_path: Path, encoded: Callable[..., bytes], mode: str, kind: str, options: dict[str, Any]
+):
+    """Six of them, by two threads: 64 MB for each, one after the other, and 64 that the C library keeps."""
+    content = io.BytesIO()
+    Image.new(mode, (4096, 4096), 200 if mode == "P" else None).save(content, kind, **options)
+    small = encoded(np.zeros((1, 200, 200), np.uint8))
+
+    told, memory = read_in_memory(tmp_path, "image/png", small, *[content.getvalue()] * 6)
+
+    assert ["read"] * 6 == told
+    assert memory < 160
+
+
+@pytest.mark.parametrize(
+    ("piece", "code"),
+    [(b"0,", "batch_too_large"), (b"[[]],", "batch_too_large"), (b'"AA",', "batch_too_large")],
+    ids=["numbers", "lists", "texts"],
+)
+def test_a_body_of_too_many_pieces_takes_little_memory(tmp_path: Path, piece: bytes, code: str):
+    """Four of 10 MB, as lists up to 750 MB each, are refused in 70 MB: a few copies of two of them."""
+    content = b'{"images":[' + piece * (9_900_000 // len(piece)) + piece[:-1] + b"]}"
+
+    told, memory = read_in_memory(tmp_path, "application/json", body(FLAT), *[content] * 4)
+
+    assert [code] * 4 == told
+    assert memory < 70
 
 
 def test_an_empty_text_is_no_picture():

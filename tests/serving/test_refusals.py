@@ -392,6 +392,13 @@ def damaged() -> bytes:
     return bytes(content)
 
 
+def scans(count: int) -> bytes:
+    """A progressive grey JPEG whose last scan is there over and over, `count` in all."""
+    content = shown("JPEG", progressive=True)
+    start = content.rindex(b"\xff\xda")
+    return content[:-2] + content[start:-2] * (count - content.count(b"\xff\xda")) + content[-2:]
+
+
 PICTURES = [
     ("R34-gif", shown("GIF"), 415, "unsupported_image", "body: the picture is neither PNG nor JPEG"),
     ("R34-tiff", shown("TIFF"), 415, "unsupported_image", "neither PNG nor JPEG"),
@@ -406,6 +413,13 @@ PICTURES = [
     ),
     ("R34-webp", shown("WEBP"), 415, "unsupported_image", "neither PNG nor JPEG"),
     ("R36-truncated", torn()[:-200], 422, "invalid_image", "cannot be decoded"),
+    (
+        "R36-scans",
+        scans(1_500),
+        422,
+        "image_dimensions",
+        "body: the picture has 1,500 scans, accepted: up to 32",
+    ),
     ("R36-crc", damaged(), 422, "invalid_image", "cannot be decoded"),
     ("R36-magic", b"\x89PNG\r\n\x1a\n", 422, "invalid_image", "cannot be decoded"),
     ("R36-empty", b"", 400, "empty_body", "body: got none"),
@@ -730,13 +744,13 @@ def test_this_machine_may_ask(client: httpx.Client, host: str):
 
 
 @pytest.mark.parametrize(
-    "version", [pytest.param(version, id=f"R51-{version}") for version in ("2", "latest")]
+    "version", [pytest.param(version, id=f"R51-{version}") for version in ("2", "latest", "<b>x</b>")]
 )
 def test_another_version_is_not_answered_for(client: httpx.Client, version: str):
     """What is live is told."""
     answer = client.post("/predict", params={"version": version}, json={"images": FLAT})
 
-    expect(answer, 404, "model_version_not_found", f"version: got '{version}', accepted: 3, which is live")
+    expect(answer, 404, "model_version_not_found", "version: got another one, accepted: 3, which is live")
 
 
 def begun(server: Server, key: str) -> socket.socket:
