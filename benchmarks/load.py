@@ -83,6 +83,7 @@ async def _client(
 ) -> list[Answer]:
     """Everything that one connection was answered; one that fails is told, and opened again."""
     answers, wire = [], None
+    await asyncio.sleep(0.005 * number)  # of workers the first to wake would take all that come at once
     for turn in itertools.count(number):
         if enough.is_set():
             break

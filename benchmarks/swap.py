@@ -102,15 +102,15 @@ class Stage:
         self.promote("1")
         self.bento = package(self.folders["1"], NAME, "1", self.home)
 
-    def promote(self, version: str) -> None:
-        """Let it be live, as a release does once it has been judged."""
+    def promote(self, version: str, digests: dict[str, str] | None = None) -> None:
+        """Let it be live, as a release does once it has been judged; with `digests` it is kept already."""
         now = Truth.read(self.releases)
         live = Release(
             version=version,
             bento=f"{NAME}:{version}",
             run_id=version,
             published_at=datetime.now(UTC),
-            digests=self.releases.keep(version, self.folders[version]),
+            digests=digests or self.releases.keep(version, self.folders[version]),
         )
         previous = now.live.version if now.live else None
         decision: dict[str, Any] = {"action": "promote", "candidate": version, "run_id": version}

@@ -31,13 +31,14 @@ def test_nobody_notices_a_swap(tmp_path: Path, workers: int) -> None:
     assert max(watched.took) < 5
 
 
-def corrupt(stage: Stage, version: str) -> None:
+def corrupt(stage: Stage, version: str) -> dict[str, str]:
     """One bit of its weights is another."""
-    stage.releases.keep(version, stage.folders[version])
+    digests = stage.releases.keep(version, stage.folders[version])
     weights = stage.releases.folder(version) / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+    return digests
 
 
 def wrong(stage: Stage, version: str) -> None:
@@ -45,12 +46,13 @@ def wrong(stage: Stage, version: str) -> None:
     Golden(stage.images, stage.expected["1"]).save(stage.folders[version])
 
 
-def slow(stage: Stage, version: str) -> None:
+def slow(stage: Stage, version: str) -> dict[str, str]:
     """Reading its weights does not come to an end."""
-    stage.releases.keep(version, stage.folders[version])
+    digests = stage.releases.keep(version, stage.folders[version])
     weights = stage.releases.folder(version) / "weights.safetensors"
     weights.unlink()
     os.mkfifo(weights)
+    return digests
 
 
 def refused(server: Server) -> list[dict[str, str] | None]:
@@ -80,8 +82,7 @@ def test_a_release_in_trouble_costs_no_answer(tmp_path: Path) -> None:
     troubles = {"2": (corrupt, "SHA-256"), "3": (wrong, "golden requests"), "4": (slow, "still loading")}
     with served(stage, 2) as server, load(server.address, requests, 8, pause=0.02) as answers:
         for version, (damage, reason) in troubles.items():
-            damage(stage, version)
-            stage.promote(version)
+            stage.promote(version, damage(stage, version))
             assert comes(partial(all_refuse, server, version, reason))
             page = httpx.get(f"{server.url}/metrics", timeout=5, trust_env=False).text
             assert f'relearn_refused{{version="{version}"}} 2.0' in page
