@@ -212,15 +212,11 @@ class Api:
         """What is answered to `images` with `probabilities`, float32 (n, classes), recorded and counted."""
         if self.records and asked.record:
             self.records.add(identity, live, images, probabilities)
-        self.metrics.predicted(live.version, live.classifier.labels(probabilities), probabilities.max(1))
-        return msgspec.json.encode(
-            {
-                "version": live.version,
-                "worker": self.worker,
-                "request_id": identity,
-                "predictions": predictions(images, probabilities, live.classifier.card.classes, asked),
-            }
-        )
+        card, labels = live.classifier.card, live.classifier.labels(probabilities)
+        self.metrics.predicted(live.version, labels, probabilities.max(1))
+        head = {"version": live.version, "worker": self.worker, "request_id": identity}
+        told = predictions(images, labels, probabilities, card.classes, asked)
+        return msgspec.json.encode(head | {"predictions": told})
 
     async def feedback(self, request: Request, identity: str) -> Response:
         """What an image shows, told by somebody who knows: kept beside the record of its prediction."""

@@ -21,7 +21,7 @@ logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is
 
 POLL = 0.25  # seconds between two looks at the pointer; a look takes 50 µs
 RETRY = 5.0  # seconds until a release that could not be loaded is tried again
-QUICK = 0.002  # seconds for one image; the mlp takes 0.0001, the cnn 0.0002
+BRIEF = 0.002  # seconds for one image; the mlp takes 0.0001, the cnn 0.0002
 SLOW = 10.0  # seconds after which a release that is still loading is told of; 0.1 for the mlp
 
 
@@ -44,7 +44,7 @@ class Live:
             start = time.perf_counter()
             classifier.predict(image)
             least = min(least, time.perf_counter() - start)
-        return cls(version, classifier, least < QUICK)
+        return cls(version, classifier, least < BRIEF)
 
 
 def load(releases: Releases, release: Release) -> Live:

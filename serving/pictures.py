@@ -5,7 +5,6 @@ A file is told by its content alone. Nothing here opens a path or a URL: there i
 
 import binascii
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL.ImageFile import ImageFile
@@ -17,10 +16,6 @@ from serving.guard import Refusal
 
 PICTURES = ("image/png", "image/jpeg")
 _KINDS = "base64 of a PNG or JPEG file"
-# Larger pictures are unfolded one after the other, by a thread of their own: 64 MB at the limit of pixels.
-# The C library keeps freed memory by the thread: eight that had each unfolded one held 500 MB.
-LARGE = 2**21  # pixels
-_UNFOLDING = ThreadPoolExecutor(1, "unfold")
 
 
 def from_picture(body: bytes, accepted: Accepted) -> np.ndarray:
@@ -49,12 +44,8 @@ def from_files(files: dict[str, bytes], accepted: Accepted) -> np.ndarray:
         try:
             # How large the file may be has been decided where its bytes were read.
             picture = open_picture(content, len(content), left)
-            pixels = picture.width * picture.height
-            if pixels > LARGE:
-                images.append(_UNFOLDING.submit(_fitted, picture, accepted).result())
-            else:
-                images.append(_fitted(picture, accepted))
-            left -= pixels
+            left -= picture.width * picture.height
+            images.append(_fitted(picture, accepted))
             del picture  # it has its pixels now: not to be kept while the next one is unfolded
         except InputError as error:
             raise InputError(f"{name}: {error}", error.code) from None

@@ -11,9 +11,13 @@ Prediction = dict[str, str | dict[str, float]]
 
 
 def predictions(
-    images: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], query: Query
+    images: np.ndarray,
+    labels: list[str],
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    query: Query,
 ) -> list[Prediction]:
-    """For each row of `probabilities`, float32 (n, classes), its label and its numbers by class name.
+    """For each image its label and its row of `probabilities`, float32 (n, classes), by class name.
 
     All of them in the order of the classes, or the most likely ones, the greatest first.
     """
@@ -25,7 +29,6 @@ def predictions(
         named = [
             {classes[index]: row[index] for index in chosen} for row, chosen in zip(rows, order, strict=True)
         ]
-    labels = (classes[index] for index in probabilities.argmax(1).tolist())
     told: list[Prediction] = [
         {"label": label, "probabilities": one} for label, one in zip(labels, named, strict=True)
     ]

@@ -227,3 +227,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def epochs_kept(home: Home) -> int:
+    """How many epochs the newest checkpoint has."""
+    return max((int(path.name[:5]) for path in home.checkpoints.glob("*/*.safetensors")), default=0)
+
+
+def wait_for_epochs(home: Home, more: int, process: subprocess.Popen[str]) -> None:
+    """Return when a training has kept so many epochs more; it has to live until then."""
+    goal = epochs_kept(home) + more
+    while epochs_kept(home) < goal:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)

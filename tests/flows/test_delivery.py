@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from model.home import Home
+from tests.flows.conftest import wait_for_epochs
 
 BIN = Path(sys.executable).parent
 EPOCHS = 400
@@ -94,18 +95,6 @@ def door(port: int) -> Iterator[type[Door]]:
         threading.Thread(target=server.serve_forever).start()
         yield Own
         server.shutdown()
-
-
-def epochs_kept(home: Home) -> int:
-    """How many epochs the newest checkpoint has."""
-    return max((int(path.name[:5]) for path in home.checkpoints.glob("*/*.safetensors")), default=0)
-
-
-def wait_for_epochs(home: Home, more: int, process: subprocess.Popen[str]) -> None:
-    goal = epochs_kept(home) + more
-    while epochs_kept(home) < goal:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
 
 
 def start_training(

@@ -3,29 +3,17 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from model.home import Home
+from tests.flows.conftest import wait_for_epochs
 from tests.flows.postgres import Postgres
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))
 EPOCHS = 100
-
-
-def epochs_kept(home: Home) -> int:
-    """How many epochs the newest checkpoint has."""
-    return max((int(path.name[:5]) for path in home.checkpoints.glob("*/*.safetensors")), default=0)
-
-
-def wait_for_epochs(home: Home, more: int, process: subprocess.Popen[str]) -> None:
-    goal = epochs_kept(home) + more
-    while epochs_kept(home) < goal:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ import pytest
 
 from flows import registry
 from flows.tracking import Experiment
-from model.classifier import Card, Classifier, read_seen
+from model.classifier import Classifier, read_seen
 from model.config import TrainConfig
 from model.errors import IntegrityError, NotFoundError
 from model.home import Home
-from model.networks import build, count
+from tests.flows.zoo import animals
 
 SHAPE = (1, 12, 12)
 SEEN = np.array([7, 3, 2**63 + 5], np.uint64)
@@ -26,19 +26,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    config = TrainConfig(name="zoo", network="cnn")
-    network = build(config, SHAPE, 3)
-    card = Card(
-        config=config,
-        dataset="zoo",
-        classes=("ant", "bee", "cow"),
-        shape=SHAPE,
-        style="plain",
-        fingerprint="f" * 64,
-        parameters=count(network),
-        metrics={"accuracy": 0.5},
-    )
-    return Classifier(network, card)
+    return animals(TrainConfig(name="zoo", network="cnn")).with_metrics({"accuracy": 0.5})
 
 
 @pytest.fixture(scope="module")

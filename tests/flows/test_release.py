@@ -220,10 +220,29 @@ def test_images_that_were_learned_from_do_not_count(shop: Shop, weak: dict, stro
     assert "100 reference images were left out" in Path(page).read_text()
 
 
-def test_a_server_that_answers_otherwise_is_a_rejection(
-    shop: Shop, weak: dict, strong: dict, monkeypatch: pytest.MonkeyPatch
+def other_weights(home: Home, bento: str) -> None:
+    weights = home.bentoml / "models" / bento.replace(":", "/") / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+
+
+def out_of_order(home: Home, bento: str) -> None:
+    service = bento_folder(bento, home) / "src" / "serving" / "service.py"
+    service.write_text("raise SystemExit('out of order')")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [(other_weights, "as served"), (out_of_order, "as served: the server ended with code 1")],
+)
+def test_what_is_not_served_as_it_was_judged_is_rejected(
+    shop: Shop,
+    weak: dict,
+    strong: dict,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Home, str], None],
+    told: str,
 ) -> None:
-    """What the gate liked is not switched to where the real server says something else."""
+    """The real server answers otherwise, or does not come up: nobody's place is taken, and it is told why."""
     from flows import release as module
 
     release(shop.run_of(shop.trained(**weak)))
@@ -231,15 +250,14 @@ def test_a_server_that_answers_otherwise_is_a_rejection(
 
     def damaged(folder: Path, name: str, version: str, home: Home) -> str:
         bento = whole(folder, name, version, home)
-        weights = home.bentoml / "models" / name / version / "weights.safetensors"
-        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+        damage(home, bento)
         return bento
 
     monkeypatch.setattr(module, "package", damaged)
     released = release(shop.run_of(shop.trained(**strong)))
 
     assert ("reject", "1") == (released.verdict.action, released.live)
-    assert released.verdict.reasons[0].startswith("as served")
+    assert released.verdict.reasons[0].startswith(told)
     assert "1" == shop.alias("champion")
 
 
@@ -318,29 +336,6 @@ def test_a_yes_is_for_one_judgement(
 
     assert ("hold", "it was not approved by hand") == (released.verdict.action, released.verdict.reasons[0])
     assert fast == shop.releases.live().run_id
-
-
-def test_a_server_that_does_not_come_up_is_a_rejection(
-    shop: Shop, weak: dict, strong: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What ends as soon as it is to be served takes nobody's place, and its last words are the reason."""
-    from flows import release as module
-
-    release(shop.run_of(shop.trained(**weak)))
-    whole = module.package
-
-    def damaged(folder: Path, name: str, version: str, home: Home) -> str:
-        bento = whole(folder, name, version, home)
-        service = bento_folder(bento, home) / "src" / "serving" / "service.py"
-        service.write_text("raise SystemExit('out of order')")
-        return bento
-
-    monkeypatch.setattr(module, "package", damaged)
-    released = release(shop.run_of(shop.trained(**strong)))
-
-    assert ("reject", "1") == (released.verdict.action, released.live)
-    assert released.verdict.reasons[0].startswith("as served: the server ended with code 1")
-    assert "out of order" in released.verdict.reasons[0]
 
 
 def test_a_yes_by_hand_is_waited_for(shop: Shop, weak: dict, on_server: str) -> None:

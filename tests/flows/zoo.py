@@ -94,7 +94,11 @@ class Zoo:
 
 
 def animal(seed: int) -> Classifier:
-    config = TrainConfig(name="zoo", hidden=(seed * 4,), seed=seed)
+    return animals(TrainConfig(name="zoo", hidden=(seed * 4,), seed=seed))
+
+
+def animals(config: TrainConfig) -> Classifier:
+    """An untrained classifier of three animals."""
     network = build(config, SHAPE, 3)
     card = Card(
         config=config,
