@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from model import atomic
-from model.errors import InputError
+from model.errors import InputError, NotFoundError
 from model.home import Home
 from serving.ledger import Release
 from serving.releases import Releases, released
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def serve(
-    *, name: str | None = None, config: Annotated[ServeConfig, Parameter(name="*")] = ServeConfig()
+    *,
+    name: str | None = None,
+    wait: Annotated[bool, Parameter(negative=())] = False,
+    config: Annotated[ServeConfig, Parameter(name="*")] = ServeConfig(),
 ) -> None:
     """Start the prediction API of the released classifier, until Ctrl-C.
 
@@ -36,13 +39,24 @@ def serve(
     ----------
     name
         Which name's release to serve; not needed while only one is released.
+    wait
+        Start also where nothing is released under the name yet; the first release is then served at once.
     """
     home = Home.from_environment()
-    name, release = released(home, name)
-    server = start(release.bento, config, home, follow=name, keys=os.environ.get(API_KEYS, ""))
     try:
-        server.wait_for("/readyz")
-        _tell(server, name, release, home)
+        name, release = released(home, name)
+    except NotFoundError:
+        if not (wait and name):
+            raise
+        release = None
+    bento = release.bento if release else None
+    server = start(bento, config, home, follow=name, keys=os.environ.get(API_KEYS, ""))
+    try:
+        server.wait_for("/readyz" if release else "/livez")
+        if release:
+            _tell(server, name, release, home)
+        else:
+            Console(highlight=False).print(f"nothing is live as {name} yet; {server.url} waits for it")
         raise server.gone()
     except KeyboardInterrupt:
         raise SystemExit(130) from None

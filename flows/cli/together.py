@@ -1,0 +1,71 @@
+"""`relearn up`: everything at once, until Ctrl-C."""
+
+import time
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from flows.parts import parts
+from flows.up import State, Supervisor
+from flows.up import up as kept_up
+from model.config import TrainConfig
+from model.home import Home
+from serving.settings import ServeConfig
+
+EVERY = 1.0  # seconds between two looks
+
+
+def up(
+    *,
+    name: str = TrainConfig().dataset,
+    flows_port: int = 4200,
+    runs_port: int = 5000,
+    config: Annotated[ServeConfig, Parameter(name="*")] = ServeConfig(),
+) -> None:
+    """Start Prefect's and MLflow's pages and the prediction API, and keep them alive until Ctrl-C.
+
+    Parameters
+    ----------
+    name
+        Which name's releases to serve.
+    flows_port
+        Port of Prefect's page.
+    runs_port
+        Port of MLflow's page.
+    """
+    home, console = Home.from_environment(), Console(highlight=False)
+    with kept_up(home, tuple(parts(home, name, config, flows_port, runs_port))) as supervisor:
+        _show(supervisor, console)
+
+
+def _show(supervisor: Supervisor, console: Console) -> None:
+    """A table that lives on a terminal; elsewhere a line whenever something has changed."""
+    if console.is_terminal:
+        with Live(_table(supervisor.states()), console=console, auto_refresh=False) as live:
+            while True:
+                live.update(_table(supervisor.states()), refresh=True)
+                time.sleep(EVERY)
+    before: list[State] = []
+    while True:
+        now = supervisor.states()
+        for state in now:
+            if state not in before:
+                console.print(f"{time.strftime('%H:%M:%S')} {_line(state)}", soft_wrap=True)
+        before = now
+        time.sleep(EVERY)
+
+
+def _line(state: State) -> str:
+    died = f", died {state.died} times, last: {state.reason}" if state.died else ""
+    return f"{state.part.name} {state.word} {state.part.url}{state.part.page}{died}"
+
+
+def _table(states: list[State]) -> Table:
+    table = Table("part", "is", "where", "died", "last of")
+    for state in states:
+        where = f"{state.part.url}{state.part.page}"
+        table.add_row(state.part.name, state.word, where, str(state.died or ""), state.reason)
+    return table

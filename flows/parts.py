@@ -1,0 +1,84 @@
+"""The parts that `relearn up` keeps alive: what each is started by, and how one sees that it answers."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from model.home import Home
+from serving.servers import servers
+from serving.settings import ServeConfig
+
+
+@dataclass(frozen=True)
+class Part:
+    """One program on `host` and `port`, which the option `flag` chooses.
+
+    `page` is where people find it, `health` the path that answers 200 once it is up.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    port: int
+    flag: str
+    health: str
+    page: str = ""
+    host: str = "127.0.0.1"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(self.url + self.health, timeout=2, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+
+def parts(home: Home, name: str, config: ServeConfig, flows_port: int, runs_port: int) -> Iterator[Part]:
+    """Those that this home needs, in the order in which they are started and, backwards, ended.
+
+    Not a page of runs that lie somewhere else, nor what is there already: Prefect's server that answers
+    on its port, and the API of `name` from this home.
+    """
+    here = ("--host", "127.0.0.1", "--port")
+    flows = Part(
+        "flows",
+        (_program("prefect"), "server", "start", *here, str(flows_port)),
+        flows_port,
+        "--flows-port",
+        "/api/health",
+    )
+    if not flows.answers():
+        yield flows
+    if not home.tracking_uri.startswith("http"):
+        yield Part(
+            "runs",
+            (_program("mlflow"), "server", "--workers", "1", *here, str(runs_port)),
+            runs_port,
+            "--runs-port",
+            "/health",
+            environment={
+                "MLFLOW_BACKEND_STORE_URI": home.tracking_uri,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
+        )
+    if not any(server.follows == name for server in servers(home)):
+        yield Part(
+            "api",
+            (_program("relearn"), "serve", "--wait", "--name", name),
+            config.port,
+            "--port",
+            "/livez",
+            page="/draw",
+            host=config.host,
+            environment=config.to_environment(),
+        )
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).parent / name)

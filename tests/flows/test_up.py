@@ -1,0 +1,165 @@
+"""What `relearn up` keeps alive stays alive, and ends with it: real processes, real signals."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.parts import Part
+from flows.up import State, Supervisor, up
+from model.errors import MachineError
+from model.home import Home
+from tests.flows.conftest import free_port
+
+STUBBORN = """import http.server as h, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); \
+h.test(h.SimpleHTTPRequestHandler, port={port})"""
+# Its own child serves: killed, it leaves one that still holds the port.
+LEAVING = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'http.server', '{port}'])"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home", tmp_path / "data")
+
+
+def part(name: str, *command: str) -> Part:
+    port = free_port()
+    words = tuple(word.format(port=port) for word in command or ("-m", "http.server", "{port}"))
+    return Part(name, (sys.executable, *words), port, "--port", "/", host="0.0.0.0")
+
+
+def until(supervisor: Supervisor, wanted: Callable[[dict[str, State]], bool]) -> dict[str, State]:
+    """The states, once they are as `wanted`."""
+    deadline = time.monotonic() + 30
+    while True:
+        states = {state.part.name: state for state in supervisor.states()}
+        if wanted(states):
+            return states
+        assert time.monotonic() < deadline, states
+        time.sleep(0.1)
+
+
+def all_up(states: dict[str, State]) -> bool:
+    return all(state.word == "up" for state in states.values())
+
+
+def listening(one: Part) -> psutil.Process:
+    """The process that listens on the port of a part."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == "LISTEN" and connection.laddr.port == one.port:
+            return psutil.Process(connection.pid)
+    raise AssertionError(f"nobody listens on {one.port}")
+
+
+def test_a_part_that_dies_comes_back(home: Home):
+    """Its neighbours do not notice, and how it died is told."""
+    first, second = part("first"), part("second")
+    with up(home, (first, second)) as supervisor:
+        until(supervisor, all_up)
+        left_alone = listening(first)
+        listening(second).kill()
+        died = until(supervisor, lambda now: now["second"].died == 1 and all_up(now))["second"]
+
+        assert "terminated by SIGKILL" == died.reason
+        assert left_alone == listening(first)
+
+
+def test_what_a_dead_part_leaves_is_not_in_its_way(home: Home):
+    """Something that it had started still holds the port: it goes, and the part comes up."""
+    one = part("one", "-c", LEAVING)
+    with up(home, (one,)) as supervisor:
+        until(supervisor, all_up)
+        child = listening(one)
+        child.parent().kill()
+        until(supervisor, lambda now: now["one"].died > 0 and all_up(now) and listening(one) != child)
+
+
+def test_a_part_that_cannot_stay_up_is_tried_again_and_again(home: Home):
+    """With more and more time between; the reason is told."""
+    with up(home, (part("one", "-c", "raise SystemExit(3)"),)) as supervisor:
+        down = until(supervisor, lambda now: now["one"].died >= 2 and now["one"].word == "down")["one"]
+        assert "exit status 3" == down.reason
+
+
+def test_nothing_is_left(home: Home, monkeypatch: pytest.MonkeyPatch):
+    """Not even what ignores that it is asked to end."""
+    monkeypatch.setattr("flows.up.ENDING", 2)
+    hanging, other = part("hanging", "-c", STUBBORN), part("other")
+    with up(home, (hanging, other)) as supervisor:
+        until(supervisor, all_up)
+        processes = [listening(hanging), listening(other)]
+    assert not any(process.is_running() for process in processes)
+
+
+def test_when_supervisor_is_killed_all_comes_back(home: Home):
+    """The parts that it left are ended, for new ones to take their ports."""
+    one = part("one")
+    with up(home, (one,)) as supervisor:
+        until(supervisor, all_up)
+        before = listening(one)
+        psutil.Process(int((home.root / "up" / "supervisor.pid").read_text())).kill()
+        until(supervisor, lambda now: all_up(now) and listening(one) != before)
+
+
+def test_a_second_one_says_that_one_is_running(home: Home):
+    with (
+        up(home, (part("one"),)),
+        pytest.raises(MachineError, match="is up already; one relearn up keeps a home"),
+        up(home, (part("two"),)),
+    ):
+        pass
+
+
+def test_a_port_in_use_is_one_line(home: Home):
+    """Which part, which port, and the flag that chooses another; nothing was started."""
+    one = replace(part("one"), flag="--runs-port")
+    told = f"one: cannot listen on 0.0.0.0, port {one.port}: Address already in use; .* --runs-port"
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", one.port))
+        other.listen()
+        with pytest.raises(MachineError, match=told), up(home, (one,)):
+            pass
+    assert not (home.root / "up" / "supervisor.conf").exists()
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from flows.up import up
+from model.home import Home
+from tests.flows.test_up import part, until, all_up
+
+root = Path(sys.argv[1])
+with up(Home(root, root), (part("one"),)) as supervisor:
+    until(supervisor, all_up)
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_one_left_is_ended_first(home: Home):
+    """After a kill -9 its parts live on; the next `relearn up` takes over the home."""
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(home.root)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+    )
+    assert killed.stdout is not None
+    assert b"up\n" == killed.stdout.readline()
+    left = psutil.Process(int((home.root / "up" / "supervisor.pid").read_text()))
+    family = [left, *left.children(recursive=True)]
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    assert all(process.is_running() for process in family)
+
+    with up(home, (part("one"),)) as supervisor:
+        until(supervisor, all_up)
+        assert not any(process.is_running() for process in family)
