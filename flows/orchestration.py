@@ -44,6 +44,15 @@ def prefect(home: Home, lasting_only: bool = False) -> Iterator[str | None]:
         yield lasting and lasting.removesuffix("/api")
 
 
+def wait_for(url: str) -> None:
+    """Return once the server at `url` answers; raises `MachineError` where it takes longer than to start."""
+    deadline = time.monotonic() + STARTUP
+    while not _answers(url):
+        if time.monotonic() > deadline:
+            raise MachineError(f"no Prefect server answers at {url}")
+        time.sleep(0.2)
+
+
 def _temporary_server(home: Home) -> str:
     """Start one, and end it when this process ends: only then has Prefect told it everything."""
     port, log = _free_port(), home.prefect / "temporary_server.log"

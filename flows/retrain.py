@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import State, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.check import check
+from flows.due import inputs, overtaken, unchanged
 from flows.progress import Stopwatch
 from flows.release import release
 from flows.report import report
 from flows.results import Retrained, Trained
 from flows.settings import ReleaseConfig
-from flows.tracking import Experiment, Run, reopen
+from flows.tracking import FLOW_RUN, Experiment, Run, reopen
 from flows.train import DEFAULT, learn, load, named
 from model.config import TrainConfig
 from model.home import Home
@@ -28,15 +31,26 @@ def retrain(
     config: TrainConfig = DEFAULT,
     networks: tuple[str, ...] = NETWORKS,
     gate: ReleaseConfig = ReleaseConfig(),
-) -> Retrained:
-    """Load, train and evaluate each network; the best on validation is the candidate for the release."""
+    insist: bool = False,
+) -> Retrained | State[None]:
+    """Load, train and evaluate each network; the best on validation is the candidate for the release.
+
+    What was trained on before, with the same settings, is trained on again only where `insist` says so.
+    """
     watch, home = Stopwatch(), Home.from_environment()
+    if late := overtaken():
+        return skipped(late)
     check(config, networks, home)
     with watch.stage("data"):
         folder = load(config)
-    name = config.name or open_prepared(folder).name
+    prepared = open_prepared(folder)
+    name = config.name or prepared.name
     experiment = Experiment.open(home, name)
-    with experiment.run(f"retrain on {name}", {"relearn.kind": "retrain"}) as parent:
+    given = inputs(config, networks, gate, prepared.fingerprint)
+    if not insist and (same := unchanged(experiment, given)):
+        return skipped(same)
+    tags = {"relearn.kind": "retrain", FLOW_RUN: str(flow_run.id)} | given
+    with experiment.run(f"retrain on {name}", tags) as parent:
         with watch.stage("looking"):
             look(folder, parent.id)
         trained = []
@@ -55,8 +69,14 @@ def retrain(
             released=released,
             seconds=seconds,
         )
-        tell(parent, done, open_prepared(folder))
+        tell(parent, done, prepared)
     return done
+
+
+def skipped(why: str) -> State[None]:
+    """How a run ends that had nothing to do."""
+    get_run_logger().info(f"Skipped: {why}.")
+    return Completed(name="Skipped", message=why)
 
 
 @task(task_run_name="look at the data")

@@ -135,9 +135,8 @@ class Experiment:
                 f"the experiment {name!r} was deleted in MLflow: bring it back with "
                 f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or give another --name"
             )
-        experiment = cls(found.experiment_id, name, client)
-        experiment.close_lost_runs()
-        return experiment
+        close_lost_runs(client)
+        return cls(found.experiment_id, name, client)
 
     @contextmanager
     def run(
@@ -183,17 +182,35 @@ class Experiment:
         asked = f"tags.`{FLOW_RUN}` = '{flow_run}' and params.network = '{network}'"
         return next(iter(self.client.search_runs([self.id], asked, max_results=1)), None)
 
-    def close_lost_runs(self) -> list[str]:
-        """End runs of this machine, of any name, as KILLED whose process is gone; returns their names."""
-        everywhere = [experiment.experiment_id for experiment in self.client.search_experiments()]
-        lost = [
-            run
-            for run in self.client.search_runs(everywhere, "attributes.status = 'RUNNING'")
-            if owner.lost(run.data.tags)
-        ]
-        for run in lost:
-            self.client.set_terminated(run.info.run_id, "KILLED")
-        return [run.info.run_name for run in lost]
+    def latest(self, kind: str, tags: Mapping[str, str]) -> MlflowRun | None:
+        """The run of this kind that finished last, where it has these tags."""
+        asked = f"tags.`relearn.kind` = '{kind}' and attributes.status = 'FINISHED'"
+        newest = ["attributes.start_time DESC"]
+        for run in self.client.search_runs([self.id], asked, order_by=newest, max_results=1):
+            if tags.items() <= run.data.tags.items():
+                return run
+        return None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A run whose process was gone, and the id of the flow run that it belonged to."""
+
+    name: str
+    flow_run: str | None
+
+
+def close_lost_runs(client: MlflowClient) -> list[Lost]:
+    """End runs of this machine, of any name, as KILLED whose process is gone."""
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    lost = [
+        run
+        for run in client.search_runs(everywhere, "attributes.status = 'RUNNING'")
+        if owner.lost(run.data.tags)
+    ]
+    for run in lost:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return [Lost(run.info.run_name, run.data.tags.get(FLOW_RUN)) for run in lost]
 
 
 def _close(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> None:

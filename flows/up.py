@@ -24,7 +24,7 @@ import psutil
 from filelock import FileLock, Timeout
 from supervisor.xmlrpc import SupervisorTransport
 
-from flows.parts import Part
+from flows.parts import Part, client
 from model.errors import MachineError
 from model.home import Home
 
@@ -104,7 +104,7 @@ class Supervisor:
     """supervisor, run for the parts of one home, spoken to through a socket in `folder`."""
 
     def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
-        self.folder, self.parts = folder, parts
+        self.folder, self.parts, self._client = folder, parts, client()
         self._process: subprocess.Popen[bytes] | None = None
         self._families: dict[
             int, set[psutil.Process]
@@ -145,7 +145,7 @@ class Supervisor:
                 before = {one for one in self._families.get(pid, ()) if one.is_running()}
                 self._families[pid] = {head, *before, *head.children(recursive=True)}
         deaths = self._deaths()
-        return [State(part, _word(part, told), *deaths.get(part.name, (0, ""))) for part in self.parts]
+        return [State(part, self._word(part, told), *deaths.get(part.name, (0, ""))) for part in self.parts]
 
     def stop(self) -> None:
         """End the parts, the last one first; what does not end by itself is killed."""
@@ -192,6 +192,11 @@ class Supervisor:
         except (OSError, http.client.HTTPException, xmlrpc.client.Error):
             return {}
 
+    def _word(self, part: Part, told: dict[str, dict[str, Any]]) -> str:
+        if told.get(part.name, {}).get("statename") in ("BACKOFF", "FATAL", "EXITED"):
+            return "down"
+        return "up" if part.answers(self._client) else "starting"
+
     def _deaths(self) -> dict[str, tuple[int, str]]:
         """How often each part died, and how the last time, as supervisor has logged it."""
         try:
@@ -209,12 +214,6 @@ class Supervisor:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=5)
-
-
-def _word(part: Part, told: dict[str, dict[str, Any]]) -> str:
-    if told.get(part.name, {}).get("statename") in ("BACKOFF", "FATAL", "EXITED"):
-        return "down"
-    return "up" if part.answers() else "starting"
 
 
 def _check_port(part: Part) -> None:

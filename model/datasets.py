@@ -102,6 +102,16 @@ def source(config: TrainConfig, home: Home) -> str:
     return f"{kind}:{Path(path).expanduser().absolute()}"
 
 
+def name_of(config: TrainConfig, home: Home) -> str:
+    """The name under which what is trained with `config` is released; nothing is loaded for it."""
+    kind, _, path = source(config, home).partition(":")
+    if config.name or not path:
+        return config.name or kind
+    from model import own_data
+
+    return own_data.name_of(kind, Path(path))
+
+
 def files(config: TrainConfig, home: Home) -> list[Path]:
     """The files that the dataset is read from; those of a download that is still to come are missing."""
     kind, _, path = source(config, home).partition(":")

@@ -56,7 +56,8 @@ for verb, line in {
     "flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
     "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",
-    "flows.cli.together:up": "Start pages, API and what else there is, and keep them alive.",
+    "flows.cli.together:up": "Start pages, runner and API, and keep them alive.",
+    "flows.cli.plans:schedule": "Retrain by the clock: what was planned, or a new plan.",
     "flows.cli.api:predict": "Read image files with the released classifier, without a server.",
     "flows.cli.settings:config": "Print the effective settings, and where each comes from.",
 }.items():

@@ -11,8 +11,8 @@ from rich.table import Table
 from flows.parts import parts
 from flows.up import State, Supervisor
 from flows.up import up as kept_up
-from model.config import TrainConfig
 from model.home import Home
+from serving.releases import names
 from serving.settings import ServeConfig
 
 EVERY = 1.0  # seconds between two looks
@@ -20,9 +20,10 @@ EVERY = 1.0  # seconds between two looks
 
 def up(
     *,
-    name: str = TrainConfig().dataset,
+    name: str | None = None,
     flows_port: int = 4200,
     runs_port: int = 5000,
+    runner_port: int = 4201,
     config: Annotated[ServeConfig, Parameter(name="*")] = ServeConfig(),
 ) -> None:
     """Start Prefect's and MLflow's pages and the prediction API, and keep them alive until Ctrl-C.
@@ -30,15 +31,30 @@ def up(
     Parameters
     ----------
     name
-        Which name's releases to serve.
+        What to train and serve: by default the only name that is released, else the one that `relearn run`
+        would take.
     flows_port
         Port of Prefect's page.
     runs_port
         Port of MLflow's page.
+    runner_port
+        Port where the runner tells whether it is well.
     """
     home, console = Home.from_environment(), Console(highlight=False)
-    with kept_up(home, tuple(parts(home, name, config, flows_port, runs_port))) as supervisor:
+    name = name or _usual(home)
+    with kept_up(home, tuple(parts(home, name, config, flows_port, runs_port, runner_port))) as supervisor:
         _show(supervisor, console)
+
+
+def _usual(home: Home) -> str:
+    """The only name that is released, else the one that `relearn run` would take."""
+    released = names(home)
+    if len(released) == 1:
+        return released[0]
+    from model.config import TrainConfig
+    from model.datasets import name_of
+
+    return name_of(TrainConfig(), home)
 
 
 def _show(supervisor: Supervisor, console: Console) -> None:

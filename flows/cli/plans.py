@@ -1,0 +1,78 @@
+"""`relearn schedule`: when a name is trained again."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from flows.cli.learn import Config
+from flows.cli.orchestrated import orchestrated
+from flows.cli.releases import Gate
+from flows.settings import ReleaseConfig
+from model.config import TrainConfig
+from model.errors import InputError
+from model.home import Home
+
+
+def schedule(
+    *,
+    cron: str | None = None,
+    timezone: str = "UTC",
+    off: Annotated[bool, Parameter(negative=())] = False,
+    insist: Annotated[bool, Parameter(negative=())] = False,
+    networks: Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))] = ("mlp", "cnn"),
+    config: Config = TrainConfig(),
+    gate: Gate = ReleaseConfig(),
+) -> None:
+    """Retrain by the clock while `relearn up` runs: without --cron, tell what is planned.
+
+    Parameters
+    ----------
+    cron
+        When, in cron's five fields, such as "0 3 * * *" for three in the morning; replaces what was planned.
+    timezone
+        Where the clock hangs, such as Europe/Berlin.
+    off
+        Plan nothing any more.
+    insist
+        Train also when data and settings are those of the last time.
+    networks
+        The networks to train; the best of them is the candidate for the release.
+    """
+    if off and cron:
+        raise InputError("--off: got --cron as well, accepted: one of the two")
+    home = Home.from_environment()
+    from flows.check import check
+    from model.datasets import name_of
+
+    check(config, networks, home)
+    name = name_of(config, home)
+    with orchestrated(home) as page:
+        from flows import schedule as plans
+
+        if cron:
+            plans.plan(name, cron, timezone, config, networks, gate, insist)
+        elif off:
+            plans.unplan(name)
+        _show(name, page)
+
+
+def _show(name: str, page: str | None) -> None:
+    from prefect import get_client
+
+    from flows.retrain import retrain
+    from flows.schedule import deployment, planned
+
+    console = Console(highlight=False)
+    with get_client(sync_client=True) as client:
+        found = deployment(client, retrain, name)
+        plans = planned(client, found) if found else {}
+    if not plans:
+        console.print(f'nothing is planned for {name}; for instance: relearn schedule --cron "0 3 * * *"')
+    for words, following in plans.items():
+        soon = f", next {following.astimezone():%Y-%m-%d %H:%M %Z}" if following else ""
+        console.print(f"{name} is trained again at [bold]{words}[/]{soon}", soft_wrap=True)
+    if plans and page is None:
+        console.print("No runner is up: relearn up starts it, and pages that show and change the plan")
+    elif found and page:
+        console.print(f"{page}/deployments/deployment/{found.id}", style="dim", soft_wrap=True)

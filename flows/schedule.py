@@ -1,0 +1,182 @@
+"""When a name is trained again: deployments of our flows, which Prefect's page shows and changes.
+
+Each has one run at a time: what comes while one runs is cancelled, and says so. The runner takes what is due;
+a rule closes runs whose process has not been heard of.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+from prefect import Flow, get_client
+from prefect.automations import Automation, EventTrigger, Posture
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    StateType,
+)
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+from prefect.events.actions import ChangeFlowRunState
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import parameter_schema
+from pydantic import ValidationError
+
+from flows.parts import HEARTBEAT
+from flows.retrain import retrain
+from flows.settings import ReleaseConfig
+from model.config import TrainConfig
+from model.errors import InputError
+
+POOL = "relearn"
+RULE = "relearn: close runs without heartbeat"
+SILENCE = 3 * HEARTBEAT  # after which a run's process is taken for dead
+ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+# What the watch tells Prefect about a name, for its retraining to start.
+EVENTS = {"relearn.drift", "relearn.accuracy"}
+
+
+def resource(name: str) -> str:
+    """How Prefect's events call a name."""
+    return f"relearn.name.{name}"
+
+
+def ready(name: str) -> None:
+    """See that Prefect's server has what the runner needs; what people have changed there stays as it is."""
+    with get_client(sync_client=True) as client:
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        _keep_rule(client)
+        found = deployment(client, retrain, name)
+        if found:  # from an earlier version of ours, perhaps: the form of its page follows the settings
+            form = parameter_schema(retrain).model_dump(exclude_unset=True)
+            client.update_deployment(found.id, DeploymentUpdate(parameter_openapi_schema=form))
+    if not found:
+        _deploy(retrain, name, {"config": {"dataset": name}})
+
+
+def plan(
+    name: str,
+    cron: str,
+    timezone: str,
+    config: TrainConfig,
+    networks: tuple[str, ...],
+    gate: ReleaseConfig,
+    insist: bool,
+) -> None:
+    """Train `name` again whenever `cron` says, with these settings; replaces what was planned before."""
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        where = error.errors()[0]
+        flag, accepted = {
+            "timezone": ("--timezone", "a name such as Europe/Berlin"),
+        }.get(str(where["loc"][0]), ("--cron", 'five fields, such as "0 3 * * *" for three in the morning'))
+        raise InputError(f"{flag}: got {where['input']!r}, accepted: {accepted}") from None
+    parameters = {
+        "config": config.model_dump(mode="json"),
+        "networks": networks,
+        "gate": gate.model_dump(mode="json"),
+        "insist": insist,
+    }
+    ready(name)
+    _deploy(retrain, name, parameters, Cron(cron, timezone=timezone))
+
+
+def unplan(name: str) -> None:
+    """No more runs of `name` by the clock; it can still be started in the page, and by an event."""
+    with get_client(sync_client=True) as client:
+        if found := deployment(client, retrain, name):
+            client.update_deployment(found.id, DeploymentUpdate(schedules=[]))
+
+
+def planned(client: SyncPrefectClient, found: DeploymentResponse) -> dict[str, datetime | None]:
+    """Each active schedule of a deployment in words, with the time of the next run where it is known."""
+    soon = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        ),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id])),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=1,
+    )
+    following = soon[0].expected_start_time if soon else None
+    return {_words(one.schedule): following for one in found.schedules if one.active}
+
+
+def deployment(client: SyncPrefectClient, flow: Flow[..., Any], name: str) -> DeploymentResponse | None:
+    """That of `flow` for `name`, None where there is none."""
+    try:
+        return client.read_deployment_by_name(f"{flow.name}/{name}")
+    except ObjectNotFound:
+        return None
+
+
+def _deploy(flow: Flow[..., Any], name: str, parameters: Mapping[str, Any], cron: Any = None) -> None:
+    trigger = DeploymentEventTrigger(
+        name=f"relearn: {flow.name} {name} when the watch asks for it",
+        expect=EVENTS,
+        match={"prefect.resource.id": resource(name)},
+        parameters={},
+    )
+    RunnerDeployment.from_flow(
+        flow,
+        name,
+        schedule=cron,
+        parameters=dict(parameters),
+        concurrency_limit=ONE,
+        triggers=[trigger],
+        work_pool_name=POOL,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        paused=False,
+    ).apply()
+
+
+def _keep_rule(client: SyncPrefectClient) -> None:
+    """The one rule that closes runs without heartbeat: made where it is missing, no second one kept."""
+    there = client.read_automations_by_name(RULE)
+    for surplus in there[1:]:
+        client.delete_automation(surplus.id)
+    if there:
+        return
+    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    beat = "prefect.flow-run.heartbeat"
+    Automation(
+        name=RULE,
+        description="A run whose process was killed would be Running for ever, and no other could start.",
+        trigger=EventTrigger(
+            after={beat},
+            expect={beat, *ends},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=SILENCE),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED, message=f"its process was not heard of for {SILENCE} seconds"
+            )
+        ],
+    ).create()
+
+
+def _words(schedule: Any) -> str:
+    cron = getattr(schedule, "cron", None)
+    zone = getattr(schedule, "timezone", None) or "UTC"
+    return f"{cron} ({zone})" if cron else str(schedule)

@@ -1,0 +1,301 @@
+"""Let `relearn up` run by the clock, kill its parts one by one, and write down what came of it.
+
+`python infra/when_things_die.py` takes about 20 minutes, prints what it sees, checks it, and writes
+docs/when-things-die.md.
+"""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).parents[1]
+RELEARN = str(Path(sys.executable).parent / "relearn")
+NAME = "growing"
+PATIENCE = 240.0  # seconds that anything here is waited for
+
+
+@dataclass
+class Stage:
+    """One home with everything up; `answers` are status and time of requests to the API, ten a second."""
+
+    home: Path
+    ports: dict[str, int]
+    environment: dict[str, str]
+    answers: list[tuple[float, int]] = field(default_factory=list)
+
+    def relearn(self, *words: str) -> str:
+        command = [RELEARN, *words]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"relearn {' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    def prefect(self, path: str, **asked: Any) -> list[dict[str, Any]]:
+        url = f"http://127.0.0.1:{self.ports['flows']}/api/{path}/filter"
+        found: list[dict[str, Any]] = httpx.post(url, json=asked, timeout=10).raise_for_status().json()
+        return found
+
+    def retrainings(self) -> list[dict[str, Any]]:
+        """Flow runs of the schedule that have begun, oldest first."""
+        runs = self.prefect(
+            "flow_runs", sort="EXPECTED_START_TIME_ASC", flows={"name": {"any_": ["retrain"]}}
+        )
+        return [run for run in runs if run["start_time"]]
+
+    def data(self, images: int) -> None:
+        """Let the data have so many images, all at once as a careful user would."""
+        pixels, labels = load_digits(return_X_y=True)
+        content = io.BytesIO()
+        # 8 × 8 pixels of 0 to 16, enlarged to 32 × 32 of 0 to 255
+        large = np.kron(pixels.reshape(-1, 8, 8), np.ones((4, 4))) * 255 / 16
+        np.savez(content, x=large[:images].astype(np.uint8), y=labels[:images])
+        new = self.home / "new.npz"
+        new.write_bytes(content.getvalue())
+        new.replace(self.home / "growing.npz")
+
+    def schedule(self, *words: str, epochs: int, cron: str = "*/2 * * * *") -> None:
+        data = ("--dataset", f"npz:{self.home / 'growing.npz'}", "--networks", "mlp")
+        print(self.relearn("schedule", "--cron", cron, *data, "--epochs", str(epochs), *words).strip())
+
+    def verdicts(self) -> list[str]:
+        said = self.relearn("history", "--name", NAME)
+        return [word for line in said.splitlines() for word in ("PROMOTE", "HOLD", "REJECT") if word in line]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, everything_up(Path(folder)) as stage:
+        by_the_clock(stage)
+        rows = [killed(stage, *one) for one in PARTS.items()]
+        nothing_stays_running(stage)
+    write(rows)
+
+
+def by_the_clock(stage: Stage) -> None:
+    """A weak first release, a better one, a skip, and one that is held."""
+    stage.data(1_000)
+    say("a weak config, one epoch at a low rate")
+    stage.schedule("--learning-rate", "0.001", "--momentum", "0.5", epochs=1)
+    first = ended(stage, after=0)
+    expect("COMPLETED", first["state_type"])
+    say(f"{first['name']}: {stage.verdicts()}")
+    stage.schedule(epochs=15)
+    second = ended(stage, after=1)
+    say(f"{second['name']}: {stage.verdicts()}")
+    third = ended(stage, after=2)
+    say(f"{third['name']}: {third['state_name']}, {third['state']['message']}")
+    expect("Skipped", third["state_name"])
+    stage.data(1_010)
+    fourth = ended(stage, after=3)
+    say(f"{fourth['name']} with ten more images: {stage.verdicts()}")
+    verdicts = stage.verdicts()
+    expect(["HOLD", "PROMOTE", "PROMOTE"], sorted(verdicts))
+    stage.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
+
+
+def killed(stage: Stage, part: str, find: Callable[[Stage], psutil.Process]) -> dict[str, str]:
+    """Kill one part while a retraining runs; who noticed, and how long until all was well again."""
+    before = len(stage.retrainings())
+    stage.schedule("--insist", "--learning-rate", "0.01", epochs=400, cron="* * * * *")
+    wait_for(lambda: len(stage.retrainings()) > before, f"a retraining, before {part} is killed")
+    time.sleep(15)  # until it trains
+    running, asked = stage.retrainings()[-1], len(stage.answers)
+    find(stage).kill()
+    at = time.time()
+    say(f"killed {part} while {running['name']} ran")
+    wait_for(lambda: all_up(stage), f"{part} to come back")
+    back = time.time() - at
+    stage.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
+    state = closed(stage, running["id"])
+    done = time.time() - at
+    failed = [status for _, status in stage.answers[asked:] if status != 200]
+    row = {
+        "part killed": part,
+        "back after": f"{back:.0f} s",
+        "the retraining that ran": f"{state['name']} after {done:.0f} s",
+        "requests to the API": f"{len(stage.answers) - asked} asked, {len(failed)} failed",
+    }
+    say(str(row))
+    if part != "the API":
+        expect(0, len(failed))
+    for left in stage.retrainings():
+        if left["state_type"] in ("RUNNING", "PENDING"):
+            closed(stage, left["id"])
+    return row
+
+
+def nothing_stays_running(stage: Stage) -> None:
+    time.sleep(30)
+    expect([], [run["name"] for run in stage.retrainings() if run["state_type"] == "RUNNING"])
+    found = stage.relearn("compare", "--name", NAME)
+    expect(False, "RUNNING" in found)
+    say(f"nothing stays Running; {stage.relearn('history', '--name', NAME)}")
+
+
+def flow_process(stage: Stage) -> psutil.Process:
+    return next(
+        one for one in part_of(stage, "runner").children(recursive=True) if "prefect.engine" in one.cmdline()
+    )
+
+
+def part_of(stage: Stage, name: str) -> psutil.Process:
+    """The process of a part, by what it was started with."""
+    supervisor = psutil.Process(int((stage.home / ".relearn" / "up" / "supervisor.pid").read_text()))
+    words = {
+        "flows": "server start",
+        "runs": "mlflow server",
+        "runner": "flows.runner",
+        "api": "relearn serve",
+    }
+    return next(one for one in supervisor.children() if words[name] in " ".join(one.cmdline()))
+
+
+PARTS: dict[str, Callable[[Stage], psutil.Process]] = {
+    "the process of a retraining": flow_process,
+    "the runner": lambda stage: part_of(stage, "runner"),
+    "Prefect's server": lambda stage: part_of(stage, "flows"),
+    "MLflow's page": lambda stage: part_of(stage, "runs"),
+    "the API": lambda stage: part_of(stage, "api"),
+}
+
+
+def all_up(stage: Stage) -> bool:
+    health = {"flows": "/api/health", "runs": "/health", "runner": "/health", "api": "/readyz"}
+    with suppress(httpx.HTTPError):
+        return all(
+            httpx.get(f"http://127.0.0.1:{port}{health[part]}", timeout=2).is_success
+            for part, port in stage.ports.items()
+        )
+    return False
+
+
+def ended(stage: Stage, after: int) -> dict[str, Any]:
+    """The retraining that is the one after so many, once it is over."""
+
+    def over() -> bool:
+        runs = stage.retrainings()
+        return len(runs) > after and runs[after]["state_type"] in ("COMPLETED", "FAILED", "CRASHED")
+
+    wait_for(over, f"retraining {after + 1}")
+    return stage.retrainings()[after]
+
+
+def closed(stage: Stage, run_id: str) -> dict[str, Any]:
+    """The final state of a flow run."""
+
+    def state() -> dict[str, Any]:
+        found: dict[str, Any] = stage.prefect("flow_runs", flow_runs={"id": {"any_": [run_id]}})[0]["state"]
+        return found
+
+    final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    wait_for(lambda: state()["type"] in final, f"the end of {run_id}")
+    return state()
+
+
+def wait_for(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with suppress(httpx.HTTPError):  # Prefect's server is one of those that are killed
+            if true():
+                return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {PATIENCE:g} s in vain for {what}")
+        time.sleep(0.5)
+
+
+@contextmanager
+def everything_up(folder: Path) -> Iterator[Stage]:
+    ports = dict(zip(("flows", "runs", "runner", "api"), free_ports(4), strict=True))
+    ours = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    environment |= {
+        "RELEARN_HOME": str(folder / ".relearn"),
+        "PREFECT_SERVER_API_PORT": str(ports["flows"]),
+        "COLUMNS": "200",
+    }
+    stage = Stage(folder, ports, environment)
+    options = ("--flows-port", "--runs-port", "--runner-port", "--port")
+    flags = [word for flag, port in zip(options, ports.values(), strict=True) for word in (flag, str(port))]
+    stage.data(1_000)
+    process = subprocess.Popen([RELEARN, "up", "--name", NAME, *flags], env=environment)
+    try:
+        wait_for(lambda: httpx.get(f"http://127.0.0.1:{ports['runner']}/health").is_success, "the runner")
+        threading.Thread(target=ask_for_ever, args=(stage,), daemon=True).start()
+        yield stage
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(100)
+    left = [one.info["cmdline"] for one in psutil.process_iter(["environ", "cmdline"]) if is_of(one, folder)]
+    expect([], left)
+
+
+def is_of(process: psutil.Process, folder: Path) -> bool:
+    return (process.info["environ"] or {}).get("RELEARN_HOME") == str(folder / ".relearn")
+
+
+def ask_for_ever(stage: Stage) -> None:
+    """An image ten times a second, as somebody who needs answers would."""
+    url, image = f"http://127.0.0.1:{stage.ports['api']}/predict", bytes(32 * 32)
+    headers = {"content-type": "application/octet-stream"}
+    while True:
+        try:
+            status = httpx.post(url, content=image, headers=headers, timeout=5).status_code
+        except httpx.HTTPError:
+            status = 0
+        stage.answers.append((time.time(), status))
+        time.sleep(0.1)
+
+
+def free_ports(number: int) -> list[int]:
+    probes = [socket.socket() for _ in range(number)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def expect(wanted: object, got: object) -> None:
+    if wanted != got:
+        raise AssertionError(f"got {got!r}, expected {wanted!r}")
+
+
+def write(rows: list[dict[str, str]]) -> None:
+    lines = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    (ROOT / "docs" / "when-things-die.md").write_text(f"{HEAD.format(today=date.today())}\n{table}\n")
+
+
+HEAD = """# When things die
+
+What `relearn up` does when one of its parts is killed (SIGKILL) while a retraining runs and the API is asked
+ten times a second. Written by `python infra/when_things_die.py`, last on {today}, on two cores.
+
+A part that died is started again at once. A run whose process is gone is closed, in Prefect and in MLflow,
+and the next one starts when it is due; what it had learned is kept, and a retry in Prefect's page goes on from
+there. The API serves what is live whatever else is down.
+"""
+
+if __name__ == "__main__":
+    main()
