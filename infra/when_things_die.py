@@ -293,8 +293,8 @@ What `relearn up` does when one of its parts is killed (SIGKILL) while a retrain
 ten times a second. Written by `python infra/when_things_die.py`, last on {today}, on two cores.
 
 A part that died is started again at once. A run whose process is gone is closed, in Prefect and in MLflow,
-and the next one starts when it is due; what it had learned is kept, and a retry in Prefect's page goes on from
-there. The API serves what is live whatever else is down.
+and the next one starts when it is due; what it had learned is kept, and a retry in Prefect's page goes on
+from there. The API serves what is live whatever else is down.
 """
 
 if __name__ == "__main__":
