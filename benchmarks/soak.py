@@ -19,7 +19,6 @@ from model.canvas import COLOURS, blank, tidy
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "soak.png"
 OURS, LEAKING = "relearn serve", "the same with a leak"
-WORKERS = 2
 CONNECTIONS = 32
 SHARE = 0.5  # of the requests a second that it can answer
 STEP = 1.0  # seconds between two looks
@@ -45,19 +44,15 @@ asyncio.timeout = leak  # asked for once a request
 
 
 def measure(minutes: float = 10.0) -> tuple[str, str, pd.DataFrame]:
-    """Memory and open files of each worker over time, with and without a leak put in from outside."""
+    """Memory and open files of a worker over time, with and without a leak put in from outside."""
     with released() as release:
         looks = {OURS: _soak(release, minutes)}
         with _leaking():
             looks[LEAKING] = _soak(release, minutes)
     figure({name: seen for name, (_, seen, _) in looks.items()}).savefig(PICTURE)
-    rows = [
-        _row(name, worker, asked, one, peak)
-        for name, (asked, seen, peak) in looks.items()
-        for worker, one in seen.groupby("worker")
-    ]
+    rows = [_row(name, asked, seen, peak) for name, (asked, seen, peak) in looks.items()]
     note = (
-        f"{WORKERS} workers with all that they do by default, {minutes:g} minutes each: {CONNECTIONS} "
+        f"One worker with all that it does by default, {minutes:g} minutes each: {CONNECTIONS} "
         f"connections with one MNIST image as JSON a request, paced to {SHARE:.0%} of what the same server "
         f"answered before without pause. Every {STEP:g} s resident memory and open files. MB/h: Theil and "
         f"Sen's line through what follows the first {SETTLE:.0%} of the time, with its 95 % interval; a leak "
@@ -67,17 +62,17 @@ def measure(minutes: float = 10.0) -> tuple[str, str, pd.DataFrame]:
 
 
 def _soak(release: Released, minutes: float) -> tuple[wrk.Asked, pd.DataFrame, float]:
-    """What came of the load, a row a look and worker (minute, worker, rss in MB, files), and the peak."""
-    with ours(release, WORKERS) as server:
+    """What came of the load, a row a look (minute, rss in MB, files), and the peak."""
+    with ours(release) as server:
         question = Question.json(f"{server.url}/predict", "images", release)
         _ask(question, WARM_UP)
         peak = _ask(question, WARM_UP)
         # Without pause an answer takes CONNECTIONS / peak; at half the load next to none of that is waiting.
         pause = round(1000 * CONNECTIONS / (SHARE * peak.rate) - 1000 / peak.rate)
-        processes = dict(enumerate(server.workers, start=1))
+        (worker,) = server.workers
         with ThreadPoolExecutor(1) as apart:
             asked = apart.submit(_ask, question, 60 * minutes, pause)
-            seen = pd.DataFrame(_looks(processes, asked))
+            seen = pd.DataFrame(_looks(worker, asked))
         return asked.result(), seen, peak.rate
 
 
@@ -85,13 +80,11 @@ def _ask(question: Question, seconds: float, pause: int = 0) -> wrk.Asked:
     return wrk.ask(question.url, question.media_type, question.bodies, CONNECTIONS, seconds, pause)
 
 
-def _looks(processes: dict[int, psutil.Process], asked: "Future[wrk.Asked]") -> Iterator[dict[str, Any]]:
+def _looks(worker: psutil.Process, asked: "Future[wrk.Asked]") -> Iterator[dict[str, float]]:
     start = time.monotonic()
     while not asked.done():
-        for worker, process in processes.items():
-            minute = (time.monotonic() - start) / 60
-            rss = process.memory_info().rss / 2**20
-            yield {"minute": minute, "worker": worker, "rss": rss, "files": process.num_fds()}
+        rss = worker.memory_info().rss / 2**20
+        yield {"minute": (time.monotonic() - start) / 60, "rss": rss, "files": worker.num_fds()}
         time.sleep(STEP)
 
 
@@ -109,13 +102,12 @@ def _leaking() -> Iterator[None]:
             os.environ |= {"PYTHONPATH": before} if before else {}
 
 
-def _row(name: str, worker: Any, asked: wrk.Asked, seen: pd.DataFrame, peak: float) -> dict[str, Any]:
+def _row(name: str, asked: wrk.Asked, seen: pd.DataFrame, peak: float) -> dict[str, Any]:
     settled = seen[seen["minute"] >= SETTLE * seen["minute"].max()]
     slope, low, high = slope_of(settled)
     return {
         "server": name,
-        "worker": worker,
-        "requests/s of both": f"{asked.rate:.0f} of {peak:.0f}",
+        "requests/s": f"{asked.rate:.0f} of {peak:.0f}",
         "failed": asked.failed,
         "ms, 50 % and 99 %": f"{asked.p50:.1f}, {asked.p99:.1f}",
         "RSS, MB": f"{seen['rss'].iloc[0]:.0f}, at the end {seen['rss'].iloc[-1]:.0f}",
@@ -132,12 +124,11 @@ def slope_of(seen: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def figure(looks: dict[str, pd.DataFrame]) -> Any:
-    """Resident memory of each worker over time."""
-    drawn = blank(3.6, f"Memory of {WORKERS} workers at half load; one server leaks {LEAK} bytes a request")
+    """Resident memory over time."""
+    drawn = blank(3.6, f"Memory of a worker at half load, and of one that leaks {LEAK} bytes a request")
     axes = drawn.subplots()
     for (name, seen), colour in zip(looks.items(), COLOURS, strict=False):
-        for worker, one in seen.groupby("worker"):
-            axes.plot(one["minute"], one["rss"], color=colour, label=name if worker == 1 else None)
+        axes.plot(seen["minute"], seen["rss"], color=colour, label=name)
     axes.set_ylim(0, 1.1 * max(seen["rss"].max() for seen in looks.values()))
     axes.set_xlabel("minutes")
     axes.set_ylabel("resident, MB")
