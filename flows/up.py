@@ -156,6 +156,7 @@ class Supervisor:
             self._process.kill()
             self._process.wait()
         self._sweep()
+        self._client.close()
 
     def end_what_is_left(self) -> None:
         """Of a `relearn up` that was killed supervisor goes on, and keeps the parts alive."""

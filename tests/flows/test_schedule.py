@@ -1,0 +1,297 @@
+"""Retraining by the clock: a real Prefect server, a real runner, real signals."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+from mlflow import MlflowClient
+from prefect import get_client
+from prefect.automations import AutomationCore
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments import run_deployment
+from prefect.events import emit_event
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled, State
+
+from flows import schedule
+from flows.cli import run
+from flows.due import INPUTS, inputs, unchanged
+from flows.parts import parts
+from flows.retrain import retrain
+from flows.settings import ReleaseConfig
+from flows.store import connect
+from flows.tracking import Experiment, close_lost_runs
+from flows.up import Supervisor, up
+from model.config import TrainConfig
+from model.home import Home
+from serving.settings import ServeConfig
+from tests.flows.conftest import free_port
+
+QUICK = TrainConfig.read({"dataset": "digits", "epochs": 2})
+LONG = TrainConfig.read({"dataset": "digits", "epochs": 5_000, "learning_rate": 0.001})
+
+
+def plan(name: str, config: TrainConfig = QUICK, insist: bool = False) -> None:
+    schedule.plan(name, "0 3 1 1 *", "Europe/Berlin", config, ("mlp",), ReleaseConfig(), insist)
+
+
+def deployed(client: SyncPrefectClient, name: str) -> Any:
+    return schedule.deployment(client, retrain, name)
+
+
+def test_a_server_is_made_ready_once(on_server: str) -> None:
+    """One pool, one rule, one deployment a name, however often; a second rule goes."""
+    name = f"ready-{uuid4().hex[:8]}"
+    schedule.ready(name)
+    with get_client(sync_client=True) as client:
+        first = deployed(client, name)
+        (rule,) = client.read_automations_by_name(schedule.RULE)
+        client.create_automation(AutomationCore.model_validate(rule.model_dump()))
+        schedule.ready(name)
+
+        assert first.id == deployed(client, name).id
+        assert 1 == len(client.read_automations_by_name(schedule.RULE))
+        assert "process" == client.read_work_pool(schedule.POOL).type
+
+
+def test_what_was_changed_in_the_page_stays(on_server: str) -> None:
+    """A schedule that somebody set there is there after the runner has started again."""
+    name = f"changed-{uuid4().hex[:8]}"
+    schedule.ready(name)
+    with get_client(sync_client=True) as client:
+        found = deployed(client, name)
+        theirs = DeploymentScheduleUpdate(schedule=CronSchedule(cron="7 7 * * *", timezone="UTC"))
+        client.update_deployment(found.id, DeploymentUpdate(schedules=[theirs], parameters={"insist": True}))
+        schedule.ready(name)
+
+        (kept,) = deployed(client, name).schedules
+        assert "7 7 * * *" == kept.schedule.cron
+        assert {"insist": True} == deployed(client, name).parameters
+
+
+def test_a_plan_replaces_the_one_before(on_server: str) -> None:
+    """Its settings are the parameters of the form; the form's fields are those of our settings."""
+    name = f"plan-{uuid4().hex[:8]}"
+    schedule.plan(name, "0 1 * * *", "UTC", LONG, ("cnn",), ReleaseConfig(), True)
+    plan(name)
+    with get_client(sync_client=True) as client:
+        found = deployed(client, name)
+        (only,) = found.schedules
+        assert ("0 3 1 1 *", "Europe/Berlin") == (only.schedule.cron, only.schedule.timezone)
+        assert QUICK == TrainConfig.model_validate(found.parameters["config"])
+        assert ["mlp"] == found.parameters["networks"]
+        form = found.parameter_openapi_schema["definitions"]["TrainConfig"]["properties"]
+        assert set(TrainConfig.model_fields) == set(form)
+
+        schedule.unplan(name)
+        assert [] == deployed(client, name).schedules
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--cron", "61 * * * *"], "--cron: got '61 * * * *', accepted: five fields, such as \"0 3 * * *\""),
+        (["--cron", "0 3 * * *", "--timezone", "Mars/X"], "--timezone: got 'Mars/X', accepted: a name such"),
+        (["--cron", "0 3 * * *", "--off"], "--off: got --cron as well, accepted: one of the two"),
+        (["--dataset", "folder:/not/there"], "dataset: /not/there is not there"),
+    ],
+)
+def test_a_wrong_plan_is_refused(
+    flags: list[str], line: str, on_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a line, and nothing is planned."""
+    assert 2 == run(["schedule", *flags])
+    assert line in capsys.readouterr().err
+
+
+def test_the_same_again_is_known(copied: Home) -> None:
+    """The retraining that ended last is found by its inputs, and by no others."""
+    experiment = Experiment.open(copied, "digits")
+    (last,) = experiment.client.search_runs([experiment.id], "tags.`relearn.kind` = 'retrain'")
+
+    assert f"run {last.info.run_id[:8]}" in (unchanged(experiment, {INPUTS: last.data.tags[INPUTS]}) or "")
+    assert unchanged(experiment, inputs(QUICK, ("mlp",), ReleaseConfig(), "grown")) is None
+
+
+def test_whatever_changes_is_worth_a_training() -> None:
+    """A setting, the networks, the gate, the data: each makes other inputs."""
+    gate, strict = ReleaseConfig(), ReleaseConfig(min_accuracy=0.5)
+    changed = [
+        inputs(QUICK, ("mlp",), gate, "a"),
+        inputs(LONG, ("mlp",), gate, "a"),
+        inputs(QUICK, ("mlp", "cnn"), gate, "a"),
+        inputs(QUICK, ("mlp",), strict, "a"),
+        inputs(QUICK, ("mlp",), gate, "b"),
+    ]
+    assert 5 == len({one[INPUTS] for one in changed})
+    assert changed[0] == inputs(QUICK, ("mlp",), gate, "a")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Prefect's server and the runner of a home, kept up; `client` asks the server."""
+
+    home: Home
+    supervisor: Supervisor
+    client: SyncPrefectClient
+
+    def ask(self, **parameters: Any) -> FlowRun:
+        """Let a retraining of digits be due now."""
+        found: FlowRun = run_deployment("retrain/digits", timeout=0, parameters=parameters)
+        return found
+
+    def state(self, run: FlowRun) -> State[Any]:
+        state = self.client.read_flow_run(run.id).state
+        assert state is not None
+        return state
+
+    def until(self, true: Callable[[], Any], seconds: float = 180) -> Any:
+        """What it returns, once it does; the runner has to be looked after meanwhile."""
+        deadline = time.monotonic() + seconds
+        while not (value := true()):
+            assert time.monotonic() < deadline
+            self.supervisor.states()
+            time.sleep(0.5)
+        return value
+
+    def end(self, run: FlowRun) -> State[Any]:
+        self.until(lambda: self.state(run).is_final())
+        return self.state(run)
+
+    def training(self) -> psutil.Process:
+        """The process of the retraining that runs, once it has a checkpoint."""
+        self.until(lambda: list(self.home.checkpoints.glob("*/*.safetensors")))
+        return next(process for process in self.family() if "prefect.engine" in process.cmdline())
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture
+def stage(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    home = Home(tmp_path / "home", tmp_path / "home" / "data")
+    monkeypatch.setenv("RELEARN_HOME", str(home.root))
+    monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
+    monkeypatch.delenv("RELEARN_DATA", raising=False)
+    ports = {part: free_port() for part in ("flows", "runs", "runner")}
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{ports['flows']}/api")
+    wanted = parts(home, "digits", ServeConfig(), *ports.values())
+    light = [part for part in wanted if part.name in ("flows", "runner")]
+    with (
+        up(home, light) as supervisor,
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{ports['flows']}/api"}),
+    ):
+        deadline = time.monotonic() + 120
+        while {state.word for state in supervisor.states()} != {"up"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        with get_client(sync_client=True) as client:
+            yield Stage(home, supervisor, client)
+
+
+def tracked(client: MlflowClient) -> list[str]:
+    """The states of all runs."""
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    return [run.info.status for run in client.search_runs(everywhere)]
+
+
+@pytest.mark.slow
+def test_one_at_a_time_and_never_for_nothing(stage: Stage) -> None:
+    """Of two triggers one runs, and the other is refused with a reason; the same data are skipped; of several
+    that are late one catches up; of two events one starts a retraining."""
+    plan("digits")
+    first, second = stage.ask(), stage.ask()
+    ends = {stage.end(run).name: stage.state(run).message for run in (first, second)}
+    assert {"Completed", "Cancelled"} == set(ends)
+    assert "Deployment concurrency limit reached." == ends["Cancelled"]
+
+    same = stage.end(stage.ask())
+    assert "Skipped" == same.name
+    assert "data and settings are those of run" in (same.message or "")
+
+    found = deployed(stage.client, "digits")
+    times = [datetime.now(UTC) + timedelta(seconds=second) for second in range(4)]
+    time.sleep(5)
+    insisting = {"parameters": {"insist": True}}
+    make = stage.client.create_flow_run_from_deployment
+    late = [make(found.id, state=Scheduled(scheduled_time=one), **insisting) for one in times]
+    caught_up = [stage.end(run) for run in late]
+    assert 1 == [state.name for state in caught_up].count("Completed")
+    assert {"Completed", "Skipped", "Cancelled"} >= {state.name for state in caught_up}
+
+    before = {run.id for run in retrainings(stage)}
+    plan("digits", QUICK.model_copy(update={"seed": 1}))
+    for _ in range(2):
+        emit_event("relearn.drift", resource={"prefect.resource.id": schedule.resource("digits")})
+    stage.until(lambda: [run for run in retrainings(stage) if run.id not in before])
+    time.sleep(20)  # for a second one to come
+    new = [stage.end(run).name for run in retrainings(stage) if run.id not in before]
+    assert 1 == new.count("Completed")
+    assert {"Completed", "Cancelled", "Skipped"} >= set(new)
+
+
+def retrainings(stage: Stage) -> list[FlowRun]:
+    """Those of the deployment that are not still to come."""
+    found = httpx.post(
+        f"{str(stage.client.api_url).rstrip('/')}/flow_runs/filter",
+        json={"flows": {"name": {"any_": ["retrain"]}}},
+    ).json()
+    return [FlowRun.model_validate(run) for run in found if run["state_type"] != "SCHEDULED"]
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_was_killed_is_closed_and_goes_on_when_it_is_tried_again(stage: Stage) -> None:
+    """In Prefect and in MLflow; the next one starts; a retry goes on in the same run of MLflow."""
+    client = connect(stage.home)
+    run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
+    stage.training().kill()
+    assert "Crashed" == stage.end(run).name
+    stage.until(lambda: "RUNNING" not in tracked(client), 120)
+    killed = tracked(client)
+
+    stage.client.set_flow_run_state(run.id, Scheduled(), force=True)
+    stage.until(lambda: "RUNNING" in tracked(client))
+    stage.until(lambda: stage.training().is_running())
+    trainings = client.search_runs(
+        [client.get_experiment_by_name("digits").experiment_id], "tags.`relearn.kind` = 'train'"
+    )
+    assert 1 == len(trainings)
+    assert "RUNNING" == trainings[0].info.status
+    assert 2 == killed.count("KILLED")
+
+
+@pytest.mark.slow
+def test_a_killed_runner_leaves_nothing_running(stage: Stage) -> None:
+    """Its runs die with it, are closed in two minutes, and the runner that comes after takes the next one."""
+    client = connect(stage.home)
+    run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
+    training = stage.training()
+    runner = next(one for one in stage.family() if "flows.runner" in one.cmdline())
+    runner.kill()
+    stage.until(lambda: not training.is_running())
+    stage.until(lambda: stage.state(run).is_final(), 120)
+    stage.until(lambda: "RUNNING" not in tracked(client), 120)
+    assert "Crashed" == stage.state(run).name
+
+    assert "Completed" == stage.end(stage.ask(config=QUICK.model_dump(mode="json"), networks=["mlp"])).name
+
+
+def test_lost_runs_are_told_with_the_flow_run_they_belonged_to(copied: Home) -> None:
+    """For Prefect to be told as well."""
+    client = connect(copied)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0", "relearn.flow_run": "x"}
+    client.create_run(experiment, run_name="lost", tags=tags)
+
+    assert [("lost", "x")] == [(run.name, run.flow_run) for run in close_lost_runs(client)]
+    assert "RUNNING" not in tracked(client)
