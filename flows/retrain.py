@@ -50,7 +50,8 @@ def retrain(
     if not insist and (same := unchanged(experiment, given)):
         return skipped(same)
     tags = {"relearn.kind": "retrain", FLOW_RUN: str(flow_run.id)} | given
-    with experiment.run(f"retrain on {name}", tags) as parent:
+    before = experiment.of_flow(str(flow_run.id), "retrain")
+    with experiment.run(f"retrain on {name}", tags, resume=before.info.run_id if before else None) as parent:
         with watch.stage("looking"):
             look(folder, parent.id)
         trained = []

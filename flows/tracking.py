@@ -177,9 +177,11 @@ class Experiment:
         if run.info.status != "FINISHED":
             self.client.set_terminated(run.info.run_id, "FINISHED")
 
-    def of_flow(self, flow_run: str, network: str) -> MlflowRun | None:
-        """The run that the flow run of this id made for `network`, when it was tried before."""
-        asked = f"tags.`{FLOW_RUN}` = '{flow_run}' and params.network = '{network}'"
+    def of_flow(self, flow_run: str, kind: str, network: str | None = None) -> MlflowRun | None:
+        """The run of this kind that the flow run of this id made, for `network`, when it was tried before."""
+        asked = f"tags.`{FLOW_RUN}` = '{flow_run}' and tags.`relearn.kind` = '{kind}'"
+        if network:
+            asked += f" and params.network = '{network}'"
         return next(iter(self.client.search_runs([self.id], asked, max_results=1)), None)
 
     def latest(self, kind: str, tags: Mapping[str, str]) -> MlflowRun | None:

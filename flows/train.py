@@ -80,7 +80,7 @@ def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: 
     prepared, home = open_prepared(folder), Home.from_environment()
     experiment = Experiment.open(home, config.name or prepared.name)
     flow_run_id = str(flow_run.id)
-    before = experiment.run_of(resume) if resume else experiment.of_flow(flow_run_id, config.network)
+    before = experiment.run_of(resume) if resume else experiment.of_flow(flow_run_id, "train", config.network)
     if before and OUTCOME in before.data.tags:  # cut off when all was done
         experiment.finish(before)
         remove(home.checkpoints / before.info.run_id)
