@@ -65,7 +65,7 @@ class Stage:
         content = io.BytesIO()
         # 8 × 8 pixels of 0 to 16, enlarged to 32 × 32 of 0 to 255
         large = np.kron(pixels.reshape(-1, 8, 8), np.ones((4, 4))) * 255 / 16
-        np.savez(content, x=large[:images].astype(np.uint8), y=labels[:images])
+        np.savez(content, images=large[:images].astype(np.uint8), labels=labels[:images])
         new = self.home / "new.npz"
         new.write_bytes(content.getvalue())
         new.replace(self.home / "growing.npz")
@@ -93,7 +93,7 @@ def by_the_clock(stage: Stage) -> None:
     say("a weak config, one epoch at a low rate")
     stage.schedule("--learning-rate", "0.001", "--momentum", "0.5", epochs=1)
     first = ended(stage, after=0)
-    expect("COMPLETED", first["state_type"])
+    expect(("COMPLETED", None), (first["state_type"], first["state"]["message"]))
     say(f"{first['name']}: {stage.verdicts()}")
     stage.schedule(epochs=15)
     second = ended(stage, after=1)
