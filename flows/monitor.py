@@ -87,7 +87,10 @@ def draw(
         path.unlink(missing_ok=True)
         return
     ages = ((watched.at - times).dt.total_seconds() / 3_600).to_numpy()
-    title = f"{shown(watched.name)}: {watched.headline}"
+    title = (
+        f"{shown(watched.name)}, version {shown(watched.version)}: {watched.outcome}\n"
+        f"{watched.window}, beside {len(reference.traits):,} reference images"
+    )
     config = watched.config
     figure = beside(
         title, watched.drift, reference, now, classes, ages, config.window_hours, config.least_distance

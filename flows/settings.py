@@ -60,8 +60,8 @@ class MonitorConfig(BaseModel):
         200, ge=20, le=1_000_000, description="Fewest answers that drift is tested on; less tell nothing."
     )
     drift_significance: float = Field(
-        0.01,
-        ge=0.001,
+        0.0001,
+        gt=0,
         le=0.5,
         description="p-value, corrected for all measures, below which a difference is none of chance.",
     )

@@ -13,8 +13,8 @@ LATENCY = (
 def page(watched: Watched) -> str:
     """Markdown, the outcome first."""
     parts = [
-        f"# {plain(watched.name)}: {plain(watched.headline)}",
-        f"Version {plain(watched.version)} is live; looked at {watched.at:%Y-%m-%d %H:%M} UTC.",
+        f"# {plain(watched.name)}: {plain(watched.outcome)}",
+        f"{watched.at:%Y-%m-%d %H:%M} UTC: {watched.window}. Version {plain(watched.version)} is live.",
         "\n".join(f"- {plain(line)}" for line in lines(watched)),
         _drift(watched),
         _answers(watched),
@@ -24,16 +24,15 @@ def page(watched: Watched) -> str:
 
 
 def lines(watched: Watched) -> list[str]:
-    """What matters most, a line each: what has drifted, how right the answers are, what is asked for."""
-    drift, few = watched.drift, watched.drift.too_few
-    told = [one.words for one in drift.drifted]
-    if drift.measures and few:
+    """What no table tells, a line each: what was not tested, how right the answers are, what is asked for."""
+    few, accuracy, told = watched.drift.too_few, watched.accuracy, []
+    if watched.drift.measures and few:
         told.append(
-            f"{listed(list(few))} not tested: {max(few.values()):,} answers of version {watched.version}, "
+            f"{listed(list(few))} not tested: version {watched.version} has {max(few.values()):,} answers, "
             f"accepted: {watched.config.least_answers:,} or more"
         )
-    if watched.accuracy:
-        told.append(f"right are {watched.accuracy}, and {watched.right:.1%} of the reference images")
+    if accuracy:
+        told.append(f"right are {accuracy}; of the reference images {watched.right:.1%}")
     elif watched.images:
         told.append(
             f"nobody told the truth about an answer of version {watched.version}: POST /feedback does"
@@ -70,8 +69,8 @@ def mean(measure: Measure, value: float) -> str:
 
 def _alarm(alarm: Alarm) -> str:
     if alarm.new:
-        return f"{alarm.event} was given: whatever waits for it retrains, and the gate decides"
-    return f"{alarm.event} was given at {alarm.given:%Y-%m-%d %H:%M} UTC, and its cause goes on"
+        return f"a retraining was asked for by the event {alarm.event}: whoever waits for it starts one"
+    return f"{alarm.event} goes on: a retraining was asked for at {alarm.given:%Y-%m-%d %H:%M} UTC"
 
 
 def _drift(watched: Watched) -> str:

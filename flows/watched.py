@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MOST = 3  # measures that are named in an outcome
+
+
 class Accuracy(BaseModel):
     """How many of the told truths were answered; `low` and `high` are Wilson's 95 % interval of the share."""
 
@@ -93,19 +96,20 @@ class Watched(BaseModel):
     alarms: tuple[Alarm, ...] = ()
 
     @property
-    def headline(self) -> str:
-        """The outcome in a line."""
-        window = f"{self.config.window_hours:g} hours"
-        if not self.images:
-            return f"no answer recorded in the last {window}"
+    def outcome(self) -> str:
+        """What it comes to, in a few words."""
         if not self.drift.measures:
-            return (
-                f"{self.images:,} answers in the last {window} are too few to tell drift by, "
-                f"accepted: {self.config.least_answers:,} or more"
-            )
+            return "too few answers to tell drift" if self.images else "no answers"
         drifted = [one.name for one in self.drift.drifted]
-        what = f"drift in {listed(drifted)}" if drifted else "no drift"
-        return f"{what} in {self.images:,} answers of the last {window}"
+        if len(drifted) > MOST:
+            drifted[MOST - 1 :] = [f"{len(drifted) - MOST + 1} other measures"]
+        return f"drift in {listed(drifted)}" if drifted else "no drift"
+
+    @property
+    def window(self) -> str:
+        """What was looked at."""
+        least = f"; accepted: {self.config.least_answers:,} or more" if not self.drift.measures else ""
+        return f"{self.images:,} answers in the last {self.config.window_hours:g} hours{least}"
 
     @property
     def reasons(self) -> dict[str, str]:

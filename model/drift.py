@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from model.traits import TRAITS
 
 CONFIDENCE, LABELS = "confidence", "labels"
-FEW = 5  # images expected of a class, below which chi-squared is not near its limit (Cochran, Biometrics 10)
-TABLES = 9_999  # drawn by chance there; the least p-value is then 0.0001
+FEW = 5  # images expected of a class, with less of which chi-squared is off (Cochran, Biometrics 10, 1954)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,13 +182,21 @@ def _labels(before: np.ndarray, now: np.ndarray, classes: Sequence[str]) -> Meas
 def chi_squared(counts: np.ndarray) -> float:
     """p-value of Pearson's test that two rows of counts, int (2, classes), have the same shares.
 
-    Where a class has few images, the same statistic is put beside that of tables drawn by chance with the
-    same sums. Classes that neither row has tell nothing.
+    Classes of which few images are expected are taken together, the most frequent first, until they are
+    enough: what changes among them alone is not seen.
     """
     from scipy import stats
 
-    counts = counts[:, counts.any(0)]
-    drawn = None
-    if counts.shape[1] > 1 and stats.contingency.expected_freq(counts).min() < FEW:
-        drawn = stats.MonteCarloMethod(n_resamples=TABLES, batch=1_000, rng=np.random.default_rng(0))
-    return float(stats.chi2_contingency(counts, correction=False, method=drawn).pvalue)
+    def few(column: np.ndarray) -> bool:
+        return bool(column.sum() * counts.sum(1).min() < FEW * counts.sum())
+
+    groups = [np.zeros(2, int)]
+    for column in counts.T[np.argsort(-counts.sum(0), kind="stable")]:
+        if few(groups[-1]):
+            groups[-1] = groups[-1] + column
+        else:
+            groups.append(column)
+    if few(groups[-1]) and len(groups) > 1:
+        last = groups.pop()
+        groups[-1] = groups[-1] + last
+    return float(stats.chi2_contingency(np.stack(groups, 1), correction=False).pvalue)

@@ -34,7 +34,7 @@ def beside(
     """
     farthest = sorted(drift.measures, key=lambda one: -one.distance)
     numbers = [one.name for one in farthest if one.name != LABELS][:CLOSE_UPS]
-    figure = blank(7.4, title)
+    figure = blank(7.6, title)
     grid = figure.add_gridspec(2, 6)
     _distances(figure.add_subplot(grid[0, :3]), farthest, least_distance)
     times = grid[0, 3:].subgridspec(2, 1)
@@ -65,7 +65,7 @@ def _distances(axes: "Axes", farthest: Sequence[Measure], least_distance: float)
     axes.axvline(least_distance, color=GREY, linestyle=":")
     axes.set_yticks(places, [one.name for one in farthest])
     axes.set_xlim(0, max(1.5 * farthest[0].distance, 2 * least_distance))
-    axes.set_xlabel("distance from the reference; drift is right of the dots")
+    axes.set_xlabel("distance from the reference; no drift left of the dots")
     tidy(axes)
 
 
@@ -88,9 +88,13 @@ def _course(
     sums, _ = np.histogram(-ages[there], BINS, (-hours, 0), weights=now[there])
     means = np.divide(sums, counts, out=np.full(BINS, np.nan), where=counts > 0)
     axes.plot((edges[:-1] + edges[1:]) / 2, means, "o-", color=BLUE, markersize=4)
-    axes.axhline(np.nanmean(reference.number(name)), color=VERMILION, linestyle="--")
-    axes.set(xlabel="hours ago", ylabel=f"mean {name}")
-    axes.xaxis.set_major_formatter(lambda time, _: f"{-time:g}")
+    usual = float(np.nanmean(reference.number(name)))
+    axes.axhline(usual, color=VERMILION, linestyle="--")
+    axes.annotate("reference", (0, usual), (0, 3), textcoords="offset points", ha="right", fontsize=9)
+    axes.set(xlabel="hours ago", ylabel=f"mean {name}", xlim=(-hours, 0))
+    axes.margins(y=0.15)
+    axes.set_xticks(np.linspace(-hours, 0, 5))
+    axes.xaxis.set_major_formatter(lambda time, _: f"{abs(time):g}")
     tidy(axes)
 
 

@@ -67,5 +67,5 @@ def show(console: Console, watched: "Watched", home: Home) -> None:
     for line in lines(watched):
         console.print(escape(line))
     colour = "red" if watched.alarms else "yellow" if not measures else "green"
-    console.print(f"[{colour}]{escape(watched.name)}[/] {escape(watched.headline)}")
+    console.print(f"{escape(watched.name)}: [{colour}]{escape(watched.outcome)}[/], {watched.window}")
     console.print(f"more in {home.watch(watched.name)}", soft_wrap=True)
