@@ -45,7 +45,7 @@ class Monitored:
                 if family.name in GAUGES:
                     label = GAUGES[family.name][1]
                     values[family.name] = {
-                        one.labels.get(label, ""): float(one.value) for one in family.samples
+                        one.labels[label] if label else "": float(one.value) for one in family.samples
                     }
         except (
             Exception
