@@ -44,7 +44,7 @@ test-all: $(BIN)/.ready ## the same, slow proofs included; fails where a program
 	$(BIN)/pytest --nothing-missing $(ARGS)
 
 bench: $(BIN)/.ready ## measure, and write benchmarks/results/
-	$(BIN)/python -m benchmarks $(or $(ARGS),throughput commands accuracy tutorial gate swap)
+	$(BIN)/python -m benchmarks $(or $(ARGS),throughput commands accuracy tutorial gate swap drift)
 
 bench-train: $(BIN)/.ready $(PEERS)/.ready ## our training beside other libraries, in turn
 	$(BIN)/python -m benchmarks $(or $(ARGS),train reach scale)

@@ -1,4 +1,4 @@
-"""Every setting of the gate, written once: type, default, range and one sentence of help."""
+"""Every setting of gate and monitor, written once: type, default, range and one sentence of help."""
 
 from typing import Literal
 
@@ -45,4 +45,38 @@ class ReleaseConfig(BaseModel):
     approve_by_hand: bool = Field(False, description="Wait for a yes in the Prefect page before the switch.")
     approval_minutes: float = Field(
         60.0, gt=0, le=10_080, description="Minutes to wait for that yes; then the champion stays."
+    )
+
+
+class MonitorConfig(BaseModel):
+    """What is looked at of the answers, and when a retraining is asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    window_hours: float = Field(
+        24.0, gt=0, le=8_760, description="Hours of answers that are looked at, up to now."
+    )
+    least_answers: int = Field(
+        200, ge=20, le=1_000_000, description="Fewest answers that drift is tested on; less tell nothing."
+    )
+    drift_significance: float = Field(
+        0.0001,
+        gt=0,
+        le=0.5,
+        description="p-value, corrected for all measures, below which a difference is none of chance.",
+    )
+    least_distance: float = Field(
+        0.1, ge=0, le=1, description="Share of the images that have to differ at least; less is no drift."
+    )
+    low_confidence: float = Field(
+        0.5, gt=0, le=1, description="Probability of the answer below which its confidence is low."
+    )
+    accuracy_floor: float = Field(
+        0.8, ge=0, le=1, description="Live accuracy whose whole interval has to lie below for an alarm."
+    )
+    least_truths: int = Field(
+        30, ge=1, le=1_000_000, description="Fewest told truths that the live accuracy is judged by."
+    )
+    cooldown_hours: float = Field(
+        24.0, ge=0, le=8_760, description="Hours after an alarm in which the same one is not given again."
     )

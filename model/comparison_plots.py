@@ -32,7 +32,7 @@ def beside(
     if comparisons:
         _differences(figure.add_subplot(grid[0, :]), comparisons)
     for column, (name, (now, before)) in enumerate(panels.items()):
-        _shares(figure.add_subplot(grid[-1, column]), name, now, before)
+        shares(figure.add_subplot(grid[-1, column]), name, now, before)
     return figure
 
 
@@ -52,7 +52,14 @@ def _differences(axes: "Axes", comparisons: Mapping[str, Comparison]) -> None:
     tidy(axes)
 
 
-def _shares(axes: "Axes", name: str, now: Shares, before: Shares | None) -> None:
+def shares(
+    axes: "Axes",
+    name: str,
+    now: Shares,
+    before: Shares | None,
+    sides: tuple[str, str] = ("candidate", "champion"),
+) -> None:
+    """Shares (0..1) of both `sides`, row by row; of too many rows those that differ most."""
     chosen = list(now)
     if before is not None and len(chosen) > MOST:
         chosen = sorted(chosen, key=lambda key: -abs(now[key] - before[key]))[:MOST]
@@ -61,8 +68,8 @@ def _shares(axes: "Axes", name: str, now: Shares, before: Shares | None) -> None
     if before is not None:
         for place, key in zip(places, chosen, strict=True):
             axes.plot([100 * before[key], 100 * now[key]], [place, place], color=GREY, linewidth=1)
-        axes.plot([100 * before[key] for key in chosen], places, "s", color=VERMILION, label="champion")
-    axes.plot([100 * now[key] for key in chosen], places, "o", color=BLUE, label="candidate")
+        axes.plot([100 * before[key] for key in chosen], places, "s", color=VERMILION, label=sides[1])
+    axes.plot([100 * now[key] for key in chosen], places, "o", color=BLUE, label=sides[0])
     axes.set_yticks(places, [shown(key) for key in chosen])
     axes.set_xlabel(f"{name}, %")
     if before is not None:

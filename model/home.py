@@ -61,6 +61,10 @@ class Home:
         """What was asked and answered under a name."""
         return self.root / "records" / name
 
+    def watch(self, name: str) -> Path:
+        """What the monitor of a name has seen last, and when it asked for what."""
+        return self.root / "watch" / name
+
 
 def _folder(variable: str) -> Path | None:
     named = os.environ.get(variable)

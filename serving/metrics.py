@@ -17,6 +17,8 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.responses import Response
 
+from serving.monitored import Monitored
+
 # Seconds; one image takes about 1 ms, a large batch some 100 ms, a client that dawdles longer.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -25,9 +27,13 @@ CONFIDENCES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Metrics:
-    """Counters of one worker; `page` adds up those of all workers of its server."""
+    """Counters of one worker; `page` adds up those of all workers of its server.
 
-    def __init__(self) -> None:
+    With it the page tells what the monitor has left in the folder `records`, where there is one.
+    """
+
+    def __init__(self, records: Path | None = None) -> None:
+        self.records = records
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "relearn_requests", "Requests answered.", ["route", "status"], registry=self.registry
@@ -110,4 +116,5 @@ class Metrics:
                     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        told = generate_latest(registry) + Monitored.read(self.records).text()
+        return Response(told, media_type=CONTENT_TYPE_LATEST)

@@ -51,6 +51,7 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
     )
     here, tools = tmp_path / "here", tmp_path / "tools"  # Prefect and BentoML make folders of their own
     here.mkdir()
+    tools.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=here,

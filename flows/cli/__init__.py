@@ -22,7 +22,7 @@ from cyclopts.config import Dict, Env
 from pydantic import ValidationError
 
 from flows import environment
-from flows.settings import ReleaseConfig
+from flows.settings import MonitorConfig, ReleaseConfig
 from flows.stopping import Stopped
 from model.config import PRESETS, TrainConfig, problems
 from model.errors import ConfigError, InputError, MachineError, RelearnError
@@ -30,6 +30,7 @@ from model.home import Home
 from serving.settings import API_KEYS, ServeConfig
 
 PREFIX = "RELEARN_"
+TABLES = (TrainConfig, ReleaseConfig, MonitorConfig, ServeConfig)  # of settings
 STOPS = {130: "ended by Ctrl-C", 143: "asked to end"}
 LITTLE = 16_000_000  # bytes; with less the failure of a part is most likely that of the disk
 OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA", "RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS}
@@ -54,6 +55,7 @@ for verb, line in {
     "flows.cli.releases:history": "Tell what was live when, who decided it, and why.",
     "flows.cli.releases:reference": "Compare candidates by other images from now on.",
     "flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
+    "flows.cli.monitor:monitor": "Look at the recorded answers, and whether they have drifted.",
     "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",
     "flows.cli.together:up": "Start pages, runner and API, and keep them alive.",
@@ -184,7 +186,7 @@ def _room() -> int:
 
 
 def _warn_of_unknown_variables() -> None:
-    settings = {name for table in (TrainConfig, ReleaseConfig, ServeConfig) for name in table.model_fields}
+    settings = {name for table in TABLES for name in table.model_fields}
     known = OWN_VARIABLES | {f"{PREFIX}{name.upper()}" for name in settings}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:

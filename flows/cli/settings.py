@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import cli
-from flows.settings import ReleaseConfig
+from flows.settings import MonitorConfig, ReleaseConfig
 from model.config import TrainConfig
 
 
@@ -15,10 +15,11 @@ def config(
     *,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),
     gate: Annotated[ReleaseConfig, Parameter(name="*")] = ReleaseConfig(),
+    watch: Annotated[MonitorConfig, Parameter(name="*")] = MonitorConfig(),
 ) -> None:
     """Print the effective settings, and where each comes from."""
     table = Table("setting", "value", "from", "meaning")
-    for settings in (config, gate):
+    for settings in (config, gate, watch):
         for name, field in type(settings).model_fields.items():
             value = getattr(settings, name)
             shown = "" if value is None else str(value)

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from serving.metrics import Metrics
+from serving.monitored import FILE, GAUGES, Monitored
 from serving.settings import MEMORY
 
 KILLED = """
@@ -56,3 +59,74 @@ def test_counts_are_gone_with_their_server():
     assert not left.exists()
     assert ["True"] == done.stdout.split()[:1]
     assert not Path(done.stdout.split()[1]).exists()
+
+
+def page(folder: Path | None) -> dict[str, dict[str, float]]:
+    """What `/metrics` tells, by name and value of the last label; it can be read as Prometheus does."""
+    text = Metrics(folder).page().body.decode()
+    families = list(text_string_to_metric_families(text))
+    assert len(families) == len({one.name for one in families})
+    return {
+        one.name: {next(iter(sample.labels.values()), ""): sample.value for sample in one.samples}
+        for one in families
+        if not one.name.endswith("_created")
+    }
+
+
+def test_the_numbers_of_the_monitor_are_told(tmp_path: Path):
+    """Beside the server's own; a class may be called anything."""
+    values = {
+        "relearn_monitor_answers": {"": 300.0},
+        "relearn_drift": {"ink": 1.0, "labels": 0.0},
+        "relearn_class_share": {'a "b"\\\n{c}': 0.25, "ä": 0.75},
+    }
+    Monitored(values).write(tmp_path / "records")
+
+    told = page(tmp_path / "records")
+
+    assert values == {name: told[name] for name in values}
+    assert "relearn_swaps" in told
+    assert not set(told) & (set(GAUGES) - set(values))
+    assert 0o700 == (tmp_path / "records").stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"",
+        b"\xff\xfe\0",
+        b"relearn_drift",
+        b"relearn_drift{measure=",
+        b"# TYPE relearn_drift gauge\nrelearn_drift 1\n",
+        b"# TYPE relearn_drift gauge\nrelearn_drift 1 inf\nrelearn_drift{x=",
+        b"# TYPE relearn_drift gauge\nrelearn_drift " + b"9" * 400,
+        b"# TYPE relearn_swaps counter\nrelearn_swaps_total 7\n",
+        b"<html>",
+    ],
+    ids=[
+        "empty",
+        "bytes",
+        "torn",
+        "torn label",
+        "no label",
+        "endless time",
+        "huge",
+        "the server's own",
+        "a page",
+    ],
+)
+def test_what_the_monitor_has_not_written_is_not_told(left: bytes, tmp_path: Path):
+    """The server tells its own numbers, and nothing else, whatever stands in the file."""
+    (tmp_path / FILE).write_bytes(left)
+    assert page(None) == page(tmp_path)
+
+
+def test_without_records_there_is_no_monitor(tmp_path: Path):
+    """A server that records nowhere, and one that nobody has looked at."""
+    assert page(None) == page(tmp_path / "nowhere")
+
+
+def test_a_folder_in_the_way_breaks_nothing(tmp_path: Path):
+    """Where the file should be stands something else."""
+    (tmp_path / FILE).mkdir()
+    assert page(None) == page(tmp_path)

@@ -21,6 +21,7 @@ from model.traits import TRAITS, measure
 from serving import recorded, records
 from serving.ledger import Release
 from serving.live import Live
+from serving.monitored import FILE, Monitored
 from serving.records import Records
 from serving.releases import Releases
 from serving.server import Server, start
@@ -138,6 +139,18 @@ def test_only_the_owner_may_read(recording: tuple[Server, httpx.Client], own_hom
 
     assert 0o700 == folder.stat().st_mode & 0o777
     assert {0o600} == {file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+def test_what_the_monitor_saw_is_among_the_metrics(recording: tuple[Server, httpx.Client], own_home: Home):
+    """Of every worker, as soon as it is beside the records, and no longer than that."""
+    folder = own_home.records(FOLLOWING)
+    Monitored({"relearn_drift": {"ink": 1.0}}).write(folder)
+    told = recording[1].get("/metrics").text
+    (folder / FILE).unlink()
+
+    assert 'relearn_drift{measure="ink"} 1.0' in told.splitlines()
+    assert "relearn_requests_total" in told
+    assert "relearn_drift" not in recording[1].get("/metrics").text
 
 
 def test_images_are_kept_of_a_share_of_requests(

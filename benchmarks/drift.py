@@ -1,0 +1,208 @@
+"""How often the monitor sees drift, by the size of its window: where there is none, and where there is."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flows.settings import MonitorConfig
+from model import traits
+from model.canvas import BLACK, BLUE, COLOURS, GREY, LINES, VERMILION, blank, tidy
+from model.classifier import Card, Classifier
+from model.config import TrainConfig
+from model.datasets import load
+from model.drift import Drift, Sample, compare
+from model.home import Home
+from model.networks import build
+from model.prepared import prepare
+from model.robustness import SLICES, moved
+from model.training import fit
+
+PICTURES = Path(__file__).parents[1] / "docs" / "images"
+SIZES = (200, 300, 500, 1_000, 1_500)
+QUIET, SHIFTED = 1_000, 100  # windows of each size: of what the reference is of, and of something else
+MONTHS, LEAST = 20, 200  # months of hourly looks, and answers a day
+CONFIG = MonitorConfig()
+LEVELS = (0.01, 0.001, CONFIG.drift_significance)
+PARTLY = 0.2  # of the images
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What may come: all of it as one sample, and how much of it the classifier has right."""
+
+    sample: Sample
+    right: float
+
+    def __len__(self) -> int:
+        return len(self.sample.traits)
+
+    def some(self, chosen: np.ndarray) -> Sample:
+        return Sample(self.sample.traits[chosen], self.sample.probabilities[chosen])
+
+
+def measure() -> tuple[str, str, pd.DataFrame]:
+    """MNIST's test images, parted anew into reference and traffic for every window."""
+    usual, shifts = _traffic()
+    quiet = {size: _trials(usual, usual, size, QUIET) for size in SIZES}
+    all_of_it, partly = (
+        {
+            name: [_seen(_trials(usual, one, size, SHIFTED, share)) for size in SIZES]
+            for name, one in shifts.items()
+        }
+        for share in (1.0, PARTLY)
+    )
+    months = _months(usual)
+    _figure(quiet, partly)
+    rows = [_row("as the reference", usual, usual, [_seen(quiet[size]) for size in SIZES])]
+    rows += [_row(name, usual, shifts[name], shares) for name, shares in all_of_it.items()]
+    rows += [_row(f"{PARTLY:.0%} {name}", usual, None, shares) for name, shares in partly.items()]
+    raw, corrected = ([_false(quiet[size], one, 0) for size in SIZES] for one in (False, True))
+    note = (
+        f"{QUIET:,} windows of each size that are of the same images as the reference, {SHIFTED} of every "
+        "other kind; the mlp of the preset fast on MNIST, 5,000 test images as the reference, windows from "
+        f"the rest. Defaults: p < {CONFIG.drift_significance:g} after Holm's correction for 8 measures, a "
+        f"distance of {CONFIG.least_distance:g} or more. Of the same images, any of the measures has an "
+        f"uncorrected p < {LEVELS[0]:g} in {min(raw):.1%} to {max(raw):.1%} of the windows, a corrected one "
+        f"in {min(corrected):.1%} to {max(corrected):.1%}. A month of hourly looks at the last {LEAST} "
+        "answers, with as many a day, has a false alarm at p < "
+        + ", ".join(f"{level:g} in {count} of {MONTHS}" for level, count in months.items())
+        + " months: the least window is the one most easily misled."
+    )
+    return "How often the monitor sees drift", note, pd.DataFrame(rows)
+
+
+def _traffic() -> tuple[Traffic, dict[str, Traffic]]:
+    home = Home(Path(tempfile.mkdtemp(prefix="relearn-benchmark-")), Home.from_environment().data)
+    config = TrainConfig.preset("fast", dataset="mnist")
+    prepared = prepare(config, home)
+    network = build(config, prepared.shape, len(prepared.classes))
+    fit(config, network, prepared.splits, len(prepared.classes))
+    classifier = Classifier(network, Card.of(config, prepared, network))
+
+    def traffic(images: np.ndarray, labels: np.ndarray) -> Traffic:
+        images = np.ascontiguousarray(images)
+        probabilities = classifier.predict(images)
+        right = float((probabilities.argmax(1) == labels).mean())
+        return Traffic(Sample(traits.measure(images), probabilities), right)
+
+    test, others = prepared.splits.test, load(TrainConfig(dataset="digits"), home).train
+    images, labels = test.images, test.labels
+    even = labels % 2 == 0
+    return traffic(images, labels), {
+        "other writers (scikit-learn's)": traffic(others.images, others.labels),
+        "turned by 5°": traffic(moved(images, turn=5), labels),
+        "turned by 30°": traffic(moved(images, turn=30), labels),
+        "with a thinner pen": traffic(SLICES["strokes"]["thinner"](images), labels),
+        "noisy": traffic(SLICES["strokes"]["noisy"](images), labels),
+        "even digits only": traffic(images[even], labels[even]),
+    }
+
+
+def _trials(usual: Traffic, other: Traffic, size: int, trials: int, share: float = 1.0) -> list[Drift]:
+    """One half of the usual images is the reference; the window comes from the other half, or its like.
+
+    `share` of the window is `other`, the rest usual.
+    """
+    generator, count = np.random.default_rng(size), round(share * size)
+    drifts = []
+    for _ in range(trials):
+        order = generator.permutation(len(usual))
+        half = len(usual) // 2
+        rest = order[half:]
+        chosen = rest if len(other) == len(usual) else generator.permutation(len(other))
+        parts = other.some(chosen[:count]), usual.some(rest[count:size])
+        window = Sample(*(np.concatenate(pair) for pair in zip(*map(_pair, parts), strict=True)))
+        drifts.append(_compared(usual.some(order[:half]), window))
+    return drifts
+
+
+def _pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    return sample.traits, sample.probabilities
+
+
+def _compared(reference: Sample, window: Sample) -> Drift:
+    return compare(
+        reference,
+        window,
+        "0123456789",
+        significance=CONFIG.drift_significance,
+        least_distance=CONFIG.least_distance,
+        least_images=LEAST,
+    )
+
+
+def _seen(drifts: Sequence[Drift]) -> float:
+    return float(np.mean([bool(one.drifted) for one in drifts]))
+
+
+def _false(drifts: Sequence[Drift], corrected: bool, far: float) -> float:
+    """Windows with a p-value below the first of `LEVELS` for anything at least as `far`.
+
+    The least p-value of a window was corrected by the number of its measures, all others by less.
+    """
+    alarms = []
+    for drift in drifts:
+        least = min((one.p_value for one in drift.measures if one.distance >= far), default=1.0)
+        alarms.append(least / (1 if corrected else len(drift.measures)) < LEVELS[0])
+    return float(np.mean(alarms))
+
+
+def _months(usual: Traffic) -> dict[float, int]:
+    """Months of hourly looks at a window of `LEAST` answers that have a false alarm, by level."""
+    least = []
+    for month in range(MONTHS):
+        order = np.random.default_rng(month).permutation(len(usual))
+        come, reference = order[: 30 * LEAST], usual.some(order[30 * LEAST :])
+        ends = np.linspace(LEAST, len(come), 29 * 24 + 1).astype(int)
+        looks = (_compared(reference, usual.some(come[end - LEAST : end])).measures for end in ends)
+        far = [one.p_value for look in looks for one in look if one.distance >= CONFIG.least_distance]
+        least.append(min(far, default=1.0))
+    return {level: sum(one < level for one in least) for level in LEVELS}
+
+
+def _row(name: str, usual: Traffic, other: Traffic | None, shares: Sequence[float]) -> dict[str, str]:
+    right = distance = "–"
+    if other:
+        right = f"{other.right:.1%}"
+        farthest = max(_compared(usual.sample, other.sample).measures, key=lambda one: one.distance)
+        distance = f"{farthest.name}, {farthest.distance:.2f}" if other is not usual else "–"
+    seen = {f"seen in {size:,}": f"{share:.1%}" for size, share in zip(SIZES, shares, strict=True)}
+    return {"what comes": name, "read rightly": right, "farthest measure": distance} | seen
+
+
+def _figure(quiet: dict[int, list[Drift]], seen: dict[str, list[float]]) -> None:
+    """Left: false alarms by three rules. Right: how often each kind of drift is seen."""
+    worst = max(map(_seen, quiet.values()))
+    figure = blank(
+        5.0,
+        f"Of the same images, {worst:.1%} of the windows give a false alarm at most\n"
+        f"Another kind is seen in {LEAST} images; where it is only {PARTLY:.0%} of them, more images help",
+    )
+    false, true = figure.subplots(1, 2, width_ratios=(2, 3))
+    far, level = CONFIG.least_distance, LEVELS[0]
+    rules = {
+        f"p < {level:g}": ("s:", GREY, [_false(quiet[size], False, 0) for size in SIZES]),
+        f"p < {level:g}, corrected": ("^--", BLACK, [_false(quiet[size], True, 0) for size in SIZES]),
+        f"… and distance ≥ {far:g}": ("D-.", BLUE, [_false(quiet[size], True, far) for size in SIZES]),
+        f"… and p < {CONFIG.drift_significance:g}": ("o-", VERMILION, [_seen(quiet[size]) for size in SIZES]),
+    }
+    for label, (style, colour, shares) in rules.items():
+        false.plot(SIZES, 100 * np.array(shares), style, color=colour, markersize=5, label=label)
+    false.set_ylabel("false alarms, % of windows")
+    for place, (name, shares) in enumerate(seen.items()):
+        style = LINES[place % len(LINES)]
+        true.plot(SIZES, 100 * np.array(shares), f"o{style}", color=COLOURS[place], markersize=5, label=name)
+    true.set_ylabel(f"{PARTLY:.0%} are other: seen, % of windows")
+    true.set_ylim(0, 104)
+    for axes in (false, true):
+        axes.set_xscale("log")
+        axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("images in the window")
+        axes.legend(frameon=False, fontsize="small")
+        tidy(axes)
+    figure.savefig(PICTURES / "drift.png")

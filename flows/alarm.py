@@ -1,0 +1,83 @@
+"""Alarms: events of Prefect that ask for a retraining, each at most once in a while."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from prefect.events import emit_event
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from model import atomic
+from model.errors import MachineError
+from model.home import Home
+
+DRIFT, ACCURACY = "relearn.drift", "relearn.accuracy"
+FILE = "alarms.json"  # when each was last given
+PATIENCE = 30.0  # seconds for the lock; it is held for milliseconds
+
+
+class Alarm(BaseModel):
+    """An event that was called for: why, when it was given last, and whether that was now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event: str
+    reason: str
+    given: AwareDatetime
+    new: bool
+
+
+def give(
+    home: Home, name: str, reasons: Mapping[str, str], cooldown: timedelta, at: datetime, **told: Any
+) -> tuple[Alarm, ...]:
+    """Give the alarm of each event in `reasons` that was not given within `cooldown` before `at`.
+
+    The event concerns the resource `relearn.name.NAME`; `told` goes with its reason. Of several monitors at
+    once one gives it. Raises `MachineError` where the lock is held for long.
+    """
+    folder = home.watch(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=PATIENCE):
+            return tuple(
+                _give(folder / FILE, name, event, reasons[event], cooldown, at, told) for event in reasons
+            )
+    except Timeout:
+        raise MachineError(f"another monitor has been busy with {name} for {PATIENCE:g} seconds") from None
+
+
+def _give(
+    path: Path,
+    name: str,
+    event: str,
+    reason: str,
+    cooldown: timedelta,
+    at: datetime,
+    told: Mapping[str, Any],
+) -> Alarm:
+    given = last(path)
+    before = given.get(event)
+    if before and timedelta(0) <= at - before < cooldown:  # a clock that was put back holds up nothing
+        return Alarm(event=event, reason=reason, given=before, new=False)
+    emitted = emit_event(
+        event,
+        resource={"prefect.resource.id": f"relearn.name.{name}", "prefect.resource.name": name},
+        payload={"name": name, "reason": reason, **told},
+    )
+    if emitted is None:
+        raise MachineError(f"the event {event} of {name} could not be given to Prefect")
+    # After the event: a kill in between asks twice, where the other order would ask never.
+    when = {key: value.isoformat() for key, value in {**given, event: at}.items()}
+    atomic.write_bytes(path, json.dumps(when, indent=2).encode())
+    return Alarm(event=event, reason=reason, given=at, new=True)
+
+
+def last(path: Path) -> dict[str, datetime]:
+    """When each event was given last; what cannot be read has not been."""
+    try:
+        return {event: datetime.fromisoformat(at) for event, at in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}

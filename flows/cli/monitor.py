@@ -1,0 +1,71 @@
+"""`relearn monitor`: what was answered lately, and whether it is still like what was judged by."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.orchestrated import orchestrated
+from flows.settings import MonitorConfig
+from model.home import Home
+
+if TYPE_CHECKING:
+    from flows.watched import Watched
+
+
+def monitor(
+    *,
+    name: str | None = None,
+    config: Annotated[MonitorConfig, Parameter(name="*")] = MonitorConfig(),
+) -> None:
+    """Look at the recorded answers: how many, how sure, how right, and whether they have drifted.
+
+    Drift, and an accuracy below its floor, ask for a retraining, once in a while.
+
+    Parameters
+    ----------
+    name
+        Under which name; not needed while only one is released.
+    """
+    from serving.releases import released
+
+    home = Home.from_environment()
+    name, _ = released(home, name)
+    with orchestrated(home):
+        from flows.monitor import monitor as monitor_flow
+
+        watched = monitor_flow(name, config)
+    show(Console(highlight=False), watched, home)
+
+
+def show(console: Console, watched: "Watched", home: Home) -> None:
+    """Print what was seen, the outcome last but for where there is more."""
+    from flows.watch_report import lines, mean
+    from model.drift import told
+
+    measures = sorted(watched.drift.measures, key=lambda one: -one.distance)
+    if measures:
+        table = Table("measure", "reference", "window", "distance", "p", "drift")
+        for one in measures:
+            table.add_row(
+                escape(f"{one.name} ({one.label})" if one.label else one.name),
+                mean(one, one.before),
+                mean(one, one.now),
+                f"{one.distance:.3f}",
+                told(one.p_value).removeprefix("p ").removeprefix("= "),
+                "[red]yes[/]" if one.drifted else "no",
+            )
+        console.print(table)
+    if watched.now:
+        console.print(
+            f"version {watched.version} is {watched.now.confidence:.1%} sure on average; "
+            f"{watched.now.low_confidence:.1%} of its answers are below "
+            f"{watched.config.low_confidence:.0%}"
+        )
+    for line in lines(watched):
+        console.print(escape(line))
+    colour = "red" if watched.alarms else "yellow" if not measures else "green"
+    console.print(f"{escape(watched.name)}: [{colour}]{escape(watched.outcome)}[/], {watched.window}")
+    console.print(f"more in {home.watch(watched.name)}", soft_wrap=True)
