@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ def compare(
     known = metric(sort) if sort else None
     if sort and known is None:
         raise InputError(f"--sort: got {sort!r}, accepted: a metric such as {', '.join(SHOWN[:4])}")
+    if where is not None and not where.strip():
+        raise InputError(f"--where: got nothing, accepted: a filter of MLflow's, such as {EXAMPLE!r}")
     client = look_into(home)
     found = _found(home, client, runs, name, where)
     if sort and known:
@@ -126,7 +129,7 @@ def _search(client: Client, name: str | None, asked: str, where: str | None = No
                 raise
             raise InputError(
                 f"--where: got {where or asked!r}, accepted: a filter of MLflow's, such as {EXAMPLE!r}; it "
-                f"says: {error.message.splitlines()[0]}"
+                f"says: {textwrap.shorten(error.message, 200, placeholder='…')}"
             ) from None
 
 

@@ -54,6 +54,8 @@ def paired(home: Home, runs: Sequence[str], name: str | None = None, on: str | N
     if len(runs) != 2:
         raise InputError(f"--paired: got {len(runs)} runs, accepted: two runs or versions")
     one, other = (meant(home, run, name) for run in runs)
+    if one.run_id == other.run_id:
+        raise InputError(f"--paired: got {one.label} and {other.label}, which are the same run")
     with tempfile.TemporaryDirectory() as temporary:
         folders = [_folder(home, side, Path(temporary) / side.run_id) for side in (one, other)]
         first, second = (Classifier.load(folder) for folder in folders)

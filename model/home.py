@@ -1,6 +1,7 @@
 """Where things live, read from the environment at the moment of the call."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,15 @@ class Home:
     def records(self, name: str) -> Path:
         """What was asked and answered under a name."""
         return self.root / "records" / name
+
+
+def disk_use(path: Path) -> int:
+    """Bytes of a file, or of the files under a folder; what goes meanwhile counts for nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _folder(variable: str) -> Path | None:

@@ -135,7 +135,7 @@ def _difference(key: str, one: object, other: object) -> Text:
     if not (isinstance(one, float) and isinstance(other, float)) or one != one or other != other:  # noqa: PLR0124
         return Text("")
     change, known = other - one, metric(key)
-    told = f"{change:+.4g}" if change else "="
+    told = f"{change:+.3g}" if change else "="
     if not change or known is None:
         return Text(told)
     return Text(told, style="green" if (change > 0) == (known.direction == "max") else "red")
@@ -144,12 +144,11 @@ def _difference(key: str, one: object, other: object) -> Text:
 def _tell(console: Console, done: "Paired") -> None:
     """What both answered to the same images."""
     one = done.comparison
-    shown = Table("on the same images", *map(escape, done.labels), title=f"{one.images:,} {done.images}")
-    right = [f"{evaluation.accuracy:.2%}" for evaluation in done.evaluations]
-    shown.add_row("right", *right)
+    shown = Table("", *map(escape, done.labels), title=f"{one.images:,} {done.images}")
+    shown.add_row("right", *(f"{evaluation.accuracy:.2%}" for evaluation in done.evaluations))
     shown.add_row("right alone", f"{one.lost:,}", f"{one.gained:,}")
-    for measure in ("loss", "ece"):
-        shown.add_row(measure, *(f"{evaluation.metrics[measure]:.4f}" for evaluation in done.evaluations))
+    for row, measure in {"loss": "loss", "calibration error": "ece"}.items():
+        shown.add_row(row, *(f"{evaluation.metrics[measure]:.4f}" for evaluation in done.evaluations))
     console.print(shown)
     if done.left_out:
         console.print(f"{done.left_out:,} {done.images} are left out: one of the two has learned from them.")

@@ -1,15 +1,23 @@
-"""`relearn prune`: what nobody needs any more goes."""
+"""`relearn doctor` and `prune`: what is not well is told, what nobody needs any more goes."""
 
-from typing import Annotated
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from model.errors import InputError
+from model.errors import InputError, IntegrityError, MachineError
 from model.home import Home
+
+if TYPE_CHECKING:
+    from flows.doctor import Found
+
+MARKS = {"well": ("✓", "green"), "away": ("·", "dim"), "warning": ("!", "yellow"), "fails": ("✗", "red")}
+CHECK = 9  # characters of the longest name of a check
 
 
 def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False) -> None:
@@ -39,3 +47,44 @@ def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False
         console.print(table)
     total = sum(one.bytes for one in found)
     console.print(f"{total:,} bytes {'would be' if dry_run else 'are'} freed")
+
+
+def doctor() -> None:
+    """Test every seam with the machine and its tools, and say how to mend what fails. Nothing is changed.
+
+    The exit code is 0 where nothing fails, 3 where something of the machine does, 4 where something is not
+    what was written.
+    """
+    from flows.doctor import examine
+
+    console, seam = Console(highlight=False), ""
+    found = []
+    for one in examine(Home.from_environment()):
+        if one.seam != seam:
+            seam = one.seam
+            console.print(f"[bold]{seam}[/]")
+        _tell(console, one)
+        found.append(one)
+    states = Counter(one.state for one in found)
+    console.print(f"{states['well']} well, {states['warning']} to look at, {states['fails']} failing")
+    failing = [one for one in found if one.state == "fails"]
+    if failing:
+        told = ", ".join(dict.fromkeys(f"{one.seam} {one.check}" for one in failing))
+        integrity = any(one.exit_code == IntegrityError.exit_code for one in failing)
+        kind = IntegrityError if integrity else MachineError
+        raise kind(f"not well: {told}; how to mend it stands above")
+
+
+def _tell(console: Console, one: "Found") -> None:
+    """Mark, check, what was found; how to mend it on a line of its own, not broken, so it can be copied."""
+    mark, style = MARKS[one.state]
+    row = Table.grid(padding=(0, 1))
+    for width in (3, CHECK, None):
+        row.add_column(width=width)
+    told = Text(
+        f"{one.about}: {one.told}" if one.about else one.told, style="dim" if one.state == "away" else ""
+    )
+    row.add_row(Text(f"  {mark}", style=style), one.check, told)
+    console.print(row)
+    if one.mend:
+        console.print(f"{'':{CHECK + 5}}→ {escape(one.mend)}", style="bold", soft_wrap=True)
