@@ -10,9 +10,10 @@ Told = TypeVar("Told")
 
 
 def within(seconds: float, ask: Callable[[], Iterable[Told]]) -> Iterator[Told]:
-    """What `ask` tells, each as it comes; raises what it raises, `TimeoutError` once so long has passed.
+    """Begin to ask; gives what `ask` tells, each as it comes.
 
-    A thread that hangs is left behind, and ends with this process.
+    Raises what it raises, `TimeoutError` once so long has passed. A thread that hangs is left behind, and
+    ends with this process.
     """
     answers: SimpleQueue[tuple[Told] | BaseException | None] = SimpleQueue()
 
@@ -25,7 +26,12 @@ def within(seconds: float, ask: Callable[[], Iterable[Told]]) -> Iterator[Told]:
             answers.put(error)
 
     threading.Thread(target=work, daemon=True).start()
-    deadline = time.monotonic() + seconds
+    return _given(answers, time.monotonic() + seconds, seconds)
+
+
+def _given(
+    answers: "SimpleQueue[tuple[Told] | BaseException | None]", deadline: float, seconds: float
+) -> Iterator[Told]:
     while True:
         try:
             answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))

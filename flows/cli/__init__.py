@@ -54,6 +54,7 @@ for verb, line in {
     "flows.cli.releases:history": "Tell what was live when, who decided it, and why.",
     "flows.cli.releases:reference": "Compare candidates by other images from now on.",
     "flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
+    "flows.cli.upkeep:status": "Tell on one screen what is live, what runs, what comes next.",
     "flows.cli.upkeep:doctor": "Test every seam, and say how to mend what fails.",
     "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",

@@ -1,4 +1,4 @@
-"""`relearn doctor` and `prune`: what is not well is told, what nobody needs any more goes."""
+"""`relearn status`, `doctor` and `prune`: how things are, what is not well, what nobody needs any more."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,30 @@ if TYPE_CHECKING:
     from flows.doctor import Found
 
 MARKS = {"well": ("✓", "green"), "away": ("·", "dim"), "warning": ("!", "yellow"), "fails": ("✗", "red")}
-CHECK = 9  # characters of the longest name of a check
+LABEL = 13  # characters of the widest label
+
+
+def status() -> None:
+    """Tell on one screen what is live, what runs, what came of the last retraining and when the next one is.
+
+    What does not answer is told in its line.
+    """
+    from flows.status import status as lines
+
+    console, about = Console(highlight=False), ""
+    for line in lines(Home.from_environment()):
+        if line.about != about:
+            about = line.about
+            console.print(Text(about, style="bold"))
+        console.print(_row(Text(f"  {line.label}", style="dim"), Text(line.told), LABEL))
+
+
+def _row(label: Text, told: Text, width: int) -> Table:
+    """What is told wraps beside its label."""
+    row = Table.grid(padding=(0, 1))
+    row.add_column(width=width)
+    row.add_row(label, told)
+    return row
 
 
 def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False) -> None:
@@ -78,13 +101,8 @@ def doctor() -> None:
 def _tell(console: Console, one: "Found") -> None:
     """Mark, check, what was found; how to mend it on a line of its own, not broken, so it can be copied."""
     mark, style = MARKS[one.state]
-    row = Table.grid(padding=(0, 1))
-    for width in (3, CHECK, None):
-        row.add_column(width=width)
-    told = Text(
-        f"{one.about}: {one.told}" if one.about else one.told, style="dim" if one.state == "away" else ""
-    )
-    row.add_row(Text(f"  {mark}", style=style), one.check, told)
-    console.print(row)
+    label = Text.assemble(("  " + mark, style), f" {one.check}")
+    told = Text(f"{one.about}: {one.told}" if one.about else one.told, "dim" if one.state == "away" else "")
+    console.print(_row(label, told, LABEL))
     if one.mend:
-        console.print(f"{'':{CHECK + 5}}→ {escape(one.mend)}", style="bold", soft_wrap=True)
+        console.print(f"{'':{LABEL + 1}}→ {escape(one.mend)}", style="bold", soft_wrap=True)

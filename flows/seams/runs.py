@@ -32,8 +32,7 @@ def store(home: Home) -> Iterator[Found]:
     except MachineError as error:
         yield _unusable(uri, error)
         return
-    broken = _broken(file) if file else ""
-    if broken:
+    if file and (broken := _broken(file)):
         yield fails(f"{file} is damaged: {broken}", _restore(file))
     else:
         yield well(f"{masked(uri)} answers, {len(experiments)} experiments")
