@@ -62,18 +62,17 @@ def fails(told: str, mend: str, about: str = "", exit_code: int = MachineError.e
 
 def examine(home: Home) -> Iterator[Found]:
     """Look at every seam, in order; each finding comes as soon as it is made, whatever is broken."""
-    with environment.impatient():
-        for seam, checks in SEAMS.items():
-            for check in checks:
-                states = set()
-                for found in _look(home, seam, check):
-                    states.add(found.state)
-                    yield replace(found, check=check, seam=seam)
-                if check in GATES and states != {"well"}:
-                    break
+    for seam, checks in SEAMS.items():
+        for check in checks:
+            states = set()
+            for found in look(home, seam, check):
+                states.add(found.state)
+                yield replace(found, check=check, seam=seam)
+            if check in GATES and states != {"well"}:
+                break
 
 
-def _look(home: Home, seam: str, check: str) -> Iterator[Found]:
+def look(home: Home, seam: str, check: str) -> Iterator[Found]:
     """One check; that it cannot be made is a finding too."""
     try:
         function: Check = getattr(importlib.import_module(f"flows.seams.{seam}"), check)
@@ -81,7 +80,8 @@ def _look(home: Home, seam: str, check: str) -> Iterator[Found]:
         yield fails(f"cannot be looked at: {type(error).__name__}: {error}", "see versions, above")
         return
     try:
-        yield from within(LIMIT, partial(function, home))
+        with environment.impatient():
+            yield from within(LIMIT, partial(function, home))
     except TimeoutError as error:
         yield fails(f"{error}: something accepts questions and hangs", MENDS.get(check, ""))
     except IntegrityError as error:

@@ -27,12 +27,18 @@ def status() -> None:
     """
     from flows.status import status as lines
 
-    console, about = Console(highlight=False), ""
+    console, about = _console(), ""
     for line in lines(Home.from_environment()):
         if line.about != about:
             about = line.about
             console.print(Text(about, style="bold"))
         console.print(_row(Text(f"  {line.label}", style="dim"), Text(line.told), LABEL))
+
+
+def _console() -> Console:
+    """Outside of a terminal each thing told is one line, for those who search in it."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=10_000)
 
 
 def _row(label: Text, told: Text, width: int) -> Table:
@@ -80,7 +86,7 @@ def doctor() -> None:
     """
     from flows.doctor import examine
 
-    console, seam = Console(highlight=False), ""
+    console, seam = _console(), ""
     found = []
     for one in examine(Home.from_environment()):
         if one.seam != seam:

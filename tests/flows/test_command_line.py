@@ -12,7 +12,7 @@ from model.config import PRESETS
 
 VERBS = (
     *("run", "train", "evaluate", "eda", "explain", "compare", "release", "rollback", "history", "reference"),
-    *("reproduce", "prune", "serve", "predict", "config"),
+    *("reproduce", "status", "doctor", "prune", "serve", "predict", "config"),
 )
 
 Capture = pytest.CaptureFixture[str]
