@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
@@ -22,9 +22,6 @@ from model.home import Home, disk_use
 from serving.recorded import counts
 from serving.releases import Releases, names
 from serving.servers import Known, servers
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run as MlflowRun
 
 LIMIT = 3.0  # seconds for an answer; those of the home take milliseconds
 LIMITS = {"retrained": 10.0}  # to import MLflow takes 2 of them
@@ -124,7 +121,7 @@ def retrained(home: Home, name: str) -> str:
     found = client.search_runs(ids, "tags.`relearn.kind` = 'retrain'", order_by=newest, max_results=1)
     if not found:
         return "never by relearn run"
-    run: MlflowRun = found[0]
+    run = found[0]
     children = client.search_runs(ids, f"tags.mlflow.parentRunId = '{run.info.run_id}'")
     verdicts = [child.data.tags[VERDICT] for child in children if VERDICT in child.data.tags]
     outcome = verdicts[0].upper() if verdicts else run.info.status
