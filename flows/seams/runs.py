@@ -61,7 +61,8 @@ def _unusable(uri: str, error: MachineError) -> Found:
 
 
 def _restore(file: Path) -> str:
-    return f"put a copy of {file} back; or move it away: the next run begins a new one, what is live stays so"
+    """Not to begin a new one: it would number its versions from 1, and those are taken."""
+    return f"put a copy of {file} back; without one, sqlite3 {file} .recover saves what can be read"
 
 
 def _broken(file: Path) -> str:

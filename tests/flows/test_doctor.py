@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import psycopg2
 import pytest
 
 from flows import archive, cli, owner, prefect_server
@@ -22,6 +23,7 @@ from flows.truth import agree
 from model.home import Home
 from serving.servers import Known
 from tests.flows.conftest import Ran, free_port
+from tests.flows.postgres import Postgres
 from tests.flows.zoo import Zoo
 
 Capture = pytest.CaptureFixture[str]
@@ -126,6 +128,30 @@ def test_a_store_of_another_mlflow_is_told_from_an_older_one(
     assert mend in found.mend
 
 
+@pytest.mark.slow
+@pytest.mark.needs("initdb", "pg_ctl")
+def test_a_store_in_postgresql_is_looked_at_alike(
+    zoo: Zoo, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its schema, and whether it is there; a password is never told."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri.replace("relearn@", "relearn:secret@"))
+    with closing(psycopg2.connect(postgres.uri)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("create table alembic_version (version_num varchar(32))")
+        cursor.execute("create table experiments (id int)")
+        cursor.execute("insert into alembic_version values ('451aebb31d03')")
+        older = one(zoo.home, "runs", "store")
+    postgres.stop("immediate")
+    gone = one(zoo.home, "runs", "store")
+
+    assert "is of an older MLflow: its schema is 451aebb31d03" in older.told
+    assert 'mlflow db upgrade "$MLFLOW_TRACKING_URI"' in older.mend
+    assert ("fails", "fails") == (older.state, gone.state)
+    assert "start that database" in gone.mend
+    assert "secret" not in f"{older} {gone}"
+
+
 @pytest.mark.parametrize("place", ["its head", "a page of it"])
 def test_a_damaged_store_is_found_and_kept(zoo: Zoo, place: str) -> None:
     """Also where MLflow does not notice: its own questions do not touch every page."""
@@ -137,7 +163,7 @@ def test_a_damaged_store_is_found_and_kept(zoo: Zoo, place: str) -> None:
 
     found = one(zoo.home, "runs", "store")
     assert "fails" == found.state
-    assert f"put a copy of {file} back; or move it away" in found.mend
+    assert f"put a copy of {file} back; without one, sqlite3 {file} .recover" in found.mend
     assert damaged == file.read_bytes()
 
 
