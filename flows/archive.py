@@ -1,11 +1,16 @@
 """What MLflow keeps of the runs of one name: who belongs together, how much it is, and how it goes."""
 
+import secrets
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from model.errors import IntegrityError
 
 PRUNED = "relearn.pruned"  # tag: where the files were that were removed; they are tried again while it is set
 KIND = "relearn.kind"  # tag: what a run did
@@ -77,6 +82,23 @@ def size(uri: str) -> int:
         return sum(total(one.path) if one.is_dir else one.file_size or 0 for one in found)
 
     return total(None)
+
+
+def try_out(uri: str) -> None:
+    """Keep a small file under `uri`, read it back, and remove it again; raises what its store raises."""
+    content = secrets.token_bytes(64)
+    repository = get_artifact_repository(f"{uri.rstrip('/')}/doctor-{secrets.token_hex(6)}")
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "probe"
+        file.write_bytes(content)
+        try:
+            repository.log_artifact(str(file))
+            file.unlink()
+            repository.download_artifacts("probe", temporary)
+        finally:
+            repository.delete_artifacts()
+        if file.read_bytes() != content:
+            raise IntegrityError("a file came back as another one")
 
 
 def remove(client: MlflowClient, run: Run) -> None:

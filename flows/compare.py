@@ -1,60 +1,169 @@
-"""Runs side by side: how well they did, and what was different about them."""
+"""Runs side by side: how well they did, what was different about them, and how they learned."""
 
-from collections.abc import Sequence
+import difflib
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import mlflow
 import pandas as pd
 from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
 
-from flows.store import look_into
-from flows.tracking import find
+from flows import named
+from flows.store import Client, look_into, reached
+from model import curve_plots
 from model.errors import InputError, NotFoundError
 from model.home import Home
 from model.metrics import metric
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SHOWN = ("test_accuracy", "test_f1_macro", "test_loss", "val_accuracy", "time/training_seconds")
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+EXAMPLE = "params.network = 'cnn' and metrics.test_accuracy > 0.97"
+LARGEST = 1e300  # MLflow tells of an infinite value as the largest there is
 
 
 def compare(
-    home: Home, runs: Sequence[str] = (), name: str | None = None, sort: str = "test_accuracy"
+    home: Home,
+    runs: Sequence[str] = (),
+    name: str | None = None,
+    sort: str | None = "test_accuracy",
+    where: str | None = None,
+    columns: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """One row a training run, best first by the metric `sort`.
+    """One row a training run, best first by the metric `sort`; for None in the order they were named.
 
-    Columns: run, name, dataset, status, the metrics of `SHOWN` and `sort`, then every other param in
-    which the runs differ. `runs` are ids, beginnings of ids or names; without any, all training runs, of the
-    experiment `name` where it is given. Raises `NotFoundError` where there is nothing to compare.
+    Columns: run, name, the version it was registered as, dataset, status, the metrics of `SHOWN` and `sort`,
+    then every other param in which the runs differ; or run, name and what `columns` names: metrics, params,
+    tags. The index holds the ids, `attrs["datasets"]` the data they were tested on.
+
+    `runs` are named as `flows.named` takes it; without any, all training runs are meant, of the experiment
+    `name` where it is given. `where` is a filter of MLflow's that they have to fit. Raises `NotFoundError`
+    where nothing is left to compare.
     """
-    known = metric(sort)
-    if known is None:
+    known = metric(sort) if sort else None
+    if sort and known is None:
         raise InputError(f"--sort: got {sort!r}, accepted: a metric such as {', '.join(SHOWN[:4])}")
-    found = _asked(home, runs) if runs else _all(home, name)
-    rows = [_row(run, tuple(dict.fromkeys((*SHOWN, sort)))) for run in found]
-    table = pd.DataFrame(rows).sort_values(sort, ascending=known.direction == "min", na_position="last")
-    params = pd.DataFrame([run.data.params for run in found], index=[run.info.run_id[:8] for run in found])
-    differing = [key for key in params.columns if key not in table and params[key].nunique(dropna=False) > 1]
-    return table.merge(params[differing], left_on="run", right_index=True).reset_index(drop=True)
-
-
-def _asked(home: Home, runs: Sequence[str]) -> list[MlflowRun]:
+    if where is not None and not where.strip():
+        raise InputError(f"--where: got nothing, accepted: a filter of MLflow's, such as {EXAMPLE!r}")
     client = look_into(home)
-    return [client.get_run(run_id) for run_id in dict.fromkeys(find(home, run) for run in runs)]
+    found = _found(home, client, runs, name, where)
+    if sort and known:
+        found.sort(key=lambda run: _rank(run.data.metrics.get(sort), known.direction))
+    versions = named.released(client, [run.info.run_id for run in found])
+    metrics = tuple(dict.fromkeys((*SHOWN, *([sort] if sort else []))))
+    table = pd.DataFrame([_row(run, versions, metrics) for run in found])
+    table.index = pd.Index([run.info.run_id for run in found], name="id")
+    if columns:
+        table = table[["run", "name"]].join(_columns(found, table.index, columns))
+    else:
+        table = table.drop(columns=[] if versions else "version").join(_differing(found, table))
+    # By fingerprint, where there is one: the same name may have meant other images before.
+    tags = [run.data.tags for run in found]
+    table.attrs["datasets"] = sorted({one.get("fingerprint") or one.get("dataset", "") for one in tags})
+    return table
 
 
-def _all(home: Home, name: str | None) -> list[MlflowRun]:
-    client = look_into(home)
+def curves(home: Home, run_ids: Sequence[str]) -> "Figure":
+    """Loss and accuracy of these runs, epoch by epoch; those that have not ended one are left out."""
+    client, histories = look_into(home), dict[str, pd.DataFrame]()
+    runs = [client.get_run(run_id) for run_id in run_ids]
+    named_so = Counter(run.info.run_name for run in runs)
+    for run in runs:
+        history = _history(client, run.info.run_id)
+        alone = named_so[run.info.run_name] == 1
+        label = run.info.run_name if alone else f"{run.info.run_id[:8]} {run.info.run_name}"
+        if len(history):
+            histories[label] = history
+    if not histories:
+        raise NotFoundError("--curves: none of these runs has ended an epoch")
+    return curve_plots.runs(histories)
+
+
+def _history(client: Client, run_id: str) -> pd.DataFrame:
+    values = {key: {one.step: one.value for one in client.get_metric_history(run_id, key)} for key in CURVES}
+    history = pd.DataFrame(values, columns=list(CURVES), dtype=float).sort_index()
+    return history.where(history.abs() < LARGEST).rename_axis("epoch").reset_index()
+
+
+def _found(
+    home: Home, client: Client, runs: Sequence[str], name: str | None, where: str | None
+) -> list[MlflowRun]:
+    if not runs:
+        return _all(client, name, where)
+    asked = list(dict.fromkeys(named.meant(home, run, name).run_id for run in runs))
+    if where is None:
+        return [client.get_run(run_id) for run_id in asked]
+    fitting = {run.info.run_id: run for run in _search(client, None, where)}
+    found = [fitting[run_id] for run_id in asked if run_id in fitting]
+    if not found:
+        raise NotFoundError(f"none of these runs fits --where {where!r}")
+    return found
+
+
+def _all(client: Client, name: str | None, where: str | None) -> list[MlflowRun]:
+    asked = "tags.`relearn.kind` = 'train'"
+    found = _search(client, name, asked if where is None else f"{asked} and {where}", where)
+    if not found and where is not None:
+        raise NotFoundError(f"no training run fits --where {where!r}")
+    if not found:
+        raise NotFoundError("no training run to compare yet: run relearn run or relearn train")
+    return found
+
+
+def _search(client: Client, name: str | None, asked: str, where: str | None = None) -> list[MlflowRun]:
     known = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
     if name is not None and name not in known:
         raise NotFoundError(f"no experiment {name!r} in MLflow, there are: {', '.join(known)}")
     experiments = [known[name]] if name is not None else list(known.values())
-    found = client.search_runs(experiments, "tags.`relearn.kind` = 'train'", max_results=1000)
-    if not found:
-        raise NotFoundError("no training run to compare yet: run relearn run or relearn train")
-    return list(found)
+    with reached(client.tracking_uri):
+        try:
+            return list(mlflow.search_runs(experiments, asked, output_format="list"))
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise InputError(
+                f"--where: got {where or asked!r}, accepted: a filter of MLflow's, such as {EXAMPLE!r}; it "
+                f"says: {textwrap.shorten(error.message, 200, placeholder='…')}"
+            ) from None
 
 
-def _row(run: MlflowRun, metrics: Sequence[str]) -> dict[str, object]:
+def _rank(value: float | None, direction: str) -> tuple[bool, float]:
+    """Best first, runs without the value last."""
+    there = value is not None and value == value  # noqa: PLR0124  # NaN alone differs from itself
+    return not there, (-value if direction == "max" else value) if there and value is not None else 0.0
+
+
+def _row(run: MlflowRun, versions: Mapping[str, str], metrics: Sequence[str]) -> dict[str, object]:
     return {
         "run": run.info.run_id[:8],
         "name": run.info.run_name,
+        "version": versions.get(run.info.run_id, ""),
         "dataset": run.data.tags.get("dataset", ""),
         "status": run.info.status,
-    } | {key: run.data.metrics.get(key) for key in metrics}
+    } | {key: run.data.metrics.get(key, math.nan) for key in metrics}
+
+
+def _differing(found: Sequence[MlflowRun], table: pd.DataFrame) -> pd.DataFrame:
+    """The params in which the runs differ, but for what `table` tells already."""
+    params = pd.DataFrame([run.data.params for run in found], index=table.index)
+    return params[[key for key in params if key not in table and params[key].nunique(dropna=False) > 1]]
+
+
+def _columns(found: Sequence[MlflowRun], ids: pd.Index, asked: Sequence[str]) -> pd.DataFrame:
+    """The metrics, params or tags of these names; raises `InputError` for one that no run has."""
+    values = [
+        {**run.data.params, **run.data.tags, **run.data.metrics, "status": run.info.status} for run in found
+    ]
+    known = {key for one in values for key in one}
+    for column in asked:
+        if column not in known:
+            near = difflib.get_close_matches(column, known, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else "accepted: the name of a metric, param or tag"
+            raise InputError(f"--columns: got {column!r}, which none of these runs has; {advice}")
+    return pd.DataFrame(values, index=ids)[list(dict.fromkeys(asked))]

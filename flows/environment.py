@@ -4,6 +4,8 @@ A variable that the user has set stays as it is.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from model.home import Home
 
@@ -34,3 +36,17 @@ def variables(home: Home) -> dict[str, str]:
         "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
         "GIT_PYTHON_REFRESH": "quiet",
     }
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """What is asked of MLflow's server is asked once, and waited for three seconds."""
+    asked = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+    before = {name: os.environ[name] for name in asked if name in os.environ}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name in asked:
+            del os.environ[name]
+        os.environ.update(before)

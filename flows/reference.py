@@ -12,12 +12,12 @@ import numpy as np
 
 from flows.truth import Truth, decide
 from model import atomic
-from model.classifier import read_card
+from model.classifier import Card, read_card
 from model.config import TrainConfig
 from model.datasets import LabelledImages
 from model.errors import DataError, IntegrityError, MachineError, NotFoundError
 from model.home import Home
-from model.prepared import prepare
+from model.prepared import Prepared, prepare
 from model.splits import contents
 from serving.ledger import Entry
 from serving.releases import Releases
@@ -32,6 +32,11 @@ class Reference:
     images: LabelledImages
     classes: tuple[str, ...]
     source: str
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> Self:
+        """The test images of `prepared`."""
+        return cls(prepared.splits.test, prepared.classes, prepared.source)
 
     @property
     def fingerprint(self) -> str:
@@ -81,6 +86,36 @@ class Reference:
         return LabelledImages(self.images.images[left], self.images.labels[left])
 
 
+def own(card: Card, home: Home) -> Reference:
+    """The test images of the data that a classifier learned from; the first release freezes them."""
+    prepared = prepare(card.config, home)
+    if prepared.fingerprint != card.fingerprint:
+        raise DataError(
+            f"{prepared.source} has changed since this classifier learned from it: got fingerprint "
+            f"{prepared.fingerprint[:12]}, accepted: {card.fingerprint[:12]}"
+        )
+    return Reference.of(prepared)
+
+
+def fitting(option: str, dataset: str, card: Card, home: Home) -> Prepared:
+    """`dataset`, which `option` names, as the classifier of `card` can read it.
+
+    Its images are brought to that shape. Raises `DataError` where it has other classes.
+    """
+    channels, height, width = card.shape
+    fitted = {"size": height} if height == width else {}  # else the images have to have the shape
+    prepared = prepare(TrainConfig.read({"dataset": dataset, "channels": channels, **fitted}), home)
+    if prepared.shape != card.shape:
+        got, accepted = (" × ".join(map(str, shape)) for shape in (prepared.shape, card.shape))
+        raise DataError(f"{option}: its images are {got}, accepted: {accepted}")
+    if prepared.classes != card.classes:
+        raise DataError(
+            f"{option}: its classes are {', '.join(prepared.classes)[:100]}, "
+            f"accepted: {', '.join(card.classes)[:100]}"
+        )
+    return prepared
+
+
 def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
     """Freeze the test images of `dataset` as the new reference of `name`; returns the ledger's line.
 
@@ -92,18 +127,8 @@ def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
     if now.live is None:
         raise NotFoundError(f"nothing is live as {name!r}: the first release freezes its own test images")
     card = read_card(releases.folder(now.live.version))
-    channels, height, width = card.shape
-    fitted = {"size": height} if height == width else {}  # else the images have to have the shape
-    prepared = prepare(TrainConfig.read({"dataset": dataset, "channels": channels, **fitted}), home)
-    if prepared.shape != card.shape:
-        got, accepted = (" × ".join(map(str, shape)) for shape in (prepared.shape, card.shape))
-        raise DataError(f"--dataset: its images are {got}, accepted: {accepted}")
-    if prepared.classes != card.classes:
-        raise DataError(
-            f"--dataset: its classes are {', '.join(prepared.classes)[:100]}, "
-            f"accepted: {', '.join(card.classes)[:100]}"
-        )
-    fingerprint = Reference(prepared.splits.test, prepared.classes, prepared.source).save(releases)
+    prepared = fitting("--dataset", dataset, card, home)
+    fingerprint = Reference.of(prepared).save(releases)
     entry = decide(
         home,
         name,

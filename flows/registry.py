@@ -82,11 +82,9 @@ def align(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) ->
     A version that is gone from the registry is told, and its alias left as it is.
     """
     changed = []
-    for alias, version in aliases.items():
-        meant = _meant(client, name, alias)
-        if meant == version:
-            continue
-        told = f"@{alias} of {name} meant {meant or 'nothing'}, the ledger says {version or 'nothing'}"
+    for alias, now in astray(client, name, aliases).items():
+        version = aliases[alias]
+        told = f"@{alias} of {name} meant {now or 'nothing'}, the ledger says {version or 'nothing'}"
         try:
             if version is None:
                 client.delete_registered_model_alias(name, alias)
@@ -98,6 +96,12 @@ def align(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) ->
             told = f"@{alias} of {name} cannot mean version {version} of {name}: it is gone from MLflow"
         changed.append(told)
     return changed
+
+
+def astray(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Those of `aliases` that do not mean what they should, and what each means instead."""
+    means = {alias: _meant(client, name, alias) for alias in aliases}
+    return {alias: version for alias, version in means.items() if version != aliases[alias]}
 
 
 def versions(client: MlflowClient, name: str) -> dict[str, str]:

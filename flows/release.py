@@ -19,7 +19,7 @@ from flows import registry
 from flows.gate import judge
 from flows.measured import measure
 from flows.progress import Stopwatch, warn
-from flows.reference import Reference
+from flows.reference import Reference, own
 from flows.results import EXAMPLE, Released, Trial, Verdict
 from flows.settings import ReleaseConfig
 from flows.store import connect, reached
@@ -28,11 +28,9 @@ from flows.trial import attempt
 from flows.truth import Truth, agree, decide, follow
 from flows.verdict import publish
 from model import atomic
-from model.classifier import Card, Classifier, read_card, read_seen
-from model.errors import DataError
+from model.classifier import Classifier, read_card, read_seen
 from model.home import Home
 from model.images import png
-from model.prepared import prepare
 from serving.golden import Golden
 from serving.ledger import Outcome, Release
 from serving.packaging import package
@@ -121,7 +119,7 @@ def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Ca
     home, classifier = Home.from_environment(), Classifier.load(folder)
     card, releases = classifier.card, Releases(home.releases(classifier.card.name))
     frozen = before.reference
-    reference = Reference.load(releases, frozen) if frozen else own_reference(card, home)
+    reference = Reference.load(releases, frozen) if frozen else own(card, home)
     seen, champion = read_seen(folder), None
     if before.live:
         live = releases.folder(before.live.version)
@@ -142,17 +140,6 @@ def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Ca
         truth=reference.classes[usable.labels[0]],
         verdict=verdict,
     )
-
-
-def own_reference(card: Card, home: Home) -> Reference:
-    """The candidate's own test images, which the first release freezes."""
-    prepared = prepare(card.config, home)
-    if prepared.fingerprint != card.fingerprint:
-        raise DataError(
-            f"{prepared.source} has changed since this classifier learned from it: got fingerprint "
-            f"{prepared.fingerprint[:12]}, accepted: {card.fingerprint[:12]}"
-        )
-    return Reference(prepared.splits.test, prepared.classes, prepared.source)
 
 
 @task(task_run_name="register")

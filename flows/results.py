@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict
 from model.significance import Comparison
 from serving.ledger import Outcome
 
+VERDICT = "relearn.verdict"  # tag of a run: what the gate said of it last
 EXAMPLE = "example.png"  # beside the releases of a name: a picture to try them with
 
 

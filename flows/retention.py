@@ -14,7 +14,7 @@ from flows.archive import Family
 from flows.store import Client, look_into, reached
 from model import atomic, checkpoints
 from model.errors import MachineError
-from model.home import Home
+from model.home import Home, disk_use
 from serving import releases as released
 from serving.packaging import discard, stores
 from serving.releases import Releases
@@ -111,7 +111,7 @@ class Versions:
 
     def superfluous(self, version: str) -> Superfluous:
         folders = [self.releases.folder(version), *(one / version for one in stores(self.name, self.home))]
-        size = sum(map(_size, folders))
+        size = sum(map(disk_use, folders))
         return Superfluous("version", f"{self.name} {version}", size, partial(self._remove, version))
 
     def _served(self) -> set[str]:
@@ -141,7 +141,7 @@ def _references(releases: Releases) -> Iterator[Superfluous]:
     for folder in releases.root.glob("reference/*") if current else ():
         if folder != releases.reference(str(current)) and atomic.is_old(folder):
             name = f"{releases.root.name} {folder.name}"
-            yield Superfluous("reference images", name, _size(folder), partial(_take, folder))
+            yield Superfluous("reference images", name, disk_use(folder), partial(_take, folder))
 
 
 def _trainings(home: Home, client: Client, name: str, keep: int, needed: set[str]) -> Iterator[Superfluous]:
@@ -157,7 +157,7 @@ def _trainings(home: Home, client: Client, name: str, keep: int, needed: set[str
             yield Superfluous("files of a run", told, size, partial(_clear, client, family))
         for folder in (home.checkpoints / run_id for run_id in sorted(family.ids)):
             if folder.is_dir():
-                yield Superfluous("checkpoint", folder.name[:8], _size(folder), partial(_drop, folder))
+                yield Superfluous("checkpoint", folder.name[:8], disk_use(folder), partial(_drop, folder))
 
 
 def _clear(client: Client, family: Family) -> bool:
@@ -190,13 +190,4 @@ def _leftovers(home: Home) -> Iterator[Superfluous]:
         if not any(Path(board).is_relative_to(folder) for board in running)
     ]
     for path in left:
-        yield Superfluous("leftover", path.name, _size(path), partial(_take, path))
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of the files under a folder; what goes meanwhile counts for nothing."""
-    total = 0
-    for file in (path, *path.rglob("*")):
-        with suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
+        yield Superfluous("leftover", path.name, disk_use(path), partial(_take, path))

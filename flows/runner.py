@@ -21,7 +21,8 @@ from prefect.states import Crashed
 from prefect.workers.process import ProcessWorker
 
 from flows.orchestration import wait_for
-from flows.schedule import POOL, ready
+from flows.prefect_server import POOL
+from flows.schedule import ready
 from flows.store import connect
 from flows.tracking import close_lost_runs
 from model.errors import RelearnError

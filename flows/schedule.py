@@ -38,13 +38,12 @@ from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
 from flows.parts import HEARTBEAT
+from flows.prefect_server import POOL, RULE
 from flows.retrain import retrain
 from flows.settings import ReleaseConfig
 from model.config import TrainConfig
 from model.errors import InputError
 
-POOL = "relearn"
-RULE = "relearn: close runs without heartbeat"
 SILENCE = 3 * HEARTBEAT  # after which a run's process is taken for dead
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 # What the watch tells Prefect about a name, for its retraining to start.

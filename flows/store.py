@@ -41,7 +41,7 @@ def connect(home: Home) -> MlflowClient:
     uri = _checked(home.tracking_uri)
     for noisy, level in NOISY.items():
         logging.getLogger(noisy).setLevel(level)
-    file = _file(uri)
+    file = file_of(uri)
     named = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     if named is None:  # MLflow exports it, and a second home in this process would be taken for the first
@@ -104,7 +104,7 @@ def _create(file: Path, home: Home) -> None:
 
 def look_into(home: Home) -> MlflowClient:
     """The same, for reading only: raises `NotFoundError` rather than making an empty store."""
-    file = _file(_checked(home.tracking_uri))
+    file = file_of(_checked(home.tracking_uri))
     if file and not file.exists():
         raise NotFoundError(f"no run yet, there is no {file}: run relearn run or relearn train")
     return connect(home)
@@ -127,7 +127,7 @@ def _checked(uri: str) -> str:
     try:
         parts = urlsplit(uri)
         known = parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "http", "https")
-        complete = _file(uri) not in (Path(), Path(":memory:")) and (_file(uri) or parts.hostname)
+        complete = file_of(uri) not in (Path(), Path(":memory:")) and (file_of(uri) or parts.hostname)
     except ValueError:  # a bracket that is not closed
         known = complete = False
     if not (known and complete):
@@ -138,7 +138,7 @@ def _checked(uri: str) -> str:
     return uri
 
 
-def _file(uri: str) -> Path | None:
+def file_of(uri: str) -> Path | None:
     """The file of an SQLite store; None for any other."""
     return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
 

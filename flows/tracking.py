@@ -3,7 +3,6 @@
 Metric keys are the same for every network; diagnostics stand under `gradients/` and `time/`.
 """
 
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows import owner
+from flows import environment, owner
 from flows.store import connect, look_into, page_of, reached
 from model.errors import InputError, NotFoundError
 from model.home import Home
@@ -204,15 +203,17 @@ class Lost:
 
 def close_lost_runs(client: MlflowClient) -> list[Lost]:
     """End runs of this machine, of any name, as KILLED whose process is gone."""
-    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    lost = [
-        run
-        for run in client.search_runs(everywhere, "attributes.status = 'RUNNING'")
-        if owner.lost(run.data.tags)
-    ]
+    lost = lost_runs(client)
     for run in lost:
         client.set_terminated(run.info.run_id, "KILLED")
     return [Lost(run.info.run_name, run.data.tags.get(FLOW_RUN)) for run in lost]
+
+
+def lost_runs(client: MlflowClient) -> list[MlflowRun]:
+    """Runs of this machine, of any name, that MLflow calls RUNNING, and whose process is gone."""
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    running = client.search_runs(everywhere, "attributes.status = 'RUNNING'")
+    return [run for run in running if owner.lost(run.data.tags)]
 
 
 def _close(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> None:
@@ -224,24 +225,10 @@ def _close(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> Non
     finish.start()
     finish.join(1)
     failed = isinstance(error, Exception)
-    with suppress(MlflowException, SQLAlchemyError), _impatient():
+    with suppress(MlflowException, SQLAlchemyError), environment.impatient():
         mlflow.end_run("FAILED" if failed else "KILLED")
         if failed:
             run.tags({REASON: f"{type(error).__name__}: {error}"[:5000]})
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """What is asked of a tracking server is asked once, and waited for three seconds."""
-    asked = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
-    before = {name: os.environ[name] for name in asked if name in os.environ}
-    os.environ.update(asked)
-    try:
-        yield
-    finally:
-        for name in asked:
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def reopen(home: Home, run_id: str) -> Run:

@@ -20,7 +20,7 @@ from flows.progress import EpochBar, warn
 from flows.results import Trained
 from flows.stopping import signals
 from flows.tracking import FLOW_RUN, OUTCOME, Experiment, Run
-from model import gradients, plots
+from model import curve_plots, gradients, plots
 from model.architecture import architecture
 from model.classifier import Card, Classifier
 from model.config import TrainConfig
@@ -252,7 +252,7 @@ def describe_outcome(
     )
     run.tags({"stop_reason": fitted.stop_reason, "device": fitted.device, "threads": str(fitted.threads)})
     classes, images = prepared.classes, prepared.splits.test.images
-    run.figure(plots.curves(history, fitted.best_epoch, fitted.stop_reason), "curves.png")
+    run.figure(curve_plots.curves(history, fitted.best_epoch, fitted.stop_reason), "curves.png")
     run.figure(plots.confusion(evaluation.confusion, classes), "test/confusion.png")
     run.figure(plots.per_class(evaluation.per_class), "test/per_class.png")
     run.figure(plots.reliability(evaluation), "test/calibration.png")

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.markdown import plain, table
 from flows.measured import Measured
-from flows.results import Verdict
+from flows.results import VERDICT, Verdict
 from flows.tracking import Run
 from model.canvas import shown
 from model.comparison_plots import beside
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GUARDRAIL = ("Guardrail", "Candidate", "Champion", "Accepted", "Holds")
-TAG = "relearn.verdict"  # of a run: what the gate said of it last
 
 
 def publish(
@@ -27,7 +26,7 @@ def publish(
     `left_out` is the number of reference images that were not used, since one side has learned from them.
     """
     told = page(verdict, left_out)
-    run.tags({TAG: verdict.action})
+    run.tags({VERDICT: verdict.action})
     run.text(told, "gate/verdict.md")
     run.metrics({f"robustness/{name}": float(right.mean()) for name, right in candidate.slices.items()})
     if candidate.evaluations:

@@ -1,6 +1,7 @@
 """Where things live, read from the environment at the moment of the call."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,15 @@ class Home:
     def watch(self, name: str) -> Path:
         """What the monitor of a name has seen last, and when it asked for what."""
         return self.root / "watch" / name
+
+
+def disk_use(path: Path) -> int:
+    """Bytes of a file, or of the files under a folder; what goes meanwhile counts for nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _folder(variable: str) -> Path | None:

@@ -1,13 +1,13 @@
-"""What a training and an evaluation look like: one matplotlib `Figure` per question."""
+"""What an evaluation looks like: one matplotlib `Figure` per question."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from model import canvas
-from model.canvas import BLACK, BLUE, GREEN, GREY, SKY, VERMILION, blank, shown, tidy
+from model.canvas import BLACK, BLUE, GREY, SKY, VERMILION, blank, shown, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,72 +17,6 @@ if TYPE_CHECKING:
 
 # Up to here a cell of the confusion matrix has room for count and share, up to there for the count.
 TWO_NUMBERS, ONE_NUMBER = 12, 30
-
-
-def curves(history: pd.DataFrame, best_epoch: int, stop_reason: str = "") -> "Figure":
-    """Loss and accuracy over the epochs, in training and in validation.
-
-    `history` is `Fit.table()`: one row an epoch, losses in nats per image, accuracies in 0..1. The epoch
-    whose weights are kept and the last one are marked.
-    """
-    best = history[history["epoch"] == best_epoch].iloc[0]
-    last = int(history["epoch"].iloc[-1])
-    figure = blank(
-        4.6,
-        f"Epoch {best_epoch} of {last} is the best: validation loss {best['val_loss']:.4f}, "
-        f"accuracy {best['val_accuracy']:.1%}"
-        + (f"\nStopped after epoch {last}: {stop_reason}" if stop_reason else ""),
-    )
-    marker = "o" if last <= 30 else ""
-    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        train, validation = _measured(history, f"train_{measure}"), _measured(history, f"val_{measure}")
-        axes.plot(history["epoch"], train, "--", color=BLUE, marker=marker, markersize=4, label="training")
-        axes.plot(
-            history["epoch"], validation, color=VERMILION, marker=marker, markersize=4, label="validation"
-        )
-        axes.axvline(best_epoch, color=GREEN, linestyle="-.", linewidth=1)
-        axes.plot(
-            best_epoch,
-            validation[history["epoch"] == best_epoch],
-            "*",
-            color=GREEN,
-            markersize=14,
-            label=f"best epoch: {best_epoch}",
-        )
-        axes.axvline(last, color=GREY, linestyle=":", label=f"last epoch: {last}")
-        _over_epochs(axes, measure)
-    canvas.legend_below(figure, axes)
-    return figure
-
-
-def runs(histories: Mapping[str, pd.DataFrame]) -> "Figure":
-    """Validation loss and accuracy of several runs over their epochs, by the name of the run."""
-    figure = blank(4.4 + 0.11 * len(histories), f"Validation of {len(histories)} runs, epoch by epoch")
-    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for index, (name, history) in enumerate(histories.items()):
-            axes.plot(
-                history["epoch"],
-                _measured(history, f"val_{measure}"),
-                canvas.LINES[index % len(canvas.LINES)],
-                color=canvas.COLOURS[index % len(canvas.COLOURS)],
-                marker="o" if len(history) == 1 else "",
-                label=shown(name, 50),
-            )
-        _over_epochs(axes, measure)
-    canvas.legend_below(figure, axes, columns=2)
-    return figure
-
-
-def _measured(history: pd.DataFrame, key: str) -> np.ndarray:
-    return canvas.finite(history[key].to_numpy(dtype=float)) * (100 if key.endswith("accuracy") else 1)
-
-
-def _over_epochs(axes: "Axes", measure: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set(xlabel="epoch", ylabel={"loss": "loss (nats per image)", "accuracy": "accuracy (%)"}[measure])
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    tidy(axes)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> "Figure":

@@ -56,6 +56,8 @@ for verb, line in {
     "flows.cli.releases:reference": "Compare candidates by other images from now on.",
     "flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
     "flows.cli.monitor:monitor": "Look at the recorded answers, and whether they have drifted.",
+    "flows.cli.upkeep:status": "Tell on one screen what is live, what runs, what comes next.",
+    "flows.cli.upkeep:doctor": "Test every seam, and say how to mend what fails.",
     "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",
     "flows.cli.together:up": "Start pages, runner and API, and keep them alive.",

@@ -1,6 +1,7 @@
-"""`relearn compare`: runs side by side."""
+"""`relearn compare`: runs side by side, how they learned, and which of two is better."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from model import atomic
 from model.errors import InputError
@@ -16,45 +18,141 @@ from model.home import Home
 if TYPE_CHECKING:
     import pandas as pd
 
+    from flows.paired import Paired
+
 NAMES, RUN = 24, 14  # characters across: names of metrics and settings, and one run beside them
+FIGURES = (".png", ".svg")
+
+Columns = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))]
 
 
 def compare(
     *runs: str,
     name: str | None = None,
-    sort: str = "test_accuracy",
+    where: str | None = None,
+    sort: str | None = None,
+    columns: Columns = (),
     csv: Path | None = None,
+    curves: Path | None = None,
+    paired: Annotated[bool, Parameter(negative=())] = False,
+    on: str | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Put runs side by side, best first, with the settings in which they differ.
 
+    Two of them stand in the order in which they are named, with the difference.
+
     Parameters
     ----------
     runs
-        Ids, beginnings of ids or names; all training runs by default.
+        Ids, beginnings of ids or names; or versions, such as mnist@3, mnist@champion, mnist@previous or, of
+        --name, just 3; all training runs by default.
     name
-        Only the runs of this experiment.
+        Only the runs of this experiment; whose versions are meant.
+    where
+        Only runs that fit this filter of MLflow's, such as "params.network = 'cnn' and
+        metrics.test_accuracy > 0.97".
     sort
-        Metric that decides which is best.
+        Metric that decides which is best; test_accuracy by default.
+    columns
+        Only these metrics, params or tags, instead of the usual ones.
     csv
         Also write the table to this file.
+    curves
+        Also draw loss and accuracy, epoch by epoch, into this file, .png or .svg.
+    paired
+        Let two of them answer the same images, and say which is better by more than chance. These are the
+        reference images of their name or, before a release, the test images; none that either learned from.
+    on
+        The same, on the test images of this dataset.
     force
-        Replace that file where it exists.
+        Replace these files where they exist.
     """
-    if csv is not None and (csv.is_dir() or (csv.exists() and not force)):
-        raise InputError(f"--csv: {csv} exists; add --force to replace a file")
+    files = {"--csv": csv, "--curves": curves}
+    _check(files, force)
+    two = paired or on is not None
+    if two and len(runs) != 2:
+        raise InputError(f"{'--on' if on else '--paired'}: got {len(runs)} runs, accepted: two of them")
     from flows.compare import compare as side_by_side
 
-    table = side_by_side(Home.from_environment(), runs, name, sort)
+    home, console = Home.from_environment(), Console()
+    order = sort or (None if len(runs) == 2 else "test_accuracy")
+    table = side_by_side(home, runs, name, order, where, columns)
     if csv is not None:
         atomic.write_bytes(csv, table.to_csv(index=False).encode())
-    console = Console()
-    for shown in _fitting(table.map(_cell), console, f"best first, by {sort}"):
+    if curves is not None:
+        _draw(home, list(table.index), curves)
+    _show(console, table, f"best first, by {order}" if order else "side by side")
+    if len(table.attrs["datasets"]) > 1:
+        console.print("These runs were tested on different data: their figures do not compare.")
+    if two:
+        from flows.paired import paired as answer
+
+        _tell(console, answer(home, runs, name, on))
+    for file in filter(None, files.values()):
+        console.print(str(file), style="dim", soft_wrap=True, highlight=False)
+
+
+def _check(files: Mapping[str, Path | None], force: bool) -> None:
+    """Refuse before anything is looked for."""
+    figure = files["--curves"]
+    if figure is not None and figure.suffix not in FIGURES:
+        raise InputError(f"--curves: got {figure}, accepted: a name that ends in {' or '.join(FIGURES)}")
+    for option, file in files.items():
+        if file is not None and (file.is_dir() or (file.exists() and not force)):
+            raise InputError(f"{option}: {file} exists; add --force to replace a file")
+
+
+def _draw(home: Home, runs: list[str], file: Path) -> None:
+    from flows.compare import curves
+
+    content = io.BytesIO()
+    curves(home, runs).savefig(content, format=file.suffix[1:])
+    atomic.write_bytes(file, content.getvalue())
+
+
+def _show(console: Console, table: "pd.DataFrame", title: str) -> None:
+    shown = [_beside(table, title)] if len(table) == 2 else _fitting(table.map(_cell), console, title)
+    for one in shown:
         if not console.is_terminal:
-            console.width = _wanted(shown, console)
-        console.print(shown)
-    if table["dataset"].nunique() > 1:
-        console.print("These runs were tested on different datasets: their figures do not compare.")
+            console.width = _wanted(one, console)
+        console.print(one)
+
+
+def _beside(table: "pd.DataFrame", title: str) -> Table:
+    """Two runs as columns, with the difference of their metrics: green where the second is better."""
+    first, second = table["run"]
+    shown = Table(Column("", no_wrap=True), first, second, "difference", title=title)
+    for key in table.columns.drop("run"):
+        one, other = table[key]
+        shown.add_row(key, _cell(one), _cell(other), _difference(key, one, other))
+    return shown
+
+
+def _difference(key: str, one: object, other: object) -> Text:
+    from model.metrics import metric
+
+    if not (isinstance(one, float) and isinstance(other, float)) or one != one or other != other:  # noqa: PLR0124
+        return Text("")
+    change, known = other - one, metric(key)
+    told = f"{change:+.3g}" if change else "="
+    if not change or known is None:
+        return Text(told)
+    return Text(told, style="green" if (change > 0) == (known.direction == "max") else "red")
+
+
+def _tell(console: Console, done: "Paired") -> None:
+    """What both answered to the same images."""
+    one = done.comparison
+    shown = Table("", *map(escape, done.labels), title=f"{one.images:,} {done.images}")
+    shown.add_row("right", *(f"{evaluation.accuracy:.2%}" for evaluation in done.evaluations))
+    shown.add_row("right alone", f"{one.lost:,}", f"{one.gained:,}")
+    for row, measure in {"loss": "loss", "calibration error": "ece"}.items():
+        shown.add_row(row, *(f"{evaluation.metrics[measure]:.4f}" for evaluation in done.evaluations))
+    console.print(shown)
+    if done.left_out:
+        console.print(f"{done.left_out:,} {done.images} are left out: one of the two has learned from them.")
+    console.print(f"[bold]{escape(done.verdict)}[/]: {one}, p = {one.p_value:.2g}")
 
 
 def _fitting(cells: "pd.DataFrame", console: Console, title: str) -> Iterator[Table]:

@@ -1,15 +1,52 @@
-"""`relearn prune`: what nobody needs any more goes."""
+"""`relearn status`, `doctor` and `prune`: how things are, what is not well, what nobody needs any more."""
 
-from typing import Annotated
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from model.errors import InputError
+from model.errors import InputError, IntegrityError, MachineError
 from model.home import Home
+
+if TYPE_CHECKING:
+    from flows.doctor import Found
+
+MARKS = {"well": ("✓", "green"), "away": ("·", "dim"), "warning": ("!", "yellow"), "fails": ("✗", "red")}
+LABEL = 13  # characters of the widest label
+
+
+def status() -> None:
+    """Tell on one screen what is live, what runs, what came of the last retraining and when the next one is.
+
+    What does not answer is told in its line.
+    """
+    from flows.status import status as lines
+
+    console, about = _console(), ""
+    for line in lines(Home.from_environment()):
+        if line.about != about:
+            about = line.about
+            console.print(Text(about, style="bold"))
+        console.print(_row(Text(f"  {line.label}", style="dim"), Text(line.told), LABEL))
+
+
+def _console() -> Console:
+    """Outside of a terminal each thing told is one line, for those who search in it."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=10_000)
+
+
+def _row(label: Text, told: Text, width: int) -> Table:
+    """What is told wraps beside its label."""
+    row = Table.grid(padding=(0, 1))
+    row.add_column(width=width)
+    row.add_row(label, told)
+    return row
 
 
 def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False) -> None:
@@ -39,3 +76,39 @@ def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False
         console.print(table)
     total = sum(one.bytes for one in found)
     console.print(f"{total:,} bytes {'would be' if dry_run else 'are'} freed")
+
+
+def doctor() -> None:
+    """Test every seam with the machine and its tools, and say how to mend what fails. Nothing is changed.
+
+    The exit code is 0 where nothing fails, 3 where something of the machine does, 4 where something is not
+    what was written.
+    """
+    from flows.doctor import examine
+
+    console, seam = _console(), ""
+    found = []
+    for one in examine(Home.from_environment()):
+        if one.seam != seam:
+            seam = one.seam
+            console.print(f"[bold]{seam}[/]")
+        _tell(console, one)
+        found.append(one)
+    states = Counter(one.state for one in found)
+    console.print(f"{states['well']} well, {states['warning']} to look at, {states['fails']} failing")
+    failing = [one for one in found if one.state == "fails"]
+    if failing:
+        told = ", ".join(dict.fromkeys(f"{one.seam} {one.check}" for one in failing))
+        integrity = any(one.exit_code == IntegrityError.exit_code for one in failing)
+        kind = IntegrityError if integrity else MachineError
+        raise kind(f"not well: {told}; how to mend it stands above")
+
+
+def _tell(console: Console, one: "Found") -> None:
+    """Mark, check, what was found; how to mend it on a line of its own, not broken, so it can be copied."""
+    mark, style = MARKS[one.state]
+    label = Text.assemble(("  " + mark, style), f" {one.check}")
+    told = Text(f"{one.about}: {one.told}" if one.about else one.told, "dim" if one.state == "away" else "")
+    console.print(_row(label, told, LABEL))
+    if one.mend:
+        console.print(f"{'':{LABEL + 1}}→ {escape(one.mend)}", style="bold", soft_wrap=True)

@@ -177,6 +177,26 @@ def postgres() -> Iterator[Postgres]:
             database.stop("immediate")
 
 
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small disk of its own under the home of this test."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("only an administrator can mount a small disk")
+        return place
+
+    monkeypatch.setenv("RELEARN_HOME", str(place / "home"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    yield mount
+    subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
+
+
 def _start(ran: Ran, printed: str, port: int, environment: dict[str, str]) -> Page:
     free = free_port()
     command = f"{printed} --port {free}"

@@ -12,7 +12,7 @@ from model.config import PRESETS
 
 VERBS = (
     *("run", "train", "evaluate", "eda", "explain", "compare", "release", "rollback", "history", "reference"),
-    *("reproduce", "monitor", "prune", "serve", "up", "schedule", "predict", "config"),
+    *("reproduce", "monitor", "status", "doctor", "prune", "serve", "up", "schedule", "predict", "config"),
 )
 
 Capture = pytest.CaptureFixture[str]

@@ -1,11 +1,24 @@
-"""Runs side by side: best first, with what differs."""
+"""Runs side by side: best first, with what differs, how they learned, and which of two is better."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from flows.compare import compare
+from flows import cli, registry
+from flows.compare import compare, curves
+from flows.named import meant
+from flows.paired import paired
+from flows.reference import Reference
 from flows.tracking import Experiment
-from model.errors import InputError, NotFoundError
+from flows.truth import Truth
+from model.datasets import LabelledImages
+from model.errors import DataError, InputError, NotFoundError
 from model.home import Home
+from model.splits import contents
+from tests.flows.zoo import SHAPE, Zoo, animal
+
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +79,159 @@ def test_what_is_not_there_is_said(home: Home, tmp_path_factory: pytest.TempPath
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(NotFoundError, match="no run yet"):
         compare(Home(empty, empty))
+
+
+def test_a_filter_of_mlflow_chooses(home: Home) -> None:
+    """By metrics, params and tags, among all runs or those that are named."""
+    assert ["c", "a"] == list(compare(home, name="zoo", where="params.network = 'mlp'")["name"])
+    assert ["b"] == list(compare(home, ["a", "b"], where="metrics.test_accuracy > 0.98")["name"])
+    assert ["elsewhere"] == list(compare(home, where="tags.dataset = 'park'")["name"])
+    with pytest.raises(NotFoundError, match="no training run fits --where"):
+        compare(home, where="params.network = 'rnn'")
+    with pytest.raises(NotFoundError, match="none of these runs fits --where"):
+        compare(home, ["a"], where="params.network = 'cnn'")
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["", " ", "network", "params.network = cnn", "metrics.loss > 'x'", "params.a = 'b' or params.a = 'c'"],
+)
+def test_a_filter_that_is_none_is_one_line(home: Home, where: str) -> None:
+    """With an example of one, and what MLflow says to it."""
+    with pytest.raises(InputError, match=r"--where: got .*accepted: a filter of MLflow's, such as \"params"):
+        compare(home, where=where)
+
+
+def test_columns_are_picked(home: Home) -> None:
+    """Metrics, params and tags, in the order they are named; one that no run has is refused."""
+    table = compare(home, ["a", "b"], columns=("epochs", "test_loss", "relearn.kind", "status"))
+    assert ["run", "name", "epochs", "test_loss", "relearn.kind", "status"] == list(table.columns)
+    assert [("3", 0.05, "train", "FINISHED")] == [tuple(table.iloc[0])[2:]]
+    with pytest.raises(InputError, match="got 'epohcs', which none of these runs has; did you mean 'epochs'"):
+        compare(home, columns=("epohcs",))
+
+
+def test_two_runs_stand_as_they_are_named_with_their_difference(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The first, the second, and the second minus the first."""
+    monkeypatch.setenv("RELEARN_HOME", str(home.root))
+    assert ["a", "b"] == list(compare(home, ["a", "b"], sort=None)["name"])
+    assert 0 == cli.run(["compare", "a", "b"])
+    rows = cells(capsys.readouterr().out)
+
+    assert ["a", "b", ""] == rows["name"]
+    assert ["0.97", "0.99", "+0.02"] == rows["test_accuracy"]
+    assert ["0.1", "0.05", "-0.05"] == rows["test_loss"]
+    assert ["mlp", "cnn", ""] == rows["network"]
+
+
+def test_the_learning_of_several_runs_is_one_figure(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Each run under its name, with its id where another has it too; no file is replaced unasked."""
+    experiment = Experiment.open(home, "learned")
+    for name, epochs in {"x": 3, "y": 2}.items():
+        for _ in range(2 if name == "y" else 1):
+            with experiment.run(name, {"relearn.kind": "train", "dataset": "zoo"}) as run:
+                for step in range(1, epochs + 1):
+                    run.metrics({"val_loss": 1 / step, "train_loss": 2 / step, "val_accuracy": 0.5}, step)
+                run.metrics({"train_loss": float("inf")}, epochs)
+    found = experiment.client.search_runs([experiment.id])
+    figure = curves(home, [one.info.run_id for one in found])
+    loss = figure.axes[0]
+    (x,) = [line for line in loss.lines if line.get_label() == "x"]
+
+    assert [1.0, 0.5, 1 / 3] == list(x.get_ydata())
+    labels = {line.get_label() for line in loss.lines if not str(line.get_label()).startswith("_")}
+    assert {"x", *(f"{one.info.run_id[:8]} y" for one in found if one.info.run_name == "y")} == labels
+    assert loss.get_ylim()[1] < 3
+
+    monkeypatch.setenv("RELEARN_HOME", str(home.root))
+    for name, start in {"runs.png": b"\x89PNG", "runs.svg": b"<?xml"}.items():
+        words = ["compare", "--name", "learned", "--curves", str(tmp_path / name)]
+        assert 0 == cli.run(words), capsys.readouterr()
+        assert (tmp_path / name).read_bytes().startswith(start)
+        assert 2 == cli.run(words)
+        assert "add --force to replace a file" in capsys.readouterr().err
+    assert 2 == cli.run(["compare", "--curves", "runs.pdf"])
+    assert "got runs.pdf, accepted: a name that ends in .png or .svg" in capsys.readouterr().err
+    with pytest.raises(NotFoundError, match="none of these runs has ended an epoch"):
+        curves(home, [compare(home, ["a"]).index[0]])
+
+
+def test_versions_are_named_as_everywhere(zoo: Zoo) -> None:
+    """`zoo@2`, its number, what is live, what was before; the table tells which run is which version."""
+    zoo.promote("1")
+    zoo.promote("3")
+    asked = ["zoo@2", "1", "zoo@champion", "zoo@previous"]
+    assert ["2", "1", "3", "1"] == [meant(zoo.home, one).version for one in asked]
+    assert ["animal 1", "animal 3"] == list(compare(zoo.home, ["zoo@1", "zoo@champion"], sort=None)["name"])
+    assert ["zoo@1", "zoo@3"] == list(compare(zoo.home, ["1", "3"], sort=None)["version"])
+    with pytest.raises(NotFoundError, match="got 'zoo@9', registered as zoo: 1, 2, 3"):
+        meant(zoo.home, "zoo@9")
+    with pytest.raises(NotFoundError, match="nothing released as 'park'; released: zoo"):
+        meant(zoo.home, "park@1")
+
+
+@pytest.fixture
+def tested(zoo: Zoo) -> Zoo:
+    """Version 1 is live, and its reference are 60 images, of which version 2 has learned 10."""
+    images = np.random.default_rng(0).integers(0, 256, (60, *SHAPE), dtype=np.uint8)
+    reference = Reference(LabelledImages(images, np.arange(60) % 3), ("ant", "bee", "cow"), "the zoo")
+    zoo.promote("1", reference.save(zoo.releases))
+    experiment = Experiment.open(zoo.home, "zoo")
+    with experiment.run("learned", {"relearn.kind": "train"}) as run:
+        registry.log(run, animal(2), contents(images[:10]))
+    return zoo
+
+
+def test_two_answer_the_same_images(tested: Zoo, capsys: Capture) -> None:
+    """Those of the reference that neither has learned from; gains and losses are counted pair by pair."""
+    done = paired(tested.home, ["zoo@1", "learned"])
+    reference = Reference.load(tested.releases, Truth.read(tested.releases).reference)
+    images, labels = reference.images.images[10:], reference.images.labels[10:]
+    first, second = (animal(seed).predict(images).argmax(1) == labels for seed in (1, 2))
+
+    assert (50, 10, "reference images of zoo") == (done.comparison.images, done.left_out, done.images)
+    assert int((second & ~first).sum()) == done.comparison.gained
+    assert int((first & ~second).sum()) == done.comparison.lost
+    assert (first.mean(), second.mean()) == tuple(one.accuracy for one in done.evaluations)
+
+    assert 0 == cli.run(["compare", "zoo@1", "learned", "--paired"]), capsys.readouterr()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"learned and zoo@1 differ by no more than chance: {done.comparison}" in said
+    assert "10 reference images of zoo are left out: one of the two has learned from them" in said
+
+
+def test_two_answer_the_images_of_any_dataset(tested: Zoo, tmp_path: Path) -> None:
+    """With the same classes, brought to their shape."""
+    images = np.random.default_rng(1).integers(0, 256, (90, 20, 20), dtype=np.uint8)
+    np.savez(tmp_path / "more.npz", images=images, labels=np.array(["ant", "bee", "cow"])[np.arange(90) % 3])
+    done = paired(tested.home, ["1", "learned"], on=f"npz:{tmp_path / 'more.npz'}")
+
+    assert 0 == done.left_out
+    assert f"test images of npz:{tmp_path / 'more.npz'}" == done.images
+    with pytest.raises(DataError, match="--on: its classes are 0, 1, 2"):
+        paired(tested.home, ["1", "learned"], on="digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["1", "--paired"], "--paired: got 1 runs, accepted: two of them"),
+        (["1", "2", "3", "--on", "digits"], "--on: got 3 runs, accepted: two of them"),
+        (["1", "zoo@1", "--paired"], "--paired: got zoo@1 and zoo@1, which are the same run"),
+        (["1", "zoo@8", "--paired"], "version: got 'zoo@8', registered as zoo: 1, 2, 3"),
+    ],
+)
+def test_what_cannot_be_paired_is_one_line(tested: Zoo, words: list[str], line: str, capsys: Capture) -> None:
+    """What was got, what is accepted."""
+    assert 2 == cli.run(["compare", *words])
+    assert capsys.readouterr().err.splitlines()[0].endswith(line)
+
+
+def cells(printed: str) -> dict[str, list[str]]:
+    """The rows of a printed table, by their first cell."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+    return {row[0]: row[1:] for row in rows}

@@ -1,8 +1,7 @@
 """A home that takes nothing: one line, its exit code, and no half of a file."""
 
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,26 +11,6 @@ from model.home import Home
 
 Capture = pytest.CaptureFixture[str]
 TRAIN = ["train", "--dataset", "digits", "--epochs", "2"]
-
-
-@pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small disk of its own under the home of this test."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(options: str) -> Path:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
-        )
-        if done.returncode:
-            pytest.skip("only an administrator can mount a small disk")
-        return place
-
-    monkeypatch.setenv("RELEARN_HOME", str(place / "home"))
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    yield mount
-    subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
 
 
 def fails(arguments: list[str], capsys: Capture) -> str:

@@ -63,7 +63,7 @@ class Zoo:
     def releases(self) -> Releases:
         return Releases(self.home.releases("zoo"))
 
-    def promote(self, version: str) -> Entry:
+    def promote(self, version: str, reference: str = "r") -> Entry:
         """Let `version` be live, as the flow does, but for the gate, the Bento and the aliases."""
         now = Truth.read(self.releases)
         live = Release(
@@ -81,7 +81,7 @@ class Zoo:
             candidate=version,
             run_id=live.run_id,
             reasons=("better",),
-            fingerprints={"data": "d", "reference": "r"},
+            fingerprints={"data": "d", "reference": reference},
             live=live,
             previous=now.live.version if now.live else None,
         )

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from model import plots
+from model import curve_plots, plots
 from model.metrics import Evaluation
 
 ODD_NAMES = ("golden_retriever_puppy", "$a_{", "猫", "x")
@@ -74,7 +74,7 @@ def pyplot_stays_out() -> Iterator[None]:
 def test_curves_hold_the_history() -> None:
     """Both panels show training and validation, accuracy in percent, best and last epoch marked."""
     table = history(6)
-    figure = drawn(plots.curves(table, best_epoch=4, stop_reason="no better val_loss for 2 epochs"))
+    figure = drawn(curve_plots.curves(table, best_epoch=4, stop_reason="no better val_loss for 2 epochs"))
     loss, accuracy = figure.axes
 
     assert table["train_loss"].tolist() == line(loss, "training")[1].tolist()
@@ -92,7 +92,7 @@ def test_curves_hold_the_history() -> None:
 
 def test_curves_of_one_epoch_show_points() -> None:
     """A line needs two points; a single epoch is seen all the same, at tick 1."""
-    figure = drawn(plots.curves(history(1), best_epoch=1))
+    figure = drawn(curve_plots.curves(history(1), best_epoch=1))
 
     assert "o" == figure.axes[0].lines[0].get_marker()
     assert [1] == [tick for tick in figure.axes[0].get_xticks() if 0.9 < tick < 1.1]
@@ -102,18 +102,23 @@ def test_curves_survive_an_infinite_loss() -> None:
     """A diverged epoch leaves a hole, the others keep their scale."""
     table = history(5)
     table.loc[2, "train_loss"] = np.inf
-    axes = drawn(plots.curves(table, best_epoch=5)).axes[0]
+    axes = drawn(curve_plots.curves(table, best_epoch=5)).axes[0]
 
     assert np.isnan(line(axes, "training")[1, 2])
     assert axes.get_ylim()[1] < 2
 
 
 def test_runs_are_told_apart() -> None:
-    """Each run has its own line under its name, none with the look of another."""
+    """Each run has its own line under its name, none looks like another, and its training is faint."""
     histories = {f"digits-mlp-lr{index}": history(3 + index) for index in range(9)}
-    loss = drawn(plots.runs(histories)).axes[0]
+    loss = drawn(curve_plots.runs(histories)).axes[0]
+    faint, strong = loss.lines[::2], loss.lines[1::2]
 
-    assert list(histories) == [line.get_label() for line in loss.lines]
+    assert list(histories) == [line.get_label() for line in strong]
+    assert history(3)["train_loss"].tolist() == faint[0].get_ydata().tolist()
+    assert [(one.get_color(), one.get_linestyle()) for one in strong] == [
+        (one.get_color(), one.get_linestyle()) for one in faint
+    ]
     assert [1.1, 0.6, 1 / 3 + 0.1] == pytest.approx(line(loss, "digits-mlp-lr0")[1].tolist())
     assert 9 == len({(line.get_color(), line.get_linestyle()) for line in loss.lines})
 
@@ -284,7 +289,7 @@ def test_any_class_names_fit_into_the_figures() -> None:
         plots.confusion(named.confusion, ODD_NAMES),
         plots.per_class(named.per_class),
         plots.gallery(images, named.mistakes),
-        plots.runs({name: history(3) for name in ODD_NAMES}),
+        curve_plots.runs({name: history(3) for name in ODD_NAMES}),
     )
 
     assert all(inside(drawn(figure)) for figure in figures)

@@ -1,0 +1,127 @@
+"""What a running Prefect server tells, asked over HTTP.
+
+Prefect itself is left out: to import it takes seconds, makes its folder, and may be what does not work.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from model.errors import MachineError
+
+POOL = "relearn"  # the work pool whose worker runs what is scheduled
+RULE = "relearn: close runs without heartbeat"
+FLOWS = ("retrain", "monitor")  # that are scheduled, each as a deployment called after a name
+SILENT = timedelta(minutes=10)  # without heartbeat, of which there is one every 3 minutes or more often
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """Where its API is, and user:password for it where it asks for them."""
+
+    api: str
+    auth: str = ""
+
+    @classmethod
+    def of_environment(cls) -> "PrefectServer":
+        """The one that `PREFECT_API_URL` names, else that of this machine."""
+        host = os.environ.get("PREFECT_SERVER_API_HOST") or "127.0.0.1"
+        port = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
+        named = os.environ.get("PREFECT_API_URL") or f"http://{host}:{port}/api"
+        return cls(named.rstrip("/"), os.environ.get("PREFECT_API_AUTH_STRING", ""))
+
+    @property
+    def page(self) -> str:
+        return self.api.removesuffix("/api")
+
+    def answers(self) -> bool:
+        """Whether a Prefect server is there; raises `MachineError` where something else is, or it hangs."""
+        try:
+            return bool(self._ask("GET", "/health").json() is True)
+        except httpx.ConnectError:
+            return False
+        except httpx.TimeoutException:
+            raise MachineError(f"{self.page} takes connections, and does not answer") from None
+        except (httpx.HTTPError, ValueError):
+            raise MachineError(f"{self.page} is no Prefect server") from None
+
+    def version(self) -> str:
+        return str(self._ask("GET", "/admin/version").json())
+
+    def pool(self) -> Row | None:
+        """The work pool of ours; None where nothing was ever scheduled."""
+        answer = self._ask("GET", f"/work_pools/{POOL}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        row: Row = self._checked(answer)
+        return row
+
+    def workers(self) -> list[Row]:
+        return self._filter(f"work_pools/{POOL}/workers")
+
+    def rules(self) -> list[Row]:
+        """The automations that end runs whose process was killed; one is enough."""
+        return self._filter("automations", automations={"name": {"any_": [RULE]}})
+
+    def deployments(self, name: str | None = None) -> list[Row]:
+        """What is scheduled, under `name` where it is given; each with its flow as `flow_name`."""
+        found = self._filter("flows", flows={"name": {"any_": list(FLOWS)}})
+        flows = {one["id"]: one["name"] for one in found}
+        asked = {"name": {"any_": [name]}} if name else {}
+        rows = self._filter("deployments", deployments=asked, flows={"name": {"any_": list(FLOWS)}})
+        return [{**row, "flow_name": flows.get(row["flow_id"], "")} for row in rows]
+
+    def next_run(self, deployment: Row) -> datetime | None:
+        """When the next run of `deployment` is due; None where none is planned."""
+        runs = self._filter(
+            "flow_runs",
+            deployments={"id": {"any_": [deployment["id"]]}},
+            flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}},
+            sort="EXPECTED_START_TIME_ASC",
+            limit=1,
+        )
+        return moment(runs[0]["expected_start_time"]) if runs else None
+
+    def late(self) -> list[Row]:
+        """Runs that should have begun, and that nobody has taken."""
+        state = {"name": {"any_": ["Late"]}}
+        return self._filter("flow_runs", flow_runs={"state": state}, sort="EXPECTED_START_TIME_ASC")
+
+    def silent(self) -> list[Row]:
+        """Runs that are said to be running, and have not been heard of for `SILENT`."""
+        before = datetime.now(UTC) - SILENT
+        begun = {"state": {"type": {"any_": ["RUNNING"]}}, "start_time": {"before_": before.isoformat()}}
+        running = self._filter("flow_runs", flow_runs=begun, limit=20)
+        return [run for run in running if not self._heard_of(run, before)]
+
+    def _heard_of(self, run: Row, since: datetime) -> bool:
+        asked = {
+            "event": {"name": ["prefect.flow-run.heartbeat"]},
+            "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
+            "occurred": {"since": since.isoformat()},
+        }
+        answer = self._checked(self._ask("POST", "/events/filter", {"filter": asked, "limit": 1}))
+        return bool(answer["events"])
+
+    def _filter(self, what: str, **body: Any) -> list[Row]:
+        rows: list[Row] = self._checked(self._ask("POST", f"/{what}/filter", body))
+        return rows
+
+    def _ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        auth = httpx.BasicAuth(*self.auth.split(":", 1)) if ":" in self.auth else None
+        return httpx.request(method, self.api + path, json=body, auth=auth, timeout=2, trust_env=False)
+
+    def _checked(self, answer: httpx.Response) -> Any:
+        if answer.is_success:
+            return answer.json()
+        raise MachineError(f"{self.page} answers {answer.status_code} {answer.reason_phrase}")
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
