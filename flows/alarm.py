@@ -30,12 +30,17 @@ class Alarm(BaseModel):
     new: bool
 
 
+def resource(name: str) -> str:
+    """What Prefect's events call a name."""
+    return f"relearn.name.{name}"
+
+
 def give(
     home: Home, name: str, reasons: Mapping[str, str], cooldown: timedelta, at: datetime, **told: Any
 ) -> tuple[Alarm, ...]:
     """Give the alarm of each event in `reasons` that was not given within `cooldown` before `at`.
 
-    The event concerns the resource `relearn.name.NAME`; `told` goes with its reason. Of several monitors at
+    The event concerns the `resource` of the name; `told` goes with its reason. Of several monitors at
     once one gives it. Raises `MachineError` where the lock is held for long.
     """
     folder = home.watch(name)
@@ -64,7 +69,7 @@ def _give(
         return Alarm(event=event, reason=reason, given=before, new=False)
     emitted = emit_event(
         event,
-        resource={"prefect.resource.id": f"relearn.name.{name}", "prefect.resource.name": name},
+        resource={"prefect.resource.id": resource(name), "prefect.resource.name": name},
         payload={"name": name, "reason": reason, **told},
     )
     if emitted is None:

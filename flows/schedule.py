@@ -32,27 +32,24 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.schedules import Cron
+from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
+from flows.alarm import ACCURACY, DRIFT, resource
+from flows.monitor import monitor
 from flows.parts import HEARTBEAT
 from flows.prefect_server import POOL, RULE
 from flows.retrain import retrain
 from flows.settings import ReleaseConfig
 from model.config import TrainConfig
+from model.datasets import DATASETS
 from model.errors import InputError
 
 SILENCE = 3 * HEARTBEAT  # after which a run's process is taken for dead
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-# What the watch tells Prefect about a name, for its retraining to start.
-EVENTS = {"relearn.drift", "relearn.accuracy"}
-
-
-def resource(name: str) -> str:
-    """How Prefect's events call a name."""
-    return f"relearn.name.{name}"
+HOURLY = Cron("7 * * * *", timezone="UTC")  # for the watch; at the full hour others are busy
 
 
 def ready(name: str) -> None:
@@ -61,12 +58,15 @@ def ready(name: str) -> None:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
         _keep_rule(client)
-        found = deployment(client, retrain, name)
-        if found:  # from an earlier version of ours, perhaps: the form of its page follows the settings
-            form = parameter_schema(retrain).model_dump(exclude_unset=True)
-            client.update_deployment(found.id, DeploymentUpdate(parameter_openapi_schema=form))
-    if not found:
-        _deploy(retrain, name, {"config": {"dataset": name}})
+        there = {flow: deployment(client, flow, name) for flow in (retrain, monitor)}
+        for flow, found in there.items():
+            if found:  # from an earlier version of ours, perhaps: the form of its page follows the settings
+                form = parameter_schema(flow).model_dump(exclude_unset=True)
+                client.update_deployment(found.id, DeploymentUpdate(parameter_openapi_schema=form))
+    if not there[retrain] and name in DATASETS:  # what data others are trained on, only a plan tells
+        _deploy_retraining(name, {"config": {"dataset": name}})
+    if not there[monitor]:
+        _deploy(monitor, name, {"name": name}, HOURLY)
 
 
 def plan(
@@ -94,7 +94,7 @@ def plan(
         "insist": insist,
     }
     ready(name)
-    _deploy(retrain, name, parameters, Cron(cron, timezone=timezone))
+    _deploy_retraining(name, parameters, Cron(cron, timezone=timezone))
 
 
 def unplan(name: str) -> None:
@@ -126,20 +126,30 @@ def deployment(client: SyncPrefectClient, flow: Flow[..., Any], name: str) -> De
         return None
 
 
-def _deploy(flow: Flow[..., Any], name: str, parameters: Mapping[str, Any], cron: Any = None) -> None:
-    trigger = DeploymentEventTrigger(
-        name=f"relearn: {flow.name} {name} when the watch asks for it",
-        expect=EVENTS,
+def _deploy_retraining(name: str, parameters: Mapping[str, Any], cron: Schedule | None = None) -> None:
+    alarm = DeploymentEventTrigger(
+        name=f"relearn: retrain {name} when the watch asks for it",
+        expect={DRIFT, ACCURACY},
         match={"prefect.resource.id": resource(name)},
         parameters={},
     )
+    _deploy(retrain, name, parameters, cron, alarm)
+
+
+def _deploy(
+    flow: Flow[..., Any],
+    name: str,
+    parameters: Mapping[str, Any],
+    cron: Schedule | None,
+    *triggers: DeploymentEventTrigger,
+) -> None:
     RunnerDeployment.from_flow(
         flow,
         name,
         schedule=cron,
         parameters=dict(parameters),
         concurrency_limit=ONE,
-        triggers=[trigger],
+        triggers=list(triggers),
         work_pool_name=POOL,
         entrypoint_type=EntrypointType.MODULE_PATH,
         paused=False,

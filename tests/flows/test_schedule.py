@@ -24,6 +24,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled, State
 
 from flows import schedule
+from flows.alarm import DRIFT, resource
 from flows.cli import run
 from flows.due import INPUTS, inputs, unchanged
 from flows.parts import parts
@@ -51,8 +52,7 @@ def deployed(client: SyncPrefectClient, name: str) -> Any:
 
 def test_a_server_is_made_ready_once(on_server: str) -> None:
     """One pool, one rule, one deployment a name, however often; a second rule goes."""
-    name = f"ready-{uuid4().hex[:8]}"
-    schedule.ready(name)
+    schedule.ready(name := "kmnist")
     with get_client(sync_client=True) as client:
         first = deployed(client, name)
         (rule,) = client.read_automations_by_name(schedule.RULE)
@@ -62,12 +62,13 @@ def test_a_server_is_made_ready_once(on_server: str) -> None:
         assert first.id == deployed(client, name).id
         assert 1 == len(client.read_automations_by_name(schedule.RULE))
         assert "process" == client.read_work_pool(schedule.POOL).type
+        (hourly,) = client.read_deployment_by_name(f"monitor/{name}").schedules
+        assert "7 * * * *" == hourly.schedule.cron
 
 
 def test_what_was_changed_in_the_page_stays(on_server: str) -> None:
     """A schedule that somebody set there is there after the runner has started again."""
-    name = f"changed-{uuid4().hex[:8]}"
-    schedule.ready(name)
+    schedule.ready(name := "fashion_mnist")
     with get_client(sync_client=True) as client:
         found = deployed(client, name)
         theirs = DeploymentScheduleUpdate(schedule=CronSchedule(cron="7 7 * * *", timezone="UTC"))
@@ -232,7 +233,7 @@ def test_one_at_a_time_and_never_for_nothing(stage: Stage) -> None:
     before = {run.id for run in retrainings(stage)}
     plan("digits", QUICK.model_copy(update={"seed": 1}))
     for _ in range(2):
-        emit_event("relearn.drift", resource={"prefect.resource.id": schedule.resource("digits")})
+        emit_event(DRIFT, resource={"prefect.resource.id": resource("digits")})
     stage.until(lambda: [run for run in retrainings(stage) if run.id not in before])
     time.sleep(20)  # for a second one to come
     new = [stage.end(run).name for run in retrainings(stage) if run.id not in before]
