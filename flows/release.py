@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from flows import registry
+from flows.feedback import learned_with, recent
 from flows.gate import judge
 from flows.measured import measure
 from flows.progress import Stopwatch, warn
@@ -116,6 +117,7 @@ def release(run_id: str, config: ReleaseConfig = DEFAULT) -> Released:
 def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Candidate:
     """Score candidate and champion on the same images, now; the verdict goes to MLflow and Prefect.
 
+    On those of the reference, and on the recent ones among the accepted feedback where there are any.
     Beside the candidate are put the answers that whoever serves it will be asked for.
     """
     home, classifier = Home.from_environment(), Classifier.load(folder)
@@ -127,8 +129,10 @@ def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Ca
         live = releases.folder(before.live.version)
         champion, seen = Classifier.load(live), np.union1d(seen, read_seen(live))
     usable = reference.without(seen)
-    scored = measure(classifier, {"reference": usable}, reference.classes)
-    usual = measure(champion, {"reference": usable}, reference.classes) if champion else None
+    told = recent(home, card.name, reference.classes, usable.images.shape[1:], seen)
+    sets = {"reference": usable} | ({"recent": told} if len(told) else {})
+    scored = measure(classifier, sets, reference.classes)
+    usual = measure(champion, sets, reference.classes) if champion else None
     verdict = judge(scored, usual, config)
     publish(reopen(home, run_id), verdict, scored, usual, left_out=len(reference.images) - len(usable))
     if verdict.action == "promote":
@@ -146,7 +150,7 @@ def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Ca
 
 def own_reference(card: Card, home: Home) -> Reference:
     """The candidate's own test images, which the first release freezes."""
-    prepared = prepare(card.config, home)
+    prepared = prepare(card.config, home, learned_with(home, card))
     if prepared.fingerprint != card.fingerprint:
         raise DataError(
             f"{prepared.source} has changed since this classifier learned from it: got fingerprint "

@@ -102,6 +102,16 @@ def source(config: TrainConfig, home: Home) -> str:
     return f"{kind}:{Path(path).expanduser().absolute()}"
 
 
+def name(config: TrainConfig, home: Home) -> str:
+    """Under which name what learns from this is registered and released: that of the dataset by default."""
+    kind, _, path = source(config, home).partition(":")
+    if config.name or not path:
+        return config.name or kind
+    from model.own_data import named
+
+    return named(kind, Path(path))
+
+
 def files(config: TrainConfig, home: Home) -> list[Path]:
     """The files that the dataset is read from; those of a download that is still to come are missing."""
     kind, _, path = source(config, home).partition(":")

@@ -61,6 +61,10 @@ class Home:
         """What was asked and answered under a name."""
         return self.root / "records" / name
 
+    def feedback(self, name: str) -> Path:
+        """What was decided about the feedback under a name."""
+        return self.root / "feedback" / name
+
 
 def _folder(variable: str) -> Path | None:
     named = os.environ.get(variable)

@@ -60,7 +60,7 @@ def load(kind: str, path: Path, config: TrainConfig) -> Dataset:
         raise DataError(f"{path} has {len(classes)} different labels, accepted: up to {MOST_CLASSES}")
     train, *test = (_labelled(part, classes) for part in parts)
     return Dataset(
-        name=_name(kind, path),
+        name=named(kind, path),
         source=f"{kind}:{path}",
         classes=classes,
         style=style_of(own.train.images),
@@ -96,7 +96,8 @@ def _labelled(part: Part, classes: tuple[str, ...]) -> LabelledImages:
     return LabelledImages(part.images, numbers[indices])
 
 
-def _name(kind: str, path: Path) -> str:
+def named(kind: str, path: Path) -> str:
+    """The name of a dataset of one's own: that of its file or folder, unless that means another."""
     name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:50] or "own"
     return f"{name}-{kind}" if name in DATASETS else name
 

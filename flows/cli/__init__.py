@@ -54,12 +54,14 @@ for verb, line in {
     "flows.cli.releases:history": "Tell what was live when, who decided it, and why.",
     "flows.cli.releases:reference": "Compare candidates by other images from now on.",
     "flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
+    "flows.cli.feedback:app": "Look through what people said that images show; let it become data.",
     "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",
     "flows.cli.api:predict": "Read image files with the released classifier, without a server.",
     "flows.cli.settings:config": "Print the effective settings, and where each comes from.",
 }.items():
-    app.command(verb, name=verb.rsplit(":", 1)[1], help=line)
+    module, attribute = verb.split(":")
+    app.command(verb, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=line)
 
 sources: dict[str, str] = {}
 """Where each setting of the verb now running comes from; `relearn config` prints it."""
