@@ -129,8 +129,11 @@ def told(home: Home, name: str) -> list[Claim]:
     for one, image in last.values():
         answer = answers.get((one.request_id, one.index))
         claim = _claim(one, image, answer)
-        times = claims[claim.id].times if claim.id in claims else 0
-        claims[claim.id] = claim.model_copy(update={"times": times + 1})
+        before = claims.get(claim.id)
+        if before:  # told again, perhaps of an answer that was not recorded
+            known = claim if claim.predicted is not None else before
+            claim = known.model_copy(update={"times": before.times + 1, "told_at": claim.told_at})
+        claims[claim.id] = claim
     return list(claims.values())
 
 

@@ -21,7 +21,6 @@ from serving.packaging import discard, stores
 from serving.releases import Releases
 from serving.servers import servers
 
-
 _JOINED = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # a folder of prepared data that something joined
 
 

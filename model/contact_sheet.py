@@ -15,14 +15,16 @@ WIDEST = 17  # characters of a caption's line
 
 
 def contact_sheet(title: str, pictures: Sequence[tuple[np.ndarray, Sequence[str], bool]]) -> "Figure":
-    """Of each picture its image, uint8 (channels, height, width), lines under it, and whether it is doubtful.
+    """Of each picture its image, uint8 (channels, height, width), lines under it, whether it is doubtful.
 
     What is doubtful has a frame and coloured words.
     """
     rows = max(1, -(-len(pictures) // COLUMNS))
     tallest = max([image.shape[1] / image.shape[2] for image, *_ in pictures], default=1)
     words = max([len(lines) for _, lines, _ in pictures], default=0)
-    figure = blank(0.5 + rows * (min(2, tallest) + 0.16 * words + 0.15), f"{title}: {len(pictures):,} images")
+    framed = sum(doubtful for *_, doubtful in pictures)
+    told = f"{title}: {len(pictures):,} images" + (f", {framed:,} framed: doubtful" if framed else "")
+    figure = blank(0.5 + rows * (min(2, tallest) + 0.16 * words + 0.15), told)
     places = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in places[len(pictures) :]:
         axes.set_axis_off()

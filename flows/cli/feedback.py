@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from rich.columns import Columns
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = App(name="feedback")
 
-PICTURE, CARD = 20, 48  # characters across: an image, and an image with what is known of it
+PICTURE, FACTS = 20, 18  # characters across: an image, and what is known of it; two of both fit into 80
 SHORT = 8  # of an id's characters are shown; any beginning that only one has is accepted
 COLOURS: "dict[State, str]" = {"new": "bold", "accepted": "green", "rejected": "red", "replaced": "dim"}
 
@@ -67,13 +67,15 @@ def review(
         sys.stdout.writelines(f"{lines.dumps(_plain(one), ensure_ascii=False)}\n" for one in found.reviewed)
         return
     console = Console(highlight=False)
-    console.print(Columns([_card(console, one) for one in shown[:most]], width=CARD, padding=(1, 2)))
+    _cards(console, shown[:most])
     _tell(console, found, len(shown), most)
 
 
 @app.command
 def accept(*ids: str, all: Annotated[bool, Parameter(negative=())] = False, name: str | None = None) -> None:
-    """Let what people said become data: most joins the next training, the rest compares classifiers.
+    """Let what people said become data: most for the next training, some to compare candidates by.
+
+    What candidates are compared by is never trained on; the image itself decides to which it belongs.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def accept(*ids: str, all: Annotated[bool, Parameter(negative=())] = False, name
     chosen = found.sound if all else found.chosen(ids)
     made = claims.accept(Home.from_environment(), name, chosen)
     console = Console(highlight=False)
-    console.print(_became(made, len(chosen)))
+    console.print(_became(made, len(chosen)), soft_wrap=True)
     left = [one for one in found.new if all and one not in chosen]
     for one in left:
         console.print(
@@ -134,35 +136,49 @@ def _review(name: str | None) -> "tuple[Review, str]":
     return claims.review(home, name), name
 
 
-def _card(console: Console, one: "Reviewed") -> RenderableType:
-    """The image, and beside it who says what."""
+def _cards(console: Console, shown: "list[Reviewed]") -> None:
+    """What can become data with its image; what cannot needs none, and has a line."""
     from flows.cli.half_blocks import half_blocks
 
+    pictures = [(one, one.claim.image) for one in shown if not one.unusable]
+    cards = []
+    for one, image in pictures:
+        card = Table.grid(padding=(0, 1))
+        card.add_column(width=PICTURE)
+        card.add_column(width=FACTS)
+        card.add_row(half_blocks(console, image, PICTURE) if image is not None else "", _facts(one))
+        cards.append(Padding(card, (0, 0, 1, 0)))
+    console.print(Columns(cards))
+    for one in (one for one in shown if one.unusable):
+        told = f"{_id(one)} told {escape(one.claim.label)}: {escape(_why(one))}"
+        console.print(told, soft_wrap=True)
+
+
+def _facts(one: "Reviewed") -> Table:
+    """Who says what, since when, and what speaks against it."""
     claim, facts = one.claim, Table.grid()
+    facts.add_row(_id(one))
     facts.add_row(
-        f"[{COLOURS[one.state]}]{claim.id[:SHORT]}[/]" + ("" if one.state == "new" else f" {one.state}")
-    )
-    facts.add_row(
-        f"told [bold]{escape(claim.label)}[/]" + (f" {claim.times} times" if claim.times > 1 else "")
+        f"told [bold]{escape(claim.label)}[/]" + (f" ({claim.times} times)" if claim.times > 1 else "")
     )
     if claim.predicted is None:
-        facts.add_row("no such answer is recorded", style="dim")
+        facts.add_row("the answer is not recorded", style="dim")
     else:
-        sure = f"{claim.probability:.1%}"
-        facts.add_row(
-            f"said [bold]{escape(claim.predicted)}[/] with {sure}, version {escape(str(claim.version))}"
-        )
-    facts.add_row(f"{claim.told_at:%Y-%m-%d %H:%M} UTC", style="dim")
+        facts.add_row(f"answered [bold]{escape(claim.predicted)}[/], {claim.probability:.1%}")
+        facts.add_row(f"by version {escape(str(claim.version))}", style="dim")
+    facts.add_row(f"{claim.told_at:%Y-%m-%d %H:%M}Z", style="dim")
+    if one.decision:
+        facts.add_row(f"decided by {escape(one.decision.actor)}", style="dim")
+    if one.state == "accepted" and claim.is_recent:
+        facts.add_row("never trained on")
     for doubt in one.doubts:
         facts.add_row(escape(doubt), style="yellow")
-    if one.unusable:
-        facts.add_row(escape(one.unusable), style="red")
-    grid = Table.grid(padding=(0, 2))
-    picture = Padding("", 0) if claim.image is None else half_blocks(console, claim.image, PICTURE)
-    grid.add_column(width=PICTURE)
-    grid.add_column()
-    grid.add_row(picture, facts)
-    return grid
+    return facts
+
+
+def _id(one: "Reviewed") -> str:
+    shown = f"[{COLOURS[one.state]}]{one.claim.id[:SHORT]}[/]"
+    return shown if one.state == "new" else f"{shown} {one.state}"
 
 
 def _tell(console: Console, found: "Review", count: int, most: int) -> None:
@@ -174,15 +190,16 @@ def _tell(console: Console, found: "Review", count: int, most: int) -> None:
     told = ", ".join(f"{counted[state]} {state}" for state in COLOURS if counted[state]) or "nothing was told"
     console.print(f"{escape(found.name)}: {told}")
     if found.new:
-        console.print(
-            f"{len(found.sound)} of the new ones can be accepted with --all: nothing speaks against them."
-        )
+        told = f"relearn feedback accept --all accepts {len(found.sound)} that nothing speaks against; "
+        single = "relearn feedback accept ID … and reject ID … decide about single ones."
+        console.print((told if found.sound else "") + single, soft_wrap=True)
 
 
 def _became(made: "list[Decision]", chosen: int) -> str:
     recent = sum(one.claim.is_recent for one in made)
-    told = f"accepted {len(made)}: {len(made) - recent} join the next training"
-    told += f", {recent} are never trained on, candidates are compared by them"
+    told = (
+        f"accepted {len(made)}: {len(made) - recent} for the next training, {recent} to compare candidates by"
+    )
     return told + (f"; {chosen - len(made)} were already" if chosen > len(made) else "")
 
 
@@ -213,6 +230,8 @@ def _write_sheet(path: Path, shown: "list[Reviewed]", name: str) -> None:
 def _caption(one: "Reviewed") -> tuple[str, ...]:
     claim = one.claim
     said = (
-        f"said {claim.predicted} {claim.probability:.0%}" if claim.predicted is not None else "not recorded"
+        f"answered {claim.predicted} {claim.probability:.0%}"
+        if claim.predicted is not None
+        else "not recorded"
     )
     return f"{claim.id[:SHORT]}", f"told {claim.label}", said
