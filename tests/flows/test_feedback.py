@@ -18,10 +18,15 @@ import pytest
 from flows import claims, cli, registry
 from flows.claims import NO_IMAGE, review
 from flows.feedback import Claim, Decisions, accepted, additions, recent
+from flows.gate import judge
+from flows.measured import measure
 from flows.reference import Reference
+from flows.reproduce import reproduce
+from flows.settings import ReleaseConfig
 from flows.store import connect
 from flows.tracking import JOINED
 from flows.truth import Truth, decide
+from flows.verdict import figure, page
 from model.additions import Joined
 from model.classifier import Card, Classifier, read_card, read_seen
 from model.config import TrainConfig
@@ -31,6 +36,7 @@ from model.images import png
 from model.networks import build
 from model.prepared import Prepared, prepare
 from model.splits import contents
+from model.training import fit
 from serving.golden import Golden
 from serving.ledger import Release
 from serving.live import Live
@@ -94,7 +100,7 @@ def one_desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     labels = np.arange(300) % 2
     np.savez(folder / "light.npz", images=drawn(0, 300)[:, 0], labels=labels)
     home = Home(folder / "home", folder / "data")
-    config = TrainConfig(dataset=f"npz:{folder / 'light.npz'}", hidden=(4,))
+    config = TrainConfig(dataset=f"npz:{folder / 'light.npz'}", hidden=(4,), epochs=2)
     prepared = prepare(config, home)
     network = build(config, SHAPE, 2)
     classifier = Classifier(network, Card.of(config, prepared, network))
@@ -211,6 +217,21 @@ def test_recent_images_that_were_learned_from_are_left_out(desk: Desk) -> None:
     assert 0 == len(recent(desk.home, NAME, ("0", "1"), (1, 8, 8), seen))
 
 
+def test_one_recent_image_is_compared_by(desk: Desk) -> None:
+    """As many as there are: measured, judged, told and drawn."""
+    ours = [one for one in map(claimed, drawn(28, 20)) if one.is_recent]
+    Decisions(desk.home, NAME).decide("accept", ours[:1])
+    told = recent(desk.home, NAME, ("0", "1"), SHAPE, desk.prepared.splits.seen)
+    sets = {"reference": desk.prepared.splits.test, "recent": told}
+    measured = measure(desk.classifier, sets, ("0", "1"))
+    verdict = judge(measured, measured, ReleaseConfig())
+
+    compared = verdict.comparisons["recent"]
+    assert (1, 1, 0.0, 1.0) == (len(told), compared.images, compared.difference, compared.p_value)
+    assert "| recent | 1 | 0 | 0 |" in page(verdict)
+    assert 3 == len(figure(verdict, measured, measured).axes)
+
+
 def test_contradictions_are_told_and_wait_for_a_person(desk: Desk, capsys: Capture) -> None:
     """`--all` leaves them out and says so; one of two may be accepted, both at once may not."""
     plain, torn = drawn(5, 2)
@@ -236,8 +257,10 @@ def test_contradictions_are_told_and_wait_for_a_person(desk: Desk, capsys: Captu
     assert [plain.tobytes()] == [one.pixels for one in accepted(Decisions(desk.home, NAME).until()).values()]
     assert 0 == cli.run(["feedback", "accept", second.claim.id])
     states = {one.claim.id: (one.state, one.doubts) for one in review(desk.home, NAME).reviewed}
-    assert ("accepted", ()) != states[first.claim.id]
     assert ("new", (f"the same image was accepted as 1 ({second.claim.id[:8]})",)) == states[first.claim.id]
+    assert 0 == cli.run(["feedback", "accept", first.claim.id])
+    assert 0 == cli.run(["feedback", "reject", second.claim.id])
+    assert "0" == accepted(Decisions(desk.home, NAME).until())[claimed(torn).content].label
 
 
 def test_an_accepted_label_takes_the_place_of_the_datasets(desk: Desk) -> None:
@@ -363,18 +386,43 @@ def test_an_earlier_training_can_be_put_together_again(desk: Desk) -> None:
         additions(desk.home, NAME, 12)
 
 
-def _accept(home: Home, images: np.ndarray, pause: float = 0.0) -> None:
-    for image in images:
-        Decisions(home, NAME).decide("accept", [claimed(image)])
-        time.sleep(pause)
+def test_a_version_that_learned_from_feedback_can_be_reproduced(desk: Desk) -> None:
+    """Bit for bit, whatever was accepted since; where the decisions are lost, that is the reason."""
+    Decisions(desk.home, NAME).decide("accept", [claimed(image) for image in drawn(26, 30)])
+    config, data = desk.classifier.card.config, trained_on(desk)
+    network = build(config, SHAPE, 2)
+    learned = fit(config, network, data.splits, 2)
+    card = Card.of(config, data, network).model_copy(update={"threads": learned.threads})
+    folder, releases = desk.home.root / "saved", Releases(desk.home.releases(NAME))
+    Classifier(network, card).save(folder, data.splits.seen)
+    Golden.of(Classifier(network, card), data.splits.test.images).save(folder)
+    releases.keep("2", folder)
+    Decisions(desk.home, NAME).decide("accept", [claimed(image, "1") for image in drawn(27, 30)])
+
+    assert "same" == reproduce(desk.home, NAME, "2").verdict
+    shutil.rmtree(desk.home.feedback(NAME))
+    with pytest.raises(IntegrityError, match=r"decisions\.jsonl has 0 decisions, accepted: 30 or more"):
+        reproduce(desk.home, NAME, "2")
+
+
+def _accept(
+    home: Home, images: np.ndarray, start: "multiprocessing.synchronize.Barrier | None" = None
+) -> None:
+    ours = [claimed(image) for image in images]
+    if start:
+        start.wait(60)
+    for one in ours:
+        Decisions(home, NAME).decide("accept", [one])
 
 
 def test_reviewers_at_once_lose_nothing(desk: Desk) -> None:
     """Four processes accept as fast as they can; each decision is there once, in one chain."""
-    images = drawn(15, 60)
+    images = drawn(15, 100)
     context = multiprocessing.get_context("fork")
+    start = context.Barrier(4)
     people = [
-        context.Process(target=_accept, args=(desk.home, images[n * 12 : n * 12 + 24])) for n in range(4)
+        context.Process(target=_accept, args=(desk.home, images[n * 20 : n * 20 + 40], start))
+        for n in range(4)
     ]
     for person in people:
         person.start()
@@ -383,7 +431,7 @@ def test_reviewers_at_once_lose_nothing(desk: Desk) -> None:
 
     assert [0] * 4 == [person.exitcode for person in people]
     made = Decisions(desk.home, NAME).until()
-    assert 60 == len(made) == len({one.claim.id for one in made})
+    assert 100 == len(made) == len({one.claim.id for one in made})
     assert set(contents(images).tolist()) == set(accepted(made))
 
 

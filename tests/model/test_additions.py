@@ -92,12 +92,14 @@ def test_held_out_images_are_not_learned_from(home: Home, config: TrainConfig) -
     own = contents(plain.splits.train.images)[:3]
     held_out = np.concatenate([own, contents(MORE[0][None])])
     after = prepare(config, home, Additions(MORE[:2], NAMES[:2], held_out))
+    only = prepare(config, home, Additions(held_out=own))
     nowhere = prepare(config, home, Additions(held_out=contents(MORE[5][None])))
 
     assert (1, 1, 3) == (after.additions.images, after.additions.refused, after.additions.left_out)
     assert not np.isin(held_out, after.splits.seen).any()
     assert np.isin(contents(MORE[1][None]), after.splits.seen).all()
-    assert plain.fingerprint == nowhere.fingerprint != after.fingerprint
+    assert plain.fingerprint == nowhere.fingerprint
+    assert 3 == len({plain.fingerprint, only.fingerprint, after.fingerprint})
     assert np.array_equal(plain.splits.train.images, nowhere.splits.train.images)
 
 
