@@ -69,6 +69,8 @@ def review(
     console = Console(highlight=False)
     _cards(console, shown[:most])
     _tell(console, found, len(shown), most)
+    if contact_sheet is not None:
+        console.print(str(contact_sheet), markup=False, soft_wrap=True)
 
 
 @app.command
@@ -86,12 +88,12 @@ def accept(*ids: str, all: Annotated[bool, Parameter(negative=())] = False, name
     name
         Under which name; not needed while only one is released.
     """
-    from flows import claims
-
     if all == bool(ids):
         got = "ids and --all" if all else "nothing"
         raise InputError(f"ids: got {got}, accepted: some that relearn feedback review shows, or --all")
     found, name = _review(name)
+    from flows import claims
+
     chosen = found.sound if all else found.chosen(ids)
     made = claims.accept(Home.from_environment(), name, chosen)
     console = Console(highlight=False)
@@ -116,11 +118,11 @@ def reject(*ids: str, name: str | None = None) -> None:
     name
         Under which name; not needed while only one is released.
     """
-    from flows.feedback import Decisions
-
     if not ids:
         raise InputError("ids: got nothing, accepted: some that relearn feedback review shows")
     found, name = _review(name)
+    from flows.feedback import Decisions
+
     chosen = [one.claim for one in found.chosen(ids)]
     made = Decisions(Home.from_environment(), name).decide("reject", chosen)
     before = len(chosen) - len(made)
@@ -128,11 +130,12 @@ def reject(*ids: str, name: str | None = None) -> None:
 
 
 def _review(name: str | None) -> "tuple[Review, str]":
-    from flows import claims
     from serving.releases import chosen
 
     home = Home.from_environment()
     name = chosen(home, name)
+    from flows import claims
+
     return claims.review(home, name), name
 
 

@@ -557,6 +557,7 @@ def test_the_list_shows_image_and_facts(
     assert f"{second[:8]} told [red]: the classifier knows no class '[red]'" in said
     assert "light: 2 new" in said
     assert "relearn feedback accept --all accepts 1 that nothing speaks against" in said
+    assert said.endswith(f"\n{tmp_path / 'sheet.png'}\n")
     assert png(image)[:8] == (tmp_path / "sheet.png").read_bytes()[:8]
     assert 2 == cli.run(["feedback", "review", "--contact-sheet", str(tmp_path / "sheet.png")])
     assert "exists; add --force to replace a file" in capsys.readouterr().err
