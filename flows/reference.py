@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from flows.feedback import learned_with
 from flows.truth import Truth, decide
 from model import atomic
 from model.classifier import Card, read_card
@@ -88,7 +89,7 @@ class Reference:
 
 def own(card: Card, home: Home) -> Reference:
     """The test images of the data that a classifier learned from; the first release freezes them."""
-    prepared = prepare(card.config, home)
+    prepared = prepare(card.config, home, learned_with(home, card))
     if prepared.fingerprint != card.fingerprint:
         raise DataError(
             f"{prepared.source} has changed since this classifier learned from it: got fingerprint "

@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from flows import registry
+from flows.feedback import recent
 from flows.gate import judge
 from flows.measured import measure
 from flows.progress import Stopwatch, warn
@@ -114,6 +115,7 @@ def release(run_id: str, config: ReleaseConfig = DEFAULT) -> Released:
 def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Candidate:
     """Score candidate and champion on the same images, now; the verdict goes to MLflow and Prefect.
 
+    On those of the reference, and on the recent ones among the accepted feedback where there are any.
     Beside the candidate are put the answers that whoever serves it will be asked for.
     """
     home, classifier = Home.from_environment(), Classifier.load(folder)
@@ -125,8 +127,10 @@ def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Ca
         live = releases.folder(before.live.version)
         champion, seen = Classifier.load(live), np.union1d(seen, read_seen(live))
     usable = reference.without(seen)
-    scored = measure(classifier, {"reference": usable}, reference.classes)
-    usual = measure(champion, {"reference": usable}, reference.classes) if champion else None
+    told = recent(home, card.name, reference.classes, usable.images.shape[1:], seen)
+    sets = {"reference": usable} | ({"recent": told} if len(told) else {})
+    scored = measure(classifier, sets, reference.classes)
+    usual = measure(champion, sets, reference.classes) if champion else None
     verdict = judge(scored, usual, config)
     publish(reopen(home, run_id), verdict, scored, usual, left_out=len(reference.images) - len(usable))
     if verdict.action == "promote":

@@ -83,10 +83,14 @@ def _data(dataset: Mapping[str, Any]) -> str:
             "## Data",
             f"{plain(dataset['source'])}: {counts}; {len(dataset['classes'])} classes; "
             f"{'colour' if channels == 3 else 'grey'} images of {height}×{width} pixels; "
-            f"fingerprint `{dataset['fingerprint'][:12]}`.",
+            f"fingerprint `{dataset['fingerprint'][:12]}`.{_joined(dataset['additions'])}",
             "\n".join(findings) or "Nothing was found wrong with it.",
         ]
     )
+
+
+def _joined(additions: Mapping[str, Any] | None) -> str:
+    return f" Of the images, {additions['images']:,} are accepted feedback." if additions else ""
 
 
 def _time(seconds: Mapping[str, float]) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from flows.feedback import learned_with
 from flows.progress import EpochBar
 from model.classifier import Card, Classifier, untrained
 from model.errors import IntegrityError, NotFoundError, RelearnError
@@ -39,6 +40,8 @@ class Reproduced:
 def reproduce(home: Home, name: str, version: str) -> Reproduced:
     """Train `version` of `name` again on the data that its card names, and compare.
 
+    Feedback that was accepted later does not count: what had joined then is put together again.
+
     Raises `NotFoundError` where it is not kept, `IntegrityError` where its data is no longer what it was.
     """
     releases = Releases(home.releases(name))
@@ -60,7 +63,7 @@ def reproduce(home: Home, name: str, version: str) -> Reproduced:
 
 def _data(card: Card, home: Home) -> Prepared:
     try:
-        prepared = prepare(card.config, home)
+        prepared = prepare(card.config, home, learned_with(home, card))
     except RelearnError as error:
         raise IntegrityError(f"it cannot be reproduced, its data is not to be had: {error}") from None
     if prepared.fingerprint != card.fingerprint:

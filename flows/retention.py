@@ -1,5 +1,6 @@
 """What is kept, and what may go: of each name the newest stay, and all that something still needs."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,6 +20,8 @@ from serving import releases as released
 from serving.packaging import discard, stores
 from serving.releases import Releases
 from serving.servers import servers
+
+_JOINED = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # a folder of prepared data that something joined
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def superfluous(home: Home, keep: int) -> list[Superfluous]:
             found += _references(versions.releases)
             needed = {run for version, run in versions.runs() if version not in gone}
             found += _trainings(home, client, name, keep, needed)
-    return found + list(_leftovers(home))
+    return found + list(_outdated(home)) + list(_leftovers(home))
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,17 @@ def _drop(folder: Path) -> bool:
 def _take(path: Path) -> bool:
     atomic.remove(path)
     return True
+
+
+def _outdated(home: Home) -> Iterator[Superfluous]:
+    """Prepared data with additions of another day than the newest of it; who needs it prepares it again."""
+    newest: set[str] = set()
+    joined = [folder for folder in home.prepared.glob("*-*-*") if _JOINED.fullmatch(folder.name)]
+    for folder in sorted(joined, key=lambda one: one.stat().st_mtime, reverse=True):
+        plain = folder.name.rpartition("-")[0]
+        if plain in newest and atomic.is_old(folder):
+            yield Superfluous("prepared data", folder.name, disk_use(folder), partial(_take, folder))
+        newest.add(plain)
 
 
 def _leftovers(home: Home) -> Iterator[Superfluous]:

@@ -24,7 +24,7 @@ class ReleaseConfig(BaseModel):
         0.005,
         ge=0,
         le=1,
-        description="Largest loss of accuracy, at the low end of the interval, for not_worse.",
+        description="Largest loss on the reference, at the low end of the interval, for not_worse.",
     )
     recall_margin: float = Field(
         0.02, ge=0, le=1, description="Largest loss of recall in any one class, beyond chance."

@@ -24,12 +24,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows import environment, owner
 from flows.store import connect, look_into, page_of, reached
+from model.additions import Joined
 from model.errors import InputError, NotFoundError
 from model.home import Home
 from model.prepared import Prepared
 
 FLOW_RUN = "relearn.flow_run"  # tag: the flow run that made a run; a retry of it goes on with that run
 REASON = "relearn.reason"  # tag: what ended a run that failed
+JOINED = "relearn.additions"  # tag: what joined the data from elsewhere, such as accepted feedback
 OUTCOME = "relearn.outcome"  # tag: what came of a finished training, for a retry that need not repeat it
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the page shows prompts and judges
 
@@ -79,6 +81,8 @@ class Run:
         inputs = self.client.get_run(self.id).inputs
         if inputs and inputs.dataset_inputs:
             return
+        if prepared.additions:
+            self.tags({JOINED: prepared.additions.model_dump_json()})
         fingerprint = prepared.card["fingerprint"]
         splits = prepared.splits
         for context, split in (
@@ -236,6 +240,14 @@ def reopen(home: Home, run_id: str) -> Run:
     client = connect(home)
     info = client.get_run(run_id).info
     return Run(run_id, info.run_name, info.experiment_id, client)
+
+
+def joined_until(home: Home, run_id: str) -> int:
+    """Up to which decision feedback joined the data of a run; 0 where there was none yet."""
+    client = look_into(home)
+    with reached(client.tracking_uri):
+        told = client.get_run(run_id).data.tags.get(JOINED)
+    return Joined.model_validate_json(told).until if told else 0
 
 
 def find(home: Home, run: str) -> str:

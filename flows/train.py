@@ -15,16 +15,16 @@ from prefect.runtime import flow_run
 from flows import registry
 from flows.check import check
 from flows.delivery import Delivery
+from flows.feedback import additions
 from flows.kept import Kept, Note, keeping, remove
 from flows.progress import EpochBar, warn
 from flows.results import Trained
 from flows.stopping import signals
-from flows.tracking import FLOW_RUN, OUTCOME, Experiment, Run
-from model import curve_plots, gradients, plots
+from flows.tracking import FLOW_RUN, OUTCOME, Experiment, Run, joined_until
+from model import curve_plots, datasets, gradients, plots
 from model.architecture import architecture
 from model.classifier import Card, Classifier
 from model.config import TrainConfig
-from model.datasets import source
 from model.errors import NotFoundError
 from model.gradient_plots import gradient_flow
 from model.home import Home
@@ -46,7 +46,7 @@ def named() -> str:
     """The name of the flow run that starts: what it does, to what, "auto" resolved to what it stands for."""
     config = TrainConfig.model_validate(flow_run.parameters["config"])
     network = f" {config.network}" if flow_run.flow_name == "train" else ""
-    return f"{flow_run.flow_name}{network} on {source(config, Home.from_environment())}"
+    return f"{flow_run.flow_name}{network} on {datasets.source(config, Home.from_environment())}"
 
 
 @flow(name="train", flow_run_name=named)
@@ -55,14 +55,20 @@ def train(config: TrainConfig = DEFAULT, resume: str | None = None) -> Trained:
 
     With the id of an unfinished run as `resume`, that run goes on from its checkpoint.
     """
-    check(config, [config.network], Home.from_environment())
-    return learn(config, load(config), resume=resume)
+    home = Home.from_environment()
+    check(config, [config.network], home)
+    until = joined_until(home, resume) if resume else None
+    return learn(config, load(config, until), resume=resume)
 
 
 @task(task_run_name="load and check the data")
-def load(config: TrainConfig) -> Path:
-    """Load, check and split the data once; returns the folder where it is prepared."""
-    prepared = prepare(config, Home.from_environment())
+def load(config: TrainConfig, until: int | None = None) -> Path:
+    """Load, check and split the data once, joined by accepted feedback; returns where it is prepared.
+
+    Accepted, that is, by the first `until` decisions, or by all of them.
+    """
+    home = Home.from_environment()
+    prepared = prepare(config, home, additions(home, datasets.name_of(config, home), until))
     rebuilt = [f"prepared anew: {prepared.rebuilt}"] if prepared.rebuilt else []
     for line in [*rebuilt, *(f"{prepared.source}: {finding}" for finding in prepared.findings)]:
         get_run_logger().warning(line)

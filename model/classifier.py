@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from model import atomic
+from model.additions import Joined
 from model.config import TrainConfig, problems
 from model.datasets import Style
 from model.errors import InputError, IntegrityError, NotFoundError
@@ -41,8 +42,8 @@ CHUNK = 256
 class Card(BaseModel):
     """What is known of a classifier; `card.json` beside its weights.
 
-    `digests` holds the SHA-256 of every other file of the folder, `fingerprint` that of the data; `device`
-    and `threads` are what the network learned on.
+    `digests` holds the SHA-256 of every other file of the folder, `fingerprint` that of the data, of which
+    `additions` tells what joined it from elsewhere; `device` and `threads` are what the network learned on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class Card(BaseModel):
     shape: tuple[int, int, int]
     style: Style
     fingerprint: str
+    additions: Joined | None = None
     parameters: int
     torch: str = torch.__version__
     device: str = "cpu"
@@ -71,6 +73,7 @@ class Card(BaseModel):
             shape=prepared.shape,
             style=prepared.style,
             fingerprint=prepared.fingerprint,
+            additions=prepared.additions,
             parameters=count(network),
         )
 

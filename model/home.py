@@ -66,6 +66,10 @@ class Home:
         """What the monitor of a name has seen last, and when it asked for what."""
         return self.root / "watch" / name
 
+    def feedback(self, name: str) -> Path:
+        """What was decided about the feedback under a name."""
+        return self.root / "feedback" / name
+
 
 def disk_use(path: Path) -> int:
     """Bytes of a file, or of the files under a folder; what goes meanwhile counts for nothing."""

@@ -10,6 +10,7 @@ import numpy as np
 from filelock import FileLock
 
 from model import atomic
+from model.additions import Additions, Joined, join
 from model.config import TrainConfig
 from model.datasets import Dataset, LabelledImages, Style, files, load, source
 from model.errors import DataError, IntegrityError, MachineError
@@ -17,9 +18,10 @@ from model.home import Home
 from model.quality import Finding, inspect
 from model.splits import Splits, split
 
-FORMAT = 2  # of the folder and of everything that leads to it: raised whenever either changes
+FORMAT = 3  # of the folder and of everything that leads to it: raised whenever either changes
 SETTINGS = ("size", "channels", "test_share", "validation_share")
 PARTS = ("train", "validation", "test")
+NOTHING = Additions()
 CARD = "card.json"
 
 
@@ -27,9 +29,9 @@ CARD = "card.json"
 class Prepared:
     """A folder with images and labels of each split as .npy, and what is known of them in `card`.
 
-    `card` holds name, source, classes, style, shape, fingerprint, counts (images of each class in each
-    split), findings, and the bytes and SHA-256 of each file. `rebuilt` says why an earlier folder was
-    replaced.
+    `card` holds name, source, classes, style, shape, fingerprint, what joined it, counts (images of each
+    class in each split), findings, and the bytes and SHA-256 of each file. `rebuilt` says why an earlier
+    folder was replaced.
     """
 
     folder: Path
@@ -46,8 +48,14 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the whole dataset's content, before it was split."""
+        """SHA-256 of the whole dataset's content, before it was split, and of what additions changed."""
         return str(self.card["fingerprint"])
+
+    @property
+    def additions(self) -> Joined | None:
+        """What joined the dataset from elsewhere; None where nothing was to."""
+        told = self.card["additions"]
+        return None if told is None else Joined.model_validate(told)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,14 +87,14 @@ class Prepared:
         return LabelledImages(images, labels)
 
 
-def prepare(config: TrainConfig, home: Home) -> Prepared:
-    """Load, split and check the data `config` names, or find it prepared already.
+def prepare(config: TrainConfig, home: Home, additions: Additions = NOTHING) -> Prepared:
+    """Load, split and check the data `config` names and what joins it, or find it prepared already.
 
-    A folder is found again as long as the source's files (path, size, time of change) and the settings of
-    the data are the same; what lies damaged in its place is replaced. Two processes may prepare the same
-    data at once. Raises DataError naming the first of the findings that are errors.
+    A folder is found again as long as the source's files (path, size, time of change), the settings of the
+    data and the additions are the same; what lies damaged in its place is replaced. Two processes may
+    prepare the same data at once. Raises DataError naming the first of the findings that are errors.
     """
-    folder = home.prepared / _key(config, home)
+    folder = home.prepared / _key(config, home, additions)
     try:
         return _verified(open_prepared(folder))
     except IntegrityError:
@@ -94,7 +102,7 @@ def prepare(config: TrainConfig, home: Home) -> Prepared:
     try:
         home.prepared.mkdir(parents=True, exist_ok=True)
         with FileLock(home.prepared / f".{folder.name}.lock"):
-            return _open_or_write(config, home)
+            return _open_or_write(config, home, additions)
     except OSError as error:
         raise MachineError(f"cannot prepare the data in {home.prepared}: {error.strerror or error}") from None
 
@@ -129,24 +137,31 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open_or_write(config: TrainConfig, home: Home) -> Prepared:
-    folder, damage = home.prepared / _key(config, home), None
+def _open_or_write(config: TrainConfig, home: Home, additions: Additions) -> Prepared:
+    folder, damage = home.prepared / _key(config, home, additions), None
     try:
         return _verified(open_prepared(folder))  # another process was faster
     except IntegrityError as error:
         damage = str(error) if folder.exists() else None
     dataset = load(config, home)
-    splits = split(dataset, config.test_share, config.validation_share)
+    splits, joined = split(dataset, config.test_share, config.validation_share), None
+    if additions.digest:
+        splits, joined = join(dataset, splits, additions, config.validation_share)
     findings = inspect(dataset, splits)
+    if joined and joined.refused:
+        told = "images that were to join are of another class or shape, or test images"
+        findings.append(Finding("warning", "additions", told, joined.refused))
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         raise DataError("; ".join(f"{dataset.source}: {error}" for error in errors))
-    folder = home.prepared / _key(config, home)  # a download has brought the files
-    card = _write(folder, dataset, splits, findings)
+    folder = home.prepared / _key(config, home, additions)  # a download has brought the files
+    card = _write(folder, dataset, splits, findings, joined)
     return Prepared(folder, card, damage)
 
 
-def _write(folder: Path, dataset: Dataset, splits: Splits, findings: list[Finding]) -> dict[str, Any]:
+def _write(
+    folder: Path, dataset: Dataset, splits: Splits, findings: list[Finding], joined: Joined | None
+) -> dict[str, Any]:
     card = {
         "format": FORMAT,
         "name": dataset.name,
@@ -154,7 +169,8 @@ def _write(folder: Path, dataset: Dataset, splits: Splits, findings: list[Findin
         "classes": dataset.classes,
         "style": dataset.style,
         "shape": dataset.shape,
-        "fingerprint": dataset.fingerprint,
+        "fingerprint": _fingerprint(dataset, joined),
+        "additions": joined and joined.model_dump(),
         "counts": {
             part: np.bincount(getattr(splits, part).labels, minlength=len(dataset.classes)).tolist()
             for part in PARTS
@@ -174,13 +190,20 @@ def _write(folder: Path, dataset: Dataset, splits: Splits, findings: list[Findin
     return cast(dict[str, Any], json.loads(text))
 
 
-def _key(config: TrainConfig, home: Home) -> str:
-    """The dataset's name and 16 hex digits of all that its prepared form depends on."""
+def _fingerprint(dataset: Dataset, joined: Joined | None) -> str:
+    if joined is None or not joined.digest:
+        return dataset.fingerprint
+    return hashlib.sha256(f"{dataset.fingerprint} {joined.digest}".encode()).hexdigest()
+
+
+def _key(config: TrainConfig, home: Home, additions: Additions) -> str:
+    """The dataset's name, 16 hex digits of all that its prepared form depends on, and 16 of what joins it."""
     named = source(config, home)
     stamps = [(str(file), *_stamp(file)) for file in files(config, home)]
     settings = {name: getattr(config, name) for name in SETTINGS}
     digest = hashlib.sha256(repr((FORMAT, named, stamps, settings)).encode()).hexdigest()
-    return f"{named.partition(':')[0]}-{digest[:16]}"
+    joining = f"-{additions.digest[:16]}" if additions.digest else ""
+    return f"{named.partition(':')[0]}-{digest[:16]}{joining}"
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -33,22 +33,23 @@ def split(dataset: Dataset, test_share: float, validation_share: float) -> Split
     """
     rest, test = dataset.train, dataset.test
     if test is None:
-        rest, test = _cut(rest, test_share, TEST_SALT)
-    train, validation = _cut(rest, validation_share, VALIDATION_SALT)
+        rest, test = cut(rest, test_share, TEST_SALT)
+    train, validation = cut(rest, validation_share, VALIDATION_SALT)
     return Splits(train, validation, test)
 
 
-def _cut(images: LabelledImages, share: float, salt: bytes) -> tuple[LabelledImages, LabelledImages]:
-    """What stays, and about `share` of the images."""
-    chosen = _position(images.images, salt) < share
-    return _where(images, ~chosen), _where(images, chosen)
+def cut(images: LabelledImages, share: float, salt: bytes) -> tuple[LabelledImages, LabelledImages]:
+    """What stays, and about `share` of the images, drawn by their contents and `salt` alone."""
+    chosen = position(images.images, salt) < share
+    return where(images, ~chosen), where(images, chosen)
 
 
-def _where(images: LabelledImages, mask: np.ndarray) -> LabelledImages:
-    return LabelledImages(images.images[mask], images.labels[mask])
+def where(images: LabelledImages, chosen: np.ndarray) -> LabelledImages:
+    """Those that `chosen` names, by a bool or an index for each."""
+    return LabelledImages(images.images[chosen], images.labels[chosen])
 
 
-def _position(images: np.ndarray, salt: bytes) -> np.ndarray:
+def position(images: np.ndarray, salt: bytes) -> np.ndarray:
     """A number in 0–1 for each image, drawn by its content and `salt` alone."""
     return contents(images, salt) / 2.0**64
 

@@ -1,6 +1,7 @@
 """What `records` has kept, for pandas: predictions with the truth that was told of them, and images."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from serving.records import Feedback
 
 if TYPE_CHECKING:
     import pandas as pd  # a server does without
+
+logger = logging.getLogger(__name__)
 
 Which = tuple[str, int]  # an image: the id of its request, and its index in it
 WHICH = ("request_id", "index")
@@ -43,11 +46,13 @@ def read(folder: Path) -> "pd.DataFrame":
 
 def feedback(folder: Path) -> list[Feedback]:
     """All that was told, oldest first: of several on the same image, the last one counts."""
-    lines = [line for file in _files(folder, "feedback") for line in file.split(b"\n")]
+    lines = [line for _, content in _files(folder, "feedback") for line in content.split(b"\n")]
     told = []
     for line in lines:
-        with suppress(msgspec.DecodeError):  # the end of a file being written
-            told.append(msgspec.json.decode(line, type=Feedback))
+        with suppress(msgspec.DecodeError, ValueError):  # the end of a file being written, or none of ours
+            one = msgspec.json.decode(line, type=Feedback)
+            sent_with(one)
+            told.append(one)
     return sorted(told, key=lambda one: one.time)
 
 
@@ -58,7 +63,7 @@ def counts(folder: Path) -> tuple[int, int]:
         with suppress(OSError, ValueError), file.open("rb") as opened:  # it may go, or be begun, just now
             line = opened.readline()
             rows += (file.stat().st_size - len(line)) // _dtype(json.loads(line)).itemsize
-    return rows, sum(content.count(b"\n") for content in _files(folder, "feedback"))
+    return rows, sum(content.count(b"\n") for _, content in _files(folder, "feedback"))
 
 
 def images(folder: Path) -> dict[Which, np.ndarray]:
@@ -68,12 +73,15 @@ def images(folder: Path) -> dict[Which, np.ndarray]:
         for _, rows in _tables(folder, "images")
         for row in rows
     }
-    sent = {
-        (one.request_id, one.index): np.frombuffer(one.pixels, np.uint8).reshape(one.shape)
-        for one in feedback(folder)
-        if one.pixels is not None and one.shape is not None
-    }
-    return kept | sent
+    sent = {(one.request_id, one.index): sent_with(one) for one in feedback(folder)}
+    return kept | {which: image for which, image in sent.items() if image is not None}
+
+
+def sent_with(one: Feedback) -> np.ndarray | None:
+    """The image that came with the feedback: uint8 (channels, height, width)."""
+    if one.pixels is None or one.shape is None:
+        return None
+    return np.frombuffer(one.pixels, np.uint8).reshape(one.shape)
 
 
 def _table(head: dict[str, Any], rows: np.ndarray) -> "pd.DataFrame":
@@ -96,23 +104,28 @@ def _table(head: dict[str, Any], rows: np.ndarray) -> "pd.DataFrame":
 
 
 def _tables(folder: Path, kind: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Head and whole rows of every file."""
-    for content in _files(folder, kind):
+    """Head and whole rows of every file; one that no worker wrote so is told and passed over."""
+    for file, content in _files(folder, kind):
         line, end, body = content.partition(b"\n")
         if not end:
             continue  # it is being begun
-        head = json.loads(line)
-        dtype = _dtype(head)
-        yield head, np.frombuffer(body, dtype, len(body) // dtype.itemsize)
+        try:
+            head = json.loads(line)
+            dtype = _dtype(head)
+            rows = np.frombuffer(body, dtype, len(body) // dtype.itemsize)
+        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+            logger.warning("%s is no file of records: %s", file, error)
+            continue
+        yield head, rows
 
 
 def _dtype(head: dict[str, Any]) -> np.dtype[Any]:
     """Of one row."""
-    return np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in head["columns"]])
+    return np.dtype([(name, form, *map(tuple, shape)) for name, form, *shape in head["columns"]])
 
 
-def _files(folder: Path, kind: str) -> Iterator[bytes]:
-    """The content of each file, oldest first; one may be removed meanwhile."""
+def _files(folder: Path, kind: str) -> Iterator[tuple[Path, bytes]]:
+    """Each file and its content, oldest first; one may be removed meanwhile."""
     for file in sorted(folder.glob(f"{kind}-*")):
         with suppress(FileNotFoundError):
-            yield file.read_bytes()
+            yield file, file.read_bytes()

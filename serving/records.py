@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -55,8 +55,8 @@ class Feedback(msgspec.Struct):
     """What somebody says that one image shows; the image itself, pixels of `shape`, where they sent it."""
 
     request_id: str
-    index: int
-    time: float
+    index: Annotated[int, msgspec.Meta(ge=0)]
+    time: Annotated[float, msgspec.Meta(ge=0, lt=2**37)]  # the year 6325; later ones pandas cannot tell
     label: str
     shape: tuple[int, int, int] | None = None
     pixels: bytes | None = None

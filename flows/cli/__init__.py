@@ -58,6 +58,7 @@ for verb, line in {
     "flows.cli.monitor:monitor": "Look at the recorded answers, and whether they have drifted.",
     "flows.cli.upkeep:status": "Tell on one screen what is live, what runs, what comes next.",
     "flows.cli.upkeep:doctor": "Test every seam, and say how to mend what fails.",
+    "flows.cli.feedback:app": "Look through what people said that images show; let it become data.",
     "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",
     "flows.cli.together:up": "Start pages, runner and API, and keep them alive.",
@@ -65,7 +66,8 @@ for verb, line in {
     "flows.cli.api:predict": "Read image files with the released classifier, without a server.",
     "flows.cli.settings:config": "Print the effective settings, and where each comes from.",
 }.items():
-    app.command(verb, name=verb.rsplit(":", 1)[1], help=line)
+    module, attribute = verb.split(":")
+    app.command(verb, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=line)
 
 sources: dict[str, str] = {}
 """Where each setting of the verb now running comes from; `relearn config` prints it."""

@@ -12,7 +12,8 @@ from model.config import PRESETS
 
 VERBS = (
     *("run", "train", "evaluate", "eda", "explain", "compare", "release", "rollback", "history", "reference"),
-    *("reproduce", "monitor", "status", "doctor", "prune", "serve", "up", "schedule", "predict", "config"),
+    *("reproduce", "monitor", "feedback", "status", "doctor", "prune", "serve", "up", "schedule", "predict"),
+    "config",
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -357,7 +358,8 @@ def test_help_and_refusals_load_nothing_heavy() -> None:
         "import sys\n"
         "from flows import cli\n"
         "for words in (['--help'], ['trian'], ['run', '--help'], ['train', '--epochs', '0'], ['config'],\n"
-        "              ['compare', '--help'], ['serve', '--help'], ['predict', '--help'], ['serve']):\n"
+        "              ['compare', '--help'], ['serve', '--help'], ['predict', '--help'], ['serve'],\n"
+        "              ['feedback', '--help'], ['feedback', 'accept', '--help'], ['feedback', 'review']):\n"
         "    cli.run(words)\n"
         "    heavy = {'torch', 'mlflow', 'prefect', 'bentoml', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "    assert not heavy, (words, heavy)\n"

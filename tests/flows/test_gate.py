@@ -76,6 +76,39 @@ def test_a_gain_on_one_set_does_not_excuse_a_loss_on_another():
         assert expected == judge(candidate, champion, CONFIG).action
 
 
+def few(count: int, right: int) -> Evaluation:
+    """Answers to `count` recent images, the first `right` of them right."""
+    labels = np.arange(count) % 10
+    return Evaluation(
+        np.eye(10, dtype=np.float32)[(labels + (np.arange(count) >= right)) % 10], labels, CLASSES
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_few_recent_images_decide_nothing(count: int):
+    """Three images show nothing beyond chance, and keep nobody who is not worse from going on."""
+    reference = CHAMPION.evaluations["reference"]
+    right, wrong = (
+        replace(CHAMPION, evaluations={"reference": reference, "recent": few(count, number)})
+        for number in (count, 0)
+    )
+    for candidate, champion in ((right, wrong), (wrong, right)):
+        assert "hold" == judge(candidate, champion, CONFIG).action
+        assert "promote" == judge(candidate, champion, ReleaseConfig(promote_when="not_worse")).action
+
+
+def test_with_two_sets_each_has_to_tell_more():
+    """Equal classifiers differ by chance on one or the other: p below 0.05 of one is then not enough."""
+    reference, gained = CHAMPION.evaluations["reference"], np.r_[some(185, 15), some(5, 5_000)]
+    alone = judge(measured(gained), CHAMPION, CONFIG)
+    sets = {"reference": measured(gained).evaluations["reference"], "recent": few(50, 40)}
+    champion = replace(CHAMPION, evaluations={"reference": reference, "recent": few(50, 40)})
+
+    assert 0.025 < alone.comparisons["reference"].p_value < 0.05
+    assert "promote" == alone.action
+    assert "hold" == judge(replace(CHAMPION, evaluations=sets), champion, CONFIG).action
+
+
 @pytest.mark.parametrize(("lost", "action"), [(10, "promote"), (150, "hold"), (300, "reject")])
 def test_not_worse_is_enough_where_that_is_asked(lost: int, action: str):
     """With `not_worse` a candidate that cannot have lost more than the margin is promoted."""

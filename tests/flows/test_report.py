@@ -15,6 +15,7 @@ DATASET: dict[str, Any] = {
     "classes": tuple("0123456789"),
     "shape": (1, 28, 28),
     "fingerprint": "0123456789abcdef" * 4,
+    "additions": None,
     "counts": {"training": [24_000, 24_000], "validation": [12_000], "test": [10_000]},
     "findings": [],
 }

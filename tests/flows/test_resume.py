@@ -13,13 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from prefect import flow
 
 from flows import cli, registry
+from flows.feedback import Claim, Decisions, additions
 from flows.results import Trained
 from flows.store import connect
 from flows.tracking import OUTCOME, Experiment
@@ -121,8 +124,15 @@ def fails(arguments: list[str], exit_code: int, capsys: Capture) -> list[str]:
 def test_after_ctrl_c_a_training_goes_on_in_its_run(
     copied: Home, uninterrupted: dict[str, torch.Tensor], capsys: Capture
 ) -> None:
-    """To the same weights, in the same run, each epoch once; what is finished is not gone on with."""
+    """To the same weights, in the same run, each epoch once; what is finished is not gone on with.
+
+    Feedback that was accepted meanwhile is for the next training.
+    """
     run_id = interrupt(copied, capsys)
+    ones = np.full((5, 1, 28, 28), 255, np.uint8) * np.arange(5, dtype=np.uint8)[:, None, None, None]
+    told = [Claim.of(image, "1", "told", 0, told_at=datetime.now(UTC)) for image in ones]
+    assert 5 == len(Decisions(copied, "digits").decide("accept", told))
+    assert len(additions(copied, "digits").images)
     assert 0 == cli.run(["train", "--resume"])
     assert_complete(copied, run_id, uninterrupted)
     (line,) = fails(["train", "--resume", run_id[:8]], 2, capsys)

@@ -179,6 +179,22 @@ def test_runs_of_others_are_left_alone(zoo: Zoo) -> None:
     assert [] == named(zoo), "nothing of zoo was ever released in this home"
 
 
+def test_prepared_data_of_earlier_feedback_goes_after_a_day(full: Zoo) -> None:
+    """The newest stays, and so does the dataset without any."""
+    plain = "digits-0123456789abcdef"
+    places = [full.home.prepared / name for name in (plain, f"{plain}-{'a' * 16}", f"{plain}-{'b' * 16}")]
+    for age, place in enumerate(places):
+        place.mkdir(parents=True)
+        os.utime(place, (age, age))
+    (found,) = [one for one in superfluous(full.home, 1) if one.kind == "prepared data"]
+    assert places[1].name == found.name
+    assert found.remove()
+    assert {places[0], places[2]} == set(full.home.prepared.iterdir())
+    places[1].mkdir()
+    os.utime(places[2])
+    assert "prepared data" not in [one.kind for one in superfluous(full.home, 1)], "made today"
+
+
 @pytest.mark.parametrize(
     "place",
     ["releases/zoo/.4.0123456789ab.tmp/", "releases/zoo/.live.json.0123456789ab.tmp", "servers/3999/"],

@@ -284,3 +284,15 @@ def test_real_mnist(real_data: Path, tmp_path: Path) -> None:
 def test_the_table_is_complete() -> None:
     """The names that the settings promise are there."""
     assert ["mnist", "fashion_mnist", "kmnist", "cifar10", "digits"] == list(datasets.DATASETS)
+
+
+@pytest.mark.parametrize("file", ["Some Letters.npz", "digits.npz", "ÄÖ.npz"])
+def test_the_name_is_known_before_anything_is_read(file: str, tmp_path: Path) -> None:
+    """It is that of the loaded dataset, unless another is asked for."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / file, images=images, labels=np.arange(20) % 2)
+    home, config = Home(tmp_path, tmp_path), TrainConfig(dataset=f"npz:{tmp_path / file}")
+
+    assert load(config, home).name == datasets.name_of(config, home)
+    assert "mine" == datasets.name_of(config.model_copy(update={"name": "mine"}), home)
+    assert "digits" == datasets.name_of(TrainConfig(dataset="auto"), home)

@@ -250,6 +250,25 @@ def test_only_finished_drawings_and_feedback_are_recorded(
     assert seen == png(image)
 
 
+@pytest.mark.slow
+def test_a_correction_waits_for_review(released: Server, own_home: Home, visit: Callable[..., Visit]):
+    """What was drawn and corrected is listed, with its image as the network saw it, and can be accepted."""
+    from flows.claims import accept, review
+
+    visited = visit(released)
+    visited.draw("7")
+    visited.page.locator("#classes").get_by_text("2", exact=True).click()
+    expect(visited.page.locator("#told")).to_contain_text("Noted: 2.")
+    seen = base64.b64decode(visited.page.locator("#seen").get_attribute("src").partition(",")[2])
+    time.sleep(0.6)
+
+    last = review(own_home, "digits").reviewed[-1]
+    assert ("2", "1", seen) == (last.claim.label, last.claim.version, png(last.claim.image))
+    assert ("new", None, ()) == (last.state, last.unusable, last.doubts)
+    accept(own_home, "digits", [last])
+    assert "accepted" == review(own_home, "digits").reviewed[-1].state
+
+
 def test_a_drawing_is_recorded_once(released: Server, visit: Callable[..., Visit]):
     """Although a class is chosen while its record is under way: the feedback is on that one. Where the
     record fails, it is asked for again."""
