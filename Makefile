@@ -4,7 +4,7 @@ BIN := .venv/bin
 PEERS := .venv-peers/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test test-all bench bench-train bench-serve lock
+.PHONY: help run demo serve test test-all bench bench-train bench-serve lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt | $(BIN)/.ready
 
 run: $(BIN)/.ready ## train, release the best, see it answer
 	@$(BIN)/relearn run $(ARGS)
+
+demo: $(BIN)/.ready ## the whole loop in three minutes: drift, feedback, retraining, rollback
+	@$(BIN)/python -m infra.demo
 
 serve: $(BIN)/.ready ## start the prediction API of what was released
 	@$(BIN)/relearn serve $(ARGS)

@@ -1,4 +1,4 @@
-"""Make the picture of the README anew that shows a terminal: `python infra/pictures.py`."""
+"""Make the picture of the README anew that shows a terminal: `python -m infra.pictures`."""
 
 import io
 import os

@@ -1,13 +1,12 @@
 """Let `relearn up` run by the clock, kill its parts one by one, and write down what came of it.
 
-`python infra/when_things_die.py` takes about 20 minutes, prints what it sees, checks it, and writes
+`python -m infra.when_things_die` takes about 20 minutes, prints what it sees, checks it, and writes
 docs/when-things-die.md.
 """
 
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ import httpx
 import numpy as np
 import psutil
 from sklearn.datasets import load_digits
+
+from infra.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 RELEARN = str(Path(sys.executable).parent / "relearn")
@@ -262,16 +263,6 @@ def ask_for_ever(stage: Stage) -> None:
         time.sleep(0.1)
 
 
-def free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
@@ -290,7 +281,7 @@ def write(rows: list[dict[str, str]]) -> None:
 HEAD = """# When things die
 
 What `relearn up` does when one of its parts is killed (SIGKILL) while a retraining runs and the API is asked
-ten times a second. Written by `python infra/when_things_die.py`, last on {today}, on two cores.
+ten times a second. Written by `python -m infra.when_things_die`, last on {today}, on two cores.
 
 A part that died is started again at once. A run whose process is gone is closed, in Prefect and in MLflow,
 and the next one starts when it is due; what it had learned is kept, and a retry in Prefect's page goes on

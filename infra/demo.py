@@ -1,0 +1,177 @@
+"""The whole loop on handwritten digits: `make demo` takes about three minutes, tells each step, and checks it.
+
+A weak first release answers; what it is asked drifts; people correct it; the watch notices and asks for a
+retraining; the gate lets the new one pass for what it gained; the running API answers with it; and back again.
+"""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from scipy import ndimage
+
+from infra.ports import free_ports
+from model.config import TrainConfig
+from model.datasets import load
+from model.home import Home
+
+RELEARN = str(Path(sys.executable).parent / "relearn")
+PATIENCE = 180.0  # seconds that any step is waited for
+ANSWERS = 400  # asked in each act
+TURN = 35  # degrees by which the new handwriting leans
+SETTINGS = ("--dataset", "digits", "--networks", "mlp", "--epochs", "8", "--learning-rate", "0.05")
+
+console = Console(highlight=False)
+
+
+def main() -> None:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, httpx.Client(trust_env=False, timeout=10) as client:
+        environment, ports = surroundings(Path(folder))
+        step("Everything is started: Prefect, MLflow, a runner and the API, which has nothing to serve yet.")
+        with kept_up(environment, ports) as api:
+            play(environment, client, api)
+    console.print(f"\n[bold green]All of it held[/], in {time.monotonic() - began:.0f} s.")
+
+
+def play(environment: dict[str, str], client: httpx.Client, api: str) -> None:
+    digits = load(TrainConfig(dataset="digits"), Home(Path(environment["RELEARN_HOME"]), Path()))
+    images, labels = digits.train.images[:ANSWERS], digits.train.labels[:ANSWERS]
+    turned = leaning(images)
+
+    step("A first, weak classifier is trained, judged, released. The API takes it up while it runs.")
+    relearn(environment, "schedule", "--cron", "0 3 * * *", *SETTINGS)
+    relearn(environment, "run", *SETTINGS)
+    wait_for(lambda: version(client, api) == "1", "the API to serve version 1")
+
+    step(f"{ANSWERS} digits are asked, upright as it has learned them.")
+    upright, _ = ask(client, api, images, labels)
+    check(upright > 0.9, f"{upright:.1%} right")
+
+    step(f"Other people write: all digits lean by {TURN} degrees. They correct it, and send their images.")
+    before, requests = ask(client, api, turned, labels)
+    check(before < upright - 0.1, f"{before:.1%} right")
+    for request, image, label in zip(requests, turned, labels, strict=True):
+        told = {"request_id": request, "label": str(label), "image": image[0].tolist()}
+        client.post(f"{api}/feedback", json=told).raise_for_status()
+
+    step("What they said waits until somebody has looked at it; then most joins the data, some judges.")
+    said = relearn(environment, "feedback", "accept", "--all")
+    check("accepted" in said or "join" in said, said.strip().splitlines()[0])
+
+    step("The watch finds that what is asked is not what was learned from, and asks for a retraining.")
+    said = relearn(environment, "monitor")
+    check("drift" in said, next(line for line in said.splitlines() if "drift" in line))
+
+    step("The runner retrains. The gate compares both on the same images, recent ones among them.")
+    wait_for(lambda: version(client, api) == "2", "the API to serve version 2")
+    said = relearn(environment, "history")
+    check(
+        "better on recent" in said, "better on recent" + said.partition("better on recent")[2].split("(")[0]
+    )
+
+    step("The same API, which nobody has restarted, is asked again.")
+    after, _ = ask(client, api, turned, labels)
+    check(after > before + 0.1, f"{after:.1%} of the leaning digits right, before it were {before:.1%}")
+
+    step("And back, as one would at night: without training, in a second.")
+    relearn(environment, "rollback", "--reason", "to show it")
+    wait_for(lambda: version(client, api) == "1", "the API to serve version 1 again")
+    check(True, "version 1 answers")
+
+
+def leaning(images: np.ndarray) -> np.ndarray:
+    """The same digits turned by `TURN` degrees; uint8 (n, 1, height, width)."""
+    turned: np.ndarray = ndimage.rotate(images, TURN, axes=(3, 2), reshape=False, order=1)
+    return turned
+
+
+def ask(client: httpx.Client, api: str, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[str]]:
+    """The share of right answers, and the id of each request; one image a request, as people ask."""
+    right, requests = 0, []
+    for image, label in zip(images, labels, strict=True):
+        picture = io.BytesIO()
+        Image.fromarray(image[0]).save(picture, "PNG")
+        headers = {"content-type": "image/png"}
+        answer = client.post(f"{api}/predict", content=picture.getvalue(), headers=headers).raise_for_status()
+        told = answer.json()
+        right += told["predictions"][0]["label"] == str(label)
+        requests.append(told["request_id"])
+    return right / len(images), requests
+
+
+def version(client: httpx.Client, api: str) -> str | None:
+    """That which answers, by an inference of its own."""
+    with suppress(httpx.HTTPError):
+        return client.get(f"{api}/readyz").headers.get("x-relearn-version")
+    return None
+
+
+@contextmanager
+def kept_up(environment: dict[str, str], ports: dict[str, int]) -> Iterator[str]:
+    """`relearn up` for a while; gives the address of the API."""
+    flags = [word for part, port in ports.items() for word in (f"--{part}", str(port))]
+    log = Path(environment["RELEARN_HOME"]).parent / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([RELEARN, "up", *flags], env=environment, stdout=output, stderr=output)
+    try:
+        health = f"http://127.0.0.1:{ports['runner-port']}/health"
+        wait_for(lambda: httpx.get(health, timeout=2).is_success, "the runner")
+        yield f"http://127.0.0.1:{ports['port']}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def surroundings(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """A home of its own, which knows no other service of this machine, and a port for each part."""
+    ports = dict(zip(("flows-port", "runs-port", "runner-port", "port"), free_ports(4), strict=True))
+    ours = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    home = {"RELEARN_HOME": str(folder / ".relearn"), "PREFECT_SERVER_API_PORT": str(ports["flows-port"])}
+    return kept | home | {"COLUMNS": "200"}, ports
+
+
+def relearn(environment: dict[str, str], *words: str) -> str:
+    """Run a verb as anybody would; returns what it said."""
+    console.print(f"  [dim]$ relearn {' '.join(words)}[/]", soft_wrap=True)
+    done = subprocess.run([RELEARN, *words], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"relearn {words[0]} failed: {done.stderr}")
+    return done.stdout
+
+
+def wait_for(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with suppress(httpx.HTTPError):
+            if true():
+                return
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited {PATIENCE:g} s in vain for {what}")
+        time.sleep(0.2)
+
+
+def step(line: str) -> None:
+    console.print(f"\n[bold]{line}[/]", soft_wrap=True)
+
+
+def check(holds: bool, line: str) -> None:
+    if not holds:
+        raise SystemExit(f"  this should not be: {line}")
+    console.print(f"  [green]✓[/] {line.strip()}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
