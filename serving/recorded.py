@@ -73,8 +73,8 @@ def images(folder: Path) -> dict[Which, np.ndarray]:
         for _, rows in _tables(folder, "images")
         for row in rows
     }
-    sent = {(one.request_id, one.index): sent_with(one) for one in feedback(folder)}
-    return kept | {which: image for which, image in sent.items() if image is not None}
+    sent = [((one.request_id, one.index), sent_with(one)) for one in feedback(folder)]
+    return kept | {which: image for which, image in sent if image is not None}
 
 
 def sent_with(one: Feedback) -> np.ndarray | None:
