@@ -1,7 +1,7 @@
-"""The whole loop on handwritten digits: `make demo` takes about three minutes, tells each step, and checks it.
+"""The whole loop on handwritten digits: `make demo` takes three minutes, tells each step, and checks it.
 
 A weak first release answers; what it is asked drifts; people correct it; the watch notices and asks for a
-retraining; the gate lets the new one pass for what it gained; the running API answers with it; and back again.
+retraining; the gate lets the new one pass for what it gained; the running API answers with it; and back.
 """
 
 import io
@@ -72,7 +72,9 @@ def play(environment: dict[str, str], client: httpx.Client, api: str) -> None:
 
     step("The watch finds that what is asked is not what was learned from, and asks for a retraining.")
     said = relearn(environment, "monitor")
-    check("drift" in said, next(line for line in said.splitlines() if "drift" in line))
+    check(
+        "relearn.drift" in said, next((line for line in said.splitlines() if "relearn.drift" in line), said)
+    )
 
     step("The runner retrains. The gate compares both on the same images, recent ones among them.")
     wait_for(lambda: version(client, api) == "2", "the API to serve version 2")

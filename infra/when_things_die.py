@@ -5,6 +5,7 @@ docs/when-things-die.md.
 """
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -76,8 +77,8 @@ class Stage:
         print(self.relearn("schedule", "--cron", cron, *data, "--epochs", str(epochs), *words).strip())
 
     def verdicts(self) -> list[str]:
-        said = self.relearn("history", "--name", NAME)
-        return [word for line in said.splitlines() for word in ("PROMOTE", "HOLD", "REJECT") if word in line]
+        said = self.relearn("history", "--name", NAME, "--json")
+        return [json.loads(line)["action"] for line in said.splitlines()]
 
 
 def main() -> None:
@@ -106,7 +107,7 @@ def by_the_clock(stage: Stage) -> None:
     fourth = ended(stage, after=3)
     say(f"{fourth['name']} with ten more images: {stage.verdicts()}")
     verdicts = stage.verdicts()
-    expect(["HOLD", "PROMOTE", "PROMOTE"], sorted(verdicts))
+    expect(["hold", "promote", "promote"], sorted(verdicts))
     stage.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
 
 
