@@ -75,6 +75,7 @@ def parts(
             "/health",
             environment={
                 "MLFLOW_BACKEND_STORE_URI": home.tracking_uri,
+                "MLFLOW_ARTIFACTS_DESTINATION": str(home.artifacts),  # else where the user stands
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             },
         )

@@ -11,11 +11,11 @@ import shutil
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict, Env
@@ -56,9 +56,9 @@ for verb, line in {
     "flows.cli.releases:reference": "Compare candidates by other images from now on.",
     "flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
     "flows.cli.monitor:monitor": "Look at the recorded answers, and whether they have drifted.",
+    "flows.cli.feedback:app": "Let what people said of images become data, or not.",
     "flows.cli.upkeep:status": "Tell on one screen what is live, what runs, what comes next.",
     "flows.cli.upkeep:doctor": "Test every seam, and say how to mend what fails.",
-    "flows.cli.feedback:app": "Look through what people said that images show; let it become data.",
     "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
     "flows.cli.api:serve": "Start the prediction API of the released classifier.",
     "flows.cli.together:up": "Start pages, runner and API, and keep them alive.",
@@ -94,12 +94,16 @@ def launch(
         raise ConfigError([f"--preset: got {preset!r}, accepted: {', '.join(PRESETS)}"])
     layers: list[Callable[..., None]] = [Env(PREFIX, command=False)]
     if config is not None:
-        layers.append(Dict(_read(config), use_commands_as_keys=False, source=str(config)))
+        layers.append(_layer(_read(config), tokens, source=str(config)))
     # A preset is for the verbs that train; the others pass over it.
-    named = Dict(PRESETS[preset], use_commands_as_keys=False, source=f"preset {preset}", allow_unknown=True)
-    layers.append(named)
+    layers.append(_layer(PRESETS[preset], tokens, source=f"preset {preset}", allow_unknown=True))
     app.config = (*layers, _remember)
     return app(tokens, exit_on_error=False, print_error=False)
+
+
+def _layer(values: Mapping[str, object], tokens: Sequence[str], **how: Any) -> Dict:
+    """Settings for the verb in `tokens`, below its name: else one called as a verb is passed over."""
+    return Dict(dict.fromkeys(tokens[:1], values), **how)
 
 
 def _refuse(verb: str) -> NoReturn:
@@ -117,9 +121,8 @@ def _read(path: Path) -> dict[str, object]:
         raise InputError(f"--config {path} cannot be read: {getattr(error, 'strerror', error)}") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"--config {path} is no TOML: {error}") from None
-    # The parser passes over the name of a verb in silence: there it expects the verb's own settings.
     for name, value in values.items():
-        if isinstance(value, dict) or name in app:
+        if isinstance(value, dict):
             raise InputError(
                 f"--config {path}: got {name!r}, accepted: settings such as epochs = 5, in no table"
             )

@@ -24,7 +24,7 @@ ANIMALS = ("ant", "bee", "[cow]")  # the last would be a style, were it not esca
 @pytest.fixture
 def run(copied: Home) -> str:
     """The best training that `ran` left."""
-    return str(compare(copied)["run"][0])
+    return str(compare(copied)["run"].iloc[0])
 
 
 def animals(path: Path, names: tuple[str, ...], side: int = 12) -> str:

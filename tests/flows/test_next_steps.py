@@ -70,12 +70,13 @@ def test_serve_and_curl_give_the_label(ran, served: str, clean: dict[str, str]) 
 
 
 def test_compare_prints_both_networks(ran, clean: dict[str, str]) -> None:
-    """A row for each run, with what differs."""
+    """A column for each run, with what differs."""
     printed = in_a_shell(ran.box["compare runs"], ran, clean)
+    rows = {cells[1].strip(): cells[2:] for line in printed.splitlines() if len(cells := line.split("│")) > 3}
 
     assert "best first, by test_accuracy" in printed
-    for network, parameters in (("mlp", "407050"), ("cnn", "542230")):
-        assert any(network in line and parameters in line for line in printed.splitlines())
+    parameters = dict(zip(map(str.strip, rows["network"]), map(str.strip, rows["parameters"]), strict=True))
+    assert ("407050", "542230") == (parameters["mlp"], parameters["cnn"])
 
 
 def test_mlflow_shows_the_runs_and_hands_out_their_files(ran, mlflow_page: str) -> None:
