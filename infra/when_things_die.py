@@ -30,6 +30,7 @@ from infra.ports import free_ports
 ROOT = Path(__file__).parents[1]
 RELEARN = str(Path(sys.executable).parent / "relearn")
 NAME = "growing"
+STEADY = 6.0  # seconds for which all have to answer
 PATIENCE = 240.0  # seconds that anything here is waited for
 
 
@@ -55,11 +56,11 @@ class Stage:
         return found
 
     def retrainings(self) -> list[dict[str, Any]]:
-        """Flow runs of the schedule that have begun, oldest first."""
+        """Flow runs of the schedule that have begun, oldest first; not those that were refused."""
         runs = self.prefect(
             "flow_runs", sort="EXPECTED_START_TIME_ASC", flows={"name": {"any_": ["retrain"]}}
         )
-        return [run for run in runs if run["start_time"]]
+        return [run for run in runs if run["start_time"] and run["state_type"] != "CANCELLED"]
 
     def data(self, images: int) -> None:
         """Let the data have so many images, all at once as a careful user would."""
@@ -117,19 +118,18 @@ def killed(stage: Stage, part: str, find: Callable[[Stage], psutil.Process]) -> 
     stage.schedule("--insist", "--learning-rate", "0.01", epochs=400, cron="* * * * *")
     wait_for(lambda: len(stage.retrainings()) > before, f"a retraining, before {part} is killed")
     time.sleep(15)  # until it trains
-    running, asked = stage.retrainings()[-1], len(stage.answers)
+    running = next(run for run in stage.retrainings() if run["state_type"] == "RUNNING")
+    asked, at = len(stage.answers), time.time()
     find(stage).kill()
-    at = time.time()
     say(f"killed {part} while {running['name']} ran")
-    wait_for(lambda: all_up(stage), f"{part} to come back")
-    back = time.time() - at
+    back = last_down(stage, part) - at
     stage.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
     state = closed(stage, running["id"])
     done = time.time() - at
     failed = [status for _, status in stage.answers[asked:] if status != 200]
     row = {
         "part killed": part,
-        "back after": f"{back:.0f} s",
+        "back after": f"{max(back, 0):.0f} s",
         "the retraining that ran": f"{state['name']} after {done:.0f} s",
         "requests to the API": f"{len(stage.answers) - asked} asked, {len(failed)} failed",
     }
@@ -185,6 +185,21 @@ def all_up(stage: Stage) -> bool:
             for part, port in stage.ports.items()
         )
     return False
+
+
+def last_down(stage: Stage, part: str) -> float:
+    """When it was last seen that not all answer, once all have for a while: some die a second later."""
+    down = time.time()
+
+    def steady() -> bool:
+        nonlocal down
+        if not all_up(stage):
+            down = time.time()
+        return time.time() - down > STEADY
+
+    began = down
+    wait_for(steady, f"{part} to come back")
+    return down if down > began else 0.0
 
 
 def ended(stage: Stage, after: int) -> dict[str, Any]:
