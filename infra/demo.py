@@ -51,9 +51,7 @@ def play(environment: dict[str, str], client: httpx.Client, api: str) -> None:
     others, theirs = digits.train.images[ANSWERS : 2 * ANSWERS], digits.train.labels[ANSWERS : 2 * ANSWERS]
     turned = leaning(images)
 
-    step(
-        "A first classifier is trained, judged, released: it knows upright digits. The running API takes it up."
-    )
+    step("A first classifier, of upright digits, is trained, judged, released. The running API takes it up.")
     relearn(environment, "schedule", "--cron", "0 3 * * *", *SETTINGS)
     relearn(environment, "run", *SETTINGS)
     wait_for(lambda: version(client, api) == "1", "the API to serve version 1")
