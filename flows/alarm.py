@@ -1,6 +1,7 @@
 """Alarms: events of Prefect that ask for a retraining, each at most once in a while."""
 
 import json
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from model import atomic
@@ -72,12 +74,20 @@ def _give(
         resource={"prefect.resource.id": resource(name), "prefect.resource.name": name},
         payload={"name": name, "reason": reason, **told},
     )
-    if emitted is None:
+    if emitted is None or not _is_sent():
         raise MachineError(f"the event {event} of {name} could not be given to Prefect")
     # After the event: a kill in between asks twice, where the other order would ask never.
     when = {key: value.isoformat() for key, value in {**given, event: at}.items()}
     atomic.write_bytes(path, json.dumps(when, indent=2).encode())
     return Alarm(event=event, reason=reason, given=at, new=True)
+
+
+def _is_sent() -> bool:
+    """Whether Prefect has what was queued for it, within `PATIENCE`."""
+    waiting = threading.Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
+    waiting.start()
+    waiting.join(PATIENCE)
+    return not waiting.is_alive()
 
 
 def last(path: Path) -> dict[str, datetime]:

@@ -161,6 +161,7 @@ def _columns(found: Sequence[MlflowRun], ids: pd.Index, asked: Sequence[str]) ->
         {**run.data.params, **run.data.tags, **run.data.metrics, "status": run.info.status} for run in found
     ]
     known = {key for one in values for key in one}
+    asked = [column for column in asked if column not in ("run", "name")]  # which are shown anyway
     for column in asked:
         if column not in known:
             near = difflib.get_close_matches(column, known, n=1)

@@ -19,10 +19,16 @@ from prefect.runtime import deployment, flow_run
 
 from flows.settings import ReleaseConfig
 from flows.tracking import Experiment
+from model.classifier import source_of
 from model.config import TrainConfig
+from model.networks import network_class
 
 INPUTS = "relearn.inputs"  # tag of a retraining: all that its outcome depends on
-REFUSED = (StateType.PENDING, StateType.CANCELLED)  # or not yet begun
+# What has not begun, was refused, or came to nothing.
+VAIN = (
+    *(StateType.SCHEDULED, StateType.PENDING, StateType.CANCELLED),
+    *(StateType.FAILED, StateType.CRASHED),
+)
 
 
 def overtaken() -> str | None:
@@ -39,7 +45,7 @@ def overtaken() -> str | None:
         id=FlowRunFilterId(not_any_=[UUID(flow_run.id)]),
         start_time=FlowRunFilterStartTime(after_=meant),
         # Of what has not begun, Prefect takes the time for which it is meant.
-        state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=[StateType.SCHEDULED, *REFUSED])),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(VAIN))),
     )
     with get_client(sync_client=True) as prefect:
         later = prefect.read_flow_runs(flow_run_filter=began, limit=1)
@@ -49,8 +55,10 @@ def overtaken() -> str | None:
 def inputs(
     config: TrainConfig, networks: Sequence[str], gate: ReleaseConfig, fingerprint: str
 ) -> dict[str, str]:
-    """What a retraining is recognised by, as a tag: settings, and the SHA-256 of the data."""
-    said = [config.model_dump(mode="json"), list(networks), gate.model_dump(mode="json"), fingerprint]
+    """What a retraining is recognised by, as a tag: settings, own networks' code, data."""
+    code = [source_of(network_class(network)) for network in networks if ":" in network]
+    settings = [config.model_dump(mode="json"), gate.model_dump(mode="json")]
+    said = [*settings, list(networks), code, fingerprint]
     return {INPUTS: hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from model.home import Home
 
+HEARTBEAT = 30  # seconds, the least that Prefect takes
+
 
 def prepare(home: Home) -> None:
     """Point Prefect and BentoML into `home`, and keep all of them quiet and at home."""
@@ -20,6 +22,8 @@ def variables(home: Home) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(home.prefect),
         "BENTOML_HOME": str(home.bentoml),
+        # Whatever runs a flow tells so often that it lives; who is silent for longer is taken for dead.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
         # No telemetry: each of the three has its own switch, Prefect's server a second one.
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",

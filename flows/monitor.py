@@ -34,16 +34,18 @@ PAGE, FIGURE, NUMBERS = "report.md", "report.png", "report.json"  # in `home.wat
 
 
 @flow(name="monitor", flow_run_name="monitor {name}")
-def monitor(name: str, config: MonitorConfig = DEFAULT) -> Watched:
+def monitor(name: str, config: MonitorConfig = DEFAULT, ask: bool = True) -> Watched:
     """Look at what was answered under `name`; where it has drifted, or is wrong too often, give the alarm.
 
+    Unless nobody is there to hear it, and so not to `ask`.
     An alarm is an event, and what comes of it a matter of whoever waits for it. Raises `NotFoundError` where
     nothing is live.
     """
     watched = watch(name, config)
     told = {"version": watched.version, "images": watched.images}
     cooldown = timedelta(hours=config.cooldown_hours)
-    alarms = give(Home.from_environment(), name, watched.reasons, cooldown, watched.at, **told)
+    reasons = watched.reasons if ask else {}
+    alarms = give(Home.from_environment(), name, reasons, cooldown, watched.at, **told)
     watched = watched.model_copy(update={"alarms": alarms})
     tell(watched)
     return watched

@@ -16,6 +16,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from flows.standing import Standing
 from model.errors import InputError, MachineError
 from model.home import Home
 
@@ -26,6 +27,8 @@ STARTUP = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to ma
 def prefect(home: Home, lasting_only: bool = False) -> Iterator[str | None]:
     """Flows called inside report to `PREFECT_API_URL`, to the server of this machine, or to a temporary one.
 
+    That of this machine is the one of `relearn up`, if it runs, else the one at Prefect's own port.
+
     Yields where the first two show them; None for a temporary server, which keeps its runs in the home,
     where `prefect server start` shows them later. Raises `MachineError` when the server that was named does
     not answer, or a temporary one does not start; `InputError` where it would have to be one that lasts.
@@ -33,7 +36,9 @@ def prefect(home: Home, lasting_only: bool = False) -> Iterator[str | None]:
     named = PREFECT_API_URL.value()
     if named and not _answers(named):
         raise MachineError(f"PREFECT_API_URL: no Prefect server answers at {named}")
-    local = f"http://{PREFECT_SERVER_API_HOST.value()}:{PREFECT_SERVER_API_PORT.value()}/api"
+    standing = Standing.read(home)
+    page = f"http://{PREFECT_SERVER_API_HOST.value()}:{PREFECT_SERVER_API_PORT.value()}"
+    local = f"{standing.parts.get('flows', page) if standing else page}/api"
     lasting = named or (local if _answers(local) else None)
     if lasting_only and not lasting:
         raise InputError(

@@ -12,8 +12,6 @@ from model.home import Home
 from serving.servers import servers
 from serving.settings import ServeConfig
 
-HEARTBEAT = 30  # seconds between a run's signs of life, the least that Prefect takes
-
 
 @dataclass(frozen=True)
 class Part:
@@ -64,7 +62,7 @@ def parts(
         "/api/health",
     )
     with client() as asked:
-        if not flows.answers(asked):
+        if "PREFECT_API_URL" not in os.environ and not flows.answers(asked):
             yield flows
     if not home.tracking_uri.startswith("http"):
         yield Part(
@@ -87,7 +85,10 @@ def parts(
         "/health",
         environment={
             "PREFECT_API_URL": os.environ.get("PREFECT_API_URL") or f"{flows.url}/api",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
+            # A run has a working folder of its own, and is not to find modules where the user stands.
+            "RELEARN_HOME": str(home.root),
+            "RELEARN_DATA": str(home.data),
+            "PYTHONSAFEPATH": "1",
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": str(runner_port),
             "PREFECT_WORKER_QUERY_SECONDS": "5",

@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 
+from flows.standing import Standing
 from model.errors import MachineError
+from model.home import Home
 
 POOL = "relearn"  # the work pool whose worker runs what is scheduled
 RULE = "relearn: close runs without heartbeat"
@@ -29,11 +31,13 @@ class PrefectServer:
     auth: str = ""
 
     @classmethod
-    def of_environment(cls) -> "PrefectServer":
-        """The one that `PREFECT_API_URL` names, else that of this machine."""
+    def of(cls, home: Home) -> "PrefectServer":
+        """The one that `PREFECT_API_URL` names, else that of `relearn up`, else that of this machine."""
+        standing = Standing.read(home)
         host = os.environ.get("PREFECT_SERVER_API_HOST") or "127.0.0.1"
         port = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
-        named = os.environ.get("PREFECT_API_URL") or f"http://{host}:{port}/api"
+        here = standing.parts.get("flows") if standing else None
+        named = os.environ.get("PREFECT_API_URL") or f"{here or f'http://{host}:{port}'}/api"
         return cls(named.rstrip("/"), os.environ.get("PREFECT_API_AUTH_STRING", ""))
 
     @property

@@ -15,9 +15,10 @@ from flows.release import release
 from flows.report import report
 from flows.results import Retrained, Trained
 from flows.settings import ReleaseConfig
-from flows.tracking import FLOW_RUN, Experiment, Run, reopen
+from flows.tracking import FLOW_RUN, Experiment, Run, joined_until, reopen
 from flows.train import DEFAULT, learn, load, named
 from model.config import TrainConfig
+from model.datasets import name_of
 from model.home import Home
 from model.look import tables
 from model.look_plots import figures
@@ -41,11 +42,13 @@ def retrain(
     if late := overtaken():
         return skipped(late)
     check(config, networks, home)
-    with watch.stage("data"):
-        folder = load(config)
-    prepared = open_prepared(folder)
-    name = config.name or prepared.name
+    name = name_of(config, home)
     experiment = Experiment.open(home, name)
+    begun = experiment.of_flow(str(flow_run.id), "train")
+    with watch.stage("data"):
+        # What was accepted since a run was cut off is for the next one.
+        folder = load(config, joined_until(home, begun.info.run_id) if begun else None)
+    prepared = open_prepared(folder)
     given = inputs(config, networks, gate, prepared.fingerprint)
     if not insist and (same := unchanged(experiment, given)):
         return skipped(same)

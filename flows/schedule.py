@@ -38,15 +38,17 @@ from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
 from flows.alarm import ACCURACY, DRIFT, resource
+from flows.environment import HEARTBEAT
 from flows.monitor import monitor
-from flows.parts import HEARTBEAT
 from flows.prefect_server import POOL, RULE
 from flows.retrain import retrain
 from flows.settings import ReleaseConfig
 from model.config import TrainConfig
-from model.datasets import DATASETS
+from model.datasets import DATASETS, source
 from model.errors import InputError
+from model.home import Home
 
+OURS = (retrain.name, monitor.name)
 SILENCE = 3 * HEARTBEAT  # after which a run's process is taken for dead
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 HOURLY = Cron("7 * * * *", timezone="UTC")  # for the watch; at the full hour others are busy
@@ -88,7 +90,7 @@ def plan(
         }.get(str(where["loc"][0]), ("--cron", 'five fields, such as "0 3 * * *" for three in the morning'))
         raise InputError(f"{flag}: got {where['input']!r}, accepted: {accepted}") from None
     parameters = {
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json") | {"dataset": source(config, Home.from_environment())},
         "networks": networks,
         "gate": gate.model_dump(mode="json"),
         "insist": insist,
@@ -172,6 +174,10 @@ def _keep_rule(client: SyncPrefectClient) -> None:
             after={beat},
             expect={beat, *ends},
             match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={
+                "prefect.resource.role": "flow",
+                "prefect.resource.name": list(OURS),
+            },  # not others'
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any
 
 import httpx
-import psutil
 from rich.filesize import decimal
 
 from flows import environment
 from flows.patience import within
 from flows.prefect_server import PrefectServer
+from flows.standing import Standing
 from model.home import Home, disk_use
 from serving.recorded import counts
 from serving.releases import Releases, names
@@ -87,14 +87,16 @@ def _server(server: Known) -> str:
 
 def pages(home: Home) -> str:
     """Where flows and runs can be looked at; and whether `relearn up` keeps all alive."""
-    prefect = PrefectServer.of_environment()
+    prefect = PrefectServer.of(home)
     told = [f"flows at {prefect.page}"] if prefect.answers() else []
-    where = httpx.URL(home.tracking_uri.rstrip("/") if home.tracking_uri.startswith("http") else PAGE)
+    standing = Standing.read(home)
+    own = standing.parts.get("runs", PAGE) if standing else PAGE
+    where = httpx.URL(home.tracking_uri.rstrip("/") if home.tracking_uri.startswith("http") else own)
     with suppress(httpx.HTTPError):
         if httpx.get(f"{where}/health", timeout=1, trust_env=False).is_success:
             told.append(f"runs at {where.copy_with(userinfo=b'')}")
-    if keeper := _keeper(home):
-        told.append(f"kept alive by relearn up, process {keeper}")
+    if standing:
+        told.append(f"kept alive by relearn up, process {standing.process}")
     return ", ".join(told) or "neither Prefect's nor MLflow's is up"
 
 
@@ -128,9 +130,9 @@ def retrained(home: Home, name: str) -> str:
     return f"{outcome}, {_when(run.info.start_time / 1000)}, run {run.info.run_id[:8]}"
 
 
-def due(name: str) -> str:
+def due(home: Home, name: str) -> str:
     """When it is retrained, and monitored, next."""
-    prefect = PrefectServer.of_environment()
+    prefect = PrefectServer.of(home)
     if not prefect.answers():
         return "nothing is scheduled: no Prefect server is up"
     planned = {one["flow_name"]: prefect.next_run(one) for one in prefect.deployments(name)}
@@ -167,15 +169,6 @@ def _prepared(home: Home, dataset: str) -> Iterator[dict[str, Any]]:
         if card["name"] == dataset:
             images = sum(sum(counted) for counted in card["counts"].values())
             yield {"fingerprint": card["fingerprint"], "images": images, "since": file.stat().st_mtime}
-
-
-def _keeper(home: Home) -> int | None:
-    """The process of `relearn up` that keeps the parts of this home; None where there is none."""
-    try:
-        process = psutil.Process(int((home.root / "up" / "supervisor.pid").read_text()))
-        return process.pid if str(home.root) in " ".join(process.cmdline()) else None
-    except (OSError, ValueError, psutil.Error):
-        return None
 
 
 def _once(ask: Ask) -> list[str]:

@@ -138,7 +138,8 @@ class Experiment:
                 f"the experiment {name!r} was deleted in MLflow: bring it back with "
                 f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or give another --name"
             )
-        close_lost_runs(client)
+        for lost in lost_runs(client):
+            close_lost_run(client, lost)
         return cls(found.experiment_id, name, client)
 
     @contextmanager
@@ -197,20 +198,9 @@ class Experiment:
         return None
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A run whose process was gone, and the id of the flow run that it belonged to."""
-
-    name: str
-    flow_run: str | None
-
-
-def close_lost_runs(client: MlflowClient) -> list[Lost]:
-    """End runs of this machine, of any name, as KILLED whose process is gone."""
-    lost = lost_runs(client)
-    for run in lost:
-        client.set_terminated(run.info.run_id, "KILLED")
-    return [Lost(run.info.run_name, run.data.tags.get(FLOW_RUN)) for run in lost]
+def close_lost_run(client: MlflowClient, run: MlflowRun) -> None:
+    """End it as KILLED."""
+    client.set_terminated(run.info.run_id, "KILLED")
 
 
 def lost_runs(client: MlflowClient) -> list[MlflowRun]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import xmlrpc.client
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from supervisor.xmlrpc import SupervisorTransport
 
 from flows.parts import Part, client
+from flows.standing import Standing
 from model.errors import MachineError
 from model.home import Home
 
@@ -76,9 +77,10 @@ class State:
 
 
 @contextmanager
-def up(home: Home, parts: Sequence[Part]) -> Iterator["Supervisor"]:
+def up(home: Home, parts: Iterable[Part]) -> Iterator["Supervisor"]:
     """All `parts` of `home`, kept alive for the length of a `with` block; leaves no process.
 
+    They are asked for once what an earlier one has left is ended: it may look as if it were there already.
     Raises `MachineError` where this home is up already, or a port is somebody else's.
     """
     folder = home.root / "up"
@@ -89,15 +91,17 @@ def up(home: Home, parts: Sequence[Part]) -> Iterator["Supervisor"]:
     except Timeout:
         raise MachineError(f"{home.root} is up already; one relearn up keeps a home") from None
     with lock:
-        supervisor = Supervisor(folder, parts)
-        supervisor.end_what_is_left()
-        for part in parts:
+        Supervisor(folder, ()).end_what_is_left()
+        supervisor = Supervisor(folder, tuple(parts))
+        for part in supervisor.parts:
             _check_port(part)
         try:
             supervisor.start()
+            Standing.leave(home, {part.name: part.url for part in supervisor.parts})
             yield supervisor
         finally:
             supervisor.stop()
+            Standing.end(home)
 
 
 class Supervisor:
@@ -106,6 +110,7 @@ class Supervisor:
     def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
         self.folder, self.parts, self._client = folder, parts, client()
         self._process: subprocess.Popen[bytes] | None = None
+        self._has_answered = False
         self._families: dict[
             int, set[psutil.Process]
         ] = {}  # of each process of supervisor's: those it started
@@ -134,9 +139,12 @@ class Supervisor:
     def states(self) -> list[State]:
         """How each part is. Where supervisor itself was killed, it is started again, and so are they."""
         if self._process is None or self._process.poll() is not None:
+            if not self._has_answered:
+                raise MachineError(f"supervisor does not start: {self._last_word()}")
             self._sweep()
             self.start()
         told = self._told()
+        self._has_answered = self._has_answered or bool(told)
         pids = {one["pid"] for one in told.values() if one["pid"]}
         self._sweep(but=pids)
         for pid in pids:
@@ -172,15 +180,15 @@ class Supervisor:
         programs = (
             PROGRAM.format(
                 name=part.name,
-                command=shlex.join(part.command).replace("%", "%%"),
+                command=_literal(shlex.join(part.command)),
                 priority=priority,
                 steady=STEADY,
                 ending=ENDING,
-                log=self.log(part),
+                log=_literal(self.log(part)),
             )
             for priority, part in enumerate(self.parts, 1)
         )
-        return HEAD.format(folder=self.folder) + "".join(programs)
+        return HEAD.format(folder=_literal(self.folder)) + "".join(programs)
 
     def _told(self) -> dict[str, dict[str, Any]]:
         """What supervisor says of each part; nothing before it can be asked."""
@@ -197,6 +205,10 @@ class Supervisor:
         if told.get(part.name, {}).get("statename") in ("BACKOFF", "FATAL", "EXITED"):
             return "down"
         return "up" if part.answers(self._client) else "starting"
+
+    def _last_word(self) -> str:
+        said = (self.folder / "supervisor.out").read_text(errors="replace").strip().splitlines()
+        return said[-1] if said else "it said nothing"
 
     def _deaths(self) -> dict[str, tuple[int, str]]:
         """How often each part died, and how the last time, as supervisor has logged it."""
@@ -215,6 +227,11 @@ class Supervisor:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=5)
+
+
+def _literal(text: object) -> str:
+    """As supervisor reads it, which takes % for the beginning of a variable."""
+    return str(text).replace("%", "%%")
 
 
 def _check_port(part: Part) -> None:

@@ -134,7 +134,7 @@ class Classifier:
         }
         files: dict[File, bytes] = {WEIGHTS: safetensors.torch.save(state)}
         if self.card.config.network not in NETWORKS:
-            files[SOURCE] = _source(type(self.network)).encode()
+            files[SOURCE] = source_of(type(self.network)).encode()
         if seen is not None:
             files[SEEN] = _npy(np.sort(seen))
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -209,7 +209,8 @@ def _verified(path: Path, digest: str) -> bytes:
     return content
 
 
-def _source(network_class: type[nn.Module]) -> str:
+def source_of(network_class: type[nn.Module]) -> str:
+    """The code of the file where a class stands; raises `InputError` where there is none."""
     file = inspect.getsourcefile(network_class)
     if file is None:
         raise InputError(f"network: the source file of {network_class.__name__} cannot be found")

@@ -139,6 +139,8 @@ def _remember(app: App, commands: Sequence[str], arguments: ArgumentCollection) 
 def main() -> None:
     """Entry point of `relearn`: run the verb, turn every expected failure into one line and an exit code."""
     signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _leave)  # the terminal is closed
     sys.exit(run(sys.argv[1:]))
 
 

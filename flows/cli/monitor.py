@@ -33,11 +33,14 @@ def monitor(
 
     home = Home.from_environment()
     name, _ = released(home, name)
-    with orchestrated(home):
+    with orchestrated(home) as page:
         from flows.monitor import monitor as monitor_flow
 
-        watched = monitor_flow(name, config)
-    show(Console(highlight=False), watched, home)
+        watched = monitor_flow(name, config, ask=page is not None)
+    console = Console(highlight=False)
+    show(console, watched, home)
+    if watched.reasons and page is None:
+        console.print("no retraining was asked for, since nobody would hear it: relearn up runs what listens")
 
 
 def show(console: Console, watched: "Watched", home: Home) -> None:

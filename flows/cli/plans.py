@@ -17,7 +17,7 @@ from model.home import Home
 def schedule(
     *,
     cron: str | None = None,
-    timezone: str = "UTC",
+    timezone: str | None = None,
     off: Annotated[bool, Parameter(negative=())] = False,
     insist: Annotated[bool, Parameter(negative=())] = False,
     networks: Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))] = ("mlp", "cnn"),
@@ -31,7 +31,7 @@ def schedule(
     cron
         When, in cron's five fields, such as "0 3 * * *" for three in the morning; replaces what was planned.
     timezone
-        Where the clock hangs, such as Europe/Berlin.
+        Where the clock hangs, such as Europe/Berlin; UTC by default.
     off
         Plan nothing any more.
     insist
@@ -39,19 +39,23 @@ def schedule(
     networks
         The networks to train; the best of them is the candidate for the release.
     """
-    if off and cron:
+    if off and cron is not None:
         raise InputError("--off: got --cron as well, accepted: one of the two")
+    if cron is None and (timezone or insist):
+        raise InputError("--timezone and --insist: got no --cron, accepted: with --cron only")
     home = Home.from_environment()
-    from flows.check import check
     from model.datasets import name_of
 
-    check(config, networks, home)
     name = name_of(config, home)
+    if cron is not None:
+        from flows.check import check
+
+        check(config, networks, home)
     with orchestrated(home) as page:
         from flows import schedule as plans
 
-        if cron:
-            plans.plan(name, cron, timezone, config, networks, gate, insist)
+        if cron is not None:
+            plans.plan(name, cron, timezone or "UTC", config, networks, gate, insist)
         elif off:
             plans.unplan(name)
         _show(name, page)

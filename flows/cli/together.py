@@ -4,6 +4,7 @@ import time
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -15,15 +16,16 @@ from model.home import Home
 from serving.releases import names
 from serving.settings import ServeConfig
 
+Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
 EVERY = 1.0  # seconds between two looks
 
 
 def up(
     *,
     name: str | None = None,
-    flows_port: int = 4200,
-    runs_port: int = 5000,
-    runner_port: int = 4201,
+    flows_port: Port = 4200,
+    runs_port: Port = 5000,
+    runner_port: Port = 4201,
     config: Annotated[ServeConfig, Parameter(name="*")] = ServeConfig(),
 ) -> None:
     """Start Prefect's and MLflow's pages and the prediction API, and keep them alive until Ctrl-C.
@@ -42,7 +44,7 @@ def up(
     """
     home, console = Home.from_environment(), Console(highlight=False)
     name = name or _usual(home)
-    with kept_up(home, tuple(parts(home, name, config, flows_port, runs_port, runner_port))) as supervisor:
+    with kept_up(home, parts(home, name, config, flows_port, runs_port, runner_port)) as supervisor:
         _show(supervisor, console)
 
 

@@ -13,9 +13,9 @@ from model.errors import MachineError
 from model.home import Home
 
 
-def server(_home: Home) -> Iterator[Found]:
+def server(home: Home) -> Iterator[Found]:
     """Whether one is there; without, flows report to a temporary one, and nothing is scheduled."""
-    prefect, ours = PrefectServer.of_environment(), metadata.version("prefect")
+    prefect, ours = PrefectServer.of(home), metadata.version("prefect")
     named = "PREFECT_API_URL" in os.environ
     try:
         there = prefect.answers()
@@ -63,9 +63,9 @@ def database(home: Home) -> Iterator[Found]:
         )
 
 
-def runner(_home: Home) -> Iterator[Found]:
+def runner(home: Home) -> Iterator[Found]:
     """Whether a worker takes what is scheduled."""
-    prefect = PrefectServer.of_environment()
+    prefect = PrefectServer.of(home)
     pool = prefect.pool()
     if pool is None:
         yield away("nothing is scheduled")
@@ -76,20 +76,19 @@ def runner(_home: Home) -> Iterator[Found]:
     elif online:
         yield well(f"{len(online)} online: {', '.join(online)}")
     else:
-        mend = f"relearn up keeps one; or prefect worker start --pool {POOL}"
-        yield fails("no worker is online: what is due does not run", mend)
+        yield fails("no worker is online: what is due does not run", "relearn up keeps one")
 
 
-def rule(_home: Home) -> Iterator[Found]:
+def rule(home: Home) -> Iterator[Found]:
     """Whether runs whose process was killed are ended, so that the next one may begin."""
-    prefect = PrefectServer.of_environment()
+    prefect = PrefectServer.of(home)
     if prefect.pool() is None:
         yield away("nothing is scheduled")
         return
     found, page = prefect.rules(), f"{prefect.page}/automations"
     harm = "after a kill -9 the next run would never begin"
     if not found:
-        yield fails(f"{RULE!r} is missing: {harm}", "relearn schedule sets it")
+        yield fails(f"{RULE!r} is missing: {harm}", "relearn up sets it when it starts")
     elif not any(one.get("enabled") for one in found):
         yield fails(f"{RULE!r} is switched off: {harm}", f"switch it on at {page}")
     elif len(found) > 1:
@@ -98,9 +97,9 @@ def rule(_home: Home) -> Iterator[Found]:
         yield well("runs without heartbeat are closed")
 
 
-def due(_home: Home) -> Iterator[Found]:
+def due(home: Home) -> Iterator[Found]:
     """When what is scheduled runs next; where nothing is planned, the scheduler is dead."""
-    prefect = PrefectServer.of_environment()
+    prefect = PrefectServer.of(home)
     found = prefect.deployments()
     for one in found:
         about = f"{one['flow_name']}/{one['name']}"
@@ -119,9 +118,9 @@ def due(_home: Home) -> Iterator[Found]:
         yield away("nothing is scheduled")
 
 
-def stuck(_home: Home) -> Iterator[Found]:
+def stuck(home: Home) -> Iterator[Found]:
     """Runs that nobody takes, and runs that nobody has heard of."""
-    prefect = PrefectServer.of_environment()
+    prefect = PrefectServer.of(home)
     late, silent = prefect.late(), prefect.silent()
     if late:
         since = moment(late[0]["expected_start_time"])

@@ -1,8 +1,10 @@
 """Retraining by the clock: a real Prefect server, a real runner, real signals."""
 
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,10 +22,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Scheduled, State
 
-from flows import schedule
+from flows import runner, schedule
 from flows.alarm import DRIFT, resource
 from flows.cli import run
 from flows.due import INPUTS, inputs, unchanged
@@ -31,7 +33,7 @@ from flows.parts import parts
 from flows.retrain import retrain
 from flows.settings import ReleaseConfig
 from flows.store import connect
-from flows.tracking import Experiment, close_lost_runs
+from flows.tracking import Experiment
 from flows.up import Supervisor, up
 from model.config import TrainConfig
 from model.home import Home
@@ -104,7 +106,8 @@ def test_a_plan_replaces_the_one_before(on_server: str) -> None:
         (["--cron", "61 * * * *"], "--cron: got '61 * * * *', accepted: five fields, such as \"0 3 * * *\""),
         (["--cron", "0 3 * * *", "--timezone", "Mars/X"], "--timezone: got 'Mars/X', accepted: a name such"),
         (["--cron", "0 3 * * *", "--off"], "--off: got --cron as well, accepted: one of the two"),
-        (["--dataset", "folder:/not/there"], "dataset: /not/there is not there"),
+        (["--cron", "0 3 * * *", "--dataset", "folder:/not/there"], "dataset: /not/there is not there"),
+        (["--insist"], "--timezone and --insist: got no --cron, accepted: with --cron only"),
     ],
 )
 def test_a_wrong_plan_is_refused(
@@ -181,11 +184,12 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     home = Home(tmp_path / "home", tmp_path / "home" / "data")
-    monkeypatch.setenv("RELEARN_HOME", str(home.root))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELEARN_HOME", "home")  # runs have other working folders
     monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
     monkeypatch.delenv("RELEARN_DATA", raising=False)
     ports = {part: free_port() for part in ("flows", "runs", "runner")}
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{ports['flows']}/api")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     wanted = parts(home, "digits", ServeConfig(), *ports.values())
     light = [part for part in wanted if part.name in ("flows", "runner")]
     with (
@@ -280,12 +284,45 @@ def test_a_killed_runner_leaves_nothing_running(stage: Stage) -> None:
     assert "Completed" == stage.end(stage.ask(config=QUICK.model_dump(mode="json"), networks=["mlp"])).name
 
 
-def test_lost_runs_are_told_with_the_flow_run_they_belonged_to(copied: Home) -> None:
-    """For Prefect to be told as well."""
+@pytest.mark.slow
+def test_who_ends_everything_lets_a_run_stop_where_it_can_go_on(stage: Stage) -> None:
+    """It is said to be over in MLflow and in Prefect, and has a checkpoint."""
+    client = connect(stage.home)
+    run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
+    training = stage.training()
+    stage.supervisor.stop()
+
+    assert not training.is_running()
+    assert ["KILLED", "KILLED"] == tracked(client)
+    assert list(stage.home.checkpoints.glob("*/*.safetensors"))
+    with closing(sqlite3.connect(stage.home.prefect / "prefect.db")) as database:
+        asked = "select state_type from flow_run where replace(id, '-', '') = ?"
+        assert "RUNNING" != database.execute(asked, [run.id.hex]).fetchone()[0]
+
+
+def test_lost_runs_are_closed(copied: Home) -> None:
+    """Also of a run whose Prefect server has never heard of it."""
     client = connect(copied)
     experiment = client.get_experiment_by_name("digits").experiment_id
-    tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0", "relearn.flow_run": "x"}
+    tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0"}
     client.create_run(experiment, run_name="lost", tags=tags)
+    runner.close(copied)
 
-    assert [("lost", "x")] == [(run.name, run.flow_run) for run in close_lost_runs(client)]
     assert "RUNNING" not in tracked(client)
+
+
+def test_a_lost_run_is_closed_in_prefect_first(copied: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Prefect is away MLflow goes on calling it running, for the next look to find it."""
+    client = connect(copied)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0", "relearn.flow_run": str(uuid4())}
+    client.create_run(experiment, run_name="lost", tags=tags)
+    with (
+        temporary_settings(
+            {PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+        ),
+        pytest.raises(httpx.ConnectError),
+    ):
+        runner.close(copied)
+
+    assert "RUNNING" in tracked(client)

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from flows.parts import Part
+from flows.standing import Standing
 from flows.up import State, Supervisor, up
 from model.errors import MachineError
 from model.home import Home
@@ -160,6 +161,25 @@ def test_what_a_killed_one_left_is_ended_first(home: Home):
     killed.stdout.close()
     assert all(process.is_running() for process in family)
 
-    with up(home, (part("one"),)) as supervisor:
-        until(supervisor, all_up)
+    def wanted() -> Iterator[Part]:
+        """Asked for when nothing is left that could be taken for what is to be started."""
         assert not any(process.is_running() for process in family)
+        yield part("one")
+
+    with up(home, wanted()) as supervisor:
+        assert str(os.getpid()) == getattr(Standing.read(home), "process", None)
+        until(supervisor, all_up)
+    assert Standing.read(home) is None
+
+
+def test_what_supervisor_cannot_do_is_told(home: Home):
+    """Its socket's path may have some 100 characters."""
+    deep = Home(home.root / ("long" * 30), home.data)
+    with up(deep, (part("one"),)) as supervisor, pytest.raises(MachineError, match="does not start"):
+        until(supervisor, all_up)
+
+
+def test_a_per_cent_sign_is_one(home: Home):
+    """In the path of a home, which supervisor would take for a variable."""
+    with up(Home(home.root / "5%d", home.data), (part("one"),)) as supervisor:
+        until(supervisor, all_up)
