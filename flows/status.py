@@ -51,7 +51,7 @@ def status(home: Home) -> Iterator[Line]:
         asked |= {
             (name, "live"): partial(live, home, name),
             (name, "retrained"): partial(retrained, home, name),
-            (name, "next"): partial(due, name),
+            (name, "next"): partial(due, home, name),
             (name, "data"): partial(data, home, name),
             (name, "records"): partial(records, home, name),
         }

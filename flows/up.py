@@ -172,8 +172,9 @@ class Supervisor:
             left = psutil.Process(int((self.folder / "supervisor.pid").read_text()))
             if str(self.folder / "supervisor.conf") in left.cmdline():
                 self._families = {left.pid: set(left.children(recursive=True))}
+                parts = len(left.children())
                 left.terminate()
-                psutil.wait_procs([left], (ENDING + 1) * len(self.parts))
+                psutil.wait_procs([left], (ENDING + 1) * parts)
                 self._sweep()
 
     def _config(self) -> str:
@@ -184,7 +185,7 @@ class Supervisor:
                 priority=priority,
                 steady=STEADY,
                 ending=ENDING,
-                log=_literal(self.log(part)),
+                log=_literal(_literal(self.log(part))),  # which supervisor expands twice
             )
             for priority, part in enumerate(self.parts, 1)
         )
@@ -208,7 +209,8 @@ class Supervisor:
 
     def _last_word(self) -> str:
         said = (self.folder / "supervisor.out").read_text(errors="replace").strip().splitlines()
-        return said[-1] if said else "it said nothing"
+        errors = [line for line in said if line.startswith("Error")]  # after which it tells of its help
+        return (errors or said or ["it said nothing"])[-1]
 
     def _deaths(self) -> dict[str, tuple[int, str]]:
         """How often each part died, and how the last time, as supervisor has logged it."""

@@ -425,7 +425,7 @@ def test_a_schedule_without_runner_and_rule_is_found(zoo: Zoo, prefect: httpx.Cl
     }
     prefect.post("/work_pools/", json={"name": prefect_server.POOL, "type": "process"}).raise_for_status()
     assert "relearn up keeps one" in one(zoo.home, "schedule", "runner").mend
-    assert "relearn schedule sets it" == one(zoo.home, "schedule", "rule").mend
+    assert "relearn up sets it when it starts" == one(zoo.home, "schedule", "rule").mend
 
     beat = {"name": "x", "heartbeat_interval_seconds": 30}
     prefect.post(f"/work_pools/{prefect_server.POOL}/workers/heartbeat", json=beat).raise_for_status()

@@ -106,7 +106,8 @@ def test_mlflow_shows_the_runs_and_hands_out_their_files(ran, mlflow_page: str) 
 def test_prefect_shows_the_flow(prefect_page: str) -> None:
     """The page, and the run of the flow as completed."""
     assert "<html" in httpx.get(prefect_page).text.lower()
-    asked = {"flows": {"name": {"any_": ["retrain"]}}}
+    completed = {"state": {"type": {"any_": ["COMPLETED"]}}}
+    asked = {"flows": {"name": {"any_": ["retrain"]}}, "flow_runs": completed}
     (run,) = httpx.post(f"{prefect_page}/api/flow_runs/filter", json=asked).json()
 
     assert ("retrain on digits", "COMPLETED") == (run["name"], run["state"]["type"])
