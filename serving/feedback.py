@@ -89,5 +89,8 @@ def _image(raw: bytes, card: Card) -> np.ndarray:
     try:
         return from_json(b'{"images":' + raw + b"}", Accepted(card.shape, card.style, 1))
     except InputError as error:
-        error.args = (re.sub(r"^(images(\[0\])?|body)", "image", str(error)),)
+        told = re.sub(r"^(images(\[0\])?|body)", "image", str(error))
+        if error.code == "batch_too_large":  # where one image is meant, more are none
+            raise InputError(told, "wrong_shape") from None
+        error.args = (told,)
         raise

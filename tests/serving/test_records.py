@@ -31,6 +31,10 @@ FOLLOWING = "digits"
 SOON = 0.6  # seconds after which a record is on disk: 0.25 and the time to write it
 
 
+# More numbers than one image has, which /predict would take for too many images.
+MANY = b'{"request_id": "a", "label": "1", "image": [%s]}' % b",".join([b"1"] * 9_999)
+
+
 @pytest.fixture(scope="module")
 def make_home(
     saved: Path, publish: Callable[..., Release], tmp_path_factory: pytest.TempPathFactory
@@ -250,6 +254,7 @@ def test_the_answer_to_feedback_is_as_the_document_promises(recording: tuple[Ser
         (b'{"request_id": "a", "label": "11"}', 422, "unknown_class", "label: accepted: 0, 1, 2, "),
         (b'{"request_id": "a", "label": "1", "index": -1}', 422, "wrong_type", "index: accepted: the place"),
         (b'{"request_id": "a", "label": "1", "image": [1]}', 422, "wrong_shape", "image: got 1, accepted"),
+        (MANY, 422, "wrong_shape", "image: got 9999 numbers, accepted: "),
         (b'{"request_id": "a", "label": "1", "image": "no"}', 422, "wrong_type", "image: got another text"),
         (b'{"request_id": "a", "label": "1", "image": "R0lG"}', 415, "unsupported_image", "image: the pict"),
     ],
