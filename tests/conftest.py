@@ -22,13 +22,19 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+# Tests of flows that ask none of the servers which the others share.
+ALONE = {
+    f"tests/flows/test_{name}.py" for name in ("command_line", "compare", "eda", "explain", "gate", "up")
+}
+
+
 class ByRoom(LoadScopeScheduling):
     """One worker tests the flows and another the service, so that each server is started once for all."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         room = file.rpartition("/")[0]
-        return room if room in {"tests/flows", "tests/serving"} else file
+        return room if room in {"tests/flows", "tests/serving"} and file not in ALONE else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
