@@ -28,7 +28,7 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt | $(BIN)/.ready
 run: $(BIN)/.ready ## train, release the best, see it answer
 	@$(BIN)/relearn run $(ARGS)
 
-demo: $(BIN)/.ready ## the whole loop in three minutes: drift, feedback, retraining, rollback
+demo: $(BIN)/.ready ## the whole loop in two minutes: drift, feedback, retraining, rollback
 	@$(BIN)/python -m infra.demo
 
 serve: $(BIN)/.ready ## start the prediction API of what was released

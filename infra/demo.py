@@ -1,4 +1,4 @@
-"""The whole loop on handwritten digits: `make demo` takes three minutes, tells each step, and checks it.
+"""The whole loop on handwritten digits: `make demo` takes two minutes, tells each step, and checks it.
 
 A first release answers; what it is asked drifts; people correct it; the watch notices and asks for a
 retraining; the gate lets the new one pass for what it gained; the running API answers with it; and back.
