@@ -18,7 +18,7 @@ from model.home import Home
 POOL = "relearn"  # the work pool whose worker runs what is scheduled
 RULE = "relearn: close runs without heartbeat"
 FLOWS = ("retrain", "monitor")  # that are scheduled, each as a deployment called after a name
-SILENT = timedelta(minutes=10)  # without heartbeat, of which there is one every 3 minutes or more often
+SILENT = timedelta(minutes=10)  # without heartbeat; the rule ends ours long before
 
 Row = Mapping[str, Any]
 

@@ -6,20 +6,13 @@ a rule closes runs whose process has not been heard of.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from prefect import Flow, get_client
 from prefect.automations import Automation, EventTrigger, Posture
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
@@ -27,7 +20,6 @@ from prefect.client.schemas.objects import (
 )
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.events.actions import ChangeFlowRunState
@@ -40,7 +32,7 @@ from pydantic import ValidationError
 from flows.alarm import ACCURACY, DRIFT, resource
 from flows.environment import HEARTBEAT
 from flows.monitor import monitor
-from flows.prefect_server import POOL, RULE
+from flows.prefect_server import FLOWS, POOL, RULE
 from flows.retrain import retrain
 from flows.settings import ReleaseConfig
 from model.config import TrainConfig
@@ -48,7 +40,6 @@ from model.datasets import DATASETS, source
 from model.errors import InputError
 from model.home import Home
 
-OURS = (retrain.name, monitor.name)
 SILENCE = 3 * HEARTBEAT  # after which a run's process is taken for dead
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 HOURLY = Cron("7 * * * *", timezone="UTC")  # for the watch; at the full hour others are busy
@@ -85,9 +76,9 @@ def plan(
         CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
         where = error.errors()[0]
-        flag, accepted = {
-            "timezone": ("--timezone", "a name such as Europe/Berlin"),
-        }.get(str(where["loc"][0]), ("--cron", 'five fields, such as "0 3 * * *" for three in the morning'))
+        flag, accepted = "--cron", 'five fields, such as "0 3 * * *" for three in the morning'
+        if where["loc"][0] == "timezone":
+            flag, accepted = "--timezone", "a name such as Europe/Berlin"
         raise InputError(f"{flag}: got {where['input']!r}, accepted: {accepted}") from None
     parameters = {
         "config": config.model_dump(mode="json") | {"dataset": source(config, Home.from_environment())},
@@ -104,20 +95,6 @@ def unplan(name: str) -> None:
     with get_client(sync_client=True) as client:
         if found := deployment(client, retrain, name):
             client.update_deployment(found.id, DeploymentUpdate(schedules=[]))
-
-
-def planned(client: SyncPrefectClient, found: DeploymentResponse) -> dict[str, datetime | None]:
-    """Each active schedule of a deployment in words, with the time of the next run where it is known."""
-    soon = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-        ),
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id])),
-        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-        limit=1,
-    )
-    following = soon[0].expected_start_time if soon else None
-    return {_words(one.schedule): following for one in found.schedules if one.active}
 
 
 def deployment(client: SyncPrefectClient, flow: Flow[..., Any], name: str) -> DeploymentResponse | None:
@@ -176,7 +153,7 @@ def _keep_rule(client: SyncPrefectClient) -> None:
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related={
                 "prefect.resource.role": "flow",
-                "prefect.resource.name": list(OURS),
+                "prefect.resource.name": list(FLOWS),
             },  # not others'
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
@@ -189,9 +166,3 @@ def _keep_rule(client: SyncPrefectClient) -> None:
             )
         ],
     ).create()
-
-
-def _words(schedule: Any) -> str:
-    cron = getattr(schedule, "cron", None)
-    zone = getattr(schedule, "timezone", None) or "UTC"
-    return f"{cron} ({zone})" if cron else str(schedule)

@@ -5,14 +5,9 @@ retraining; the gate lets the new one pass for what it gained; the running API a
 """
 
 import io
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -21,13 +16,11 @@ from PIL import Image
 from rich.console import Console
 from scipy import ndimage
 
-from infra.ports import free_ports
+from infra.alive import Alive, everything_up, wait_for
 from model.config import TrainConfig
 from model.datasets import load
 from model.home import Home
 
-RELEARN = str(Path(sys.executable).parent / "relearn")
-PATIENCE = 180.0  # seconds that any step is waited for
 ANSWERS = 400  # asked in each act
 TURN = 35  # degrees by which the new handwriting leans
 SETTINGS = ("--dataset", "digits", "--networks", "mlp", "--epochs", "15", "--augmentation", "0.4")
@@ -38,22 +31,22 @@ console = Console(highlight=False)
 def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, httpx.Client(trust_env=False, timeout=10) as client:
-        environment, ports = surroundings(Path(folder))
         step("Everything is started: Prefect, MLflow, a runner and the API, which has nothing to serve yet.")
-        with kept_up(environment, ports) as api:
-            play(environment, client, api)
+        with everything_up(Path(folder)) as alive:
+            play(alive, client)
     console.print(f"\n[bold green]All of it held[/], in {time.monotonic() - began:.0f} s.")
 
 
-def play(environment: dict[str, str], client: httpx.Client, api: str) -> None:
-    digits = load(TrainConfig(dataset="digits"), Home(Path(environment["RELEARN_HOME"]), Path()))
+def play(alive: Alive, client: httpx.Client) -> None:
+    api = alive.url("api")
+    digits = load(TrainConfig(dataset="digits"), Home(alive.folder, alive.folder))
     images, labels = digits.train.images[:ANSWERS], digits.train.labels[:ANSWERS]
     others, theirs = digits.train.images[ANSWERS : 2 * ANSWERS], digits.train.labels[ANSWERS : 2 * ANSWERS]
     turned = leaning(images)
 
     step("A first classifier, of upright digits, is trained, judged, released. The running API takes it up.")
-    relearn(environment, "schedule", "--cron", "0 3 * * *", *SETTINGS)
-    relearn(environment, "run", *SETTINGS)
+    relearn(alive, "schedule", "--cron", "0 3 * * *", *SETTINGS)
+    relearn(alive, "run", *SETTINGS)
     wait_for(lambda: version(client, api) == "1", "the API to serve version 1")
 
     step(f"{ANSWERS} digits are asked, upright as it has learned them.")
@@ -68,17 +61,17 @@ def play(environment: dict[str, str], client: httpx.Client, api: str) -> None:
         client.post(f"{api}/feedback", json=told).raise_for_status()
 
     step("What they said waits until somebody has looked at it; then most joins the data, some judges.")
-    said = relearn(environment, "feedback", "accept", "--all")
+    said = relearn(alive, "feedback", "accept", "--all")
     check(f"accepted {ANSWERS}" in said, said.strip().splitlines()[0])
 
     step("The watch finds that what is asked is not what was learned from, and asks for a retraining.")
-    said = relearn(environment, "monitor")
+    said = relearn(alive, "monitor")
     outcome, asked = said.splitlines()[-2], "a retraining was asked for by the event relearn.drift"
     check("drift in" in outcome and asked in said, outcome)
 
     step("The runner retrains. The gate compares both on the same images, recent ones among them.")
     wait_for(lambda: version(client, api) == "2", "the API to serve version 2")
-    said = relearn(environment, "history")
+    said = relearn(alive, "history")
     gain = said.partition("better on recent")[2].partition("(")[0]
     check(gain != "", f"better on recent{gain}")
 
@@ -87,7 +80,7 @@ def play(environment: dict[str, str], client: httpx.Client, api: str) -> None:
     check(after > before + 0.1, f"{after:.1%} right, before it were {before:.1%}")
 
     step("And back, as one would at night: without training, in a second.")
-    relearn(environment, "rollback", "--reason", "to show it")
+    relearn(alive, "rollback", "--reason", "to show it")
     wait_for(lambda: version(client, api) == "1", "the API to serve version 1 again")
     check(True, "version 1 answers")
 
@@ -119,49 +112,10 @@ def version(client: httpx.Client, api: str) -> str | None:
     return None
 
 
-@contextmanager
-def kept_up(environment: dict[str, str], ports: dict[str, int]) -> Iterator[str]:
-    """`relearn up` for a while; gives the address of the API."""
-    flags = [word for part, port in ports.items() for word in (f"--{part}", str(port))]
-    log = Path(environment["RELEARN_HOME"]).parent / "up.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen([RELEARN, "up", *flags], env=environment, stdout=output, stderr=output)
-    try:
-        health = f"http://127.0.0.1:{ports['runner-port']}/health"
-        wait_for(lambda: httpx.get(health, timeout=2).is_success, "the runner")
-        yield f"http://127.0.0.1:{ports['port']}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-def surroundings(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """A home of its own, which knows no other service of this machine, and a port for each part."""
-    ports = dict(zip(("flows-port", "runs-port", "runner-port", "port"), free_ports(4), strict=True))
-    ours = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    home = {"RELEARN_HOME": str(folder / ".relearn"), "PREFECT_SERVER_API_PORT": str(ports["flows-port"])}
-    return kept | home | {"COLUMNS": "200"}, ports
-
-
-def relearn(environment: dict[str, str], *words: str) -> str:
-    """Run a verb as anybody would; returns what it said."""
+def relearn(alive: Alive, *words: str) -> str:
+    """Run a verb for all to see."""
     console.print(f"  [dim]$ relearn {' '.join(words)}[/]", soft_wrap=True)
-    done = subprocess.run([RELEARN, *words], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"relearn {words[0]} failed: {done.stderr}")
-    return done.stdout
-
-
-def wait_for(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        with suppress(httpx.HTTPError):
-            if true():
-                return
-        if time.monotonic() > deadline:
-            raise SystemExit(f"waited {PATIENCE:g} s in vain for {what}")
-        time.sleep(0.2)
+    return alive.relearn(*words)
 
 
 def step(line: str) -> None:

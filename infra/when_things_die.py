@@ -6,10 +6,6 @@ docs/when-things-die.md.
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,33 +21,26 @@ import numpy as np
 import psutil
 from sklearn.datasets import load_digits
 
-from infra.ports import free_ports
+from infra.alive import Alive, everything_up, wait_for
 
 ROOT = Path(__file__).parents[1]
-RELEARN = str(Path(sys.executable).parent / "relearn")
 NAME = "growing"
 STEADY = 6.0  # seconds for which all have to answer
-PATIENCE = 240.0  # seconds that anything here is waited for
 
 
 @dataclass
 class Stage:
-    """One home with everything up; `answers` are status and time of requests to the API, ten a second."""
+    """What is up; `answers` are time and status of requests to the API, ten a second."""
 
-    home: Path
-    ports: dict[str, int]
-    environment: dict[str, str]
+    alive: Alive
     answers: list[tuple[float, int]] = field(default_factory=list)
 
-    def relearn(self, *words: str) -> str:
-        command = [RELEARN, *words]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"relearn {' '.join(words)}: {done.stderr}")
-        return done.stdout
+    @property
+    def home(self) -> Path:
+        return self.alive.folder
 
     def prefect(self, path: str, **asked: Any) -> list[dict[str, Any]]:
-        url = f"http://127.0.0.1:{self.ports['flows']}/api/{path}/filter"
+        url = f"{self.alive.url('flows')}/api/{path}/filter"
         found: list[dict[str, Any]] = httpx.post(url, json=asked, timeout=10).raise_for_status().json()
         return found
 
@@ -75,15 +64,15 @@ class Stage:
 
     def schedule(self, *words: str, epochs: int, cron: str = "*/2 * * * *") -> None:
         data = ("--dataset", f"npz:{self.home / 'growing.npz'}", "--networks", "mlp")
-        print(self.relearn("schedule", "--cron", cron, *data, "--epochs", str(epochs), *words).strip())
+        print(self.alive.relearn("schedule", "--cron", cron, *data, "--epochs", str(epochs), *words).strip())
 
     def verdicts(self) -> list[str]:
-        said = self.relearn("history", "--name", NAME, "--json")
+        said = self.alive.relearn("history", "--name", NAME, "--json")
         return [json.loads(line)["action"] for line in said.splitlines()]
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, everything_up(Path(folder)) as stage:
+    with tempfile.TemporaryDirectory() as folder, watched(Path(folder)) as stage:
         by_the_clock(stage)
         rows = [killed(stage, *one) for one in PARTS.items()]
         nothing_stays_running(stage)
@@ -109,7 +98,7 @@ def by_the_clock(stage: Stage) -> None:
     say(f"{fourth['name']} with ten more images: {stage.verdicts()}")
     verdicts = stage.verdicts()
     expect(["hold", "promote", "promote"], sorted(verdicts))
-    stage.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
+    stage.alive.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
 
 
 def killed(stage: Stage, part: str, find: Callable[[Stage], psutil.Process]) -> dict[str, str]:
@@ -123,7 +112,7 @@ def killed(stage: Stage, part: str, find: Callable[[Stage], psutil.Process]) -> 
     find(stage).kill()
     say(f"killed {part} while {running['name']} ran")
     back = last_down(stage, part) - at
-    stage.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
+    stage.alive.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
     state = closed(stage, running["id"])
     done = time.time() - at
     failed = [status for _, status in stage.answers[asked:] if status != 200]
@@ -145,9 +134,9 @@ def killed(stage: Stage, part: str, find: Callable[[Stage], psutil.Process]) -> 
 def nothing_stays_running(stage: Stage) -> None:
     time.sleep(30)
     expect([], [run["name"] for run in stage.retrainings() if run["state_type"] == "RUNNING"])
-    found = stage.relearn("compare", "--name", NAME)
+    found = stage.alive.relearn("compare", "--name", NAME)
     expect(False, "RUNNING" in found)
-    say(f"nothing stays Running; {stage.relearn('history', '--name', NAME)}")
+    say(f"nothing stays Running; {stage.alive.relearn('history', '--name', NAME)}")
 
 
 def flow_process(stage: Stage) -> psutil.Process:
@@ -181,8 +170,7 @@ def all_up(stage: Stage) -> bool:
     health = {"flows": "/api/health", "runs": "/health", "runner": "/health", "api": "/readyz"}
     with suppress(httpx.HTTPError):
         return all(
-            httpx.get(f"http://127.0.0.1:{port}{health[part]}", timeout=2).is_success
-            for part, port in stage.ports.items()
+            httpx.get(stage.alive.url(part) + path, timeout=2).is_success for part, path in health.items()
         )
     return False
 
@@ -225,39 +213,13 @@ def closed(stage: Stage, run_id: str) -> dict[str, Any]:
     return state()
 
 
-def wait_for(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        with suppress(httpx.HTTPError):  # Prefect's server is one of those that are killed
-            if true():
-                return
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {PATIENCE:g} s in vain for {what}")
-        time.sleep(0.5)
-
-
 @contextmanager
-def everything_up(folder: Path) -> Iterator[Stage]:
-    ports = dict(zip(("flows", "runs", "runner", "api"), free_ports(4), strict=True))
-    ours = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    environment |= {
-        "RELEARN_HOME": str(folder / ".relearn"),
-        "PREFECT_SERVER_API_PORT": str(ports["flows"]),
-        "COLUMNS": "200",
-    }
-    stage = Stage(folder, ports, environment)
-    options = ("--flows-port", "--runs-port", "--runner-port", "--port")
-    flags = [word for flag, port in zip(options, ports.values(), strict=True) for word in (flag, str(port))]
-    stage.data(1_000)
-    process = subprocess.Popen([RELEARN, "up", "--name", NAME, *flags], env=environment)
-    try:
-        wait_for(lambda: httpx.get(f"http://127.0.0.1:{ports['runner']}/health").is_success, "the runner")
+def watched(folder: Path) -> Iterator[Stage]:
+    """Everything up, and asked by somebody who needs answers; nothing of it is left in the end."""
+    with everything_up(folder, "--name", NAME) as alive:
+        stage = Stage(alive)
         threading.Thread(target=ask_for_ever, args=(stage,), daemon=True).start()
         yield stage
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(100)
     left = [one.info["cmdline"] for one in psutil.process_iter(["environ", "cmdline"]) if is_of(one, folder)]
     expect([], left)
 
@@ -268,7 +230,7 @@ def is_of(process: psutil.Process, folder: Path) -> bool:
 
 def ask_for_ever(stage: Stage) -> None:
     """An image ten times a second, as somebody who needs answers would."""
-    url, image = f"http://127.0.0.1:{stage.ports['api']}/predict", bytes(32 * 32)
+    url, image = f"{stage.alive.url('api')}/predict", bytes(32 * 32)
     headers = {"content-type": "application/octet-stream"}
     while True:
         try:

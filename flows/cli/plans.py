@@ -62,21 +62,21 @@ def schedule(
 
 
 def _show(name: str, page: str | None) -> None:
-    from prefect import get_client
+    from prefect.settings import PREFECT_API_URL
 
-    from flows.retrain import retrain
-    from flows.schedule import deployment, planned
+    from flows.prefect_server import PrefectServer
 
-    console = Console(highlight=False)
-    with get_client(sync_client=True) as client:
-        found = deployment(client, retrain, name)
-        plans = planned(client, found) if found else {}
+    console, prefect = Console(highlight=False), PrefectServer(PREFECT_API_URL.value())
+    found = [one for one in prefect.deployments(name) if one["flow_name"] == "retrain"]
+    plans = [one["schedule"] for row in found for one in row["schedules"] if one["active"]]
     if not plans:
         console.print(f'nothing is planned for {name}; for instance: relearn schedule --cron "0 3 * * *"')
-    for words, following in plans.items():
-        soon = f", next {following.astimezone():%Y-%m-%d %H:%M %Z}" if following else ""
-        console.print(f"{name} is trained again at [bold]{words}[/]{soon}", soft_wrap=True)
+    for plan in plans:
+        words = f"{plan['cron']} ({plan.get('timezone') or 'UTC'})" if "cron" in plan else str(plan)
+        console.print(f"{name} is trained again at [bold]{words}[/]", soft_wrap=True)
+    if plans and (following := prefect.next_run(found[0])):
+        console.print(f"next {following.astimezone():%Y-%m-%d %H:%M %Z}")
     if plans and page is None:
         console.print("No runner is up: relearn up starts it, and pages that show and change the plan")
     elif found and page:
-        console.print(f"{page}/deployments/deployment/{found.id}", style="dim", soft_wrap=True)
+        console.print(f"{page}/deployments/deployment/{found[0]['id']}", style="dim", soft_wrap=True)

@@ -1,9 +1,6 @@
 """Promises of additions: what joins a dataset, where it stands then, and what never changes by it."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
 from model.additions import Additions
 from model.config import TrainConfig
@@ -11,23 +8,9 @@ from model.home import Home
 from model.prepared import Prepared, prepare
 from model.splits import contents
 
-RANDOM = np.random.default_rng(0)
-IMAGES = RANDOM.integers(0, 256, (200, 12, 12), np.uint8)
-LABELS = np.arange(200) % 4
-MORE = tuple(RANDOM.integers(0, 256, (60, 1, 12, 12), np.uint8))
+MORE = tuple(np.random.default_rng(1).integers(0, 256, (60, 1, 12, 12), np.uint8))
 NAMES = tuple(str(number % 4) for number in range(60))
 ALL = Additions(MORE, NAMES, until=60)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home", tmp_path / "data")
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
-    np.savez(tmp_path / "shapes.npz", images=IMAGES, labels=LABELS)
-    return TrainConfig(dataset=f"npz:{tmp_path / 'shapes.npz'}")
 
 
 def labels(prepared: Prepared, part: str) -> dict[int, str]:

@@ -14,21 +14,7 @@ from model.errors import DataError, IntegrityError, MachineError
 from model.home import Home
 from model.prepared import Prepared, open_prepared, prepare
 from model.splits import split
-
-RANDOM = np.random.default_rng(0)
-IMAGES = RANDOM.integers(0, 256, (200, 12, 12), np.uint8)
-LABELS = np.arange(200) % 4
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home", tmp_path / "data")
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
-    np.savez(tmp_path / "shapes.npz", images=IMAGES, labels=LABELS)
-    return TrainConfig(dataset=f"npz:{tmp_path / 'shapes.npz'}")
+from tests.model.conftest import IMAGES, LABELS
 
 
 def test_what_is_prepared_is_what_was_split(home: Home, config: TrainConfig) -> None:

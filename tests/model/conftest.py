@@ -1,0 +1,24 @@
+"""A dataset of one's own that several tests prepare."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.config import TrainConfig
+from model.home import Home
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (200, 12, 12), np.uint8)
+LABELS = np.arange(200) % 4
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home", tmp_path / "data")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    """200 random images of four classes."""
+    np.savez(tmp_path / "shapes.npz", images=IMAGES, labels=LABELS)
+    return TrainConfig(dataset=f"npz:{tmp_path / 'shapes.npz'}")
