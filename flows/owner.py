@@ -34,13 +34,16 @@ def lost(tags: Mapping[str, str]) -> bool:
 
 def revision() -> dict[str, str]:
     """The git commit of this code as MLflow's own tag; nothing where there is no git."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607  # git stands wherever the user has it
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607  # git stands wherever the user has it
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:  # as in our images
+        return {}
     return {"mlflow.source.git.commit": asked.stdout.strip()} if asked.returncode == 0 else {}
 
 

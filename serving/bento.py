@@ -10,25 +10,7 @@ from importlib import metadata
 
 import bentoml
 
-# What `model` and `serving` import while they serve, or a floor that BentoML leaves open.
-REQUIREMENTS = (
-    "bentoml",
-    "filelock",
-    "httptools",
-    "msgspec",
-    "numpy",
-    "pandas",
-    "pillow",
-    "prometheus-client",
-    "psutil",
-    "pydantic",
-    "python-multipart",
-    "safetensors",
-    "scipy",
-    "starlette",
-    "torch",
-    "uvloop",
-)
+from serving.requirements import REQUIREMENTS
 
 
 def build(classifier_folder: str, name: str, version: str, labels: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ from model.classifier import Card, Classifier
 from model.config import TrainConfig
 from model.home import Home
 from model.networks import build, count
-from serving.bento import REQUIREMENTS
+from serving.requirements import REQUIREMENTS
 from serving.golden import Golden
 from serving.ledger import Release
 from serving.packaging import package

@@ -11,7 +11,7 @@ import pytest
 from model.classifier import Classifier
 from model.errors import InputError, IntegrityError, NotFoundError
 from model.home import Home
-from serving.bento import REQUIREMENTS
+from serving.requirements import REQUIREMENTS
 from serving.packaging import bento_folder, package
 
 

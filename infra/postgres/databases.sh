@@ -1,0 +1,10 @@
+#!/bin/bash
+# Run once by PostgreSQL's image, on an empty volume: a database and a role of its own for each of the two.
+set -euo pipefail
+for name in mlflow prefect; do
+    psql --no-psqlrc --quiet -v ON_ERROR_STOP=1 -v name="$name" -v password="$(< "/run/secrets/${name}_password")" <<'SQL'
+create role :"name" login password :'password';
+create database :"name" owner :"name";
+revoke all on database :"name" from public;
+SQL
+done

@@ -1,0 +1,107 @@
+#!/bin/bash
+# The whole life, once, against servers that are up and have released nothing yet:
+# first training, prediction, a better classifier and the swap to it, rollback, a restart of everything.
+#
+#   infra/smoke.sh                                          # against docker compose
+#   IN= RESTART='…' PATH=.venv/bin:$PATH infra/smoke.sh     # against relearn up; RESTART ends and starts it again
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+IN=${IN-docker compose exec -T worker} # what runs a program where the runner is
+RESTART=${RESTART-docker compose restart}
+NAME=${RELEARN_NAME:-digits}
+API=${API:-http://127.0.0.1:3000}
+MLFLOW=${MLFLOW:-http://127.0.0.1:5000}
+KEY=$(cat secrets/client_key 2>/dev/null || true)
+export PREFECT_API_URL=${PREFECT_API_URL:-http://127.0.0.1:4200/api}
+
+folder=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$folder"' EXIT
+
+say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
+fail() {
+    say "FAILED: $*"
+    exit 1
+}
+expect() { [ "$2" = "$3" ] || fail "$1: got $2, expected $3"; }
+
+status() { curl -s -o /dev/null -w '%{http_code}' --max-time 5 "$API$1" || true; }
+ask() { # of one image: HTTP status, version, label
+    curl -s --max-time 5 -w '\n%{http_code}' -H "x-api-key: $KEY" -H 'content-type: image/png' \
+        --data-binary "@$folder/digit.png" "$API/predict" | tr -d '\n' |
+        sed -nE 's/.*"version":"([^"]*)".*"label":"([^"]*)".*([0-9]{3})$/\3 \1 \2/p; t; s/.*([0-9]{3})$/\1/p'
+}
+live() { ask | cut -d ' ' -f 2; }
+until_live() { # a version, within ten seconds
+    for _ in $(seq 50); do
+        [ "$(live)" != "$1" ] || return 0
+        sleep 0.2
+    done
+    fail "version $1 is not live: $(ask)"
+}
+until_status() { # of a path, within two minutes
+    for _ in $(seq 120); do
+        [ "$(status "$1")" != "$2" ] || return 0
+        sleep 1
+    done
+    fail "$1 answers $(status "$1"), not $2"
+}
+retrain() { # by the work pool, with these settings
+    $IN prefect deployment run "retrain/$NAME" --watch --param networks='["mlp"]' \
+        --param config="{\"dataset\": \"$NAME\", $1}" > "$folder/retraining" 2>&1 ||
+        { cat "$folder/retraining" && fail "the retraining"; }
+}
+verdicts() { $IN relearn history --name "$NAME" --json | sed -E 's/.*"action": ?"([^"]*)".*/\1/' | paste -sd ' '; }
+known() { # how many runs MLflow and Prefect know of
+    local experiment
+    experiment=$(curl -sf "$MLFLOW/api/2.0/mlflow/experiments/get-by-name?experiment_name=$NAME" |
+        sed -nE 's/.*"experiment_id": *"([0-9]+)".*/\1/p')
+    curl -sf "$MLFLOW/api/2.0/mlflow/runs/search" -H 'content-type: application/json' \
+        -d "{\"experiment_ids\": [\"$experiment\"]}" | grep -c '"run_id"'
+    curl -sf -X POST "$PREFECT_API_URL/flow_runs/count" -H 'content-type: application/json' \
+        -d '{"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"like_": "retrain"}}}'
+}
+
+$IN python -c "
+import sys; from PIL import Image; from sklearn.datasets import load_digits
+image = Image.fromarray((load_digits().images[0] * 15.9).astype('uint8')).resize((28, 28))
+image.save(sys.stdout.buffer, 'PNG')" > "$folder/digit.png"
+
+say "alive, and nothing to serve yet"
+until_status /livez 200
+expect "/readyz" "$(status /readyz)" 503
+
+say "a first training, a weak one"
+retrain '"epochs": 1, "learning_rate": 0.0001'
+until_live 1
+say "it answers: $(ask)"
+
+say "a better one, while the API is asked twenty times a second"
+while sleep 0.05; do ask; done > "$folder/answers" &
+asking=$!
+retrain '"epochs": 15'
+until_live 2
+kill "$asking"
+bad=$(grep -cv '^200 ' "$folder/answers" || true)
+expect "answers other than 200, of $(wc -l < "$folder/answers")" "$bad" 0
+expect "versions that answered, in order" "$(cut -d ' ' -f 2 "$folder/answers" | uniq | paste -sd ' ')" "1 2"
+expect "verdicts" "$(verdicts)" "promote promote"
+expect "the answer" "$(ask)" "200 2 0"
+say "promoted and swapped: $(wc -l < "$folder/answers") answers, none failed"
+
+say "back to the first"
+$IN relearn rollback --name "$NAME" > "$folder/rollback" || { cat "$folder/rollback" && fail "the rollback"; }
+until_live 1
+
+known=$(known | paste -sd ' ')
+say "everything starts again; runs that MLflow and Prefect know: $known"
+$RESTART > "$folder/restart" 2>&1 || { cat "$folder/restart" && fail "the restart"; }
+until_status /readyz 200
+expect "live" "$(live)" 1
+for _ in $(seq 60); do
+    [ "$(known 2>/dev/null | paste -sd ' ')" != "$known" ] || break
+    sleep 2
+done
+expect "runs that MLflow and Prefect know" "$(known | paste -sd ' ')" "$known"
+expect "verdicts" "$(verdicts)" "promote promote rollback"
+say "all is still there"
