@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ GRAFANA = MONITORING / "grafana"
 DASHBOARD = GRAFANA / "dashboards" / "relearn.json"
 PROVISIONED = sorted(GRAFANA.rglob("*.yml"))
 
-# To be replaced by the table of the service that tells them, as soon as there is one.
+# To be replaced by what `serving.monitored` tells, once it has these.
 RUNNER = {
     "relearn_runner_time_seconds",
     "relearn_retraining_planned",
@@ -35,16 +36,19 @@ PROMETHEUS = {"up", "ALERTS"}  # that it makes itself
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 
 
+@cache
 def rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load(ALERTS.read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
+@cache
 def cases() -> list[dict[str, Any]]:
     tests = yaml.safe_load(CASES.read_text())["tests"]
     return [case for test in tests for case in test["alert_rule_test"]]
 
 
+@cache
 def dashboard() -> dict[str, Any]:
     return json.loads(DASHBOARD.read_text())
 
