@@ -72,7 +72,7 @@ until_status /livez 200
 expect "/readyz" "$(status /readyz)" 503
 
 say "a first training, a weak one"
-retrain '"epochs": 1, "learning_rate": 0.0001'
+retrain '"epochs": 1, "learning_rate": 0.01'
 until_live 1
 say "it answers: $(ask)"
 
