@@ -10,7 +10,7 @@ secret() { # a new one of 32 characters
     LC_ALL=C tr -dc A-Za-z0-9 < /dev/urandom | head -c 32
 }
 
-for name in postgres_password mlflow_password prefect_password metrics_key client_key; do
+for name in postgres_password mlflow_password prefect_password grafana_password metrics_key client_key; do
     [ -s "secrets/$name" ] || { secret > "secrets/.$name" && chmod 444 "secrets/.$name" && mv "secrets/.$name" "secrets/$name"; }
 done
 [ -s secrets/api_keys ] || {
