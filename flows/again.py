@@ -1,7 +1,7 @@
 """A retraining that was cut off goes on: it is due once more, for whichever runner takes it.
 
-Cut off is one whose process or machine is gone, which Prefect calls crashed; and one that failed by what no
-person can mend by other words, a `MachineError`: a store that is away, a disk that is full.
+Cut off is one whose process or machine is gone, which Prefect calls crashed; and one that failed by a
+`MachineError`, such as a server that is away: what was asked for was not wrong.
 """
 
 from collections.abc import Collection, Iterator

@@ -72,8 +72,9 @@ def register(client: MlflowClient, run_id: str, name: str) -> str:
             return version
     with suppress(MlflowException):  # it is there already
         client.create_registered_model(name)
-    source = f"models:/{model_of(client, run_id)}"
-    return str(client.create_model_version(name, source, run_id).version)
+    model = model_of(client, run_id)
+    # A server of MLflow takes this source only where the model is named besides.
+    return str(client.create_model_version(name, f"models:/{model}", run_id, model_id=model).version)
 
 
 def align(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) -> list[str]:
