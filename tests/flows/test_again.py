@@ -1,13 +1,9 @@
 """Retrainings that were cut off, and what the runner makes of them: a real Prefect server, a real MLflow."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
@@ -261,39 +257,3 @@ def test_prometheus_is_told_how_retraining_stands(
     retraining_of.be(run, Running(), Cancelled())
     rounds.tell(copied)
     assert (0, 0) == (gauges(copied, name)["retraining_failed"], gauges(copied, name)["retraining_late"])
-
-
-def program(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    ours = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return subprocess.run(
-        [sys.executable, "-m", *words], env=kept | environment, capture_output=True, text=True, check=False
-    )
-
-
-def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> None:
-    """It ends well, and what the runners need is there; nothing is left where it was started but the home."""
-    name = "cifar10"
-    home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
-    done = program("flows.registration", name, **home)
-    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
-    with get_client(sync_client=True) as client:
-        assert schedule.deployment(client, retrain, name)
-    assert (tmp_path / "home" / "prefect").is_dir()
-
-
-@pytest.mark.parametrize("words", [("flows.registration",), ("flows.runner", "two", "names")])
-def test_other_words_are_refused(words: tuple[str, ...]) -> None:
-    """With what is accepted."""
-    done = program(*words)
-    assert 2 == done.returncode
-    assert "usage: python -m flows." in done.stderr
-
-
-@pytest.mark.parametrize("words", [("flows.registration", "digits"), ("flows.runner",)])
-def test_what_is_wrong_is_one_line(words: tuple[str, ...]) -> None:
-    """As the command line tells it, with its exit code."""
-    done = program(*words, RELEARN_HOME="~nobody-of-this-name/home")
-    assert 2 == done.returncode
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error[input]: RELEARN_HOME: got '~nobody-of-this-name/home'")
