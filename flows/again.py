@@ -12,18 +12,18 @@ from model.errors import MachineError
 
 AGAIN = 2  # times; who is killed each time, for want of memory perhaps, is not to be tried for ever
 SINCE = timedelta(days=1)  # after which nobody waits for it any more
-PAUSE = timedelta(minutes=1)  # before each time: so MLflow may be away for three minutes
+PAUSE = timedelta(minutes=1)  # before each time, for who was away to be well again
 
 
-def put_back(server: PrefectServer, living: Collection[str]) -> Iterator[str]:
+def put_back(server: PrefectServer, not_closed: Collection[str]) -> Iterator[str]:
     """Let go on, of each name, the retraining that began last, where it was cut off; gives their names.
 
     Not one that lives or that somebody has cancelled, nor where another one is under way. Those of
-    `living` live, whatever Prefect says.
+    `not_closed` live, whatever Prefect says, or are closed before the next look.
     """
     for deployment in server.deployments():
         run = server.last_begun(deployment) if deployment["flow_name"] == "retrain" else None
-        if run and run["id"] not in living and _may_go_on(server, run) and not server.is_busy(deployment):
+        if run and run["id"] not in not_closed and _may_go_on(server, run) and not server.is_busy(deployment):
             why = run["state"]["message"]
             server.put_back(run, moment(run["state"]["timestamp"]) + PAUSE, f"goes on after: {why}")
             yield run["name"]

@@ -27,7 +27,6 @@ def close_elsewhere(client: Client, server: PrefectServer) -> None:
                 print(f"closed {run.info.run_name}: it is over, says Prefect", flush=True)  # noqa: T201
 
 
-def living(client: Client) -> set[str]:
-    """The flow runs that processes of this machine are at."""
-    here = (run.data.tags for run in running(client) if owner.here(run.data.tags))
-    return {tags[FLOW_RUN] for tags in here if FLOW_RUN in tags and not owner.lost(tags)}
+def not_closed(client: Client) -> set[str]:
+    """The flow runs of which MLflow has a run that it calls running."""
+    return {run.data.tags[FLOW_RUN] for run in running(client) if FLOW_RUN in run.data.tags}

@@ -136,9 +136,9 @@ class PrefectServer:
         return rows
 
     def crash(self, run_id: str, why: str) -> None:
-        """Let the run be over, where it is there and is not."""
+        """Let the run be over, where it is said to be under way."""
         run = self.run(run_id)
-        if run and (run["state"] or {}).get("type") not in FINAL:
+        if run and (run["state"] or {}).get("type") in BUSY:
             self._set(run, {"type": "CRASHED", "name": "Crashed", "message": why}, force=True)
 
     def put_back(self, run: Row, at: datetime, why: str) -> None:

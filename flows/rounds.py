@@ -32,7 +32,7 @@ def tend(home: Home) -> None:
     with suppress(Timeout), FileLock(home.root / ".runner.lock", timeout=0):
         client, server = connect(home), PrefectServer.of(home)
         lost.close_elsewhere(client, server)
-        for name in again.put_back(server, lost.living(client)):
+        for name in again.put_back(server, lost.not_closed(client)):
             print(f"{name} goes on", flush=True)  # noqa: T201
 
 

@@ -1,5 +1,6 @@
 """Retrainings that were cut off, and what the runner makes of them: a real Prefect server, a real MLflow."""
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,10 +56,10 @@ class Retraining:
         assert state is not None
         return state
 
-    def put_back(self, living: frozenset[str] = frozenset()) -> int:
+    def put_back(self, not_closed: frozenset[str] = frozenset()) -> int:
         """How many of its runs are put back."""
         names = {run.name for run in self.client.read_flow_runs() if run.deployment_id == self.id}
-        return len(names & set(again.put_back(self.server, living)))
+        return len(names & set(again.put_back(self.server, not_closed)))
 
 
 @pytest.fixture
@@ -146,9 +147,9 @@ def test_an_old_one_is_left(retraining_of: Retraining, monkeypatch: pytest.Monke
 
 
 def test_one_that_lives_is_let_be(retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though Prefect calls it crashed: its process is seen here, it is heard of, or it had no time to be."""
+    """Though Prefect calls it crashed: MLflow has it open, it is heard of, or it had no time to be."""
     run = retraining_of.run(Running(), Crashed())
-    assert 0 == retraining_of.put_back(living=frozenset({str(run.id)}))
+    assert 0 == retraining_of.put_back(not_closed=frozenset({str(run.id)}))
     beat = {
         "id": str(uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
@@ -181,7 +182,7 @@ def tracked(home: Home, tags: dict[str, str]) -> Callable[[], str]:
 
 
 def test_two_runners_do_not_look_at_once(retraining_of: Retraining, copied: Home) -> None:
-    """While one of the home is at it the others pass over it; what lives on this machine is let be."""
+    """While one of the home is at it the others pass over it; what MLflow has not closed is let be."""
     run = retraining_of.run(Running(), Crashed())
     with FileLock(copied.root / ".runner.lock"):
         rounds.tend(copied)
@@ -214,6 +215,19 @@ def test_runs_of_another_machine_are_closed_where_prefect_calls_them_over(
     rounds.tend(copied)
     assert ["KILLED"] * 4 == [status() for status in closed]
     assert ["RUNNING"] * 4 == [status() for status in left]
+
+
+@pytest.mark.parametrize(
+    ("state", "then"), [(Running(), "Crashed"), (AwaitingRetry(), "AwaitingRetry"), (Failed(), "Failed")]
+)
+def test_only_a_run_that_is_under_way_is_crashed_with_its_process(
+    state: State, then: str, retraining_of: Retraining, copied: Home
+) -> None:
+    """One that waits for another process, put back by somebody, goes on waiting; MLflow closes all alike."""
+    run = retraining_of.run(Running(), state)
+    status = tracked(copied, {owner.HOST: socket.gethostname(), owner.PROCESS: "1@0", FLOW_RUN: str(run.id)})
+    rounds.close(copied)
+    assert (then, "KILLED") == (retraining_of.state(run).name, status())
 
 
 def gauges(home: Home, name: str) -> dict[str, float]:
