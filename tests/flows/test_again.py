@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -63,7 +63,7 @@ class Retraining:
 
 
 @pytest.fixture
-def retraining_of(on_server: str, monkeypatch: pytest.MonkeyPatch) -> Retraining:
+def retraining_of(on_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Retraining]:
     """Where it takes no time to be certain that a run is dead."""
     monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(0))
     monkeypatch.setenv("PREFECT_API_URL", f"{on_server}/api")
@@ -73,6 +73,7 @@ def retraining_of(on_server: str, monkeypatch: pytest.MonkeyPatch) -> Retraining
         found = schedule.deployment(client, retrain, name)
         assert found is not None
         yield Retraining(name, found.id, PrefectServer(f"{on_server}/api"), client)
+        client.delete_deployment(found.id)
 
 
 def test_a_crashed_retraining_goes_on_twice(retraining_of: Retraining) -> None:
