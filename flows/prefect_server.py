@@ -23,7 +23,8 @@ SILENT = timedelta(minutes=10)  # without heartbeat; the rule ends ours long bef
 CERTAIN = timedelta(seconds=1.5 * HEARTBEAT)  # without one, after which a run that is called crashed is
 DUE = timedelta(seconds=30)  # in which a runner that is well has taken a run; it asks every 5 seconds
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-BUSY = ("PENDING", "RUNNING", "CANCELLING", "PAUSED")
+# Not one that was taken and has not begun: where its machine is gone, it stays so.
+BUSY = ("RUNNING", "CANCELLING", "PAUSED")
 
 Row = Mapping[str, Any]
 

@@ -287,7 +287,7 @@ def test_a_killed_runner_leaves_nothing_running(stage: Stage) -> None:
 
 @pytest.mark.slow
 def test_who_ends_everything_lets_a_run_stop_where_it_can_go_on(stage: Stage) -> None:
-    """It is said to be over in MLflow and in Prefect, and has a checkpoint."""
+    """It is said to be over in MLflow and in Prefect, and has a checkpoint, from which it goes on next time."""
     client = connect(stage.home)
     run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
     training = stage.training()
@@ -299,6 +299,9 @@ def test_who_ends_everything_lets_a_run_stop_where_it_can_go_on(stage: Stage) ->
     with closing(sqlite3.connect(stage.home.prefect / "prefect.db")) as database:
         asked = "select state_type from flow_run where replace(id, '-', '') = ?"
         assert "RUNNING" != database.execute(asked, [run.id.hex]).fetchone()[0]
+
+    stage.supervisor.start()
+    stage.until(lambda: ["RUNNING", "RUNNING"] == tracked(client))
 
 
 def test_lost_runs_are_closed(copied: Home, on_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
