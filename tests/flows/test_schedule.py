@@ -287,7 +287,7 @@ def test_a_killed_runner_leaves_nothing_running(stage: Stage) -> None:
 
 @pytest.mark.slow
 def test_who_ends_everything_lets_a_run_stop_where_it_can_go_on(stage: Stage) -> None:
-    """It is said to be over in MLflow and in Prefect, and has a checkpoint, from which it goes on next time."""
+    """It is over in MLflow and in Prefect, and has a checkpoint, from which it goes on the next time."""
     client = connect(stage.home)
     run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
     training = stage.training()
