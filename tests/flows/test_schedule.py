@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -300,8 +300,12 @@ def test_who_ends_everything_lets_a_run_stop_where_it_can_go_on(stage: Stage) ->
         asked = "select state_type from flow_run where replace(id, '-', '') = ?"
         assert "RUNNING" != database.execute(asked, [run.id.hex]).fetchone()[0]
 
-    stage.supervisor.start()
-    stage.until(lambda: ["RUNNING", "RUNNING"] == tracked(client))
+    next_time = replace(stage, supervisor=Supervisor(stage.supervisor.folder, stage.supervisor.parts))
+    next_time.supervisor.start()
+    try:
+        next_time.until(lambda: ["RUNNING", "RUNNING"] == tracked(client))
+    finally:
+        next_time.supervisor.stop()
 
 
 def test_lost_runs_are_closed(copied: Home, on_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
