@@ -31,10 +31,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """Where its API is, and user:password for it where it asks for them."""
+    """Where its API is, user:password where it asks for them, and how many seconds an answer may take."""
 
     api: str
     auth: str = ""
+    patience: float = 2.0
 
     @classmethod
     def of(cls, home: Home) -> "PrefectServer":
@@ -186,7 +187,9 @@ class PrefectServer:
 
     def _ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         auth = httpx.BasicAuth(*self.auth.split(":", 1)) if ":" in self.auth else None
-        return httpx.request(method, self.api + path, json=body, auth=auth, timeout=2, trust_env=False)
+        return httpx.request(
+            method, self.api + path, json=body, auth=auth, timeout=self.patience, trust_env=False
+        )
 
     def _checked(self, answer: httpx.Response) -> Any:
         if answer.is_success:

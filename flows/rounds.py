@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from filelock import FileLock, Timeout
 
@@ -12,6 +13,7 @@ from flows.store import connect
 from model.home import Home
 
 EVERY = 20.0  # seconds between two looks
+PATIENCE = 10.0  # seconds for an answer of Prefect's server; nobody waits for us
 
 
 def for_ever(home: Home) -> None:
@@ -24,13 +26,13 @@ def for_ever(home: Home) -> None:
 
 def close(home: Home) -> None:
     """End the runs of this machine whose process is gone."""
-    lost.close_here(connect(home), PrefectServer.of(home))
+    lost.close_here(connect(home), _server(home))
 
 
 def tend(home: Home) -> None:
     """See to the runs of every machine; one runner of the home at a time, the others pass over it."""
     with suppress(Timeout), FileLock(home.root / ".runner.lock", timeout=0):
-        client, server = connect(home), PrefectServer.of(home)
+        client, server = connect(home), _server(home)
         lost.close_elsewhere(client, server)
         for name in again.put_back(server, lost.not_closed(client)):
             print(f"{name} goes on", flush=True)  # noqa: T201
@@ -38,7 +40,11 @@ def tend(home: Home) -> None:
 
 def tell(home: Home) -> None:
     """Leave numbers for Prometheus; every runner leaves the same."""
-    retraining.tell(home, PrefectServer.of(home))
+    retraining.tell(home, _server(home))
+
+
+def _server(home: Home) -> PrefectServer:
+    return replace(PrefectServer.of(home), patience=PATIENCE)
 
 
 def _attempt(task: Callable[[Home], None], home: Home) -> None:

@@ -72,7 +72,7 @@ def retraining_of(on_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
     with get_client(sync_client=True) as client:
         found = schedule.deployment(client, retrain, name)
         assert found is not None
-        yield Retraining(name, found.id, PrefectServer(f"{on_server}/api"), client)
+        yield Retraining(name, found.id, PrefectServer(f"{on_server}/api", patience=20), client)
         client.delete_deployment(found.id)
 
 
