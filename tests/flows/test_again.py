@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 from prefect import flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Running, State
 from prometheus_client.parser import text_string_to_metric_families
@@ -58,7 +59,8 @@ class Retraining:
 
     def put_back(self, not_closed: frozenset[str] = frozenset()) -> int:
         """How many of its runs are put back."""
-        names = {run.name for run in self.client.read_flow_runs() if run.deployment_id == self.id}
+        ours = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[self.id]))
+        names = {run.name for run in self.client.read_flow_runs(flow_run_filter=ours)}
         return len(names & set(again.put_back(self.server, not_closed)))
 
 
