@@ -23,7 +23,7 @@ from model.errors import NotFoundError
 from model.home import Home
 from model.traits import measure
 from serving import recorded
-from serving.monitored import Monitored
+from serving.monitored import MONITOR, Monitored
 from serving.releases import Releases
 
 if TYPE_CHECKING:
@@ -111,5 +111,5 @@ def tell(watched: Watched) -> None:
     drawn = f"\n![The window beside the reference]({FIGURE})\n" if watched.drift.measures else ""
     atomic.write_bytes(folder / PAGE, f"{told}{drawn}".encode())
     atomic.write_bytes(folder / NUMBERS, watched.model_dump_json(indent=2).encode() + b"\n")
-    Monitored(gauges(watched)).write(home.records(watched.name))
+    Monitored(MONITOR, gauges(watched)).write(home.records(watched.name))
     create_markdown_artifact(told, key="monitor", description=f"What was answered as {watched.name}")

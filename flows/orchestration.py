@@ -49,6 +49,15 @@ def prefect(home: Home, lasting_only: bool = False) -> Iterator[str | None]:
         yield lasting and lasting.removesuffix("/api")
 
 
+@contextmanager
+def reported() -> Iterator[None]:
+    """What Prefect's server does not answer inside is a `MachineError`."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise MachineError(f"Prefect's server at {PREFECT_API_URL.value()} is away: {error}") from None
+
+
 def wait_for(url: str) -> None:
     """Return once the server at `url` answers; raises `MachineError` where it takes longer than to start."""
     deadline = time.monotonic() + STARTUP

@@ -27,9 +27,14 @@ def actor() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+def here(tags: Mapping[str, str]) -> bool:
+    """Whether `tags` are of a process of this machine."""
+    return tags.get(HOST) == socket.gethostname()
+
+
 def lost(tags: Mapping[str, str]) -> bool:
-    """Whether `tags` are of a process of this machine that is gone."""
-    return tags.get(HOST) == socket.gethostname() and not _alive(tags.get(PROCESS, ""))
+    """Whether they are, and the process is gone."""
+    return here(tags) and not _alive(tags.get(PROCESS, ""))
 
 
 def revision() -> dict[str, str]:

@@ -85,13 +85,8 @@ def parts(
         "/health",
         environment={
             "PREFECT_API_URL": os.environ.get("PREFECT_API_URL") or f"{flows.url}/api",
-            # A run has a working folder of its own, and is not to find modules where the user stands.
-            "RELEARN_HOME": str(home.root),
-            "RELEARN_DATA": str(home.data),
-            "PYTHONSAFEPATH": "1",
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": str(runner_port),
-            "PREFECT_WORKER_QUERY_SECONDS": "5",
         },
     )
     if not any(server.follows == name for server in servers(home)):

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from flows.environment import HEARTBEAT
 from flows.standing import Standing
 from model.errors import MachineError
 from model.home import Home
@@ -19,16 +20,22 @@ POOL = "relearn"  # the work pool whose worker runs what is scheduled
 RULE = "relearn: close runs without heartbeat"
 FLOWS = ("retrain", "monitor")  # that are scheduled, each as a deployment called after a name
 SILENT = timedelta(minutes=10)  # without heartbeat; the rule ends ours long before
+CERTAIN = timedelta(seconds=1.5 * HEARTBEAT)  # without one, after which a run that is called crashed is
+DUE = timedelta(seconds=30)  # in which a runner that is well has taken a run; it asks every 5 seconds
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+# Not one that was taken and has not begun: where its machine is gone, it stays so.
+BUSY = ("RUNNING", "CANCELLING", "PAUSED")
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """Where its API is, and user:password for it where it asks for them."""
+    """Where its API is, user:password where it asks for them, and how many seconds an answer may take."""
 
     api: str
     auth: str = ""
+    patience: float = 2.0
 
     @classmethod
     def of(cls, home: Home) -> "PrefectServer":
@@ -83,14 +90,64 @@ class PrefectServer:
 
     def next_run(self, deployment: Row) -> datetime | None:
         """When the next run of `deployment` is due; None where none is planned."""
-        runs = self._filter(
-            "flow_runs",
-            deployments={"id": {"any_": [deployment["id"]]}},
-            flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}},
-            sort="EXPECTED_START_TIME_ASC",
-            limit=1,
+        run = self._first(deployment, _in("SCHEDULED"), "EXPECTED_START_TIME_ASC")
+        return moment(run["expected_start_time"]) if run else None
+
+    def last_begun(self, deployment: Row) -> Row | None:
+        """The run of `deployment` that began last, whatever became of it."""
+        return next(
+            iter(self._runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 1)), None
         )
-        return moment(runs[0]["expected_start_time"]) if runs else None
+
+    def last_ended(self, deployment: Row, *states: str) -> Row | None:
+        """The run of `deployment` that ended last in one of these states."""
+        return self._first(deployment, _in(*states), "END_TIME_DESC")
+
+    def is_busy(self, deployment: Row) -> bool:
+        """Whether a run of `deployment` is under way."""
+        return self._first(deployment, _in(*BUSY), "START_TIME_DESC") is not None
+
+    def untaken(self, deployment: Row) -> list[Row]:
+        """Runs of `deployment` that are due, and that nobody has taken."""
+        before = {"before_": (datetime.now(UTC) - DUE).isoformat()}
+        asked = _in("SCHEDULED") | {"next_scheduled_start_time": before}
+        return self._runs(deployment, asked, "NEXT_SCHEDULED_START_TIME_ASC")
+
+    def run(self, run_id: str) -> Row | None:
+        """The flow run of this id; None where it was never there, or was deleted."""
+        answer = self._ask("GET", f"/flow_runs/{run_id}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        row: Row = self._checked(answer)
+        return row
+
+    def is_over(self, run: Row) -> bool:
+        """Whether `run` has ended.
+
+        One that is called crashed may live, after this server was away: it has some time to be heard of.
+        """
+        state = run["state"] or {}
+        if state.get("type") != "CRASHED":
+            return state.get("type") in FINAL
+        since = moment(state["timestamp"])
+        return datetime.now(UTC) - since > CERTAIN and not self._heard_of(run, since)
+
+    def states(self, run: Row) -> list[Row]:
+        """All that `run` has been, one after the other."""
+        rows: list[Row] = self._checked(self._ask("GET", f"/flow_run_states/?flow_run_id={run['id']}"))
+        return rows
+
+    def crash(self, run_id: str, why: str) -> None:
+        """Let the run be over, where it is said to be under way."""
+        run = self.run(run_id)
+        if run and (run["state"] or {}).get("type") in BUSY:
+            self._set(run, {"type": "CRASHED", "name": "Crashed", "message": why}, force=True)
+
+    def put_back(self, run: Row, at: datetime, why: str) -> None:
+        """Let a run that is over be due once more, as the retry in Prefect's page does."""
+        due = {"scheduled_time": at.isoformat()}
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": why, "state_details": due}
+        self._set(run, state)
 
     def late(self) -> list[Row]:
         """Runs that should have begun, and that nobody has taken."""
@@ -103,6 +160,17 @@ class PrefectServer:
         begun = {"state": {"type": {"any_": ["RUNNING"]}}, "start_time": {"before_": before.isoformat()}}
         running = self._filter("flow_runs", flow_runs=begun, limit=20)
         return [run for run in running if not self._heard_of(run, before)]
+
+    def _runs(self, deployment: Row, asked: Row, sort: str, limit: int = 200) -> list[Row]:
+        which = {"id": {"any_": [deployment["id"]]}}
+        return self._filter("flow_runs", deployments=which, flow_runs=asked, sort=sort, limit=limit)
+
+    def _first(self, deployment: Row, asked: Row, sort: str) -> Row | None:
+        return next(iter(self._runs(deployment, asked, sort, 1)), None)
+
+    def _set(self, run: Row, state: Row, force: bool = False) -> None:
+        body = {"state": state, "force": force}
+        self._checked(self._ask("POST", f"/flow_runs/{run['id']}/set_state", body))
 
     def _heard_of(self, run: Row, since: datetime) -> bool:
         asked = {
@@ -119,12 +187,18 @@ class PrefectServer:
 
     def _ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         auth = httpx.BasicAuth(*self.auth.split(":", 1)) if ":" in self.auth else None
-        return httpx.request(method, self.api + path, json=body, auth=auth, timeout=2, trust_env=False)
+        return httpx.request(
+            method, self.api + path, json=body, auth=auth, timeout=self.patience, trust_env=False
+        )
 
     def _checked(self, answer: httpx.Response) -> Any:
         if answer.is_success:
             return answer.json()
         raise MachineError(f"{self.page} answers {answer.status_code} {answer.reason_phrase}")
+
+
+def _in(*states: str) -> dict[str, Any]:
+    return {"state": {"type": {"any_": list(states)}}}
 
 
 def moment(text: str) -> datetime:

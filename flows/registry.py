@@ -73,6 +73,7 @@ def register(client: MlflowClient, run_id: str, name: str) -> str:
     with suppress(MlflowException):  # it is there already
         client.create_registered_model(name)
     model = model_of(client, run_id)
+    # A server of MLflow takes this source only where the model is named besides.
     return str(client.create_model_version(name, f"models:/{model}", run_id, model_id=model).version)
 
 

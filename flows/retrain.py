@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from flows.check import check
 from flows.due import inputs, overtaken, unchanged
+from flows.orchestration import reported
 from flows.progress import Stopwatch
 from flows.release import release
 from flows.report import report
@@ -28,6 +29,7 @@ NETWORKS = ("mlp", "cnn")
 
 
 @flow(name="retrain", flow_run_name=named)
+@reported()
 def retrain(
     config: TrainConfig = DEFAULT,
     networks: tuple[str, ...] = NETWORKS,

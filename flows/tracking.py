@@ -138,8 +138,9 @@ class Experiment:
                 f"the experiment {name!r} was deleted in MLflow: bring it back with "
                 f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or give another --name"
             )
-        for lost in lost_runs(client):
-            close_lost_run(client, lost)
+        with reached(client.tracking_uri):
+            for lost in lost_runs(client):
+                close_lost_run(client, lost)
         return cls(found.experiment_id, name, client)
 
     @contextmanager
@@ -179,23 +180,24 @@ class Experiment:
     def finish(self, run: MlflowRun) -> None:
         """Let a run be FINISHED whose process was lost just before it said so."""
         if run.info.status != "FINISHED":
-            self.client.set_terminated(run.info.run_id, "FINISHED")
+            with reached(self.client.tracking_uri):
+                self.client.set_terminated(run.info.run_id, "FINISHED")
 
     def of_flow(self, flow_run: str, kind: str, network: str | None = None) -> MlflowRun | None:
         """The run of this kind that the flow run of this id made, for `network`, when it was tried before."""
         asked = f"tags.`{FLOW_RUN}` = '{flow_run}' and tags.`relearn.kind` = '{kind}'"
         if network:
             asked += f" and params.network = '{network}'"
-        return next(iter(self.client.search_runs([self.id], asked, max_results=1)), None)
+        with reached(self.client.tracking_uri):
+            return next(iter(self.client.search_runs([self.id], asked, max_results=1)), None)
 
     def latest(self, kind: str, tags: Mapping[str, str]) -> MlflowRun | None:
         """The run of this kind that finished last, where it has these tags."""
         asked = f"tags.`relearn.kind` = '{kind}' and attributes.status = 'FINISHED'"
         newest = ["attributes.start_time DESC"]
-        for run in self.client.search_runs([self.id], asked, order_by=newest, max_results=1):
-            if tags.items() <= run.data.tags.items():
-                return run
-        return None
+        with reached(self.client.tracking_uri):
+            found = self.client.search_runs([self.id], asked, order_by=newest, max_results=1)
+        return next((run for run in found if tags.items() <= run.data.tags.items()), None)
 
 
 def close_lost_run(client: MlflowClient, run: MlflowRun) -> None:
@@ -203,11 +205,15 @@ def close_lost_run(client: MlflowClient, run: MlflowRun) -> None:
     client.set_terminated(run.info.run_id, "KILLED")
 
 
-def lost_runs(client: MlflowClient) -> list[MlflowRun]:
-    """Runs of this machine, of any name, that MLflow calls RUNNING, and whose process is gone."""
+def running(client: MlflowClient) -> list[MlflowRun]:
+    """Runs of any name that MLflow calls RUNNING."""
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    running = client.search_runs(everywhere, "attributes.status = 'RUNNING'")
-    return [run for run in running if owner.lost(run.data.tags)]
+    return list(client.search_runs(everywhere, "attributes.status = 'RUNNING'"))
+
+
+def lost_runs(client: MlflowClient) -> list[MlflowRun]:
+    """Those of this machine whose process is gone."""
+    return [run for run in running(client) if owner.lost(run.data.tags)]
 
 
 def _close(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> None:

@@ -1,6 +1,6 @@
 """Let `relearn up` run by the clock, kill its parts one by one, and write down what came of it.
 
-`python -m infra.when_things_die` takes about 20 minutes, prints what it sees, checks it, and writes
+`python -m infra.when_things_die` takes about half an hour, prints what it sees, checks it, and writes
 docs/when-things-die.md.
 """
 
@@ -44,6 +44,10 @@ class Stage:
         found: list[dict[str, Any]] = httpx.post(url, json=asked, timeout=10).raise_for_status().json()
         return found
 
+    def run(self, run_id: str) -> dict[str, Any]:
+        """The flow run of this id."""
+        return self.prefect("flow_runs", flow_runs={"id": {"any_": [run_id]}})[0]
+
     def retrainings(self) -> list[dict[str, Any]]:
         """Flow runs of the schedule that have begun, oldest first; not those that were refused."""
         runs = self.prefect(
@@ -65,6 +69,9 @@ class Stage:
     def schedule(self, *words: str, epochs: int, cron: str = "*/2 * * * *") -> None:
         data = ("--dataset", f"npz:{self.home / 'growing.npz'}", "--networks", "mlp")
         print(self.alive.relearn("schedule", "--cron", cron, *data, "--epochs", str(epochs), *words).strip())
+
+    def unplan(self) -> None:
+        self.alive.relearn("schedule", "--dataset", f"npz:{self.home / 'growing.npz'}", "--off")
 
     def verdicts(self) -> list[str]:
         said = self.alive.relearn("history", "--name", NAME, "--json")
@@ -98,28 +105,27 @@ def by_the_clock(stage: Stage) -> None:
     say(f"{fourth['name']} with ten more images: {stage.verdicts()}")
     verdicts = stage.verdicts()
     expect(["hold", "promote", "promote"], sorted(verdicts))
-    stage.alive.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
+    stage.unplan()
 
 
 def killed(stage: Stage, part: str, find: Callable[[Stage], psutil.Process]) -> dict[str, str]:
-    """Kill one part while a retraining runs; who noticed, and how long until all was well again."""
+    """Kill one part while a retraining runs; how long until all was well again, and the retraining done."""
     before = len(stage.retrainings())
     stage.schedule("--insist", "--learning-rate", "0.01", epochs=400, cron="* * * * *")
     wait_for(lambda: len(stage.retrainings()) > before, f"a retraining, before {part} is killed")
+    stage.unplan()  # another one would take its place
     time.sleep(15)  # until it trains
     running = next(run for run in stage.retrainings() if run["state_type"] == "RUNNING")
     asked, at = len(stage.answers), time.time()
     find(stage).kill()
     say(f"killed {part} while {running['name']} ran")
     back = last_down(stage, part) - at
-    stage.alive.relearn("schedule", "--dataset", f"npz:{stage.home / 'growing.npz'}", "--off")
-    state = closed(stage, running["id"])
-    done = time.time() - at
+    came = course(stage, running["id"], at)
     failed = [status for _, status in stage.answers[asked:] if status != 200]
     row = {
         "part killed": part,
         "back after": f"{max(back, 0):.0f} s",
-        "the retraining that ran": f"{state['name']} after {done:.0f} s",
+        "the retraining that ran": came,
         "requests to the API": f"{len(stage.answers) - asked} asked, {len(failed)} failed",
     }
     say(str(row))
@@ -205,12 +211,24 @@ def closed(stage: Stage, run_id: str) -> dict[str, Any]:
     """The final state of a flow run."""
 
     def state() -> dict[str, Any]:
-        found: dict[str, Any] = stage.prefect("flow_runs", flow_runs={"id": {"any_": [run_id]}})[0]["state"]
+        found: dict[str, Any] = stage.run(run_id)["state"]
         return found
 
     final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     wait_for(lambda: state()["type"] in final, f"the end of {run_id}")
     return state()
+
+
+def course(stage: Stage, run_id: str, at: float) -> str:
+    """What became of a run since `at`, once it has ended well: when it was closed, when it went on."""
+    told = []
+    if closed(stage, run_id)["type"] != "COMPLETED":
+        told.append(f"closed after {time.time() - at:.0f} s")
+        wait_for(lambda: stage.run(run_id)["state_type"] in ("RUNNING", "COMPLETED"), f"{run_id} to go on")
+        if stage.run(run_id)["run_count"] > 1:  # else it had lived, and Prefect's server had not heard of it
+            told.append(f"went on after {time.time() - at:.0f} s")
+        wait_for(lambda: stage.run(run_id)["state_type"] == "COMPLETED", f"{run_id} to end well")
+    return ", ".join([*told, f"completed after {time.time() - at:.0f} s"])
 
 
 @contextmanager
@@ -262,8 +280,8 @@ What `relearn up` does when one of its parts is killed (SIGKILL) while a retrain
 ten times a second. Written by `python -m infra.when_things_die`, last on {today}, on two cores.
 
 A part that died is started again at once. A run whose process is gone is closed, in Prefect and in MLflow,
-and the next one starts when it is due; what it had learned is kept, and a retry in Prefect's page goes on
-from there. The API serves what is live whatever else is down.
+and goes on by itself a minute later from its last checkpoint, twice at most. The API serves what is live
+whatever else is down.
 """
 
 if __name__ == "__main__":

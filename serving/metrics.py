@@ -17,7 +17,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.responses import Response
 
-from serving.monitored import Monitored
+from serving.monitored import GAUGES, Monitored
 
 # Seconds; one image takes about 1 ms, a large batch some 100 ms, a client that dawdles longer.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -29,7 +29,7 @@ CONFIDENCES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 class Metrics:
     """Counters of one worker; `page` adds up those of all workers of its server.
 
-    With it the page tells what the monitor has left in the folder `records`, where there is one.
+    With it the page tells what flows have left in the folder `records`, where there is one.
     """
 
     def __init__(self, records: Path | None = None) -> None:
@@ -116,5 +116,5 @@ class Metrics:
                     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        told = generate_latest(registry) + Monitored.read(self.records).text()
-        return Response(told, media_type=CONTENT_TYPE_LATEST)
+        left = (Monitored.read(file, self.records).text() for file in GAUGES)
+        return Response(b"".join((generate_latest(registry), *left)), media_type=CONTENT_TYPE_LATEST)

@@ -22,16 +22,6 @@ GRAFANA = MONITORING / "grafana"
 DASHBOARD = GRAFANA / "dashboards" / "relearn.json"
 PROVISIONED = sorted(GRAFANA.rglob("*.yml"))
 
-# To be replaced by what `serving.monitored` tells, once it has these.
-RUNNER = {
-    "relearn_runner_time_seconds",
-    "relearn_retraining_planned",
-    "relearn_retraining_done_seconds",
-    "relearn_retraining_failed",
-    "relearn_retraining_late",
-    "relearn_home_free_bytes",
-    "relearn_home_size_bytes",
-}
 PROMETHEUS = {"up", "ALERTS"}  # that it makes itself
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 
@@ -75,7 +65,7 @@ def expressions() -> dict[str, str]:
 def told() -> set[str]:
     """The names of all series that `/metrics` can tell."""
     own = {one.name + suffix for one in Metrics().registry.collect() for suffix in SUFFIXES[one.type]}
-    return own | set(GAUGES) | RUNNER
+    return own | {name for gauges in GAUGES.values() for name in gauges}
 
 
 def names(expression: str) -> set[str]:

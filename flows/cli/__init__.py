@@ -7,7 +7,6 @@ table's default.
 
 import difflib
 import os
-import shutil
 import signal
 import sys
 import tomllib
@@ -22,17 +21,15 @@ from cyclopts.config import Dict, Env
 from pydantic import ValidationError
 
 from flows import environment
+from flows.ending import ended, fail
 from flows.settings import MonitorConfig, ReleaseConfig
-from flows.stopping import Stopped
 from model.config import PRESETS, TrainConfig, problems
-from model.errors import ConfigError, InputError, MachineError, RelearnError
+from model.errors import ConfigError, InputError
 from model.home import Home
 from serving.settings import API_KEYS, ServeConfig
 
 PREFIX = "RELEARN_"
 TABLES = (TrainConfig, ReleaseConfig, MonitorConfig, ServeConfig)  # of settings
-STOPS = {130: "ended by Ctrl-C", 143: "asked to end"}
-LITTLE = 16_000_000  # bytes; with less the failure of a part is most likely that of the disk
 OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA", "RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS}
 
 app = App(
@@ -152,46 +149,18 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
     try:
-        environment.prepare(Home.from_environment())
-        _warn_of_unknown_variables()
-        app.meta(list(arguments), exit_on_error=False, print_error=False)
-    except RelearnError as error:
-        return _fail(error.exit_code, error.code, *getattr(error, "problems", [str(error)]))
+        return ended(lambda: _run(arguments))
     except CycloptsError as error:
         cause = error.__cause__
         if isinstance(cause, ValidationError):
-            return _fail(2, "config", *problems(cause, TrainConfig.model_fields))
-        return _fail(2, "usage", str(error))
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(3, "machine", f"{error.strerror or _innermost(error)}{where}")
-    except (KeyboardInterrupt, SystemExit) as stop:
-        exit_code = getattr(stop, "code", 130)
-        if exit_code not in STOPS:
-            raise
-        advice = f"; {stop.advice}" if isinstance(stop, Stopped) else ""
-        return _fail(exit_code, "stopped", STOPS[exit_code] + advice)
-    return 0
+            return fail(2, "config", *problems(cause, TrainConfig.model_fields))
+        return fail(2, "usage", str(error))
 
 
-def _innermost(error: OSError) -> str:
-    """The reason in an error of shutil: of a folder it lists a triple for each file, the reason last."""
-    first = error.args[0][0] if error.args and isinstance(error.args[0], list) else ()
-    return str(first[-1] if first else error)
-
-
-def _fail(exit_code: int, code: str, *messages: str) -> int:
-    if exit_code == MachineError.exit_code and (left := _room()) < LITTLE:
-        messages = tuple(f"{message} (the disk of the home has {left:,} bytes left)" for message in messages)
-    for message in messages:
-        print(f"error[{code}]: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
-    return exit_code
-
-
-def _room() -> int:
-    """Bytes left on the disk of the home, or of what of its path is there."""
-    root = Home.from_environment().root
-    return shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+def _run(arguments: Sequence[str]) -> None:
+    environment.prepare(Home.from_environment())
+    _warn_of_unknown_variables()
+    app.meta(list(arguments), exit_on_error=False, print_error=False)
 
 
 def _warn_of_unknown_variables() -> None:

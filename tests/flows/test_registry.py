@@ -5,6 +5,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from flows import registry
 from flows.tracking import Experiment
@@ -12,6 +13,7 @@ from model.classifier import Classifier, read_seen
 from model.config import TrainConfig
 from model.errors import IntegrityError, NotFoundError
 from model.home import Home
+from tests.flows.conftest import Ran
 from tests.flows.zoo import animals
 
 SHAPE = (1, 12, 12)
@@ -53,6 +55,17 @@ def test_one_run_is_one_version(experiment: Experiment, classifier: Classifier, 
     with experiment.run("another", {}) as another:
         registry.log(another, classifier, SEEN)
     assert "2" == registry.register(client, another.id, "zoo")
+
+
+def test_a_server_of_mlflow_takes_a_version(mlflow_page: str, ran: Ran) -> None:
+    """Which it checks against the run and the model that it comes from; a store of our own does not."""
+    client = MlflowClient(mlflow_page)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    (run, *_) = client.search_runs([experiment], "tags.`relearn.kind` = 'train'")
+    try:
+        assert "1" == registry.register(client, run.info.run_id, "over-http")
+    finally:
+        client.delete_registered_model("over-http")
 
 
 def test_aliases_are_brought_into_agreement(experiment: Experiment, run_id: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.metrics import Metrics
-from serving.monitored import FILE, GAUGES, Monitored
+from serving.monitored import GAUGES, MONITOR, RUNNER, Monitored
 from serving.settings import MEMORY
 
 KILLED = """
@@ -80,16 +80,32 @@ def test_the_numbers_of_the_monitor_are_told(tmp_path: Path):
         "relearn_drift": {"ink": 1.0, "labels": 0.0},
         "relearn_class_share": {'a "b"\\\n{c}': 0.25, "ä": 0.75},
     }
-    Monitored(values).write(tmp_path / "records")
+    Monitored(MONITOR, values).write(tmp_path / "records")
 
     told = page(tmp_path / "records")
 
     assert values == {name: told[name] for name in values}
     assert "relearn_swaps" in told
-    assert not set(told) & (set(GAUGES) - set(values))
+    assert not set(told) & (set(GAUGES[MONITOR]) - set(values))
     assert 0o700 == (tmp_path / "records").stat().st_mode & 0o777
 
 
+def test_the_numbers_of_the_runner_are_told_beside_those_of_the_monitor(tmp_path: Path):
+    """Each from its own file, and none that belongs in the other."""
+    stray = {"relearn_drift_distance": {"ink": 0.5}}
+    Monitored(MONITOR, {"relearn_monitor_answers": {"": 300.0}} | stray).write(tmp_path)
+    Monitored(RUNNER, {"relearn_retraining_late": {"": 2.0}}).write(tmp_path)
+    told = page(tmp_path)
+    assert [300.0, 0.5, 2.0] == [
+        next(iter(told[name].values()))
+        for name in ("relearn_monitor_answers", "relearn_drift_distance", "relearn_retraining_late")
+    ]
+
+    (tmp_path / RUNNER).write_bytes((tmp_path / MONITOR).read_bytes())
+    assert set(told) - {"relearn_retraining_late"} == set(page(tmp_path))
+
+
+@pytest.mark.parametrize("file", GAUGES)
 @pytest.mark.parametrize(
     "left",
     [
@@ -115,9 +131,9 @@ def test_the_numbers_of_the_monitor_are_told(tmp_path: Path):
         "a page",
     ],
 )
-def test_what_the_monitor_has_not_written_is_not_told(left: bytes, tmp_path: Path):
+def test_what_no_flow_has_written_is_not_told(left: bytes, file: str, tmp_path: Path):
     """The server tells its own numbers, and nothing else, whatever stands in the file."""
-    (tmp_path / FILE).write_bytes(left)
+    (tmp_path / file).write_bytes(left)
     assert page(None) == page(tmp_path)
 
 
@@ -128,5 +144,5 @@ def test_without_records_there_is_no_monitor(tmp_path: Path):
 
 def test_a_folder_in_the_way_breaks_nothing(tmp_path: Path):
     """Where the file should be stands something else."""
-    (tmp_path / FILE).mkdir()
+    (tmp_path / MONITOR).mkdir()
     assert page(None) == page(tmp_path)

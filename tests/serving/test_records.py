@@ -21,7 +21,7 @@ from model.traits import TRAITS, measure
 from serving import recorded, records
 from serving.ledger import Release
 from serving.live import Live
-from serving.monitored import FILE, Monitored
+from serving.monitored import MONITOR, Monitored
 from serving.records import Records
 from serving.releases import Releases
 from serving.server import Server, start
@@ -148,9 +148,9 @@ def test_only_the_owner_may_read(recording: tuple[Server, httpx.Client], own_hom
 def test_what_the_monitor_saw_is_among_the_metrics(recording: tuple[Server, httpx.Client], own_home: Home):
     """Of every worker, as soon as it is beside the records, and no longer than that."""
     folder = own_home.records(FOLLOWING)
-    Monitored({"relearn_drift": {"ink": 1.0}}).write(folder)
+    Monitored(MONITOR, {"relearn_drift": {"ink": 1.0}}).write(folder)
     told = recording[1].get("/metrics").text
-    (folder / FILE).unlink()
+    (folder / MONITOR).unlink()
 
     assert 'relearn_drift{measure="ink"} 1.0' in told.splitlines()
     assert "relearn_requests_total" in told

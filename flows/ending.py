@@ -1,0 +1,51 @@
+"""How a program of ours ends: whatever was to be expected is one line and an exit code."""
+
+import shutil
+import sys
+from collections.abc import Callable
+
+from flows.stopping import Stopped
+from model.errors import MachineError, RelearnError
+from model.home import Home
+
+STOPS = {130: "ended by Ctrl-C", 143: "asked to end"}
+LITTLE = 16_000_000  # bytes; with less the failure of a part is most likely that of the disk
+
+
+def ended(program: Callable[[], object]) -> int:
+    """Run `program`; returns its exit code, once what it failed by is told."""
+    try:
+        program()
+    except RelearnError as error:
+        return fail(error.exit_code, error.code, *getattr(error, "problems", [str(error)]))
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return fail(3, "machine", f"{error.strerror or _innermost(error)}{where}")
+    except (KeyboardInterrupt, SystemExit) as stop:
+        exit_code = getattr(stop, "code", 130)
+        if exit_code not in STOPS:
+            raise
+        advice = f"; {stop.advice}" if isinstance(stop, Stopped) else ""
+        return fail(exit_code, "stopped", STOPS[exit_code] + advice)
+    return 0
+
+
+def fail(exit_code: int, code: str, *messages: str) -> int:
+    """Tell each of `messages` in a line; returns the exit code."""
+    if exit_code == MachineError.exit_code and (left := _room()) < LITTLE:
+        messages = tuple(f"{message} (the disk of the home has {left:,} bytes left)" for message in messages)
+    for message in messages:
+        print(f"error[{code}]: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return exit_code
+
+
+def _innermost(error: OSError) -> str:
+    """The reason in an error of shutil: of a folder it lists a triple for each file, the reason last."""
+    first = error.args[0][0] if error.args and isinstance(error.args[0], list) else ()
+    return str(first[-1] if first else error)
+
+
+def _room() -> int:
+    """Bytes left on the disk of the home, or of what of its path is there."""
+    root = Home.from_environment().root
+    return shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free

@@ -1,0 +1,29 @@
+"""`python -m flows.registration NAME`: see once that a name can be retrained, where the runners have no name.
+
+It waits for Prefect's server, as long as that takes to start.
+"""
+
+import sys
+from argparse import ArgumentParser
+
+from flows.ending import ended
+from flows.runner import prepared
+
+
+def main() -> None:
+    """See that Prefect's server has what runners need for the name."""
+    parser = ArgumentParser("python -m flows.registration", description="See that a name can be retrained.")
+    parser.add_argument("name", help="what to train and serve")
+    name = parser.parse_args().name
+    prepared()
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.orchestration import wait_for
+    from flows.schedule import ready
+
+    wait_for(PREFECT_API_URL.value())
+    ready(name)
+
+
+if __name__ == "__main__":
+    sys.exit(ended(main))

@@ -1,0 +1,54 @@
+"""What a runner does beside the runs: it looks after those that were cut off, and tells how things stand."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from filelock import FileLock, Timeout
+
+from flows import again, lost, retraining
+from flows.prefect_server import PrefectServer
+from flows.store import connect
+from model.home import Home
+
+EVERY = 20.0  # seconds between two looks
+PATIENCE = 10.0  # seconds for an answer of Prefect's server; nobody waits for us
+
+
+def for_ever(home: Home) -> None:
+    """Look after the runs of `home`; who is away is asked again."""
+    while True:
+        for task in (close, tend, tell):
+            _attempt(task, home)
+        time.sleep(EVERY)
+
+
+def close(home: Home) -> None:
+    """End the runs of this machine whose process is gone."""
+    lost.close_here(connect(home), _server(home))
+
+
+def tend(home: Home) -> None:
+    """See to the runs of every machine; one runner of the home at a time, the others pass over it."""
+    with suppress(Timeout), FileLock(home.root / ".runner.lock", timeout=0):
+        client, server = connect(home), _server(home)
+        lost.close_elsewhere(client, server)
+        for name in again.put_back(server, lost.not_closed(client)):
+            print(f"{name} goes on", flush=True)  # noqa: T201
+
+
+def tell(home: Home) -> None:
+    """Leave numbers for Prometheus; every runner leaves the same."""
+    retraining.tell(home, _server(home))
+
+
+def _server(home: Home) -> PrefectServer:
+    return replace(PrefectServer.of(home), patience=PATIENCE)
+
+
+def _attempt(task: Callable[[Home], None], home: Home) -> None:
+    try:
+        task(home)
+    except Exception as error:
+        print(f"{task.__name__}: {error}", flush=True)  # noqa: T201

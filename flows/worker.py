@@ -1,0 +1,54 @@
+"""Prefect's worker: takes runs that are due from the server, each a process of its own."""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from contextlib import suppress
+
+import psutil
+from prefect.settings import PREFECT_API_URL
+from prefect.workers.process import ProcessWorker
+
+from flows import rounds
+from flows.orchestration import wait_for
+from flows.prefect_server import POOL
+from flows.schedule import ready
+from model.home import Home
+
+ENDING = 12.0  # seconds that a run has to stop; `relearn up` gives the runner 20
+
+
+def work(home: Home, name: str | None) -> None:
+    """Run what is due until SIGTERM; with a name, see first that its retraining can be."""
+    wait_for(PREFECT_API_URL.value())
+    if name:
+        ready(name)
+    threading.Thread(target=rounds.for_ever, args=(home,), daemon=True).start()
+    with suppress(asyncio.CancelledError):
+        asyncio.run(_work())
+    rounds.close(home)
+
+
+async def _work() -> None:
+    worker = ProcessWorker(POOL, name=f"relearn on {socket.gethostname()}")
+    work = asyncio.create_task(worker.start(with_healthcheck=True))
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
+    ended = asyncio.create_task(asked.wait())
+    await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
+    if asked.is_set():
+        await asyncio.to_thread(_end_runs)
+        work.cancel()
+    await work
+
+
+def _end_runs() -> None:
+    """Let the runs stop where they can go on; they are asked at the same time as we, as one group."""
+    runs = psutil.Process().children(recursive=True)
+    for run in runs:
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(run.pid) != os.getpgid(0):
+                run.terminate()
+    psutil.wait_procs(runs, ENDING)

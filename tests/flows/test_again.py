@@ -1,0 +1,278 @@
+"""Retrainings that were cut off, and what the runner makes of them: a real Prefect server, a real MLflow."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import httpx
+import psutil
+import pytest
+from filelock import FileLock
+from prefect import flow, get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Running, State
+from prometheus_client.parser import text_string_to_metric_families
+
+from flows import again, lost, owner, prefect_server, rounds, schedule
+from flows.orchestration import reported
+from flows.prefect_server import PrefectServer
+from flows.retrain import retrain
+from flows.settings import ReleaseConfig
+from flows.store import connect
+from flows.tracking import FLOW_RUN
+from model.config import TrainConfig
+from model.errors import MachineError
+from model.home import Home
+from serving.monitored import RUNNER
+
+QUICK = TrainConfig.read({"dataset": "digits", "epochs": 2})
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """The deployment of a name of this test's own; `server` is where it stands, `client` changes it."""
+
+    name: str
+    id: UUID
+    server: PrefectServer
+    client: SyncPrefectClient
+
+    def run(self, *states: State) -> FlowRun:
+        """A run that has been all of these, one after the other."""
+        found = self.client.create_flow_run_from_deployment(self.id, state=states[0])
+        self.be(found, *states[1:])
+        return found
+
+    def be(self, run: FlowRun, *states: State) -> None:
+        for state in states:
+            self.client.set_flow_run_state(run.id, state, force=True)
+
+    def state(self, run: FlowRun) -> State:
+        state = self.client.read_flow_run(run.id).state
+        assert state is not None
+        return state
+
+    def put_back(self, not_closed: frozenset[str] = frozenset()) -> int:
+        """How many of its runs are put back."""
+        ours = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[self.id]))
+        names = {run.name for run in self.client.read_flow_runs(flow_run_filter=ours)}
+        return len(names & set(again.put_back(self.server, not_closed)))
+
+
+@pytest.fixture
+def retraining_of(on_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Retraining]:
+    """Where it takes no time to be certain that a run is dead."""
+    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(0))
+    monkeypatch.setenv("PREFECT_API_URL", f"{on_server}/api")
+    name = f"again-{uuid4().hex[:8]}"
+    schedule.plan(name, "0 3 1 1 *", "UTC", QUICK, ("mlp",), ReleaseConfig(), False)
+    with get_client(sync_client=True) as client:
+        found = schedule.deployment(client, retrain, name)
+        assert found is not None
+        yield Retraining(name, found.id, PrefectServer(f"{on_server}/api", patience=20), client)
+        client.delete_deployment(found.id)
+
+
+def test_a_crashed_retraining_goes_on_twice(retraining_of: Retraining) -> None:
+    """A minute after it crashed, as the same run; and no look puts it back that comes meanwhile."""
+    run = retraining_of.run(Running())
+    for _ in range(2):
+        retraining_of.be(run, Crashed(message="killed"))
+        crashed = retraining_of.state(run).timestamp
+        assert 1 == retraining_of.put_back()
+        state = retraining_of.state(run)
+        assert ("AwaitingRetry", "goes on after: killed") == (state.name, state.message)
+        assert crashed + timedelta(minutes=1) == state.state_details.scheduled_time
+        assert 0 == retraining_of.put_back()
+        retraining_of.be(run, Running())
+        assert 0 == retraining_of.put_back()
+    retraining_of.be(run, Crashed(message="killed"))
+    assert 0 == retraining_of.put_back()
+
+
+def test_where_a_machine_failed_it_goes_on(retraining_of: Retraining) -> None:
+    """MLflow or Prefect was away, for instance; what a person has to mend stays failed."""
+    errors: list[Exception] = [ValueError("MachineError"), MachineError("away"), httpx.ConnectError("away")]
+
+    @flow
+    @reported()
+    def fail(which: int) -> None:
+        raise errors[which]
+
+    run = retraining_of.run(Running())
+    for which, times in enumerate((0, 1, 1)):
+        retraining_of.be(run, Failed(message=fail(which, return_state=True).message))
+        assert times == retraining_of.put_back()
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        [Running(), Cancelling(), Crashed()],
+        [Running(), Cancelling(), Crashed(), Cancelled()],
+        [Running(), Completed()],
+        [Running(), Failed(message="Flow run encountered an exception: DataError: no images")],
+    ],
+    ids=["cancelled, and crashed of it", "cancelled", "completed", "failed"],
+)
+def test_what_is_over_stays_over(states: list[State], retraining_of: Retraining) -> None:
+    """Above all what a person has cancelled, which Prefect calls crashed for some seconds."""
+    retraining_of.run(*states)
+    assert 0 == retraining_of.put_back()
+
+
+@pytest.mark.parametrize("other", [Running(), Completed(), Failed()], ids=lambda state: state.name)
+def test_a_later_one_takes_its_place(other: State, retraining_of: Retraining) -> None:
+    """What began after it has the newer data."""
+    retraining_of.run(Running(), Crashed())
+    retraining_of.run(Running(), other)
+    assert 0 == retraining_of.put_back()
+
+
+def test_no_second_one_beside_one_that_runs(retraining_of: Retraining) -> None:
+    """Not even where the one that runs began before it."""
+    first = retraining_of.run(Running(), Crashed())
+    retraining_of.run(Running(), Crashed())
+    retraining_of.be(first, AwaitingRetry(), Running())
+    assert 0 == retraining_of.put_back()
+
+
+def test_an_old_one_is_left(retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a day nobody waits for it."""
+    retraining_of.run(Running(), Crashed())
+    monkeypatch.setattr(again, "SINCE", timedelta(0))
+    assert 0 == retraining_of.put_back()
+
+
+def test_one_that_lives_is_let_be(retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though Prefect calls it crashed: MLflow has it open, it is heard of, or it had no time to be."""
+    run = retraining_of.run(Running(), Crashed())
+    assert 0 == retraining_of.put_back(not_closed=frozenset({str(run.id)}))
+    beat = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run.id}"},
+    }
+    httpx.post(f"{retraining_of.server.api}/events", json=[beat]).raise_for_status()
+    crashed = retraining_of.server.run(str(run.id))
+    assert crashed
+    deadline = time.monotonic() + 20
+    while retraining_of.server.is_over(crashed):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert 0 == retraining_of.put_back()
+
+    other = retraining_of.run(Running(), Crashed())
+    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(seconds=45))
+    assert 0 == retraining_of.put_back()
+    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(0))
+    assert 1 == retraining_of.put_back()
+    assert "AwaitingRetry" == retraining_of.state(other).name
+
+
+def tracked(home: Home, tags: dict[str, str]) -> Callable[[], str]:
+    """An open run in MLflow with these tags; tells its state."""
+    client = connect(home)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    run = client.create_run(experiment, tags=tags)
+    return lambda: str(client.get_run(run.info.run_id).info.status)
+
+
+def test_two_runners_do_not_look_at_once(retraining_of: Retraining, copied: Home) -> None:
+    """While one of the home is at it the others pass over it; what MLflow has not closed is let be."""
+    run = retraining_of.run(Running(), Crashed())
+    with FileLock(copied.root / ".runner.lock"):
+        rounds.tend(copied)
+    assert "Crashed" == retraining_of.state(run).name
+
+    status = tracked(copied, owner.tags() | {FLOW_RUN: str(run.id)})
+    rounds.tend(copied)
+    assert ("Crashed", "RUNNING") == (retraining_of.state(run).name, status())
+
+    connect(copied).set_terminated(lost.running(connect(copied))[0].info.run_id, "KILLED")
+    rounds.tend(copied)
+    assert "AwaitingRetry" == retraining_of.state(run).name
+
+
+def test_runs_of_another_machine_are_closed_where_prefect_calls_them_over(
+    retraining_of: Retraining, copied: Home
+) -> None:
+    """Not those that run, nor those that Prefect has never heard of; and none of this machine."""
+    ends = [Crashed(), Failed(), Cancelled(), Completed()]
+    over = [retraining_of.run(Running(), state) for state in ends]
+    running = retraining_of.run(Running())
+    away = {owner.HOST: "gone", owner.PROCESS: "1@0"}
+    closed = [tracked(copied, away | {FLOW_RUN: str(run.id)}) for run in over]
+    left = [
+        tracked(copied, away | {FLOW_RUN: str(running.id)}),
+        tracked(copied, away | {FLOW_RUN: str(uuid4())}),
+        tracked(copied, away),
+        tracked(copied, owner.tags() | {FLOW_RUN: str(over[0].id)}),
+    ]
+    rounds.tend(copied)
+    assert ["KILLED"] * 4 == [status() for status in closed]
+    assert ["RUNNING"] * 4 == [status() for status in left]
+
+
+@pytest.mark.parametrize(
+    ("state", "then"), [(Running(), "Crashed"), (AwaitingRetry(), "AwaitingRetry"), (Failed(), "Failed")]
+)
+def test_only_a_run_that_is_under_way_is_crashed_with_its_process(
+    state: State, then: str, retraining_of: Retraining, copied: Home
+) -> None:
+    """One that waits for another process, put back by somebody, goes on waiting; MLflow closes all alike."""
+    run = retraining_of.run(Running(), state)
+    status = tracked(copied, {owner.HOST: socket.gethostname(), owner.PROCESS: "1@0", FLOW_RUN: str(run.id)})
+    rounds.close(copied)
+    assert (then, "KILLED") == (retraining_of.state(run).name, status())
+
+
+def gauges(home: Home, name: str) -> dict[str, float]:
+    """What the runner has left, without the prefix."""
+    text = (home.records(name) / RUNNER).read_text()
+    return {
+        family.name.removeprefix("relearn_"): family.samples[0].value
+        for family in text_string_to_metric_families(text)
+    }
+
+
+def test_prometheus_is_told_how_retraining_stands(
+    retraining_of: Retraining, copied: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planned or not, what the last one came to, when one ended well, how many wait, how full the disk is."""
+    name = retraining_of.name
+    began = time.time()
+    rounds.tell(copied)
+    told = gauges(copied, name)
+    size = psutil.disk_usage(str(copied.root)).total
+    assert began <= told.pop("runner_time_seconds") <= time.time()
+    assert size == told.pop("home_size_bytes")
+    assert 0 < told.pop("home_free_bytes") < size
+    assert {"retraining_planned": 1, "retraining_failed": 0, "retraining_late": 0} == told
+
+    (planned,) = retraining_of.client.read_deployment(retraining_of.id).schedules
+    retraining_of.client.update_deployment_schedule(retraining_of.id, planned.id, active=False)
+    done = retraining_of.run(Running(), Completed())
+    run = retraining_of.run(Running(), Crashed())
+    rounds.tell(copied)
+    told = gauges(copied, name)
+    ended = retraining_of.client.read_flow_run(done.id).end_time
+    assert ended is not None
+    assert abs(ended.timestamp() - told["retraining_done_seconds"]) < 0.01
+    assert (0, 1) == (told["retraining_planned"], told["retraining_failed"])
+
+    monkeypatch.setattr(prefect_server, "DUE", timedelta(0))
+    monkeypatch.setattr(again, "PAUSE", timedelta(0))
+    assert 1 == retraining_of.put_back()
+    rounds.tell(copied)
+    told = gauges(copied, name)
+    assert (0, 1) == (told["retraining_failed"], told["retraining_late"])
+    retraining_of.be(run, Running(), Cancelled())
+    rounds.tell(copied)
+    assert (0, 0) == (gauges(copied, name)["retraining_failed"], gauges(copied, name)["retraining_late"])

@@ -1,0 +1,157 @@
+"""Runners and what registers a name, started as containers start them: with nothing set but the servers."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.entities import Run as MlflowRun
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import owner, schedule
+from flows.parts import parts
+from flows.prefect_server import PrefectServer
+from flows.retrain import retrain
+from flows.store import connect
+from flows.up import up
+from model.home import Home
+from serving.monitored import RUNNER
+from serving.settings import ServeConfig
+from tests.flows.conftest import epochs_kept, free_port
+
+
+def bare() -> dict[str, str]:
+    """The environment without what the tools and we read."""
+    ours = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def program(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words], env=bare() | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> None:
+    """It ends well, and what the runners need is there; nothing is left where it was started but the home."""
+    name = "cifar10"
+    home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
+    done = program("flows.registration", name, **home)
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    with get_client(sync_client=True) as client:
+        assert schedule.deployment(client, retrain, name)
+    assert (tmp_path / "home" / "prefect").is_dir()
+
+
+@pytest.mark.parametrize("words", [("flows.registration",), ("flows.runner", "two", "names")])
+def test_other_words_are_refused(words: tuple[str, ...]) -> None:
+    """With what is accepted."""
+    done = program(*words)
+    assert 2 == done.returncode
+    assert "usage: python -m flows." in done.stderr
+
+
+@pytest.mark.parametrize("words", [("flows.registration", "digits"), ("flows.runner",)])
+def test_what_is_wrong_is_one_line(words: tuple[str, ...]) -> None:
+    """As the command line tells it, with its exit code."""
+    done = program(*words, RELEARN_HOME="~nobody-of-this-name/home")
+    assert 2 == done.returncode
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error[input]: RELEARN_HOME: got '~nobody-of-this-name/home'")
+
+
+@contextmanager
+def machine(host: str, home: Home, prefect: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A runner on a machine of this name, started as a container starts it."""
+    there = {
+        "RELEARN_HOME": "home",
+        "PREFECT_API_URL": prefect,
+        "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+    }
+    log = (home.root.parent / f"{host}.log").open("wb")
+    with log:
+        process = subprocess.Popen(
+            ["unshare", "--uts", "sh", "-c", f"hostname {host} && exec {sys.executable} -m flows.runner"],
+            cwd=home.root.parent,
+            env=bare() | there,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        lose(process)
+
+
+def lose(process: subprocess.Popen[bytes]) -> None:
+    """The machine is gone: the runner, and all that it has started."""
+    if process.poll() is None:
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.kill()
+    process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("unshare")
+def test_a_retraining_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that it ran on is gone for good: another one closes what it left, and goes on with it, in the
+    same run of MLflow, from its checkpoint."""
+    if subprocess.run(["unshare", "--uts", "hostname", "first"], check=False).returncode:
+        pytest.skip("only an administrator can give a process another name of the machine")
+    home = Home(tmp_path / "home", tmp_path / "home" / "data")
+    monkeypatch.setenv("RELEARN_HOME", str(home.root))
+    monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
+    port = free_port()
+    flows = next(part for part in parts(home, "digits", ServeConfig(), port, 1, 2) if part.name == "flows")
+    api = f"http://127.0.0.1:{port}/api"
+    with up(home, [flows]), temporary_settings({PREFECT_API_URL: api}):
+        registered = program("flows.registration", "digits", RELEARN_HOME=str(home.root), PREFECT_API_URL=api)
+        assert 0 == registered.returncode, registered.stderr
+        with machine("first", home, api) as first:
+            config = {"dataset": "digits", "epochs": 5_000, "learning_rate": 0.001}
+            asked = {"config": config, "networks": ["mlp"]}
+            run: FlowRun = run_deployment("retrain/digits", timeout=0, parameters=asked)
+            until(lambda: epochs_kept(home) > 3)
+            assert {"first"} == set(hosts(home))
+            lose(first)
+        kept = epochs_kept(home)
+        with machine("second", home, api):
+            until(lambda: hosts(home) == ["second", "second"])
+            assert ["RUNNING", "RUNNING"] == tracked_states(home)
+            assert epochs_kept(home) >= kept
+            found = PrefectServer(api).run(str(run.id))
+            assert found
+            assert ("RUNNING", 2) == (found["state_type"], found["run_count"])
+            until((home.records("digits") / RUNNER).exists)
+
+
+def until(true: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def everything(home: Home) -> list[MlflowRun]:
+    client = connect(home)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    return list(client.search_runs(experiments))
+
+
+def hosts(home: Home) -> list[str]:
+    """Where the runs that MLflow has are, or were."""
+    return [run.data.tags[owner.HOST] for run in everything(home)]
+
+
+def tracked_states(home: Home) -> list[str]:
+    return [run.info.status for run in everything(home)]
