@@ -22,11 +22,11 @@ from model.classifier import Card, Classifier
 from model.config import TrainConfig
 from model.home import Home
 from model.networks import build, count
-from serving.requirements import REQUIREMENTS
 from serving.golden import Golden
 from serving.ledger import Release
 from serving.packaging import package
 from serving.releases import Releases
+from serving.requirements import REQUIREMENTS
 from serving.server import Server, start
 from serving.settings import ServeConfig
 

@@ -11,8 +11,8 @@ import pytest
 from model.classifier import Classifier
 from model.errors import InputError, IntegrityError, NotFoundError
 from model.home import Home
-from serving.requirements import REQUIREMENTS
 from serving.packaging import bento_folder, package
+from serving.requirements import REQUIREMENTS
 
 
 def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
