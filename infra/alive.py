@@ -56,15 +56,15 @@ def everything_up(folder: Path, *words: str) -> Iterator[Alive]:
         process.wait(100)
 
 
-def wait_for(true: Callable[[], bool], what: str) -> None:
+def wait_for(true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Return once it is true; that a server is away is as good as false."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         with suppress(httpx.HTTPError):
             if true():
                 return
         if time.monotonic() > deadline:
-            raise SystemExit(f"waited {PATIENCE:g} s in vain for {what}")
+            raise SystemExit(f"waited {patience:g} s in vain for {what}")
         time.sleep(0.2)
 
 

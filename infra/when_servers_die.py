@@ -1,0 +1,225 @@
+"""Take the servers of docker compose away one by one while a retraining runs, and write down what came of it.
+
+`python -m infra.when_servers_die` takes about 25 minutes; everything is up with two workers and has a release
+to serve, as infra/smoke.sh leaves it. It prints what it sees, checks it, and writes docs/when-servers-die.md.
+ENGINE=podman where that runs the containers.
+"""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from infra.alive import wait_for
+from infra.when_things_die import expect, say
+
+ROOT = Path(__file__).parents[1]
+ENGINE = os.environ.get("ENGINE", "docker")
+API, PREFECT, MLFLOW = (f"http://127.0.0.1:{port}" for port in (3000, 4200, 5000))
+AWAY = 60.0  # seconds
+# Two to three minutes of training on two cores: longer than a server is away.
+CONFIG = {"dataset": "digits", "learning_rate": 0.001, "epochs": 3_000, "patience": 3_000}
+KILL = """
+import os, psutil, sys
+found = [one for one in psutil.process_iter(["cmdline"]) if sys.argv[1] in " ".join(one.info["cmdline"] or ())]
+found = [one for one in found if one.pid not in (1, os.getpid())]
+print(len(found))
+for one in found[: int(sys.argv[2])]:
+    one.kill()
+"""
+
+answers: list[int] = []
+"""Statuses of what was asked of the API, ten times a second; 0 where nothing came."""
+
+
+def engine(*words: str) -> str:
+    done = subprocess.run([ENGINE, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{ENGINE} {' '.join(words[:3])}: {done.stderr}")
+    return done.stdout
+
+
+def containers(service: str) -> list[str]:
+    """The ids of those that run a service of ours."""
+    label = f"label=com.docker.compose.service={service}"
+    project = "label=com.docker.compose.project=relearn"
+    return engine("ps", "-q", "--filter", label, "--filter", project).split()
+
+
+def kill_inside(container: str, words: str, most: int) -> int:
+    """SIGKILL for processes whose command line has these words; returns how many there were."""
+    return int(engine("exec", container, "python", "-c", KILL, words, str(most)))
+
+
+def away(service: str) -> Callable[[], None]:
+    def take() -> None:
+        (container,) = containers(service)
+        engine("stop", container)
+        time.sleep(AWAY)
+        engine("start", container)
+
+    return take
+
+
+def restarted(service: str) -> Callable[[], None]:
+    return lambda: [engine("restart", one) for one in containers(service)] and None
+
+
+def lose_the_worker() -> None:
+    """The machine that trains is gone, and comes back when another has taken over."""
+    (training,) = (one for one in containers("worker") if kill_inside(one, "prefect.engine", 0))
+    engine("stop", "-t", "0", training)
+    time.sleep(3 * AWAY)
+    engine("start", training)
+
+
+def kill_the_api() -> None:
+    kill_inside(containers("api")[0], "relearn serve", 1)
+
+
+def kill_one_of_two() -> None:
+    expect(2, kill_inside(containers("api")[0], "_bentoml_impl.worker.service", 1))
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "PostgreSQL, started again": restarted("postgres"),
+    "PostgreSQL, for a minute": away("postgres"),
+    "MLflow, for a minute": away("mlflow"),
+    "Prefect, for a minute": away("prefect"),
+    "the worker that trains, with its machine": lose_the_worker,
+    "the API's container": kill_the_api,
+    "one of the API's two workers": kill_one_of_two,
+}
+
+
+def main() -> None:
+    threading.Thread(target=ask_for_ever, daemon=True).start()
+    wait_for(lambda: 200 in answers, "a first answer")
+    before = live()
+    rows = [suffered(*one) for one in FAULTS.items()]
+    expect(before, live())
+    time.sleep(60)
+    expect([], running_in_mlflow())
+    say("nothing stays running in MLflow, and what was live is")
+    write(rows)
+
+
+def suffered(what: str, take: Callable[[], None]) -> dict[str, str]:
+    run = begin()
+    wait_for(lambda: flow_run(run)["state_type"] == "RUNNING", "the retraining to begin")
+    time.sleep(20)  # until it trains
+    expect("RUNNING", flow_run(run)["state_type"])
+    asked, at = len(answers), time.time()
+    say(f"takes away {what}")
+    take()
+    down = wait_until_steady(at)
+    wait_for(lambda: flow_run(run)["state_type"] == "COMPLETED", "the retraining to end", 600)
+    found = flow_run(run)
+    failed = [status for status in answers[asked:] if status != 200]
+    row = {
+        "taken away": what,
+        "all well after": f"{down:.0f} s",
+        "the retraining that ran": f"{found['state_name']} after {time.time() - at:.0f} s, "
+        f"attempt {found['run_count']}",
+        "requests to the API": f"{len(answers) - asked:,} asked, {len(failed)} failed",
+    }
+    say(str(row))
+    if "API" not in what:
+        expect([], failed)
+    return row
+
+
+def begin() -> str:
+    """A retraining through the queue; returns the id of its flow run."""
+    client = httpx.Client(base_url=f"{PREFECT}/api", timeout=10)
+    deployment = client.get("/deployments/name/retrain/digits").raise_for_status().json()["id"]
+    asked = {"parameters": {"config": CONFIG, "networks": ["mlp"], "insist": True}}
+    made = client.post(f"/deployments/{deployment}/create_flow_run", json=asked).raise_for_status()
+    return str(made.json()["id"])
+
+
+def flow_run(run: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{PREFECT}/api/flow_runs/{run}", timeout=10).raise_for_status().json()
+    return found
+
+
+def wait_until_steady(since: float) -> float:
+    """Seconds until everything answers, and has for a while."""
+    down = since
+
+    def steady() -> bool:
+        nonlocal down
+        if not well():
+            down = time.time()
+        return time.time() - down > 6
+
+    wait_for(steady, "everything to be well again")
+    return down - since
+
+
+def well() -> bool:
+    """The servers answer with their databases, and both workers of the API serve."""
+    try:
+        asked = [
+            httpx.get(f"{PREFECT}/api/ready", timeout=3),
+            httpx.get(f"{MLFLOW}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=3),
+            metrics := httpx.get(f"{API}/metrics", headers=key(), timeout=3),
+        ]
+    except httpx.HTTPError:
+        return False
+    serving = [line.split()[-1] for line in metrics.text.splitlines() if line.startswith("relearn_live{")]
+    return all(one.is_success for one in asked) and sum(map(float, serving)) == 2
+
+
+def live() -> str:
+    return httpx.get(f"{API}/readyz", timeout=3).headers["x-relearn-version"]
+
+
+def running_in_mlflow() -> list[str]:
+    """Names of runs that it calls so."""
+    by_name = httpx.get(f"{MLFLOW}/api/2.0/mlflow/experiments/get-by-name?experiment_name=digits", timeout=10)
+    experiment = by_name.json()["experiment"]["experiment_id"]
+    asked = {"experiment_ids": [experiment], "filter": "attributes.status = 'RUNNING'"}
+    found = httpx.post(f"{MLFLOW}/api/2.0/mlflow/runs/search", json=asked, timeout=10).json()
+    return [run["info"]["run_name"] for run in found.get("runs", [])]
+
+
+def ask_for_ever() -> None:
+    """An image ten times a second, each over a connection of its own, as somebody who needs answers would."""
+    image = {"images": [[[0] * 8] * 8]}
+    while True:
+        try:
+            answers.append(httpx.post(f"{API}/predict", json=image, headers=key(), timeout=5).status_code)
+        except httpx.HTTPError:
+            answers.append(0)
+        time.sleep(0.1)
+
+
+def key() -> dict[str, str]:
+    return {"x-api-key": (ROOT / "secrets" / "client_key").read_text().strip()}
+
+
+def write(rows: list[dict[str, str]]) -> None:
+    lines = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    (ROOT / "docs" / "when-servers-die.md").write_text(f"{HEAD.format(today=date.today())}\n{table}\n")
+
+
+HEAD = """# When servers die
+
+What the services of docker-compose.yml do when one of them is taken away while a retraining runs and the API is
+asked ten times a second. Written by `python -m infra.when_servers_die`, last on {today}, on two cores, with
+two workers.
+
+What is answered depends on nothing but the API's own container and its volumes. A retraining waits for a server
+that is away or, where it was cut off, goes on from its last checkpoint, on whichever worker is there.
+"""
+
+if __name__ == "__main__":
+    main()
