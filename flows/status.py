@@ -4,6 +4,7 @@ All is asked at once: who does not answer holds up nobody else.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from flows import environment
 from flows.patience import within
 from flows.prefect_server import PrefectServer
 from flows.standing import Standing
-from model.home import Home, disk_use
+from model.home import RUNS_PAGE, Home, disk_use
 from serving.recorded import counts
 from serving.releases import Releases, names
 from serving.servers import Known, servers
@@ -94,7 +95,7 @@ def pages(home: Home) -> str:
     where = httpx.URL(home.tracking_uri.rstrip("/") if home.tracking_uri.startswith("http") else own)
     with suppress(httpx.HTTPError):
         if httpx.get(f"{where}/health", timeout=1, trust_env=False).is_success:
-            told.append(f"runs at {where.copy_with(userinfo=b'')}")
+            told.append(f"runs at {os.environ.get(RUNS_PAGE) or where.copy_with(userinfo=b'')}")
     if standing:
         told.append(f"kept alive by relearn up, process {standing.process}")
     return ", ".join(told) or "neither Prefect's nor MLflow's is up"

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from model import atomic
 from model.errors import InputError, MachineError, NotFoundError
-from model.home import Home
+from model.home import RUNS_PAGE, Home
 
 NOISY = {
     "mlflow": logging.WARNING,
@@ -112,6 +112,8 @@ def look_into(home: Home) -> MlflowClient:
 
 def page_of(uri: str) -> str:
     """Where the runs of a store are shown: at a server its own address, without user and password."""
+    if named := os.environ.get(RUNS_PAGE):
+        return named.rstrip("/")
     if not uri.startswith("http"):
         return PAGE
     parts = urlsplit(uri)

@@ -27,8 +27,8 @@ AWAY = 60.0  # seconds
 CONFIG = {"dataset": "digits", "learning_rate": 0.001, "epochs": 3_000, "patience": 3_000}
 KILL = """
 import os, psutil, sys
-found = [one for one in psutil.process_iter(["cmdline"]) if sys.argv[1] in " ".join(one.info["cmdline"] or ())]
-found = [one for one in found if one.pid not in (1, os.getpid())]
+there = [one for one in psutil.process_iter(["cmdline"]) if one.pid not in (1, os.getpid())]
+found = [one for one in there if sys.argv[1] in " ".join(one.info["cmdline"] or ())]
 print(len(found))
 for one in found[: int(sys.argv[2])]:
     one.kill()
@@ -213,12 +213,12 @@ def write(rows: list[dict[str, str]]) -> None:
 
 HEAD = """# When servers die
 
-What the services of docker-compose.yml do when one of them is taken away while a retraining runs and the API is
-asked ten times a second. Written by `python -m infra.when_servers_die`, last on {today}, on two cores, with
-two workers.
+What the services of docker-compose.yml do when one of them is taken away while a retraining runs and the API
+is asked ten times a second. Written by `python -m infra.when_servers_die`, last on {today}, on two cores,
+with two workers.
 
-What is answered depends on nothing but the API's own container and its volumes. A retraining waits for a server
-that is away or, where it was cut off, goes on from its last checkpoint, on whichever worker is there.
+What is answered depends on nothing but the API's own container and its volumes. A retraining waits for a
+server that is away or, where it was cut off, goes on from its last checkpoint, on whichever worker is there.
 """
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from model.errors import InputError
 
+# Environment variable: where people find MLflow's page, if not where programs find its server.
+RUNS_PAGE = "RELEARN_RUNS_PAGE"
+
 
 @dataclass(frozen=True)
 class Home:

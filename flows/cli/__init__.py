@@ -25,12 +25,15 @@ from flows.ending import ended, fail
 from flows.settings import MonitorConfig, ReleaseConfig
 from model.config import PRESETS, TrainConfig, problems
 from model.errors import ConfigError, InputError
-from model.home import Home
+from model.home import RUNS_PAGE, Home
 from serving.settings import API_KEYS, ServeConfig
 
 PREFIX = "RELEARN_"
 TABLES = (TrainConfig, ReleaseConfig, MonitorConfig, ServeConfig)  # of settings
-OWN_VARIABLES = {"RELEARN_HOME", "RELEARN_DATA", "RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS}
+OWN_VARIABLES = {
+    *("RELEARN_HOME", "RELEARN_DATA", RUNS_PAGE),
+    *("RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS),
+}
 
 app = App(
     name="relearn",

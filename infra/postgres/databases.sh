@@ -2,7 +2,9 @@
 # Run once by PostgreSQL's image, on an empty volume: a database and a role of its own for each of the two.
 set -euo pipefail
 for name in mlflow prefect; do
-    psql --no-psqlrc --quiet -v ON_ERROR_STOP=1 -v name="$name" -v password="$(< "/run/secrets/${name}_password")" <<'SQL'
+    PASSWORD=$(cat "/run/secrets/${name}_password") \
+        psql --no-psqlrc --quiet --username "$POSTGRES_USER" -v ON_ERROR_STOP=1 -v name="$name" <<'SQL'
+\getenv password PASSWORD
 create role :"name" login password :'password';
 create database :"name" owner :"name";
 revoke all on database :"name" from public;

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.store import connect
+from flows.store import connect, page_of
 from model.errors import MachineError
-from model.home import Home
+from model.home import RUNS_PAGE, Home
 
 CODE = """
 import sys
@@ -107,3 +107,10 @@ def test_a_store_of_another_mlflow_is_refused_with_what_to_do(revision: str, sto
         connect(Home(store.parent, store.parent))
     with closing(sqlite3.connect(store)) as database:
         assert [(revision,)] == database.execute("select version_num from alembic_version").fetchall()
+
+
+def test_runs_are_shown_where_people_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the server that programs ask, without its password, or where the environment says."""
+    assert "http://mlflow:5000" == page_of("http://user:secret@mlflow:5000/")
+    monkeypatch.setenv(RUNS_PAGE, "http://localhost:5000/")
+    assert "http://localhost:5000" == page_of("http://mlflow:5000")

@@ -1,0 +1,186 @@
+"""docker-compose.yml, its images and scripts, as far as they can be judged where no engine runs them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ONCE = ("migrate", "register")  # they end
+DOCKERFILE = (ROOT / "infra" / "Dockerfile").read_text()
+
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@each_service
+def test_a_service_can_do_no_more_than_it_needs(name: str):
+    """No capability, no new one, a root that it cannot write to, and a limit of memory and processes."""
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert ["ALL"] == service["cap_drop"]
+    assert ["no-new-privileges:true"] == service["security_opt"]
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert service["pids_limit"] > 0
+    assert "privileged" not in service
+
+
+@each_service
+def test_a_service_tells_whether_it_is_well(name: str):
+    """By a check of its own; one that ends tells it by its exit code."""
+    service = SERVICES[name]
+    assert (name in ONCE) != ("healthcheck" in service)
+    assert service["restart"] == ("on-failure" if name in ONCE else "unless-stopped")
+
+
+@each_service
+def test_a_service_waits_for_what_it_needs(name: str):
+    """For others being well, or done, never for time to pass."""
+    for other, how in SERVICES[name].get("depends_on", {}).items():
+        wanted = "service_completed_successfully" if other in ONCE else "service_healthy"
+        assert wanted == how["condition"]
+    assert "sleep" not in str(SERVICES[name].get("command", ""))
+
+
+@each_service
+def test_an_image_is_ours_or_one_of_a_version(name: str):
+    """Not whatever is newest on the day."""
+    image = SERVICES[name]["image"]
+    assert image in ("relearn-api", "relearn-flows") or re.search(r":v?\d+\.\d+", image)
+
+
+def test_base_images_are_of_a_version():
+    """All stages begin with the same one, or with another stage."""
+    bases = re.findall(r"^FROM (\S+)(?: AS (\S+))?", DOCKERFILE, re.M)
+    stages = {stage for _, stage in bases}
+    assert {base for base, _ in bases} - stages == {"python:3.11.14-slim-bookworm"}
+
+
+def test_only_the_api_and_pages_are_published():
+    """On this machine alone, unless .env says otherwise."""
+    published = {name: port for name, one in SERVICES.items() for port in one.get("ports", ())}
+    assert {"api", "mlflow", "prefect", "prometheus", "grafana"} == set(published)
+    assert all(port.startswith("${PUBLISH:-127.0.0.1}:") for port in published.values())
+
+
+def test_what_answers_strangers_reaches_no_database():
+    """The API and the servers behind the pages meet in no network, only in volumes."""
+    assert {"outside"} == set(SERVICES["api"]["networks"])
+    assert all("outside" not in SERVICES[name]["networks"] for name in ("postgres", "mlflow", "prefect"))
+
+
+def test_the_api_changes_no_release():
+    """It reads the home; what it writes are records, and what it tells of itself."""
+    volumes = [volume.split(":") for volume in SERVICES["api"]["volumes"]]
+    assert {"home"} == {source for source, _, *how in volumes if how == ["ro"]}
+    assert {"records", "servers"} == {source for source, _, *how in volumes if not how}
+
+
+def test_no_secret_stands_in_a_setting():
+    """Passwords and keys are files, and in settings only their names."""
+    for service in SERVICES.values():
+        for key, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|KEY|SECRET|TOKEN", key):
+                assert str(value).startswith("/run/secrets/")
+            assert not re.search(r"://[^/@]*:[^/@]*@", str(value))
+
+
+def test_every_setting_is_in_the_example():
+    """With the same default, and none of them is a secret."""
+    asked = dict(re.findall(r"\$\{(\w+)(?::?[-?])([^}]*)\}", (ROOT / "docker-compose.yml").read_text()))
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    told = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert asked.pop("RELEARN_SECRETS").startswith("run infra/secrets.sh")
+    assert "./secrets" == told.pop("RELEARN_SECRETS")
+    assert asked == told
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The scripts and the example, where a user has cloned them."""
+    (tmp_path / "infra").mkdir()
+    for name in ("infra/secrets.sh", ".env.example"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "infra" / "secrets.sh").chmod(0o755)
+    return tmp_path
+
+
+def test_secrets_are_made_once(copy: Path):
+    """Each is another one, nobody else may look, and what is there is kept; nothing of them is printed."""
+    script = copy / "infra" / "secrets.sh"
+    said = [run(script), run(script)]
+    assert [0, 0] == [one.returncode for one in said]
+    folder = copy / "secrets"
+    made = {file.name: file.read_text() for file in folder.iterdir()}
+    assert set(COMPOSE["secrets"]) <= set(made)
+    assert 0o700 == folder.stat().st_mode & 0o777
+    single = {name: text for name, text in made.items() if name != "api_keys"}
+    assert len(single) == len(set(single.values()))
+    assert all(re.fullmatch("[A-Za-z0-9]{32}", text) for text in single.values())
+    keys = [line for line in made["api_keys"].splitlines() if not line.startswith("#")]
+    assert [made["metrics_key"], made["client_key"]] == keys
+    assert not any(text in one.stdout + one.stderr for text in single.values() for one in said)
+    assert (copy / ".env").read_text() == (copy / ".env.example").read_text()
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_without_a_password_nothing_starts(content: str | None, tmp_path: Path):
+    """One line says what is missing and who makes it; exit code 3."""
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_text(content)
+    done = run(ROOT / "infra" / "with_password.sh", file, "echo", "started")
+    assert 3 == done.returncode
+    assert "" == done.stdout
+    assert done.stderr.splitlines()[-1].endswith("holds no password: infra/secrets.sh makes one")
+
+
+def test_a_password_is_in_no_command_line(tmp_path: Path):
+    """The program finds it in its environment, where PostgreSQL's clients look for it."""
+    file = tmp_path / "password"
+    file.write_text("of the database\n")
+    asked = "import os, sys; print(os.environ['PGPASSWORD'], sys.argv)"
+    done = run(ROOT / "infra" / "with_password.sh", file, sys.executable, "-c", asked, "word")
+    assert "of the database ['-c', 'word']\n" == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("packages", "refused"),
+    [(["torch", "nvidia-ml-py"], False), (["torch", "nvidia-cublas"], True), (["triton"], True)],
+)
+def test_a_cpu_image_takes_no_cuda(packages: list[str], refused: bool, tmp_path: Path):
+    """Its build ends with one line that says what came, and how to have it without."""
+    for package in packages:
+        folder = tmp_path / f"{package.replace('-', '_')}-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+    script = (
+        f"import sys; sys.path[:] = [{str(tmp_path)!r}, *(p for p in sys.path if 'site-packages' not in p)]"
+    )
+    code = f"{script}; exec(open({str(ROOT / 'infra' / 'no_cuda.py')!r}).read())"
+    done = run(sys.executable, "-c", code)
+    assert refused == (done.returncode != 0)
+    assert refused == ("TORCH_INDEX" in done.stderr)
+    assert len(done.stderr.splitlines()) <= 1
+
+
+def test_images_are_made_of_the_code_alone():
+    """Nothing is sent to a build but what is named, and no secret, no data and no history is."""
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    sent = {line[1:] for line in ignored if line.startswith("!")}
+    assert {"flows", "model", "serving", "infra", "pyproject.toml", "requirements.lock", "README.md"} == sent
+
+
+def test_secrets_are_never_committed():
+    """Nor are the settings of one installation."""
+    assert {"/secrets/", "/.env"} <= set((ROOT / ".gitignore").read_text().splitlines())
