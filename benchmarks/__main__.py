@@ -16,6 +16,7 @@ from benchmarks import (
     accuracy,
     batch,
     commands,
+    compose,
     drift,
     gate,
     overload,
@@ -77,6 +78,7 @@ BENCHMARKS: dict[str, Callable[..., tuple[str, str, pd.DataFrame]]] = {
     "ready": ready.measure,
     "overload": overload.measure,
     "soak": soak.measure,
+    "compose": compose.measure,
 }
 # Options, each of those benchmarks that have a parameter of its name: what it is, and from where on.
 OPTIONS = {

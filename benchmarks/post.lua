@@ -6,6 +6,10 @@ local requests, turn = {}, 0
 function init(args)
   wrk.method = "POST"
   wrk.headers["Content-Type"] = args[1]
+  local key = os.getenv("API_KEY") -- other users see the arguments
+  if key and key ~= "" then
+    wrk.headers["X-API-Key"] = key
+  end
   if tonumber(args[2]) > 0 then
     delay = function() return tonumber(args[2]) end
   end

@@ -1,6 +1,7 @@
 """Load by wrk, which takes far less of a machine than the server that it asks."""
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -30,11 +31,18 @@ class Asked:
 
 
 def ask(
-    url: str, media_type: str, bodies: Sequence[bytes], connections: int, seconds: float, pause: int = 0
+    url: str,
+    media_type: str,
+    bodies: Sequence[bytes],
+    connections: int,
+    seconds: float,
+    pause: int = 0,
+    key: str = "",
 ) -> Asked:
     """Post `bodies` to `url` in turn for about so many seconds, over connections that stay open.
 
-    Each asks again as soon as it is answered and `pause` milliseconds have passed. Raises `RuntimeError`
+    Each asks again as soon as it is answered and `pause` milliseconds have passed, with `key` where the
+    server wants one. Raises `RuntimeError`
     with wrk's own words where it cannot.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +57,7 @@ def ask(
             capture_output=True,
             text=True,
             check=False,
+            env={**os.environ, "API_KEY": key},
         )
     told = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not told:

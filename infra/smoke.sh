@@ -62,13 +62,20 @@ known() { # how many runs MLflow and Prefect know of
         -d '{"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"like_": "retrain"}}}'
 }
 
+say "everything comes up"
+until_status /livez 200
+until curl -sf -o /dev/null "$PREFECT_API_URL/deployments/name/retrain/$NAME" && $IN true; do sleep 1; done
+
 $IN python -c "
 import sys; from PIL import Image; from sklearn.datasets import load_digits
 Image.fromarray((load_digits().images[0] * 255 / 16).astype('uint8')).save(sys.stdout.buffer, 'PNG')" > "$folder/digit.png"
 
 say "alive, and nothing to serve yet"
-until_status /livez 200
 expect "/readyz" "$(status /readyz)" 503
+
+for page in "$MLFLOW/" "${PREFECT_API_URL%/api}/"; do
+    expect "the page $page" "$(curl -sL -o /dev/null -w '%{http_code}' "$page")" 200
+done
 
 say "a first training, a weak one"
 retrain '"epochs": 1, "learning_rate": 0.01'

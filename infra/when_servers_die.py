@@ -5,8 +5,6 @@ to serve, as infra/smoke.sh leaves it. It prints what it sees, checks it, and wr
 ENGINE=podman where that runs the containers.
 """
 
-import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -17,14 +15,14 @@ from typing import Any
 import httpx
 
 from infra.alive import wait_for
+from infra.engine import containers, engine
 from infra.when_things_die import expect, say
 
 ROOT = Path(__file__).parents[1]
-ENGINE = os.environ.get("ENGINE", "docker")
 API, PREFECT, MLFLOW = (f"http://127.0.0.1:{port}" for port in (3000, 4200, 5000))
 AWAY = 60.0  # seconds
-# Two to three minutes of training on two cores: longer than a server is away.
-CONFIG = {"dataset": "digits", "learning_rate": 0.001, "epochs": 3_000, "patience": 3_000}
+# About two minutes of training on two cores: longer than a server is away.
+CONFIG = {"dataset": "digits", "learning_rate": 0.001, "epochs": 800, "patience": 800}
 KILL = """
 import os, psutil, sys
 there = [one for one in psutil.process_iter(["cmdline"]) if one.pid not in (1, os.getpid())]
@@ -36,20 +34,6 @@ for one in found[: int(sys.argv[2])]:
 
 answers: list[int] = []
 """Statuses of what was asked of the API, ten times a second; 0 where nothing came."""
-
-
-def engine(*words: str) -> str:
-    done = subprocess.run([ENGINE, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{ENGINE} {' '.join(words[:3])}: {done.stderr}")
-    return done.stdout
-
-
-def containers(service: str) -> list[str]:
-    """The ids of those that run a service of ours."""
-    label = f"label=com.docker.compose.service={service}"
-    project = "label=com.docker.compose.project=relearn"
-    return engine("ps", "-q", "--filter", label, "--filter", project).split()
 
 
 def kill_inside(container: str, words: str, most: int) -> int:
@@ -192,7 +176,7 @@ def running_in_mlflow() -> list[str]:
 
 def ask_for_ever() -> None:
     """An image ten times a second, each over a connection of its own, as somebody who needs answers would."""
-    image = {"images": [[[0] * 8] * 8]}
+    image = {"images": [[[0] * 28] * 28]}
     while True:
         try:
             answers.append(httpx.post(f"{API}/predict", json=image, headers=key(), timeout=5).status_code)
