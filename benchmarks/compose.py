@@ -49,8 +49,8 @@ def measure(rounds: int = 5, seconds: float = 4.0) -> tuple[str, str, pd.DataFra
         f"One image a request as JSON from {CONNECTIONS} connections, {WORKERS} workers, wrk on the same "
         "machine; in the container through the port that is published, and `relearn serve` outside with the "
         f"same release and a key; {rounds} rounds in turn of {seconds:g} s, a ratio within a round; medians, "
-        f"with their range. Memory as {ENGINE} counts it for each container, idle. Aimed at: within 10 %; images "
-        "of 1,500 and 3,000 MB; 3,000 MB in all."
+        f"with their range. Memory as {ENGINE} counts it for each container, idle. Aimed at: within 10 %; "
+        "images of 1,500 and 3,000 MB; 3,000 MB in all."
     )
     return "Compose", note, pd.DataFrame(rows.items(), columns=["what", "measured"])
 
