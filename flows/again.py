@@ -24,7 +24,7 @@ def put_back(server: PrefectServer, not_closed: Collection[str]) -> Iterator[str
     for deployment in server.deployments():
         run = server.last_begun(deployment) if deployment["flow_name"] == "retrain" else None
         if run and run["id"] not in not_closed and _may_go_on(server, run) and not server.is_busy(deployment):
-            why = run["state"]["message"]
+            why = run["state"]["message"] or run["state"]["name"]
             server.put_back(run, moment(run["state"]["timestamp"]) + PAUSE, f"goes on after: {why}")
             yield run["name"]
 

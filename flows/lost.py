@@ -4,6 +4,8 @@ from flows import owner
 from flows.prefect_server import PrefectServer
 from flows.store import Client
 from flows.tracking import FLOW_RUN, close_lost_run, lost_runs, running
+from model.checkpoints import is_held
+from model.home import Home
 
 
 def close_here(client: Client, server: PrefectServer) -> None:
@@ -16,13 +18,16 @@ def close_here(client: Client, server: PrefectServer) -> None:
         print(f"closed {run.info.run_name}: its process is gone", flush=True)  # noqa: T201
 
 
-def close_elsewhere(client: Client, server: PrefectServer) -> None:
-    """End, in MLflow, those of other machines that Prefect calls over: such a machine may never come back."""
+def close_elsewhere(client: Client, server: PrefectServer, home: Home) -> None:
+    """End, in MLflow, those of other machines that Prefect calls over: such a machine may never come back.
+
+    Not one that still holds its checkpoints: it trains, and Prefect has only not heard of it.
+    """
     for run in running(client):
         flow_run = run.data.tags.get(FLOW_RUN)
         if flow_run and not owner.here(run.data.tags):
             found = server.run(flow_run)
-            if found and server.is_over(found):
+            if found and server.is_over(found) and not is_held(home.checkpoints / run.info.run_id):
                 close_lost_run(client, run)
                 print(f"closed {run.info.run_name}: it is over, says Prefect", flush=True)  # noqa: T201
 

@@ -60,6 +60,10 @@ def parts(
         flows_port,
         "--flows-port",
         "/api/health",
+        # By default the page of any site may ask it.
+        environment={
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{flows_port},http://localhost:{flows_port}"
+        },
     )
     with client() as asked:
         if "PREFECT_API_URL" not in os.environ and not flows.answers(asked):

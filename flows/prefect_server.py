@@ -170,7 +170,10 @@ class PrefectServer:
 
     def _set(self, run: Row, state: Row, force: bool = False) -> None:
         body = {"state": state, "force": force}
-        self._checked(self._ask("POST", f"/flow_runs/{run['id']}/set_state", body))
+        answer = self._checked(self._ask("POST", f"/flow_runs/{run['id']}/set_state", body))
+        if answer["status"] != "ACCEPT":
+            why = answer["details"].get("reason")
+            raise MachineError(f"{self.page} does not let {run['name']} be {state['name']}: {why}")
 
     def _heard_of(self, run: Row, since: datetime) -> bool:
         asked = {

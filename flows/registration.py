@@ -20,9 +20,12 @@ def main() -> None:
 
     from flows.orchestration import wait_for
     from flows.schedule import ready
+    from model.datasets import DATASETS
 
     wait_for(PREFECT_API_URL.value())
-    ready(name)
+    if not ready(name):
+        known = ", ".join(sorted(DATASETS))
+        print(f"{name} is retrained once relearn schedule says with what; built in are {known}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def for_ever(home: Home) -> None:
     """Look after the runs of `home`; who is away is asked again."""
     while True:
         for task in (close, tend, tell):
-            _attempt(task, home)
+            attempt(task, home)
         time.sleep(EVERY)
 
 
@@ -33,7 +33,7 @@ def tend(home: Home) -> None:
     """See to the runs of every machine; one runner of the home at a time, the others pass over it."""
     with suppress(Timeout), FileLock(home.root / ".runner.lock", timeout=0):
         client, server = connect(home), _server(home)
-        lost.close_elsewhere(client, server)
+        lost.close_elsewhere(client, server, home)
         for name in again.put_back(server, lost.not_closed(client)):
             print(f"{name} goes on", flush=True)  # noqa: T201
 
@@ -47,7 +47,8 @@ def _server(home: Home) -> PrefectServer:
     return replace(PrefectServer.of(home), patience=PATIENCE)
 
 
-def _attempt(task: Callable[[Home], None], home: Home) -> None:
+def attempt(task: Callable[[Home], None], home: Home) -> None:
+    """Do it; what goes wrong is printed, for the next attempt may go well."""
     try:
         task(home)
     except Exception as error:

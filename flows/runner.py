@@ -36,6 +36,8 @@ def prepared() -> Home:
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         # Nobody waits at a terminal: a server that is away is asked for four minutes, not for one.
         "PREFECT_CLIENT_MAX_RETRIES": "7",
+        # What it says while its database is away.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
     }
     for name, value in ours.items():
         os.environ.setdefault(name, value)

@@ -45,8 +45,11 @@ ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrateg
 HOURLY = Cron("7 * * * *", timezone="UTC")  # for the watch; at the full hour others are busy
 
 
-def ready(name: str) -> None:
-    """See that Prefect's server has what the runner needs; what people have changed there stays as it is."""
+def ready(name: str) -> bool:
+    """See that Prefect's server has what the runner needs; what people have changed there stays as it is.
+
+    Returns whether `name` can be retrained; what data one of your own is trained on, only a plan tells.
+    """
     with get_client(sync_client=True) as client:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
@@ -56,10 +59,11 @@ def ready(name: str) -> None:
             if found:  # from an earlier version of ours, perhaps: the form of its page follows the settings
                 form = parameter_schema(flow).model_dump(exclude_unset=True)
                 client.update_deployment(found.id, DeploymentUpdate(parameter_openapi_schema=form))
-    if not there[retrain] and name in DATASETS:  # what data others are trained on, only a plan tells
+    if not there[retrain] and name in DATASETS:
         _deploy_retraining(name, {"config": {"dataset": name}})
     if not there[monitor]:
         _deploy(monitor, name, {"name": name}, HOURLY)
+    return bool(there[retrain]) or name in DATASETS
 
 
 def plan(

@@ -17,6 +17,7 @@ from flows.prefect_server import POOL
 from flows.schedule import ready
 from model.home import Home
 
+AT_ONCE = 2  # runs: a retraining, and the watch beside it
 ENDING = 12.0  # seconds that a run has to stop; `relearn up` gives the runner 20
 
 
@@ -28,11 +29,11 @@ def work(home: Home, name: str | None) -> None:
     threading.Thread(target=rounds.for_ever, args=(home,), daemon=True).start()
     with suppress(asyncio.CancelledError):
         asyncio.run(_work())
-    rounds.close(home)
+    rounds.attempt(rounds.close, home)
 
 
 async def _work() -> None:
-    worker = ProcessWorker(POOL, name=f"relearn on {socket.gethostname()}")
+    worker = ProcessWorker(POOL, name=f"relearn on {socket.gethostname()}", limit=AT_ONCE)
     work = asyncio.create_task(worker.start(with_healthcheck=True))
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)

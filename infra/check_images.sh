@@ -29,12 +29,12 @@ for limit in "$@"; do
     for secret in secrets/*_password secrets/*_key; do
         ! grep -qF -f "$secret" <<< "$told" || found "in its settings or history" "the content of $secret"
     done
-    found "secrets in" "$(for one in secrets/*_password secrets/*_key; do cat "$one" && echo; done | inside \
+    found "secrets in" "$(grep -h . secrets/*_password secrets/*_key | inside \
         'cat > /tmp/known; grep -rlF -f /tmp/known /opt /etc /home /root /srv /var /usr/local 2>/dev/null' || true)"
     found "keys, settings, history" "$(inside 'find / -xdev \( -name .env -o -name .git -o -name secrets -type d \
         -o \( -name .netrc -o -name .pypirc -o -name pip.conf -o -name "id_*" -o -name "*.key" \) -size +0 \) \
         -not -path "/proc/*" -not -path "/opt/relearn/lib/*" -not -path "/run/*"')"
-    found "data or tests" "$(inside 'find / -xdev \( -name "*-ubyte*" -o -name .relearn -o -path "*/site-packages/tests" \
+    found "data or tests" "$(inside 'find / -xdev \( -name "*-ubyte*" -o -name .relearn -o -path "*/site-packages/tests" -o -path "*/torch/test" \
         -o -name "*.npz" -not -path "*/site-packages/*" \) -not -path "/proc/*"')"
     found "parts of CUDA" "$(inside 'cd /opt/relearn/lib/python3*/site-packages && find . \
         \( -name "nvidia_*" -not -name "nvidia_ml_py*" -o -name "libcu[bdfrs]*.so*" -o -name "libnccl*" -o -name "libnv*.so*" \

@@ -1,14 +1,15 @@
-"""End a build of a CPU image where CUDA came with torch: it would be gigabytes that nothing uses."""
+"""End a build of a CPU image where torch is a CUDA build, before it brings gigabytes that nothing uses."""
 
 import re
 import sys
-from importlib.metadata import distributions
+from importlib.metadata import distributions, requires
 
-CUDA = re.compile(r"nvidia-(?!ml-py$)|cuda-|triton$")  # nvidia-ml-py only asks a driver, if there is one
+CUDA = re.compile(r"(nvidia-(?!ml-py\b)|cuda-|triton)[\w-]*")  # nvidia-ml-py only asks a driver
 
-found = sorted({name for one in distributions() if CUDA.match(name := one.metadata["Name"].lower())})
-if found:
+wanted = [one for one in requires("torch") or () if "extra ==" not in one]
+names = [*wanted, *(one.metadata["Name"].lower() for one in distributions())]
+if found := sorted({match[0] for name in names if (match := CUDA.match(name))}):
     sys.exit(
-        f"this is a CPU image, and torch brought {len(found)} CUDA packages ({', '.join(found[:3])}, …): "
-        "give --build-arg TORCH_INDEX=URL, the address of an index of torch's CPU builds"
+        f"this is a CPU image, and torch is a build for CUDA, with {', '.join(found[:3])}, …: "
+        "let TORCH_INDEX (in .env) be the address of an index of torch's CPU builds"
     )

@@ -1,22 +1,26 @@
 #!/bin/sh
 # Make what docker-compose.yml needs and nobody else may know: passwords and keys in secrets/, settings in .env.
-# What is there already stays as it is.
+# What is there already stays as it is; a key that was deleted is made anew, and the old one is good until its line in
+# secrets/api_keys goes too.
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p secrets
 chmod 700 secrets # a container's user has to read the files; others of this machine do not get this far
+trap 'rm -f secrets/.new.$$' EXIT
 
-secret() { # a new one of 32 characters
-    LC_ALL=C tr -dc A-Za-z0-9 < /dev/urandom | head -c 32
+keep() { # what comes, as secrets/$1, whole or not at all
+    rm -f secrets/.new.$$ && cat > secrets/.new.$$ && chmod 444 secrets/.new.$$ && mv -f secrets/.new.$$ "secrets/$1"
 }
 
 for name in postgres_password mlflow_password prefect_password grafana_password metrics_key client_key; do
-    [ -s "secrets/$name" ] || { secret > "secrets/.$name" && chmod 444 "secrets/.$name" && mv "secrets/.$name" "secrets/$name"; }
+    [ -s "secrets/$name" ] || LC_ALL=C tr -dc A-Za-z0-9 < /dev/urandom | head -c 32 | keep "$name"
 done
-[ -s secrets/api_keys ] || {
-    printf '# One key a line: that of Prometheus, then those of clients.\n%s\n%s\n' \
-        "$(cat secrets/metrics_key)" "$(cat secrets/client_key)" > secrets/.api_keys
-    chmod 444 secrets/.api_keys && mv secrets/.api_keys secrets/api_keys
-}
+[ -s secrets/api_keys ] || echo "# Who has one of these may ask the API, one a line." | keep api_keys
+for name in metrics_key client_key; do
+    grep -qxFf "secrets/$name" secrets/api_keys ||
+        { cat secrets/api_keys "secrets/$name" && echo; } | keep api_keys
+done
+
 [ -e .env ] || cp .env.example .env
+grep -q '^RELEARN_SECRETS=.' .env || { echo ".env does not name RELEARN_SECRETS; .env.example does" >&2 && exit 2; }
 echo "secrets/ and .env are there; the key for clients is in secrets/client_key"

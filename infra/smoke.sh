@@ -2,18 +2,19 @@
 # The whole life, once, against servers that are up and have released nothing yet:
 # first training, prediction, a better classifier and the swap to it, rollback, a restart of everything.
 #
-#   infra/smoke.sh                                          # against docker compose
-#   IN= RESTART='…' PATH=.venv/bin:$PATH infra/smoke.sh     # against relearn up; RESTART ends and starts it again
+#   infra/smoke.sh                  # against docker compose, as .env sets it
+#   IN='env RELEARN_HOME=…' RESTART='kill $(cat up.pid); …' PATH=.venv/bin:$PATH infra/smoke.sh     # against relearn up
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[ ! -e .env ] || . ./.env
 
 IN=${IN-docker compose exec -T worker} # what runs a program where the runner is
-RESTART=${RESTART-docker compose restart}
+RESTART=${RESTART:-docker compose restart}
 NAME=${RELEARN_NAME:-digits}
-API=${API:-http://127.0.0.1:3000}
-MLFLOW=${MLFLOW:-http://127.0.0.1:5000}
+API=http://127.0.0.1:${API_PORT:-3000}
+MLFLOW=http://127.0.0.1:${MLFLOW_PORT:-5000}
 KEY=$(cat secrets/client_key 2>/dev/null || true)
-export PREFECT_API_URL=${PREFECT_API_URL:-http://127.0.0.1:4200/api}
+export PREFECT_API_URL=http://127.0.0.1:${PREFECT_PORT:-4200}/api
 
 folder=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$folder"' EXIT
@@ -64,7 +65,11 @@ known() { # how many runs MLflow and Prefect know of
 
 say "everything comes up"
 until_status /livez 200
-until curl -sf -o /dev/null "$PREFECT_API_URL/deployments/name/retrain/$NAME" && $IN true; do sleep 1; done
+for _ in $(seq 120); do
+    ! { curl -sf -o /dev/null "$PREFECT_API_URL/deployments/name/retrain/$NAME" && $IN true; } 2>/dev/null || break
+    sleep 1
+done
+curl -sf -o /dev/null "$PREFECT_API_URL/deployments/name/retrain/$NAME" || fail "Prefect knows no retraining of $NAME"
 
 $IN python -c "
 import sys; from PIL import Image; from sklearn.datasets import load_digits
@@ -82,7 +87,7 @@ retrain '"epochs": 1, "learning_rate": 0.01'
 until_live 1
 say "it answers: $(ask)"
 
-say "a better one, while the API is asked twenty times a second"
+say "a better one, while the API is asked over and over"
 while sleep 0.05; do ask; done > "$folder/answers" &
 asking=$!
 retrain '"epochs": 15'
@@ -101,7 +106,7 @@ until_live 1
 
 known=$(known | paste -sd ' ')
 say "everything starts again; runs that MLflow and Prefect know: $known"
-$RESTART > "$folder/restart" 2>&1 || { cat "$folder/restart" && fail "the restart"; }
+(eval "$RESTART") > "$folder/restart" 2>&1 || { cat "$folder/restart" && fail "the restart"; }
 until_status /readyz 200
 expect "live" "$(live)" 1
 for _ in $(seq 60); do

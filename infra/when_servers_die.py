@@ -5,6 +5,7 @@ to serve, as infra/smoke.sh leaves it. It prints what it sees, checks it, and wr
 ENGINE=podman where that runs the containers.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 import httpx
 
 from infra.alive import wait_for
-from infra.engine import containers, engine
+from infra.engine import ENGINE, containers, engine
 from infra.when_things_die import expect, say
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,11 @@ print(len(found))
 for one in found[: int(sys.argv[2])]:
     one.kill()
 """
+RUNS_IT = """
+import psutil, sys
+told = [one.info["environ"] or {} for one in psutil.process_iter(["environ"])]
+print(sys.argv[1] in [one.get("PREFECT__FLOW_RUN_ID") for one in told])
+"""
 
 answers: list[int] = []
 """Statuses of what was asked of the API, ten times a second; 0 where nothing came."""
@@ -41,8 +47,8 @@ def kill_inside(container: str, words: str, most: int) -> int:
     return int(engine("exec", container, "python", "-c", KILL, words, str(most)))
 
 
-def away(service: str) -> Callable[[], None]:
-    def take() -> None:
+def away(service: str) -> Callable[[str], None]:
+    def take(_: str) -> None:
         (container,) = containers(service)
         engine("stop", container)
         time.sleep(AWAY)
@@ -51,27 +57,33 @@ def away(service: str) -> Callable[[], None]:
     return take
 
 
-def restarted(service: str) -> Callable[[], None]:
-    return lambda: [engine("restart", one) for one in containers(service)] and None
+def restarted(service: str) -> Callable[[str], None]:
+    def take(_: str) -> None:
+        (container,) = containers(service)
+        engine("restart", container)
+
+    return take
 
 
-def lose_the_worker() -> None:
+def lose_the_worker(run: str) -> None:
     """The machine that trains is gone, and comes back when another has taken over."""
-    (training,) = (one for one in containers("worker") if kill_inside(one, "prefect.engine", 0))
+    workers = containers("worker")
+    expect(2, len(workers))
+    (training,) = (one for one in workers if "True" in engine("exec", one, "python", "-c", RUNS_IT, run))
     engine("stop", "-t", "0", training)
-    time.sleep(3 * AWAY)
+    wait_for(lambda: flow_run(run)["run_count"] == 2, "another worker to take over", 300)
     engine("start", training)
 
 
-def kill_the_api() -> None:
+def kill_the_api(_: str) -> None:
     kill_inside(containers("api")[0], "relearn serve", 1)
 
 
-def kill_one_of_two() -> None:
+def kill_one_of_two(_: str) -> None:
     expect(2, kill_inside(containers("api")[0], "_bentoml_impl.worker.service", 1))
 
 
-FAULTS: dict[str, Callable[[], None]] = {
+FAULTS: dict[str, Callable[[str], None]] = {
     "PostgreSQL, started again": restarted("postgres"),
     "PostgreSQL, for a minute": away("postgres"),
     "MLflow, for a minute": away("mlflow"),
@@ -94,14 +106,14 @@ def main() -> None:
     write(rows)
 
 
-def suffered(what: str, take: Callable[[], None]) -> dict[str, str]:
+def suffered(what: str, take: Callable[[str], None]) -> dict[str, str]:
     run = begin()
     wait_for(lambda: flow_run(run)["state_type"] == "RUNNING", "the retraining to begin")
     time.sleep(20)  # until it trains
     expect("RUNNING", flow_run(run)["state_type"])
     asked, at = len(answers), time.time()
     say(f"takes away {what}")
-    take()
+    take(run)
     down = wait_until_steady(at)
     wait_for(lambda: flow_run(run)["state_type"] == "COMPLETED", "the retraining to end", 600)
     found = flow_run(run)
@@ -192,14 +204,15 @@ def key() -> dict[str, str]:
 def write(rows: list[dict[str, str]]) -> None:
     lines = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    (ROOT / "docs" / "when-servers-die.md").write_text(f"{HEAD.format(today=date.today())}\n{table}\n")
+    head = HEAD.format(today=date.today(), cores=os.cpu_count(), engine=ENGINE)
+    (ROOT / "docs" / "when-servers-die.md").write_text(f"{head}\n{table}\n")
 
 
 HEAD = """# When servers die
 
 What the services of docker-compose.yml do when one of them is taken away while a retraining runs and the API
-is asked ten times a second. Written by `python -m infra.when_servers_die`, last on {today}, on two cores,
-with two workers.
+is asked ten times a second. Written by `python -m infra.when_servers_die`, last on {today}, on {cores} cores,
+with two workers, the containers run by {engine}.
 
 What is answered depends on nothing but the API's own container and its volumes. A retraining waits for a
 server that is away or, where it was cut off, goes on from its last checkpoint, on whichever worker is there.

@@ -130,6 +130,17 @@ def held(folder: Path) -> Iterator[None]:
         raise MachineError(f"the training of {folder} goes on in another process") from None
 
 
+def is_held(folder: Path) -> bool:
+    """Whether some process saves to `folder`, on this machine or another one that shares the folder."""
+    try:
+        if folder.is_dir():
+            with held(folder):
+                pass
+    except MachineError:
+        return True
+    return False
+
+
 def _content(checkpoint: Checkpoint) -> bytes:
     told = {
         "format": FORMAT,

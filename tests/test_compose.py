@@ -1,6 +1,7 @@
 """docker-compose.yml, its images and scripts, as far as they can be judged where no engine runs them."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_a_service_tells_whether_it_is_well(name: str):
     """By a check of its own; one that ends tells it by its exit code."""
     service = SERVICES[name]
     assert (name in ONCE) != ("healthcheck" in service)
-    assert service["restart"] == ("on-failure" if name in ONCE else "unless-stopped")
+    assert service["restart"] == ("on-failure:5" if name in ONCE else "unless-stopped")
 
 
 @each_service
@@ -66,10 +67,11 @@ def test_base_images_are_of_a_version():
 
 
 def test_only_the_api_and_pages_are_published():
-    """On this machine alone, unless .env says otherwise."""
+    """On this machine alone; only the API, which wants keys, is elsewhere where .env says so."""
     published = {name: port for name, one in SERVICES.items() for port in one.get("ports", ())}
-    assert {"api", "mlflow", "prefect", "prometheus", "grafana"} == set(published)
-    assert all(port.startswith("${PUBLISH:-127.0.0.1}:") for port in published.values())
+    assert published.pop("api").startswith("${PUBLISH:-127.0.0.1}:")
+    assert {"mlflow", "prefect", "prometheus", "grafana"} == set(published)
+    assert all(port.startswith("127.0.0.1:") for port in published.values())
 
 
 def test_what_answers_strangers_reaches_no_database():
@@ -95,8 +97,10 @@ def test_no_secret_stands_in_a_setting():
 
 
 def test_every_setting_is_in_the_example():
-    """With the same default, and none of them is a secret."""
-    asked = dict(re.findall(r"\$\{(\w+)(?::?[-?])([^}]*)\}", (ROOT / "docker-compose.yml").read_text()))
+    """With the same default wherever it is asked for, and none of them is a secret."""
+    found = set(re.findall(r"\$\{(\w+)(?::?[-?])([^}]*)\}", (ROOT / "docker-compose.yml").read_text()))
+    asked = dict(found)
+    assert len(found) == len(asked)
     lines = (ROOT / ".env.example").read_text().splitlines()
     told = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert asked.pop("RELEARN_SECRETS").startswith("run infra/secrets.sh")
@@ -107,11 +111,11 @@ def test_every_setting_is_in_the_example():
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The scripts and the example, where a user has cloned them."""
-    (tmp_path / "infra").mkdir()
+    clone = tmp_path / "a clone"
+    (clone / "infra").mkdir(parents=True)
     for name in ("infra/secrets.sh", ".env.example"):
-        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    (tmp_path / "infra" / "secrets.sh").chmod(0o755)
-    return tmp_path
+        shutil.copy(ROOT / name, clone / name)
+    return clone
 
 
 def test_secrets_are_made_once(copy: Path):
@@ -132,7 +136,28 @@ def test_secrets_are_made_once(copy: Path):
     assert (copy / ".env").read_text() == (copy / ".env.example").read_text()
 
 
-@pytest.mark.parametrize("content", [None, ""])
+def test_a_key_is_replaced_while_the_old_one_is_good(copy: Path):
+    """Clients change to the new one when they can; no other key changes."""
+    script, keys = copy / "infra" / "secrets.sh", copy / "secrets" / "api_keys"
+    run(script)
+    before = keys.read_text().split("\n")
+    (copy / "secrets" / "client_key").unlink()
+    assert 0 == run(script).returncode
+    new = (copy / "secrets" / "client_key").read_text()
+    assert new not in before
+    assert {*before, new} == set(keys.read_text().split("\n"))
+
+
+def test_settings_that_name_no_secrets_are_told(copy: Path):
+    """An .env of somebody's own is kept, and what it lacks is said."""
+    (copy / ".env").write_text("WORKERS=2\n")
+    done = run(copy / "infra" / "secrets.sh")
+    assert 2 == done.returncode
+    assert [".env does not name RELEARN_SECRETS; .env.example does"] == done.stderr.splitlines()
+    assert "WORKERS=2\n" == (copy / ".env").read_text()
+
+
+@pytest.mark.parametrize("content", [None, "", " \n"])
 def test_without_a_password_nothing_starts(content: str | None, tmp_path: Path):
     """One line says what is missing and who makes it; exit code 3."""
     file = tmp_path / "password"
@@ -141,7 +166,7 @@ def test_without_a_password_nothing_starts(content: str | None, tmp_path: Path):
     done = run(ROOT / "infra" / "with_password.sh", file, "echo", "started")
     assert 3 == done.returncode
     assert "" == done.stdout
-    assert done.stderr.splitlines()[-1].endswith("holds no password: infra/secrets.sh makes one")
+    assert [f"{file} holds no password: infra/secrets.sh makes one"] == done.stderr.splitlines()
 
 
 def test_a_password_is_in_no_command_line(tmp_path: Path):
@@ -154,15 +179,22 @@ def test_a_password_is_in_no_command_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("packages", "refused"),
-    [(["torch", "nvidia-ml-py"], False), (["torch", "nvidia-cublas"], True), (["triton"], True)],
+    ("packages", "wanted", "refused"),
+    [
+        (["nvidia-ml-py"], ["sympy"], False),
+        ([], ["opt-einsum ; extra == 'opt-einsum'"], False),
+        ([], ["cuda-toolkit==13.0 ; platform_system == 'Linux'"], True),
+        ([], ["triton==3.7.1"], True),
+        (["nvidia-cublas"], [], True),
+    ],
 )
-def test_a_cpu_image_takes_no_cuda(packages: list[str], refused: bool, tmp_path: Path):
-    """Its build ends with one line that says what came, and how to have it without."""
-    for package in packages:
+def test_a_cpu_image_takes_no_cuda(packages: list[str], wanted: list[str], refused: bool, tmp_path: Path):
+    """Its build ends with one line where CUDA came, or torch wants it: which, and how to do without."""
+    for package, needs in [("torch", wanted), *((package, []) for package in packages)]:
         folder = tmp_path / f"{package.replace('-', '_')}-1.dist-info"
         folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+        lines = [f"Name: {package}", "Version: 1", *(f"Requires-Dist: {one}" for one in needs)]
+        (folder / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
     script = (
         f"import sys; sys.path[:] = [{str(tmp_path)!r}, *(p for p in sys.path if 'site-packages' not in p)]"
     )

@@ -25,6 +25,7 @@ from flows.retrain import retrain
 from flows.settings import ReleaseConfig
 from flows.store import connect
 from flows.tracking import FLOW_RUN
+from model import checkpoints
 from model.config import TrainConfig
 from model.errors import MachineError
 from model.home import Home
@@ -218,6 +219,18 @@ def test_runs_of_another_machine_are_closed_where_prefect_calls_them_over(
     rounds.tend(copied)
     assert ["KILLED"] * 4 == [status() for status in closed]
     assert ["RUNNING"] * 4 == [status() for status in left]
+
+
+def test_who_still_holds_its_checkpoints_lives(retraining_of: Retraining, copied: Home) -> None:
+    """On another machine, too, that Prefect has not heard of: its run stays open, and nobody takes it."""
+    run = retraining_of.run(Running(), Crashed())
+    status = tracked(copied, {owner.HOST: "away", owner.PROCESS: "1@0", FLOW_RUN: str(run.id)})
+    (found,) = lost.running(connect(copied))
+    with checkpoints.held(copied.checkpoints / found.info.run_id):
+        rounds.tend(copied)
+    assert ("Crashed", "RUNNING") == (retraining_of.state(run).name, status())
+    rounds.tend(copied)
+    assert ("AwaitingRetry", "KILLED") == (retraining_of.state(run).name, status())
 
 
 @pytest.mark.parametrize(

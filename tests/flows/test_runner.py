@@ -51,6 +51,15 @@ def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> 
     assert (tmp_path / "home" / "prefect").is_dir()
 
 
+def test_a_name_that_only_a_plan_can_train_is_told(on_server: str, tmp_path: Path) -> None:
+    """It may be one mistyped: what is built in is named."""
+    home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
+    done = program("flows.registration", "minst", **home)
+    assert 0 == done.returncode
+    assert "minst is retrained once relearn schedule says with what; built in are " in done.stdout
+    assert "mnist" in done.stdout.partition("built in")[2]
+
+
 @pytest.mark.parametrize("words", [("flows.registration",), ("flows.runner", "two", "names")])
 def test_other_words_are_refused(words: tuple[str, ...]) -> None:
     """With what is accepted."""

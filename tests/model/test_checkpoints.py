@@ -327,6 +327,9 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert b"held\n" == holder.stdout.readline()
         with pytest.raises(MachineError, match="goes on in another process"), checkpoints.held(tmp_path):
             pass
+        assert checkpoints.is_held(tmp_path)
         holder.send_signal(signal.SIGKILL)
+    assert not checkpoints.is_held(tmp_path)
+    assert not checkpoints.is_held(tmp_path / "nothing")
     with checkpoints.held(tmp_path):
         pass
