@@ -97,12 +97,10 @@ FAULTS: dict[str, Callable[[str], None]] = {
 def main() -> None:
     threading.Thread(target=ask_for_ever, daemon=True).start()
     wait_for(lambda: 200 in answers, "a first answer")
-    before = live()
     rows = [suffered(*one) for one in FAULTS.items()]
-    expect(before, live())
     time.sleep(60)
     expect([], running_in_mlflow())
-    say("nothing stays running in MLflow, and what was live is")
+    say("nothing stays running in MLflow")
     write(rows)
 
 
@@ -111,10 +109,12 @@ def suffered(what: str, take: Callable[[str], None]) -> dict[str, str]:
     wait_for(lambda: flow_run(run)["state_type"] == "RUNNING", "the retraining to begin")
     time.sleep(20)  # until it trains
     expect("RUNNING", flow_run(run)["state_type"])
-    asked, at = len(answers), time.time()
+    asked, at, before = len(answers), time.time(), live()
     say(f"takes away {what}")
     take(run)
     down = wait_until_steady(at)
+    if flow_run(run)["state_type"] != "COMPLETED":  # then another version may be live
+        expect(before, live())
     wait_for(lambda: flow_run(run)["state_type"] == "COMPLETED", "the retraining to end", 600)
     found = flow_run(run)
     failed = [status for status in answers[asked:] if status != 200]
