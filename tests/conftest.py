@@ -24,7 +24,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Tests of flows that ask none of the servers which the others share.
 ALONE = {
-    f"tests/flows/test_{name}.py" for name in ("command_line", "compare", "eda", "explain", "gate", "up")
+    f"tests/flows/test_{name}.py"
+    for name in (
+        *("command_line", "compare", "eda", "explain", "gate"),
+        *("report", "store", "tracking", "truth", "up"),
+    )
 }
 
 
