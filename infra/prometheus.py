@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import yaml
 
 from infra.alive import free_ports, wait_for
 
@@ -61,7 +60,7 @@ def prometheus(folder: Path, target: str, key: str) -> Iterator[Prometheus]:
     files = (f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["prometheus", *files, f"--web.listen-address={listen}"], stderr=log)
-    names = tuple(rule["alert"] for group in yaml.safe_load(rules)["groups"] for rule in group["rules"])
+    names = tuple(re.findall(r"- alert: (\w+)", rules))
     try:
         wait_for(lambda: httpx.get(f"{url}/-/ready", timeout=2).is_success, "Prometheus", 30)
         yield Prometheus(folder, target, url, process, names)

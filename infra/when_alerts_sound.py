@@ -58,7 +58,7 @@ CAUSES = (
         ("RelearnDrift", "RelearnAccuracyLow"),
     ),
     Cause(
-        "the runner is stopped (SIGSTOP), which starts the monitor, too",
+        "the runner, which starts the monitor too, is stopped (SIGSTOP)",
         causes.no_runner,
         ("RelearnRunnerSilent", "RelearnMonitorSilent"),
     ),
@@ -174,8 +174,9 @@ Every alert of infra/monitoring/alerts.yml, heard once in a real Prometheus, for
 real service. Written by `python -m infra.when_alerts_sound`, last on {today}, on two cores, with two workers.
 
 So that nobody waits for days, durations are shorter than the repository's, by one table in
-infra/prometheus.py: minutes are seconds, hours a minute, and Prometheus looks every 2 seconds. Nothing else
-is changed. Both times are counted from the first step of planting a cause, and of taking it away.
+infra/prometheus.py: what takes minutes takes seconds, what takes hours a minute, and Prometheus looks every
+2 seconds. Nothing else is changed. Seconds are counted from the first step of planting a cause, and of taking
+it away.
 """
 
 if __name__ == "__main__":
