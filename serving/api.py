@@ -41,7 +41,8 @@ Route = Callable[[Request, str], Awaitable[Response]]
 # thread takes to pick it up. Everything larger, and every picture, leaves the event loop free.
 QUICK = 8_192
 
-HEALTH = ("/livez", "/readyz", "/healthz")  # answered however much there is to do
+HEALTH = ("/livez", "/readyz", "/healthz")
+UNLIMITED = (*HEALTH, "/metrics")  # answered however much there is to do, which nobody would see otherwise
 OPEN = (*HEALTH, "/", *FILES)  # to everybody, keys or not: the page asks for one
 PARAMETERS = {"/predict": query.PARAMETERS}
 
@@ -132,7 +133,7 @@ class Api:
             self.keys.check(request)
         route = self._route(request)
         guard.check_query(request, PARAMETERS.get(path, ()))
-        if path in HEALTH:
+        if path in UNLIMITED:
             return await route(request, identity)
         with self.work.admitted():
             return await route(request, identity)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.prometheus import faster
+from infra.when_alerts_sound import CAUSES
 from serving.metrics import BUCKETS, Metrics
 from serving.monitored import GAUGES
 
@@ -153,6 +155,22 @@ def test_an_alert_has_a_case_for_and_one_against_it(alert: str):
 def test_cases_are_of_alerts_that_are_there():
     """A case of an alert that was renamed would be silent for ever."""
     assert {rule["alert"] for rule in rules()} == {case["alertname"] for case in cases()}
+
+
+def test_every_alert_has_a_cause_that_is_planted():
+    """And has been heard for it in a real Prometheus: what came of it is written down."""
+    alerts = {rule["alert"] for rule in rules()}
+    assert alerts == {alert for cause in CAUSES for alert in cause.alerts}
+    told = (ROOT / "docs" / "when-alerts-sound.md").read_text()
+    assert alerts == set(re.findall(r"^\| `(\w+)`", told, re.M))
+
+
+def test_a_faster_clock_changes_nothing_but_numbers():
+    """What is heard by it are the rules that are there."""
+    number = re.compile(r"\d+( \* 3600|[smh])?")
+    text = ALERTS.read_text()
+    assert text != faster(text)
+    assert number.sub("#", text) == number.sub("#", faster(text))
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])

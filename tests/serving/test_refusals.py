@@ -764,7 +764,7 @@ def begun(server: Server, key: str) -> socket.socket:
 def test_more_than_may_be_in_progress_is_refused_at_once(
     guarded: Server, insider: httpx.Client, keys: tuple[str, str], limit: int
 ):
-    """429 with the time to wait; health is told; what was accepted is answered, and then there is room."""
+    """429 with the time to wait; health and counters are told, and what was accepted is answered."""
     rest = images(FLAT)[100:]
     with begun(guarded, keys[0]) as one, begun(guarded, keys[0]) as two:
         time.sleep(0.2)
@@ -773,7 +773,7 @@ def test_more_than_may_be_in_progress_is_refused_at_once(
         assert time.perf_counter() - start < 1
         expect(answer, 429, "too_many_requests", f"accepted: {limit} a worker")
         assert "1" == answer.headers["retry-after"]
-        assert 200 == insider.get("/readyz").status_code
+        assert [200, 200] == [insider.get(path).status_code for path in ("/readyz", "/metrics")]
         for wire in (one, two):
             wire.sendall(rest)
             assert 200 == Answer(wire).status
