@@ -40,7 +40,7 @@ def typed(document: Path) -> Iterator[str]:
         yield from (line.split("#")[0].strip() for line in block.splitlines())
 
 
-RUNS = [line for line in typed(ROOT / "README.md") if line.startswith("relearn ")]
+RUNS = [line for line in typed(ROOT / "README.md") if line.startswith("relearn run")]
 TARGETS = sorted({line for path in DOCUMENTS for line in typed(path) if line.startswith("make ")})
 
 
