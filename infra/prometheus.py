@@ -18,7 +18,6 @@ MONITORING = Path(__file__).parent / "monitoring"
 FASTER = (
     (r"for: (\d+)m", r"for: \1s"),
     (r"\[(5|15)m\]", "[20s]"),  # ten scrapes
-    (r"\[1h:1m\]", "[1m:2s]"),
     (r"\[1h\] offset (3|26)h", "[1m] offset 1m"),
     (r"(3|26) \* 3600", "60"),
     (r"> 120", "> 40"),  # seconds of a runner that looks every 20

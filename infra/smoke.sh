@@ -3,7 +3,8 @@
 # first training, prediction, a better classifier and the swap to it, rollback, a restart of everything.
 #
 #   infra/smoke.sh                  # against docker compose, as .env sets it
-#   IN='env RELEARN_HOME=…' RESTART='kill $(cat up.pid); …' PATH=.venv/bin:$PATH infra/smoke.sh     # against relearn up
+#   PATH=.venv/bin:$PATH IN='env RELEARN_HOME=… PREFECT_API_URL=http://127.0.0.1:4200/api' RESTART='…' infra/smoke.sh
+#                                   # against relearn up, which RESTART ends and starts again
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -e .env ] || . ./.env
@@ -14,7 +15,7 @@ NAME=${RELEARN_NAME:-digits}
 API=http://127.0.0.1:${API_PORT:-3000}
 MLFLOW=http://127.0.0.1:${MLFLOW_PORT:-5000}
 KEY=$(cat secrets/client_key 2>/dev/null || true)
-export PREFECT_API_URL=http://127.0.0.1:${PREFECT_PORT:-4200}/api
+PREFECT=http://127.0.0.1:${PREFECT_PORT:-4200}
 
 folder=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$folder"' EXIT
@@ -59,17 +60,17 @@ known() { # how many runs MLflow and Prefect know of
         sed -nE 's/.*"experiment_id": *"([0-9]+)".*/\1/p')
     curl -sf "$MLFLOW/api/2.0/mlflow/runs/search" -H 'content-type: application/json' \
         -d "{\"experiment_ids\": [\"$experiment\"]}" | grep -c '"run_id"'
-    curl -sf -X POST "$PREFECT_API_URL/flow_runs/count" -H 'content-type: application/json' \
+    curl -sf -X POST "$PREFECT/api/flow_runs/count" -H 'content-type: application/json' \
         -d '{"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"like_": "retrain"}}}'
 }
 
 say "everything comes up"
 until_status /livez 200
 for _ in $(seq 120); do
-    ! { curl -sf -o /dev/null "$PREFECT_API_URL/deployments/name/retrain/$NAME" && $IN true; } 2>/dev/null || break
+    ! { curl -sf -o /dev/null "$PREFECT/api/deployments/name/retrain/$NAME" && $IN true; } 2>/dev/null || break
     sleep 1
 done
-curl -sf -o /dev/null "$PREFECT_API_URL/deployments/name/retrain/$NAME" || fail "Prefect knows no retraining of $NAME"
+curl -sf -o /dev/null "$PREFECT/api/deployments/name/retrain/$NAME" || fail "Prefect knows no retraining of $NAME"
 
 $IN python -c "
 import sys; from PIL import Image; from sklearn.datasets import load_digits
@@ -78,7 +79,7 @@ Image.fromarray((load_digits().images[0] * 255 / 16).astype('uint8')).save(sys.s
 say "alive, and nothing to serve yet"
 expect "/readyz" "$(status /readyz)" 503
 
-for page in "$MLFLOW/" "${PREFECT_API_URL%/api}/"; do
+for page in "$MLFLOW/" "$PREFECT/"; do
     expect "the page $page" "$(curl -sL -o /dev/null -w '%{http_code}' "$page")" 200
 done
 

@@ -70,7 +70,7 @@ class Api:
         self.live = live if isinstance(live, Live) else None
         self.unsound = isinstance(live, IntegrityError)
         self.since = datetime.now(UTC)
-        self.metrics = Metrics(records)
+        self.metrics = Metrics(records, config.workers)
         self.keys = keys
         self.described = described
         self.work = Work(config.max_in_progress, self.metrics.abandoned)

@@ -32,7 +32,7 @@ class Metrics:
     With it the page tells what flows have left in the folder `records`, where there is one.
     """
 
-    def __init__(self, records: Path | None = None) -> None:
+    def __init__(self, records: Path | None = None, workers: int = 1) -> None:
         self.records = records
         self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -67,6 +67,13 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self.workers = Gauge(
+            "relearn_workers",
+            "Workers that the server was asked for.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.workers.set(workers)
         self.live = Gauge(
             "relearn_live",
             "Workers that serve a version.",
