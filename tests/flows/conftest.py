@@ -130,6 +130,20 @@ def on_server(prefect_page: str) -> Iterator[str]:
         yield prefect_page
 
 
+def forget(name: str) -> None:
+    """Let Prefect's server know nothing of `name`: other tests count what it has."""
+    from prefect import get_client
+
+    from flows.monitor import monitor
+    from flows.retrain import retrain
+    from flows.schedule import deployment
+
+    with get_client(sync_client=True) as client:
+        for found in (deployment(client, flow, name) for flow in (retrain, monitor)):
+            if found:
+                client.delete_deployment(found.id)
+
+
 @pytest.fixture(scope="session")
 def copy(ran: Ran) -> Callable[[Path], Home]:
     """Makes a home of what `ran` prepared and tracked; files of new runs go into it."""

@@ -30,7 +30,7 @@ from model.prepared import prepare
 from model.robustness import noisy
 from serving import records
 from serving.live import Live, load
-from serving.monitored import FILE, GAUGES
+from serving.monitored import GAUGES, MONITOR
 from serving.records import Feedback, Records
 from serving.releases import Releases
 from serving.settings import ServeConfig
@@ -214,9 +214,11 @@ def test_a_look_leaves_a_report(
     assert text.startswith(artifact["data"])
     families = {
         one.name: {tuple(sample.labels.values()): sample.value for sample in one.samples}
-        for one in text_string_to_metric_families((home.records("digits") / FILE).read_text())
+        for one in text_string_to_metric_families((home.records("digits") / MONITOR).read_text())
     }
-    assert set(GAUGES) - set(families) == {name for name in GAUGES if "live_accuracy" in name}
+    assert set(GAUGES[MONITOR]) - set(families) == {
+        name for name in GAUGES[MONITOR] if "live_accuracy" in name
+    }
     assert {(): 150} == families["relearn_monitor_answers"]
     assert {(one.name,): one.drifted for one in watched.drift.measures} == families["relearn_drift"]
     assert 1 == pytest.approx(sum(families["relearn_class_share"].values()))

@@ -25,7 +25,7 @@ from flows.up import up
 from model.home import Home
 from serving.monitored import RUNNER
 from serving.settings import ServeConfig
-from tests.flows.conftest import epochs_kept, free_port
+from tests.flows.conftest import epochs_kept, forget, free_port
 
 
 def bare() -> dict[str, str]:
@@ -48,6 +48,7 @@ def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> 
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     with get_client(sync_client=True) as client:
         assert schedule.deployment(client, retrain, name)
+    forget(name)
     assert (tmp_path / "home" / "prefect").is_dir()
 
 
@@ -58,6 +59,7 @@ def test_a_name_that_only_a_plan_can_train_is_told(on_server: str, tmp_path: Pat
     assert 0 == done.returncode
     assert "minst is retrained once relearn schedule says with what; built in are " in done.stdout
     assert "mnist" in done.stdout.partition("built in")[2]
+    forget("minst")
 
 
 @pytest.mark.parametrize("words", [("flows.registration",), ("flows.runner", "two", "names")])

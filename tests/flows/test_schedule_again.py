@@ -30,6 +30,7 @@ from model.config import TrainConfig
 from model.errors import MachineError
 from model.home import Home
 from serving.monitored import RUNNER
+from tests.flows.conftest import forget
 
 QUICK = TrainConfig.read({"dataset": "digits", "epochs": 2})
 
@@ -76,7 +77,10 @@ def retraining_of(on_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
         found = schedule.deployment(client, retrain, name)
         assert found is not None
         yield Retraining(name, found.id, PrefectServer(f"{on_server}/api", patience=20), client)
-        client.delete_deployment(found.id)
+        ours = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[found.id]))
+        for run in client.read_flow_runs(flow_run_filter=ours):
+            client.delete_flow_run(run.id)
+    forget(name)
 
 
 def test_a_crashed_retraining_goes_on_twice(retraining_of: Retraining) -> None:
