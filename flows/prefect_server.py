@@ -95,9 +95,7 @@ class PrefectServer:
 
     def last_begun(self, deployment: Row) -> Row | None:
         """The run of `deployment` that began last, whatever became of it."""
-        return next(
-            iter(self._runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 1)), None
-        )
+        return self._first(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC")
 
     def last_ended(self, deployment: Row, *states: str) -> Row | None:
         """The run of `deployment` that ended last in one of these states."""

@@ -82,10 +82,12 @@ def asked(scene: Scene, connections: int) -> Iterator[None]:
     """Somebody asks over so many connections, again as soon as there is an answer; it is not recorded."""
     body = scene.stage.home / "image"
     body.write_bytes(bytes(32 * 32))
-    key = f"x-api-key: {scene.client.headers['x-api-key']}"
-    options = ["-t", "1", "-c", str(connections), "-d", "600s", "--timeout", "30s", "-H", key]
+    key = {"API_KEY": scene.client.headers["x-api-key"]}
+    options = ["-t", "1", "-c", str(connections), "-d", "600s", "--timeout", "30s"]
     words = [f"{scene.api}/predict?record=false", "--", "application/octet-stream", "0", str(body)]
-    load = subprocess.Popen(["wrk", *options, "-s", str(POST), *words], stdout=subprocess.DEVNULL)
+    load = subprocess.Popen(
+        ["wrk", *options, "-s", str(POST), *words], env=os.environ | key, stdout=subprocess.DEVNULL
+    )
     try:
         yield
     finally:
