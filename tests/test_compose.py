@@ -54,9 +54,18 @@ def test_a_service_waits_for_what_it_needs(name: str):
 
 @each_service
 def test_an_image_is_ours_or_one_of_a_version(name: str):
-    """Not whatever is newest on the day."""
-    image = SERVICES[name]["image"]
-    assert image in ("relearn-api", "relearn-flows") or re.search(r":v?\d+\.\d+", image)
+    """Not whatever is newest on the day; ours is never looked for at a registry."""
+    image, pulled = SERVICES[name]["image"], SERVICES[name].get("pull_policy")
+    ours = image in ("relearn-api", "relearn-flows")
+    assert ours == (pulled == "never")
+    assert ours or re.search(r":v?\d+\.\d+", image)
+
+
+@each_service
+def test_a_temporary_folder_hides_nothing_of_the_image(name: str):
+    """Docker's begin empty, so none lies where an image has folders of its own: /run, /var."""
+    folders = [folder.partition(":")[0] for folder in SERVICES[name]["tmpfs"]]
+    assert all(folder == "/tmp" or folder.count("/") > 1 for folder in folders)
 
 
 def test_base_images_are_of_a_version():
