@@ -32,6 +32,14 @@ def close_elsewhere(client: Client, server: PrefectServer, home: Home) -> None:
                 print(f"closed {run.info.run_name}: it is over, says Prefect", flush=True)  # noqa: T201
 
 
+def close_cancelled(server: PrefectServer) -> None:
+    """Let those be cancelled that somebody cancels and nobody runs: no process is there to end them."""
+    for deployment in server.deployments():
+        for run in server.cancelling(deployment):
+            server.cancel(run)
+            print(f"closed {run['name']}: it was cancelled, and nobody ran it", flush=True)  # noqa: T201
+
+
 def not_closed(client: Client) -> set[str]:
     """The flow runs of which MLflow has a run that it calls running."""
     return {run.data.tags[FLOW_RUN] for run in running(client) if FLOW_RUN in run.data.tags}

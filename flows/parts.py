@@ -60,9 +60,11 @@ def parts(
         flows_port,
         "--flows-port",
         "/api/health",
-        # By default the page of any site may ask it.
         environment={
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{flows_port},http://localhost:{flows_port}"
+            # By default the page of any site may ask it.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{flows_port},http://localhost:{flows_port}",
+            # Who holds a place: kept in memory, a restart would end every run within four minutes.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         },
     )
     with client() as asked:

@@ -22,8 +22,9 @@ FLOWS = ("retrain", "monitor")  # that are scheduled, each as a deployment calle
 SILENT = timedelta(minutes=10)  # without heartbeat; the rule ends ours long before
 CERTAIN = timedelta(seconds=1.5 * HEARTBEAT)  # without one, after which a run that is called crashed is
 DUE = timedelta(seconds=30)  # in which a runner that is well has taken a run; it asks every 5 seconds
+BEGUN = timedelta(minutes=10)  # in which a run that was taken has begun, unless who took it is gone
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-# Not one that was taken and has not begun: where its machine is gone, it stays so.
+# Not one that was taken and has not begun: where its machine is gone, it is so for `BEGUN`.
 BUSY = ("RUNNING", "CANCELLING", "PAUSED")
 
 Row = Mapping[str, Any]
@@ -94,8 +95,12 @@ class PrefectServer:
         return moment(run["expected_start_time"]) if run else None
 
     def last_begun(self, deployment: Row) -> Row | None:
-        """The run of `deployment` that began last, whatever became of it."""
-        return self._first(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC")
+        """The run of `deployment` that began last, whatever became of it.
+
+        Not one that was cancelled because another was under way: Prefect gives it a start, and it never ran.
+        """
+        begun = self._runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC")
+        return next((run for run in begun if run["run_count"] or run["state_type"] != "CANCELLED"), None)
 
     def last_ended(self, deployment: Row, *states: str) -> Row | None:
         """The run of `deployment` that ended last in one of these states."""
@@ -110,6 +115,16 @@ class PrefectServer:
         before = {"before_": (datetime.now(UTC) - DUE).isoformat()}
         asked = _in("SCHEDULED") | {"next_scheduled_start_time": before}
         return self._runs(deployment, asked, "NEXT_SCHEDULED_START_TIME_ASC")
+
+    def never_begun(self, deployment: Row) -> list[Row]:
+        """Runs of `deployment` that were taken, by a runner that is gone."""
+        taken = self._runs(deployment, _in("PENDING"), "EXPECTED_START_TIME_ASC")
+        return [run for run in taken if datetime.now(UTC) - moment(run["state"]["timestamp"]) > BEGUN]
+
+    def cancelling(self, deployment: Row) -> list[Row]:
+        """Runs of `deployment` that somebody cancels, and that have not been heard of since."""
+        asked = self._runs(deployment, _in("CANCELLING"), "EXPECTED_START_TIME_ASC")
+        return [run for run in asked if self._silent_since(run, moment(run["state"]["timestamp"]))]
 
     def run(self, run_id: str) -> Row | None:
         """The flow run of this id; None where it was never there, or was deleted."""
@@ -127,8 +142,7 @@ class PrefectServer:
         state = run["state"] or {}
         if state.get("type") != "CRASHED":
             return state.get("type") in FINAL
-        since = moment(state["timestamp"])
-        return datetime.now(UTC) - since > CERTAIN and not self._heard_of(run, since)
+        return self._silent_since(run, moment(state["timestamp"]))
 
     def states(self, run: Row) -> list[Row]:
         """All that `run` has been, one after the other."""
@@ -140,6 +154,10 @@ class PrefectServer:
         run = self.run(run_id)
         if run and (run["state"] or {}).get("type") in BUSY:
             self._set(run, {"type": "CRASHED", "name": "Crashed", "message": why}, force=True)
+
+    def cancel(self, run: Row) -> None:
+        """Let a run be cancelled, whatever it is."""
+        self._set(run, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
 
     def put_back(self, run: Row, at: datetime, why: str) -> None:
         """Let a run that is over be due once more, as the retry in Prefect's page does."""
@@ -172,6 +190,10 @@ class PrefectServer:
         if answer["status"] != "ACCEPT":
             why = answer["details"].get("reason")
             raise MachineError(f"{self.page} does not let {run['name']} be {state['name']}: {why}")
+
+    def _silent_since(self, run: Row, since: datetime) -> bool:
+        """For so long that its process is gone."""
+        return datetime.now(UTC) - since > CERTAIN and not self._heard_of(run, since)
 
     def _heard_of(self, run: Row, since: datetime) -> bool:
         asked = {

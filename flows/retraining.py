@@ -26,7 +26,8 @@ def gauges(home: Home, server: PrefectServer, deployment: Row) -> dict[str, Mapp
     disk = shutil.disk_usage(home.root)
     values: dict[str, float] = {
         "relearn_runner_time_seconds": time(),
-        "relearn_retraining_planned": any(one["active"] for one in deployment["schedules"]),
+        "relearn_retraining_planned": not deployment["paused"]
+        and any(one["active"] for one in deployment["schedules"]),
         "relearn_retraining_failed": last is not None and last["state"]["type"] != "COMPLETED",
         "relearn_retraining_late": len(server.untaken(deployment)),
         "relearn_home_free_bytes": disk.free,

@@ -34,8 +34,9 @@ def tend(home: Home) -> None:
     with suppress(Timeout), FileLock(home.root / ".runner.lock", timeout=0):
         client, server = connect(home), _server(home)
         lost.close_elsewhere(client, server, home)
-        for name in again.put_back(server, lost.not_closed(client)):
-            print(f"{name} goes on", flush=True)  # noqa: T201
+        lost.close_cancelled(server)
+        for line in again.put_back(server, lost.not_closed(client)):
+            print(line, flush=True)  # noqa: T201
 
 
 def tell(home: Home) -> None:

@@ -150,6 +150,8 @@ class Experiment:
         """Open a run, or the run `resume` again; it ends FINISHED, FAILED by an error, KILLED by a signal."""
         mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
         with reached(self.client.tracking_uri):
+            if resume:  # whose it is comes first: one that is RUNNING and nobody's would be closed
+                self.client.log_batch(resume, tags=[RunTag(*tag) for tag in owner.tags().items()])
             started = mlflow.start_run(
                 run_id=resume,
                 experiment_id=self.id,

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import suppress
 
 import psutil
@@ -46,10 +47,16 @@ async def _work() -> None:
 
 
 def _end_runs() -> None:
-    """Let the runs stop where they can go on; they are asked at the same time as we, as one group."""
-    runs = psutil.Process().children(recursive=True)
-    for run in runs:
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(run.pid) != os.getpgid(0):
-                run.terminate()
-    psutil.wait_procs(runs, ENDING)
+    """Let the runs stop where they can go on, each asked once; those of our group are, when we are.
+
+    Meanwhile the worker takes others: they are asked too.
+    """
+    asked: set[psutil.Process] = set()
+    until = time.monotonic() + ENDING
+    while (runs := psutil.Process().children(recursive=True)) and time.monotonic() < until:
+        for run in {*runs} - asked:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if os.getpgid(run.pid) != os.getpgid(0):
+                    run.terminate()
+            asked.add(run)
+        psutil.wait_procs(runs, 0.5)

@@ -4,6 +4,8 @@
 # secrets/api_keys goes too.
 set -eu
 cd "$(dirname "$0")/.."
+# Containers read these as users of their own, also where the clone was made for its owner alone (umask 077).
+chmod -R go+rX infra/monitoring infra/postgres
 mkdir -p secrets
 chmod 700 secrets # a container's user has to read the files; others of this machine do not get this far
 trap 'rm -f secrets/.new.$$' EXIT
@@ -18,7 +20,7 @@ done
 [ -s secrets/api_keys ] || echo "# Who has one of these may ask the API, one a line." | keep api_keys
 for name in metrics_key client_key; do
     grep -qxFf "secrets/$name" secrets/api_keys ||
-        { cat secrets/api_keys "secrets/$name" && echo; } | keep api_keys
+        awk 1 secrets/api_keys "secrets/$name" | keep api_keys # a line each, however the one before ended
 done
 
 [ -e .env ] || cp .env.example .env

@@ -7,18 +7,22 @@
 #                                   # against relearn up, which RESTART ends and starts again
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ ! -e .env ] || . ./.env
+setting() { # NAME DEFAULT: what the environment says, or else .env
+    local told=${!1:-$(sed -n "s/^$1=//p" .env 2>/dev/null | tail -n 1)}
+    echo "${told:-$2}"
+}
 
 IN=${IN-docker compose exec -T worker} # what runs a program where the runner is
 RESTART=${RESTART:-docker compose restart}
-NAME=${RELEARN_NAME:-digits}
-API=http://127.0.0.1:${API_PORT:-3000}
-MLFLOW=http://127.0.0.1:${MLFLOW_PORT:-5000}
-KEY=$(cat secrets/client_key 2>/dev/null || true)
-PREFECT=http://127.0.0.1:${PREFECT_PORT:-4200}
+NAME=$(setting RELEARN_NAME digits)
+API=http://127.0.0.1:$(setting API_PORT 3000)
+MLFLOW=http://127.0.0.1:$(setting MLFLOW_PORT 5000)
+PREFECT=http://127.0.0.1:$(setting PREFECT_PORT 4200)
 
 folder=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$folder"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
+# A file, for all users of a machine see what stands on command lines.
+if [ -e secrets/client_key ]; then echo "x-api-key: $(cat secrets/client_key)"; fi > "$folder/key"
 
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
 fail() {
@@ -29,12 +33,12 @@ expect() { [ "$2" = "$3" ] || fail "$1: got $2, expected $3"; }
 
 status() { curl -s -o /dev/null -w '%{http_code}' --max-time 5 "$API$1" || true; }
 ask() { # of one image: HTTP status, version, label
-    curl -s --max-time 5 -w '\n%{http_code}' -H "x-api-key: $KEY" -H 'content-type: image/png' \
+    curl -s --max-time 5 -w '\n%{http_code}' -H "@$folder/key" -H 'content-type: image/png' \
         --data-binary "@$folder/digit.png" "$API/predict" | paste -sd ' ' |
         sed -E 's/.*"version":"([^"]*)".*"label":"([^"]*)".*([0-9]{3})$/\3 \1 \2/; t; s/.*([0-9]{3})$/\1/'
 }
 live() { for _ in $(seq 20); do ask; done | cut -d ' ' -f 2 | sort -u | paste -sd ' '; } # of all workers
-until_live() { # one version, within ten seconds
+until_live() { # one version, within twenty rounds
     for _ in $(seq 20); do
         [ "$(live)" != "$1" ] || return 0
         sleep 0.3

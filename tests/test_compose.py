@@ -1,5 +1,6 @@
 """docker-compose.yml, its images and scripts, as far as they can be judged where no engine runs them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -63,9 +64,9 @@ def test_an_image_is_ours_or_one_of_a_version(name: str):
 
 @each_service
 def test_a_temporary_folder_hides_nothing_of_the_image(name: str):
-    """Docker's begin empty, so none lies where an image has folders of its own: /run, /var."""
-    folders = [folder.partition(":")[0] for folder in SERVICES[name]["tmpfs"]]
-    assert all(folder == "/tmp" or folder.count("/") > 1 for folder in folders)
+    """Docker's begin empty: PostgreSQL does not start where /run is one, with a folder for its socket."""
+    folders = {folder.partition(":")[0] for folder in SERVICES[name]["tmpfs"]}
+    assert {"/tmp"} == folders - {"/run/postgresql"}
 
 
 def test_base_images_are_of_a_version():
@@ -77,10 +78,11 @@ def test_base_images_are_of_a_version():
 
 def test_only_the_api_and_pages_are_published():
     """On this machine alone; only the API, which wants keys, is elsewhere where .env says so."""
-    published = {name: port for name, one in SERVICES.items() for port in one.get("ports", ())}
-    assert published.pop("api").startswith("${PUBLISH:-127.0.0.1}:")
+    published = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
+    (api,) = published.pop("api")
+    assert api.startswith("${PUBLISH:-127.0.0.1}:")
     assert {"mlflow", "prefect", "prometheus", "grafana"} == set(published)
-    assert all(port.startswith("127.0.0.1:") for port in published.values())
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 def test_what_answers_strangers_reaches_no_database():
@@ -124,6 +126,8 @@ def copy(tmp_path: Path) -> Path:
     (clone / "infra").mkdir(parents=True)
     for name in ("infra/secrets.sh", ".env.example"):
         shutil.copy(ROOT / name, clone / name)
+    for name in ("infra/monitoring", "infra/postgres"):
+        shutil.copytree(ROOT / name, clone / name)
     return clone
 
 
@@ -145,6 +149,16 @@ def test_secrets_are_made_once(copy: Path):
     assert (copy / ".env").read_text() == (copy / ".env.example").read_text()
 
 
+def test_what_containers_read_they_may_read(copy: Path):
+    """Also where everything that is cloned is its owner's alone."""
+    read = [path for name in ("monitoring", "postgres") for path in (copy / "infra" / name).rglob("*")]
+    for path in read:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    assert 0 == run(copy / "infra" / "secrets.sh").returncode
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in read)
+    assert all(path.stat().st_mode & 0o055 == 0o055 for path in read if path.is_dir())
+
+
 def test_a_key_is_replaced_while_the_old_one_is_good(copy: Path):
     """Clients change to the new one when they can; no other key changes."""
     script, keys = copy / "infra" / "secrets.sh", copy / "secrets" / "api_keys"
@@ -155,6 +169,30 @@ def test_a_key_is_replaced_while_the_old_one_is_good(copy: Path):
     new = (copy / "secrets" / "client_key").read_text()
     assert new not in before
     assert {*before, new} == set(keys.read_text().split("\n"))
+
+
+def test_a_key_is_added_on_a_line_of_its_own(copy: Path):
+    """Also where somebody's editor has left the last line without an end."""
+    script, keys = copy / "infra" / "secrets.sh", copy / "secrets" / "api_keys"
+    run(script)
+    before = keys.read_text()
+    keys.chmod(0o600)
+    keys.write_text(before.rstrip("\n"))
+    (copy / "secrets" / "client_key").unlink()
+    assert 0 == run(script).returncode
+    assert before + (copy / "secrets" / "client_key").read_text() + "\n" == keys.read_text()
+
+
+@pytest.mark.parametrize("words", ["inspect", "entrypoint id", "entrypoint find", "entrypoint sh"])
+def test_images_that_cannot_be_looked_into_are_not_called_good(words: str, copy: Path):
+    """The engine does not know them, or does not run them."""
+    shutil.copy(ROOT / "infra" / "check_images.sh", copy / "infra" / "check_images.sh")
+    run(copy / "infra" / "secrets.sh")
+    engine = copy / "engine"
+    engine.write_text(f'#!/bin/sh\ncase "$*" in *"{words}"*) exit 125;; *find*) ;; *) echo 1;; esac\n')
+    engine.chmod(0o755)
+    done = run(copy / "infra" / "check_images.sh", "image=1", env={**os.environ, "ENGINE": str(engine)})
+    assert 125 == done.returncode
 
 
 def test_settings_that_name_no_secrets_are_told(copy: Path):

@@ -15,7 +15,17 @@ from prefect import flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Running, State
+from prefect.states import (
+    AwaitingRetry,
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Pending,
+    Running,
+    State,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from flows import again, lost, owner, prefect_server, rounds, schedule
@@ -46,8 +56,8 @@ class Retraining:
 
     def run(self, *states: State) -> FlowRun:
         """A run that has been all of these, one after the other."""
-        found = self.client.create_flow_run_from_deployment(self.id, state=states[0])
-        self.be(found, *states[1:])
+        found = self.client.create_flow_run_from_deployment(self.id)
+        self.be(found, *states)
         return found
 
     def be(self, run: FlowRun, *states: State) -> None:
@@ -62,8 +72,8 @@ class Retraining:
     def put_back(self, not_closed: frozenset[str] = frozenset()) -> int:
         """How many of its runs are put back."""
         ours = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[self.id]))
-        names = {run.name for run in self.client.read_flow_runs(flow_run_filter=ours)}
-        return len(names & set(again.put_back(self.server, not_closed)))
+        names = tuple(run.name for run in self.client.read_flow_runs(flow_run_filter=ours))
+        return sum(line.startswith(names) for line in again.put_back(self.server, not_closed))
 
 
 @pytest.fixture
@@ -131,6 +141,43 @@ def test_what_is_over_stays_over(states: list[State], retraining_of: Retraining)
     assert 0 == retraining_of.put_back()
 
 
+def test_one_that_was_turned_away_takes_no_place(retraining_of: Retraining) -> None:
+    """The watch may ask for one while another is under way: Prefect cancels it, and the other goes on."""
+    run, second = retraining_of.run(), retraining_of.run()
+    for which, state in ((run, Pending()), (run, Running()), (second, Pending())):
+        retraining_of.client.set_flow_run_state(which.id, state)
+    turned_away = retraining_of.client.read_flow_run(second.id)
+    assert "Cancelled" == turned_away.state_name
+    assert turned_away.start_time is not None
+    retraining_of.be(run, Crashed(message="killed"))
+    assert 1 == retraining_of.put_back()
+    assert "AwaitingRetry" == retraining_of.state(run).name
+
+
+def test_what_was_taken_and_never_began_is_due_again(
+    retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner that took it died before its process began; twice, and not while it may only be slow."""
+    run = retraining_of.run(Pending())
+    assert 0 == retraining_of.put_back()
+    monkeypatch.setattr(prefect_server, "BEGUN", timedelta(0))
+    for _ in range(2):
+        assert 1 == retraining_of.put_back()
+        assert ("AwaitingRetry", None) == (
+            retraining_of.state(run).name,
+            retraining_of.client.read_flow_run(run.id).start_time,
+        )
+        assert 0 == retraining_of.put_back()
+        retraining_of.be(run, Pending())
+    assert 0 == retraining_of.put_back()
+
+
+def test_what_died_before_it_ran_goes_on(retraining_of: Retraining) -> None:
+    """While Prefect prepared its process, for instance."""
+    retraining_of.run(Pending(), Crashed())
+    assert 1 == retraining_of.put_back()
+
+
 @pytest.mark.parametrize("other", [Running(), Completed(), Failed()], ids=lambda state: state.name)
 def test_a_later_one_takes_its_place(other: State, retraining_of: Retraining) -> None:
     """What began after it has the newer data."""
@@ -145,6 +192,17 @@ def test_no_second_one_beside_one_that_runs(retraining_of: Retraining) -> None:
     retraining_of.run(Running(), Crashed())
     retraining_of.be(first, AwaitingRetry(), Running())
     assert 0 == retraining_of.put_back()
+
+
+def test_nor_one_that_never_began(retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place was given to the one that runs."""
+    never = retraining_of.run(Pending())
+    running = retraining_of.run(Running())
+    monkeypatch.setattr(prefect_server, "BEGUN", timedelta(0))
+    assert 0 == retraining_of.put_back()
+    retraining_of.be(running, Completed())
+    assert 1 == retraining_of.put_back()
+    assert "AwaitingRetry" == retraining_of.state(never).name
 
 
 def test_an_old_one_is_left(retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +261,21 @@ def test_two_runners_do_not_look_at_once(retraining_of: Retraining, copied: Home
     connect(copied).set_terminated(lost.running(connect(copied))[0].info.run_id, "KILLED")
     rounds.tend(copied)
     assert "AwaitingRetry" == retraining_of.state(run).name
+
+
+def test_what_is_cancelled_while_it_waits_is_over(
+    retraining_of: Retraining, copied: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process is there that could end it; one that has a process has time to end."""
+    run = retraining_of.run(Running(), Crashed(), AwaitingRetry())
+    retraining_of.client.update_flow_run(run.id, infrastructure_pid="1")  # it had a process
+    retraining_of.be(run, Cancelling())
+    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(seconds=45))
+    rounds.tend(copied)
+    assert "Cancelling" == retraining_of.state(run).name
+    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(0))
+    rounds.tend(copied)
+    assert "Cancelled" == retraining_of.state(run).name
 
 
 def test_runs_of_another_machine_are_closed_where_prefect_calls_them_over(
@@ -274,6 +347,10 @@ def test_prometheus_is_told_how_retraining_stands(
     assert {"retraining_planned": 1, "retraining_failed": 0, "retraining_late": 0} == told
 
     (planned,) = retraining_of.client.read_deployment(retraining_of.id).schedules
+    retraining_of.client.pause_deployment(retraining_of.id)
+    rounds.tell(copied)
+    assert 0 == gauges(copied, name)["retraining_planned"]
+    retraining_of.client.resume_deployment(retraining_of.id)
     retraining_of.client.update_deployment_schedule(retraining_of.id, planned.id, active=False)
     done = retraining_of.run(Running(), Completed())
     run = retraining_of.run(Running(), Crashed())
