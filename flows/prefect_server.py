@@ -124,7 +124,7 @@ class PrefectServer:
     def cancelling(self, deployment: Row) -> list[Row]:
         """Runs of `deployment` that somebody cancels, and that have not been heard of since."""
         asked = self._runs(deployment, _in("CANCELLING"), "EXPECTED_START_TIME_ASC")
-        return [run for run in asked if self._silent_since(run, moment(run["state"]["timestamp"]))]
+        return [run for run in asked if self._is_silent(run)]
 
     def run(self, run_id: str) -> Row | None:
         """The flow run of this id; None where it was never there, or was deleted."""
@@ -137,12 +137,10 @@ class PrefectServer:
     def is_over(self, run: Row) -> bool:
         """Whether `run` has ended.
 
-        One that is called crashed may live, after this server was away: it has some time to be heard of.
+        One that is called crashed may live, after this server was away, until it asks to keep its place.
         """
-        state = run["state"] or {}
-        if state.get("type") != "CRASHED":
-            return state.get("type") in FINAL
-        return self._silent_since(run, moment(state["timestamp"]))
+        kind = (run["state"] or {}).get("type")
+        return kind in FINAL and (kind != "CRASHED" or self._is_silent(run))
 
     def states(self, run: Row) -> list[Row]:
         """All that `run` has been, one after the other."""
@@ -191,9 +189,10 @@ class PrefectServer:
             why = answer["details"].get("reason")
             raise MachineError(f"{self.page} does not let {run['name']} be {state['name']}: {why}")
 
-    def _silent_since(self, run: Row, since: datetime) -> bool:
-        """For so long that its process is gone."""
-        return datetime.now(UTC) - since > CERTAIN and not self._heard_of(run, since)
+    def _is_silent(self, run: Row) -> bool:
+        """Whether nothing was heard of it for so long that its process is gone, nor did its state change."""
+        since = datetime.now(UTC) - CERTAIN
+        return moment(run["state"]["timestamp"]) < since and not self._heard_of(run, since)
 
     def _heard_of(self, run: Row, since: datetime) -> bool:
         asked = {
