@@ -40,7 +40,8 @@ from model.datasets import DATASETS, source
 from model.errors import InputError
 from model.home import Home
 
-SILENCE = 3 * HEARTBEAT  # after which a run's process is taken for dead
+# After which a run's process is taken for dead: a server that is away for two minutes hears of none.
+SILENCE = 6 * HEARTBEAT  # seconds
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 HOURLY = Cron("7 * * * *", timezone="UTC")  # for the watch; at the full hour others are busy
 
