@@ -49,7 +49,8 @@ def kill_inside(container: str, words: str, most: int) -> int:
     return int(engine("exec", container, "python", "-c", KILL, words, str(most)))
 
 
-Take = Callable[[str], None]
+Take = Callable[[str], float | None]
+"""Takes something away from the run of this id; where it can tell, the moment from which all was well."""
 
 
 def away(service: str) -> Take:
@@ -70,14 +71,16 @@ def restarted(service: str) -> Take:
     return take
 
 
-def lose_the_worker(run: str) -> None:
+def lose_the_worker(run: str) -> float:
     """The machine that trains is gone, and comes back when another has taken over."""
     workers = containers("worker")
     expect(2, len(workers))
     (training,) = (one for one in workers if "True" in engine("exec", one, "python", "-c", RUNS_IT, run))
     engine("stop", "-t", "0", training)
-    wait_for(lambda: flow_run(run)["run_count"] == 2, "another worker to take over", 300)
+    wait_for(lambda: flow_run(run)["run_count"] == 2, "another worker to take over", 480)
+    taken_over = time.time()
     engine("start", training)
+    return taken_over
 
 
 def kill_the_api(_: str) -> None:
@@ -111,16 +114,14 @@ def main() -> None:
 
 def suffered(what: str, take: Take) -> dict[str, str]:
     run = begin(LONG.get(what, EPOCHS))
-    wait_for(lambda: flow_run(run)["state_type"] == "RUNNING", "the retraining to begin")
     time.sleep(20)  # until it trains
-    expect("RUNNING", flow_run(run)["state_type"])
+    expect("RUNNING", state(run))
     asked, at, before = len(answers), time.time(), live()
     say(f"takes away {what}")
-    take(run)
-    down = wait_until_steady(at)
-    if flow_run(run)["state_type"] != "COMPLETED":  # then another version may be live
+    down = wait_until_steady(take(run) or at) - at
+    if state(run) != "COMPLETED":  # then another version may be live
         expect(before, live())
-    wait_for(lambda: flow_run(run)["state_type"] == "COMPLETED", "the retraining to end", 600)
+    wait_for(lambda: state(run) == "COMPLETED", "the retraining to end", 600)
     found = flow_run(run)
     failed = [status for status in answers[asked:] if status != 200]
     row = {
@@ -137,13 +138,22 @@ def suffered(what: str, take: Take) -> dict[str, str]:
 
 
 def begin(epochs: int) -> str:
-    """A retraining through the queue; returns the id of its flow run."""
+    """A retraining through the queue; returns the id of its flow run, which runs."""
     client = httpx.Client(base_url=f"{PREFECT}/api", timeout=10)
     deployment = client.get("/deployments/name/retrain/digits").raise_for_status().json()["id"]
     config = CONFIG | {"epochs": epochs, "patience": epochs}
     asked = {"parameters": {"config": config, "networks": ["mlp"], "insist": True}}
     made = client.post(f"/deployments/{deployment}/create_flow_run", json=asked).raise_for_status()
-    return str(made.json()["id"])
+    run = str(made.json()["id"])
+    wait_for(lambda: state(run) in ("RUNNING", "CANCELLED"), "the retraining to begin", 240)
+    if state(run) == "RUNNING":
+        return run
+    time.sleep(5)  # the watch has asked for another just before
+    return begin(epochs)
+
+
+def state(run: str) -> str:
+    return str(flow_run(run)["state_type"])
 
 
 def flow_run(run: str) -> dict[str, Any]:
@@ -152,7 +162,7 @@ def flow_run(run: str) -> dict[str, Any]:
 
 
 def wait_until_steady(since: float) -> float:
-    """Seconds until everything answers, and has for a while."""
+    """The moment from which everything answers, for a while; not before `since`."""
     down = since
 
     def steady() -> bool:
@@ -162,7 +172,7 @@ def wait_until_steady(since: float) -> float:
         return time.time() - down > 6
 
     wait_for(steady, "everything to be well again")
-    return down - since
+    return down
 
 
 def well() -> bool:
