@@ -113,6 +113,7 @@ def lose(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Prefect takes a machine for lost after three minutes
 @pytest.mark.needs("unshare")
 def test_a_retraining_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that it ran on is gone for good: another one closes what it left, and goes on with it, in the
@@ -137,7 +138,7 @@ def test_a_retraining_goes_on_on_another_machine(tmp_path: Path, monkeypatch: py
             lose(first)
         kept = epochs_kept(home)
         with machine("second", home, api):
-            until(lambda: hosts(home) == ["second", "second"])
+            until(lambda: hosts(home) == ["second", "second"], 480)
             assert ["RUNNING", "RUNNING"] == tracked_states(home)
             assert epochs_kept(home) >= kept
             found = PrefectServer(api).run(str(run.id))
