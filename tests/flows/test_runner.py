@@ -79,6 +79,31 @@ def test_what_is_wrong_is_one_line(words: tuple[str, ...]) -> None:
     assert line.startswith("error[input]: RELEARN_HOME: got '~nobody-of-this-name/home'")
 
 
+ENDS = """
+import subprocess, threading
+from flows import worker
+
+def run(words):
+    run = subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, start_new_session=True)
+    run.stdout.readline()
+    runs.append(run)
+
+runs = []
+run("trap 'sleep 1; exit' TERM; echo; sleep 60 & wait")
+threading.Timer(0.3, run, ["echo; exec sleep 60"]).start()
+worker._end_runs()
+print([one.poll() is not None for one in runs])
+"""
+
+
+def test_what_a_runner_takes_while_it_ends_is_ended_too() -> None:
+    """Prefect's worker goes on taking runs until it is cancelled; each is asked to stop, as the first was."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "[True, True]" == done.stdout.split("\n")[-2]
+
+
 @contextmanager
 def machine(host: str, home: Home, prefect: str) -> Iterator[subprocess.Popen[bytes]]:
     """A runner on a machine of this name, started as a container starts it."""

@@ -4,11 +4,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 from mlflow.entities import Run as MlflowRun
 
+from flows import owner
 from flows.store import connect, masked
 from flows.tracking import Experiment, find, reopen
 from model.config import TrainConfig
@@ -97,6 +99,27 @@ def test_a_run_that_goes_on_forgets_why_it_failed(experiment: Experiment) -> Non
         pass
     assert "FINISHED" == stored(experiment, run.id).info.status
     assert "relearn.reason" not in stored(experiment, run.id).data.tags
+
+
+def test_a_run_that_goes_on_is_somebodys_before_it_runs(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who closes runs whose process is gone would find it RUNNING, and the process before this one."""
+    with pytest.raises(InputError), experiment.run("a run", {}) as run:
+        raise InputError("a reason")
+    experiment.client.set_tag(run.id, owner.PROCESS, "1@0")
+    start = mlflow.start_run
+
+    def started(**asked: Any) -> mlflow.ActiveRun:
+        tags = stored(experiment, run.id).data.tags
+        seen.append(owner.tags().items() <= tags.items())
+        return start(**asked)
+
+    seen: list[bool] = []
+    monkeypatch.setattr(mlflow, "start_run", started)
+    with experiment.run("a run", {}, resume=run.id):
+        pass
+    assert [True] == seen
 
 
 def test_a_run_keeps_what_it_is_given(experiment: Experiment, home: Home) -> None:
