@@ -24,7 +24,7 @@ API, PREFECT, MLFLOW = (f"http://127.0.0.1:{port}" for port in (3000, 4200, 5000
 AWAY = 60.0  # seconds
 EPOCHS = 800  # one to two minutes of training on two cores: longer than a server is away
 # Five: Prefect's server has to know, after it was away, who holds a place; it is asked every 225 seconds.
-LONG = {"Prefect, for a minute": 4000}
+LONG = {"Prefect, for a minute": 2000}
 CONFIG = {"dataset": "digits", "learning_rate": 0.001}
 KILL = """
 import os, psutil, sys
@@ -121,7 +121,7 @@ def suffered(what: str, take: Take) -> dict[str, str]:
     down = wait_until_steady(take(run) or at) - at
     if state(run) != "COMPLETED":  # then another version may be live
         expect(before, live())
-    wait_for(lambda: state(run) == "COMPLETED", "the retraining to end", 600)
+    wait_for(lambda: state(run) == "COMPLETED", "the retraining to end", 900)
     found = flow_run(run)
     failed = [status for status in answers[asked:] if status != 200]
     row = {
