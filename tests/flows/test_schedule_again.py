@@ -220,6 +220,7 @@ def test_one_that_lives_is_let_be(retraining_of: Retraining) -> None:
     assert 1 == retraining_of.put_back()
 
 
+@pytest.mark.slow
 def test_one_that_is_heard_of_is_let_be(retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until it is silent, or was never heard of though it had the time."""
     monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(seconds=8))
