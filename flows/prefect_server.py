@@ -99,7 +99,7 @@ class PrefectServer:
 
         Not one that was cancelled because another was under way: Prefect gives it a start, and it never ran.
         """
-        begun = self._runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC")
+        begun = self._runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 20)
         return next((run for run in begun if run["run_count"] or run["state_type"] != "CANCELLED"), None)
 
     def last_ended(self, deployment: Row, *states: str) -> Row | None:
