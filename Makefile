@@ -1,5 +1,5 @@
 # Everything works from an empty clone: each target makes what it needs and keeps it.
-PYTHON ?= python3
+# PYTHON=… chooses the Python of .venv; without it the first supported one is taken.
 BIN := .venv/bin
 PEERS := .venv-peers/bin
 
@@ -10,12 +10,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/.ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.11"; exit 1; }
-	@echo "Setting up .venv; this takes a few minutes and happens once."
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@infra/setup.sh $(PYTHON)
 	@touch $@
 
 # One by one where not all can be had: a library that is missing becomes a row that says so, and is tried again next time.
@@ -55,7 +50,7 @@ bench-train: $(BIN)/.ready $(PEERS)/.ready ## our training beside other librarie
 bench-serve: $(BIN)/.ready $(PEERS)/.ready ## our server beside others, its limits, and a soak; takes wrk
 	$(BIN)/python -m benchmarks $(or $(ARGS),serve batch ready overload soak)
 
-lock: ## pin every dependency anew
-	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
-	sed -i 's/+cpu$$//' requirements.lock
+lock: $(BIN)/.ready ## pin every dependency anew
+	UV_CACHE_DIR=.cache/uv $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
+		--no-strip-extras --no-annotate --no-header --output-file requirements.lock pyproject.toml
+	sed -i -E '/^(nvidia-[^m]|cuda-|triton)/d' requirements.lock  # of a CUDA build, which pins its own

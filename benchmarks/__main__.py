@@ -29,7 +29,7 @@ from benchmarks import (
     throughput,
     train,
 )
-from model import atomic
+from relearn.model import atomic
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -6,14 +6,14 @@ from statistics import mean, stdev
 
 import pandas as pd
 
-from model import devices
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.metrics import evaluate
-from model.networks import build
-from model.prepared import prepare
-from model.training import fit
+from relearn.model import devices
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.metrics import evaluate
+from relearn.model.networks import build
+from relearn.model.prepared import prepare
+from relearn.model.training import fit
 
 SEEDS, SEEDS_OF_BEST = 5, 3
 Trainings = tuple[tuple[str, dict[str, object]], ...]

@@ -7,7 +7,7 @@ import pandas as pd
 from benchmarks import wrk
 from benchmarks.served import WARM_UP, Question, Released, ours, released, takes_raw
 from benchmarks.workers import spread
-from model.devices import use_threads
+from relearn.model.devices import use_threads
 
 IMAGES = 256
 CONNECTIONS = (1, 4)

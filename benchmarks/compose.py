@@ -16,11 +16,11 @@ from benchmarks import wrk
 from benchmarks.served import HOST, WARM_UP
 from benchmarks.workers import REPOSITORY, spread
 from infra.engine import ENGINE, containers, engine
-from model.home import Home
-from serving.ledger import Release
-from serving.releases import Releases
-from serving.server import start
-from serving.settings import ServeConfig
+from relearn.model.home import Home
+from relearn.serving.ledger import Release
+from relearn.serving.releases import Releases
+from relearn.serving.server import start
+from relearn.serving.settings import ServeConfig
 
 ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 NAME, WORKERS, CONNECTIONS = "digits", 2, 16

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flows.settings import MonitorConfig
-from model import traits
-from model.canvas import BLACK, BLUE, COLOURS, GREY, LINES, VERMILION, blank, tidy
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.datasets import load
-from model.drift import Drift, Sample, compare
-from model.home import Home
-from model.networks import build
-from model.prepared import prepare
-from model.robustness import SLICES, moved
-from model.training import fit
+from relearn.flows.settings import MonitorConfig
+from relearn.model import traits
+from relearn.model.canvas import BLACK, BLUE, COLOURS, GREY, LINES, VERMILION, blank, tidy
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import load
+from relearn.model.drift import Drift, Sample, compare
+from relearn.model.home import Home
+from relearn.model.networks import build
+from relearn.model.prepared import prepare
+from relearn.model.robustness import SLICES, moved
+from relearn.model.training import fit
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
 SIZES = (200, 300, 500, 1_000, 1_500)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flows.settings import ReleaseConfig
-from model.canvas import BLUE, GREEN, GREY, VERMILION, blank, legend_below, tidy
-from model.significance import mcnemar
+from relearn.flows.settings import ReleaseConfig
+from relearn.model.canvas import BLUE, GREEN, GREY, VERMILION, blank, legend_below, tidy
+from relearn.model.significance import mcnemar
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SIZES = (360, 1_000, 10_000)

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.workers import PEERS, Task, Worker, WorkerError, spread, take_turns
-from model.config import PRESETS, TrainConfig
-from model.home import Home
-from model.prepared import prepare
+from relearn.model.config import PRESETS, TrainConfig
+from relearn.model.home import Home
+from relearn.model.prepared import prepare
 
 TARGETS = {"mlp": 0.98, "cnn": 0.99}
 FAST = {"mlp": PRESETS["fast"], "cnn": PRESETS["fast-cnn"]}

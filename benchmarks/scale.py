@@ -9,9 +9,9 @@ import pandas as pd
 
 from benchmarks.train import SETTINGS
 from benchmarks.workers import PEERS, Task, spread, take_turns, told
-from model.config import TrainConfig
-from model.home import Home
-from model.prepared import PARTS, prepare
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.prepared import PARTS, prepare
 
 TIMES = (1, 4, 16)
 BATCHES = (32, 64, 256, 1024)

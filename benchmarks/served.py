@@ -18,18 +18,18 @@ import numpy as np
 import psutil
 
 from benchmarks.workers import REPOSITORY, THEIRS
-from model.classifier import WEIGHTS, Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.networks import build
-from model.prepared import prepare
-from model.training import fit
-from serving.golden import Golden
-from serving.ledger import Release
-from serving.packaging import package
-from serving.releases import Releases
-from serving.server import Server, start
-from serving.settings import ServeConfig
+from relearn.model.classifier import WEIGHTS, Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.networks import build
+from relearn.model.prepared import prepare
+from relearn.model.training import fit
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Release
+from relearn.serving.packaging import package
+from relearn.serving.releases import Releases
+from relearn.serving.server import Server, start
+from relearn.serving.settings import ServeConfig
 
 NAME, VERSION = "mnist", "1"
 HOST = "127.0.0.1"

@@ -15,7 +15,7 @@ from scipy.stats import theilslopes
 
 from benchmarks import wrk
 from benchmarks.served import WARM_UP, Question, Released, ours, released
-from model.canvas import COLOURS, blank, tidy
+from relearn.model.canvas import COLOURS, blank, tidy
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "soak.png"
 OURS, LEAKING = "relearn serve", "the same with a leak"

@@ -16,20 +16,20 @@ import pandas as pd
 import torch
 
 from benchmarks.load import Answer, load
-from flows.rollback import rollback
-from flows.truth import Truth, decide
-from model.canvas import BLACK, COLOURS, blank, tidy
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.images import png
-from model.networks import build, count
-from serving.golden import Golden
-from serving.ledger import Release
-from serving.packaging import package
-from serving.releases import Releases
-from serving.server import Server, start
-from serving.settings import ServeConfig
+from relearn.flows.rollback import rollback
+from relearn.flows.truth import Truth, decide
+from relearn.model.canvas import BLACK, COLOURS, blank, tidy
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.images import png
+from relearn.model.networks import build, count
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Release
+from relearn.serving.packaging import package
+from relearn.serving.releases import Releases
+from relearn.serving.server import Server, start
+from relearn.serving.settings import ServeConfig
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "swap.png"
 NAME, SHAPE = "digits", (1, 28, 28)

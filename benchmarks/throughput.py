@@ -10,14 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from model import devices
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.home import Home
-from model.networks import build
-from model.prepared import prepare
-from model.preprocess import is_flat
-from model.training import fit
+from relearn.model import devices
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.home import Home
+from relearn.model.networks import build
+from relearn.model.prepared import prepare
+from relearn.model.preprocess import is_flat
+from relearn.model.training import fit
 
 ROUNDS = 5
 EPOCHS = 2

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.workers import PEERS, Result, Task, spread, take_turns, told
-from model.config import TrainConfig
-from model.home import Home
-from model.prepared import prepare
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.prepared import prepare
 
 SETTINGS = {
     "dataset": "mnist",

@@ -8,8 +8,8 @@ began, a retraining or not, is due once more too.
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
-from flows.prefect_server import PrefectServer, Row, moment
-from model.errors import MachineError
+from relearn.flows.prefect_server import PrefectServer, Row, moment
+from relearn.model.errors import MachineError
 
 AGAIN = 2  # times; who is killed each time, for want of memory perhaps, is not to be tried for ever
 GOES_ON = "goes on after: "  # what we say of each time

@@ -12,9 +12,9 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from model import atomic
-from model.errors import MachineError
-from model.home import Home
+from relearn.model import atomic
+from relearn.model.errors import MachineError
+from relearn.model.home import Home
 
 DRIFT, ACCURACY = "relearn.drift", "relearn.accuracy"
 FILE = "alarms.json"  # when each was last given

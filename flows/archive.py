@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from model.errors import IntegrityError
+from relearn.model.errors import IntegrityError
 
 PRUNED = "relearn.pruned"  # tag: where the files were that were removed; they are tried again while it is set
 KIND = "relearn.kind"  # tag: what a run did

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from model import arithmetic, datasets, devices
-from model.config import TrainConfig
-from model.errors import DataError, NotFoundError
-from model.home import Home
-from model.networks import network_class
+from relearn.model import arithmetic, datasets, devices
+from relearn.model.config import TrainConfig
+from relearn.model.errors import DataError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.networks import network_class
 
 
 def check(config: TrainConfig, networks: Iterable[str], home: Home) -> None:

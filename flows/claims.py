@@ -7,19 +7,19 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from flows.feedback import Claim, Decision, Decisions, accepted, rejections
-from flows.reference import Reference
-from flows.truth import Truth
-from model.classifier import Card, read_card
-from model.datasets import LabelledImages
-from model.errors import DataError, NotFoundError, RelearnError
-from model.home import Home
-from model.prepared import PARTS, prepare
-from model.splits import contents
-from model.traits import TRAITS, measure
-from serving import recorded
-from serving.records import Feedback
-from serving.releases import Releases
+from relearn.flows.feedback import Claim, Decision, Decisions, accepted, rejections
+from relearn.flows.reference import Reference
+from relearn.flows.truth import Truth
+from relearn.model.classifier import Card, read_card
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import DataError, NotFoundError, RelearnError
+from relearn.model.home import Home
+from relearn.model.prepared import PARTS, prepare
+from relearn.model.splits import contents
+from relearn.model.traits import TRAITS, measure
+from relearn.serving import recorded
+from relearn.serving.records import Feedback
+from relearn.serving.releases import Releases
 
 State = Literal["new", "accepted", "rejected", "replaced"]
 NO_IMAGE = "no image: cannot become training data"

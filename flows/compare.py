@@ -12,12 +12,12 @@ import pandas as pd
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from flows import named
-from flows.store import Client, look_into, reached
-from model import curve_plots
-from model.errors import InputError, NotFoundError
-from model.home import Home
-from model.metrics import metric
+from relearn.flows import named
+from relearn.flows.store import Client, look_into, reached
+from relearn.model import curve_plots
+from relearn.model.errors import InputError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.metrics import metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +42,9 @@ def compare(
     then every other param in which the runs differ; or run, name and what `columns` names: metrics, params,
     tags. The index holds the ids, `attrs["datasets"]` the data they were tested on.
 
-    `runs` are named as `flows.named` takes it; without any, all training runs are meant, of the experiment
-    `name` where it is given. `where` is a filter of MLflow's that they have to fit. Raises `NotFoundError`
-    where nothing is left to compare.
+    `runs` are named as `relearn.flows.named` takes it; without any, all training runs are meant, of the
+    experiment `name` where it is given. `where` is a filter of MLflow's that they have to fit. Raises
+    `NotFoundError` where nothing is left to compare.
     """
     known = metric(sort) if sort else None
     if sort and known is None:

@@ -8,10 +8,10 @@ from typing import Self
 from tenacity import Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential
 from tenacity.nap import sleep_using_event
 
-from flows.kept import Note
-from flows.store import reached
-from flows.tracking import Run
-from model.errors import MachineError
+from relearn.flows.kept import Note
+from relearn.flows.store import reached
+from relearn.flows.tracking import Run
+from relearn.model.errors import MachineError
 
 # Seconds that the end of a training waits for what MLflow has not taken yet; an end by a signal or an error
 # does not: what is missing then arrives when the training goes on.

@@ -1,6 +1,6 @@
 """Every seam looked at: what is well, what is not, and how to mend it. Nothing is changed by looking.
 
-A check is a function of `flows.seams` that takes the home and tells what it found, once or several times.
+A check is a function of `relearn.flows.seams`: it takes the home and yields one or several findings.
 """
 
 import importlib
@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from flows import environment
-from flows.patience import within
-from model.errors import IntegrityError, MachineError, RelearnError
-from model.home import Home
+from relearn.flows import environment
+from relearn.flows.patience import within
+from relearn.model.errors import IntegrityError, MachineError, RelearnError
+from relearn.model.home import Home
 
 State = Literal["well", "away", "warning", "fails"]
 Check = Callable[[Home], Iterator["Found"]]
@@ -75,7 +75,7 @@ def examine(home: Home) -> Iterator[Found]:
 def look(home: Home, seam: str, check: str) -> Iterator[Found]:
     """One check; that it cannot be made is a finding too."""
     try:
-        function: Check = getattr(importlib.import_module(f"flows.seams.{seam}"), check)
+        function: Check = getattr(importlib.import_module(f"relearn.flows.seams.{seam}"), check)
     except Exception as error:
         yield fails(f"cannot be looked at: {type(error).__name__}: {error}", "see versions, above")
         return

@@ -17,11 +17,11 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 
-from flows.settings import ReleaseConfig
-from flows.tracking import Experiment
-from model.classifier import source_of
-from model.config import TrainConfig
-from model.networks import network_class
+from relearn.flows.settings import ReleaseConfig
+from relearn.flows.tracking import Experiment
+from relearn.model.classifier import source_of
+from relearn.model.config import TrainConfig
+from relearn.model.networks import network_class
 
 INPUTS = "relearn.inputs"  # tag of a retraining: all that its outcome depends on
 # What has not begun, was refused, or came to nothing.

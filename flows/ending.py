@@ -4,9 +4,9 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from flows.stopping import Stopped
-from model.errors import MachineError, RelearnError
-from model.home import Home
+from relearn.flows.stopping import Stopped
+from relearn.model.errors import MachineError, RelearnError
+from relearn.model.home import Home
 
 STOPS = {130: "ended by Ctrl-C", 143: "asked to end"}
 LITTLE = 16_000_000  # bytes; with less the failure of a part is most likely that of the disk

@@ -1,27 +1,78 @@
-"""What the tools we build on read from the environment, set before they are imported.
+"""The environment of every process of ours: what the tools read there is set before they are imported.
 
-A variable that the user has set stays as it is.
+A variable that the user has set stays as it is, where it is one of `HONORED`.
 """
 
+import getpass
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
-from model.home import Home
+from relearn.model.errors import InputError
+from relearn.model.home import Home
 
 HEARTBEAT = 30  # seconds, the least that Prefect takes
 
+# The variables of each tool that have an effect here, by the beginning of their name. All others are removed:
+# MLFLOW_RUN_ID would let us write into a run of somebody else's, PREFECT_PROFILES_PATH into another database.
+HONORED = {
+    "PREFECT_": (
+        *(
+            "PREFECT_HOME",
+            "PREFECT_API_URL",
+            "PREFECT_API_KEY",
+            "PREFECT_CLIENT_",
+            "PREFECT_LOGGING_",
+            "PREFECT_UI_URL",
+        ),
+        *("PREFECT_SERVER_API_HOST", "PREFECT_SERVER_API_PORT", "PREFECT_SERVER_ANALYTICS_ENABLED"),
+        *("PREFECT_API_AUTH_STRING", "PREFECT_API_SSL_CERT_FILE", "PREFECT_API_TLS_INSECURE_SKIP_VERIFY"),
+        "PREFECT_WORKER_",
+    ),
+    "MLFLOW_": (
+        *("MLFLOW_TRACKING_", "MLFLOW_HTTP_REQUEST_", "MLFLOW_S3_", "MLFLOW_GCS_", "MLFLOW_ARTIFACT_"),
+        *("MLFLOW_ENABLE_", "MLFLOW_MULTIPART_", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SYSTEM_METRICS_"),
+    ),
+    "BENTOML_": ("BENTOML_HOME", "BENTOML_CONFIG", "BENTOML_DO_NOT_TRACK"),
+    # Of the programs that Prefect, MLflow and BentoML listen with; each gets its options from us.
+    "UVICORN_": (),
+    "GUNICORN_CMD_ARGS": (),
+    "WEB_CONCURRENCY": (),
+}
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+LOOPBACK = "127.0.0.1,localhost,::1"
 
-def prepare(home: Home) -> None:
-    """Point Prefect and BentoML into `home`, and keep all of them quiet and at home."""
+# What Kubernetes sets in every pod for a service whose name begins with "relearn".
+KUBERNETES = re.compile(r"RELEARN(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
+
+
+def prepare(home: Home) -> list[str]:
+    """Set what the tools read: their files lie in `home`, they stay quiet, and reach this machine directly.
+
+    Returns the variables that were set, have no effect, and are removed. Raises `InputError` for a proxy or
+    a file of certificates that no client could use.
+    """
+    ignored = _remove_foreign(variables(home))
+    _check_network()
+    _be_somebody(home)
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOOPBACK)))
+    # No process that we start imports a module from the folder where the user stands.
+    os.environ["PYTHONSAFEPATH"] = "1"
     for name, value in variables(home).items():
         os.environ.setdefault(name, value)
+    return ignored
 
 
 def variables(home: Home) -> dict[str, str]:
+    """The variables that `prepare` sets where the user has not."""
     return {
         "PREFECT_HOME": str(home.prefect),
         "BENTOML_HOME": str(home.bentoml),
+        "MPLCONFIGDIR": str(home.root / "matplotlib"),
         # Whatever runs a flow tells so often that it lives; who is silent for longer is taken for dead.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
         # No telemetry: each of the three has its own switch, Prefect's server a second one.
@@ -31,6 +82,8 @@ def variables(home: Home) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # The page of a run keeps what Prefect says, tracebacks too; the terminal is ours.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        # Where Prefect is installed, nothing may be writable.
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home.prefect / "ui"),
         # A store that is away is said so within half a minute, not after the default's several.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -40,6 +93,65 @@ def variables(home: Home) -> dict[str, str]:
         "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
         "GIT_PYTHON_REFRESH": "quiet",
     }
+
+
+def honored() -> dict[str, str]:
+    """The variables of the tools, and proxies, that somebody else than us has set and that have an effect."""
+    ours = variables(Home.from_environment())
+    names = [*(name for name in os.environ if name.startswith(tuple(HONORED))), *_proxies()]
+    return {name: os.environ[name] for name in sorted(names) if os.environ[name] != ours.get(name)}
+
+
+def _remove_foreign(ours: Mapping[str, str]) -> list[str]:
+    """Remove variables without effect here; returns the names of those that somebody may have set for us."""
+    foreign = []
+    for name, value in list(os.environ.items()):
+        prefix = next((prefix for prefix in HONORED if name.startswith(prefix)), None)
+        if _is_of_kubernetes(name, value) or (prefix and not value):
+            del os.environ[name]
+        elif prefix and name not in ours and not name.startswith(HONORED[prefix]):
+            foreign.append(name)
+            del os.environ[name]
+    return sorted(foreign)
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    is_port = name.startswith("RELEARN_") and KUBERNETES_PORT.match(value)
+    return bool(is_port or KUBERNETES.fullmatch(name))
+
+
+def _proxies() -> list[str]:
+    return [name for name in os.environ if name.upper() in PROXIES and os.environ[name]]
+
+
+def _check_network() -> None:
+    """Every client of HTTP reads these when it is made, even one that asks this machine only."""
+    if _proxies():
+        import httpx  # takes 0.1 s
+    for name in _proxies():
+        try:
+            httpx.Proxy(value if "://" in (value := os.environ[name]) else f"http://{value}")
+        except (ValueError, httpx.InvalidURL):
+            raise InputError(
+                f"{name}: got {os.environ[name]!r}, accepted: http://host:port, https://… or socks5://…"
+            ) from None
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if (value := os.environ.get(name)) and not Path(value).exists():
+            raise InputError(f"{name}: got {value!r}, which is not there; accepted: certificates, or none")
+
+
+def _be_somebody(home: Home) -> None:
+    """Give a user without a name or a home both: the tools look for them when they are imported."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        os.environ["LOGNAME"] = f"uid{os.getuid()}"
+    try:
+        there = Path.home().is_dir()
+    except (RuntimeError, OSError):
+        there = False
+    if not there:
+        os.environ["HOME"] = str(home.root)
 
 
 @contextmanager

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import registry
-from flows.store import look_into
-from flows.tracking import Experiment, find
-from model import plots
-from model.classifier import Classifier
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.errors import DataError
-from model.home import Home
-from model.metrics import Evaluation
-from model.metrics import evaluate as score
-from model.prepared import prepare
+from relearn.flows import registry
+from relearn.flows.store import look_into
+from relearn.flows.tracking import Experiment, find
+from relearn.model import plots
+from relearn.model.classifier import Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import DataError
+from relearn.model.home import Home
+from relearn.model.metrics import Evaluation
+from relearn.model.metrics import evaluate as score
+from relearn.model.prepared import prepare
 
 
 @dataclass(frozen=True)

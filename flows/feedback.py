@@ -13,14 +13,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
 
-from flows import owner
-from model.additions import Additions
-from model.classifier import Card
-from model.datasets import LabelledImages
-from model.errors import IntegrityError, MachineError
-from model.home import Home
-from model.splits import contents, position
-from serving.chain import Chain, Link
+from relearn.flows import owner
+from relearn.model.additions import Additions
+from relearn.model.classifier import Card
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import IntegrityError, MachineError
+from relearn.model.home import Home
+from relearn.model.splits import contents, position
+from relearn.serving.chain import Chain, Link
 
 FILE = "decisions.jsonl"
 PATIENCE = 30.0  # seconds for the lock; it is held for an append, some 10 ms

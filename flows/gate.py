@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from flows.measured import Measured
-from flows.results import Check, Verdict
-from flows.settings import ReleaseConfig
-from model.significance import Comparison, shortfall
-from serving.ledger import Outcome
+from relearn.flows.measured import Measured
+from relearn.flows.results import Check, Verdict
+from relearn.flows.settings import ReleaseConfig
+from relearn.model.significance import Comparison, shortfall
+from relearn.serving.ledger import Outcome
 
 
 def judge(candidate: Measured, champion: Measured | None, config: ReleaseConfig) -> Verdict:

@@ -10,13 +10,13 @@ from typing import Any, Self, TypedDict
 
 import pandas as pd
 
-from flows.stopping import Stopped
-from model import checkpoints
-from model.checkpoints import Checkpoint
-from model.config import TrainConfig
-from model.errors import InputError, MachineError, NotFoundError
-from model.home import Home
-from model.learner import State
+from relearn.flows.stopping import Stopped
+from relearn.model import checkpoints
+from relearn.model.checkpoints import Checkpoint
+from relearn.model.config import TrainConfig
+from relearn.model.errors import InputError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.learner import State
 
 
 class Note(TypedDict):

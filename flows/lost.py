@@ -1,11 +1,11 @@
 """Runs whose process is gone, which MLflow and Prefect would call running for ever."""
 
-from flows import owner
-from flows.prefect_server import PrefectServer
-from flows.store import Client
-from flows.tracking import FLOW_RUN, close_lost_run, lost_runs, running
-from model.checkpoints import is_held
-from model.home import Home
+from relearn.flows import owner
+from relearn.flows.prefect_server import PrefectServer
+from relearn.flows.store import Client
+from relearn.flows.tracking import FLOW_RUN, close_lost_run, lost_runs, running
+from relearn.model.checkpoints import is_held
+from relearn.model.home import Home
 
 
 def close_here(client: Client, server: PrefectServer) -> None:

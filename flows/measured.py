@@ -7,11 +7,11 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from model import robustness
-from model.classifier import Classifier
-from model.datasets import LabelledImages
-from model.devices import use_threads
-from model.metrics import Evaluation, evaluate
+from relearn.model import robustness
+from relearn.model.classifier import Classifier
+from relearn.model.datasets import LabelledImages
+from relearn.model.devices import use_threads
+from relearn.model.metrics import Evaluation, evaluate
 
 TIMED = 50  # single images
 

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
-from flows.alarm import give
-from flows.reference import Reference
-from flows.settings import MonitorConfig
-from flows.truth import Truth
-from flows.watch_report import gauges, page
-from flows.watched import Watched, look
-from model import atomic
-from model.canvas import shown
-from model.classifier import Classifier
-from model.drift import Sample
-from model.drift_plots import beside
-from model.errors import NotFoundError
-from model.home import Home
-from model.traits import measure
-from serving import recorded
-from serving.monitored import MONITOR, Monitored
-from serving.releases import Releases
+from relearn.flows.alarm import give
+from relearn.flows.reference import Reference
+from relearn.flows.settings import MonitorConfig
+from relearn.flows.truth import Truth
+from relearn.flows.watch_report import gauges, page
+from relearn.flows.watched import Watched, look
+from relearn.model import atomic
+from relearn.model.canvas import shown
+from relearn.model.classifier import Classifier
+from relearn.model.drift import Sample
+from relearn.model.drift_plots import beside
+from relearn.model.errors import NotFoundError
+from relearn.model.home import Home
+from relearn.model.traits import measure
+from relearn.serving import recorded
+from relearn.serving.monitored import MONITOR, Monitored
+from relearn.serving.releases import Releases
 
 if TYPE_CHECKING:
     import pandas as pd

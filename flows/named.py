@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flows import registry
-from flows.store import Client, look_into
-from flows.tracking import find
-from flows.truth import Truth
-from model.errors import NotFoundError
-from model.home import Home
-from serving.releases import Releases, chosen
+from relearn.flows import registry
+from relearn.flows.store import Client, look_into
+from relearn.flows.tracking import find
+from relearn.flows.truth import Truth
+from relearn.model.errors import NotFoundError
+from relearn.model.home import Home
+from relearn.serving.releases import Releases, chosen
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 
 import httpx
 from prefect.settings import (
@@ -16,9 +16,9 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.standing import Standing
-from model.errors import InputError, MachineError
-from model.home import Home
+from relearn.flows.standing import Standing
+from relearn.model.errors import InputError, MachineError
+from relearn.model.home import Home
 
 STARTUP = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to make
 
@@ -45,7 +45,10 @@ def prefect(home: Home, lasting_only: bool = False) -> Iterator[str | None]:
             "--approve-by-hand: got no Prefect server whose page could ask, accepted: one started with "
             "prefect server start"
         )
-    with temporary_settings({PREFECT_API_URL: lasting or _temporary_server(home)}):
+    api_url = lasting or _temporary_server(home)
+    with ExitStack() as settings:
+        with chdir(home.prefect):  # to change one setting Prefect reads all of them again, files included
+            settings.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
         yield lasting and lasting.removesuffix("/api")
 
 
@@ -72,8 +75,8 @@ def _temporary_server(home: Home) -> str:
     port, log = _free_port(), home.prefect / "temporary_server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
-            # -P: a folder called flows, where the user stands, is not ours.
-            [sys.executable, "-P", "-m", "flows.temporary_server", str(port)],
+            [sys.executable, "-m", "relearn.flows.temporary_server", str(port)],
+            cwd=home.prefect,  # where no files of the user's are that Prefect would read
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import registry
-from flows.named import Named, meant
-from flows.reference import Reference, fitting, own
-from flows.store import look_into
-from flows.truth import Truth
-from model.classifier import Card, Classifier, read_seen
-from model.errors import DataError, InputError, NotFoundError
-from model.home import Home
-from model.metrics import Evaluation, evaluate
-from model.significance import Comparison
-from serving.releases import Releases, names
+from relearn.flows import registry
+from relearn.flows.named import Named, meant
+from relearn.flows.reference import Reference, fitting, own
+from relearn.flows.store import look_into
+from relearn.flows.truth import Truth
+from relearn.model.classifier import Card, Classifier, read_seen
+from relearn.model.errors import DataError, InputError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.metrics import Evaluation, evaluate
+from relearn.model.significance import Comparison
+from relearn.serving.releases import Releases, names
 
 LEVEL = 0.05  # p-value below which a difference is none of chance
 

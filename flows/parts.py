@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 
-from model.home import Home
-from serving.servers import servers
-from serving.settings import ServeConfig
+from relearn.model.home import Home
+from relearn.serving.servers import servers
+from relearn.serving.settings import ServeConfig
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def parts(
         )
     yield Part(
         "runner",
-        (sys.executable, "-P", "-m", "flows.runner", name),
+        (sys.executable, "-m", "relearn.flows.runner", name),
         runner_port,
         "--runner-port",
         "/health",

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from flows.environment import HEARTBEAT
-from flows.standing import Standing
-from model.errors import MachineError
-from model.home import Home
+from relearn.flows.environment import HEARTBEAT
+from relearn.flows.standing import Standing
+from relearn.model.errors import MachineError
+from relearn.model.home import Home
 
 POOL = "relearn"  # the work pool whose worker runs what is scheduled
 RULE = "relearn: close runs without heartbeat"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.learner import EpochRecord
+from relearn.model.learner import EpochRecord
 
 
 def warn(line: str) -> None:

@@ -10,18 +10,18 @@ from typing import Self
 
 import numpy as np
 
-from flows.feedback import learned_with
-from flows.truth import Truth, decide
-from model import atomic
-from model.classifier import Card, read_card
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.errors import DataError, IntegrityError, MachineError, NotFoundError
-from model.home import Home
-from model.prepared import Prepared, prepare
-from model.splits import contents
-from serving.ledger import Entry
-from serving.releases import Releases
+from relearn.flows.feedback import learned_with
+from relearn.flows.truth import Truth, decide
+from relearn.model import atomic
+from relearn.model.classifier import Card, read_card
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import DataError, IntegrityError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.splits import contents
+from relearn.serving.ledger import Entry
+from relearn.serving.releases import Releases
 
 CARD = "card.json"
 

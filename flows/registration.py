@@ -1,4 +1,4 @@
-"""`python -m flows.registration NAME`: see once that a name can be retrained, where the runners have no name.
+"""`python -m relearn.flows.registration NAME`: prepare a name for runners without one.
 
 It waits for Prefect's server, as long as that takes to start.
 """
@@ -6,21 +6,23 @@ It waits for Prefect's server, as long as that takes to start.
 import sys
 from argparse import ArgumentParser
 
-from flows.ending import ended
-from flows.runner import prepared
+from relearn.flows.ending import ended
+from relearn.flows.runner import prepared
 
 
 def main() -> None:
     """See that Prefect's server has what runners need for the name."""
-    parser = ArgumentParser("python -m flows.registration", description="See that a name can be retrained.")
+    parser = ArgumentParser(
+        "python -m relearn.flows.registration", description="See that a name can be retrained."
+    )
     parser.add_argument("name", help="what to train and serve")
     name = parser.parse_args().name
     prepared()
     from prefect.settings import PREFECT_API_URL
 
-    from flows.orchestration import wait_for
-    from flows.schedule import ready
-    from model.datasets import DATASETS
+    from relearn.flows.orchestration import wait_for
+    from relearn.flows.schedule import ready
+    from relearn.model.datasets import DATASETS
 
     wait_for(PREFECT_API_URL.value())
     if not ready(name):

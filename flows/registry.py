@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from flows.archive import PRUNED
-from flows.tracking import Run
-from model.classifier import CARD, Card, Classifier, read_card
-from model.errors import IntegrityError, NotFoundError
+from relearn.flows.archive import PRUNED
+from relearn.flows.tracking import Run
+from relearn.model.classifier import CARD, Card, Classifier, read_card
+from relearn.model.errors import IntegrityError, NotFoundError
 
 CHAMPION, PREVIOUS = "champion", "previous"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second for an alias that is not set

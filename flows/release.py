@@ -15,27 +15,27 @@ from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.states import Running
 
-from flows import registry
-from flows.feedback import recent
-from flows.gate import judge
-from flows.measured import measure
-from flows.progress import Stopwatch, warn
-from flows.reference import Reference, own
-from flows.results import EXAMPLE, Released, Trial, Verdict
-from flows.settings import ReleaseConfig
-from flows.store import connect, reached
-from flows.tracking import reopen
-from flows.trial import attempt
-from flows.truth import Truth, agree, decide, follow
-from flows.verdict import publish
-from model import atomic
-from model.classifier import Classifier, read_card, read_seen
-from model.home import Home
-from model.images import png
-from serving.golden import Golden
-from serving.ledger import Outcome, Release
-from serving.packaging import package
-from serving.releases import Releases
+from relearn.flows import registry
+from relearn.flows.feedback import recent
+from relearn.flows.gate import judge
+from relearn.flows.measured import measure
+from relearn.flows.progress import Stopwatch, warn
+from relearn.flows.reference import Reference, own
+from relearn.flows.results import EXAMPLE, Released, Trial, Verdict
+from relearn.flows.settings import ReleaseConfig
+from relearn.flows.store import connect, reached
+from relearn.flows.tracking import reopen
+from relearn.flows.trial import attempt
+from relearn.flows.truth import Truth, agree, decide, follow
+from relearn.flows.verdict import publish
+from relearn.model import atomic
+from relearn.model.classifier import Classifier, read_card, read_seen
+from relearn.model.home import Home
+from relearn.model.images import png
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Outcome, Release
+from relearn.serving.packaging import package
+from relearn.serving.releases import Releases
 
 DEFAULT = ReleaseConfig()
 

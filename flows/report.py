@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flows.markdown import plain, table
-from flows.results import Released, Retrained, Trained
-from model.quality import Finding
+from relearn.flows.markdown import plain, table
+from relearn.flows.results import Released, Retrained, Trained
+from relearn.model.quality import Finding
 
 
 def report(done: Retrained, card: Mapping[str, Any]) -> str:

@@ -6,16 +6,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flows.feedback import learned_with
-from flows.progress import EpochBar
-from model.classifier import Card, Classifier, untrained
-from model.errors import IntegrityError, NotFoundError, RelearnError
-from model.home import Home
-from model.metrics import evaluate
-from model.prepared import Prepared, prepare
-from model.significance import Comparison
-from model.training import fit
-from serving.releases import Releases
+from relearn.flows.feedback import learned_with
+from relearn.flows.progress import EpochBar
+from relearn.model.classifier import Card, Classifier, untrained
+from relearn.model.errors import IntegrityError, NotFoundError, RelearnError
+from relearn.model.home import Home
+from relearn.model.metrics import evaluate
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.significance import Comparison
+from relearn.model.training import fit
+from relearn.serving.releases import Releases
 
 LEVEL = 0.05  # p-value below which two classifiers do not answer alike by chance
 

@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from model.significance import Comparison
-from serving.ledger import Outcome
+from relearn.model.significance import Comparison
+from relearn.serving.ledger import Outcome
 
 VERDICT = "relearn.verdict"  # tag of a run: what the gate said of it last
 EXAMPLE = "example.png"  # beside the releases of a name: a picture to try them with

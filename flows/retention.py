@@ -10,16 +10,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows import archive, registry
-from flows.archive import Family
-from flows.store import Client, look_into, reached
-from model import atomic, checkpoints
-from model.errors import MachineError
-from model.home import Home, disk_use
-from serving import releases as released
-from serving.packaging import discard, stores
-from serving.releases import Releases
-from serving.servers import servers
+from relearn.flows import archive, registry
+from relearn.flows.archive import Family
+from relearn.flows.store import Client, look_into, reached
+from relearn.model import atomic, checkpoints
+from relearn.model.errors import MachineError
+from relearn.model.home import Home, disk_use
+from relearn.serving import releases as released
+from relearn.serving.packaging import discard, stores
+from relearn.serving.releases import Releases
+from relearn.serving.servers import servers
 
 _JOINED = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # a folder of prepared data that something joined
 

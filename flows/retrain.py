@@ -8,22 +8,22 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.check import check
-from flows.due import inputs, overtaken, unchanged
-from flows.orchestration import reported
-from flows.progress import Stopwatch
-from flows.release import release
-from flows.report import report
-from flows.results import Retrained, Trained
-from flows.settings import ReleaseConfig
-from flows.tracking import FLOW_RUN, Experiment, Run, joined_until, reopen
-from flows.train import DEFAULT, learn, load, named
-from model.config import TrainConfig
-from model.datasets import name_of
-from model.home import Home
-from model.look import tables
-from model.look_plots import figures
-from model.prepared import Prepared, open_prepared
+from relearn.flows.check import check
+from relearn.flows.due import inputs, overtaken, unchanged
+from relearn.flows.orchestration import reported
+from relearn.flows.progress import Stopwatch
+from relearn.flows.release import release
+from relearn.flows.report import report
+from relearn.flows.results import Retrained, Trained
+from relearn.flows.settings import ReleaseConfig
+from relearn.flows.tracking import FLOW_RUN, Experiment, Run, joined_until, reopen
+from relearn.flows.train import DEFAULT, learn, load, named
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import name_of
+from relearn.model.home import Home
+from relearn.model.look import tables
+from relearn.model.look_plots import figures
+from relearn.model.prepared import Prepared, open_prepared
 
 NETWORKS = ("mlp", "cnn")
 

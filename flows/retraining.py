@@ -4,9 +4,9 @@ import shutil
 from collections.abc import Mapping
 from time import time
 
-from flows.prefect_server import PrefectServer, Row, moment
-from model.home import Home
-from serving.monitored import RUNNER, Monitored
+from relearn.flows.prefect_server import PrefectServer, Row, moment
+from relearn.model.home import Home
+from relearn.serving.monitored import RUNNER, Monitored
 
 
 def tell(home: Home, server: PrefectServer) -> None:

@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 
-from flows.truth import Truth, decide
-from model.errors import InputError, MachineError, NotFoundError
-from model.home import Home
-from serving.ledger import Entry, Release
-from serving.live import load
-from serving.releases import Releases
+from relearn.flows.truth import Truth, decide
+from relearn.model.errors import InputError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.serving.ledger import Entry, Release
+from relearn.serving.live import load
+from relearn.serving.releases import Releases
 
 
 def rollback(home: Home, name: str, to: str | None, reason: str) -> Entry:

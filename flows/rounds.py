@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from filelock import FileLock, Timeout
 
-from flows import again, lost, retraining
-from flows.prefect_server import PrefectServer
-from flows.store import connect
-from model.home import Home
+from relearn.flows import again, lost, retraining
+from relearn.flows.prefect_server import PrefectServer
+from relearn.flows.store import connect
+from relearn.model.home import Home
 
 EVERY = 20.0  # seconds between two looks
 PATIENCE = 10.0  # seconds for an answer of Prefect's server; nobody waits for us

@@ -1,27 +1,27 @@
 """The runner: takes runs that are due from Prefect's server, and looks after those that were cut off.
 
-`python -m flows.runner [NAME]`; any number of them may share a home. With a name it sees first that this
-can be retrained; `relearn up` keeps one such alive. A run is a process of its own. Of one that was killed the
-runner tells Prefect at once; when it was killed itself, with its runs, the next runner finds what they left,
-by the number of the process that MLflow keeps.
+`python -m relearn.flows.runner [NAME]`; any number of them may share a home. With a name it sees first
+that this can be retrained; `relearn up` keeps one such alive. A run is a process of its own. Of one that was
+killed the runner tells Prefect at once; when it was killed itself, with its runs, the next runner finds what
+they left, by the number of the process that MLflow keeps.
 """
 
 import os
 import sys
 from argparse import ArgumentParser
 
-from flows import environment
-from flows.ending import ended
-from flows.prefect_server import PrefectServer
-from model.home import Home
+from relearn.flows import environment
+from relearn.flows.ending import ended
+from relearn.flows.prefect_server import PrefectServer
+from relearn.model.home import Home
 
 
 def main() -> None:
     """Run what is due until SIGTERM."""
-    parser = ArgumentParser("python -m flows.runner", description="Run what is due until SIGTERM.")
+    parser = ArgumentParser("python -m relearn.flows.runner", description="Run what is due until SIGTERM.")
     parser.add_argument("name", nargs="?", help="what can be retrained from the start")
     name, home = parser.parse_args().name, prepared()
-    from flows.worker import work
+    from relearn.flows.worker import work
 
     work(home, name)
 
@@ -41,8 +41,8 @@ def prepared() -> Home:
     }
     for name, value in ours.items():
         os.environ.setdefault(name, value)
-    # A run has a working folder of its own, and is not to find modules where the runner stands.
-    os.environ |= {"RELEARN_HOME": str(home.root), "RELEARN_DATA": str(home.data), "PYTHONSAFEPATH": "1"}
+    os.environ |= {"RELEARN_HOME": str(home.root), "RELEARN_DATA": str(home.data)}
+    os.chdir(home.prefect)  # Prefect reads settings from files of the current folder
     return home
 
 

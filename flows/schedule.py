@@ -29,16 +29,16 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
-from flows.alarm import ACCURACY, DRIFT, resource
-from flows.environment import HEARTBEAT
-from flows.monitor import monitor
-from flows.prefect_server import FLOWS, POOL, RULE
-from flows.retrain import retrain
-from flows.settings import ReleaseConfig
-from model.config import TrainConfig
-from model.datasets import DATASETS, source
-from model.errors import InputError
-from model.home import Home
+from relearn.flows.alarm import ACCURACY, DRIFT, resource
+from relearn.flows.environment import HEARTBEAT
+from relearn.flows.monitor import monitor
+from relearn.flows.prefect_server import FLOWS, POOL, RULE
+from relearn.flows.retrain import retrain
+from relearn.flows.settings import ReleaseConfig
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import DATASETS, source
+from relearn.model.errors import InputError
+from relearn.model.home import Home
 
 # After which a run's process is taken for dead: a server that is away for two minutes hears of none.
 SILENCE = 6 * HEARTBEAT  # seconds

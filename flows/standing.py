@@ -4,9 +4,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows import owner
-from model import atomic
-from model.home import Home
+from relearn.flows import owner
+from relearn.model import atomic
+from relearn.model.home import Home
 
 FILE = "up.json"
 

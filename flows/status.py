@@ -15,14 +15,14 @@ from typing import Any
 import httpx
 from rich.filesize import decimal
 
-from flows import environment
-from flows.patience import within
-from flows.prefect_server import PrefectServer
-from flows.standing import Standing
-from model.home import RUNS_PAGE, Home, disk_use
-from serving.recorded import counts
-from serving.releases import Releases, names
-from serving.servers import Known, servers
+from relearn.flows import environment
+from relearn.flows.patience import within
+from relearn.flows.prefect_server import PrefectServer
+from relearn.flows.standing import Standing
+from relearn.model.home import RUNS_PAGE, Home, disk_use
+from relearn.serving.recorded import counts
+from relearn.serving.releases import Releases, names
+from relearn.serving.servers import Known, servers
 
 LIMIT = 3.0  # seconds for an answer; those of the home take milliseconds
 LIMITS = {"retrained": 10.0}  # to import MLflow takes 2 of them
@@ -112,8 +112,8 @@ def live(home: Home, name: str) -> str:
 
 def retrained(home: Home, name: str) -> str:
     """The last retraining, and what came of it."""
-    from flows.results import VERDICT
-    from flows.store import look_into
+    from relearn.flows.results import VERDICT
+    from relearn.flows.store import look_into
 
     client = look_into(home)
     experiment = client.get_experiment_by_name(name)

@@ -16,11 +16,11 @@ import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from model import atomic
-from model.errors import InputError, MachineError, NotFoundError
-from model.home import RUNS_PAGE, Home
+from relearn.model import atomic
+from relearn.model.errors import InputError, MachineError, NotFoundError
+from relearn.model.home import RUNS_PAGE, Home, sqlite_url
 
 NOISY = {
     "mlflow": logging.WARNING,
@@ -99,7 +99,7 @@ def _create(file: Path, home: Home) -> None:
         for left in file.parent.glob(f".{file.name}.*.tmp*"):
             left.unlink()
         with atomic.file(file) as temporary:
-            SqlAlchemyStore(f"sqlite:///{temporary}", home.artifacts.as_uri()).engine.dispose()
+            SqlAlchemyStore(sqlite_url(temporary), home.artifacts.as_uri()).engine.dispose()
 
 
 def look_into(home: Home) -> MlflowClient:
@@ -130,7 +130,7 @@ def _checked(uri: str) -> str:
         parts = urlsplit(uri)
         known = parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "http", "https")
         complete = file_of(uri) not in (Path(), Path(":memory:")) and (file_of(uri) or parts.hostname)
-    except ValueError:  # a bracket that is not closed
+    except (ValueError, ArgumentError):  # a bracket that is not closed
         known = complete = False
     if not (known and complete):
         raise InputError(
@@ -142,7 +142,9 @@ def _checked(uri: str) -> str:
 
 def file_of(uri: str) -> Path | None:
     """The file of an SQLite store; None for any other."""
-    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
+    if not uri.startswith("sqlite"):
+        return None
+    return Path(sqlalchemy.make_url(uri).database or "")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Prefect's API as a process that ends with the one that started it: `python -m flows.temporary_server PORT`.
+"""Prefect's API as a process that ends with its parent: `python -m relearn.flows.temporary_server PORT`.
 
 Prefect's own temporary server shares the terminal's signals with us: Ctrl-C ends it before the flow can
 report how it ended. And after a kill -9 of the flow it would stay for ever.

@@ -22,12 +22,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows import environment, owner
-from flows.store import connect, look_into, page_of, reached
-from model.additions import Joined
-from model.errors import InputError, NotFoundError
-from model.home import Home
-from model.prepared import Prepared
+from relearn.flows import environment, owner
+from relearn.flows.store import connect, look_into, page_of, reached
+from relearn.model.additions import Joined
+from relearn.model.errors import InputError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.prepared import Prepared
 
 FLOW_RUN = "relearn.flow_run"  # tag: the flow run that made a run; a retry of it goes on with that run
 REASON = "relearn.reason"  # tag: what ended a run that failed

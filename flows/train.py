@@ -12,28 +12,28 @@ import torch
 from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
-from flows import registry
-from flows.check import check
-from flows.delivery import Delivery
-from flows.feedback import additions
-from flows.kept import Kept, Note, keeping, remove
-from flows.progress import EpochBar, warn
-from flows.results import Trained
-from flows.stopping import signals
-from flows.tracking import FLOW_RUN, OUTCOME, Experiment, Run, joined_until
-from model import curve_plots, datasets, gradients, plots
-from model.architecture import architecture
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.errors import NotFoundError
-from model.gradient_plots import gradient_flow
-from model.home import Home
-from model.learner import EpochRecord, State
-from model.metrics import Evaluation, evaluate, generalisation_gap
-from model.networks import build, count, layers
-from model.prepared import Prepared, open_prepared, prepare
-from model.preprocess import is_flat, preprocess
-from model.training import Fit, fit
+from relearn.flows import registry
+from relearn.flows.check import check
+from relearn.flows.delivery import Delivery
+from relearn.flows.feedback import additions
+from relearn.flows.kept import Kept, Note, keeping, remove
+from relearn.flows.progress import EpochBar, warn
+from relearn.flows.results import Trained
+from relearn.flows.stopping import signals
+from relearn.flows.tracking import FLOW_RUN, OUTCOME, Experiment, Run, joined_until
+from relearn.model import curve_plots, datasets, gradients, plots
+from relearn.model.architecture import architecture
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.errors import NotFoundError
+from relearn.model.gradient_plots import gradient_flow
+from relearn.model.home import Home
+from relearn.model.learner import EpochRecord, State
+from relearn.model.metrics import Evaluation, evaluate, generalisation_gap
+from relearn.model.networks import build, count, layers
+from relearn.model.prepared import Prepared, open_prepared, prepare
+from relearn.model.preprocess import is_flat, preprocess
+from relearn.model.training import Fit, fit
 
 # Images of the fixed batch on which the gradients of a run are measured: one pass of it an epoch costs
 # less than 1 % of the epoch on MNIST, and 256 images of ten classes show every class.

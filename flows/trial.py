@@ -6,12 +6,12 @@ from time import perf_counter
 import httpx
 import numpy as np
 
-from flows.results import Answer, Trial
-from model.errors import IntegrityError
-from model.home import Home
-from serving.golden import Golden
-from serving.server import StartupError, running
-from serving.settings import ServeConfig
+from relearn.flows.results import Answer, Trial
+from relearn.model.errors import IntegrityError
+from relearn.model.home import Home
+from relearn.serving.golden import Golden
+from relearn.serving.server import StartupError, running
+from relearn.serving.settings import ServeConfig
 
 
 def attempt(bento: str, golden: Golden, home: Home) -> Trial:

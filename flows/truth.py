@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flows import owner, registry
-from flows.store import connect, reached
-from model.errors import MachineError
-from model.home import Home
-from serving.ledger import Entry, Release
-from serving.releases import Releases
+from relearn.flows import owner, registry
+from relearn.flows.store import connect, reached
+from relearn.model.errors import MachineError
+from relearn.model.home import Home
+from relearn.serving.ledger import Entry, Release
+from relearn.serving.releases import Releases
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ the lock, and what people see.
 """
 
 import http.client
-import os
 import re
 import shlex
 import socket
@@ -24,10 +23,10 @@ import psutil
 from filelock import FileLock, Timeout
 from supervisor.xmlrpc import SupervisorTransport
 
-from flows.parts import Part, client
-from flows.standing import Standing
-from model.errors import MachineError
-from model.home import Home
+from relearn.flows.parts import Part, client
+from relearn.flows.standing import Standing
+from relearn.model.errors import MachineError
+from relearn.model.home import Home
 
 STEADY = 5  # seconds after which a part is no longer said to have died while it started
 # Seconds that a part has to end; Prefect and MLflow take 1 to 3, the API as long as its requests take.
@@ -123,13 +122,10 @@ class Supervisor:
         file, log = self.folder / "supervisor.conf", self.folder / "supervisor.log"
         file.write_text(self._config())
         log.unlink(missing_ok=True)
-        environment = dict(os.environ)
-        for part in self.parts:
-            environment |= part.environment
         with (self.folder / "supervisor.out").open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "supervisor.supervisord", "-c", str(file)],
-                env=environment,
+                cwd=self.folder,  # where no files of the user's are that a part would read
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -181,7 +177,7 @@ class Supervisor:
         programs = (
             PROGRAM.format(
                 name=part.name,
-                command=_literal(shlex.join(part.command)),
+                command=_literal(shlex.join(("env", *_assignments(part), *part.command))),
                 priority=priority,
                 steady=STEADY,
                 ending=ENDING,
@@ -229,6 +225,10 @@ class Supervisor:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=5)
+
+
+def _assignments(part: Part) -> list[str]:
+    return [f"{name}={value}" for name, value in part.environment.items()]
 
 
 def _literal(text: object) -> str:

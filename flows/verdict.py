@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from prefect.artifacts import create_markdown_artifact
 
-from flows.markdown import plain, table
-from flows.measured import Measured
-from flows.results import VERDICT, Verdict
-from flows.tracking import Run
-from model.canvas import shown
-from model.comparison_plots import beside
+from relearn.flows.markdown import plain, table
+from relearn.flows.measured import Measured
+from relearn.flows.results import VERDICT, Verdict
+from relearn.flows.tracking import Run
+from relearn.model.canvas import shown
+from relearn.model.comparison_plots import beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,9 +1,9 @@
 """How a look of the monitor is told: a page for people, gauges for Prometheus."""
 
-from flows.alarm import Alarm
-from flows.markdown import plain, table
-from flows.watched import Watched, listed
-from model.drift import CONFIDENCE, LABELS, Measure, told
+from relearn.flows.alarm import Alarm
+from relearn.flows.markdown import plain, table
+from relearn.flows.watched import Watched, listed
+from relearn.model.drift import CONFIDENCE, LABELS, Measure, told
 
 LATENCY = (
     "How long answers take is not recorded: every server counts it at `/metrics`, `relearn_request_seconds`."
@@ -41,7 +41,7 @@ def lines(watched: Watched) -> list[str]:
 
 
 def gauges(watched: Watched) -> dict[str, dict[str, float]]:
-    """By the names of `serving.monitored`; what is not known is not there."""
+    """By the names of `relearn.serving.monitored`; what is not known is not there."""
     measures, now, accuracy = watched.drift.measures, watched.now, watched.accuracy
     values: dict[str, dict[str, float]] = {
         "relearn_monitor_time_seconds": {"": watched.at.timestamp()},

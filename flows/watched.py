@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from flows.alarm import ACCURACY, DRIFT, Alarm
-from flows.settings import MonitorConfig
-from model.drift import CONFIDENCE, Drift, Sample, compare
-from model.traits import TRAITS
+from relearn.flows.alarm import ACCURACY, DRIFT, Alarm
+from relearn.flows.settings import MonitorConfig
+from relearn.model.drift import CONFIDENCE, Drift, Sample, compare
+from relearn.model.traits import TRAITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +132,7 @@ def look(
     config: MonitorConfig,
     at: datetime,
 ) -> tuple[Watched, Sample]:
-    """All of a window, rows as `serving.recorded.read` gives them; with what was compared of it.
+    """All of a window, rows as `relearn.serving.recorded.read` gives them; with what was compared of it.
 
     `reference` and `labels`, int (n,), are the reference images and their truths, answered by `version`. Of
     the window the traits of all images count, since they tell of the images alone; probabilities, labels

@@ -12,11 +12,11 @@ import psutil
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
-from flows import rounds
-from flows.orchestration import wait_for
-from flows.prefect_server import POOL
-from flows.schedule import ready
-from model.home import Home
+from relearn.flows import rounds
+from relearn.flows.orchestration import wait_for
+from relearn.flows.prefect_server import POOL
+from relearn.flows.schedule import ready
+from relearn.model.home import Home
 
 AT_ONCE = 2  # runs: a retraining, and the watch beside it
 ENDING = 12.0  # seconds that a run has to stop; `relearn up` gives the runner 20

@@ -18,9 +18,9 @@ from infra.alive import wait_for
 from infra.demo import ask, leaning, version
 from infra.prometheus import Prometheus
 from infra.when_things_die import NAME, Stage, closed, expect, part_of, say
-from model.config import TrainConfig
-from model.datasets import load
-from model.home import Home
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import load
+from relearn.model.home import Home
 
 POST = Path(__file__).parents[1] / "benchmarks" / "post.lua"
 ASKED = 400  # images, where it matters which

@@ -17,9 +17,9 @@ from rich.console import Console
 from scipy import ndimage
 
 from infra.alive import Alive, everything_up, wait_for
-from model.config import TrainConfig
-from model.datasets import load
-from model.home import Home
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import load
+from relearn.model.home import Home
 
 ANSWERS = 400  # asked in each act
 TURN = 35  # degrees by which the new handwriting leans

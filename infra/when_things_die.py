@@ -157,7 +157,7 @@ def part_of(stage: Stage, name: str) -> psutil.Process:
     words = {
         "flows": "server start",
         "runs": "mlflow server",
-        "runner": "flows.runner",
+        "runner": "relearn.flows.runner",
         "api": "relearn serve",
     }
     return next(one for one in supervisor.children() if words[name] in " ".join(one.cmdline()))

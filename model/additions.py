@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from model.datasets import Dataset, LabelledImages
-from model.splits import VALIDATION_SALT, Splits, contents, cut, where
+from relearn.model.datasets import Dataset, LabelledImages
+from relearn.model.splits import VALIDATION_SALT, Splits, contents, cut, where
 
 
 @dataclass(frozen=True, eq=False)

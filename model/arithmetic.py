@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from model.config import TrainConfig
-from model.errors import ConfigError, MachineError
+from relearn.model.config import TrainConfig
+from relearn.model.errors import ConfigError, MachineError
 
 Forward = Callable[[Tensor], Tensor]
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.errors import InputError
+from relearn.model.errors import InputError
 
 
 @dataclass(frozen=True)

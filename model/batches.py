@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.augmentation import change, draw
-from model.datasets import LabelledImages
-from model.preprocess import is_flat, preprocess
+from relearn.model.augmentation import change, draw
+from relearn.model.datasets import LabelledImages
+from relearn.model.preprocess import is_flat, preprocess
 
 Slices = list[tuple[Tensor, Tensor]]
 

@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from model import atomic
-from model.config import TrainConfig
-from model.errors import ConfigError, IntegrityError, MachineError, NotFoundError, RelearnError
-from model.learner import State
+from relearn.model import atomic
+from relearn.model.config import TrainConfig
+from relearn.model.errors import ConfigError, IntegrityError, MachineError, NotFoundError, RelearnError
+from relearn.model.learner import State
 
 FORMAT = 1  # raised whenever an older reader could not make sense of it
 NAME = re.compile(r"\d{5}-\d{9}-[0-9a-f]{64}\.safetensors")

@@ -1,13 +1,10 @@
 """What is trained, evaluated, released and served: a network with all it needs to read an image."""
 
 import hashlib
-import importlib.util
 import inspect
 import io
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -17,16 +14,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
-from model import atomic
-from model.additions import Joined
-from model.config import TrainConfig, problems
-from model.datasets import Style
-from model.errors import InputError, IntegrityError, NotFoundError
-from model.networks import NETWORKS, build, count
-from model.preprocess import is_flat, scale
+from relearn.model import atomic
+from relearn.model.additions import Joined
+from relearn.model.config import TrainConfig, problems
+from relearn.model.datasets import Style
+from relearn.model.errors import InputError, IntegrityError, NotFoundError
+from relearn.model.networks import NETWORKS, build, count
+from relearn.model.own_network import import_file
+from relearn.model.preprocess import is_flat, scale
 
 if TYPE_CHECKING:
-    from model.prepared import Prepared  # a server does without
+    from relearn.model.prepared import Prepared  # a server does without
 
 FORMAT = 1  # of the folder; raised whenever an older reader could not make sense of it
 File = Literal["weights.safetensors", "network.py", "seen.npy"]
@@ -228,22 +226,9 @@ def _own_class(card: Card, folder: Path) -> type[nn.Module] | None:
     if SOURCE not in card.digests:
         raise IntegrityError(f"{folder / CARD} names no {SOURCE} for {card.config.network}")
     class_name = card.config.network.split(":", 1)[1]
-    module = _module(folder / SOURCE, f"relearn_network_{card.digests[SOURCE][:16]}")
+    try:
+        module = import_file(folder / SOURCE, f"relearn_network_{card.digests[SOURCE][:16]}")
+    except Exception as error:
+        raise IntegrityError(f"{folder / SOURCE} cannot be imported: {error}") from error
     own: type[nn.Module] = getattr(module, class_name)
     return own
-
-
-def _module(path: Path, name: str) -> ModuleType:
-    """The module at `path`, imported once under `name`."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise IntegrityError(f"{path} is no Python module")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            raise IntegrityError(f"{path} cannot be imported: {error}") from error
-    return sys.modules[name]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from model.canvas import BLUE, GREY, VERMILION, blank, shown, tidy
-from model.significance import Comparison
+from relearn.model.canvas import BLUE, GREY, VERMILION, blank, shown, tidy
+from relearn.model.significance import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

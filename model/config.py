@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from model.errors import ConfigError
+from relearn.model.errors import ConfigError
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.canvas import BLACK, VERMILION, blank, shown
+from relearn.model.canvas import BLACK, VERMILION, blank, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

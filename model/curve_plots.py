@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from model import canvas
-from model.canvas import BLUE, GREEN, GREY, VERMILION, blank, shown, tidy
+from relearn.model import canvas
+from relearn.model.canvas import BLUE, GREEN, GREY, VERMILION, blank, shown, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

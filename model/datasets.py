@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from model import idx
-from model.config import TrainConfig
-from model.download import download
-from model.errors import DataError
-from model.home import Home
-from model.images import SMALLEST_SIDE, reshape
+from relearn.model import idx
+from relearn.model.config import TrainConfig
+from relearn.model.download import download
+from relearn.model.errors import DataError
+from relearn.model.home import Home
+from relearn.model.images import SMALLEST_SIDE, reshape
 
 Style = Literal["strokes", "plain"]
 """`strokes`: bright strokes on a dark ground, centred by mass (the MNIST convention). `plain`: photos."""
@@ -78,7 +78,7 @@ def load(config: TrainConfig, home: Home) -> Dataset:
     """
     kind, _, path = source(config, home).partition(":")
     if path:
-        from model.own_data import load as load_own
+        from relearn.model.own_data import load as load_own
 
         dataset = load_own(kind, Path(path), config)
     else:
@@ -93,7 +93,7 @@ def source(config: TrainConfig, home: Home) -> str:
         return "mnist" if all(map(idx.found, _idx_files(home, "mnist"))) else "digits"
     if asked in DATASETS:
         return asked
-    from model.own_data import SOURCES
+    from relearn.model.own_data import SOURCES
 
     kind, _, path = asked.partition(":")
     if kind not in SOURCES or not path:
@@ -107,7 +107,7 @@ def name_of(config: TrainConfig, home: Home) -> str:
     kind, _, path = source(config, home).partition(":")
     if config.name or not path:
         return config.name or kind
-    from model import own_data
+    from relearn.model import own_data
 
     return own_data.name_of(kind, Path(path))
 
@@ -181,7 +181,7 @@ def _idx_files(home: Home, name: str) -> list[Path]:
 
 
 def _load_cifar10(home: Home) -> Dataset:
-    from model.vision import torchvision
+    from relearn.model.vision import torchvision
 
     if not (home.data / CIFAR10).exists():
         download("CIFAR10", home.data, Path(), [CIFAR10])
@@ -206,7 +206,7 @@ def _load_digits(home: Home) -> Dataset:
     """
     from sklearn.datasets import load_digits
 
-    from model.strokes import centre, resize
+    from relearn.model.strokes import centre, resize
 
     pixels, labels = load_digits(return_X_y=True)
     large = [resize(image, 20, 20) for image in pixels.reshape(-1, 8, 8) / 16]

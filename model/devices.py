@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from model.errors import ConfigError, MachineError
+from relearn.model.errors import ConfigError, MachineError
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

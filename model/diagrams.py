@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from model import placement
-from model.canvas import BLACK, BLUE, GREY, VERMILION, blank
-from model.errors import InputError
-from model.placement import Place
+from relearn.model import placement
+from relearn.model.canvas import BLACK, BLUE, GREY, VERMILION, blank
+from relearn.model.errors import InputError
+from relearn.model.placement import Place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from model.explain import Explanation
+    from relearn.model.explain import Explanation
 
 Phase = Literal["forward", "backward", "update"]
 PHASES: tuple[Phase, ...] = ("forward", "backward", "update")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from model.errors import MachineError
+from relearn.model.errors import MachineError
 
 PATIENCE = 20  # seconds for a mirror to answer
 
@@ -19,7 +19,7 @@ def download(name: str, data: Path, folder: Path, missing: list[str]) -> None:
     It is fetched and checked in a temporary place beside them: what fails leaves nothing behind. Raises
     MachineError without a network, without an undamaged copy on any mirror, or without room on disk.
     """
-    from model.vision import torchvision
+    from relearn.model.vision import torchvision
 
     try:
         data.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from model.traits import TRAITS
+from relearn.model.traits import TRAITS
 
 CONFIDENCE, LABELS = "confidence", "labels"
 FEW = 5  # images expected of a class, with less of which chi-squared is off (Cochran, Biometrics 10, 1954)
@@ -20,7 +20,7 @@ FEW = 5  # images expected of a class, with less of which chi-squared is off (Co
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Images: their `traits` (n, 6) as `model.traits` measures them, `probabilities` (n, classes) of them.
+    """Images: their `traits` (n, 6) as `relearn.model.traits` measures them, `probabilities` (n, classes).
 
     NaN is what is not known, such as the probabilities of images that another version has answered.
     """

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.canvas import BLUE, GREY, SKY, VERMILION, blank, tidy
-from model.comparison_plots import shares
-from model.drift import LABELS, Drift, Measure, Sample, told
+from relearn.model.canvas import BLUE, GREY, SKY, VERMILION, blank, tidy
+from relearn.model.comparison_plots import shares
+from relearn.model.drift import LABELS, Drift, Measure, Sample, told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

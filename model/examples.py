@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from model import backprop
-from model.backprop import Layer
-from model.errors import InputError
-from model.explain import Explanation, explain
-from model.preprocess import is_flat, scale
+from relearn.model import backprop
+from relearn.model.backprop import Layer
+from relearn.model.errors import InputError
+from relearn.model.explain import Explanation, explain
+from relearn.model.preprocess import is_flat, scale
 
 
 def worked_example(

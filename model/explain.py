@@ -1,7 +1,7 @@
 """A worked example of backpropagation as plain tables: forward pass, error, deltas, update of the weights.
 
 One example goes through a network of a few units (or one picture through a real network), and every number
-on the way is kept. All are float64, computed by `model.backprop`.
+on the way is kept. All are float64, computed by `relearn.model.backprop`.
 """
 
 import math
@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from model import backprop
-from model.backprop import Forward, Layer
+from relearn.model import backprop
+from relearn.model.backprop import Forward, Layer
 
 LONGEST_SUM = 6  # products that are written out; more of them are counted
 

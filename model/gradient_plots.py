@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from model import gradients
-from model.canvas import (
+from relearn.model import gradients
+from relearn.model.canvas import (
     BLACK,
     BLUE,
     GREEN,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from model.explain import Explanation
+    from relearn.model.explain import Explanation
 
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = "os^Dv<>P*X"

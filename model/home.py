@@ -1,14 +1,17 @@
 """Where things live, read from the environment at the moment of the call."""
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.errors import InputError
+from relearn.model.errors import InputError
 
 # Environment variable: where people find MLflow's page, if not where programs find its server.
 RUNS_PAGE = "RELEARN_RUNS_PAGE"
+
+UNUSABLE = re.compile(r"[?\x00-\x1f\x7f\ud800-\udfff]")  # the last of these stand for bytes that are no UTF-8
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,21 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Raises `InputError` for a `~user` that is not there."""
-        root = _folder("RELEARN_HOME") or Path(".relearn").absolute()
+        """Raises `InputError` for a path that is no folder, or that the URL of a database cannot hold."""
+        root = _folder("RELEARN_HOME") or _here() / ".relearn"
+        if UNUSABLE.search(str(root)):
+            raise InputError(
+                f"RELEARN_HOME: got {str(root)!r}, accepted: a path without ?, control characters and bytes "
+                "that are no UTF-8, which the URL of a database cannot hold"
+            )
+        if root.exists() and not root.is_dir():
+            raise InputError(f"RELEARN_HOME: got {str(root)!r}, which is a file; accepted: a folder")
         return cls(root, _folder("RELEARN_DATA") or root / "data")
 
     @property
     def tracking_uri(self) -> str:
         """MLflow's store: `MLFLOW_TRACKING_URI` where it is set, else SQLite in the home."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(self.root / "mlflow.db")
 
     @property
     def artifacts(self) -> Path:
@@ -74,6 +84,13 @@ class Home:
         return self.root / "feedback" / name
 
 
+def sqlite_url(file: Path) -> str:
+    """SQLAlchemy's URL of an SQLite database in `file`, an absolute path without a `?`."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(file)).render_as_string()
+
+
 def disk_use(path: Path) -> int:
     """Bytes of a file, or of the files under a folder; what goes meanwhile counts for nothing."""
     total = 0
@@ -81,6 +98,13 @@ def disk_use(path: Path) -> int:
         with suppress(FileNotFoundError):
             total += file.stat().st_size if file.is_file() else 0
     return total
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the current folder was removed; change to another one") from None
 
 
 def _folder(variable: str) -> Path | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.errors import DataError, MachineError
+from relearn.model.errors import DataError, MachineError
 
 UINT8 = 0x08
 LARGEST = 2**30  # bytes; the largest file of the family (EMNIST) holds 0.55e9

@@ -14,10 +14,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from torch.nn import functional as F
 
-from model.errors import InputError
+from relearn.model.errors import InputError
 
 if TYPE_CHECKING:
-    from model.datasets import Style
+    from relearn.model.datasets import Style
 
 FORMATS: dict[bytes, type[ImageFile]] = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 LARGEST_FILE = 10 * 2**20  # bytes
@@ -185,7 +185,7 @@ def fit_image(picture: Image.Image, shape: tuple[int, int, int], style: "Style")
 
 
 def _redrawn(picture: Image.Image, height: int, width: int) -> Image.Image:
-    from model.strokes import redraw
+    from relearn.model.strokes import redraw
 
     picture.thumbnail((WORKING_SIDE, WORKING_SIDE))
     return Image.fromarray(redraw(np.asarray(picture), height, width))

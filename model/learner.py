@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from model.config import TrainConfig
-from model.errors import IntegrityError
-from model.optimizers import optimizer, schedule
+from relearn.model.config import TrainConfig
+from relearn.model.errors import IntegrityError
+from relearn.model.optimizers import optimizer, schedule
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from model.datasets import LabelledImages
-from model.prepared import PARTS, Prepared
-from model.preprocess import one_hot, preprocess
-from model.quality import balance, table
-from model.splits import Splits
+from relearn.model.datasets import LabelledImages
+from relearn.model.prepared import PARTS, Prepared
+from relearn.model.preprocess import one_hot, preprocess
+from relearn.model.quality import balance, table
+from relearn.model.splits import Splits
 
 LOOKED_AT = 1024  # images that go through preprocessing for the table of ranges
 PIECE = 2**22  # pixels counted at a time

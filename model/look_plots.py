@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from model import canvas
-from model.canvas import BLACK, BLUE, ORANGE, SKY, blank, shown, tidy
-from model.datasets import LabelledImages
-from model.errors import InputError
-from model.look import histogram, labels, verdict
-from model.prepared import PARTS, Prepared
+from relearn.model import canvas
+from relearn.model.canvas import BLACK, BLUE, ORANGE, SKY, blank, shown, tidy
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import InputError
+from relearn.model.look import histogram, labels, verdict
+from relearn.model.prepared import PARTS, Prepared
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

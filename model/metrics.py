@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from model.errors import DataError, IntegrityError
-from model.mistakes import mistakes
+from relearn.model.errors import DataError, IntegrityError
+from relearn.model.mistakes import mistakes
 
 if TYPE_CHECKING:
-    from model.classifier import Classifier
-    from model.datasets import LabelledImages
+    from relearn.model.classifier import Classifier
+    from relearn.model.datasets import LabelledImages
 
 # Guo et al. (2017) use 15 bins, and so do most published figures: another number gives another ECE.
 BINS = 15
@@ -124,7 +124,7 @@ class Evaluation:
 
     @cached_property
     def mistakes(self) -> pd.DataFrame:
-        """The table of `model.mistakes.mistakes` for this split."""
+        """The table of `relearn.model.mistakes.mistakes` for this split."""
         return mistakes(self.probabilities, self.labels, self.classes)
 
     @cached_property

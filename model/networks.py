@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from model import own_network
-from model.config import TrainConfig
-from model.errors import ConfigError
-from model.preprocess import is_flat, scale
+from relearn.model import own_network
+from relearn.model.config import TrainConfig
+from relearn.model.errors import ConfigError
+from relearn.model.preprocess import is_flat, scale
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import SGD, Adagrad, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
-from model.config import TrainConfig
+from relearn.model.config import TrainConfig
 
 
 def optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:

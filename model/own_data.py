@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from model.config import TrainConfig
-from model.datasets import DATASETS, Dataset, LabelledImages, Style
-from model.errors import DataError, MachineError, NotFoundError
-from model.pictures import stack
-from model.tables import read_csv, read_parquet, whole
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import DATASETS, Dataset, LabelledImages, Style
+from relearn.model.errors import DataError, MachineError, NotFoundError
+from relearn.model.pictures import stack
+from relearn.model.tables import read_csv, read_parquet, whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_CLASSES = 1000

@@ -6,17 +6,19 @@ nothing of the user's besides.
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
 
-from model.errors import ConfigError, NotFoundError
-from model.preprocess import is_flat, scale
+from relearn.model.errors import ConfigError, NotFoundError
+from relearn.model.preprocess import is_flat, scale
 
 Shape = tuple[int, int, int]
 
@@ -27,14 +29,11 @@ def find(name: str) -> type[nn.Module]:
     Raises `NotFoundError` where it is not there, `ConfigError` where it cannot be used.
     """
     module_name, class_name = name.split(":", 1)
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
         with _blamed(f"{module_name} cannot be imported"):
-            module = importlib.import_module(module_name)
+            module = _import(module_name, class_name)
     except ModuleNotFoundError as error:
-        raise NotFoundError(f"network: no module named {error.name!r} from {here}", "network") from None
+        raise NotFoundError(f"network: no module named {error.name!r} from {Path.cwd()}", "network") from None
     found = getattr(module, class_name, None)
     if found is None:
         raise NotFoundError(f"network: {module_name} has no class {class_name!r}", "network")
@@ -44,8 +43,48 @@ def find(name: str) -> type[nn.Module]:
         raise ConfigError(
             [f"network: got {name}, accepted: {found.__module__}:{found.__qualname__}, where it stands"]
         )
-    _check_alone(name, Path(inspect.getfile(found)))
     return found
+
+
+def _import(module_name: str, class_name: str) -> ModuleType:
+    """The module from its file in the working folder, else from what is installed.
+
+    The working folder does not join `sys.path`: a file there that is called as a module of Python's or of a
+    library, such as random.py, would be imported in its place from then on.
+    """
+    source = Path.cwd().joinpath(*module_name.split(".")).with_suffix(".py")
+    if not source.is_file():
+        module = importlib.import_module(module_name)
+        _check_alone(class_name, Path(inspect.getfile(module)))
+        return module
+    if _is_taken(module_name, source):
+        raise ConfigError(
+            [f"network: {source} is called as a module of Python's or of a library, accepted: another name"]
+        )
+    _check_alone(class_name, source)
+    return import_file(source, module_name)
+
+
+def import_file(source: Path, name: str) -> ModuleType:
+    """The module at `source`, imported once under `name`."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, source)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{source} is no Python module")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _is_taken(module_name: str, source: Path) -> bool:
+    if module_name in sys.modules:
+        return getattr(sys.modules[module_name], "__file__", None) != str(source)
+    return module_name.partition(".")[0] in sys.stdlib_module_names
 
 
 def make(network_class: type[nn.Module], name: str, shape: Shape, classes: int) -> nn.Module:
@@ -77,14 +116,14 @@ def _blamed(what: str) -> Iterator[None]:
     """Whatever the user's code raises inside is told in one line."""
     try:
         yield
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ConfigError):
         raise
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise ConfigError([f"network: {what}: {said}"]) from error
 
 
-def _check_alone(name: str, source: Path) -> None:
+def _check_alone(class_name: str, source: Path) -> None:
     """Refuse a source file that imports others of the user's."""
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -98,15 +137,15 @@ def _check_alone(name: str, source: Path) -> None:
                 raise ConfigError(
                     [
                         f"network: {source} imports {module!r} from beside it, accepted: one file with all "
-                        f"that {name.split(':')[1]} needs, since it alone goes with the classifier"
+                        f"that {class_name} needs, since it alone goes with the classifier"
                     ]
                 )
 
 
 def _is_beside(module: str, source: Path) -> bool:
-    """Whether a module is found in the working folder or beside `source`, and is none of the project's."""
+    """Whether a module of no installed name stands in the working folder or beside `source`."""
     top = module.partition(".")[0]
-    return top != "model" and any(
+    return importlib.util.find_spec(top) is None and any(
         (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
         for folder in {Path.cwd(), source.parent}
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from model.datasets import SMALL
-from model.errors import DataError, InputError
-from model.images import decode, fit_image
+from relearn.model.datasets import SMALL
+from relearn.model.errors import DataError, InputError
+from relearn.model.images import decode, fit_image
 
 # The user's own files are trusted with more than a request is: photos of any phone.
 LARGEST_FILE, LARGEST_PICTURE = 64 * 2**20, 2**26  # bytes, pixels

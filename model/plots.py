@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from model import canvas
-from model.canvas import BLACK, BLUE, GREY, SKY, VERMILION, blank, shown, tidy
+from relearn.model import canvas
+from relearn.model.canvas import BLACK, BLUE, GREY, SKY, VERMILION, blank, shown, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from model.metrics import Evaluation
+    from relearn.model.metrics import Evaluation
 
 # Up to here a cell of the confusion matrix has room for count and share, up to there for the count.
 TWO_NUMBERS, ONE_NUMBER = 12, 30

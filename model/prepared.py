@@ -9,14 +9,14 @@ from typing import Any, cast
 import numpy as np
 from filelock import FileLock
 
-from model import atomic
-from model.additions import Additions, Joined, join
-from model.config import TrainConfig
-from model.datasets import Dataset, LabelledImages, Style, files, load, source
-from model.errors import DataError, IntegrityError, MachineError
-from model.home import Home
-from model.quality import Finding, inspect
-from model.splits import Splits, split
+from relearn.model import atomic
+from relearn.model.additions import Additions, Joined, join
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import Dataset, LabelledImages, Style, files, load, source
+from relearn.model.errors import DataError, IntegrityError, MachineError
+from relearn.model.home import Home
+from relearn.model.quality import Finding, inspect
+from relearn.model.splits import Splits, split
 
 FORMAT = 3  # of the folder and of everything that leads to it: raised whenever either changes
 SETTINGS = ("size", "channels", "test_share", "validation_share")

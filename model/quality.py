@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from model.datasets import Dataset, LabelledImages
-from model.splits import Splits, contents
+from relearn.model.datasets import Dataset, LabelledImages
+from relearn.model.splits import Splits, contents
 
 UNEVEN, IMBALANCED = 1.5, 3.0  # images of the largest class for one of the smallest
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from model.augmentation import change
-from model.datasets import LabelledImages, Style
+from relearn.model.augmentation import change
+from relearn.model.datasets import LabelledImages, Style
 
 if TYPE_CHECKING:
-    from model.classifier import Classifier
+    from relearn.model.classifier import Classifier
 
 Change = Callable[[np.ndarray], np.ndarray]
 

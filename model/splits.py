@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.datasets import Dataset, LabelledImages
+from relearn.model.datasets import Dataset, LabelledImages
 
 TEST_SALT, VALIDATION_SALT = b"relearn test", b"relearn validation"
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from model.errors import DataError
-from model.pictures import stack
+from relearn.model.errors import DataError
+from relearn.model.pictures import stack
 
 Table = tuple[np.ndarray, np.ndarray, list[str]]
 """Images, uint8 (n, channels, height, width); the name of the class of each; notes."""

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model import arithmetic, devices
-from model.arithmetic import Forward
-from model.batches import Batches, Slices
-from model.config import TrainConfig
-from model.errors import InputError
-from model.learner import EpochRecord, Learner, Pass, State
-from model.splits import Splits
+from relearn.model import arithmetic, devices
+from relearn.model.arithmetic import Forward
+from relearn.model.batches import Batches, Slices
+from relearn.model.config import TrainConfig
+from relearn.model.errors import InputError
+from relearn.model.learner import EpochRecord, Learner, Pass, State
+from relearn.model.splits import Splits
 
 # Batches between two looks at whether the loss is still a number. On a CPU a look costs 0.2 µs; a
 # GPU would have to finish all it was given before it can answer.

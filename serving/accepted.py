@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from model.datasets import Style
-from model.errors import InputError
-from serving.guard import Refusal
+from relearn.model.datasets import Style
+from relearn.model.errors import InputError
+from relearn.serving.guard import Refusal
 
 
 @dataclass(frozen=True)

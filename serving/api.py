@@ -16,22 +16,22 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from model.errors import IntegrityError, RelearnError
-from serving import feedback, guard, hosts, info, inputs, query
-from serving.accepted import Accepted
-from serving.board import Board
-from serving.draw import FILES, Page
-from serving.guard import MediaType, Refusal
-from serving.keys import Keys
-from serving.live import Live
-from serving.metrics import Metrics
-from serving.openapi import describe
-from serving.query import Query
-from serving.records import Records
-from serving.replies import predictions
-from serving.settings import UNSOUND, VERSION, ServeConfig
-from serving.together import Together
-from serving.work import Work
+from relearn.model.errors import IntegrityError, RelearnError
+from relearn.serving import feedback, guard, hosts, info, inputs, query
+from relearn.serving.accepted import Accepted
+from relearn.serving.board import Board
+from relearn.serving.draw import FILES, Page
+from relearn.serving.guard import MediaType, Refusal
+from relearn.serving.keys import Keys
+from relearn.serving.live import Live
+from relearn.serving.metrics import Metrics
+from relearn.serving.openapi import describe
+from relearn.serving.query import Query
+from relearn.serving.records import Records
+from relearn.serving.replies import predictions
+from relearn.serving.settings import UNSOUND, VERSION, ServeConfig
+from relearn.serving.together import Together
+from relearn.serving.work import Work
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 

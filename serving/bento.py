@@ -1,4 +1,4 @@
-"""The build itself, as a program: `python -m serving.bento FOLDER NAME VERSION LABELS`.
+"""The build itself, as a program: `python -m relearn.serving.bento FOLDER NAME VERSION LABELS`.
 
 It runs in a copy of the source, with a BentoML home of its own; `packaging` moves what it makes.
 """
@@ -10,22 +10,22 @@ from importlib import metadata
 
 import bentoml
 
-from serving.requirements import REQUIREMENTS
+from relearn.serving.requirements import REQUIREMENTS
 
 
 def build(classifier_folder: str, name: str, version: str, labels: dict[str, str]) -> None:
     """Make BentoML model and Bento `name:version` in BentoML's home, without asking any index."""
     tag = f"{name}:{version}"
-    with bentoml.models.create(tag, module="model.classifier", labels=labels) as stored:
+    with bentoml.models.create(tag, module="relearn.model.classifier", labels=labels) as stored:
         shutil.copytree(classifier_folder, stored.path, dirs_exist_ok=True)
     bentoml.build(
-        "serving.service:Relearn",
+        "relearn.serving.service:Relearn",
         name=name,
         version=version,
         models=[tag],
         labels=labels,
         description=f"# {tag}\n\nReads images of {labels['dataset']} into {labels['classes']} classes.\n",
-        include=["model/", "serving/"],
+        include=["relearn/"],
         python={"packages": [pin(requirement) for requirement in REQUIREMENTS], "lock_packages": False},
         docker={"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
     )

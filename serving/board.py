@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import psutil
 
-from serving.settings import BOARD
+from relearn.serving.settings import BOARD
 
 
 class Board:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from model.errors import IntegrityError, MachineError
+from relearn.model.errors import IntegrityError, MachineError
 
 
 class Link(BaseModel):

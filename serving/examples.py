@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from model.classifier import Card
-from model.images import png
-from serving import info as told
-from serving.accepted import Accepted
-from serving.feedback import NOTES
+from relearn.model.classifier import Card
+from relearn.model.images import png
+from relearn.serving import info as told
+from relearn.serving.accepted import Accepted
+from relearn.serving.feedback import NOTES
 
 Json = dict[str, Any]
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from model.classifier import Card
-from model.errors import InputError
-from serving.accepted import Accepted
-from serving.guard import Refusal
-from serving.inputs import from_json
-from serving.records import Feedback
+from relearn.model.classifier import Card
+from relearn.model.errors import InputError
+from relearn.serving.accepted import Accepted
+from relearn.serving.guard import Refusal
+from relearn.serving.inputs import from_json
+from relearn.serving.records import Feedback
 
 ACCEPTED = {
     "": 'an object with "request_id" and "label", and if need be "index" and "image"',

@@ -4,10 +4,10 @@ import numpy as np
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser
 
-from model.errors import InputError
-from serving.accepted import Accepted
-from serving.guard import Refusal
-from serving.pictures import PICTURES, from_files
+from relearn.model.errors import InputError
+from relearn.serving.accepted import Accepted
+from relearn.serving.guard import Refusal
+from relearn.serving.pictures import PICTURES, from_files
 
 
 def from_form(body: bytes, accepted: Accepted, boundary: str) -> np.ndarray:

@@ -12,10 +12,10 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from model.errors import IntegrityError
+from relearn.model.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from model.classifier import Classifier
+    from relearn.model.classifier import Classifier
 
 FILE = "golden.safetensors"
 COUNT = 32

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
-from model.errors import InputError, RelearnError
+from relearn.model.errors import InputError, RelearnError
 
 SHORT = 65_536  # bytes of a body that may come although nobody reads it
 LINGER = 2.0  # seconds that a client is given to stop sending what is not wanted

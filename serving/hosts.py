@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from starlette.requests import Request
 
-from serving.guard import Refusal
+from relearn.serving.guard import Refusal
 
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 

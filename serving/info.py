@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from model.classifier import Card
-from serving.live import Live
-from serving.settings import ServeConfig
+from relearn.model.classifier import Card
+from relearn.serving.live import Live
+from relearn.serving.settings import ServeConfig
 
 LIMITS = ("max_body_bytes", "max_images", "max_in_progress", "timeout")
 

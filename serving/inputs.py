@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from model.errors import InputError
-from serving.accepted import Accepted, times
-from serving.forms import from_form
-from serving.guard import MediaType, Refusal
-from serving.pictures import PICTURES, from_base64, from_picture
+from relearn.model.errors import InputError
+from relearn.serving.accepted import Accepted, times
+from relearn.serving.forms import from_form
+from relearn.serving.guard import MediaType, Refusal
+from relearn.serving.pictures import PICTURES, from_base64, from_picture
 
 
 def _nested(kind: Any, depth: int) -> Any:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from model.errors import ConfigError, InputError
-from serving.guard import Refusal
-from serving.settings import API_KEYS, ServeConfig
+from relearn.model.errors import ConfigError, InputError
+from relearn.serving.guard import Refusal
+from relearn.serving.settings import API_KEYS, ServeConfig
 
 SHORTEST = 16  # characters
 _KEY = re.compile(r"[!-+\--~]{16,}")  # what a header can hold, without the comma that parts keys

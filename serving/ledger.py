@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from serving.chain import Chain, Link
+from relearn.serving.chain import Chain, Link
 
 Outcome = Literal["promote", "hold", "reject"]  # of a judgement
 Action = Literal[Outcome, "rollback", "reference"]

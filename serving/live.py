@@ -11,11 +11,11 @@ from typing import Self
 
 import numpy as np
 
-from model.classifier import Classifier
-from model.errors import IntegrityError, RelearnError
-from serving.golden import Golden
-from serving.ledger import Release
-from serving.releases import Releases, digest
+from relearn.model.classifier import Classifier
+from relearn.model.errors import IntegrityError, RelearnError
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Release
+from relearn.serving.releases import Releases, digest
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 

@@ -17,7 +17,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.responses import Response
 
-from serving.monitored import GAUGES, Monitored
+from relearn.serving.monitored import GAUGES, Monitored
 
 # Seconds; one image takes about 1 ms, a large batch some 100 ms, a client that dawdles longer.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

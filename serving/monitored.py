@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from model import atomic
+from relearn.model import atomic
 
 MONITOR, RUNNER = "monitor.prom", "runner.prom"  # in the folder of the records
 # Gauges by file: what each tells, and its label if it has one.

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from model.classifier import Card
-from serving import examples, schemas
-from serving.accepted import Accepted
-from serving.draw import FILES
-from serving.inputs import FORM, MEDIA_TYPES
-from serving.pictures import PICTURES
-from serving.schemas import Json
-from serving.settings import ServeConfig
+from relearn.model.classifier import Card
+from relearn.serving import examples, schemas
+from relearn.serving.accepted import Accepted
+from relearn.serving.draw import FILES
+from relearn.serving.inputs import FORM, MEDIA_TYPES
+from relearn.serving.pictures import PICTURES
+from relearn.serving.schemas import Json
+from relearn.serving.settings import ServeConfig
 
 REFUSALS = {
     400: ("empty_body", "The request or its body is malformed."),

@@ -9,11 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import model
-import serving
-from model import atomic
-from model.errors import InputError, IntegrityError, MachineError, NotFoundError
-from model.home import Home
+import relearn
+from relearn.model import atomic
+from relearn.model.errors import InputError, IntegrityError, MachineError, NotFoundError
+from relearn.model.home import Home
 
 _TAG = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
 
@@ -32,7 +31,7 @@ def package(classifier_folder: Path, name: str, version: str, home: Home) -> str
                 f"release: got {part!r}, accepted: lower-case letters, digits, '-', '_' and '.', 63 at most, "
                 "a letter or digit at both ends"
             )
-    from model.classifier import Classifier  # torch, which starting a server does without
+    from relearn.model.classifier import Classifier  # torch, which starting a server does without
 
     card = Classifier.load(classifier_folder).card
     if not _stands(classifier_folder, name, version, home):
@@ -73,7 +72,7 @@ def discard(name: str, version: str, home: Home) -> None:
 
 def _stands(classifier_folder: Path, name: str, version: str, home: Home) -> bool:
     """Whether this very classifier is packaged under this tag already."""
-    from model.classifier import CARD
+    from relearn.model.classifier import CARD
 
     try:
         there = (home.bentoml / "models" / name / version / CARD).read_bytes()
@@ -93,11 +92,17 @@ def _build_apart(
     the service from the copy shows that the copy is complete.
     """
     context = staging / "context"
-    for package_ in (model, serving):
-        source = Path(str(package_.__file__)).parent
-        shutil.copytree(source, context / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    source = Path(str(relearn.__file__)).parent
+    shutil.copytree(source, context / source.name, ignore=shutil.ignore_patterns("__pycache__", "flows"))
     environment = server_environment() | {"BENTOML_HOME": str(staging), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "serving.bento", str(classifier_folder.absolute()), name, version]
+    command = [
+        sys.executable,
+        "-m",
+        "relearn.serving.bento",
+        str(classifier_folder.absolute()),
+        name,
+        version,
+    ]
     done = subprocess.run(  # noqa: S603
         [*command, json.dumps(about)],
         cwd=context,

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL.ImageFile import ImageFile
 
-from model.errors import InputError
-from model.images import FORMATS, LARGEST_PICTURE, fit_image, open_picture, reduction, unfold
-from serving.accepted import Accepted
-from serving.guard import Refusal
+from relearn.model.errors import InputError
+from relearn.model.images import FORMATS, LARGEST_PICTURE, fit_image, open_picture, reduction, unfold
+from relearn.serving.accepted import Accepted
+from relearn.serving.guard import Refusal
 
 PICTURES = ("image/png", "image/jpeg")
 _KINDS = "base64 of a PNG or JPEG file"

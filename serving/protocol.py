@@ -6,8 +6,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving import guard
-from serving.guard import Refusal
+from relearn.serving import guard
+from relearn.serving.guard import Refusal
 
 # Bytes of a head that is not whole; one that comes at once may be larger by what is read in one piece.
 HEAD = 65_536

@@ -6,8 +6,8 @@ from typing import Self
 
 from starlette.requests import Request
 
-from model.errors import InputError
-from serving.guard import Refusal
+from relearn.model.errors import InputError
+from relearn.serving.guard import Refusal
 
 PARAMETERS = ("top_k", "version", "seen", "record")
 FLAGS = {"true": True, "false": False}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from serving.records import Feedback
+from relearn.serving.records import Feedback
 
 if TYPE_CHECKING:
     import pandas as pd  # a server does without
@@ -25,8 +25,8 @@ def read(folder: Path) -> "pd.DataFrame":
     """One row for each image that was predicted, oldest first; an empty table where there is no record.
 
     Columns: `request_id`, `index` of the image in its request, `time` (UTC), `worker`, `version`, `label`,
-    `p_CLASS` for every class, the traits of `model.traits`, and `truth`: the label that was told last, NaN
-    where none was. A class that a version does not know is NaN. Takes 3 s for a million rows.
+    `p_CLASS` for every class, the traits of `relearn.model.traits`, and `truth`: the label told last,
+    NaN where none was. A class that a version does not know is NaN. Takes 3 s for a million rows.
     """
     import pandas as pd
 

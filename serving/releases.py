@@ -14,12 +14,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from model import atomic
-from model.errors import IntegrityError, MachineError, NotFoundError
-from model.home import Home
-from serving import golden
-from serving.golden import Golden
-from serving.ledger import Entry, Ledger, Release
+from relearn.model import atomic
+from relearn.model.errors import IntegrityError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.serving import golden
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Entry, Ledger, Release
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Releases:
         Returns what a `Release` has as digests. Whole or not at all, and doing it again changes nothing.
         Raises `IntegrityError` where another classifier has this version, or the folder is unsound.
         """
-        from model.classifier import CARD, Classifier  # torch, which reading the pointer does without
+        from relearn.model.classifier import CARD, Classifier  # torch, which reading the pointer does without
 
         folder = self.folder(version)
         try:

@@ -4,8 +4,8 @@ import base64
 
 import numpy as np
 
-from model.images import png
-from serving.query import Query
+from relearn.model.images import png
+from relearn.serving.query import Query
 
 Prediction = dict[str, str | dict[str, float]]
 

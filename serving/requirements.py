@@ -1,6 +1,6 @@
 """What `model` and `serving` import while they serve, or a floor that BentoML leaves open.
 
-`python -m serving.requirements` prints it, for an image that does no more than serve.
+`python -m relearn.serving.requirements` prints it, for an image that does no more than serve.
 """
 
 REQUIREMENTS = (

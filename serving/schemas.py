@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from model.classifier import Card
-from serving.accepted import Accepted
-from serving.info import LIMITS
+from relearn.model.classifier import Card
+from relearn.serving.accepted import Accepted
+from relearn.serving.info import LIMITS
 
 Json = dict[str, Any]
 

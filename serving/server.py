@@ -16,15 +16,15 @@ from pathlib import Path
 
 import psutil
 
-import serving
-from model.errors import IntegrityError, MachineError
-from model.home import Home
-from serving.keys import Keys, check_reach
-from serving.packaging import bento_folder, server_environment
-from serving.servers import Known
-from serving.settings import API_KEYS, BOARD, OWNER, RECORDS, RELEASES, UNSERVED, UNSOUND, ServeConfig
+import relearn
+from relearn.model.errors import IntegrityError, MachineError
+from relearn.model.home import Home
+from relearn.serving.keys import Keys, check_reach
+from relearn.serving.packaging import bento_folder, server_environment
+from relearn.serving.servers import Known
+from relearn.serving.settings import API_KEYS, BOARD, OWNER, RECORDS, RELEASES, UNSERVED, UNSOUND, ServeConfig
 
-SOURCE = "serving.service:Relearn"
+SOURCE = "relearn.serving.service:Relearn"
 BOARDS = "workers"  # in the folder of a server
 STARTUP = 60.0  # seconds; about 6 on a quiet machine of 2 cores
 
@@ -130,7 +130,7 @@ def start(
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
             command + [str(part) for option in options.items() for part in option],
-            cwd=Path(str(serving.__file__)).parents[1] if bento is None else folder,
+            cwd=Path(str(relearn.__file__)).parents[1] if bento is None else folder,
             env=_environment(config, folder) | {API_KEYS: keys} | (_followed(home, follow) if follow else {}),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import psutil
 
-from model import atomic
-from model.home import Home
-from serving.board import Board
-from serving.settings import VERSION
+from relearn.model import atomic
+from relearn.model.home import Home
+from relearn.serving.board import Board
+from relearn.serving.settings import VERSION
 
 FILE = "server.json"
 STEP = 0.1  # seconds between two questions

@@ -18,14 +18,14 @@ import psutil
 import uvicorn.config
 from bentoml.validators import DType
 
-from model.errors import IntegrityError
-from serving.settings import COUNTS, MEMORY, OWNER, RECORDS, RELEASES, SERVER, UNSERVED, ServeConfig
+from relearn.model.errors import IntegrityError
+from relearn.serving.settings import COUNTS, MEMORY, OWNER, RECORDS, RELEASES, SERVER, UNSERVED, ServeConfig
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from serving.api import Api
-    from serving.live import Follower, Live
+    from relearn.serving.api import Api
+    from relearn.serving.live import Follower, Live
 
 logger = logging.getLogger("bentoml.relearn")
 
@@ -66,10 +66,10 @@ class Relearn:
         # Here, not above: BentoML imports this module to build and to supervise, which needs no torch.
         if os.environ.get(COUNTS):
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[COUNTS]
-        from model.devices import use_threads
-        from serving.api import Api
-        from serving.board import Board
-        from serving.keys import Keys
+        from relearn.model.devices import use_threads
+        from relearn.serving.api import Api
+        from relearn.serving.board import Board
+        from relearn.serving.keys import Keys
 
         use_threads(1)  # one image leaves nothing to share; several requests share the cores as it is
         worker = bentoml.server_context.worker_index or 1
@@ -93,7 +93,7 @@ class Relearn:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def name_the_server() -> None:  # BentoML calls it without an instance
         """Once, before there are workers: let them know whose they are, and where they meet."""
-        from serving.board import Board
+        from relearn.serving.board import Board
 
         os.environ[SERVER] = str(os.getpid())
         Board.named(os.environ)
@@ -132,8 +132,8 @@ def described() -> dict[str, Any]:
 
 def carried() -> "Live | IntegrityError | None":
     """The classifier that the Bento of this service carries, or what is wrong with it; None without one."""
-    from model.classifier import Classifier
-    from serving.live import Live
+    from relearn.model.classifier import Classifier
+    from relearn.serving.live import Live
 
     bento = Relearn.bento  # type: ignore[attr-defined]  # the decorator made it a Service
     if bento is None or not bento.info.all_models:
@@ -148,8 +148,8 @@ def carried() -> "Live | IntegrityError | None":
 
 def follower(api: "Api") -> "Follower | None":
     """Who keeps `api` at what is live; None for a server that was given no releases to follow."""
-    from serving.live import Follower
-    from serving.releases import Releases
+    from relearn.serving.live import Follower
+    from relearn.serving.releases import Releases
 
     root = os.environ.get(RELEASES)
     if not root:
@@ -187,4 +187,4 @@ async def leave_with_owner() -> None:
 Relearn.add_asgi_middleware(Front)  # type: ignore[attr-defined]
 # What a worker's uvicorn speaks. BentoML has no setting for it, and leaves no moment but this one: between
 # the import of this module and uvicorn's start it calls nothing of ours.
-uvicorn.config.HTTP_PROTOCOLS["auto"] = "serving.protocol:Protocol"
+uvicorn.config.HTTP_PROTOCOLS["auto"] = "relearn.serving.protocol:Protocol"

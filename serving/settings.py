@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from model.config import problems
-from model.errors import ConfigError
+from relearn.model.config import problems
+from relearn.model.errors import ConfigError
 
 PREFIX = "RELEARN_"
 # Environment variables of a server's processes: the ids of the process that started the server and will

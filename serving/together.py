@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 
-from model.classifier import Classifier
+from relearn.model.classifier import Classifier
 
 
 class Together:

@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from prometheus_client import Gauge
 
-from serving.guard import Refusal
+from relearn.serving.guard import Refusal
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -257,7 +257,16 @@ def test_images_are_made_of_the_code_alone():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
     sent = {line[1:] for line in ignored if line.startswith("!")}
-    assert {"flows", "model", "serving", "infra", "pyproject.toml", "requirements.lock", "README.md"} == sent
+    assert {
+        "relearn",
+        "flows",
+        "model",
+        "serving",
+        "infra",
+        "pyproject.toml",
+        "requirements.lock",
+        "README.md",
+    } == sent
 
 
 def test_secrets_are_never_committed():

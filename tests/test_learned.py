@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.images import fit_image
-from model.metrics import evaluate
-from model.networks import build
-from model.prepared import Prepared, prepare
-from model.training import fit
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.images import fit_image
+from relearn.model.metrics import evaluate
+from relearn.model.networks import build
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.training import fit
 
 
 def trained(prepared: Prepared, config: TrainConfig) -> Classifier:

@@ -14,8 +14,8 @@ import yaml
 
 from infra.prometheus import faster
 from infra.when_alerts_sound import CAUSES
-from serving.metrics import BUCKETS, Metrics
-from serving.monitored import GAUGES
+from relearn.serving.metrics import BUCKETS, Metrics
+from relearn.serving.monitored import GAUGES
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "infra" / "monitoring"

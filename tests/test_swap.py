@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.load import load
 from benchmarks.swap import STEPS, Stage, all_serve, as_json, served, watch
-from serving.golden import Golden
-from serving.server import Server
+from relearn.serving.golden import Golden
+from relearn.serving.server import Server
 
 
 @pytest.mark.slow

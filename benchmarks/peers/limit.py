@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.task import EpochDone, Part, Settings
-from model import devices
-from model.config import TrainConfig
-from model.networks import build
-from model.preprocess import is_flat, scale
+from relearn.model import devices
+from relearn.model.config import TrainConfig
+from relearn.model.networks import build
+from relearn.model.preprocess import is_flat, scale
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:

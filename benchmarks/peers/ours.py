@@ -1,11 +1,11 @@
 """Our own loop."""
 
 from benchmarks.peers.task import EpochDone, Part, Settings
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.networks import build
-from model.splits import Splits
-from model.training import fit
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.networks import build
+from relearn.model.splits import Splits
+from relearn.model.training import fit
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:

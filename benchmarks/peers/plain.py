@@ -2,8 +2,8 @@
 
 from benchmarks.peers.task import EpochDone, Part, Settings
 from benchmarks.throughput import plain_fit
-from model.config import TrainConfig
-from model.datasets import LabelledImages
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:

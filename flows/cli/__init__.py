@@ -6,7 +6,9 @@ table's default.
 """
 
 import difflib
+import io
 import os
+import platform
 import signal
 import sys
 import tomllib
@@ -20,13 +22,13 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict, Env
 from pydantic import ValidationError
 
-from flows import environment
-from flows.ending import ended, fail
-from flows.settings import MonitorConfig, ReleaseConfig
-from model.config import PRESETS, TrainConfig, problems
-from model.errors import ConfigError, InputError
-from model.home import RUNS_PAGE, Home
-from serving.settings import API_KEYS, ServeConfig
+from relearn.flows import environment
+from relearn.flows.ending import ended, fail
+from relearn.flows.settings import MonitorConfig, ReleaseConfig
+from relearn.model.config import PRESETS, TrainConfig, problems
+from relearn.model.errors import ConfigError, InputError
+from relearn.model.home import RUNS_PAGE, Home
+from relearn.serving.settings import API_KEYS, ServeConfig
 
 PREFIX = "RELEARN_"
 TABLES = (TrainConfig, ReleaseConfig, MonitorConfig, ServeConfig)  # of settings
@@ -35,36 +37,44 @@ OWN_VARIABLES = {
     *("RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS),
 }
 
+
+def _versions() -> str:
+    """Ours, Python's, and those of the tools: what a report of a fault should name."""
+    names = ("relearn", "torch", "prefect", "mlflow", "bentoml")
+    return "\n".join([*(f"{name} {version(name)}" for name in names), f"python {platform.python_version()}"])
+
+
 app = App(
     name="relearn",
     help="Turns labelled images into a served, trusted classifier, and keeps it fresh.",
     default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_env_var=False),
-    version=lambda: version("relearn"),
+    version=_versions,
     version_flags=["--version"],
+    version_format="plaintext",
     result_action="return_value",
 )
 for verb, line in {
-    "flows.cli.learn:run": "Train every network asked for, and release the best where it is better.",
-    "flows.cli.learn:train": "Train one network and evaluate it.",
-    "flows.cli.learn:evaluate": "Score the classifier of a run on any dataset.",
-    "flows.cli.data:eda": "Look at the data: splits, images, labels, pixels.",
-    "flows.cli.explain:explain": "Show backpropagation with numbers, step by step.",
-    "flows.cli.runs:compare": "Put runs side by side, best first.",
-    "flows.cli.releases:release": "Judge the classifier of a run; serve it where it is better.",
-    "flows.cli.releases:rollback": "Let a version that was live before be live again.",
-    "flows.cli.releases:history": "Tell what was live when, who decided it, and why.",
-    "flows.cli.releases:reference": "Compare candidates by other images from now on.",
-    "flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
-    "flows.cli.monitor:monitor": "Look at the recorded answers, and whether they have drifted.",
-    "flows.cli.feedback:app": "Let what people said of images become data, or not.",
-    "flows.cli.upkeep:status": "Tell on one screen what is live, what runs, what comes next.",
-    "flows.cli.upkeep:doctor": "Test every seam, and say how to mend what fails.",
-    "flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
-    "flows.cli.api:serve": "Start the prediction API of the released classifier.",
-    "flows.cli.together:up": "Start pages, runner and API, and keep them alive.",
-    "flows.cli.plans:schedule": "Retrain by the clock: what was planned, or a new plan.",
-    "flows.cli.api:predict": "Read image files with the released classifier, without a server.",
-    "flows.cli.settings:config": "Print the effective settings, and where each comes from.",
+    "relearn.flows.cli.learn:run": "Train every network asked for, and release the best where it is better.",
+    "relearn.flows.cli.learn:train": "Train one network and evaluate it.",
+    "relearn.flows.cli.learn:evaluate": "Score the classifier of a run on any dataset.",
+    "relearn.flows.cli.data:eda": "Look at the data: splits, images, labels, pixels.",
+    "relearn.flows.cli.explain:explain": "Show backpropagation with numbers, step by step.",
+    "relearn.flows.cli.runs:compare": "Put runs side by side, best first.",
+    "relearn.flows.cli.releases:release": "Judge the classifier of a run; serve it where it is better.",
+    "relearn.flows.cli.releases:rollback": "Let a version that was live before be live again.",
+    "relearn.flows.cli.releases:history": "Tell what was live when, who decided it, and why.",
+    "relearn.flows.cli.releases:reference": "Compare candidates by other images from now on.",
+    "relearn.flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
+    "relearn.flows.cli.monitor:monitor": "Look at the recorded answers, and whether they have drifted.",
+    "relearn.flows.cli.feedback:app": "Let what people said of images become data, or not.",
+    "relearn.flows.cli.upkeep:status": "Tell on one screen what is live, what runs, what comes next.",
+    "relearn.flows.cli.upkeep:doctor": "Test every seam, and say how to mend what fails.",
+    "relearn.flows.cli.upkeep:prune": "Remove old versions, files and checkpoints that nobody needs.",
+    "relearn.flows.cli.api:serve": "Start the prediction API of the released classifier.",
+    "relearn.flows.cli.together:up": "Start pages, runner and API, and keep them alive.",
+    "relearn.flows.cli.plans:schedule": "Retrain by the clock: what was planned, or a new plan.",
+    "relearn.flows.cli.api:predict": "Read image files with the released classifier, without a server.",
+    "relearn.flows.cli.settings:config": "Print the effective settings, and where each comes from.",
 }.items():
     module, attribute = verb.split(":")
     app.command(verb, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=line)
@@ -136,21 +146,19 @@ def _remember(app: App, commands: Sequence[str], arguments: ArgumentCollection) 
             sources[argument.name.removeprefix("--").replace("-", "_")] = argument.tokens[0].source
 
 
-def main() -> None:
-    """Entry point of `relearn`: run the verb, turn every expected failure into one line and an exit code."""
-    signal.signal(signal.SIGTERM, _leave)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, _leave)  # the terminal is closed
-    sys.exit(run(sys.argv[1:]))
-
-
 def _leave(_signal: int, _frame: FrameType | None) -> None:
     """End as after Ctrl-C: what was opened is closed, what was started is ended."""
     raise SystemExit(143)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code."""
+    """Run one command line; returns its exit code. Every expected failure is one line."""
+    signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _leave)  # the terminal is closed
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than we write
+            stream.reconfigure(errors="replace")
     try:
         return ended(lambda: _run(arguments))
     except CycloptsError as error:
@@ -161,7 +169,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    environment.prepare(Home.from_environment())
+    if ignored := environment.prepare(Home.from_environment()):
+        _warn(f"of no effect here, and ignored: {', '.join(ignored)}")
     _warn_of_unknown_variables()
     app.meta(list(arguments), exit_on_error=False, print_error=False)
 
@@ -171,4 +180,8 @@ def _warn_of_unknown_variables() -> None:
     known = OWN_VARIABLES | {f"{PREFIX}{name.upper()}" for name in settings}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
-            print(f"warning: {name} is set, but no setting has that name", file=sys.stderr)  # noqa: T201
+            _warn(f"{name} is set, but no setting has that name")
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)  # noqa: T201

@@ -11,20 +11,20 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Column, Table
 
-from model import atomic
-from model.errors import InputError, NotFoundError
-from model.home import Home
-from serving.ledger import Release
-from serving.releases import Releases, released
-from serving.server import Server, start
-from serving.settings import API_KEYS, ServeConfig
+from relearn.model import atomic
+from relearn.model.errors import InputError, NotFoundError
+from relearn.model.home import Home
+from relearn.serving.ledger import Release
+from relearn.serving.releases import Releases, released
+from relearn.serving.server import Server, start
+from relearn.serving.settings import API_KEYS, ServeConfig
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from model.classifier import Classifier
-    from serving.accepted import Accepted
+    from relearn.model.classifier import Classifier
+    from relearn.serving.accepted import Accepted
 
 
 def serve(
@@ -109,7 +109,7 @@ def predict(
         Replace the output file where it exists.
     """
     _check(files, output, force)
-    from model.classifier import Classifier
+    from relearn.model.classifier import Classifier
 
     if classifier is None:
         home = Home.from_environment()
@@ -140,7 +140,7 @@ def _answers(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame
     import numpy as np
     import pandas as pd
 
-    from serving.accepted import Accepted
+    from relearn.serving.accepted import Accepted
 
     card = classifier.card
     accepted = Accepted(card.shape, card.style, max_images=1)
@@ -157,7 +157,7 @@ def _answers(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame
 
 
 def _image(file: Path, accepted: "Accepted") -> "np.ndarray":
-    from serving.pictures import from_picture
+    from relearn.serving.pictures import from_picture
 
     try:
         return from_picture(file.read_bytes(), accepted)

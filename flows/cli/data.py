@@ -9,13 +9,13 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from model import atomic
-from model.config import TrainConfig
-from model.errors import InputError
-from model.home import Home
-from model.look import tables, verdict
-from model.look_plots import figures
-from model.prepared import Prepared, prepare
+from relearn.model import atomic
+from relearn.model.config import TrainConfig
+from relearn.model.errors import InputError
+from relearn.model.home import Home
+from relearn.model.look import tables, verdict
+from relearn.model.look_plots import figures
+from relearn.model.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model import atomic
-from model.errors import InputError, NotFoundError
-from model.home import Home
+from relearn.model import atomic
+from relearn.model.errors import InputError, NotFoundError
+from relearn.model.home import Home
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from model.datasets import Style
-    from model.explain import Explanation
+    from relearn.model.datasets import Style
+    from relearn.model.explain import Explanation
 
 SMALL, PICTURE = "2,3,3,1", "784,16,10"  # the networks without --sizes: the tutorial's, and for a picture
 MOST_WEIGHTS = 5_000_000  # in a lesson; printing and drawing them is not training
@@ -126,9 +126,9 @@ def explain(*, config: Annotated[ExplainConfig, Parameter(name="*")] = DEFAULTS)
 
 
 def _small(config: ExplainConfig) -> "tuple[Explanation, dict[str, Figure]]":
-    from model.diagrams import PHASES, is_drawable, worked_network
-    from model.examples import compare_rates, worked_example
-    from model.gradient_plots import losses, relu
+    from relearn.model.diagrams import PHASES, is_drawable, worked_network
+    from relearn.model.examples import compare_rates, worked_example
+    from relearn.model.gradient_plots import losses, relu
 
     explanation = worked_example(config.widths, config.steps, config.lr, config.momentum, config.seed)
     rates = [config.lr * factor for factor in (0.1, 0.3, 1, 3, 10)]
@@ -147,9 +147,9 @@ def _small(config: ExplainConfig) -> "tuple[Explanation, dict[str, Figure]]":
 
 
 def _picture(config: ExplainConfig, path: Path) -> "tuple[Explanation, dict[str, Figure]]":
-    from model.classifier import Classifier
-    from model.examples import picture_example, untrained
-    from model.gradient_plots import losses, picture_passage, relu
+    from relearn.model.classifier import Classifier
+    from relearn.model.examples import picture_example, untrained
+    from relearn.model.gradient_plots import losses, picture_passage, relu
 
     style: Style = "strokes"
     if config.classifier is None:
@@ -178,7 +178,7 @@ def _picture(config: ExplainConfig, path: Path) -> "tuple[Explanation, dict[str,
 
 
 def _read(path: Path, shape: tuple[int, int, int], style: "Style") -> "np.ndarray":
-    from model.images import decode, fit_image
+    from relearn.model.images import decode, fit_image
 
     try:
         content = path.read_bytes()

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from model import atomic
-from model.errors import InputError
-from model.home import Home
+from relearn.model import atomic
+from relearn.model.errors import InputError
+from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from flows.claims import Review, Reviewed, State
-    from flows.feedback import Decision
+    from relearn.flows.claims import Review, Reviewed, State
+    from relearn.flows.feedback import Decision
 
 app = App(name="feedback")
 
@@ -92,7 +92,7 @@ def accept(*ids: str, all: Annotated[bool, Parameter(negative=())] = False, name
         got = "ids and --all" if all else "nothing"
         raise InputError(f"ids: got {got}, accepted: some that relearn feedback review shows, or --all")
     found, name = _review(name)
-    from flows import claims
+    from relearn.flows import claims
 
     chosen = found.sound if all else found.chosen(ids)
     made = claims.accept(Home.from_environment(), name, chosen)
@@ -121,7 +121,7 @@ def reject(*ids: str, name: str | None = None) -> None:
     if not ids:
         raise InputError("ids: got nothing, accepted: some that relearn feedback review shows")
     found, name = _review(name)
-    from flows.feedback import Decisions
+    from relearn.flows.feedback import Decisions
 
     chosen = [one.claim for one in found.chosen(ids)]
     made = Decisions(Home.from_environment(), name).decide("reject", chosen)
@@ -130,18 +130,18 @@ def reject(*ids: str, name: str | None = None) -> None:
 
 
 def _review(name: str | None) -> "tuple[Review, str]":
-    from serving.releases import chosen
+    from relearn.serving.releases import chosen
 
     home = Home.from_environment()
     name = chosen(home, name)
-    from flows import claims
+    from relearn.flows import claims
 
     return claims.review(home, name), name
 
 
 def _cards(console: Console, shown: "list[Reviewed]") -> None:
     """What can become data with its image; what cannot needs none, and has a line."""
-    from flows.cli.half_blocks import half_blocks
+    from relearn.flows.cli.half_blocks import half_blocks
 
     pictures = [(one, one.claim.image) for one in shown if not one.unusable]
     cards = []
@@ -218,7 +218,7 @@ def _plain(one: "Reviewed") -> dict[str, object]:
 def _write_sheet(path: Path, shown: "list[Reviewed]", name: str) -> None:
     import io
 
-    from model.contact_sheet import contact_sheet
+    from relearn.model.contact_sheet import contact_sheet
 
     pictures = [
         (one.claim.image, _caption(one), bool(one.unusable or one.doubts))

@@ -9,7 +9,7 @@ SHADES = " ░▒▓█"  # where there are no colours, a character is as dark o
 
 def half_blocks(console: Console, image: np.ndarray, columns: int) -> Text:
     """uint8 (channels, height, width) in at most `columns` characters across, half as many lines."""
-    from model.images import reshape
+    from relearn.model.images import reshape
 
     channels, height, width = image.shape
     factor = min(1.0, columns / width)

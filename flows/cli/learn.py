@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli
-from flows.cli import releases
-from flows.cli.next_steps import say_next
-from flows.cli.orchestrated import orchestrated
-from flows.settings import ReleaseConfig
-from model.config import TrainConfig
-from model.home import Home
+from relearn.flows import cli
+from relearn.flows.cli import releases
+from relearn.flows.cli.next_steps import say_next
+from relearn.flows.cli.orchestrated import orchestrated
+from relearn.flows.settings import ReleaseConfig
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from flows.results import Released, Retrained, Trained
+    from relearn.flows.results import Released, Retrained, Trained
 
 Config = Annotated[TrainConfig, Parameter(name="*")]
 
@@ -38,13 +38,13 @@ def run(
         mlp and cnn.
     """
     start, console, home = perf_counter(), Console(), Home.from_environment()
-    from flows.check import check
-    from model.networks import NETWORKS
+    from relearn.flows.check import check
+    from relearn.model.networks import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
     check(config, networks, home)
     with orchestrated(home, gate) as flows_page:
-        from flows.retrain import retrain
+        from relearn.flows.retrain import retrain
 
         done = cast("Retrained", retrain(config, networks, gate, insist=True))  # who asks means it
     _show(console, done.trained, done.best.run_id)
@@ -72,11 +72,11 @@ def train(
     run_id = None
     if resume is not None:
         run_id, config = _unfinished(home, resume, config)
-    from flows.check import check
+    from relearn.flows.check import check
 
     check(config, [config.network], home)
     with orchestrated(home):
-        from flows.train import train as train_flow
+        from relearn.flows.train import train as train_flow
 
         trained = train_flow(config, run_id)
     console = Console()
@@ -86,8 +86,8 @@ def train(
 
 def _unfinished(home: Home, asked: Sequence[str], config: TrainConfig) -> tuple[str, TrainConfig]:
     """The run to go on with, and the settings that it began with."""
-    from flows import kept
-    from flows.tracking import find
+    from relearn.flows import kept
+    from relearn.flows.tracking import find
 
     run_id = (kept.unfinished(home, asked[0]) or find(home, asked[0])) if asked else kept.newest(home)
     # What nobody asked for, nobody means to change.
@@ -106,7 +106,7 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
     dataset
         What to score it on, as for `relearn train`; the run's own test images by default.
     """
-    from flows.evaluate import evaluate as score
+    from relearn.flows.evaluate import evaluate as score
 
     scored = score(Home.from_environment(), run, dataset)
     evaluation, console = scored.evaluation, Console()

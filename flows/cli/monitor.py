@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.orchestrated import orchestrated
-from flows.settings import MonitorConfig
-from model.home import Home
+from relearn.flows.cli.orchestrated import orchestrated
+from relearn.flows.settings import MonitorConfig
+from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from flows.watched import Watched
+    from relearn.flows.watched import Watched
 
 
 def monitor(
@@ -29,12 +29,12 @@ def monitor(
     name
         Under which name; not needed while only one is released.
     """
-    from serving.releases import released
+    from relearn.serving.releases import released
 
     home = Home.from_environment()
     name, _ = released(home, name)
     with orchestrated(home) as page:
-        from flows.monitor import monitor as monitor_flow
+        from relearn.flows.monitor import monitor as monitor_flow
 
         watched = monitor_flow(name, config, ask=page is not None)
     console = Console(highlight=False)
@@ -45,8 +45,8 @@ def monitor(
 
 def show(console: Console, watched: "Watched", home: Home) -> None:
     """Print what was seen, the outcome last but for where there is more."""
-    from flows.watch_report import lines, mean
-    from model.drift import told
+    from relearn.flows.watch_report import lines, mean
+    from relearn.model.drift import told
 
     measures = sorted(watched.drift.measures, key=lambda one: -one.distance)
     if measures:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.results import EXAMPLE, Retrained
-from model.home import Home
+from relearn.flows.results import EXAMPLE, Retrained
+from relearn.model.home import Home
 
 
 def commands(done: Retrained, home: Home, flows_page: str | None) -> dict[str, str]:

@@ -5,13 +5,13 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from flows.cli.learn import Config
-from flows.cli.orchestrated import orchestrated
-from flows.cli.releases import Gate
-from flows.settings import ReleaseConfig
-from model.config import TrainConfig
-from model.errors import InputError
-from model.home import Home
+from relearn.flows.cli.learn import Config
+from relearn.flows.cli.orchestrated import orchestrated
+from relearn.flows.cli.releases import Gate
+from relearn.flows.settings import ReleaseConfig
+from relearn.model.config import TrainConfig
+from relearn.model.errors import InputError
+from relearn.model.home import Home
 
 
 def schedule(
@@ -44,15 +44,15 @@ def schedule(
     if cron is None and (timezone or insist):
         raise InputError("--timezone and --insist: got no --cron, accepted: with --cron only")
     home = Home.from_environment()
-    from model.datasets import name_of
+    from relearn.model.datasets import name_of
 
     name = name_of(config, home)
     if cron is not None:
-        from flows.check import check
+        from relearn.flows.check import check
 
         check(config, networks, home)
     with orchestrated(home) as page:
-        from flows import schedule as plans
+        from relearn.flows import schedule as plans
 
         if cron is not None:
             plans.plan(name, cron, timezone or "UTC", config, networks, gate, insist)
@@ -64,7 +64,7 @@ def schedule(
 def _show(name: str, page: str | None) -> None:
     from prefect.settings import PREFECT_API_URL
 
-    from flows.prefect_server import PrefectServer
+    from relearn.flows.prefect_server import PrefectServer
 
     console, prefect = Console(highlight=False), PrefectServer(PREFECT_API_URL.value())
     found = [one for one in prefect.deployments(name) if one["flow_name"] == "retrain"]

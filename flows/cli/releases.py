@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from flows.cli.orchestrated import orchestrated
-from flows.settings import ReleaseConfig
-from model.errors import InputError, IntegrityError
-from model.home import Home
+from relearn.flows.cli.orchestrated import orchestrated
+from relearn.flows.settings import ReleaseConfig
+from relearn.model.errors import InputError, IntegrityError
+from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from flows.results import Released
+    from relearn.flows.results import Released
 
 SWAP = 5.0  # seconds that running servers are given to serve what has become live
 
@@ -32,11 +32,11 @@ def release(run: str, *, gate: Gate = ReleaseConfig()) -> None:
         The run: its id, the beginning of it, or its name.
     """
     home = Home.from_environment()
-    from flows.tracking import find
+    from relearn.flows.tracking import find
 
     run_id = find(home, run)
     with orchestrated(home, gate):
-        from flows.release import release as release_flow
+        from relearn.flows.release import release as release_flow
 
         released = release_flow(run_id, gate)
     show(Console(), released, home)
@@ -55,10 +55,10 @@ def rollback(*, reason: str, to: str | None = None, name: str | None = None) -> 
         Under which name; not needed while only one is released.
     """
     reason = _reason(reason)
-    from flows.progress import warn
-    from flows.rollback import rollback as go_back
-    from flows.truth import follow
-    from serving.releases import Releases, chosen
+    from relearn.flows.progress import warn
+    from relearn.flows.rollback import rollback as go_back
+    from relearn.flows.truth import follow
+    from relearn.serving.releases import Releases, chosen
 
     home = Home.from_environment()
     name = chosen(home, name)
@@ -82,7 +82,7 @@ def history(*, name: str | None = None, json: Annotated[bool, Parameter(negative
     json
         Print the lines of the ledger as they are.
     """
-    from serving.releases import Releases, chosen
+    from relearn.serving.releases import Releases, chosen
 
     home = Home.from_environment()
     releases = Releases(home.releases(chosen(home, name)))
@@ -110,8 +110,8 @@ def reference(*, dataset: str, reason: str, name: str | None = None) -> None:
     name
         Under which name; not needed while only one is released.
     """
-    from flows.reference import change
-    from serving.releases import chosen
+    from relearn.flows.reference import change
+    from relearn.serving.releases import chosen
 
     home = Home.from_environment()
     name = chosen(home, name)
@@ -131,8 +131,8 @@ def reproduce(version: str, *, name: str | None = None) -> None:
     name
         Under which name; not needed while only one is released.
     """
-    from flows.reproduce import reproduce as train_again
-    from serving.releases import chosen
+    from relearn.flows.reproduce import reproduce as train_again
+    from relearn.serving.releases import chosen
 
     home = Home.from_environment()
     name = chosen(home, name)
@@ -179,7 +179,7 @@ def show(console: Console, released: "Released", home: Home) -> None:
 
 def confirm(console: Console, home: Home, name: str, version: str) -> None:
     """Ask the workers of `name`'s running servers until they serve `version`, and say so."""
-    from serving.servers import servers
+    from relearn.serving.servers import servers
 
     following = [server for server in servers(home) if server.follows == name]
     for server in following:

@@ -11,14 +11,14 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from model import atomic
-from model.errors import InputError
-from model.home import Home
+from relearn.model import atomic
+from relearn.model.errors import InputError
+from relearn.model.home import Home
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flows.paired import Paired
+    from relearn.flows.paired import Paired
 
 NAMES, RUN = 24, 14  # characters across: names of metrics and settings, and one run beside them
 FIGURES = (".png", ".svg")
@@ -73,7 +73,7 @@ def compare(
     two = paired or on is not None
     if two and len(runs) != 2:
         raise InputError(f"{'--on' if on else '--paired'}: got {len(runs)} runs, accepted: two of them")
-    from flows.compare import compare as side_by_side
+    from relearn.flows.compare import compare as side_by_side
 
     home, console = Home.from_environment(), Console()
     order = sort or (None if len(runs) == 2 else "test_accuracy")
@@ -86,7 +86,7 @@ def compare(
     if len(table.attrs["datasets"]) > 1:
         console.print("These runs were tested on different data: their figures do not compare.")
     if two:
-        from flows.paired import paired as answer
+        from relearn.flows.paired import paired as answer
 
         _tell(console, answer(home, runs, name, on))
     for file in filter(None, files.values()):
@@ -104,7 +104,7 @@ def _check(files: Mapping[str, Path | None], force: bool) -> None:
 
 
 def _draw(home: Home, runs: list[str], file: Path) -> None:
-    from flows.compare import curves
+    from relearn.flows.compare import curves
 
     content = io.BytesIO()
     curves(home, runs).savefig(content, format=file.suffix[1:])
@@ -130,7 +130,7 @@ def _beside(table: "pd.DataFrame", title: str) -> Table:
 
 
 def _difference(key: str, one: object, other: object) -> Text:
-    from model.metrics import metric
+    from relearn.model.metrics import metric
 
     if not (isinstance(one, float) and isinstance(other, float)) or one != one or other != other:  # noqa: PLR0124
         return Text("")

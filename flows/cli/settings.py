@@ -6,9 +6,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from flows import cli
-from flows.settings import MonitorConfig, ReleaseConfig
-from model.config import TrainConfig
+from relearn.flows import cli
+from relearn.flows.settings import MonitorConfig, ReleaseConfig
+from relearn.model.config import TrainConfig
 
 
 def config(

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from flows.parts import parts
-from flows.up import State, Supervisor
-from flows.up import up as kept_up
-from model.home import Home
-from serving.releases import names
-from serving.settings import ServeConfig
+from relearn.flows.parts import parts
+from relearn.flows.up import State, Supervisor
+from relearn.flows.up import up as kept_up
+from relearn.model.home import Home
+from relearn.serving.releases import names
+from relearn.serving.settings import ServeConfig
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
 EVERY = 1.0  # seconds between two looks
@@ -53,8 +53,8 @@ def _usual(home: Home) -> str:
     released = names(home)
     if len(released) == 1:
         return released[0]
-    from model.config import TrainConfig
-    from model.datasets import name_of
+    from relearn.model.config import TrainConfig
+    from relearn.model.datasets import name_of
 
     return name_of(TrainConfig(), home)
 

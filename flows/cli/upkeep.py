@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from model.errors import InputError, IntegrityError, MachineError
-from model.home import Home
+from relearn.model.errors import InputError, IntegrityError, MachineError
+from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from flows.doctor import Found
+    from relearn.flows.doctor import Found
 
 MARKS = {"well": ("✓", "green"), "away": ("·", "dim"), "warning": ("!", "yellow"), "fails": ("✗", "red")}
 LABEL = 13  # characters of the widest label
@@ -25,7 +25,7 @@ def status() -> None:
 
     What does not answer is told in its line.
     """
-    from flows.status import status as lines
+    from relearn.flows.status import status as lines
 
     console, about = _console(), ""
     for line in lines(Home.from_environment()):
@@ -64,7 +64,7 @@ def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False
     """
     if keep < 1:
         raise InputError(f"--keep: got {keep}, accepted: 1 or more")
-    from flows import retention
+    from relearn.flows import retention
 
     home = Home.from_environment()
     found = retention.superfluous(home, keep) if dry_run else list(retention.prune(home, keep))
@@ -84,7 +84,7 @@ def doctor() -> None:
     The exit code is 0 where nothing fails, 3 where something of the machine does, 4 where something is not
     what was written.
     """
-    from flows.doctor import examine
+    from relearn.flows.doctor import examine
 
     console, seam = _console(), ""
     found = []

@@ -1,1 +1,1 @@
-"""Where this program meets its machine and its tools, one module for each of them; `flows.doctor` looks."""
+"""The checks of `relearn doctor`: one module for the machine, and one for each tool."""

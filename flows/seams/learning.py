@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from flows.doctor import Found, warning, well
-from model import devices
-from model.home import Home
+from relearn.flows.doctor import Found, warning, well
+from relearn.model import devices
+from relearn.model.home import Home
 
 DRIVER = Path("/dev/nvidiactl")  # is there where the driver of an NVIDIA GPU is
 

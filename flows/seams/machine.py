@@ -15,14 +15,14 @@ import psutil
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
-from flows.doctor import Found, away, fails, warning, well
-from flows.prefect_server import PrefectServer
-from model import atomic
-from model.errors import MachineError
-from model.home import Home
-from serving.keys import Keys
-from serving.servers import servers
-from serving.settings import VERSION, ServeConfig
+from relearn.flows.doctor import Found, away, fails, warning, well
+from relearn.flows.prefect_server import PrefectServer
+from relearn.model import atomic
+from relearn.model.errors import MachineError
+from relearn.model.home import Home
+from relearn.serving.keys import Keys
+from relearn.serving.servers import servers
+from relearn.serving.settings import VERSION, ServeConfig
 
 TOLD = ("torch", "mlflow", "prefect", "bentoml", "sqlalchemy")
 WHY = {

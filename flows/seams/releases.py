@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from flows.doctor import Found, away, fails, warning, well
-from model.errors import IntegrityError, MachineError, RelearnError
-from model.home import Home
-from serving.ledger import Entry
-from serving.live import load
-from serving.releases import Releases, names
-from serving.servers import Known
-from serving.servers import servers as running
+from relearn.flows.doctor import Found, away, fails, warning, well
+from relearn.model.errors import IntegrityError, MachineError, RelearnError
+from relearn.model.home import Home
+from relearn.serving.ledger import Entry
+from relearn.serving.live import load
+from relearn.serving.releases import Releases, names
+from relearn.serving.servers import Known
+from relearn.serving.servers import servers as running
 
 
 def ledger(home: Home) -> Iterator[Found]:

@@ -9,14 +9,14 @@ from urllib.parse import quote, urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows import archive, registry, schema
-from flows.doctor import MENDS, Found, away, fails, warning, well
-from flows.store import Client, connect, file_of, look_into, masked
-from flows.tracking import lost_runs
-from model.errors import IntegrityError, MachineError
-from model.home import Home
-from serving.ledger import Release
-from serving.releases import Releases, names
+from relearn.flows import archive, registry, schema
+from relearn.flows.doctor import MENDS, Found, away, fails, warning, well
+from relearn.flows.store import Client, connect, file_of, look_into, masked
+from relearn.flows.tracking import lost_runs
+from relearn.model.errors import IntegrityError, MachineError
+from relearn.model.home import Home
+from relearn.serving.ledger import Release
+from relearn.serving.releases import Releases, names
 
 LARGE = 500_000_000  # bytes of a database that is looked through in less than 2 s
 

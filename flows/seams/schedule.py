@@ -6,11 +6,11 @@ from importlib import metadata
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows import schema
-from flows.doctor import MENDS, Found, away, fails, warning, well
-from flows.prefect_server import POOL, RULE, SILENT, PrefectServer, moment
-from model.errors import MachineError
-from model.home import Home
+from relearn.flows import schema
+from relearn.flows.doctor import MENDS, Found, away, fails, warning, well
+from relearn.flows.prefect_server import POOL, RULE, SILENT, PrefectServer, moment
+from relearn.model.errors import MachineError
+from relearn.model.home import Home
 
 
 def server(home: Home) -> Iterator[Found]:

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from model.home import Home
+from relearn.model.home import Home
 from tests.flows.postgres import Postgres
 from tests.flows.zoo import Zoo
 
@@ -134,9 +134,9 @@ def forget(name: str) -> None:
     """Let Prefect's server know nothing of `name`: other tests count what it has."""
     from prefect import get_client
 
-    from flows.monitor import monitor
-    from flows.retrain import retrain
-    from flows.schedule import deployment
+    from relearn.flows.monitor import monitor
+    from relearn.flows.retrain import retrain
+    from relearn.flows.schedule import deployment
 
     with get_client(sync_client=True) as client:
         for found in (deployment(client, flow, name) for flow in (retrain, monitor)):

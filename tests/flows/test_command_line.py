@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli
-from model.config import PRESETS
+from relearn.flows import cli
+from relearn.model.config import PRESETS
 
 VERBS = (
     *("run", "train", "evaluate", "eda", "explain", "compare", "release", "rollback", "history", "reference"),
@@ -344,12 +344,15 @@ def test_help_lists_every_verb(capsys: Capture) -> None:
     }
 
 
-def test_version_is_the_installed_one(capsys: Capture) -> None:
-    """As `pip show relearn` says it."""
+def test_versions_are_the_installed_ones(capsys: Capture) -> None:
+    """Ours first, then those of the tools and of Python, a line each."""
     from importlib.metadata import version
 
     assert 0 == cli.run(["--version"])
-    assert f"{version('relearn')}\n" == capsys.readouterr().out
+    names = ("relearn", "torch", "prefect", "mlflow", "bentoml")
+    python = ".".join(map(str, sys.version_info[:3]))
+    expected = [*(f"{name} {version(name)}" for name in names), f"python {python}"]
+    assert expected == capsys.readouterr().out.splitlines()
 
 
 def test_help_and_refusals_load_nothing_heavy() -> None:

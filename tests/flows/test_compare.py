@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows import cli, registry
-from flows.compare import compare, curves
-from flows.named import meant
-from flows.paired import paired
-from flows.reference import Reference
-from flows.tracking import Experiment
-from flows.truth import Truth
-from model.datasets import LabelledImages
-from model.errors import DataError, InputError, NotFoundError
-from model.home import Home
-from model.splits import contents
+from relearn.flows import cli, registry
+from relearn.flows.compare import compare, curves
+from relearn.flows.named import meant
+from relearn.flows.paired import paired
+from relearn.flows.reference import Reference
+from relearn.flows.tracking import Experiment
+from relearn.flows.truth import Truth
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import DataError, InputError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.splits import contents
 from tests.flows.zoo import SHAPE, Zoo, animal
 
 Capture = pytest.CaptureFixture[str]

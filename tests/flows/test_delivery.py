@@ -16,7 +16,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from model.home import Home
+from relearn.model.home import Home
 from tests.flows.conftest import wait_for_epochs
 
 BIN = Path(sys.executable).parent

@@ -16,12 +16,12 @@ import httpx
 import psycopg2
 import pytest
 
-from flows import archive, cli, owner, prefect_server
-from flows.doctor import Found, look
-from flows.store import connect
-from flows.truth import agree
-from model.home import Home
-from serving.servers import Known
+from relearn.flows import archive, cli, owner, prefect_server
+from relearn.flows.doctor import Found, look
+from relearn.flows.store import connect
+from relearn.flows.truth import agree
+from relearn.model.home import Home
+from relearn.serving.servers import Known
 from tests.flows.conftest import Ran, free_port
 from tests.flows.postgres import Postgres
 from tests.flows.zoo import Zoo
@@ -100,8 +100,8 @@ def test_an_sqlalchemy_with_which_no_schedule_fires_is_found(
 
     found = one(zoo.home, "machine", "versions")
     assert ("fails", "sqlalchemy") == (found.state, found.about)
-    assert "sqlalchemy 2.1.9, asked for is <2.1,>=2.0: with 2.1 Prefect's scheduler dies" in found.told
-    assert f"{sys.executable} -m pip install 'sqlalchemy<2.1,>=2.0'" == found.mend
+    assert "sqlalchemy 2.1.9, asked for is <2.1,>=2.0.40: with 2.1 Prefect's scheduler dies" in found.told
+    assert f"{sys.executable} -m pip install 'sqlalchemy<2.1,>=2.0.40'" == found.mend
 
 
 @pytest.mark.parametrize(
@@ -382,12 +382,13 @@ def test_a_full_disk_is_told_and_ends_no_check(disk: Callable[[str], Path], caps
 def test_a_file_in_the_place_of_the_home_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """Every check ends, and the file stays."""
+    """In one line, and the file stays."""
     home = tmp_path / "home"
     home.write_text("kept")
     monkeypatch.setenv("RELEARN_HOME", str(home))
-    assert 3 == cli.run(["doctor"])
-    assert "let RELEARN_HOME name another folder" in capsys.readouterr().out
+    assert 2 == cli.run(["doctor"])
+    refused = f"error[input]: RELEARN_HOME: got '{home}', which is a file; accepted: a folder\n"
+    assert refused == capsys.readouterr().err
     assert "kept" == home.read_text()
 
 

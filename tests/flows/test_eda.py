@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.cli import run
+from relearn.flows.cli import run
 
 FILES = [
     *("findings.csv", "images.png", "labels.csv", "labels.png", "one_hot.csv"),

@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows import cli, registry
-from flows.compare import compare
-from flows.evaluate import evaluate, in_order
-from flows.store import connect
-from flows.tracking import Experiment
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.errors import DataError
-from model.home import Home
-from model.networks import build, count
-from model.prepared import prepare
+from relearn.flows import cli, registry
+from relearn.flows.compare import compare
+from relearn.flows.evaluate import evaluate, in_order
+from relearn.flows.store import connect
+from relearn.flows.tracking import Experiment
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import DataError
+from relearn.model.home import Home
+from relearn.model.networks import build, count
+from relearn.model.prepared import prepare
 
 ANIMALS = ("ant", "bee", "[cow]")  # the last would be a style, were it not escaped
 

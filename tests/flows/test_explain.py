@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from flows import cli
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.networks import build, count
+from relearn.flows import cli
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.networks import build, count
 
 SMALL = ["1-forward", "2-backward", "3-update", "relu", "loss", "learning-rates"]
 

@@ -15,34 +15,34 @@ import httpx
 import numpy as np
 import pytest
 
-from flows import claims, cli, registry
-from flows.claims import NO_IMAGE, review
-from flows.feedback import Claim, Decisions, accepted, additions, recent
-from flows.gate import judge
-from flows.measured import measure
-from flows.reference import Reference
-from flows.reproduce import reproduce
-from flows.settings import ReleaseConfig
-from flows.store import connect
-from flows.tracking import JOINED
-from flows.truth import Truth, decide
-from flows.verdict import figure, page
-from model.additions import Joined
-from model.classifier import Card, Classifier, read_card, read_seen
-from model.config import TrainConfig
-from model.errors import DataError, IntegrityError, MachineError, NotFoundError
-from model.home import Home
-from model.images import png
-from model.networks import build
-from model.prepared import Prepared, prepare
-from model.splits import contents
-from model.training import fit
-from serving.golden import Golden
-from serving.ledger import Release
-from serving.live import Live
-from serving.records import Feedback, Records
-from serving.releases import Releases
-from serving.settings import ServeConfig
+from relearn.flows import claims, cli, registry
+from relearn.flows.claims import NO_IMAGE, review
+from relearn.flows.feedback import Claim, Decisions, accepted, additions, recent
+from relearn.flows.gate import judge
+from relearn.flows.measured import measure
+from relearn.flows.reference import Reference
+from relearn.flows.reproduce import reproduce
+from relearn.flows.settings import ReleaseConfig
+from relearn.flows.store import connect
+from relearn.flows.tracking import JOINED
+from relearn.flows.truth import Truth, decide
+from relearn.flows.verdict import figure, page
+from relearn.model.additions import Joined
+from relearn.model.classifier import Card, Classifier, read_card, read_seen
+from relearn.model.config import TrainConfig
+from relearn.model.errors import DataError, IntegrityError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.images import png
+from relearn.model.networks import build
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.splits import contents
+from relearn.model.training import fit
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Release
+from relearn.serving.live import Live
+from relearn.serving.records import Feedback, Records
+from relearn.serving.releases import Releases
+from relearn.serving.settings import ServeConfig
 from tests.flows.conftest import Ran
 
 Capture = pytest.CaptureFixture[str]
@@ -601,8 +601,8 @@ def told_home(ran: Ran, copied: Home, served: str) -> Iterator[Home]:
 
 def test_what_a_server_was_told_is_trained_on_and_judged_by(told_home: Home, on_server: str) -> None:
     """Asked and told over HTTP, reviewed, accepted; the next training has it, and the gate its share."""
-    from flows.release import release
-    from flows.train import train
+    from relearn.flows.release import release
+    from relearn.flows.train import train
 
     home = told_home
     found = review(home, "digits")

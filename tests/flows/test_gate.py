@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flows.gate import judge
-from flows.measured import Measured
-from flows.settings import ReleaseConfig
-from model.metrics import Evaluation
+from relearn.flows.gate import judge
+from relearn.flows.measured import Measured
+from relearn.flows.settings import ReleaseConfig
+from relearn.model.metrics import Evaluation
 
 CLASSES = tuple("0123456789")
 IMAGES = 10_000

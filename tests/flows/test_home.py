@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli
-from model.home import Home
+from relearn.flows import cli
+from relearn.model.home import Home
 
 Capture = pytest.CaptureFixture[str]
 TRAIN = ["train", "--dataset", "digits", "--epochs", "2"]

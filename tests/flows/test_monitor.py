@@ -18,22 +18,22 @@ from PIL import Image
 from prefect.events import emit_event
 from prometheus_client.parser import text_string_to_metric_families
 
-from flows import alarm, cli
-from flows.alarm import ACCURACY, DRIFT, give
-from flows.monitor import monitor
-from flows.settings import MonitorConfig
-from flows.watched import Accuracy, Watched, listed
-from model.config import TrainConfig
-from model.errors import NotFoundError
-from model.home import Home
-from model.prepared import prepare
-from model.robustness import noisy
-from serving import records
-from serving.live import Live, load
-from serving.monitored import GAUGES, MONITOR
-from serving.records import Feedback, Records
-from serving.releases import Releases
-from serving.settings import ServeConfig
+from relearn.flows import alarm, cli
+from relearn.flows.alarm import ACCURACY, DRIFT, give
+from relearn.flows.monitor import monitor
+from relearn.flows.settings import MonitorConfig
+from relearn.flows.watched import Accuracy, Watched, listed
+from relearn.model.config import TrainConfig
+from relearn.model.errors import NotFoundError
+from relearn.model.home import Home
+from relearn.model.prepared import prepare
+from relearn.model.robustness import noisy
+from relearn.serving import records
+from relearn.serving.live import Live, load
+from relearn.serving.monitored import GAUGES, MONITOR
+from relearn.serving.records import Feedback, Records
+from relearn.serving.releases import Releases
+from relearn.serving.settings import ServeConfig
 
 CONFIG = MonitorConfig(least_answers=100)
 Asked = Callable[..., None]

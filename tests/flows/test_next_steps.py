@@ -9,9 +9,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from flows.cli.next_steps import commands
-from flows.results import Released, Retrained, Trained, Verdict
-from model.home import Home
+from relearn.flows.cli.next_steps import commands
+from relearn.flows.results import Released, Retrained, Trained, Verdict
+from relearn.model.home import Home
 
 
 def in_a_shell(command: str, ran, clean: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from model.home import Home
+from relearn.model.home import Home
 from tests.flows.conftest import wait_for_epochs
 from tests.flows.postgres import Postgres
 

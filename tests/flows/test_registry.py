@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from flows import registry
-from flows.tracking import Experiment
-from model.classifier import Classifier, read_seen
-from model.config import TrainConfig
-from model.errors import IntegrityError, NotFoundError
-from model.home import Home
+from relearn.flows import registry
+from relearn.flows.tracking import Experiment
+from relearn.model.classifier import Classifier, read_seen
+from relearn.model.config import TrainConfig
+from relearn.model.errors import IntegrityError, NotFoundError
+from relearn.model.home import Home
 from tests.flows.conftest import Ran
 from tests.flows.zoo import animals
 

@@ -13,23 +13,23 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from flows import registry
-from flows.release import release
-from flows.results import Released
-from flows.settings import ReleaseConfig
-from flows.store import connect
-from flows.tracking import Experiment
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.errors import DataError
-from model.home import Home
-from model.metrics import evaluate
-from model.networks import build
-from model.prepared import Prepared, prepare
-from model.training import fit
-from serving.live import load
-from serving.packaging import bento_folder
-from serving.releases import Releases
+from relearn.flows import registry
+from relearn.flows.release import release
+from relearn.flows.results import Released
+from relearn.flows.settings import ReleaseConfig
+from relearn.flows.store import connect
+from relearn.flows.tracking import Experiment
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.errors import DataError
+from relearn.model.home import Home
+from relearn.model.metrics import evaluate
+from relearn.model.networks import build
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.training import fit
+from relearn.serving.live import load
+from relearn.serving.packaging import bento_folder
+from relearn.serving.releases import Releases
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def test_no_difference_is_a_hold(shop: Shop, weak: dict) -> None:
 
 def test_images_that_were_learned_from_do_not_count(shop: Shop, weak: dict, strong: dict) -> None:
     """Who has seen a part of the reference is judged on the rest, and so is the champion."""
-    from model.splits import contents
+    from relearn.model.splits import contents
 
     release(shop.run_of(shop.trained(**weak)))
     test = contents(shop.prepared.splits.test.images)
@@ -226,7 +226,7 @@ def other_weights(home: Home, bento: str) -> None:
 
 
 def out_of_order(home: Home, bento: str) -> None:
-    service = bento_folder(bento, home) / "src" / "serving" / "service.py"
+    service = bento_folder(bento, home) / "src" / "relearn" / "serving" / "service.py"
     service.write_text("raise SystemExit('out of order')")
 
 
@@ -243,7 +243,7 @@ def test_what_is_not_served_as_it_was_judged_is_rejected(
     told: str,
 ) -> None:
     """The real server answers otherwise, or does not come up: nobody's place is taken, and it is told why."""
-    from flows import release as module
+    from relearn.flows import release as module
 
     release(shop.run_of(shop.trained(**weak)))
     whole = module.package
@@ -286,7 +286,7 @@ def test_who_was_faster_is_the_champion_to_beat(
     shop: Shop, weak: dict, strong: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A candidate whose champion was replaced while it was tried is judged again, against the new one."""
-    from flows import release as module
+    from relearn.flows import release as module
 
     release(shop.run_of(shop.trained(**weak)))
     slow, fast = shop.run_of(shop.trained(**strong)), shop.run_of(shop.trained(**strong))

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from flows.gate import judge
-from flows.measured import Measured, measure
-from flows.settings import ReleaseConfig
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.home import Home
-from model.networks import build
-from model.prepared import Prepared, prepare
-from model.splits import Splits
-from model.training import fit
+from relearn.flows.gate import judge
+from relearn.flows.measured import Measured, measure
+from relearn.flows.settings import ReleaseConfig
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.home import Home
+from relearn.model.networks import build
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.splits import Splits
+from relearn.model.training import fit
 
 pytestmark = pytest.mark.slow
 

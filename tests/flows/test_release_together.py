@@ -15,23 +15,23 @@ import numpy as np
 import pytest
 import torch
 
-from flows import registry
-from flows.release import release
-from flows.settings import ReleaseConfig
-from flows.store import connect
-from flows.tracking import Experiment
-from flows.truth import Truth, agree
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.metrics import evaluate
-from model.networks import build
-from model.prepared import Prepared, prepare
-from model.training import fit
-from serving.live import load
-from serving.releases import Releases
-from serving.server import Server, start
-from serving.settings import ServeConfig
+from relearn.flows import registry
+from relearn.flows.release import release
+from relearn.flows.settings import ReleaseConfig
+from relearn.flows.store import connect
+from relearn.flows.tracking import Experiment
+from relearn.flows.truth import Truth, agree
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.metrics import evaluate
+from relearn.model.networks import build
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.training import fit
+from relearn.serving.live import load
+from relearn.serving.releases import Releases
+from relearn.serving.server import Server, start
+from relearn.serving.settings import ServeConfig
 from tests.flows.postgres import Postgres
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.report import report
-from flows.results import Answer, Released, Retrained, Trained, Trial, Verdict
+from relearn.flows.report import report
+from relearn.flows.results import Answer, Released, Retrained, Trained, Trial, Verdict
 
 DATASET: dict[str, Any] = {
     "name": "mnist",

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from flows import cli
-from flows.reproduce import reproduce
-from flows.truth import Truth, decide
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.errors import IntegrityError, NotFoundError
-from model.home import Home
-from model.networks import build
-from model.prepared import prepare
-from model.training import fit
-from serving.golden import Golden
-from serving.ledger import Release
-from serving.releases import Releases
+from relearn.flows import cli
+from relearn.flows.reproduce import reproduce
+from relearn.flows.truth import Truth, decide
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.errors import IntegrityError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.networks import build
+from relearn.model.prepared import prepare
+from relearn.model.training import fit
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Release
+from relearn.serving.releases import Releases
 from tests.flows.conftest import Ran
 
 Keep = Callable[..., Home]

@@ -21,15 +21,15 @@ import pytest
 import torch
 from prefect import flow
 
-from flows import cli, registry
-from flows.feedback import Claim, Decisions, additions
-from flows.results import Trained
-from flows.store import connect
-from flows.tracking import OUTCOME, Experiment
-from flows.train import learn, load
-from model.classifier import Classifier
-from model.config import TrainConfig
-from model.home import Home
+from relearn.flows import cli, registry
+from relearn.flows.feedback import Claim, Decisions, additions
+from relearn.flows.results import Trained
+from relearn.flows.store import connect
+from relearn.flows.tracking import OUTCOME, Experiment
+from relearn.flows.train import learn, load
+from relearn.model.classifier import Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
 
 Capture = pytest.CaptureFixture[str]
 RELEARN = str(Path(sys.executable).parent / "relearn")
@@ -183,7 +183,12 @@ def test_a_training_that_runs_is_not_gone_on_with(copied: Home, prefect_page: st
 
 
 @pytest.mark.parametrize(
-    "place", ["flows.registry.mlflow.finalize_logged_model", "flows.registry.log", "flows.train.remove"]
+    "place",
+    [
+        "relearn.flows.registry.mlflow.finalize_logged_model",
+        "relearn.flows.registry.log",
+        "relearn.flows.train.remove",
+    ],
 )
 def test_what_was_told_before_the_end_is_told_once(
     place: str,

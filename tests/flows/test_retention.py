@@ -13,17 +13,17 @@ import mlflow
 import pytest
 from filelock import FileLock
 
-from flows import archive, cli, registry
-from flows.retention import superfluous
-from flows.rollback import rollback
-from flows.store import connect
-from flows.tracking import Experiment
-from flows.truth import agree
-from model.errors import NotFoundError
-from model.home import Home
-from serving.live import load
-from serving.packaging import bento_folder, package, stores
-from serving.servers import Known
+from relearn.flows import archive, cli, registry
+from relearn.flows.retention import superfluous
+from relearn.flows.rollback import rollback
+from relearn.flows.store import connect
+from relearn.flows.tracking import Experiment
+from relearn.flows.truth import agree
+from relearn.model.errors import NotFoundError
+from relearn.model.home import Home
+from relearn.serving.live import load
+from relearn.serving.packaging import bento_folder, package, stores
+from relearn.serving.servers import Known
 from tests.flows.zoo import Zoo
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))

@@ -9,14 +9,14 @@ import pytest
 from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
-from flows.results import Trained
-from flows.retrain import choose, retrain
-from flows.store import connect
-from model.config import TrainConfig
-from model.errors import ConfigError
-from model.home import Home
-from model.prepared import prepare
-from serving.releases import released
+from relearn.flows.results import Trained
+from relearn.flows.retrain import choose, retrain
+from relearn.flows.store import connect
+from relearn.model.config import TrainConfig
+from relearn.model.errors import ConfigError
+from relearn.model.home import Home
+from relearn.model.prepared import prepare
+from relearn.serving.releases import released
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,15 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import owner, schedule
-from flows.parts import parts
-from flows.prefect_server import PrefectServer
-from flows.retrain import retrain
-from flows.store import connect
-from flows.up import up
-from model.home import Home
-from serving.monitored import RUNNER
-from serving.settings import ServeConfig
+from relearn.flows import owner, schedule
+from relearn.flows.parts import parts
+from relearn.flows.prefect_server import PrefectServer
+from relearn.flows.retrain import retrain
+from relearn.flows.store import connect
+from relearn.flows.up import up
+from relearn.model.home import Home
+from relearn.serving.monitored import RUNNER
+from relearn.serving.settings import ServeConfig
 from tests.flows.conftest import epochs_kept, forget, free_port
 
 
@@ -44,7 +44,7 @@ def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> 
     """It ends well, and what the runners need is there; nothing is left where it was started but the home."""
     name = "cifar10"
     home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
-    done = program("flows.registration", name, **home)
+    done = program("relearn.flows.registration", name, **home)
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     with get_client(sync_client=True) as client:
         assert schedule.deployment(client, retrain, name)
@@ -55,22 +55,22 @@ def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> 
 def test_a_name_that_only_a_plan_can_train_is_told(on_server: str, tmp_path: Path) -> None:
     """It may be one mistyped: what is built in is named."""
     home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
-    done = program("flows.registration", "minst", **home)
+    done = program("relearn.flows.registration", "minst", **home)
     assert 0 == done.returncode
     assert "minst is retrained once relearn schedule says with what; built in are " in done.stdout
     assert "mnist" in done.stdout.partition("built in")[2]
     forget("minst")
 
 
-@pytest.mark.parametrize("words", [("flows.registration",), ("flows.runner", "two", "names")])
+@pytest.mark.parametrize("words", [("relearn.flows.registration",), ("relearn.flows.runner", "two", "names")])
 def test_other_words_are_refused(words: tuple[str, ...]) -> None:
     """With what is accepted."""
     done = program(*words)
     assert 2 == done.returncode
-    assert "usage: python -m flows." in done.stderr
+    assert "usage: python -m relearn.flows." in done.stderr
 
 
-@pytest.mark.parametrize("words", [("flows.registration", "digits"), ("flows.runner",)])
+@pytest.mark.parametrize("words", [("relearn.flows.registration", "digits"), ("relearn.flows.runner",)])
 def test_what_is_wrong_is_one_line(words: tuple[str, ...]) -> None:
     """As the command line tells it, with its exit code."""
     done = program(*words, RELEARN_HOME="~nobody-of-this-name/home")
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_one_line(words: tuple[str, ...]) -> None:
 
 ENDS = """
 import subprocess, threading
-from flows import worker
+from relearn.flows import worker
 
 def run(words):
     run = subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, start_new_session=True)
@@ -115,7 +115,13 @@ def machine(host: str, home: Home, prefect: str) -> Iterator[subprocess.Popen[by
     log = (home.root.parent / f"{host}.log").open("wb")
     with log:
         process = subprocess.Popen(
-            ["unshare", "--uts", "sh", "-c", f"hostname {host} && exec {sys.executable} -m flows.runner"],
+            [
+                "unshare",
+                "--uts",
+                "sh",
+                "-c",
+                f"hostname {host} && exec {sys.executable} -m relearn.flows.runner",
+            ],
             cwd=home.root.parent,
             env=bare() | there,
             stdout=log,
@@ -152,7 +158,9 @@ def test_a_retraining_goes_on_on_another_machine(tmp_path: Path, monkeypatch: py
     flows = next(part for part in parts(home, "digits", ServeConfig(), port, 1, 2) if part.name == "flows")
     api = f"http://127.0.0.1:{port}/api"
     with up(home, [flows]), temporary_settings({PREFECT_API_URL: api}):
-        registered = program("flows.registration", "digits", RELEARN_HOME=str(home.root), PREFECT_API_URL=api)
+        registered = program(
+            "relearn.flows.registration", "digits", RELEARN_HOME=str(home.root), PREFECT_API_URL=api
+        )
         assert 0 == registered.returncode, registered.stderr
         with machine("first", home, api) as first:
             config = {"dataset": "digits", "epochs": 5_000, "learning_rate": 0.001}

@@ -25,19 +25,19 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled, State
 
-from flows import rounds, schedule
-from flows.alarm import DRIFT, resource
-from flows.cli import run
-from flows.due import INPUTS, inputs, unchanged
-from flows.parts import parts
-from flows.retrain import retrain
-from flows.settings import ReleaseConfig
-from flows.store import connect
-from flows.tracking import Experiment
-from flows.up import Supervisor, up
-from model.config import TrainConfig
-from model.home import Home
-from serving.settings import ServeConfig
+from relearn.flows import rounds, schedule
+from relearn.flows.alarm import DRIFT, resource
+from relearn.flows.cli import run
+from relearn.flows.due import INPUTS, inputs, unchanged
+from relearn.flows.parts import parts
+from relearn.flows.retrain import retrain
+from relearn.flows.settings import ReleaseConfig
+from relearn.flows.store import connect
+from relearn.flows.tracking import Experiment
+from relearn.flows.up import Supervisor, up
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.serving.settings import ServeConfig
 from tests.flows.conftest import free_port
 
 QUICK = TrainConfig.read({"dataset": "digits", "epochs": 2})
@@ -274,7 +274,7 @@ def test_a_killed_runner_leaves_nothing_running(stage: Stage) -> None:
     client = connect(stage.home)
     run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
     training = stage.training()
-    runner = next(one for one in stage.family() if "flows.runner" in one.cmdline())
+    runner = next(one for one in stage.family() if "relearn.flows.runner" in one.cmdline())
     runner.kill()
     stage.until(lambda: not training.is_running())
     stage.until(lambda: stage.state(run).is_final(), 120)

@@ -28,19 +28,19 @@ from prefect.states import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from flows import again, lost, owner, prefect_server, rounds, schedule
-from flows.orchestration import reported
-from flows.prefect_server import PrefectServer
-from flows.retrain import retrain
-from flows.settings import ReleaseConfig
-from flows.store import connect
-from flows.tracking import FLOW_RUN
 from infra.alive import wait_for
-from model import checkpoints
-from model.config import TrainConfig
-from model.errors import MachineError
-from model.home import Home
-from serving.monitored import RUNNER
+from relearn.flows import again, lost, owner, prefect_server, rounds, schedule
+from relearn.flows.orchestration import reported
+from relearn.flows.prefect_server import PrefectServer
+from relearn.flows.retrain import retrain
+from relearn.flows.settings import ReleaseConfig
+from relearn.flows.store import connect
+from relearn.flows.tracking import FLOW_RUN
+from relearn.model import checkpoints
+from relearn.model.config import TrainConfig
+from relearn.model.errors import MachineError
+from relearn.model.home import Home
+from relearn.serving.monitored import RUNNER
 from tests.flows.conftest import forget
 
 QUICK = TrainConfig.read({"dataset": "digits", "epochs": 2})

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows import cli
-from flows.status import status
-from flows.truth import agree
-from model.home import Home
-from serving.live import load
-from serving.records import Feedback, Records
-from serving.servers import Known
-from serving.settings import ServeConfig
+from relearn.flows import cli
+from relearn.flows.status import status
+from relearn.flows.truth import agree
+from relearn.model.home import Home
+from relearn.serving.live import load
+from relearn.serving.records import Feedback, Records
+from relearn.serving.servers import Known
+from relearn.serving.settings import ServeConfig
 from tests.flows.conftest import Ran, free_port
 from tests.flows.zoo import SHAPE, Zoo
 

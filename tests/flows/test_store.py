@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.store import connect, page_of
-from model.errors import MachineError
-from model.home import RUNS_PAGE, Home
+from relearn.flows.store import connect, page_of
+from relearn.model.errors import MachineError
+from relearn.model.home import RUNS_PAGE, Home
 
 CODE = """
 import sys
 from pathlib import Path
-from flows.store import connect
-from model.home import Home
+from relearn.flows.store import connect
+from relearn.model.home import Home
 print(len(connect(Home(Path(sys.argv[1]), Path(sys.argv[1]))).search_experiments()))
 """
 
@@ -26,8 +26,8 @@ print(len(connect(Home(Path(sys.argv[1]), Path(sys.argv[1]))).search_experiments
 LOG = """
 import sys
 from pathlib import Path
-from flows.tracking import Experiment
-from model.home import Home
+from relearn.flows.tracking import Experiment
+from relearn.model.home import Home
 with Experiment.open(Home(Path(sys.argv[1]), Path(sys.argv[1])), "many").run("one", {}) as run:
     for step in range(1, 51):
         run.metrics({"loss": 1 / step, "accuracy": 0.5}, step)

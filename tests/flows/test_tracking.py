@@ -10,13 +10,13 @@ import mlflow
 import pytest
 from mlflow.entities import Run as MlflowRun
 
-from flows import owner
-from flows.store import connect, masked
-from flows.tracking import Experiment, find, reopen
-from model.config import TrainConfig
-from model.errors import InputError, MachineError, NotFoundError
-from model.home import Home
-from model.prepared import prepare
+from relearn.flows import owner
+from relearn.flows.store import connect, masked
+from relearn.flows.tracking import Experiment, find, reopen
+from relearn.model.config import TrainConfig
+from relearn.model.errors import InputError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.prepared import prepare
 
 
 @pytest.fixture(scope="module")

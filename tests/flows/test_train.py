@@ -16,14 +16,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from flows import cli, registry
-from flows.store import connect
-from flows.tracking import Experiment
-from flows.train import title
-from model import checkpoints
-from model.classifier import Classifier
-from model.config import TrainConfig
-from model.home import Home
+from relearn.flows import cli, registry
+from relearn.flows.store import connect
+from relearn.flows.tracking import Experiment
+from relearn.flows.train import title
+from relearn.model import checkpoints
+from relearn.model.classifier import Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))
 SIGNALS = {"terminated": signal.SIGTERM, "interrupted": signal.SIGINT, "killed": signal.SIGKILL}

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows import cli
-from flows.rollback import rollback
-from flows.store import connect
-from flows.truth import Truth, agree, decide
-from model.errors import InputError, IntegrityError, NotFoundError
-from serving.live import load
+from relearn.flows import cli
+from relearn.flows.rollback import rollback
+from relearn.flows.store import connect
+from relearn.flows.truth import Truth, agree, decide
+from relearn.model.errors import InputError, IntegrityError, NotFoundError
+from relearn.serving.live import load
 from tests.flows.zoo import Zoo
 
 

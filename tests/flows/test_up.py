@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.parts import Part
-from flows.standing import Standing
-from flows.up import State, Supervisor, up
-from model.errors import MachineError
-from model.home import Home
+from relearn.flows.parts import Part
+from relearn.flows.standing import Standing
+from relearn.flows.up import State, Supervisor, up
+from relearn.model.errors import MachineError
+from relearn.model.home import Home
 from tests.flows.conftest import free_port
 
 STUBBORN = """import http.server as h, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); \
@@ -91,7 +91,7 @@ def test_a_part_that_cannot_stay_up_is_tried_again_and_again(home: Home):
 
 def test_nothing_is_left(home: Home, monkeypatch: pytest.MonkeyPatch):
     """Not even what ignores that it is asked to end."""
-    monkeypatch.setattr("flows.up.ENDING", 2)
+    monkeypatch.setattr("relearn.flows.up.ENDING", 2)
     hanging, other = part("hanging", "-c", STUBBORN), part("other")
     with up(home, (hanging, other)) as supervisor:
         until(supervisor, all_up)
@@ -133,8 +133,8 @@ def test_a_port_in_use_is_one_line(home: Home):
 KILLED = """
 import sys, time
 from pathlib import Path
-from flows.up import up
-from model.home import Home
+from relearn.flows.up import up
+from relearn.model.home import Home
 from tests.flows.test_up import part, until, all_up
 
 root = Path(sys.argv[1])

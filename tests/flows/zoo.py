@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import registry
-from flows.store import connect
-from flows.tracking import Experiment
-from flows.truth import Truth, decide
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.networks import build, count
-from serving.golden import Golden
-from serving.ledger import Entry, Release
-from serving.releases import Releases
+from relearn.flows import registry
+from relearn.flows.store import connect
+from relearn.flows.tracking import Experiment
+from relearn.flows.truth import Truth, decide
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.networks import build, count
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Entry, Release
+from relearn.serving.releases import Releases
 
 SHAPE = (1, 12, 12)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.config import TrainConfig
-from model.home import Home
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (200, 12, 12), np.uint8)
 LABELS = np.arange(200) % 4

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from model.additions import Additions
-from model.config import TrainConfig
-from model.home import Home
-from model.prepared import Prepared, prepare
-from model.splits import contents
+from relearn.model.additions import Additions
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.splits import contents
 
 MORE = tuple(np.random.default_rng(1).integers(0, 256, (60, 1, 12, 12), np.uint8))
 NAMES = tuple(str(number % 4) for number in range(60))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.arithmetic import Forward, forward
-from model.config import TrainConfig
-from model.errors import ConfigError
-from model.networks import build
+from relearn.model.arithmetic import Forward, forward
+from relearn.model.config import TrainConfig
+from relearn.model.errors import ConfigError
+from relearn.model.networks import build
 
 SHAPE, CLASSES = (1, 12, 12), 4
 CPU = torch.device("cpu")
@@ -21,10 +21,10 @@ import os
 os.environ["PATH"] = "/nothing"
 os.environ.pop("CXX", None)
 import torch
-from model.arithmetic import forward
-from model.config import TrainConfig
-from model.errors import MachineError
-from model.networks import build
+from relearn.model.arithmetic import forward
+from relearn.model.config import TrainConfig
+from relearn.model.errors import MachineError
+from relearn.model.networks import build
 config = TrainConfig(compile=True, hidden=(8,))
 try:
     forward(config, build(config, (1, 8, 8), 4), torch.device("cpu"))(torch.rand(8, 64))

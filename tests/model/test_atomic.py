@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from model import atomic
+from relearn.model import atomic
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:

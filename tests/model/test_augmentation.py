@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.ndimage import center_of_mass
 
-from model.augmentation import SCALE, SHIFT, TURN, change, draw
+from relearn.model.augmentation import SCALE, SHIFT, TURN, change, draw
 
 WIDE = 2**12
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model import backprop
-from model.backprop import Layer
-from model.config import TrainConfig
-from model.errors import InputError
-from model.networks import build
+from relearn.model import backprop
+from relearn.model.backprop import Layer
+from relearn.model.config import TrainConfig
+from relearn.model.errors import InputError
+from relearn.model.networks import build
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (7, 2), (6, 1), (20, 16, 12, 8, 10)]

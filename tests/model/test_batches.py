@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import PIECE, Batches
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.networks import build
+from relearn.model.batches import PIECE, Batches
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.networks import build
 
 CPU = torch.device("cpu")
 LARGE = 2_600_000  # images of 28 × 28: 2 GB
@@ -20,11 +20,11 @@ TRAIN_FROM_DISK = """
 import sys, threading, time
 from pathlib import Path
 import numpy as np
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.networks import build
-from model.splits import Splits
-from model.training import fit
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.networks import build
+from relearn.model.splits import Splits
+from relearn.model.training import fit
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model import canvas
+from relearn.model import canvas
 
 
 @pytest.mark.parametrize(

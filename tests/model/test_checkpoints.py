@@ -16,15 +16,15 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from model import checkpoints
-from model.checkpoints import Checkpoint
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.errors import ConfigError, IntegrityError, MachineError, NotFoundError
-from model.learner import EpochRecord, State
-from model.networks import build
-from model.splits import Splits
-from model.training import Fit, fit
+from relearn.model import checkpoints
+from relearn.model.checkpoints import Checkpoint
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import ConfigError, IntegrityError, MachineError, NotFoundError
+from relearn.model.learner import EpochRecord, State
+from relearn.model.networks import build
+from relearn.model.splits import Splits
+from relearn.model.training import Fit, fit
 
 SHAPE, CLASSES, FINGERPRINT = (1, 12, 12), 4, "f" * 64
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.errors import InputError, IntegrityError, NotFoundError
-from model.networks import build, count
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.errors import InputError, IntegrityError, NotFoundError
+from relearn.model.networks import build, count
 
 SHAPE = (1, 12, 12)
 CLASSES = ("ant", "bee", "cow")

@@ -1,7 +1,7 @@
 import pytest
 
-from model.config import PRESETS, TrainConfig
-from model.errors import ConfigError
+from relearn.model.config import PRESETS, TrainConfig
+from relearn.model.errors import ConfigError
 
 
 def test_every_problem_is_reported_at_once() -> None:

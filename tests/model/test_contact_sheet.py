@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.contact_sheet import COLUMNS, contact_sheet
+from relearn.model.contact_sheet import COLUMNS, contact_sheet
 
 RANDOM = np.random.default_rng(0)
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import datasets
-from model.config import TrainConfig
-from model.datasets import DATASETS, Dataset, LabelledImages, load
-from model.errors import DataError, MachineError
-from model.home import Home
-from model.vision import torchvision
+from relearn.model import datasets
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import DATASETS, Dataset, LabelledImages, load
+from relearn.model.errors import DataError, MachineError
+from relearn.model.home import Home
+from relearn.model.vision import torchvision
 
 NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 RANDOM = np.random.default_rng(0)

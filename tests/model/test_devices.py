@@ -8,7 +8,7 @@ import pytest
 
 COUNT = """
 import resource, torch
-from model.devices import reuse_memory
+from relearn.model.devices import reuse_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from model.architecture import MOST_BOXES, architecture
-from model.config import TrainConfig
-from model.diagrams import PHASES, Phase, is_drawable, worked_network
-from model.errors import InputError
-from model.examples import worked_example
-from model.networks import build, layers
-from model.placement import along_edges
+from relearn.model.architecture import MOST_BOXES, architecture
+from relearn.model.config import TrainConfig
+from relearn.model.diagrams import PHASES, Phase, is_drawable, worked_network
+from relearn.model.errors import InputError
+from relearn.model.examples import worked_example
+from relearn.model.networks import build, layers
+from relearn.model.placement import along_edges
 
 SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (5, 5), (1, 1), (2, 3, 3, 3, 3, 2)]
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.datasets import load
-from model.drift import CONFIDENCE, LABELS, Drift, Sample, chi_squared, compare, holm, told
-from model.home import Home
-from model.networks import build
-from model.prepared import prepare
-from model.robustness import SLICES, moved
-from model.training import fit
-from model.traits import TRAITS, measure
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import load
+from relearn.model.drift import CONFIDENCE, LABELS, Drift, Sample, chi_squared, compare, holm, told
+from relearn.model.home import Home
+from relearn.model.networks import build
+from relearn.model.prepared import prepare
+from relearn.model.robustness import SLICES, moved
+from relearn.model.training import fit
+from relearn.model.traits import TRAITS, measure
 
 WINDOW = 200  # the least that is tested by default
 DIGITS = tuple("0123456789")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import TrainConfig
-from model.errors import InputError
-from model.examples import compare_rates, picture_example, target, untrained, worked_example
-from model.explain import Explanation, explain
-from model.networks import build
+from relearn.model.config import TrainConfig
+from relearn.model.errors import InputError
+from relearn.model.examples import compare_rates, picture_example, target, untrained, worked_example
+from relearn.model.explain import Explanation, explain
+from relearn.model.networks import build
 
 SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (3, 2), (30, 12, 10)]
 

@@ -9,9 +9,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from model import gradient_plots
-from model.examples import compare_rates, picture_example, untrained, worked_example
-from model.gradients import COLUMNS
+from relearn.model import gradient_plots
+from relearn.model.examples import compare_rates, picture_example, untrained, worked_example
+from relearn.model.gradients import COLUMNS
 
 
 def drawn(figure: Figure) -> Figure:

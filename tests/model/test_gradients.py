@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model import backprop, gradients
-from model.config import TrainConfig
-from model.networks import build
+from relearn.model import backprop, gradients
+from relearn.model.config import TrainConfig
+from relearn.model.networks import build
 
 
 def batch(shape: tuple[int, ...] = (1, 12, 12), rows: int = 16) -> tuple[Tensor, Tensor]:

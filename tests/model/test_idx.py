@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import idx
-from model.errors import DataError, MachineError
+from relearn.model import idx
+from relearn.model.errors import DataError, MachineError
 
 
 def content(array: np.ndarray) -> bytes:

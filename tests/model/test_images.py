@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
-from model.errors import InputError
-from model.images import MOST_SCANS, decode, fit_image, open_picture, png, reduction, reshape, unfold
+from relearn.model.errors import InputError
+from relearn.model.images import MOST_SCANS, decode, fit_image, open_picture, png, reduction, reshape, unfold
 
 MNIST = (1, 28, 28)
 RANDOM = np.random.default_rng(0)

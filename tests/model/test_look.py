@@ -9,13 +9,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from model import look, look_plots
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.errors import InputError
-from model.home import Home
-from model.prepared import Prepared, prepare
-from model.splits import Splits
+from relearn.model import look, look_plots
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import InputError
+from relearn.model.home import Home
+from relearn.model.prepared import Prepared, prepare
+from relearn.model.splits import Splits
 
 RANDOM = np.random.default_rng(0)
 CLASSES = ("ant", "bee", "cat")

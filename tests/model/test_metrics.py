@@ -15,12 +15,12 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.errors import DataError, IntegrityError
-from model.metrics import GAP_LIMIT, METRICS, Evaluation, Gap, evaluate, generalisation_gap, metric
-from model.networks import build
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import DataError, IntegrityError
+from relearn.model.metrics import GAP_LIMIT, METRICS, Evaluation, Gap, evaluate, generalisation_gap, metric
+from relearn.model.networks import build
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
-from model.metrics import Evaluation
-from model.mistakes import mistakes, suspected
+from relearn.model.metrics import Evaluation
+from relearn.model.mistakes import mistakes, suspected
 
 CLASSES = ("ant", "bee", "cat")
 

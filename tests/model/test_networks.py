@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.config import TrainConfig
-from model.errors import ConfigError, NotFoundError
-from model.networks import build, count, layers
-from model.preprocess import is_flat, scale
+from relearn.model.config import TrainConfig
+from relearn.model.errors import ConfigError, NotFoundError
+from relearn.model.networks import build, count, layers
+from relearn.model.preprocess import is_flat, scale
 
 DIGITS = (1, 28, 28)
 

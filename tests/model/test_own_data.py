@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.config import TrainConfig
-from model.datasets import Dataset, load
-from model.errors import DataError, MachineError, NotFoundError
-from model.home import Home
-from model.own_data import in_order, style_of
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import Dataset, load
+from relearn.model.errors import DataError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.own_data import in_order, style_of
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (12, 28, 28), np.uint8)

@@ -1,15 +1,16 @@
 """A class of the user's own: used where it can be, else refused in one line before any work."""
 
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from model.config import TrainConfig
-from model.errors import ConfigError, NotFoundError
-from model.networks import build, count, network_class
+from relearn.model.config import TrainConfig
+from relearn.model.errors import ConfigError, NotFoundError
+from relearn.model.networks import build, count, network_class
 
 HEAD = "import torch\nfrom torch import nn\n"
 GOOD = """
@@ -35,7 +36,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def forget() -> None:
     importlib.invalidate_caches()
-    for name in ("mine", "parts", "real"):
+    for name in ("mine", "parts", "model"):
         sys.modules.pop(name, None)
 
 
@@ -98,7 +99,24 @@ def test_a_source_that_needs_another_of_the_users_is_refused(line: str) -> None:
 
 def test_a_class_is_named_where_it_stands() -> None:
     """A name that is only passed on would not be found in the file that goes with the classifier."""
-    Path("real.py").write_text(HEAD + GOOD)
-    Path("mine.py").write_text("from real import Net as Other")
-    with pytest.raises(ConfigError, match="got mine:Other, accepted: real:Net, where it stands"):
+    Path("mine.py").write_text("from torch.nn import Linear as Other")
+    with pytest.raises(ConfigError, match=r"got mine:Other, accepted: torch.nn.modules.linear:Linear, where"):
         network_class("mine:Other")
+
+
+def test_a_file_called_as_one_of_our_folders_is_the_users() -> None:
+    """`model.py` of the user's hides nothing of ours, nor ours theirs."""
+    Path("model.py").write_text(HEAD + GOOD)
+    assert Path("model.py").absolute() == Path(inspect.getfile(network_class("model:Net")))
+
+
+@pytest.mark.parametrize("name", ["random", "supervisor", "sndhdr"])
+def test_a_file_called_as_a_module_of_pythons_is_not_imported_in_its_place(name: str) -> None:
+    """Neither by us while the network is imported, nor by a library later."""
+    Path(f"{name}.py").write_text("raise SystemExit('the file of the user')")
+    Path("mine.py").write_text(f"import {name}\n" + HEAD + GOOD if name == "random" else HEAD + GOOD)
+    network_class("mine:Net")
+    assert str(Path.cwd()) not in sys.path
+    if name == "random":
+        with pytest.raises(ConfigError, match=r"random\.py is called as a module of Python's"):
+            network_class("random:Net")

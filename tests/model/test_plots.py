@@ -10,8 +10,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from model import curve_plots, plots
-from model.metrics import Evaluation
+from relearn.model import curve_plots, plots
+from relearn.model.metrics import Evaluation
 
 ODD_NAMES = ("golden_retriever_puppy", "$a_{", "猫", "x")
 

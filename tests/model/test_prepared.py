@@ -8,12 +8,12 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from model.config import TrainConfig
-from model.datasets import load
-from model.errors import DataError, IntegrityError, MachineError
-from model.home import Home
-from model.prepared import Prepared, open_prepared, prepare
-from model.splits import split
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import load
+from relearn.model.errors import DataError, IntegrityError, MachineError
+from relearn.model.home import Home
+from relearn.model.prepared import Prepared, open_prepared, prepare
+from relearn.model.splits import split
 from tests.model.conftest import IMAGES, LABELS
 
 

@@ -1,7 +1,7 @@
 import torch
 from torch.nn import functional as F
 
-from model.preprocess import preprocess
+from relearn.model.preprocess import preprocess
 
 
 def test_pixels_become_shares_and_labels_one_hot() -> None:

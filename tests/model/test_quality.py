@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.config import TrainConfig
-from model.datasets import Dataset, LabelledImages, load
-from model.home import Home
-from model.quality import Finding, balance, inspect, table
-from model.splits import split
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import Dataset, LabelledImages, load
+from relearn.model.home import Home
+from relearn.model.quality import Finding, balance, inspect, table
+from relearn.model.splits import split
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (300, 1, 8, 8), np.uint8)

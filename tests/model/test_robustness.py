@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.networks import build, count
-from model.robustness import MOST, SLICES, moved, right, varied
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.networks import build, count
+from relearn.model.robustness import MOST, SLICES, moved, right, varied
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from model.significance import Comparison, interval, mcnemar, shortfall
+from relearn.model.significance import Comparison, interval, mcnemar, shortfall
 
 COUNTS = st.integers(0, 60)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model.config import TrainConfig
-from model.datasets import Dataset, LabelledImages, load
-from model.home import Home
-from model.splits import Splits, contents, split
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import Dataset, LabelledImages, load
+from relearn.model.home import Home
+from relearn.model.splits import Splits, contents, split
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4000, 1, 6, 6), np.uint8)
 LABELS = np.arange(4000) % 10

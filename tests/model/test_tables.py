@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from model.config import TrainConfig
-from model.datasets import Dataset, load
-from model.errors import DataError
-from model.home import Home
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import Dataset, load
+from relearn.model.errors import DataError
+from relearn.model.home import Home
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (12, 28, 28), np.uint8)

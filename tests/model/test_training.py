@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.batches import Batches
-from model.config import TrainConfig
-from model.datasets import LabelledImages
-from model.errors import InputError, MachineError
-from model.learner import EpochRecord, Patience, State
-from model.networks import build
-from model.preprocess import is_flat
-from model.splits import Splits
-from model.training import Fit, fit
+from relearn.model.batches import Batches
+from relearn.model.config import TrainConfig
+from relearn.model.datasets import LabelledImages
+from relearn.model.errors import InputError, MachineError
+from relearn.model.learner import EpochRecord, Patience, State
+from relearn.model.networks import build
+from relearn.model.preprocess import is_flat
+from relearn.model.splits import Splits
+from relearn.model.training import Fit, fit
 
 SHAPE = (1, 12, 12)
 CLASSES = 4

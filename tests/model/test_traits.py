@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.traits import TRAITS, measure
+from relearn.model.traits import TRAITS, measure
 
 
 def one(image: np.ndarray) -> dict[str, float]:

@@ -18,17 +18,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.networks import build, count
-from serving.golden import Golden
-from serving.ledger import Release
-from serving.packaging import package
-from serving.releases import Releases
-from serving.requirements import REQUIREMENTS
-from serving.server import Server, start
-from serving.settings import ServeConfig
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.networks import build, count
+from relearn.serving.golden import Golden
+from relearn.serving.ledger import Release
+from relearn.serving.packaging import package
+from relearn.serving.releases import Releases
+from relearn.serving.requirements import REQUIREMENTS
+from relearn.serving.server import Server, start
+from relearn.serving.settings import ServeConfig
 
 SHAPE = (1, 28, 28)
 
@@ -263,7 +263,7 @@ def not_pinned() -> set[str]:
         if not {canonicalize_name(owner) for owner in owners} & brought
     }
     assert {"mlflow", "prefect", "sklearn", "torchvision"} <= foreign
-    return (foreign | {"flows"}) - {"model", "serving"}
+    return (foreign | {"relearn.flows"}) - {"relearn"}
 
 
 def closure(names: tuple[str, ...]) -> set[str]:

@@ -15,17 +15,17 @@ import pytest
 import torch
 from starlette.requests import Request
 
-from model.classifier import Classifier
-from model.images import decode, fit_image
-from serving.api import Api
-from serving.board import Board
-from serving.guard import Refusal
-from serving.info import LIMITS
-from serving.keys import Keys
-from serving.live import Live
-from serving.metrics import CONFIDENCES
-from serving.server import Server
-from serving.settings import ServeConfig
+from relearn.model.classifier import Classifier
+from relearn.model.images import decode, fit_image
+from relearn.serving.api import Api
+from relearn.serving.board import Board
+from relearn.serving.guard import Refusal
+from relearn.serving.info import LIMITS
+from relearn.serving.keys import Keys
+from relearn.serving.live import Live
+from relearn.serving.metrics import CONFIDENCES
+from relearn.serving.server import Server
+from relearn.serving.settings import ServeConfig
 
 JSON = {"content-type": "application/json"}
 RAW = {"content-type": "application/octet-stream"}

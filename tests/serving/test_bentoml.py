@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from model.classifier import Classifier
-from serving.server import Server
+from relearn.model.classifier import Classifier
+from relearn.serving.server import Server
 
 
 def test_a_client_predicts(

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serving.board import Board
+from relearn.serving.board import Board
 
 
 def test_every_worker_reads_what_all_have_told(tmp_path: Path):

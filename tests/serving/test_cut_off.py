@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.home import Home
+from relearn.model.home import Home
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import httpx
 
-from model.home import Home
-from serving.server import running
-from serving.settings import ServeConfig
+from relearn.model.home import Home
+from relearn.serving.server import running
+from relearn.serving.settings import ServeConfig
 
 with socket.socket() as wire:  # SIOCSIFFLAGS, IFF_UP
     fcntl.ioctl(wire, 0x8914, struct.pack("16sH22x", b"lo", 1))

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.classifier import Classifier
-from model.errors import IntegrityError
-from serving.golden import COUNT, FILE, Golden
+from relearn.model.classifier import Classifier
+from relearn.model.errors import IntegrityError
+from relearn.serving.golden import COUNT, FILE, Golden
 
 
 @pytest.fixture

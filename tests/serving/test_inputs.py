@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.errors import InputError
-from serving.accepted import Accepted
-from serving.guard import MediaType
-from serving.inputs import from_json, from_raw, read
-from serving.pictures import from_base64, from_files, from_picture
+from relearn.model.errors import InputError
+from relearn.serving.accepted import Accepted
+from relearn.serving.guard import MediaType
+from relearn.serving.inputs import from_json, from_raw, read
+from relearn.serving.pictures import from_base64, from_files, from_picture
 
 GREY = Accepted((1, 28, 28), "strokes", max_images=4)
 COLOUR = Accepted((3, 8, 10), "plain", max_images=4)
@@ -227,10 +227,10 @@ import re, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from model.errors import InputError
-from serving.accepted import Accepted
-from serving.guard import MediaType
-from serving.inputs import read
+from relearn.model.errors import InputError
+from relearn.serving.accepted import Accepted
+from relearn.serving.guard import MediaType
+from relearn.serving.inputs import read
 
 def most():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024

@@ -6,14 +6,14 @@ import httpx
 import psutil
 import pytest
 
-from flows.cli import run
-from model.errors import ConfigError, InputError
-from model.home import Home
-from serving import hosts
-from serving.guard import Refusal
-from serving.keys import Keys
-from serving.server import Server, start
-from serving.settings import API_KEYS, ServeConfig
+from relearn.flows.cli import run
+from relearn.model.errors import ConfigError, InputError
+from relearn.model.home import Home
+from relearn.serving import hosts
+from relearn.serving.guard import Refusal
+from relearn.serving.keys import Keys
+from relearn.serving.server import Server, start
+from relearn.serving.settings import API_KEYS, ServeConfig
 
 OPEN = ("/livez", "/readyz", "/healthz")
 CLOSED = ("/info", "/metrics", "/openapi.json", "/nothing", "/livez/", "/x/livez", "/livez%2f..%2finfo")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from model.errors import IntegrityError, MachineError
-from serving.ledger import Entry, Ledger
+from relearn.model.errors import IntegrityError, MachineError
+from relearn.serving.ledger import Entry, Ledger
 
 DECISION: dict[str, Any] = {
     "actor": "ada@here",

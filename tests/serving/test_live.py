@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.classifier import Classifier
-from model.errors import IntegrityError
-from serving import live
-from serving.golden import FILE, Golden
-from serving.ledger import Release
-from serving.live import Follower, Live, load
-from serving.releases import Releases
+from relearn.model.classifier import Classifier
+from relearn.model.errors import IntegrityError
+from relearn.serving import live
+from relearn.serving.golden import FILE, Golden
+from relearn.serving.ledger import Release
+from relearn.serving.live import Follower, Live, load
+from relearn.serving.releases import Releases
 
 Publish = Callable[..., Release]
 

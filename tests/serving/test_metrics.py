@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.metrics import Metrics
-from serving.monitored import GAUGES, MONITOR, RUNNER, Monitored
-from serving.settings import MEMORY
+from relearn.serving.metrics import Metrics
+from relearn.serving.monitored import GAUGES, MONITOR, RUNNER, Monitored
+from relearn.serving.settings import MEMORY
 
 KILLED = """
 import os, signal
-from serving.metrics import Metrics
+from relearn.serving.metrics import Metrics
 
 if not (worker := os.fork()):
     Metrics().serving("3", refused=None)
@@ -27,7 +27,7 @@ print(metrics.page().body.decode())
 
 COUNTING = """
 from pathlib import Path
-from serving.service import counts
+from relearn.serving.service import counts
 
 made = counts()
 print(Path(made).is_dir(), made)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from model.classifier import Classifier
-from serving.inputs import MEDIA_TYPES
-from serving.openapi import describe
-from serving.settings import ServeConfig
+from relearn.model.classifier import Classifier
+from relearn.serving.inputs import MEDIA_TYPES
+from relearn.serving.openapi import describe
+from relearn.serving.settings import ServeConfig
 
 
 @pytest.fixture

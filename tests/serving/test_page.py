@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Route, expect, sync_playwright
 
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.images import png
-from model.networks import build
-from model.prepared import prepare
-from model.training import fit
-from serving import recorded
-from serving.ledger import Release
-from serving.releases import Releases
-from serving.server import Server, start
-from serving.settings import ServeConfig
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.images import png
+from relearn.model.networks import build
+from relearn.model.prepared import prepare
+from relearn.model.training import fit
+from relearn.serving import recorded
+from relearn.serving.ledger import Release
+from relearn.serving.releases import Releases
+from relearn.serving.server import Server, start
+from relearn.serving.settings import ServeConfig
 
 pytestmark = pytest.mark.needs("chromium")
 
@@ -253,7 +253,7 @@ def test_only_finished_drawings_and_feedback_are_recorded(
 @pytest.mark.slow
 def test_a_correction_waits_for_review(released: Server, own_home: Home, visit: Callable[..., Visit]):
     """What was drawn and corrected is listed, with its image as the network saw it, and can be accepted."""
-    from flows.claims import accept, review
+    from relearn.flows.claims import accept, review
 
     visited = visit(released)
     visited.draw("7")

@@ -9,8 +9,8 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from serving.protocol import HEAD, PATIENCE
-from serving.server import Server
+from relearn.serving.protocol import HEAD, PATIENCE
+from relearn.serving.server import Server
 
 START = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from model.classifier import Card, Classifier
-from model.config import TrainConfig
-from model.home import Home
-from model.images import decode, fit_image
-from model.networks import build
-from model.prepared import prepare
-from model.training import fit
-from serving.packaging import package
-from serving.server import running
-from serving.settings import ServeConfig
+from relearn.model.classifier import Card, Classifier
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+from relearn.model.images import decode, fit_image
+from relearn.model.networks import build
+from relearn.model.prepared import prepare
+from relearn.model.training import fit
+from relearn.serving.packaging import package
+from relearn.serving.server import running
+from relearn.serving.settings import ServeConfig
 
 FONTS = [
     Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"

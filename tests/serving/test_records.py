@@ -15,17 +15,17 @@ import pandas as pd
 import pytest
 from jsonschema import Draft202012Validator
 
-from model.classifier import Classifier
-from model.home import Home
-from model.traits import TRAITS, measure
-from serving import recorded, records
-from serving.ledger import Release
-from serving.live import Live
-from serving.monitored import MONITOR, Monitored
-from serving.records import Records
-from serving.releases import Releases
-from serving.server import Server, start
-from serving.settings import ServeConfig
+from relearn.model.classifier import Classifier
+from relearn.model.home import Home
+from relearn.model.traits import TRAITS, measure
+from relearn.serving import recorded, records
+from relearn.serving.ledger import Release
+from relearn.serving.live import Live
+from relearn.serving.monitored import MONITOR, Monitored
+from relearn.serving.records import Records
+from relearn.serving.releases import Releases
+from relearn.serving.server import Server, start
+from relearn.serving.settings import ServeConfig
 
 FOLLOWING = "digits"
 SOON = 0.6  # seconds after which a record is on disk: 0.25 and the time to write it

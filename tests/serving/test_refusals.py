@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.server import Server
-from serving.settings import ServeConfig
+from relearn.serving.server import Server
+from relearn.serving.settings import ServeConfig
 
 JSON = "application/json"
 FLAT = [0] * 784

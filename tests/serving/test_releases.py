@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from model.classifier import Classifier
-from model.errors import IntegrityError, MachineError, NotFoundError
-from model.home import Home
-from serving.golden import FILE
-from serving.ledger import Release
-from serving.releases import Releases, released
+from relearn.model.classifier import Classifier
+from relearn.model.errors import IntegrityError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.serving.golden import FILE
+from relearn.serving.ledger import Release
+from relearn.serving.releases import Releases, released
 
 Publish = Callable[..., Release]
 Save = Callable[[Classifier, Path], Path]
@@ -161,7 +161,7 @@ def test_reading_needs_no_writing(releases: Releases, saved: Path, publish: Publ
 DECIDE = """
 import sys
 from pathlib import Path
-from serving.releases import Releases
+from relearn.serving.releases import Releases
 
 releases = Releases(Path(sys.argv[1]))
 for _ in range(20):

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from model.classifier import Classifier
+from relearn.model.classifier import Classifier
 
 Encode = Callable[..., bytes]
 

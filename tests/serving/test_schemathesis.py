@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from model.classifier import Classifier
-from model.home import Home
-from serving.packaging import package
-from serving.server import Server, start
-from serving.settings import ServeConfig
+from relearn.model.classifier import Classifier
+from relearn.model.home import Home
+from relearn.serving.packaging import package
+from relearn.serving.server import Server, start
+from relearn.serving.settings import ServeConfig
 
 HOOKS = Path(__file__).parent / "hooks"
 SHAPE = (1, 8, 8)  # arbitrary images of 28 × 28 take minutes to make up

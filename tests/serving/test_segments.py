@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.segments import PARTS, Segments
+from relearn.serving.segments import PARTS, Segments
 
 LIMIT = 16_000
 ROW = b"0123456789"
@@ -58,7 +58,7 @@ def test_all_files_of_all_processes_stay_within_the_limit(
 FILL = """
 import sys
 from pathlib import Path
-from serving.segments import Segments
+from relearn.serving.segments import Segments
 segments = Segments(Path(sys.argv[1]), "rows", 10**9)
 refused = 0
 for number in range(100):

@@ -14,11 +14,11 @@ import httpx
 import psutil
 import pytest
 
-from model.errors import IntegrityError, MachineError, NotFoundError
-from model.home import Home
-from serving.packaging import package, server_environment
-from serving.server import Server, running, start
-from serving.settings import ServeConfig
+from relearn.model.errors import IntegrityError, MachineError, NotFoundError
+from relearn.model.home import Home
+from relearn.serving.packaging import package, server_environment
+from relearn.serving.server import Server, running, start
+from relearn.serving.settings import ServeConfig
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import pytest
 
-from model.errors import ConfigError
-from serving.settings import ServeConfig
+from relearn.model.errors import ConfigError
+from relearn.serving.settings import ServeConfig
 
 
 def test_every_setting_reaches_a_worker_through_the_environment():

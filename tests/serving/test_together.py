@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from model.classifier import Classifier
-from serving.together import Together
+from relearn.model.classifier import Classifier
+from relearn.serving.together import Together
 
 Make = Callable[[int], Classifier]
 

@@ -14,12 +14,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows import cli
-from model.classifier import Classifier
-from model.home import Home
-from model.images import decode, fit_image
-from serving.ledger import Release
-from serving.releases import Releases
+from relearn.flows import cli
+from relearn.model.classifier import Classifier
+from relearn.model.home import Home
+from relearn.model.images import decode, fit_image
+from relearn.serving.ledger import Release
+from relearn.serving.releases import Releases
 
 
 @pytest.fixture

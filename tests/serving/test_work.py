@@ -7,8 +7,8 @@ from threading import Event
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from serving.guard import Refusal
-from serving.work import THREADS, Work
+from relearn.serving.guard import Refusal
+from relearn.serving.work import THREADS, Work
 
 
 @pytest.fixture

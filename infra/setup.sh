@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Make .venv with all that Relearn needs: `make` runs this once, and again when the lock has changed.
+#
+#   infra/setup.sh [PYTHON]     # by default the first supported Python on the PATH
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+SUPPORTED='(3, 11) <= sys.version_info[:2] <= (3, 14)'
+usable() { "$1" -c "import sys, venv, ensurepip; sys.exit(not ($SUPPORTED))" 2>/dev/null; }
+version() { "$1" -c 'import sys; print(*sys.version_info[:2], sep=".")'; }
+
+python=
+for candidate in ${1:-python3 python3.13 python3.12 python3.11 python3.14}; do
+    usable "$candidate" && python=$candidate && break
+done
+if [ -z "$python" ]; then
+    echo "Python 3.11 to 3.14 with its venv module is needed; got ${1:-python3}, $("${1:-python3}" --version 2>&1 || true)." >&2
+    echo "Install one (Debian, Ubuntu: apt install python3-venv), or name one: make PYTHON=/path/to/python3.13" >&2
+    exit 3
+fi
+
+[ ! -x .venv/bin/python ] || [ "$(version .venv/bin/python)" = "$(version "$python")" ] || rm -rf .venv
+echo "Setting up .venv with Python $(version "$python"): $(grep -c == requirements.lock) packages, once."
+"$python" -m venv .venv
+
+# What pip downloads lies beside .venv, so that an interrupted set-up goes on, and is removed at the end.
+export PIP_CACHE_DIR=$PWD/.cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1
+.venv/bin/python -m pip install --progress-bar off -r requirements.lock 2>&1 | awk '
+    /^(Collecting|Requirement already)/ { if (++n % 20 == 0) { print "  " n ": " ($1 == "Collecting" ? $2 : $4); fflush() } }
+    /^Installing collected/ { print "  all found, installing"; fflush() }
+    /^(ERROR|error|  *error)/ { print; fflush() }'
+.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+rm -rf .cache/pip
+echo "Ready: .venv/bin/relearn, $(du -sh .venv | cut -f1)."
