@@ -136,8 +136,8 @@ def _check_network() -> None:
                 f"{name}: got {os.environ[name]!r}, accepted: http://host:port, https://… or socks5://…"
             ) from None
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        if (value := os.environ.get(name)) and not Path(value).exists():
-            raise InputError(f"{name}: got {value!r}, which is not there; accepted: certificates, or none")
+        if (path := os.environ.get(name)) and not Path(path).exists():
+            raise InputError(f"{name}: got {path!r}, which is not there; accepted: certificates, or none")
 
 
 def _be_somebody(home: Home) -> None:

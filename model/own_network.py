@@ -43,6 +43,7 @@ def find(name: str) -> type[nn.Module]:
         raise ConfigError(
             [f"network: got {name}, accepted: {found.__module__}:{found.__qualname__}, where it stands"]
         )
+    _check_alone(class_name, Path(inspect.getfile(found)))
     return found
 
 
@@ -54,14 +55,12 @@ def _import(module_name: str, class_name: str) -> ModuleType:
     """
     source = Path.cwd().joinpath(*module_name.split(".")).with_suffix(".py")
     if not source.is_file():
-        module = importlib.import_module(module_name)
-        _check_alone(class_name, Path(inspect.getfile(module)))
-        return module
+        return importlib.import_module(module_name)
     if _is_taken(module_name, source):
         raise ConfigError(
             [f"network: {source} is called as a module of Python's or of a library, accepted: another name"]
         )
-    _check_alone(class_name, source)
+    _check_alone(class_name, source)  # else the import fails, and does not say what is accepted
     return import_file(source, module_name)
 
 

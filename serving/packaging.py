@@ -93,7 +93,8 @@ def _build_apart(
     """
     context = staging / "context"
     source = Path(str(relearn.__file__)).parent
-    shutil.copytree(source, context / source.name, ignore=shutil.ignore_patterns("__pycache__", "flows"))
+    ignored = shutil.ignore_patterns("__pycache__", "__main__.py", "flows")
+    shutil.copytree(source, context / source.name, ignore=ignored)
     environment = server_environment() | {"BENTOML_HOME": str(staging), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [
         sys.executable,
