@@ -6,6 +6,7 @@ the lock, and what people see.
 """
 
 import http.client
+import os
 import re
 import shlex
 import socket
@@ -25,12 +26,15 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from relearn.flows.parts import Part, client
 from relearn.flows.standing import Standing
-from relearn.model.errors import MachineError
+from relearn.model.errors import InputError, MachineError
 from relearn.model.home import Home
 
 STEADY = 5  # seconds after which a part is no longer said to have died while it started
 # Seconds that a part has to end; Prefect and MLflow take 1 to 3, the API as long as its requests take.
 ENDING = 20
+
+SOCKET = "supervisor.sock"
+MAX_SOCKET_BYTES = 94  # macOS takes 103, Linux 107, of a path to which supervisor adds its process id
 
 HEAD = """\
 [supervisord]
@@ -41,7 +45,7 @@ childlogdir = {folder}
 umask = 077
 
 [unix_http_server]
-file = {folder}/supervisor.sock
+file = {folder}/{socket}
 chmod = 0600
 
 [rpcinterface:supervisor]
@@ -83,6 +87,11 @@ def up(home: Home, parts: Iterable[Part]) -> Iterator["Supervisor"]:
     Raises `MachineError` where this home is up already, or a port is somebody else's.
     """
     folder = home.root / "up"
+    if (length := len(os.fsencode(folder / SOCKET))) > MAX_SOCKET_BYTES:
+        raise InputError(
+            f"RELEARN_HOME: got {home.root}, {length - MAX_SOCKET_BYTES} bytes too long for the socket of "
+            "relearn up; accepted: a shorter path"
+        )
     folder.mkdir(0o700, parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -185,11 +194,11 @@ class Supervisor:
             )
             for priority, part in enumerate(self.parts, 1)
         )
-        return HEAD.format(folder=_literal(self.folder)) + "".join(programs)
+        return HEAD.format(folder=_literal(self.folder), socket=SOCKET) + "".join(programs)
 
     def _told(self) -> dict[str, dict[str, Any]]:
         """What supervisor says of each part; nothing before it can be asked."""
-        socket_file = self.folder / "supervisor.sock"
+        socket_file = self.folder / SOCKET
         transport = SupervisorTransport(serverurl=f"unix://{socket_file}")
         try:
             with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as asked:
