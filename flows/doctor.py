@@ -19,10 +19,10 @@ Check = Callable[[Home], Iterator["Found"]]
 
 LIMIT = 5.0  # seconds that a check is given; the slowest, loading a release, takes 0.3
 SEAMS = {
-    "machine": ("versions", "home", "disk", "ports", "keys"),
+    "machine": ("versions", "home", "disk", "loopback", "ports", "keys"),
     "learning": ("device",),
-    "runs": ("store", "artifacts", "lost", "aliases"),
-    "schedule": ("database", "server", "runner", "rule", "due", "stuck"),
+    "runs": ("store", "experiments", "artifacts", "lost", "aliases"),
+    "schedule": ("settings", "database", "server", "runner", "rule", "due", "stuck"),
     "releases": ("ledger", "pointer", "live", "servers"),
 }
 GATES = ("store", "server")  # whether there is anybody to ask: where not, the rest of the seam is left out

@@ -4,13 +4,18 @@ A variable that the user has set stays as it is, where it is one of `HONORED`.
 """
 
 import getpass
+import io
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr
 from pathlib import Path
 
-from relearn.model.errors import InputError
+from pydantic import ValidationError
+
+from relearn.model.config import problems
+from relearn.model.errors import ConfigError, InputError, MachineError
 from relearn.model.home import Home
 
 HEARTBEAT = 30  # seconds, the least that Prefect takes
@@ -35,7 +40,7 @@ HONORED = {
         *("MLFLOW_TRACKING_", "MLFLOW_HTTP_REQUEST_", "MLFLOW_S3_", "MLFLOW_GCS_", "MLFLOW_ARTIFACT_"),
         *("MLFLOW_ENABLE_", "MLFLOW_MULTIPART_", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SYSTEM_METRICS_"),
     ),
-    "BENTOML_": ("BENTOML_HOME", "BENTOML_CONFIG", "BENTOML_DO_NOT_TRACK"),
+    "BENTOML_": ("BENTOML_HOME", "BENTOML_DO_NOT_TRACK"),
     # Of the programs that Prefect, MLflow and BentoML listen with; each gets its options from us.
     "UVICORN_": (),
     "GUNICORN_CMD_ARGS": (),
@@ -60,8 +65,11 @@ def prepare(home: Home) -> list[str]:
     _be_somebody(home)
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOOPBACK)))
-    # No process that we start imports a module from the folder where the user stands.
-    os.environ["PYTHONSAFEPATH"] = "1"
+    # No process that we start imports a module from the folder where the user stands, opens a window, or runs
+    # without the docstrings that BentoML reads.
+    os.environ |= {"PYTHONSAFEPATH": "1", "MPLBACKEND": "agg"}
+    for name in ("PYTHONOPTIMIZE", "PYTHONWARNINGS"):
+        os.environ.pop(name, None)
     for name, value in variables(home).items():
         os.environ.setdefault(name, value)
     return ignored
@@ -152,6 +160,41 @@ def _be_somebody(home: Home) -> None:
         there = False
     if not there:
         os.environ["HOME"] = str(home.root)
+
+
+def load_prefect(home: Home) -> None:
+    """Import Prefect, and have its settings read; raises `ConfigError` for one that is not valid.
+
+    It reads .env, prefect.toml and pyproject.toml of the current folder then. Those belong to whoever stands
+    there, and may name another project's database: it is imported from its own folder.
+    """
+    home.prefect.mkdir(0o700, parents=True, exist_ok=True)
+    try:
+        with chdir(home.prefect), redirect_stderr(io.StringIO()):  # where it would say the same
+            from prefect.settings import get_current_settings
+
+            get_current_settings()
+    except ValidationError as error:
+        settings = [str(detail["loc"][-1]) for detail in error.errors()]
+        raise ConfigError(problems(error, {}, {name: _variable_of(name) for name in settings})) from None
+
+
+def _variable_of(setting: str) -> str:
+    """Prefect's variable that sets this; its name begins with the groups that the setting belongs to."""
+    names = [name for name in os.environ if name.startswith("PREFECT_")]
+    return next((name for name in names if name.endswith(f"_{setting.upper()}")), f"PREFECT_…_{setting}")
+
+
+def check_loopback() -> None:
+    """Raise `MachineError` where a program of this machine does not reach another one at 127.0.0.1."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=2).close()
+    except OSError as error:
+        raise MachineError(
+            f"this machine does not reach itself at 127.0.0.1: {error.strerror or error}; its loopback "
+            "interface has to be up: ip link set lo up"
+        ) from None
 
 
 @contextmanager

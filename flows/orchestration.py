@@ -16,6 +16,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from relearn.flows import environment
 from relearn.flows.standing import Standing
 from relearn.model.errors import InputError, MachineError
 from relearn.model.home import Home
@@ -72,6 +73,7 @@ def wait_for(url: str) -> None:
 
 def _temporary_server(home: Home) -> str:
     """Start one, and end it when this process ends: only then has Prefect told it everything."""
+    environment.check_loopback()
     port, log = _free_port(), home.prefect / "temporary_server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603

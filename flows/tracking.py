@@ -3,18 +3,21 @@
 Metric keys are the same for every network; diagnostics stand under `gradients/` and `time/`.
 """
 
+import os
+import shlex
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import time
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import mlflow
 import mlflow.data.numpy_dataset
 import pandas as pd
-from matplotlib.figure import Figure
-from mlflow import MlflowClient
+from mlflow import MlflowClient, entities
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
@@ -28,6 +31,9 @@ from relearn.model.additions import Joined
 from relearn.model.errors import InputError, NotFoundError
 from relearn.model.home import Home
 from relearn.model.prepared import Prepared
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FLOW_RUN = "relearn.flow_run"  # tag: the flow run that made a run; a retry of it goes on with that run
 REASON = "relearn.reason"  # tag: what ended a run that failed
@@ -99,7 +105,7 @@ class Run:
             )
             mlflow.log_input(dataset, context=context, tags={"fingerprint": fingerprint})
 
-    def figure(self, figure: Figure, path: str) -> None:
+    def figure(self, figure: "Figure", path: str) -> None:
         self.client.log_figure(self.id, figure, path)
 
     def table(self, table: pd.DataFrame, path: str) -> None:
@@ -107,6 +113,32 @@ class Run:
 
     def text(self, text: str, path: str) -> None:
         self.client.log_text(self.id, text, path)
+
+
+def check_store(home: Home, name: str) -> None:
+    """Raise within seconds what `Experiment.open` would raise of the store or of the experiment `name`."""
+    with environment.impatient():
+        client = connect(home)
+        with reached(client.tracking_uri):
+            found = client.get_experiment_by_name(name)
+    if found:
+        _check_not_deleted(found)
+
+
+def _check_not_deleted(found: entities.Experiment) -> None:
+    if found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"the experiment {found.name!r} was deleted in MLflow: bring it back with "
+            f"`{restore_command(found)}`, or give another --name"
+        )
+
+
+def restore_command(deleted: entities.Experiment) -> str:
+    """A command line that brings an experiment back, from wherever it is typed; it tells no password."""
+    mlflow_program = shlex.quote(str(Path(sys.executable).parent / "mlflow"))
+    uri = mlflow.get_tracking_uri()
+    named = "" if "MLFLOW_TRACKING_URI" in os.environ else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
+    return f"{named}{mlflow_program} experiments restore --experiment-id {deleted.experiment_id}"
 
 
 @dataclass(frozen=True)
@@ -133,11 +165,7 @@ class Experiment:
                 location = None if served else home.artifacts.as_uri()
                 made = client.create_experiment(name, artifact_location=location, tags=TRAINING)
                 found = client.get_experiment(made)
-        if found.lifecycle_stage == "deleted":
-            raise InputError(
-                f"the experiment {name!r} was deleted in MLflow: bring it back with "
-                f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or give another --name"
-            )
+        _check_not_deleted(found)
         with reached(client.tracking_uri):
             for lost in lost_runs(client):
                 close_lost_run(client, lost)

@@ -34,7 +34,8 @@ STEADY = 5  # seconds after which a part is no longer said to have died while it
 ENDING = 20
 
 SOCKET = "supervisor.sock"
-MAX_SOCKET_BYTES = 94  # macOS takes 103, Linux 107, of a path to which supervisor adds its process id
+# Of the path of a socket, to which supervisor adds its process id while it makes it.
+MAX_SOCKET_BYTES = (107 if sys.platform == "linux" else 103) - len(".4194304")
 
 HEAD = """\
 [supervisord]

@@ -5,6 +5,7 @@ Command-line flags, the Prefect form, MLflow's params and `card.json` derive fro
 
 import difflib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -117,18 +118,23 @@ class TrainConfig(BaseModel):
             raise ConfigError(problems(error, cls.model_fields)) from None
 
 
-def problems(error: ValidationError, known: Mapping[str, FieldInfo]) -> list[str]:
-    """One line for each problem pydantic found: what, got, accepted; `known` are the settings there are."""
+def problems(
+    error: ValidationError, known: Mapping[str, FieldInfo], origins: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """One line for each problem pydantic found: what, got, accepted.
+
+    `known` are the settings there are, `origins` how those are called that were set under another name.
+    """
     details = error.errors()
     items = {detail["loc"][0] for detail in details if len(detail["loc"]) > 1}
     return [
-        _problem(detail, known)
+        _problem(detail, known, origins)
         for detail in details
         if detail["type"] != "too_short" or detail["loc"][0] not in items  # the item itself is told
     ]
 
 
-def _problem(detail: Any, known: Mapping[str, FieldInfo]) -> str:
+def _problem(detail: Any, known: Mapping[str, FieldInfo], origins: Mapping[str, str]) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, known, n=1)
@@ -136,7 +142,7 @@ def _problem(detail: Any, known: Mapping[str, FieldInfo]) -> str:
     accepted = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if detail["type"] == "string_pattern_mismatch" and known[name].examples:
         accepted = ", ".join(map(str, known[name].examples or ()))
-    return f"{name}: got {str(detail['input'])[:80]!r}, accepted: {accepted}"
+    return f"{origins.get(name, name)}: got {str(detail['input'])[:80]!r}, accepted: {accepted}"
 
 
 _TUTORIAL: dict[str, Any] = {

@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -78,18 +79,22 @@ class ServeConfig(BaseModel):
     )
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from plain values, strings included; `ConfigError` names every problem at once."""
+    def read(cls, values: Mapping[str, Any], origins: Mapping[str, str] = MappingProxyType({})) -> Self:
+        """Build a config from plain values, strings included; `ConfigError` names every problem at once.
+
+        `origins` are the names of settings that were set under another one, such as a variable.
+        """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(problems(error, cls.model_fields)) from None
+            raise ConfigError(problems(error, cls.model_fields, origins)) from None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """The settings named in `environment`: `RELEARN_MAX_IMAGES` is `max_images`; defaults elsewhere."""
         names = {name: PREFIX + name.upper() for name in cls.model_fields}
-        return cls.read({name: environment[key] for name, key in names.items() if environment.get(key)})
+        values = {name: environment[key] for name, key in names.items() if environment.get(key)}
+        return cls.read(values, names)
 
     def to_environment(self) -> dict[str, str]:
         """What `from_environment` reads back: how settings reach the workers of BentoML's server."""

@@ -143,7 +143,14 @@ def _remember(app: App, commands: Sequence[str], arguments: ArgumentCollection) 
     sources.clear()
     for argument in arguments:
         if argument.tokens:
-            sources[argument.name.removeprefix("--").replace("-", "_")] = argument.tokens[0].source
+            name, source = argument.name.removeprefix("--").replace("-", "_"), argument.tokens[0].source
+            sources[name] = f"{PREFIX}{name.upper()}" if source == "env" else source
+
+
+def _origins() -> dict[str, str]:
+    """How a message calls the settings that no flag has set."""
+    files = {name: f"{name} in {where}" for name, where in sources.items() if where.endswith(".toml")}
+    return files | {name: where for name, where in sources.items() if where.startswith(PREFIX)}
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
@@ -164,7 +171,7 @@ def run(arguments: Sequence[str]) -> int:
     except CycloptsError as error:
         cause = error.__cause__
         if isinstance(cause, ValidationError):
-            return fail(2, "config", *problems(cause, TrainConfig.model_fields))
+            return fail(2, "config", *problems(cause, TrainConfig.model_fields, _origins()))
         return fail(2, "usage", str(error))
 
 

@@ -39,10 +39,13 @@ def run(
     """
     start, console, home = perf_counter(), Console(), Home.from_environment()
     from relearn.flows.check import check
+    from relearn.flows.tracking import check_store
+    from relearn.model.datasets import name_of
     from relearn.model.networks import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
     check(config, networks, home)
+    check_store(home, name_of(config, home))
     with orchestrated(home, gate) as flows_page:
         from relearn.flows.retrain import retrain
 
@@ -73,8 +76,11 @@ def train(
     if resume is not None:
         run_id, config = _unfinished(home, resume, config)
     from relearn.flows.check import check
+    from relearn.flows.tracking import check_store
+    from relearn.model.datasets import name_of
 
     check(config, [config.network], home)
+    check_store(home, name_of(config, home))
     with orchestrated(home):
         from relearn.flows.train import train as train_flow
 

@@ -10,8 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from relearn.flows.settings import MonitorConfig, ReleaseConfig
+from relearn.model.config import TrainConfig
 from relearn.model.errors import InputError, IntegrityError, MachineError
 from relearn.model.home import Home
+from relearn.serving.settings import ServeConfig
+
+# Settings that a verb reads from variables and the file of settings, so that they are checked.
+HIDDEN = Parameter(name="*", show=False)
 
 if TYPE_CHECKING:
     from relearn.flows.doctor import Found
@@ -78,8 +84,16 @@ def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False
     console.print(f"{total:,} bytes {'would be' if dry_run else 'are'} freed")
 
 
-def doctor() -> None:
+def doctor(
+    *,
+    config: Annotated[TrainConfig, HIDDEN] = TrainConfig(),
+    gate: Annotated[ReleaseConfig, HIDDEN] = ReleaseConfig(),
+    watch: Annotated[MonitorConfig, HIDDEN] = MonitorConfig(),
+    server: Annotated[ServeConfig, HIDDEN] = ServeConfig(),
+) -> None:
     """Test every seam with the machine and its tools, and say how to mend what fails. Nothing is changed.
+
+    The settings are read as for any verb, and refused where one is not valid.
 
     The exit code is 0 where nothing fails, 3 where something of the machine does, 4 where something is not
     what was written.

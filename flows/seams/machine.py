@@ -15,6 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
+from relearn.flows import environment
 from relearn.flows.doctor import Found, away, fails, warning, well
 from relearn.flows.prefect_server import PrefectServer
 from relearn.model import atomic
@@ -89,6 +90,12 @@ def disk(home: Home) -> Iterator[Found]:
         yield (fails if room.free < EMPTY else warning)(told, ROOM)
     else:
         yield well(told)
+
+
+def loopback(_home: Home) -> Iterator[Found]:
+    """Whether the parts reach each other."""
+    environment.check_loopback()
+    yield well("programs of this machine reach each other at 127.0.0.1")
 
 
 def ports(home: Home) -> Iterator[Found]:

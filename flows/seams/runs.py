@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from relearn.flows import archive, registry, schema
 from relearn.flows.doctor import MENDS, Found, away, fails, warning, well
 from relearn.flows.store import Client, connect, file_of, look_into, masked
-from relearn.flows.tracking import lost_runs
+from relearn.flows.tracking import lost_runs, restore_command
 from relearn.model.errors import IntegrityError, MachineError
 from relearn.model.home import Home
 from relearn.serving.ledger import Release
@@ -75,6 +75,22 @@ def _broken(file: Path) -> str:
     except sqlite3.Error as error:
         told = str(error)
     return "" if told == "ok" else " ".join(str(told).split())
+
+
+def experiments(home: Home) -> Iterator[Found]:
+    """Whether one was deleted under a name that is released: no training under that name would begin."""
+    client = look_into(home)
+    deleted = [
+        found
+        for name in names(home)
+        if (found := client.get_experiment_by_name(name)) and found.lifecycle_stage == "deleted"
+    ]
+    for found in deleted:
+        yield fails(
+            "was deleted in MLflow: nothing is trained under this name", restore_command(found), found.name
+        )
+    if not deleted:
+        yield well("that of no released name was deleted")
 
 
 def artifacts(home: Home) -> Iterator[Found]:

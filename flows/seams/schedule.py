@@ -2,15 +2,28 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from relearn.flows import schema
+from relearn.flows import environment, schema
 from relearn.flows.doctor import MENDS, Found, away, fails, warning, well
 from relearn.flows.prefect_server import POOL, RULE, SILENT, PrefectServer, moment
 from relearn.model.errors import MachineError
-from relearn.model.home import Home
+from relearn.model.home import Home, sqlite_url
+
+
+def settings(home: Home) -> Iterator[Found]:
+    """Whether Prefect takes the settings that variables and its profile give it."""
+    made = [folder for folder in (home.prefect, home.root) if not folder.exists()]  # by Prefect's import
+    try:
+        environment.load_prefect(home)
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+    yield well("Prefect takes its settings")
 
 
 def server(home: Home) -> Iterator[Found]:
@@ -36,16 +49,11 @@ def server(home: Home) -> Iterator[Found]:
 def database(home: Home) -> Iterator[Found]:
     """Whether the one in the home has a form that this Prefect knows; an older one it brings up to date."""
     file = home.prefect / "prefect.db"
-    if os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL") or os.environ.get(
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-    ):
-        yield away("Prefect keeps its runs outside the home")
-        return
     if not file.exists():
         yield away(f"no flow yet: the first makes {file}")
         return
     try:
-        there = schema.revision(f"sqlite:///{file}")
+        there = schema.revision(sqlite_url(file))
     except SQLAlchemyError as error:
         told = str(error).splitlines()[0]
         yield fails(

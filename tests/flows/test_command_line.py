@@ -168,10 +168,13 @@ def test_an_unknown_word_is_refused(arguments: list[str], line: str, home: Path,
         ),
         (
             "epochs = 1.5\n",
-            "error[config]: epochs: got '1.5', accepted: a valid integer, "
+            "error[config]: epochs in {path}: got '1.5', accepted: a valid integer, "
             "unable to parse string as an integer",
         ),
-        ("learning_rate = 0\n", "error[config]: learning_rate: got '0', accepted: greater than 0"),
+        (
+            "learning_rate = 0\n",
+            "error[config]: learning_rate in {path}: got '0', accepted: greater than 0",
+        ),
     ],
 )
 def test_a_bad_file_of_settings_is_refused(
@@ -288,7 +291,7 @@ def test_a_flag_wins_over_the_environment_a_file_and_a_preset(
     assert ["2", str(file)] == setting("epochs", capsys)
     monkeypatch.setenv("RELEARN_EPOCHS", "4")
     cli.run([*layers, "--config", str(file)])
-    assert ["4", "env"] == setting("epochs", capsys)
+    assert ["4", "RELEARN_EPOCHS"] == setting("epochs", capsys)
     cli.run([*layers, "--config", str(file), "--epochs", "7"])
     assert ["7", "cli"] == setting("epochs", capsys)
     cli.run([*layers, "--config", str(file), "--epochs", "7"])
@@ -359,7 +362,7 @@ def test_help_and_refusals_load_nothing_heavy() -> None:
     """What takes seconds to import is imported by the verbs that use it, once their flags are read."""
     code = (
         "import sys\n"
-        "from flows import cli\n"
+        "from relearn.flows import cli\n"
         "for words in (['--help'], ['trian'], ['run', '--help'], ['train', '--epochs', '0'], ['config'],\n"
         "              ['compare', '--help'], ['serve', '--help'], ['predict', '--help'], ['serve'],\n"
         "              ['feedback', '--help'], ['feedback', 'accept', '--help'], ['feedback', 'review']):\n"

@@ -158,8 +158,8 @@ def test_lost_runs_are_closed_and_living_ones_are_not(experiment: Experiment, ho
     """The next start ends as KILLED what a dead process left open, and nothing else."""
     code = (
         "import os, sys\n"
-        "from flows.tracking import Experiment\n"
-        "from model.home import Home\n"
+        "from relearn.flows.tracking import Experiment\n"
+        "from relearn.model.home import Home\n"
         "from pathlib import Path\n"
         "root = Path(sys.argv[1])\n"
         "with Experiment.open(Home(root, root), 'zoo').run('lost', {}) as run:\n"

@@ -15,7 +15,7 @@ import pytest
 from relearn.flows.parts import Part
 from relearn.flows.standing import Standing
 from relearn.flows.up import State, Supervisor, up
-from relearn.model.errors import MachineError
+from relearn.model.errors import InputError, MachineError
 from relearn.model.home import Home
 from tests.flows.conftest import free_port
 
@@ -172,11 +172,12 @@ def test_what_a_killed_one_left_is_ended_first(home: Home):
     assert Standing.read(home) is None
 
 
-def test_what_supervisor_cannot_do_is_told(home: Home):
-    """Its socket's path may have some 100 characters."""
+def test_a_home_too_deep_for_a_socket_is_refused(home: Home):
+    """Before anything is made there."""
     deep = Home(home.root / ("long" * 30), home.data)
-    with up(deep, (part("one"),)) as supervisor, pytest.raises(MachineError, match="does not start"):
-        until(supervisor, all_up)
+    with pytest.raises(InputError, match="bytes too long for the socket"), up(deep, (part("one"),)):
+        pass
+    assert not deep.root.exists()
 
 
 def test_a_per_cent_sign_is_one(home: Home):

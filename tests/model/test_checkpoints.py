@@ -319,7 +319,7 @@ def test_a_folder_that_takes_nothing_is_heard_of_before_any_work(tmp_path: Path)
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     """A second one is told; a killed one leaves no lock behind."""
     code = (
-        "import sys, time; from pathlib import Path; from model import checkpoints\n"
+        "import sys, time; from pathlib import Path; from relearn.model import checkpoints\n"
         "with checkpoints.held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as holder:

@@ -225,9 +225,9 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path):
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from model.home import Home\n"
-        "from serving.server import start\n"
-        "from serving.settings import ServeConfig\n"
+        "from relearn.model.home import Home\n"
+        "from relearn.serving.server import start\n"
+        "from relearn.serving.settings import ServeConfig\n"
         "root = Path(sys.argv[1])\n"
         "server = start(None, ServeConfig(port=0, grace=1), Home(root, root))\n"
         "server.wait_for('/livez')\n"

@@ -159,7 +159,7 @@ def test_before_any_release_both_verbs_say_how_to_make_one(
 def serving(released_home: Home) -> Iterator[subprocess.Popen[str]]:
     """`relearn serve` on a free port; hears Ctrl-C also where the shell that runs the tests does not."""
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program += "from flows.cli import main; main()"
+    program += "from relearn.__main__ import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, "serve", "--port", "0", "--grace", "2"],
         stdout=subprocess.PIPE,
