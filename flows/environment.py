@@ -110,6 +110,11 @@ def honored() -> dict[str, str]:
     return {name: os.environ[name] for name in sorted(names) if os.environ[name] != ours.get(name)}
 
 
+def masked(uri: str) -> str:
+    """`uri` with its password left out."""
+    return re.sub(r"(?<=//)([^/:@]*):.*@", r"\1:…@", uri)
+
+
 def _remove_foreign(ours: Mapping[str, str]) -> list[str]:
     """Remove variables without effect here; returns the names of those that somebody may have set for us."""
     foreign = []
@@ -141,7 +146,7 @@ def _check_network() -> None:
             httpx.Proxy(value if "://" in (value := os.environ[name]) else f"http://{value}")
         except (ValueError, httpx.InvalidURL):
             raise InputError(
-                f"{name}: got {os.environ[name]!r}, accepted: http://host:port, https://… or socks5://…"
+                f"{name}: got {masked(os.environ[name])!r}, accepted: http://host:port, https://… or socks5://…"
             ) from None
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if (path := os.environ.get(name)) and not Path(path).exists():

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import select
 import textwrap
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from relearn.flows.environment import masked
 from relearn.model import atomic
 from relearn.model.errors import InputError, MachineError, NotFoundError
 from relearn.model.home import RUNS_PAGE, Home, sqlite_url
@@ -118,11 +118,6 @@ def page_of(uri: str) -> str:
         return PAGE
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-
-
-def masked(uri: str) -> str:
-    """`uri` with its password left out."""
-    return re.sub(r"(?<=//)([^/:@]*):.*@", r"\1:…@", uri)
 
 
 def _checked(uri: str) -> str:

@@ -125,15 +125,21 @@ def check_store(home: Home, name: str) -> None:
         _check_not_deleted(found)
 
 
+def deleted_experiments(client: MlflowClient) -> dict[str, str]:
+    """The names of experiments that were deleted, each with the command that brings it back."""
+    found = client.search_experiments(view_type=entities.ViewType.DELETED_ONLY)
+    return {experiment.name: _restore_command(experiment) for experiment in found}
+
+
 def _check_not_deleted(found: entities.Experiment) -> None:
     if found.lifecycle_stage == "deleted":
         raise InputError(
             f"the experiment {found.name!r} was deleted in MLflow: bring it back with "
-            f"`{restore_command(found)}`, or give another --name"
+            f"`{_restore_command(found)}`, or give another --name"
         )
 
 
-def restore_command(deleted: entities.Experiment) -> str:
+def _restore_command(deleted: entities.Experiment) -> str:
     """A command line that brings an experiment back, from wherever it is typed; it tells no password."""
     mlflow_program = shlex.quote(str(Path(sys.executable).parent / "mlflow"))
     uri = mlflow.get_tracking_uri()

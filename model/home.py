@@ -11,7 +11,9 @@ from relearn.model.errors import InputError
 # Environment variable: where people find MLflow's page, if not where programs find its server.
 RUNS_PAGE = "RELEARN_RUNS_PAGE"
 
-UNUSABLE = re.compile(r"[?\x00-\x1f\x7f\ud800-\udfff]")  # the last of these stand for bytes that are no UTF-8
+UNUSABLE = re.compile(
+    r"[?$\x00-\x1f\x7f\ud800-\udfff]"
+)  # the last of these stand for bytes that are no UTF-8
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Raises `InputError` for a path that is no folder, or that the URL of a database cannot hold."""
+        """Raises `InputError` for a path that is no folder, or that databases or BentoML would misread."""
         root = _folder("RELEARN_HOME") or _here() / ".relearn"
         if UNUSABLE.search(str(root)):
             raise InputError(
-                f"RELEARN_HOME: got {str(root)!r}, accepted: a path without ?, control characters and bytes "
-                "that are no UTF-8, which the URL of a database cannot hold"
+                f"RELEARN_HOME: got {str(root)!r}, accepted: a path without ?, $, control characters and "
+                "bytes that are no UTF-8: databases and BentoML would take it for another one"
             )
         if root.exists() and not root.is_dir():
             raise InputError(f"RELEARN_HOME: got {str(root)!r}, which is a file; accepted: a folder")

@@ -11,8 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from relearn.flows import archive, registry, schema
 from relearn.flows.doctor import MENDS, Found, away, fails, warning, well
-from relearn.flows.store import Client, connect, file_of, look_into, masked
-from relearn.flows.tracking import lost_runs, restore_command
+from relearn.flows.environment import masked
+from relearn.flows.store import Client, connect, file_of, look_into
+from relearn.flows.tracking import deleted_experiments, lost_runs
 from relearn.model.errors import IntegrityError, MachineError
 from relearn.model.home import Home
 from relearn.serving.ledger import Release
@@ -78,19 +79,13 @@ def _broken(file: Path) -> str:
 
 
 def experiments(home: Home) -> Iterator[Found]:
-    """Whether one was deleted under a name that is released: no training under that name would begin."""
-    client = look_into(home)
-    deleted = [
-        found
-        for name in names(home)
-        if (found := client.get_experiment_by_name(name)) and found.lifecycle_stage == "deleted"
-    ]
-    for found in deleted:
-        yield fails(
-            "was deleted in MLflow: nothing is trained under this name", restore_command(found), found.name
-        )
+    """Whether one was deleted: nothing is trained under its name until it is back."""
+    deleted, released = deleted_experiments(look_into(home)), names(home)
+    for name, restore in deleted.items():
+        told = "was deleted in MLflow: nothing can be trained under this name"
+        yield (fails if name in released else warning)(told, restore, name)
     if not deleted:
-        yield well("that of no released name was deleted")
+        yield well("none was deleted")
 
 
 def artifacts(home: Home) -> Iterator[Found]:

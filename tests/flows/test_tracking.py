@@ -11,7 +11,8 @@ import pytest
 from mlflow.entities import Run as MlflowRun
 
 from relearn.flows import owner
-from relearn.flows.store import connect, masked
+from relearn.flows.environment import masked
+from relearn.flows.store import connect
 from relearn.flows.tracking import Experiment, find, reopen
 from relearn.model.config import TrainConfig
 from relearn.model.errors import InputError, MachineError, NotFoundError

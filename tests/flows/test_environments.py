@@ -1,0 +1,201 @@
+"""Other people's environments: each changes nothing, or is refused by name; doctor says the same."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relearn.flows import cli
+from relearn.flows.tracking import Experiment
+from relearn.model.home import Home
+
+Capture = pytest.CaptureFixture[str]
+TRAIN = ["train", "--dataset", "digits", "--epochs", "1"]
+NOBODY = ["unshare", "--user", "--map-user=4711", "--map-group=4711"]  # root's files, and no name
+
+# What another project may leave in a folder: modules called as ours and as others, and settings of Prefect's.
+MODULES = ("flows", "model", "serving", "random", "supervisor", "mlflow", "torch", "uvicorn", "bentoml")
+FILES = {
+    "pyproject.toml": '[tool.prefect.server.database]\nconnection_url = "{url}"\n',
+    "prefect.toml": '[api]\nurl = "http://127.0.0.1:9/api"\n[server.database]\nconnection_url = "{url}"\n',
+    ".env": "PREFECT_API_URL=http://127.0.0.1:9/api\nPREFECT_SERVER_DATABASE_CONNECTION_URL={url}\n",
+}
+LEFT = {
+    # A proxy that takes connections and never answers; see `silent_proxy`.
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:{port}"),
+    **dict.fromkeys(("ALL_PROXY", "all_proxy"), "socks5://127.0.0.1:{port}"),
+    **{
+        "MLFLOW_RUN_ID": "0" * 32,
+        "MLFLOW_EXPERIMENT_NAME": "theirs",
+        "MLFLOW_REGISTRY_URI": "http://127.0.0.1:9",
+    },
+    **{
+        "PREFECT_PROFILES_PATH": "/nowhere",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///theirs",
+    },
+    **{"BENTOML_CONFIG": "/nowhere", "BENTOML_PORT": "9", "WEB_CONCURRENCY": "3", "UVICORN_PORT": "9"},
+    **{
+        "RELEARN_PORT": "tcp://10.0.0.1:80",
+        "RELEARN_SERVICE_HOST": "10.0.0.1",
+        "RELEARN_PORT_80_TCP_PORT": "80",
+    },
+    **{
+        "MPLBACKEND": "nonsense",
+        "TMPDIR": "/nowhere",
+        "LC_ALL": "C",
+    },
+}
+
+
+@pytest.fixture
+def silent_proxy() -> int:
+    """The port of a listener that lets every connection wait."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_foreign_environment_changes_nothing(tmp_path: Path, silent_proxy: int) -> None:
+    """All of it at once, from data to an answer: nothing outside of the home is written or imported."""
+    folder = tmp_path / "their project"
+    folder.mkdir()
+    theirs = tmp_path / "theirs.db"
+    for name, content in FILES.items():
+        (folder / name).write_text(content.format(url=f"sqlite+aiosqlite:///{theirs}"))
+    for name in MODULES:
+        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write(__name__)")
+    before = sorted(folder.iterdir())
+    home = tmp_path / "h%41 #ü' [x]"
+
+    try:
+        subprocess.run([*NOBODY, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only unshare --user makes a user without a name")
+    done = subprocess.run(
+        [*NOBODY, sys.executable, "-P", "-m", "relearn", "run", *TRAIN[1:], "--networks", "mlp"],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "RELEARN_HOME": str(home)}
+        | {name: value.format(port=silent_proxy) for name, value in LEFT.items()},
+        capture_output=True,
+        text=True,
+        umask=0o077,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert "version 1 is live" in " ".join(done.stdout.split())
+    assert done.stderr.startswith("warning: of no effect here, and ignored: BENTOML_CONFIG, BENTOML_PORT, ")
+    assert 1 == len(done.stderr.splitlines())
+    assert before == sorted(folder.iterdir())
+    assert [folder, home] == sorted(tmp_path.iterdir(), key=lambda path: path != folder)
+
+
+def deleted_experiment(home: Home) -> None:
+    """Leave an experiment that was deleted in MLflow."""
+    experiment = Experiment.open(home, "digits")
+    experiment.client.delete_experiment(experiment.id)
+
+
+def damaged_store(home: Home) -> None:
+    """Leave a database of MLflow's that is none."""
+    home.root.mkdir(exist_ok=True)
+    (home.root / "mlflow.db").write_bytes(b"no database" * 1_000)
+
+
+def nothing(_home: Home) -> None:
+    """Leave the home as it is."""
+
+
+# Variables, what is done to the home, what the one line of a training holds, and what doctor prints.
+BROKEN = {
+    "proxy": ({"HTTPS_PROXY": "ftp://proxy"}, nothing, "HTTPS_PROXY: got 'ftp://proxy', accepted: http", ""),
+    "certificates": (
+        {"SSL_CERT_FILE": "/nowhere"},
+        nothing,
+        "SSL_CERT_FILE: got '/nowhere', which is not",
+        "",
+    ),
+    "setting": ({"RELEARN_BATCH_SIZE": "many"}, nothing, "RELEARN_BATCH_SIZE: got 'many', accepted: a v", ""),
+    "setting of the API": ({"RELEARN_WORKERS": "0"}, nothing, "", "RELEARN_WORKERS: got '0', accepted: gr"),
+    "file of settings": ({"RELEARN_CONFIG": "/nowhere"}, nothing, "--config /nowhere cannot be read: No", ""),
+    "path of the home": ({"RELEARN_HOME": "/tmp/a?b"}, nothing, "RELEARN_HOME: got '/tmp/a?b', accepted", ""),
+    "file for a home": ({"RELEARN_HOME": "/etc/passwd"}, nothing, "which is a file; accepted: a folder", ""),
+    "Prefect's server": (
+        {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+        nothing,
+        "PREFECT_API_URL: no Prefect server answers at http://127.0.0.1:9",
+        "",
+    ),
+    "MLflow's server": (
+        {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
+        nothing,
+        "MLflow at http://127.0.0.1:9 cannot be used",
+        "",
+    ),
+    "folder for a store": (
+        {"MLFLOW_TRACKING_URI": "file:mlruns"},
+        nothing,
+        "got 'file:mlruns', accepted",
+        "",
+    ),
+    "database": ({}, damaged_store, "mlflow.db cannot be used", "mlflow.db cannot be used"),
+    "experiment": ({}, deleted_experiment, "experiments restore --experiment-id 1", ""),
+}
+
+
+@pytest.mark.parametrize(("variables", "prepare", "of_train", "of_doctor"), BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_is_told_by_train_and_doctor(
+    variables: dict[str, str],
+    prepare: Callable[[Home], None],
+    of_train: str,
+    of_doctor: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    """Each in one line, without a training; doctor never says that all is well."""
+    prepare(Home.from_environment())
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    if of_train:
+        assert cli.run(TRAIN) in (2, 3)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert of_train in line
+    exit_code = cli.run(["doctor"])
+    told = capsys.readouterr()
+    assert (of_doctor or of_train) in told.out + told.err
+    assert exit_code in (2, 3) or ", 1 to look at, 0 failing" in told.out
+
+
+def test_a_setting_that_prefect_does_not_take_is_named(tmp_path: Path) -> None:
+    """By its variable, whatever Prefect prints while it is imported."""
+    for verb in (TRAIN, ["doctor"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "relearn", *verb],
+            cwd=tmp_path,
+            env={**os.environ, "PREFECT_CLIENT_MAX_RETRIES": "many"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (2, 3)
+        assert (
+            "PREFECT_CLIENT_MAX_RETRIES: got 'many', accepted: a valid integer" in done.stdout + done.stderr
+        )
+        assert "pydantic.dev" not in done.stdout + done.stderr
+
+
+def test_what_has_an_effect_is_shown_by_config(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Variables of the tools and proxies that Relearn has not set itself; no password of theirs."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "3")
+    assert 0 == cli.run(["config"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "PREFECT_CLIENT_MAX_RETRIES" in told
+    assert "HTTPS_PROXY" in told
+    assert "secret" not in told
+    assert "DO_NOT_TRACK" not in told
