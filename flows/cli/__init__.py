@@ -79,6 +79,8 @@ for verb, line in {
     module, attribute = verb.split(":")
     app.command(verb, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=line)
 
+app.register_install_completion_command(help="Complete verbs and flags in this shell from now on.")
+
 sources: dict[str, str] = {}
 """Where each setting of the verb now running comes from; `relearn config` prints it."""
 

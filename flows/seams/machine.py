@@ -27,8 +27,8 @@ from relearn.serving.settings import VERSION, ServeConfig
 
 TOLD = ("torch", "mlflow", "prefect", "bentoml", "sqlalchemy")
 WHY = {
-    "sqlalchemy": "with 2.1 Prefect's scheduler dies silently, and no schedule ever fires",
-    "fastapi": "with 0.160 Prefect cannot be imported",
+    "sqlalchemy": "with 2.1 Prefect's scheduler has died silently, and no schedule fired",
+    "fastapi": "with 0.160 Prefect could not be imported",
 }
 SCARCE = 1_000_000_000  # bytes: MNIST prepared, and trained on by two networks, takes 0.2 GB, pictures more
 EMPTY = 50_000_000  # bytes; a release with its Bento takes 10 MB

@@ -372,3 +372,18 @@ def test_help_and_refusals_load_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 0 == done.returncode, done.stderr
+
+
+@pytest.mark.needs("bash")
+def test_completion_knows_every_verb(tmp_path: Path) -> None:
+    """In a shell that was told once."""
+    subprocess.run(
+        [sys.executable, "-m", "relearn", "--install-completion"],
+        env={**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"},
+        capture_output=True,
+        check=True,
+    )
+    script = tmp_path / ".local" / "share" / "bash-completion" / "completions" / "relearn"
+    typed = f'source {script}; COMP_WORDS=(relearn ro); COMP_CWORD=1; _relearn; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=False)
+    assert "rollback" == done.stdout.strip(), done.stderr

@@ -100,7 +100,7 @@ def test_an_sqlalchemy_with_which_no_schedule_fires_is_found(
 
     found = one(zoo.home, "machine", "versions")
     assert ("fails", "sqlalchemy") == (found.state, found.about)
-    assert "sqlalchemy 2.1.9, asked for is <2.1,>=2.0.40: with 2.1 Prefect's scheduler dies" in found.told
+    assert "sqlalchemy 2.1.9, asked for is <2.1,>=2.0.40: with 2.1 Prefect's scheduler has died" in found.told
     assert f"{sys.executable} -m pip install 'sqlalchemy<2.1,>=2.0.40'" == found.mend
 
 
