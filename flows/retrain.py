@@ -16,6 +16,7 @@ from relearn.flows.release import release
 from relearn.flows.report import report
 from relearn.flows.results import Retrained, Trained
 from relearn.flows.settings import ReleaseConfig
+from relearn.flows.stopping import advised
 from relearn.flows.tracking import FLOW_RUN, Experiment, Run, joined_until, reopen
 from relearn.flows.train import DEFAULT, learn, load, named
 from relearn.model.config import TrainConfig
@@ -64,7 +65,8 @@ def retrain(
             with watch.stage(f"training {network}"):
                 trained.append(learn(config.model_copy(update={"network": network}), folder, parent.id))
         best = choose(trained, config.monitor)
-        released = release(best.run_id, gate)
+        with advised(f"relearn release {best.run_id[:8]} judges and serves what was trained"):
+            released = release(best.run_id, gate)
         seconds = watch.seconds | released.seconds
         parent.metrics({f"time/{stage} seconds": spent for stage, spent in seconds.items()})
         done = Retrained(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a training: the first lets it stop where it can go on, the second is at once."""
+"""Ctrl-C and SIGTERM: the first lets a training stop where it can go on, the second is at once."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Stopped(SystemExit):
-    """A training that was asked to stop has; `advice` says how to go on."""
+    """What was asked to stop has; `advice` says how to go on."""
 
     def __init__(self, code: int, advice: str) -> None:
         super().__init__(code)
@@ -52,3 +52,15 @@ def signals() -> Iterator[Stop]:
         yield stop
     finally:
         restore()
+
+
+@contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """A Ctrl-C or SIGTERM inside ends with `advice` on how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        exit_code = getattr(stop, "code", CODES[signal.SIGINT])
+        if isinstance(stop, Stopped) or exit_code not in CODES.values():
+            raise
+        raise Stopped(exit_code, advice) from None

@@ -1,9 +1,10 @@
 """Other people's environments: each changes nothing, or is refused by name; doctor says the same."""
 
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,47 +52,58 @@ LEFT = {
 
 
 @pytest.fixture
-def silent_proxy() -> int:
+def silent_proxy() -> Iterator[int]:
     """The port of a listener that lets every connection wait."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-def test_a_foreign_environment_changes_nothing(tmp_path: Path, silent_proxy: int) -> None:
-    """All of it at once, from data to an answer: nothing outside of the home is written or imported."""
-    folder = tmp_path / "their project"
-    folder.mkdir()
-    theirs = tmp_path / "theirs.db"
-    for name, content in FILES.items():
-        (folder / name).write_text(content.format(url=f"sqlite+aiosqlite:///{theirs}"))
-    for name in MODULES:
-        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write(__name__)")
-    before = sorted(folder.iterdir())
-    home = tmp_path / "h%41 #ü' [x]"
-
+def as_nobody(verb: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run relearn in `folder` as a user of a number alone, with these variables and no others."""
     try:
         subprocess.run([*NOBODY, "true"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("only unshare --user makes a user without a name")
-    done = subprocess.run(
-        [*NOBODY, sys.executable, "-P", "-m", "relearn", "run", *TRAIN[1:], "--networks", "mlp"],
+    return subprocess.run(
+        [*NOBODY, sys.executable, "-P", "-m", "relearn", *verb],
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "RELEARN_HOME": str(home)}
-        | {name: value.format(port=silent_proxy) for name, value in LEFT.items()},
+        env={"PATH": "/usr/bin:/bin"} | variables,
         capture_output=True,
         text=True,
         umask=0o077,
         check=False,
     )
 
+
+def test_a_foreign_environment_changes_nothing(tmp_path: Path, silent_proxy: int) -> None:
+    """All of it at once, from data to an answer: nothing outside of the home is written or imported."""
+    folder, user, home = tmp_path / "a project", tmp_path / "a user", tmp_path / "h%41 #ü' [x]"
+    folder.mkdir()
+    user.mkdir(0o555)
+    for name, content in FILES.items():
+        (folder / name).write_text(content.format(url=f"sqlite+aiosqlite:///{tmp_path / 'theirs.db'}"))
+    for name in MODULES:
+        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write(__name__)")
+    before = sorted(folder.iterdir())
+
+    left = {name: value.format(port=silent_proxy) for name, value in LEFT.items()}
+    run = ["run", *TRAIN[1:], "--networks", "mlp"]
+    done = as_nobody(run, folder, HOME=str(user), RELEARN_HOME=str(home), **left)
+
     assert 0 == done.returncode, done.stderr
     assert "version 1 is live" in " ".join(done.stdout.split())
     assert done.stderr.startswith("warning: of no effect here, and ignored: BENTOML_CONFIG, BENTOML_PORT, ")
     assert 1 == len(done.stderr.splitlines())
     assert before == sorted(folder.iterdir())
-    assert [folder, home] == sorted(tmp_path.iterdir(), key=lambda path: path != folder)
+    assert [] == list(user.iterdir())
+    assert {folder, user, home} == set(tmp_path.iterdir())
+
+
+def test_a_user_without_name_and_home_has_a_healthy_machine(tmp_path: Path) -> None:
+    """The tools look for both when they are imported."""
+    done = as_nobody(["doctor"], tmp_path, RELEARN_HOME=str(tmp_path / "home"))
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ", 0 to look at, 0 failing" in done.stdout
 
 
 def deleted_experiment(home: Home) -> None:
