@@ -19,7 +19,7 @@ Check = Callable[[Home], Iterator["Found"]]
 
 LIMIT = 5.0  # seconds that a check is given; the slowest, loading a release, takes 0.3
 SEAMS = {
-    "machine": ("versions", "home", "disk", "loopback", "ports", "keys"),
+    "machine": ("versions", "home", "disk", "limits", "loopback", "ports", "keys"),
     "learning": ("device",),
     "runs": ("store", "experiments", "artifacts", "lost", "aliases"),
     "schedule": ("settings", "database", "server", "runner", "rule", "due", "stuck"),

@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+import textwrap
+import traceback
 from collections.abc import Callable
 
 from relearn.flows.stopping import Stopped
@@ -21,6 +23,11 @@ def ended(program: Callable[[], object]) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return fail(3, "machine", f"{error.strerror or _innermost(error)}{where}")
+    except Exception as error:
+        if package := _failed_import(error):
+            reason = f"{package} cannot be imported: {type(error).__name__}: {error}"
+            return fail(3, "machine", textwrap.shorten(reason, 400, placeholder="…"))
+        raise
     except (KeyboardInterrupt, SystemExit) as stop:
         exit_code = getattr(stop, "code", 130)
         if exit_code not in STOPS:
@@ -43,6 +50,13 @@ def _innermost(error: OSError) -> str:
     """The reason in an error of shutil: of a folder it lists a triple for each file, the reason last."""
     first = error.args[0][0] if error.args and isinstance(error.args[0], list) else ()
     return str(first[-1] if first else error)
+
+
+def _failed_import(error: Exception) -> str:
+    """The package that failed while it was imported, such as by a variable that it reads; '' for none."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]
+    return next((name.partition(".")[0] for name in modules if not name.startswith(("relearn", "__"))), "")
 
 
 def _room() -> int:

@@ -7,7 +7,9 @@ import getpass
 import io
 import os
 import re
+import resource
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stderr
 from pathlib import Path
@@ -41,11 +43,16 @@ HONORED = {
         *("MLFLOW_ENABLE_", "MLFLOW_MULTIPART_", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SYSTEM_METRICS_"),
     ),
     "BENTOML_": ("BENTOML_HOME", "BENTOML_DO_NOT_TRACK"),
+    "OTEL_": ("OTEL_EXPORTER_", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME"),
     # Of the programs that Prefect, MLflow and BentoML listen with; each gets its options from us.
     "UVICORN_": (),
     "GUNICORN_CMD_ARGS": (),
     "WEB_CONCURRENCY": (),
+    # A folder of metrics of somebody else's; our server names one of its own.
+    "PROMETHEUS_MULTIPROC_DIR": (),
 }
+MIN_OPEN_FILES = 64  # a training has 40 open
+MIN_FILE_BYTES = 100_000_000
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 LOOPBACK = "127.0.0.1,localhost,::1"
 
@@ -151,6 +158,15 @@ def _check_network() -> None:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if (path := os.environ.get(name)) and not Path(path).exists():
             raise InputError(f"{name}: got {path!r}, which is not there; accepted: certificates, or none")
+    if file := os.environ.get("SSL_CERT_FILE"):
+        try:
+            ssl.create_default_context(cafile=file)
+        except OSError as error:
+            raise InputError(
+                f"SSL_CERT_FILE: got {file!r}, accepted: certificates, or none: {error}"
+            ) from None
+    if (file := os.environ.get("SSLKEYLOGFILE")) and not Path(file).parent.is_dir():
+        raise InputError(f"SSLKEYLOGFILE: got {file!r}, accepted: a file in a folder that is there, or none")
 
 
 def _be_somebody(home: Home) -> None:
@@ -188,6 +204,20 @@ def _variable_of(setting: str) -> str:
     """Prefect's variable that sets this; its name begins with the groups that the setting belongs to."""
     names = [name for name in os.environ if name.startswith("PREFECT_")]
     return next((name for name in names if name.endswith(f"_{setting.upper()}")), f"PREFECT_…_{setting}")
+
+
+def check_limits() -> None:
+    """Raise `MachineError` where a process may open too few files, or write too short ones."""
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    file_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if 0 <= open_files < MIN_OPEN_FILES:
+        raise MachineError(
+            f"a process may open {open_files} files here, accepted: {MIN_OPEN_FILES}; ulimit -n"
+        )
+    if 0 <= file_bytes < MIN_FILE_BYTES:
+        raise MachineError(
+            f"a file may have {file_bytes:,} bytes here, accepted: {MIN_FILE_BYTES:,}; ulimit -f unlimited"
+        )
 
 
 def check_loopback() -> None:

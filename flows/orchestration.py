@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager
 
 import httpx
+from filelock import FileLock
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_SERVER_API_HOST,
@@ -74,6 +75,12 @@ def wait_for(url: str) -> None:
 def _temporary_server(home: Home) -> str:
     """Start one, and end it when this process ends: only then has Prefect told it everything."""
     environment.check_loopback()
+    # Of two that are started at once in a new home each would make the tables of the same database.
+    with FileLock(home.prefect / ".starting.lock", timeout=STARTUP):
+        return _start_server(home)
+
+
+def _start_server(home: Home) -> str:
     port, log = _free_port(), home.prefect / "temporary_server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603

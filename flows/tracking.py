@@ -19,11 +19,13 @@ import mlflow.data.numpy_dataset
 import pandas as pd
 from mlflow import MlflowClient, entities
 from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset import Dataset
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from sqlalchemy.exc import SQLAlchemyError
+from tenacity import retry, retry_if_exception_message, stop_after_attempt
 
 from relearn.flows import environment, owner
 from relearn.flows.store import connect, look_into, page_of, reached
@@ -103,7 +105,7 @@ class Run:
                 name=f"{prepared.name} {context}",
                 digest=fingerprint[:36],
             )
-            mlflow.log_input(dataset, context=context, tags={"fingerprint": fingerprint})
+            _log_input(dataset, context, {"fingerprint": fingerprint})
 
     def figure(self, figure: "Figure", path: str) -> None:
         self.client.log_figure(self.id, figure, path)
@@ -113,6 +115,16 @@ class Run:
 
     def text(self, text: str, path: str) -> None:
         self.client.log_text(self.id, text, path)
+
+
+@retry(
+    retry=retry_if_exception_message(match="(?s).*(UNIQUE constraint|duplicate key)"),
+    stop=stop_after_attempt(3),
+    reraise=True,
+)
+def _log_input(dataset: Dataset, context: str, tags: dict[str, str]) -> None:
+    """Log once more where another run has logged the same data for the first time just now."""
+    mlflow.log_input(dataset, context=context, tags=tags)
 
 
 def check_store(home: Home, name: str) -> None:

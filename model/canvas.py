@@ -22,8 +22,10 @@ LINES = ("-", "--", ":", "-.")
 
 def blank(height: float, title: str) -> "Figure":
     """An empty figure of 9 × `height` inches at 100 dots, with its title at the left."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcdefaults()  # it has read the matplotlibrc of the current folder, if there is one
     figure = Figure(figsize=(9, height), dpi=100, layout="constrained", facecolor="white")
     figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold", color=BLACK)
     return figure

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from relearn.model.errors import ConfigError
 
@@ -130,7 +131,8 @@ def problems(
     return [
         _problem(detail, known, origins)
         for detail in details
-        if detail["type"] != "too_short" or detail["loc"][0] not in items  # the item itself is told
+        if (detail["type"] != "too_short" or detail["loc"][0] not in items)  # the item itself is told
+        and detail["input"] is not PydanticUndefined  # which follows from another problem
     ]
 
 

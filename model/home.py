@@ -36,6 +36,8 @@ class Home:
                 f"RELEARN_HOME: got {str(root)!r}, accepted: a path without ?, $, control characters and "
                 "bytes that are no UTF-8: databases and BentoML would take it for another one"
             )
+        if root.is_symlink() and not root.exists():
+            raise InputError(f"RELEARN_HOME: got {str(root)!r}, a link to nothing; accepted: a folder")
         if root.exists() and not root.is_dir():
             raise InputError(f"RELEARN_HOME: got {str(root)!r}, which is a file; accepted: a folder")
         return cls(root, _folder("RELEARN_DATA") or root / "data")

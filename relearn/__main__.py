@@ -1,12 +1,19 @@
 """Entry point of `relearn` and `python -m relearn`."""
 
+import os
 import signal
 import sys
+import warnings
 
 
 def main() -> None:
     """Run the command line; a Ctrl-C ends it in one line, from here on to the end of the process."""
     try:
+        _open_standard_streams()
+        if os.environ.pop("PYTHONOPTIMIZE", "") and sys.flags.optimize > 1:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 the tools read docstrings
+        if sys.warnoptions:  # of PYTHONWARNINGS: not for the libraries that we use
+            warnings.simplefilter("ignore")
         from relearn.flows.cli import run
 
         exit_code = run(sys.argv[1:])
@@ -15,6 +22,16 @@ def main() -> None:
         exit_code = 130
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was started is being ended
     sys.exit(exit_code)
+
+
+def _open_standard_streams() -> None:
+    """Open those that a shell has closed, before a file such as a database takes their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from relearn.flows import cli
+from relearn.flows import cli, environment
 from relearn.flows.cli import releases
 from relearn.flows.cli.next_steps import say_next
 from relearn.flows.cli.orchestrated import orchestrated
@@ -44,6 +44,7 @@ def run(
     from relearn.model.networks import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
+    environment.check_limits()
     check(config, networks, home)
     check_store(home, name_of(config, home))
     with orchestrated(home, gate) as flows_page:
@@ -79,6 +80,7 @@ def train(
     from relearn.flows.tracking import check_store
     from relearn.model.datasets import name_of
 
+    environment.check_limits()
     check(config, [config.network], home)
     check_store(home, name_of(config, home))
     with orchestrated(home):

@@ -92,6 +92,12 @@ def disk(home: Home) -> Iterator[Found]:
         yield well(told)
 
 
+def limits(_home: Home) -> Iterator[Found]:
+    """What the system lets a process open and write."""
+    environment.check_limits()
+    yield well("a process may open as many files as a run needs, of any size")
+
+
 def loopback(_home: Home) -> Iterator[Found]:
     """Whether the parts reach each other."""
     environment.check_loopback()

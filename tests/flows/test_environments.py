@@ -1,6 +1,8 @@
 """Other people's environments: each changes nothing, or is refused by name; doctor says the same."""
 
+import importlib
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from relearn.flows import cli
+from relearn.flows import cli, environment
+from relearn.flows.ending import ended
 from relearn.flows.tracking import Experiment
 from relearn.model.home import Home
 
@@ -22,6 +25,7 @@ MODULES = ("flows", "model", "serving", "random", "supervisor", "mlflow", "torch
 FILES = {
     "pyproject.toml": '[tool.prefect.server.database]\nconnection_url = "{url}"\n',
     "prefect.toml": '[api]\nurl = "http://127.0.0.1:9/api"\n[server.database]\nconnection_url = "{url}"\n',
+    "matplotlibrc": "text.usetex: True\nbackend: nonsense\n",
     ".env": "PREFECT_API_URL=http://127.0.0.1:9/api\nPREFECT_SERVER_DATABASE_CONNECTION_URL={url}\n",
 }
 LEFT = {
@@ -45,6 +49,10 @@ LEFT = {
     },
     **{
         "MPLBACKEND": "nonsense",
+        "OTEL_PROPAGATORS": "nonsense",
+        "PROMETHEUS_MULTIPROC_DIR": "/nowhere",
+        "PYTHONOPTIMIZE": "2",
+        "PYTHONWARNINGS": "error",
         "TMPDIR": "/nowhere",
         "LC_ALL": "C",
     },
@@ -106,6 +114,61 @@ def test_a_user_without_name_and_home_has_a_healthy_machine(tmp_path: Path) -> N
     assert ", 0 to look at, 0 failing" in done.stdout
 
 
+@pytest.mark.needs("sh")
+def test_closed_streams_are_no_fault(tmp_path: Path) -> None:
+    """As a supervisor may leave them: the verb ends as it does with open ones."""
+    verb = f"exec {sys.executable} -m relearn history <&- >&- 2>&-"
+    closed = subprocess.run(["sh", "-c", verb], cwd=tmp_path, check=False)
+    assert 2 == closed.returncode
+
+
+@pytest.mark.slow
+def test_two_first_runs_at_once_share_a_new_home(tmp_path: Path) -> None:
+    """Neither is in the way of the other while tables are made and the same data are logged."""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "relearn", *TRAIN],
+            env={
+                **os.environ,
+                "RELEARN_HOME": str(tmp_path / "home"),
+                "PREFECT_HOME": str(tmp_path / "prefect"),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    assert [b"", b""] == [one.communicate()[1] for one in both]
+    assert [0, 0] == [one.returncode for one in both]
+
+
+@pytest.mark.parametrize("limit", ["MIN_OPEN_FILES", "MIN_FILE_BYTES"])
+def test_a_limit_of_the_system_is_named(limit: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """By train and by doctor, where the system allows less than is needed."""
+    kind = {"MIN_OPEN_FILES": resource.RLIMIT_NOFILE, "MIN_FILE_BYTES": resource.RLIMIT_FSIZE}[limit]
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (50_000_000 if before[0] < 0 else before[0], before[1]))
+    monkeypatch.setattr(environment, limit, 10**15)
+    try:
+        assert 3 == cli.run(TRAIN)
+        assert "ulimit" in capsys.readouterr().err
+        assert 3 == cli.run(["doctor"])
+        assert "ulimit" in capsys.readouterr().out
+    finally:
+        resource.setrlimit(kind, before)
+
+
+def test_a_tool_that_cannot_be_imported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Such as torch with TORCH_LOGS=nonsense: its name and its own words, no traceback."""
+    (tmp_path / "broken_tool.py").write_text("raise ValueError('a setting\\nof its own')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert 3 == ended(lambda: importlib.import_module("broken_tool"))
+    line = "error[machine]: broken_tool cannot be imported: ValueError: a setting of its own\n"
+    assert line == capsys.readouterr().err
+
+
 def deleted_experiment(home: Home) -> None:
     """Leave an experiment that was deleted in MLflow."""
     experiment = Experiment.open(home, "digits")
@@ -136,12 +199,6 @@ BROKEN = {
     "file of settings": ({"RELEARN_CONFIG": "/nowhere"}, nothing, "--config /nowhere cannot be read: No", ""),
     "path of the home": ({"RELEARN_HOME": "/tmp/a?b"}, nothing, "RELEARN_HOME: got '/tmp/a?b', accepted", ""),
     "file for a home": ({"RELEARN_HOME": "/etc/passwd"}, nothing, "which is a file; accepted: a folder", ""),
-    "Prefect's server": (
-        {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
-        nothing,
-        "PREFECT_API_URL: no Prefect server answers at http://127.0.0.1:9",
-        "",
-    ),
     "MLflow's server": (
         {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
         nothing,
@@ -183,22 +240,33 @@ def test_what_is_broken_is_told_by_train_and_doctor(
     assert exit_code in (2, 3) or ", 1 to look at, 0 failing" in told.out
 
 
-def test_a_setting_that_prefect_does_not_take_is_named(tmp_path: Path) -> None:
-    """By its variable, whatever Prefect prints while it is imported."""
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        (
+            "PREFECT_CLIENT_MAX_RETRIES",
+            "many",
+            "PREFECT_CLIENT_MAX_RETRIES: got 'many', accepted: a valid int",
+        ),
+        ("PREFECT_API_URL", "http://127.0.0.1:9/api", "no Prefect server answers at http://127.0.0.1:9"),
+    ],
+)
+def test_a_setting_of_prefects_is_named(variable: str, value: str, line: str, tmp_path: Path) -> None:
+    """By its variable, in a process that imports Prefect for the first time, and by doctor."""
     for verb in (TRAIN, ["doctor"]):
         done = subprocess.run(
             [sys.executable, "-m", "relearn", *verb],
             cwd=tmp_path,
-            env={**os.environ, "PREFECT_CLIENT_MAX_RETRIES": "many"},
+            env={**os.environ, variable: value},
             capture_output=True,
             text=True,
             check=False,
         )
+        told = done.stdout + done.stderr
         assert done.returncode in (2, 3)
-        assert (
-            "PREFECT_CLIENT_MAX_RETRIES: got 'many', accepted: a valid integer" in done.stdout + done.stderr
-        )
-        assert "pydantic.dev" not in done.stdout + done.stderr
+        assert variable in told
+        assert line in told
+        assert "pydantic.dev" not in told
 
 
 def test_what_has_an_effect_is_shown_by_config(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
