@@ -18,32 +18,23 @@ from pydantic import ValidationError
 
 from relearn.model.config import problems
 from relearn.model.errors import ConfigError, InputError, MachineError
-from relearn.model.home import Home
+from relearn.model.home import Home, sqlite_url
 
 HEARTBEAT = 30  # seconds, the least that Prefect takes
 
-# The variables of each tool that have an effect here, by the beginning of their name. All others are removed:
-# MLFLOW_RUN_ID would let us write into a run of somebody else's, PREFECT_PROFILES_PATH into another database.
+# Beginnings of names: which variables of a tool have an effect here, beside those that we set. All others are
+# removed: MLFLOW_RUN_ID would let us write into the run of another project.
 HONORED = {
     "PREFECT_": (
-        *(
-            "PREFECT_HOME",
-            "PREFECT_API_URL",
-            "PREFECT_API_KEY",
-            "PREFECT_CLIENT_",
-            "PREFECT_LOGGING_",
-            "PREFECT_UI_URL",
-        ),
-        *("PREFECT_SERVER_API_HOST", "PREFECT_SERVER_API_PORT", "PREFECT_SERVER_ANALYTICS_ENABLED"),
-        *("PREFECT_API_AUTH_STRING", "PREFECT_API_SSL_CERT_FILE", "PREFECT_API_TLS_INSECURE_SKIP_VERIFY"),
-        "PREFECT_WORKER_",
+        *("API_AUTH_STRING", "API_KEY", "API_SSL_CERT_FILE", "API_TLS_INSECURE_SKIP_VERIFY", "API_URL"),
+        *("CLIENT_", "LOGGING_", "SERVER_API_HOST", "SERVER_API_PORT", "UI_URL", "WORKER_"),
     ),
     "MLFLOW_": (
-        *("MLFLOW_TRACKING_", "MLFLOW_HTTP_REQUEST_", "MLFLOW_S3_", "MLFLOW_GCS_", "MLFLOW_ARTIFACT_"),
-        *("MLFLOW_ENABLE_", "MLFLOW_MULTIPART_", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SYSTEM_METRICS_"),
+        *("ARTIFACT_", "ENABLE_", "GCS_", "HTTP_REQUEST_", "MULTIPART_", "S3_"),
+        *("SYSTEM_METRICS_", "TRACKING_"),
     ),
-    "BENTOML_": ("BENTOML_HOME", "BENTOML_DO_NOT_TRACK"),
-    "OTEL_": ("OTEL_EXPORTER_", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME"),
+    "BENTOML_": (),
+    "OTEL_": ("EXPORTER_", "RESOURCE_ATTRIBUTES", "SDK_DISABLED", "SERVICE_NAME"),
     # Of the programs that Prefect, MLflow and BentoML listen with; each gets its options from us.
     "UVICORN_": (),
     "GUNICORN_CMD_ARGS": (),
@@ -54,7 +45,7 @@ HONORED = {
 MIN_OPEN_FILES = 64  # a training has 40 open
 MIN_FILE_BYTES = 100_000_000
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-LOOPBACK = "127.0.0.1,localhost,::1"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 # What Kubernetes sets in every pod for a service whose name begins with "relearn".
 KUBERNETES = re.compile(r"RELEARN(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
@@ -70,8 +61,10 @@ def prepare(home: Home) -> list[str]:
     ignored = _remove_foreign(variables(home))
     _check_network()
     _be_somebody(home)
+    _make_paths_absolute()
     for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOOPBACK)))
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))
     # No process that we start imports a module from the folder where the user stands, opens a window, or runs
     # without the docstrings that BentoML reads.
     os.environ |= {"PYTHONSAFEPATH": "1", "MPLBACKEND": "agg"}
@@ -129,7 +122,7 @@ def _remove_foreign(ours: Mapping[str, str]) -> list[str]:
         prefix = next((prefix for prefix in HONORED if name.startswith(prefix)), None)
         if _is_of_kubernetes(name, value) or (prefix and not value):
             del os.environ[name]
-        elif prefix and name not in ours and not name.startswith(HONORED[prefix]):
+        elif prefix and name not in ours and not name.removeprefix(prefix).startswith(HONORED[prefix]):
             foreign.append(name)
             del os.environ[name]
     return sorted(foreign)
@@ -167,6 +160,16 @@ def _check_network() -> None:
             ) from None
     if (file := os.environ.get("SSLKEYLOGFILE")) and not Path(file).parent.is_dir():
         raise InputError(f"SSLKEYLOGFILE: got {file!r}, accepted: a file in a folder that is there, or none")
+
+
+def _make_paths_absolute() -> None:
+    """Let the tools find their files from any folder: their servers have folders of their own."""
+    for name in ("PREFECT_HOME", "BENTOML_HOME"):
+        if name in os.environ:
+            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
+    store = re.fullmatch(r"sqlite:///([^/:?][^?]*)", os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if store:
+        os.environ["MLFLOW_TRACKING_URI"] = sqlite_url(Path(store[1]).absolute())
 
 
 def _be_somebody(home: Home) -> None:

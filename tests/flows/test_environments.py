@@ -169,6 +169,27 @@ def test_a_tool_that_cannot_be_imported_is_one_line(
     assert line == capsys.readouterr().err
 
 
+def test_relative_paths_of_the_tools_are_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their servers have folders of their own, where a relative path would mean another file."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "PREFECT_HOME": "p",
+        "BENTOML_HOME": "b",
+        "MLFLOW_TRACKING_URI": "sqlite:///a%41.db",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        environment.prepare(Home.from_environment())
+    assert [str(tmp_path / "p"), str(tmp_path / "b")] == [
+        os.environ["PREFECT_HOME"],
+        os.environ["BENTOML_HOME"],
+    ]
+    assert f"sqlite:///{tmp_path / 'a%41.db'}" == os.environ["MLFLOW_TRACKING_URI"]
+    assert 1 == os.environ["NO_PROXY"].count("127.0.0.1")
+
+
 def deleted_experiment(home: Home) -> None:
     """Leave an experiment that was deleted in MLflow."""
     experiment = Experiment.open(home, "digits")
