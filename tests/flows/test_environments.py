@@ -3,6 +3,7 @@
 import importlib
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from relearn.flows import cli, environment
 from relearn.flows.ending import ended
 from relearn.flows.tracking import Experiment
 from relearn.model.home import Home
+from tests.flows.conftest import free_port
 
 Capture = pytest.CaptureFixture[str]
 TRAIN = ["train", "--dataset", "digits", "--epochs", "1"]
@@ -83,15 +85,63 @@ def as_nobody(verb: list[str], folder: Path, **variables: str) -> subprocess.Com
     )
 
 
+def a_project(parent: Path) -> Path:
+    """A folder with modules and settings of another project; importing one leaves a file beside it."""
+    folder = parent / "a project"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_text(content.format(url=f"sqlite+aiosqlite:///{parent / 'theirs.db'}"))
+    for name in MODULES:
+        (folder / f"{name}.py").write_text(f"open({str(parent / 'imported')!r}, 'a').write(__name__)")
+    return folder
+
+
+@pytest.mark.slow
+def test_up_runs_nothing_of_the_folder_where_it_is_typed(tmp_path: Path) -> None:
+    """Supervisor, Prefect's and MLflow's servers, the runner and the API."""
+    folder, home = a_project(tmp_path), tmp_path / "home"
+    flags = ("--flows-port", "--runs-port", "--runner-port", "--port")
+    ports = [word for flag in flags for word in (flag, str(free_port()))]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "relearn", "up", "--name", "digits", *ports],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "RELEARN_HOME": str(home), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    is_up: set[str] = set()
+    while len(is_up) < len(flags) and (line := process.stdout.readline()):
+        is_up |= {words[1] for words in [line.split()] if words[2] == "up"}
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+
+    assert {"flows", "runs", "runner", "api"} == is_up
+    assert {folder, home} == set(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line(tmp_path: Path) -> None:
+    """As early as code of ours runs."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'relearn.flows.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "relearn", "config"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (130, "error[stopped]: ended by Ctrl-C\n") == (done.returncode, done.stderr)
+
+
 def test_a_foreign_environment_changes_nothing(tmp_path: Path, silent_proxy: int) -> None:
     """All of it at once, from data to an answer: nothing outside of the home is written or imported."""
-    folder, user, home = tmp_path / "a project", tmp_path / "a user", tmp_path / "h%41 #ü' [x]"
-    folder.mkdir()
+    folder, user, home = a_project(tmp_path), tmp_path / "a user", tmp_path / "h%41 #ü' [x]"
     user.mkdir(0o555)
-    for name, content in FILES.items():
-        (folder / name).write_text(content.format(url=f"sqlite+aiosqlite:///{tmp_path / 'theirs.db'}"))
-    for name in MODULES:
-        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write(__name__)")
     before = sorted(folder.iterdir())
 
     left = {name: value.format(port=silent_proxy) for name, value in LEFT.items()}
