@@ -1,10 +1,20 @@
+import atexit
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+# Tools write into the home folder of the user, and report of themselves, when a test imports them.
+os.environ |= {
+    "HOME": tempfile.mkdtemp(prefix="user-"),
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
