@@ -163,7 +163,7 @@ def _check_network() -> None:
 
 
 def _make_paths_absolute() -> None:
-    """Let the tools find their files from any folder: their servers have folders of their own."""
+    """Make paths of the tools absolute: their servers run in folders of their own."""
     for name in ("PREFECT_HOME", "BENTOML_HOME"):
         if name in os.environ:
             os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())

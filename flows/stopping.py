@@ -10,7 +10,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Stopped(SystemExit):
-    """What was asked to stop has; `advice` says how to go on."""
+    """A stop that was asked for; `advice` says how to go on."""
 
     def __init__(self, code: int, advice: str) -> None:
         super().__init__(code)

@@ -132,9 +132,13 @@ class Supervisor:
         file, log = self.folder / "supervisor.conf", self.folder / "supervisor.log"
         file.write_text(self._config())
         log.unlink(missing_ok=True)
+        environment = dict(os.environ)  # not in the file or on a command line: a URL may hold a password
+        for part in self.parts:
+            environment |= part.environment
         with (self.folder / "supervisor.out").open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "supervisor.supervisord", "-c", str(file)],
+                env=environment,
                 cwd=self.folder,  # where no files of the user's are that a part would read
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -187,7 +191,7 @@ class Supervisor:
         programs = (
             PROGRAM.format(
                 name=part.name,
-                command=_literal(shlex.join(("env", *_assignments(part), *part.command))),
+                command=_literal(shlex.join(part.command)),
                 priority=priority,
                 steady=STEADY,
                 ending=ENDING,
@@ -235,10 +239,6 @@ class Supervisor:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=5)
-
-
-def _assignments(part: Part) -> list[str]:
-    return [f"{name}={value}" for name, value in part.environment.items()]
 
 
 def _literal(text: object) -> str:

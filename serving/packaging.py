@@ -96,6 +96,7 @@ def _build_apart(
     ignored = shutil.ignore_patterns("__pycache__", "__main__.py", "flows")
     shutil.copytree(source, context / source.name, ignore=ignored)
     environment = server_environment() | {"BENTOML_HOME": str(staging), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONSAFEPATH", None)  # the copy is imported, from the folder where the build runs
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""What is installed: one namespace, complete from checkout, wheel and source archive; one lock for all."""
+"""Installed packages: one namespace, complete from checkout, wheel and source archive; one lock for all."""
 
 import re
 import subprocess

@@ -150,7 +150,7 @@ def _remember(app: App, commands: Sequence[str], arguments: ArgumentCollection) 
 
 
 def _origins() -> dict[str, str]:
-    """How a message calls the settings that no flag has set."""
+    """Names, for messages, of the settings that no flag has set."""
     files = {name: f"{name} in {where}" for name, where in sources.items() if where.endswith(".toml")}
     return files | {name: where for name, where in sources.items() if where.startswith(PREFIX)}
 

@@ -93,13 +93,13 @@ def disk(home: Home) -> Iterator[Found]:
 
 
 def limits(_home: Home) -> Iterator[Found]:
-    """What the system lets a process open and write."""
+    """Check the limits of open files and of the size of a file."""
     environment.check_limits()
     yield well("a process may open as many files as a run needs, of any size")
 
 
 def loopback(_home: Home) -> Iterator[Found]:
-    """Whether the parts reach each other."""
+    """Check that programs of this machine reach each other."""
     environment.check_loopback()
     yield well("programs of this machine reach each other at 127.0.0.1")
 

@@ -79,7 +79,7 @@ def _broken(file: Path) -> str:
 
 
 def experiments(home: Home) -> Iterator[Found]:
-    """Whether one was deleted: nothing is trained under its name until it is back."""
+    """Report deleted experiments: nothing is trained under their names until they are back."""
     deleted, released = deleted_experiments(look_into(home)), names(home)
     for name, restore in deleted.items():
         told = "was deleted in MLflow: nothing can be trained under this name"

@@ -15,7 +15,7 @@ from relearn.model.home import Home, sqlite_url
 
 
 def settings(home: Home) -> Iterator[Found]:
-    """Whether Prefect takes the settings that variables and its profile give it."""
+    """Check that Prefect accepts the settings of its variables and its profile."""
     made = [folder for folder in (home.prefect, home.root) if not folder.exists()]  # by Prefect's import
     try:
         environment.load_prefect(home)

@@ -1,4 +1,4 @@
-"""What a signal ends says how to go on."""
+"""Advice on how to go on after a signal."""
 
 import pytest
 
