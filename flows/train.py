@@ -26,7 +26,7 @@ from relearn.model.architecture import architecture
 from relearn.model.classifier import Card, Classifier
 from relearn.model.config import TrainConfig
 from relearn.model.errors import NotFoundError
-from relearn.model.gradient_plots import gradient_flow
+from relearn.model.gradient_plots import plot_gradient_flow
 from relearn.model.home import Home
 from relearn.model.learner import EpochRecord, State
 from relearn.model.metrics import Evaluation, evaluate, generalisation_gap
@@ -215,7 +215,7 @@ def watched_fit(
             raise SystemExit(stop.code)
     table = kept.health
     run.table(table, "gradients/health.csv")
-    run.figure(gradient_flow(table), "gradients/flow.png")
+    run.figure(plot_gradient_flow(table), "gradients/flow.png")
     return fitted, gradients.verdict(table).warnings
 
 

@@ -1,4 +1,4 @@
-"""Backpropagation written out: forward pass, error, deltas, gradients and one step of SGD.
+"""Backpropagation written out: forward pass, loss, deltas, gradients and one step of SGD.
 
 A chain of K dense layers, N rows in the batch, weights in torch's layout (out, in):
 
@@ -10,8 +10,8 @@ A chain of K dense layers, N rows in the batch, weights in torch's layout (out, 
     dW_k = δ_kᵀ A_{k-1}                (out_k, in_k)  ∂L/∂W_k
     db_k = Σ over rows of δ_k          (out_k,)       ∂L/∂b_k
 
-Where weights are written (in, out), δ_{k+1} meets their transpose; in torch's layout it meets them as
-they are. Tensors stay in the type of the layers: float32 or float64.
+With weights in the layout (in, out), δ_{k+1} is multiplied by W_{k+1}ᵀ; torch's layout needs no transpose.
+Tensors keep the dtype of the layers: float32 or float64.
 
 Derivation: I. Goodfellow, Y. Bengio, A. Courville, Deep Learning, section 6.5.6.
 """
@@ -27,22 +27,27 @@ from relearn.model.errors import InputError
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Weight (out, in) and bias (out,), None for a layer without; also the gradients and velocity of one."""
+class DenseLayer:
+    """Weight (out, in) and bias (out,) or None; also holds the gradients and the velocity of a layer."""
 
     weight: Tensor
     bias: Tensor | None
 
+    def add(self, other: "DenseLayer", factor: float) -> "DenseLayer":
+        """Return self + factor · other."""
+        bias = None if self.bias is None or other.bias is None else self.bias + factor * other.bias
+        return DenseLayer(self.weight + factor * other.weight, bias)
+
 
 @dataclass(frozen=True)
-class Forward:
-    """What a forward pass leaves behind for the backward one.
+class ForwardPass:
+    """The values that the backward pass needs.
 
-    `z[k]` is (N, out_k), the weighted sums of layer k + 1; `activations[0]` is X and `activations[k + 1]`
-    is what layer k + 1 hands on, the output O last.
+    `pre_activations[k]` is Z of layer k + 1, (N, out_k). `activations[0]` is X, `activations[k + 1]` is A of
+    layer k + 1; the last is the output O.
     """
 
-    z: tuple[Tensor, ...]
+    pre_activations: tuple[Tensor, ...]
     activations: tuple[Tensor, ...]
 
     @property
@@ -51,29 +56,26 @@ class Forward:
         return self.activations[-1]
 
 
-def dense_layers(network: nn.Module) -> list[Layer]:
-    """Copies of the dense layers of `network`, in order: a chain of Linear with ReLU between them.
+def dense_layers(network: nn.Module) -> list[DenseLayer]:
+    """Copy the dense layers of `network`, in order: a chain of Linear with ReLU between them.
 
-    What comes before the first Linear is left out (the convolutions of a cnn); dropout is read as it is
-    in evaluation, absent. `InputError` where the formulas of this module would not hold.
+    Modules before the first Linear (the convolutions of a cnn) are skipped. Dropout is ignored, as in
+    evaluation mode. Raises `InputError` for any other chain: the formulas of this module would not hold.
     """
     leaves = [leaf for leaf in network.modules() if not any(leaf.children())]
     leaves = [leaf for leaf in leaves if not isinstance(leaf, nn.Dropout | nn.Identity)]
-    first = _first_linear(network)
-    chain = leaves[leaves.index(first) :]
+    chain = leaves[leaves.index(_first_linear(network)) :]
+    layers = []
     for place, leaf in enumerate(chain):
-        expected: type[nn.Module] = nn.ReLU if place % 2 else nn.Linear
-        if not isinstance(leaf, expected) or (leaf is chain[-1] and expected is nn.ReLU):
+        if place % 2 == 0 and isinstance(leaf, nn.Linear):
+            bias = None if leaf.bias is None else leaf.bias.detach().clone()
+            layers.append(DenseLayer(leaf.weight.detach().clone(), bias))
+        elif place % 2 == 0 or leaf is chain[-1] or not isinstance(leaf, nn.ReLU):
             raise InputError(
                 f"dense part of the network: got {type(leaf).__name__} at place {place + 1}, "
                 "accepted: Linear layers with ReLU between them, Linear last"
             )
-    return [_copy(leaf) for leaf in chain if isinstance(leaf, nn.Linear)]
-
-
-def _copy(linear: nn.Linear) -> Layer:
-    bias = None if linear.bias is None else linear.bias.detach().clone()
-    return Layer(linear.weight.detach().clone(), bias)
+    return layers
 
 
 def _first_linear(network: nn.Module) -> nn.Linear:
@@ -83,97 +85,98 @@ def _first_linear(network: nn.Module) -> nn.Linear:
     raise InputError("network: no Linear layer found, the formulas need at least one")
 
 
-def dense_inputs(network: nn.Module, inputs: Tensor) -> Tensor:
-    """What the first Linear of `network` is given for `inputs`: (N, in_1).
+def capture_dense_inputs(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the input (N, in_1) of the first Linear of `network` for a batch of `inputs`.
 
-    For an mlp the inputs themselves, for a cnn its pooled features, flattened. The network runs in the
-    mode it is in; the formulas are about evaluation mode, where dropout is absent.
+    For an mlp these are the inputs themselves, for a cnn its flattened features. The network runs in its
+    current mode; call `network.eval()` first where it has dropout.
     """
-    seen: list[Tensor] = []
-    hook = _first_linear(network).register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    captured: list[Tensor] = []
+    hook = _first_linear(network).register_forward_pre_hook(lambda _, args: captured.append(args[0].detach()))
     try:
         with torch.no_grad():
             network(inputs)
     finally:
         hook.remove()
-    return seen[0]
+    return captured[0]
 
 
-def forward(layers: Sequence[Layer], inputs: Tensor) -> Forward:
+def forward(layers: Sequence[DenseLayer], inputs: Tensor) -> ForwardPass:
     """Send `inputs` (N, in_1) through the chain."""
-    z: list[Tensor] = []
+    pre_activations: list[Tensor] = []
     activations = [inputs]
     for layer in layers:
-        z.append(F.linear(activations[-1], layer.weight, layer.bias))
-        activations.append(output(z[-1]) if layer is layers[-1] else z[-1].clamp(min=0))
-    return Forward(tuple(z), tuple(activations))
+        z = F.linear(activations[-1], layer.weight, layer.bias)
+        pre_activations.append(z)
+        activations.append(output(z) if layer is layers[-1] else z.clamp(min=0))
+    return ForwardPass(tuple(pre_activations), tuple(activations))
 
 
 def output(z: Tensor) -> Tensor:
-    """Probabilities from the last sums (N, out): softmax over the row, sigmoid where out is 1.
+    """Turn the last pre-activations (N, out) into probabilities: softmax, or sigmoid where out is 1.
 
-    One unit answers yes or no. The sigmoid with binary cross-entropy is the softmax of (z, 0) with
-    cross-entropy, so δ = (O − Y)/N holds for one output as for many. A squared error would bring a
-    factor σ′(z) ≤ 1/4 into it and hardly learn from an answer that is surely wrong.
+    Sigmoid with binary cross-entropy equals softmax of (z, 0) with cross-entropy, so δ = (O − Y)/N holds for
+    one output too. A squared error would add a factor σ′(z) ≤ 1/4, which is near 0 for a confident wrong
+    output.
     """
     return z.sigmoid() if z.shape[1] == 1 else z.softmax(dim=1)
 
 
 def loss(z: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy over the N rows, in nats, from the last sums `z` (N, out) and Y (N, out)."""
+    """Return the mean cross-entropy in nats of the last pre-activations `z` (N, out) against Y (N, out)."""
     if z.shape[1] == 1:
         return F.binary_cross_entropy_with_logits(z, targets)
     return -(targets * z.log_softmax(dim=1)).sum(dim=1).mean()
 
 
-def relu_slope(z: Tensor) -> Tensor:
-    """relu′(Z): 1 where the sum is above zero, else 0; at zero itself 0, as torch has it."""
+def relu_grad(z: Tensor) -> Tensor:
+    """relu′(Z): 1 where z > 0, else 0; 0 at z = 0, as in torch."""
     return (z > 0).to(z.dtype)
 
 
-def deltas(layers: Sequence[Layer], passed: Forward, targets: Tensor) -> list[Tensor]:
-    """δ_1 … δ_K, each (N, out_k): from the error of the output back to the first layer."""
-    delta = (passed.output - targets) / len(targets)
-    found = [delta]
-    for following, z in zip(reversed(layers[1:]), reversed(passed.z[:-1]), strict=True):
-        delta = (delta @ following.weight) * relu_slope(z)
-        found.append(delta)
-    return found[::-1]
+def deltas(layers: Sequence[DenseLayer], forward_pass: ForwardPass, targets: Tensor) -> list[Tensor]:
+    """Return δ_1 … δ_K, each (N, out_k), computed from the output back to the first layer."""
+    delta = (forward_pass.output - targets) / len(targets)
+    reverse = [delta]
+    for next_layer, z in zip(reversed(layers[1:]), reversed(forward_pass.pre_activations[:-1]), strict=True):
+        delta = (delta @ next_layer.weight) * relu_grad(z)
+        reverse.append(delta)
+    return reverse[::-1]
 
 
-def gradients(layers: Sequence[Layer], passed: Forward, targets: Tensor) -> list[Layer]:
-    """∂L/∂W and ∂L/∂b of each layer, in the shapes of the layer."""
+def gradients(layers: Sequence[DenseLayer], forward_pass: ForwardPass, targets: Tensor) -> list[DenseLayer]:
+    """Return ∂L/∂W and ∂L/∂b of each layer, in the shapes of the layer."""
+    inputs = forward_pass.activations[:-1]
     return [
-        Layer(delta.T @ entering, None if layer.bias is None else delta.sum(dim=0))
-        for layer, delta, entering in zip(
-            layers, deltas(layers, passed, targets), passed.activations[:-1], strict=True
+        DenseLayer(delta.T @ activation, None if layer.bias is None else delta.sum(dim=0))
+        for layer, delta, activation in zip(
+            layers, deltas(layers, forward_pass, targets), inputs, strict=True
         )
     ]
 
 
-def step(
-    layers: Sequence[Layer],
-    slopes: Sequence[Layer],
-    velocity: Sequence[Layer] | None,
+def sgd_step(
+    layers: Sequence[DenseLayer],
+    gradients: Sequence[DenseLayer],
+    velocity: Sequence[DenseLayer] | None,
     learning_rate: float,
     momentum: float = 0.0,
-) -> tuple[list[Layer], list[Layer]]:
-    """One update, v ← momentum · v + gradient and W ← W − learning_rate · v: new layers and velocity.
+) -> tuple[list[DenseLayer], list[DenseLayer]]:
+    """Update once: v ← momentum · v + gradient, W ← W − learning_rate · v. Return new layers and velocity.
 
-    `slopes` are the gradients. The first `velocity` is None, and v is the gradient itself then. The
-    learning rate stands outside v, as in torch.optim.SGD: a change of it takes effect at once.
+    Pass None as the first `velocity`; v is then the gradient. As in torch.optim.SGD the learning rate is
+    not part of v: a changed learning rate has its full effect at once.
     """
-    moved = list(slopes)
     if velocity is not None:
-        moved = [_blend(v, slope, momentum) for v, slope in zip(velocity, slopes, strict=True)]
-    return [_descend(layer, v, learning_rate) for layer, v in zip(layers, moved, strict=True)], moved
+        gradients = [gradient.add(v, momentum) for gradient, v in zip(gradients, velocity, strict=True)]
+    updated = [layer.add(v, -learning_rate) for layer, v in zip(layers, gradients, strict=True)]
+    return updated, list(gradients)
 
 
-def _blend(velocity: Layer, slope: Layer, momentum: float) -> Layer:
-    bias = None if velocity.bias is None or slope.bias is None else momentum * velocity.bias + slope.bias
-    return Layer(momentum * velocity.weight + slope.weight, bias)
-
-
-def _descend(layer: Layer, velocity: Layer, learning_rate: float) -> Layer:
-    bias = None if layer.bias is None or velocity.bias is None else layer.bias - learning_rate * velocity.bias
-    return Layer(layer.weight - learning_rate * velocity.weight, bias)
+def autograd_error(layers: Sequence[DenseLayer], inputs: Tensor, targets: Tensor) -> float:
+    """Return the largest absolute difference between a δ of this module and torch's autograd."""
+    forward_pass = forward(layers, inputs.detach().requires_grad_())
+    z = forward_pass.pre_activations
+    expected = torch.autograd.grad(loss(z[-1], targets), z)
+    pairs = zip(expected, deltas(layers, forward_pass, targets), strict=True)
+    return max((delta - autograd).abs().max().item() for autograd, delta in pairs)

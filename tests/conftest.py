@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 ALONE = {
     f"tests/flows/test_{name}.py"
     for name in (
-        *("command_line", "compare", "eda", "explain", "gate"),
+        *("command_line", "compare", "eda", "backprop", "gate"),
         *("report", "store", "tracking", "truth", "up"),
     )
 }

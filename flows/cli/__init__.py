@@ -58,7 +58,7 @@ for verb, line in {
     "relearn.flows.cli.learn:train": "Train one network and evaluate it.",
     "relearn.flows.cli.learn:evaluate": "Score the classifier of a run on any dataset.",
     "relearn.flows.cli.data:eda": "Look at the data: splits, images, labels, pixels.",
-    "relearn.flows.cli.explain:explain": "Show backpropagation with numbers, step by step.",
+    "relearn.flows.cli.backprop:backprop": "Show backpropagation with numbers, step by step.",
     "relearn.flows.cli.runs:compare": "Put runs side by side, best first.",
     "relearn.flows.cli.releases:release": "Judge the classifier of a run; serve it where it is better.",
     "relearn.flows.cli.releases:rollback": "Let a version that was live before be live again.",

@@ -11,7 +11,18 @@ from relearn.flows import cli
 from relearn.model.config import PRESETS
 
 VERBS = (
-    *("run", "train", "evaluate", "eda", "explain", "compare", "release", "rollback", "history", "reference"),
+    *(
+        "run",
+        "train",
+        "evaluate",
+        "eda",
+        "backprop",
+        "compare",
+        "release",
+        "rollback",
+        "history",
+        "reference",
+    ),
     *("reproduce", "monitor", "feedback", "status", "doctor", "prune", "serve", "up", "schedule", "predict"),
     "config",
 )

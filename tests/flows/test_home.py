@@ -25,7 +25,7 @@ def half_written(home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if ".tmp" in path.name]
 
 
-@pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["explain"]])
+@pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["backprop"]])
 def test_a_file_in_the_place_of_the_home_is_named(
     verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -39,7 +39,7 @@ def test_a_file_in_the_place_of_the_home_is_named(
     assert "kept" == home.read_text()
 
 
-@pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["explain"]])
+@pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["backprop"]])
 def test_a_home_that_cannot_be_written_is_said(
     verb: list[str], disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

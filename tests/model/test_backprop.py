@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relearn.model import backprop
-from relearn.model.backprop import Layer
+from relearn.model.backprop import DenseLayer
 from relearn.model.config import TrainConfig
 from relearn.model.errors import InputError
 from relearn.model.networks import build
@@ -61,15 +61,15 @@ def test_loss_deltas_and_gradients_equal_autograd(sizes: tuple[int, ...], dtype:
     expected_loss.backward()
 
     layers = backprop.dense_layers(network)
-    passed = backprop.forward(layers, inputs)
+    forward_pass = backprop.forward(layers, inputs)
 
-    assert_close(expected_loss, backprop.loss(passed.z[-1], targets))
-    for expected, delta in zip(expected_deltas, backprop.deltas(layers, passed, targets), strict=True):
+    assert_close(expected_loss, backprop.loss(forward_pass.pre_activations[-1], targets))
+    for expected, delta in zip(expected_deltas, backprop.deltas(layers, forward_pass, targets), strict=True):
         assert_close(expected, delta)
     linears = [module for module in network if isinstance(module, nn.Linear)]
-    for linear, slope in zip(linears, backprop.gradients(layers, passed, targets), strict=True):
-        assert_close(linear.weight.grad, slope.weight)
-        assert_close(linear.bias.grad, slope.bias)
+    for linear, gradient in zip(linears, backprop.gradients(layers, forward_pass, targets), strict=True):
+        assert_close(linear.weight.grad, gradient.weight)
+        assert_close(linear.bias.grad, gradient.bias)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -85,8 +85,8 @@ def test_steps_equal_the_optimiser(sizes: tuple[int, ...], momentum: float, dtyp
         optimizer.zero_grad()
         torch_loss(network(inputs), targets).backward()
         optimizer.step()
-        slopes = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
-        layers, velocity = backprop.step(layers, slopes, velocity, 0.1, momentum)
+        gradients = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
+        layers, velocity = backprop.sgd_step(layers, gradients, velocity, 0.1, momentum)
     for expected, got in zip(backprop.dense_layers(network), layers, strict=True):
         assert_close(expected.weight, got.weight)
         assert_close(expected.bias, got.bias)
@@ -102,9 +102,9 @@ def test_the_real_networks_obey_the_formulas(name: str, dtype: torch.dtype) -> N
     images = torch.rand(8, 144, dtype=dtype) if name == "mlp" else torch.rand(8, 1, 12, 12, dtype=dtype)
     targets = F.one_hot(torch.arange(8), 10).to(dtype)
     layers = backprop.dense_layers(network)
-    features = backprop.dense_inputs(network, images)
-    slopes = backprop.gradients(layers, backprop.forward(layers, features), targets)
-    stepped, _ = backprop.step(layers, slopes, None, 0.05, 0.9)
+    features = backprop.capture_dense_inputs(network, images)
+    gradients = backprop.gradients(layers, backprop.forward(layers, features), targets)
+    stepped, _ = backprop.sgd_step(layers, gradients, None, 0.05, 0.9)
 
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     torch_loss(network(images), targets).backward()
@@ -113,9 +113,9 @@ def test_the_real_networks_obey_the_formulas(name: str, dtype: torch.dtype) -> N
     optimizer.step()
 
     assert (3 if name == "mlp" else 2) == len(layers)
-    for (weight, bias), slope in zip(expected, slopes, strict=True):
-        assert_close(weight, slope.weight)
-        assert_close(bias, slope.bias)
+    for (weight, bias), gradient in zip(expected, gradients, strict=True):
+        assert_close(weight, gradient.weight)
+        assert_close(bias, gradient.bias)
     for linear, layer in zip(linears, stepped, strict=True):
         assert_close(linear.weight, layer.weight)
         assert_close(linear.bias, layer.bias)
@@ -126,43 +126,43 @@ def test_gradients_equal_finite_differences(sizes: tuple[int, ...]) -> None:
     """Moving one weight by ±1e-6 moves the loss by what the gradient says, without any autograd."""
     inputs, targets = batch(sizes, torch.float64)
     layers = backprop.dense_layers(chain(sizes, torch.float64))
-    slopes = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
+    gradients = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
 
     def loss_with(index: int, place: tuple[int, int], change: float) -> float:
         moved = copy.deepcopy(layers)
         moved[index].weight[place] += change
-        return backprop.loss(backprop.forward(moved, inputs).z[-1], targets).item()
+        return backprop.loss(backprop.forward(moved, inputs).pre_activations[-1], targets).item()
 
-    for index, slope in enumerate(slopes):
-        for row in range(slope.weight.shape[0]):
-            for column in range(slope.weight.shape[1]):
+    for index, gradient in enumerate(gradients):
+        for row in range(gradient.weight.shape[0]):
+            for column in range(gradient.weight.shape[1]):
                 place = (row, column)
                 difference = (loss_with(index, place, 1e-6) - loss_with(index, place, -1e-6)) / 2e-6
-                assert difference == pytest.approx(slope.weight[place].item(), abs=1e-8)
+                assert difference == pytest.approx(gradient.weight[place].item(), abs=1e-8)
 
 
 def test_shapes_are_those_of_torch() -> None:
     """δ_k is (N, out_k), dW_k is (out_k, in_k), db_k is (out_k,)."""
     layers = backprop.dense_layers(chain((4, 5, 3), torch.float32))
     inputs, targets = batch((4, 5, 3), torch.float32, rows=7)
-    passed = backprop.forward(layers, inputs)
-    slopes = backprop.gradients(layers, passed, targets)
-    assert [(7, 5), (7, 3)] == [tuple(d.shape) for d in backprop.deltas(layers, passed, targets)]
-    assert [(5, 4), (3, 5)] == [tuple(slope.weight.shape) for slope in slopes]
-    assert [(5,), (3,)] == [tuple(slope.bias.shape) for slope in slopes if slope.bias is not None]
+    forward_pass = backprop.forward(layers, inputs)
+    gradients = backprop.gradients(layers, forward_pass, targets)
+    assert [(7, 5), (7, 3)] == [tuple(d.shape) for d in backprop.deltas(layers, forward_pass, targets)]
+    assert [(5, 4), (3, 5)] == [tuple(gradient.weight.shape) for gradient in gradients]
+    assert [(5,), (3,)] == [tuple(gradient.bias.shape) for gradient in gradients if gradient.bias is not None]
 
 
 def test_one_output_has_the_error_as_delta() -> None:
     """With one row and one sigmoid unit, δ of the output is O − Y, nothing else."""
-    layers = [Layer(torch.tensor([[0.5, -1.0]]), torch.tensor([0.25]))]
-    passed = backprop.forward(layers, torch.tensor([[1.0, 0.75]]))  # z = 0.5 − 0.75 + 0.25 = 0
-    assert 0.5 == passed.output.item()
-    assert -0.5 == backprop.deltas(layers, passed, torch.tensor([[1.0]]))[0].item()
+    layers = [DenseLayer(torch.tensor([[0.5, -1.0]]), torch.tensor([0.25]))]
+    forward_pass = backprop.forward(layers, torch.tensor([[1.0, 0.75]]))  # z = 0.5 − 0.75 + 0.25 = 0
+    assert 0.5 == forward_pass.output.item()
+    assert -0.5 == backprop.deltas(layers, forward_pass, torch.tensor([[1.0]]))[0].item()
 
 
-def test_the_slope_of_relu_at_zero_is_zero() -> None:
+def test_the_derivative_of_relu_at_zero_is_zero() -> None:
     """A sum of exactly zero passes no gradient, as in torch."""
-    assert [0.0, 0.0, 1.0] == backprop.relu_slope(torch.tensor([-1.0, 0.0, 1e-9])).tolist()
+    assert [0.0, 0.0, 1.0] == backprop.relu_grad(torch.tensor([-1.0, 0.0, 1e-9])).tolist()
 
 
 def test_a_layer_without_bias_stays_without() -> None:
@@ -175,8 +175,8 @@ def test_a_layer_without_bias_stays_without() -> None:
         optimizer.zero_grad()
         torch_loss(network(inputs), targets).backward()
         optimizer.step()
-        slopes = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
-        layers, velocity = backprop.step(layers, slopes, velocity, 0.1, 0.9)
+        gradients = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
+        layers, velocity = backprop.sgd_step(layers, gradients, velocity, 0.1, 0.9)
     assert [None, None] == [layer.bias for layer in layers]
     assert_close(network[0].weight, layers[0].weight)
 

@@ -52,17 +52,17 @@ def test_norms_are_those_of_the_formulas(name: str) -> None:
     health = gradients.measure(built, inputs, targets, epoch=3)
 
     layers = backprop.dense_layers(built)
-    passed = backprop.forward(layers, backprop.dense_inputs(built, inputs))
-    by_hand = backprop.gradients(layers, passed, targets)
+    forward_pass = backprop.forward(layers, backprop.capture_dense_inputs(built, inputs))
+    by_hand = backprop.gradients(layers, forward_pass, targets)
     dense = health.tail(len(layers))
-    deltas = [delta.norm().item() for delta in backprop.deltas(layers, passed, targets)]
+    deltas = [delta.norm().item() for delta in backprop.deltas(layers, forward_pass, targets)]
     assert deltas == pytest.approx(dense["delta"].tolist(), rel=1e-5)
-    assert [slope.weight.norm().item() for slope in by_hand] == pytest.approx(
+    assert [gradient.weight.norm().item() for gradient in by_hand] == pytest.approx(
         dense["weight_gradient"].tolist(), rel=1e-5
     )
-    assert [slope.bias.norm().item() for slope in by_hand if slope.bias is not None] == pytest.approx(
-        dense["bias_gradient"].tolist(), rel=1e-5
-    )
+    assert [
+        gradient.bias.norm().item() for gradient in by_hand if gradient.bias is not None
+    ] == pytest.approx(dense["bias_gradient"].tolist(), rel=1e-5)
     assert {3} == set(health["epoch"])
 
 
@@ -83,7 +83,7 @@ def test_measuring_changes_nothing(name: str, training: bool) -> None:
     F.cross_entropy(built(inputs), targets).backward()
     next(built.children()).training = not training  # one module in another mode than the rest
     state = copy.deepcopy(built.state_dict())
-    slopes = [parameter.grad.clone() for parameter in built.parameters() if parameter.grad is not None]
+    before = [parameter.grad.clone() for parameter in built.parameters() if parameter.grad is not None]
     modes = [module.training for module in built.modules()]
     random_state = torch.get_rng_state()
 
@@ -91,7 +91,7 @@ def test_measuring_changes_nothing(name: str, training: bool) -> None:
 
     assert all(torch.equal(state[key], value) for key, value in built.state_dict().items())
     after = [parameter.grad for parameter in built.parameters() if parameter.grad is not None]
-    assert all(torch.equal(*pair) for pair in zip(slopes, after, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
     assert modes == [module.training for module in built.modules()]
     assert torch.equal(random_state, torch.get_rng_state())
     assert not any(module._forward_hooks for module in built.modules())

@@ -1,4 +1,4 @@
-"""The worked example: its tables tell what torch finds, and its numbers can be followed by hand."""
+"""Worked examples: the tables agree with torch, and their numbers can be recomputed by hand."""
 
 import math
 
@@ -11,17 +11,25 @@ from torch.nn import functional as F
 
 from relearn.model.config import TrainConfig
 from relearn.model.errors import InputError
-from relearn.model.examples import compare_rates, picture_example, target, untrained, worked_example
-from relearn.model.explain import Explanation, explain
 from relearn.model.networks import build
+from relearn.model.worked_example import (
+    WorkedExample,
+    compare_learning_rates,
+    format_number,
+    image_example,
+    one_hot,
+    random_example,
+    random_mlp,
+    trace_sgd,
+)
 
 SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (3, 2), (30, 12, 10)]
 
 
-def in_torch(explanation: Explanation) -> tuple[nn.Sequential, Tensor]:
+def in_torch(example: WorkedExample) -> tuple[nn.Sequential, Tensor]:
     """The same network as torch modules, and its loss by torch's own functions."""
     modules: list[nn.Module] = []
-    for layer in explanation.layers:
+    for layer in example.layers:
         linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[0], dtype=torch.float64)
         with torch.no_grad():
             linear.weight.copy_(layer.weight)
@@ -29,91 +37,90 @@ def in_torch(explanation: Explanation) -> tuple[nn.Sequential, Tensor]:
             linear.bias.copy_(layer.bias)
         modules += [linear, nn.ReLU()]
     network = nn.Sequential(*modules[:-1])
-    logits = network(explanation.inputs)
+    logits = network(example.inputs)
     if logits.shape[1] == 1:
-        return network, F.binary_cross_entropy_with_logits(logits, explanation.targets)
-    return network, F.cross_entropy(logits, explanation.targets.argmax(1))
+        return network, F.binary_cross_entropy_with_logits(logits, example.targets)
+    return network, F.cross_entropy(logits, example.targets.argmax(1))
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_update_is_that_of_torch(sizes: tuple[int, ...]) -> None:
     """Before, gradient and after of every weight and bias are those of autograd and torch.optim.SGD."""
-    explanation = worked_example(sizes, steps=1, learning_rate=0.3, seed=4)
-    network, loss = in_torch(explanation)
+    example = random_example(sizes, steps=1, learning_rate=0.3, seed=4)
+    network, loss = in_torch(example)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     loss.backward()
-    slopes = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
     optimizer.step()
 
     def column(values: list[Tensor]) -> list[float]:  # a weight (out, in) is told by what it comes from
         return torch.cat([torch.atleast_2d(value.detach()).T.flatten() for value in values]).tolist()
 
-    table = explanation.update_table()
+    table = example.update_table()
     assert column(before) == table["before"].tolist()
-    assert column(slopes) == pytest.approx(table["gradient"].tolist(), abs=1e-10)
+    assert column(gradients) == pytest.approx(table["gradient"].tolist(), abs=1e-10)
     assert column(list(network.parameters())) == pytest.approx(table["after"].tolist(), abs=1e-10)
-    assert loss.item() == pytest.approx(explanation.losses[0], abs=1e-10)
+    assert loss.item() == pytest.approx(example.losses[0], abs=1e-10)
 
 
 def test_the_steps_are_those_of_torch() -> None:
     """Thirty steps with momentum have the losses that torch.optim.SGD has."""
-    explanation = worked_example((2, 3, 3, 1), steps=30, learning_rate=0.1, momentum=0.9)
-    network, _ = in_torch(explanation)
+    example = random_example((2, 3, 3, 1), steps=30, learning_rate=0.1, momentum=0.9)
+    network, _ = in_torch(example)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     losses = []
     for _ in range(31):
-        loss = F.binary_cross_entropy_with_logits(network(explanation.inputs), explanation.targets)
+        loss = F.binary_cross_entropy_with_logits(network(example.inputs), example.targets)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert losses == pytest.approx(explanation.losses, abs=1e-10)
-    assert losses == pytest.approx(explanation.loss_table()["loss"].tolist(), abs=1e-10)
+    assert losses == pytest.approx(example.losses, abs=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_numbers_shown_are_the_numbers_used(seed: int) -> None:
     """Every sum can be recomputed from the two decimals that the first layer's computation shows."""
-    explanation = worked_example((2, 3, 3, 1), steps=1, seed=seed)
-    for row in explanation.forward_table().query("layer == 1").itertuples():
-        text = row.computation.replace("−", "-").replace("·", "*").replace("- ", "-").replace("+ ", "+")
-        assert eval(text) == pytest.approx(row.sum, abs=1e-12)
+    example = random_example((2, 3, 3, 1), steps=1, seed=seed)
+    for row in example.forward_table().head(3).itertuples():
+        text = row.computation.replace("−", "-").replace("·", "*")
+        assert eval(text) == pytest.approx(row.z, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_half_of_every_hidden_layer_is_active(seed: int) -> None:
     """Whatever the seed, there is something to see flowing back."""
-    explanation = worked_example((2, 3, 4, 1), steps=1, seed=seed)
-    for z in explanation.passed.z[:-1]:
+    example = random_example((2, 3, 4, 1), steps=1, seed=seed)
+    for z in example.forward_pass.pre_activations[:-1]:
         assert 2 * (z > 0).sum() >= z.shape[1]
 
 
 def test_the_tables_have_their_columns_and_order() -> None:
     """One row for each unit, for each output, from the output back, for each weight and bias."""
-    explanation = worked_example((2, 3, 3, 1), steps=1, seed=2)
-    forward, error = explanation.forward_table(), explanation.error_table()
-    delta, update = explanation.delta_table(), explanation.update_table()
+    example = random_example((2, 3, 3, 1), steps=1, seed=2)
+    forward, error = example.forward_table(), example.error_table()
+    delta, update = example.delta_table(), example.update_table()
     assert ["N11", "N12", "N13", "N21", "N22", "N23", "O1"] == forward["unit"].tolist()
-    assert ["relu"] * 6 + ["sigmoid"] == forward["function"].tolist()
+    assert ["unit", "computation", "z", "activation"] == list(forward.columns)
     assert ["O1", "N21", "N22", "N23", "N11", "N12", "N13"] == delta["unit"].tolist()
     assert 2 * 3 + 3 + 3 * 3 + 3 + 3 + 1 == len(update)
     assert ["X1", "N11"] == update.loc[0, ["from", "to"]].tolist()
     assert error["error"][0] == delta["delta"][0] == error["output"][0] - error["target"][0]
 
 
-def test_delta_is_what_came_back_times_the_slope() -> None:
-    """A silent unit gets a δ of zero whatever came back, an active one all of it."""
-    table = worked_example((2, 3, 3, 1), steps=1, seed=2).delta_table()
-    hidden = table[table["slope"].notna()]
-    assert {0, 1} == set(hidden["slope"])
-    assert (hidden["came_back"] * hidden["slope"]).tolist() == hidden["delta"].tolist()
-    assert pd.NA is table["slope"][0]
+def test_delta_is_the_upstream_gradient_times_the_derivative_of_relu() -> None:
+    """An inactive unit gets a δ of zero, an active one all of its upstream gradient."""
+    table = random_example((2, 3, 3, 1), steps=1, seed=2).delta_table()
+    hidden = table[table["relu_grad"].notna()]
+    assert {0, 1} == set(hidden["relu_grad"])
+    assert (hidden["upstream_gradient"] * hidden["relu_grad"]).tolist() == hidden["delta"].tolist()
+    assert pd.NA is table["relu_grad"][0]
 
 
 def test_seeds_repeat() -> None:
     """The same seed gives the same example, another seed another."""
-    first, again, other = (worked_example((2, 3, 3, 1), steps=2, seed=seed) for seed in (5, 5, 6))
+    first, again, other = (random_example((2, 3, 3, 1), steps=2, seed=seed) for seed in (5, 5, 6))
     assert first.losses == again.losses
     assert first.losses != other.losses
 
@@ -121,66 +128,76 @@ def test_seeds_repeat() -> None:
 def test_drawing_an_example_leaves_the_random_state_alone() -> None:
     """Neither the small example nor the untrained network moves torch's own random state."""
     before = torch.get_rng_state()
-    worked_example((2, 3, 1), steps=1)
-    untrained((16, 4, 2))
+    random_example((2, 3, 1), steps=1)
+    random_mlp((16, 4, 2))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_units_of_wide_layers_have_distinct_names() -> None:
     """Unit 11 of layer 1 and unit 1 of layer 11 are not both called N111."""
-    names = worked_example((12, 11, 3), steps=1).names
+    names = random_example((12, 11, 3), steps=1).unit_names
     assert "N1.11" == names[1][10]
     assert len({name for layer in names for name in layer}) == 26
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_a_picture_goes_through_a_real_network(name: str) -> None:
+def test_an_image_goes_through_a_real_network(name: str) -> None:
     """The probabilities are those of the network, the names those of the classes, and nothing is changed."""
     torch.manual_seed(0)
     network = build(TrainConfig(network=name, hidden=(16,), dropout=0.4), (1, 12, 12), 10).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     image = np.random.default_rng(1).integers(0, 256, (1, 12, 12), dtype=np.uint8)
     classes = [f"class{number}" for number in range(10)]
-    explanation = picture_example(network, image, "class4", classes, steps=3, learning_rate=0.1)
+    example = image_example(network, image, "class4", classes, steps=3, learning_rate=0.1)
 
     assert network.training
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     pixels = torch.from_numpy(image)[None].float() / 255
     expected = network.eval()(pixels.flatten(1) if name == "mlp" else pixels).softmax(1)[0]
-    table = explanation.error_table()
+    table = example.error_table()
     assert expected.tolist() == pytest.approx(table["output"].tolist(), abs=1e-6)
     assert "O(class4)" == table["unit"][table["target"] == 1].item()
-    assert explanation.losses[0] > explanation.losses[-1]
-    assert "144 products" in explanation.forward_table()["computation"][0] or name == "cnn"
+    assert example.losses[0] > example.losses[-1]
+    assert "144 products" in example.forward_table()["computation"][0] or name == "cnn"
 
 
 def test_a_label_that_is_no_class_is_refused() -> None:
     """The message names the classes there are."""
     image = np.zeros((1, 4, 4), dtype=np.uint8)
     with pytest.raises(InputError, match="got 'five', accepted: no, yes"):
-        picture_example(untrained((16, 2)), image, "five", ["no", "yes"])
+        image_example(random_mlp((16, 2)), image, "five", ["no", "yes"])
 
 
 def test_targets_of_one_and_of_many_outputs() -> None:
     """One-hot for several outputs, the label itself for a single one."""
-    assert [[0.0, 0.0, 1.0]] == target(2, 3).tolist()
-    assert [[1.0]] == target(1, 1).tolist()
+    assert [[0.0, 0.0, 1.0]] == one_hot(2, 3).tolist()
+    assert [[1.0]] == one_hot(1, 1).tolist()
 
 
 def test_a_learning_rate_can_be_too_large_and_too_small() -> None:
     """On the 16 examples a middle rate ends below both a tiny one and a huge one."""
-    explanation = worked_example((2, 3, 3, 1), steps=1, seed=2)
-    ends = compare_rates(explanation, [0.005, 0.5, 50], steps=100).groupby("learning_rate")["loss"].last()
-    assert ends[0.5] < ends[0.005] < ends[50]
-    assert 3 * 101 == len(compare_rates(explanation, [0.1, 0.2, 0.3], steps=100))
+    example = random_example((2, 3, 3, 1), steps=1, seed=2)
+    losses = compare_learning_rates(example, [0.005, 0.5, 50], steps=100)
+    assert losses[0.5][-1] < losses[0.005][-1] < losses[50][-1]
+    assert [101] * 3 == [len(values) for values in losses.values()]
 
 
-def test_a_batch_is_explained_by_its_mean() -> None:
-    """With several rows the loss is their mean, as everywhere else."""
-    explanation = worked_example((2, 3, 2), steps=1)
-    twice = explain(
-        explanation.layers, explanation.inputs.repeat(2, 1), explanation.targets.repeat(2, 1), steps=5
-    )
-    once = explain(explanation.layers, explanation.inputs, explanation.targets, steps=5)
+def test_a_batch_has_the_mean_loss() -> None:
+    """With several rows the loss is their mean."""
+    example = random_example((2, 3, 2), steps=1)
+    twice = trace_sgd(example.layers, example.inputs.repeat(2, 1), example.targets.repeat(2, 1), steps=5)
+    once = trace_sgd(example.layers, example.inputs, example.targets, steps=5)
     assert once.losses == pytest.approx(twice.losses, abs=1e-12)
     assert math.isfinite(twice.losses[-1])
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_autograd_agrees(sizes: tuple[int, ...]) -> None:
+    """The printed difference between δ and autograd is within rounding error."""
+    assert random_example(sizes, steps=1, seed=4).autograd_error < 1e-14
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1.005, "1.00"), (-0.5, "−0.50"), (-0.001, "0.00")])
+def test_numbers_have_a_real_minus_sign(value: float, expected: str) -> None:
+    """Negative numbers have a minus sign, and zero has none."""
+    assert expected == format_number(value)
