@@ -171,12 +171,3 @@ def sgd_step(
         gradients = [gradient.add(v, momentum) for gradient, v in zip(gradients, velocity, strict=True)]
     updated = [layer.add(v, -learning_rate) for layer, v in zip(layers, gradients, strict=True)]
     return updated, list(gradients)
-
-
-def autograd_error(layers: Sequence[DenseLayer], inputs: Tensor, targets: Tensor) -> float:
-    """Return the largest absolute difference between a δ of this module and torch's autograd."""
-    forward_pass = forward(layers, inputs.detach().requires_grad_())
-    z = forward_pass.pre_activations
-    expected = torch.autograd.grad(loss(z[-1], targets), z)
-    pairs = zip(expected, deltas(layers, forward_pass, targets), strict=True)
-    return max((delta - autograd).abs().max().item() for autograd, delta in pairs)

@@ -64,7 +64,10 @@ class WorkedExample:
     @property
     def autograd_error(self) -> float:
         """Largest absolute difference between a δ and torch's autograd."""
-        return backprop.autograd_error(self.layers, self.inputs, self.targets)
+        z = backprop.forward(self.layers, self.inputs.clone().requires_grad_()).pre_activations
+        expected = torch.autograd.grad(backprop.loss(z[-1], self.targets), z)
+        pairs = zip(self.deltas, expected, strict=True)
+        return max((delta - autograd).abs().max().item() for delta, autograd in pairs)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -111,17 +114,16 @@ class WorkedExample:
         The upstream gradient of a hidden layer is δ_{k+1} W_{k+1}. Outputs have no ReLU: relu_grad is NA
         and δ is the error O − Y.
         """
-        tables = []
+        rows: list[tuple[object, ...]] = []
         for k in reversed(range(len(self.layers))):
-            delta, upstream = self.deltas[k], self.deltas[k]
-            grad = torch.full_like(delta, math.nan)
+            upstream, grad = self.deltas[k], [pd.NA] * len(self.layers[k].weight)
             if k + 1 < len(self.layers):
                 upstream = self.deltas[k + 1] @ self.layers[k + 1].weight
-                grad = backprop.relu_grad(self.forward_pass.pre_activations[k])
-            columns = {"upstream_gradient": upstream, "relu_grad": grad, "delta": delta}
-            values = {name: value[0].numpy() for name, value in columns.items()}
-            tables.append(pd.DataFrame({"unit": self.unit_names[k + 1]} | values))
-        return pd.concat(tables, ignore_index=True).astype({"relu_grad": "Int64"})
+                grad = backprop.relu_grad(self.forward_pass.pre_activations[k])[0].int().tolist()
+            values = (self.unit_names[k + 1], upstream[0].tolist(), grad, self.deltas[k][0].tolist())
+            rows += zip(*values, strict=True)
+        columns = ["unit", "upstream_gradient", "relu_grad", "delta"]
+        return pd.DataFrame(rows, columns=columns).astype({"relu_grad": "Int64"})
 
     def update_table(self) -> pd.DataFrame:
         """One row per weight and bias of the first step: from, to, before, gradient, after."""
