@@ -11,7 +11,7 @@ import numpy as np
 
 from relearn.model import idx
 from relearn.model.config import TrainConfig
-from relearn.model.download import download
+from relearn.model.download import download, torchvision
 from relearn.model.errors import DataError
 from relearn.model.home import Home
 from relearn.model.images import SMALLEST_SIDE, reshape
@@ -181,8 +181,6 @@ def _idx_files(home: Home, name: str) -> list[Path]:
 
 
 def _load_cifar10(home: Home) -> Dataset:
-    from relearn.model.vision import torchvision
-
     if not (home.data / CIFAR10).exists():
         download("CIFAR10", home.data, Path(), [CIFAR10])
     try:
