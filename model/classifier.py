@@ -117,10 +117,6 @@ class Classifier:
         """The class name of the greatest probability in each row."""
         return [self.card.classes[index] for index in probabilities.argmax(1)]
 
-    def with_metrics(self, metrics: dict[str, float]) -> "Classifier":
-        """The same classifier, its card telling how well it did."""
-        return Classifier(self.network, self.card.model_copy(update={"metrics": metrics}))
-
     def save(self, folder: Path, seen: np.ndarray | None = None) -> None:
         """Write weights, card and, for a user's own network, its source to `folder`, whole or not at all.
 

@@ -8,7 +8,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def read(path: Path, rank: int) -> np.ndarray:
     path = found(path) or path
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return _read(file, path, rank)
+            return _read(cast(BinaryIO, file), path, rank)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is not a whole gzip file: {error}") from None
     except OSError as error:
@@ -38,7 +38,7 @@ def found(path: Path) -> Path | None:
     return next((file for file in (path, path.with_name(path.name + ".gz")) if file.exists()), None)
 
 
-def _read(file: IO[bytes], path: Path, rank: int) -> np.ndarray:
+def _read(file: BinaryIO, path: Path, rank: int) -> np.ndarray:
     header, accepted = file.read(4 + 4 * rank), bytes((0, 0, UINT8, rank))
     if header[:4] != accepted:
         kind = f"idx{rank} file of uint8 ({'images' if rank == 3 else 'labels'})"

@@ -129,7 +129,7 @@ def test_auto_is_mnist_only_where_all_of_it_is_on_disk(home: Home) -> None:
         ({"train-labels-idx1-ubyte": idx(LABELS[:19])}, "20 images, but .* 19 labels"),
         (
             {"t10k-images-idx3-ubyte": FILES["t10k-labels-idx1-ubyte"]},
-            r"is no idx3 file of uint8 \(images\): it starts with 00000801",
+            "is no idx3 file of uint8 .*: it starts with 00000801",
         ),
     ],
 )
