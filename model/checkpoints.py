@@ -17,7 +17,6 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from relearn.model import atomic
 from relearn.model.config import TrainConfig

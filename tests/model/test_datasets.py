@@ -19,9 +19,9 @@ import pytest
 from relearn.model import datasets
 from relearn.model.config import TrainConfig
 from relearn.model.datasets import DATASETS, Dataset, LabelledImages, load
+from relearn.model.download import torchvision
 from relearn.model.errors import DataError, MachineError
 from relearn.model.home import Home
-from relearn.model.download import torchvision
 
 NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 RANDOM = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from relearn.model.architecture import MOST_BOXES, architecture
+from relearn.model.architecture import MAX_BOXES, architecture
 from relearn.model.config import TrainConfig
 from relearn.model.diagrams import PHASES, Phase, is_drawable, worked_network
 from relearn.model.errors import InputError
@@ -193,6 +193,6 @@ def test_a_very_deep_network_is_shortened() -> None:
         }
     )
     texts = said(drawn(architecture(table, (8,), "x" * 200)))
-    assert {"layer0", "layer99", f"… {100 - MOST_BOXES} more layers …"} <= set(texts)
+    assert {"layer0", "layer99", f"… {100 - MAX_BOXES} more layers …"} <= set(texts)
     assert "layer50" not in texts
-    assert str(99 - MOST_BOXES // 2) in texts  # what enters the first layer after the gap
+    assert str(99 - MAX_BOXES // 2) in texts  # what enters the first layer after the gap
