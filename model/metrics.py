@@ -1,5 +1,6 @@
 """How good a classifier is on a split: one `Evaluation` from its probabilities and the labels."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -82,13 +83,12 @@ class Evaluation:
         from sklearn.metrics import precision_recall_fscore_support
 
         numbers = range(len(self.classes))
-        columns = precision_recall_fscore_support(
+        precision, recall, f1, support = precision_recall_fscore_support(
             self.labels, self.predicted, labels=numbers, zero_division=0
         )
-        names = ("precision", "recall", "f1", "support")
-        table = pd.DataFrame({"class": self.classes, **dict(zip(names, columns, strict=True))})
-        table.loc[table["support"] == 0, ["precision", "recall", "f1"]] = np.nan
-        return table
+        shares = pd.DataFrame({"class": self.classes, "precision": precision, "recall": recall, "f1": f1})
+        shares.loc[support == 0, ["precision", "recall", "f1"]] = np.nan
+        return shares.assign(support=support)
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -213,10 +213,7 @@ class Metric(NamedTuple):
 
 def metric(key: str) -> Metric | None:
     """What is known of a logged key: `test_loss`, `val_loss` and `loss` mean the same; None if unknown."""
-    for part in ("train_", "val_", "test_"):
-        if key.removeprefix(part) in METRICS and key not in METRICS:
-            return METRICS[key.removeprefix(part)]
-    return METRICS.get(key)
+    return METRICS.get(key) or METRICS.get(re.sub("^(train|val|test)_", "", key))
 
 
 METRICS: dict[str, Metric] = {
