@@ -145,18 +145,17 @@ class Gap:
     """Accuracy on the images learned from, minus accuracy on images not seen; shares, -1..1."""
 
     validation: float
-    test: float | None = None
+    test: float
 
     @property
     def metrics(self) -> dict[str, float]:
-        """`generalisation_gap` against validation, `test_gap` where a test accuracy was given."""
-        test = {} if self.test is None else {"test_gap": self.test}
-        return {"generalisation_gap": self.validation, **test}
+        """`generalisation_gap` against validation, `test_gap` against test."""
+        return {"generalisation_gap": self.validation, "test_gap": self.test}
 
     @property
     def warning(self) -> str | None:
         """One line where a gap is larger than `GAP_LIMIT`, else None."""
-        gaps = {"validation": self.validation, "test": self.test or 0.0}
+        gaps = {"validation": self.validation, "test": self.test}
         large = [f"{100 * gap:.1f} points above {part}" for part, gap in gaps.items() if gap > GAP_LIMIT]
         if not large:
             return None
@@ -166,7 +165,7 @@ class Gap:
         )
 
 
-def generalisation_gap(history: pd.DataFrame, best_epoch: int, test_accuracy: float | None = None) -> Gap:
+def generalisation_gap(history: pd.DataFrame, best_epoch: int, test_accuracy: float) -> Gap:
     """The gap at the epoch whose weights are kept.
 
     `history` is `Fit.table()`: one row an epoch. The training accuracy of an epoch is the one seen while
@@ -174,7 +173,7 @@ def generalisation_gap(history: pd.DataFrame, best_epoch: int, test_accuracy: fl
     """
     best = history.loc[history["epoch"] == best_epoch, ["train_accuracy", "val_accuracy"]]
     train, validation = (float(share) for share in best.to_numpy()[0])
-    return Gap(train - validation, None if test_accuracy is None else train - test_accuracy)
+    return Gap(train - validation, train - test_accuracy)
 
 
 def _check_labels(labels: np.ndarray, classes: int) -> None:
