@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from relearn.model import arithmetic, datasets, devices
+from relearn.model import datasets, devices
 from relearn.model.config import TrainConfig
 from relearn.model.errors import DataError, NotFoundError
 from relearn.model.home import Home
@@ -14,7 +14,7 @@ def check(config: TrainConfig, networks: Iterable[str], home: Home) -> None:
     """Raise what a network, device, precision, dataset or path that is not there would raise later."""
     for network in networks:
         network_class(network)
-    arithmetic.check(config, devices.resolve(config.device))
+    devices.check_precision(config, devices.resolve(config.device))
     kind, _, path = datasets.source(config, home).partition(":")
     if path and not Path(path).exists():
         raise NotFoundError(f"dataset: {path} is not there")

@@ -8,7 +8,7 @@ import numpy as np
 from relearn.flows.measured import Measured
 from relearn.flows.results import Check, Verdict
 from relearn.flows.settings import ReleaseConfig
-from relearn.model.significance import Comparison, shortfall
+from relearn.model.significance import Comparison, mcnemar
 from relearn.serving.ledger import Outcome
 
 
@@ -124,7 +124,7 @@ def _losses(
         if not len(had):
             continue
         loss = float(had.mean() - kept.mean())
-        chance = shortfall(int((kept & ~had).sum()), int((had & ~kept).sum())) * len(pairs)
+        chance = mcnemar(int((kept & ~had).sum()), int((had & ~kept).sum()), "less") * len(pairs)
         checks[loss, name] = Check(
             name=name,
             passed=loss <= margin or chance >= significance,

@@ -1,21 +1,20 @@
 """The page that a retraining leaves in Prefect: what was learned, from what, how well, how long."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from relearn.flows.markdown import plain, table
 from relearn.flows.results import Released, Retrained, Trained
-from relearn.model.quality import Finding
+from relearn.model.prepared import Prepared
 
 
-def report(done: Retrained, card: Mapping[str, Any]) -> str:
-    """Markdown for someone who was not there, the result first; `card` is that of the prepared data."""
+def report(done: Retrained, prepared: Prepared) -> str:
+    """Markdown for someone who was not there, the result first."""
     parts = [
         _result(done),
         _verdict(done.released),
         _networks(done),
         _answer(done.released),
-        _data(card),
+        _data(prepared),
         _time(done.seconds),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -73,24 +72,21 @@ def _answer(released: Released) -> str:
     )
 
 
-def _data(dataset: Mapping[str, Any]) -> str:
-    channels, height, width = dataset["shape"]
-    counts = ", ".join(f"{sum(each):,} for {part}" for part, each in dataset["counts"].items())
-    found = [Finding(**finding) for finding in dataset["findings"]]
-    findings = [f"- {plain(finding.level)}: {plain(str(finding))}" for finding in found]
+def _data(prepared: Prepared) -> str:
+    channels, height, width = prepared.shape
+    counts = ", ".join(f"{sum(images):,} for {part}" for part, images in prepared.counts.items())
+    findings = [f"- {plain(finding.level)}: {plain(str(finding))}" for finding in prepared.findings]
+    joined = prepared.additions
+    added = f" Of the images, {joined.images:,} are accepted feedback." if joined else ""
     return "\n\n".join(
         [
             "## Data",
-            f"{plain(dataset['source'])}: {counts}; {len(dataset['classes'])} classes; "
+            f"{plain(prepared.source)}: {counts}; {len(prepared.classes)} classes; "
             f"{'colour' if channels == 3 else 'grey'} images of {height}×{width} pixels; "
-            f"fingerprint `{dataset['fingerprint'][:12]}`.{_joined(dataset['additions'])}",
+            f"fingerprint `{prepared.fingerprint[:12]}`.{added}",
             "\n".join(findings) or "Nothing was found wrong with it.",
         ]
     )
-
-
-def _joined(additions: Mapping[str, Any] | None) -> str:
-    return f" Of the images, {additions['images']:,} are accepted feedback." if additions else ""
 
 
 def _time(seconds: Mapping[str, float]) -> str:

@@ -106,6 +106,6 @@ def choose(trained: Sequence[Trained], monitor: str) -> Trained:
 
 def tell(run: Run, done: Retrained, prepared: Prepared) -> None:
     """Keep the report of the retraining with its run in MLflow and in Prefect."""
-    markdown = report(done, prepared.card)
+    markdown = report(done, prepared)
     run.describe(markdown)
     create_markdown_artifact(markdown, key="retraining", description=f"What came of retraining {done.name}")

@@ -91,21 +91,17 @@ class Run:
             return
         if prepared.additions:
             self.tags({JOINED: prepared.additions.model_dump_json()})
-        fingerprint = prepared.card["fingerprint"]
         splits = prepared.splits
-        for context, split in (
-            ("training", splits.train),
-            ("validation", splits.validation),
-            ("test", splits.test),
-        ):
+        parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+        for context, split in parts.items():
             dataset = mlflow.data.numpy_dataset.from_numpy(
                 split.images,
                 targets=split.labels,
-                source=CodeDatasetSource(tags={"source": prepared.card["source"]}),
+                source=CodeDatasetSource(tags={"source": prepared.source}),
                 name=f"{prepared.name} {context}",
-                digest=fingerprint[:36],
+                digest=prepared.fingerprint[:36],
             )
-            _log_input(dataset, context, {"fingerprint": fingerprint})
+            _log_input(dataset, context, {"fingerprint": prepared.fingerprint})
 
     def figure(self, figure: "Figure", path: str) -> None:
         self.client.log_figure(self.id, figure, path)

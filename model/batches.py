@@ -51,7 +51,8 @@ class Batches:
         self.flat = is_flat(network)
         self.classes = classes
         self.batch_size = min(batch_size, len(split))
-        self.slice_size = slice_size(network, self.batch_size, device)
+        sliced = device.type == "cpu" and getattr(network, "sliced", False)
+        self.slice_size = min(SLICE, self.batch_size) if sliced else self.batch_size
         self.device = device
         self.augmentation = augmentation
 
@@ -95,10 +96,3 @@ class Batches:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             for batch in zip(inputs.split(self.batch_size), targets.split(self.batch_size), strict=True):
                 yield list(zip(*(part.split(self.slice_size) for part in batch), strict=True))
-
-
-def slice_size(network: nn.Module, batch_size: int, device: torch.device) -> int:
-    """Images a network sees at a time."""
-    return (
-        min(SLICE, batch_size) if device.type == "cpu" and getattr(network, "sliced", False) else batch_size
-    )

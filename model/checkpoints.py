@@ -17,7 +17,6 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from relearn.model import atomic
 from relearn.model.config import TrainConfig
@@ -142,7 +141,7 @@ def is_held(folder: Path) -> bool:
 
 
 def _content(checkpoint: Checkpoint) -> bytes:
-    told = {
+    header = {
         "format": FORMAT,
         "config": checkpoint.config.model_dump(),
         "fingerprint": checkpoint.fingerprint,
@@ -153,7 +152,7 @@ def _content(checkpoint: Checkpoint) -> bytes:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in checkpoint.state.tensors.items()
     }
-    return safetensors.torch.save(tensors, {"relearn": json.dumps(told)})
+    return safetensors.torch.save(tensors, {"relearn": json.dumps(header)})
 
 
 def _place(file: Path) -> str:
@@ -169,34 +168,16 @@ def _read(path: Path) -> Checkpoint:
         raise IntegrityError(f"{path} is not what was written: its SHA-256 differs from its name")
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()["relearn"])
+            header = json.loads(file.metadata()["relearn"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        if (found := header["format"]) != FORMAT:
+            newer = "; a newer Relearn wrote it" if found > FORMAT else ""
+            raise ValueError(f"got format {found!r}, accepted: {FORMAT}{newer}")
+        if (
+            threads := header["values"]["threads"]
+        ) < 1:  # torch takes it before the learner looks at the rest
+            raise ValueError(f"got {threads} threads")
+        config, state = TrainConfig.read(header["config"]), State(tensors, header["values"])
+        return Checkpoint(config, header["fingerprint"], state, header["notes"])
+    except (SafetensorError, LookupError, TypeError, ValueError, RelearnError) as error:
         raise IntegrityError(f"{path} is no checkpoint: {error}") from None
-    return _checked(path, told, tensors)
-
-
-def _checked(path: Path, told: Any, tensors: dict[str, Tensor]) -> Checkpoint:
-    if not isinstance(told, dict):
-        raise IntegrityError(f"{path} is no checkpoint: its header is no table")
-    if told.get("format") != FORMAT:
-        newer = isinstance(told.get("format"), int) and told["format"] > FORMAT
-        raise IntegrityError(
-            f"{path}: got format {told.get('format')!r}, accepted: {FORMAT}"
-            + ("; a newer Relearn wrote it" if newer else "")
-        )
-    try:
-        return Checkpoint(
-            config=TrainConfig.read(told["config"]),
-            fingerprint=told["fingerprint"],
-            state=State(tensors, _values(told["values"])),
-            notes=told["notes"],
-        )
-    except (KeyError, TypeError, ValueError, RelearnError) as error:
-        raise IntegrityError(f"{path} is no checkpoint: {error}") from None
-
-
-def _values(told: dict[str, Any]) -> dict[str, Any]:
-    if told["threads"] < 1:  # torch takes the number before the learner looks at the rest
-        raise ValueError(f"got {told['threads']} threads")
-    return told

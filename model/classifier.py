@@ -117,10 +117,6 @@ class Classifier:
         """The class name of the greatest probability in each row."""
         return [self.card.classes[index] for index in probabilities.argmax(1)]
 
-    def with_metrics(self, metrics: dict[str, float]) -> "Classifier":
-        """The same classifier, its card telling how well it did."""
-        return Classifier(self.network, self.card.model_copy(update={"metrics": metrics}))
-
     def save(self, folder: Path, seen: np.ndarray | None = None) -> None:
         """Write weights, card and, for a user's own network, its source to `folder`, whole or not at all.
 
@@ -134,7 +130,8 @@ class Classifier:
         if self.card.config.network not in NETWORKS:
             files[SOURCE] = source_of(type(self.network)).encode()
         if seen is not None:
-            files[SEEN] = _npy(np.sort(seen))
+            np.save(array := io.BytesIO(), np.sort(seen))
+            files[SEEN] = array.getvalue()
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         card = self.card.model_copy(update={"digests": digests})
         with atomic.folder(folder) as temporary:
@@ -150,7 +147,7 @@ class Classifier:
         written.
         """
         card = read_card(folder)
-        files = {name: _verified(folder / name, digest) for name, digest in card.digests.items()}
+        files = {name: read_verified(folder / name, digest) for name, digest in card.digests.items()}
         if WEIGHTS not in files:
             raise IntegrityError(f"{folder / CARD} names no {WEIGHTS}")
         network = untrained(card, folder)
@@ -187,23 +184,18 @@ def read_seen(folder: Path) -> np.ndarray:
     digest = read_card(folder).digests.get(SEEN)
     if digest is None:
         raise IntegrityError(f"{folder / CARD} does not tell what the classifier has learned from")
-    array: np.ndarray = np.load(io.BytesIO(_verified(folder / SEEN, digest)))
+    array: np.ndarray = np.load(io.BytesIO(read_verified(folder / SEEN, digest)))
     return array
 
 
-def _npy(array: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    np.save(content, array)
-    return content.getvalue()
-
-
-def _verified(path: Path, digest: str) -> bytes:
+def read_verified(path: Path, sha256: str) -> bytes:
+    """The content of a file; raises `IntegrityError` where it cannot be read, or has another SHA-256."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{path} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise IntegrityError(f"{path} is not what was saved: its SHA-256 differs from the card's")
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise IntegrityError(f"{path} is not what was saved: its SHA-256 differs")
     return content
 
 
@@ -217,18 +209,13 @@ def source_of(network_class: type[nn.Module]) -> str:
 
 def untrained(card: Card, folder: Path) -> nn.Module:
     """The network as it was before it learned; a user's own class comes from the source saved with it."""
-    return build(card.config, card.shape, len(card.classes), _own_class(card, folder))
-
-
-def _own_class(card: Card, folder: Path) -> type[nn.Module] | None:
-    if card.config.network in NETWORKS:
-        return None
-    if SOURCE not in card.digests:
-        raise IntegrityError(f"{folder / CARD} names no {SOURCE} for {card.config.network}")
-    class_name = card.config.network.split(":", 1)[1]
-    try:
-        module = import_file(folder / SOURCE, f"relearn_network_{card.digests[SOURCE][:16]}")
-    except Exception as error:
-        raise IntegrityError(f"{folder / SOURCE} cannot be imported: {error}") from error
-    own: type[nn.Module] = getattr(module, class_name)
-    return own
+    own: type[nn.Module] | None = None
+    if card.config.network not in NETWORKS:
+        if SOURCE not in card.digests:
+            raise IntegrityError(f"{folder / CARD} names no {SOURCE} for {card.config.network}")
+        try:
+            module = import_file(folder / SOURCE, f"relearn_network_{card.digests[SOURCE][:16]}")
+            own = getattr(module, card.config.network.split(":", 1)[1])
+        except Exception as error:
+            raise IntegrityError(f"{folder / SOURCE} cannot be imported: {error}") from error
+    return build(card.config, card.shape, len(card.classes), own)

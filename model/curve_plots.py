@@ -22,28 +22,18 @@ def curves(history: pd.DataFrame, best_epoch: int, stop_reason: str = "") -> "Fi
     """
     best = history[history["epoch"] == best_epoch].iloc[0]
     last = int(history["epoch"].iloc[-1])
-    figure = blank(
-        4.6,
-        f"Epoch {best_epoch} of {last} is the best: validation loss {best['val_loss']:.4f}, "
-        f"accuracy {best['val_accuracy']:.1%}"
-        + (f"\nStopped after epoch {last}: {stop_reason}" if stop_reason else ""),
-    )
-    marker = "o" if last <= 30 else ""
+    title = f"Epoch {best_epoch} of {last} is the best: validation loss {best['val_loss']:.4f}, "
+    title += f"accuracy {best['val_accuracy']:.1%}"
+    figure = blank(4.6, title + (f"\nStopped after epoch {last}: {stop_reason}" if stop_reason else ""))
+    dots: dict[str, Any] = {"marker": "o" if last <= 30 else "", "markersize": 4}
+    star: dict[str, Any] = {"color": GREEN, "markersize": 14, "label": f"best epoch: {best_epoch}"}
     for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        train, validation = _measured(history, f"train_{measure}"), _measured(history, f"val_{measure}")
-        axes.plot(history["epoch"], train, "--", color=BLUE, marker=marker, markersize=4, label="training")
-        axes.plot(
-            history["epoch"], validation, color=VERMILION, marker=marker, markersize=4, label="validation"
-        )
+        epochs, validation = history["epoch"], _measured(history, f"val_{measure}")
+        train = _measured(history, f"train_{measure}")
+        axes.plot(epochs, train, "--", color=BLUE, label="training", **dots)
+        axes.plot(epochs, validation, color=VERMILION, label="validation", **dots)
         axes.axvline(best_epoch, color=GREEN, linestyle="-.", linewidth=1)
-        axes.plot(
-            best_epoch,
-            validation[history["epoch"] == best_epoch],
-            "*",
-            color=GREEN,
-            markersize=14,
-            label=f"best epoch: {best_epoch}",
-        )
+        axes.plot(best_epoch, validation[epochs == best_epoch], "*", **star)
         axes.axvline(last, color=GREY, linestyle=":", label=f"last epoch: {last}")
         _over_epochs(axes, measure)
     canvas.legend_below(figure, axes)

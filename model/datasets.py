@@ -11,7 +11,7 @@ import numpy as np
 
 from relearn.model import idx
 from relearn.model.config import TrainConfig
-from relearn.model.download import download
+from relearn.model.download import download, torchvision
 from relearn.model.errors import DataError
 from relearn.model.home import Home
 from relearn.model.images import SMALLEST_SIDE, reshape
@@ -126,16 +126,11 @@ def files(config: TrainConfig, home: Home) -> list[Path]:
 
 def _in_shape(dataset: Dataset, config: TrainConfig) -> Dataset:
     channels, height, width = dataset.shape
+    size = f"{dataset.source}: the images have {width} × {height} pixels"
     if min(height, width) < SMALLEST_SIDE:
-        raise DataError(
-            f"{dataset.source}: the images have {width} × {height} pixels, accepted: {SMALLEST_SIDE} or more "
-            "a side"
-        )
+        raise DataError(f"{size}, accepted: {SMALLEST_SIDE} or more a side")
     if config.size is None and max(height, width) > SMALL:
-        raise DataError(
-            f"{dataset.source}: the images have {width} × {height} pixels; more than {SMALL} a side needs "
-            "the setting size, such as --size 48"
-        )
+        raise DataError(f"{size}; more than {SMALL} a side needs the setting size, such as --size 48")
     wanted = (config.channels or channels, config.size or height, config.size or width)
     if wanted == dataset.shape:
         return dataset
@@ -144,12 +139,9 @@ def _in_shape(dataset: Dataset, config: TrainConfig) -> Dataset:
         notes.append("colour is lost: the images have three channels, the network gets one")
     if wanted[1] < height or wanted[2] < width:
         notes.append(f"resolution is lost: {width} × {height} pixels become {wanted[2]} × {wanted[1]}")
-    return replace(
-        dataset,
-        train=replace(dataset.train, images=reshape(dataset.train.images, wanted)),
-        test=dataset.test and replace(dataset.test, images=reshape(dataset.test.images, wanted)),
-        notes=tuple(notes),
-    )
+    train = replace(dataset.train, images=reshape(dataset.train.images, wanted))
+    test = dataset.test and replace(dataset.test, images=reshape(dataset.test.images, wanted))
+    return replace(dataset, train=train, test=test, notes=tuple(notes))
 
 
 def _load_idx(home: Home, name: str, classes: tuple[str, ...], style: Style) -> Dataset:
@@ -181,8 +173,6 @@ def _idx_files(home: Home, name: str) -> list[Path]:
 
 
 def _load_cifar10(home: Home) -> Dataset:
-    from relearn.model.vision import torchvision
-
     if not (home.data / CIFAR10).exists():
         download("CIFAR10", home.data, Path(), [CIFAR10])
     try:

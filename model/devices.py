@@ -1,13 +1,20 @@
-"""Where a training runs."""
+"""Where a training runs, in which precision it computes, and whether it is compiled. Weights stay float32."""
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from relearn.model.errors import ConfigError, MachineError
+
+if TYPE_CHECKING:
+    from relearn.model.config import TrainConfig
+
+Forward = Callable[[Tensor], Tensor]
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -70,3 +77,41 @@ def memory_for(batch_size: int) -> Iterator[None]:
         raise MachineError(
             f"batches of {batch_size} images do not fit into memory, try --batch-size {smaller}"
         ) from None
+
+
+def build_forward(config: "TrainConfig", network: nn.Module, device: torch.device) -> Forward:
+    """Return `network` as a function from inputs to logits, float32, in the precision that `config` asks for.
+
+    `float32` is the arithmetic of the plain loop, `tf32` rounds the factors of matrix products to 10 bits,
+    `bfloat16` computes products in 8 bits. What is compiled raises `MachineError` at its first call where
+    torch cannot compile it; for `ConfigError` see `check_precision`.
+    """
+    check_precision(config, device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    compute = _compiled(network) if config.compile else network
+
+    def autocast_forward(inputs: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return compute(inputs).float()
+
+    return autocast_forward if config.precision == "bfloat16" else compute
+
+
+def check_precision(config: "TrainConfig", device: torch.device) -> None:
+    """Raise `ConfigError` for a precision that `device` does not have."""
+    if config.precision == "tf32" and device.type != "cuda":
+        raise ConfigError([f"precision: got 'tf32', accepted on {device}: float32, bfloat16"])
+
+
+def _compiled(network: nn.Module) -> Forward:
+    from torch._dynamo.exc import BackendCompilerFailed  # 1.3 s
+
+    compiled: Forward = torch.compile(network)
+
+    def compute(inputs: Tensor) -> Tensor:
+        try:
+            return compiled(inputs)
+        except BackendCompilerFailed as error:
+            raise MachineError(f"torch cannot compile the network: {str(error).splitlines()[0]}") from None
+
+    return compute

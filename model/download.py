@@ -1,16 +1,23 @@
-"""Public datasets from the net, by torchvision: its mirrors, its checksums."""
+"""Public datasets from the net, by torchvision: its mirrors, its checksums; and the import of torchvision."""
 
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from relearn.model.errors import MachineError
 
 PATIENCE = 20  # seconds for a mirror to answer
+
+_stubs: list[torch.library.Library] = []
 
 
 def download(name: str, data: Path, folder: Path, missing: list[str]) -> None:
@@ -19,11 +26,9 @@ def download(name: str, data: Path, folder: Path, missing: list[str]) -> None:
     It is fetched and checked in a temporary place beside them: what fails leaves nothing behind. Raises
     MachineError without a network, without an undamaged copy on any mirror, or without room on disk.
     """
-    from relearn.model.vision import torchvision
-
     try:
         data.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=data) as temporary, _impatience():
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=data) as temporary, _socket_timeout():
             getattr(torchvision().datasets, name)(temporary, download=True)
             (data / folder).mkdir(parents=True, exist_ok=True)
             for file in missing:
@@ -35,8 +40,30 @@ def download(name: str, data: Path, folder: Path, missing: list[str]) -> None:
         ) from None
 
 
+def torchvision() -> Any:
+    """Import and return torchvision.
+
+    Its wheel on PyPI is built for the CUDA torch; beside the CPU build its compiled part does not load
+    and its import fails at two missing operators. We need neither (they are for object detection), so
+    they are declared then, without a kernel: calling them raises RuntimeError.
+    The compiled part is tried first, since declaring what it brings itself aborts the process.
+    """
+    spec = find_spec("torchvision")
+    if "torchvision" not in sys.modules and not _stubs and spec and spec.origin:
+        for library in Path(spec.origin).parent.glob("_C*.so"):
+            try:
+                torch.ops.load_library(library)
+            except OSError:
+                _stubs.append(torch.library.Library("torchvision", "FRAGMENT"))  # operators vanish with it
+                for name in ("nms", "qnms"):
+                    _stubs[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+    return torchvision
+
+
 @contextmanager
-def _impatience() -> Iterator[None]:
+def _socket_timeout() -> Iterator[None]:
     """torchvision sets no time limit of its own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)

@@ -187,16 +187,14 @@ def chi_squared(counts: np.ndarray) -> float:
     """
     from scipy import stats
 
-    def few(column: np.ndarray) -> bool:
-        return bool(column.sum() * counts.sum(1).min() < FEW * counts.sum())
-
-    groups = [np.zeros(2, int)]
+    enough = FEW * counts.sum() / counts.sum(1).min()
+    groups: list[np.ndarray] = []
     for column in counts.T[np.argsort(-counts.sum(0), kind="stable")]:
-        if few(groups[-1]):
+        if groups and groups[-1].sum() < enough:
             groups[-1] = groups[-1] + column
         else:
             groups.append(column)
-    if few(groups[-1]) and len(groups) > 1:
+    if len(groups) > 1 and groups[-1].sum() < enough:
         last = groups.pop()
         groups[-1] = groups[-1] + last
     return float(stats.chi2_contingency(np.stack(groups, 1), correction=False).pvalue)

@@ -7,7 +7,7 @@ is left untouched: weights, `.grad`, training mode and random state stay as they
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -81,9 +81,7 @@ def measure(
         inputs.requires_grad_()  # so that δ is there even where the first layers are frozen
     with _undisturbed(network), torch.enable_grad(), _Watch(_layers(network)) as watch:
         value = loss(network(inputs), targets.to(device))
-    return pd.DataFrame(
-        [{"epoch": epoch, "layer": name} | row for name, row in _rows(watch, value)], columns=COLUMNS
-    )
+    return pd.DataFrame([{"epoch": epoch} | row for row in _rows(watch, value)], columns=COLUMNS)
 
 
 def verdict(health: pd.DataFrame) -> Verdict:
@@ -96,18 +94,13 @@ def verdict(health: pd.DataFrame) -> Verdict:
     unbounded = np.isinf(table[["delta", "weight", "weight_gradient"]].to_numpy()).any(axis=1)
     exploding = table[unbounded | (table["relative"] > EXPLODING)]
     calm = table[~table["epoch"].isin(exploding["epoch"])]  # beside an explosion everything looks slow
-    return Verdict(
-        (
-            *_warnings(health, exploding, "relative", "exploding, its gradient is {:.3g} × its weights"),
-            *_warnings(
-                health,
-                calm[calm["pace"] < VANISHING],
-                "pace",
-                "vanishing, at {:.2g} of the fastest layer's pace",
-            ),
-            *_warnings(health, table[table["dead"] >= DEAD], "dead", "{:.0%} of its ReLU units are dead"),
-        )
+    vanishing, dead = calm[calm["pace"] < VANISHING], table[table["dead"] >= DEAD]
+    warnings = (
+        *_warnings(health, exploding, "relative", "exploding, its gradient is {:.3g} × its weights"),
+        *_warnings(health, vanishing, "pace", "vanishing, at {:.2g} of the fastest layer's pace"),
+        *_warnings(health, dead, "dead", "{:.0%} of its ReLU units are dead"),
     )
+    return Verdict(warnings)
 
 
 def _warnings(health: pd.DataFrame, bad: pd.DataFrame, column: str, words: str) -> Iterator[str]:
@@ -144,14 +137,6 @@ def _undisturbed(network: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-@dataclass
-class _Seen:
-    """What one layer showed in a forward pass."""
-
-    outputs: list[Tensor] = field(default_factory=list)
-    active: Tensor | None = None  # bool (units,): not zero for some image
-
-
 class _Watch(TorchFunctionMode):
     """Keeps what each layer gives and which units survive the ReLU behind it.
 
@@ -162,7 +147,8 @@ class _Watch(TorchFunctionMode):
     def __init__(self, layers: dict[nn.Module, str]) -> None:
         super().__init__()
         self.layers = layers
-        self.seen = {layer: _Seen() for layer in layers}
+        self.outputs: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
+        self.active: dict[nn.Module, Tensor] = {}  # bool (units,): not zero for some image
         self._open: nn.Module | None = None  # the layer that still waits for its ReLU
 
     def __enter__(self) -> "_Watch":
@@ -179,7 +165,7 @@ class _Watch(TorchFunctionMode):
         self._open = layer
         if not (isinstance(output, Tensor) and output.requires_grad):
             return output
-        self.seen[layer].outputs.append(output)
+        self.outputs[layer].append(output)
         return output.clone()  # a ReLU in place then overwrites the copy, and δ stays that of Z
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -193,31 +179,32 @@ class _Watch(TorchFunctionMode):
         filters = isinstance(layer, nn.modules.conv._ConvNd) and activation.dim() > 1
         units = activation.movedim(1 if filters else -1, 0)
         active = (units.reshape(len(units), -1) != 0).any(dim=1)
-        before = self.seen[layer].active
-        self.seen[layer].active = active if before is None else before | active
+        self.active[layer] = self.active.get(layer, active) | active
 
 
-def _rows(watch: _Watch, loss: Tensor) -> Iterator[tuple[str, dict[str, float]]]:
+def _rows(watch: _Watch, loss: Tensor) -> Iterator[dict[str, str | float]]:
     weights = {layer: list(layer.parameters(recurse=False)) for layer in watch.layers}
-    asked = [output for seen in watch.seen.values() for output in seen.outputs]
-    asked += [weight for own in weights.values() for weight in own if weight.requires_grad]
-    found = dict(zip(map(id, asked), torch.autograd.grad(loss, asked, allow_unused=True), strict=True))
+    sources = [output for outputs in watch.outputs.values() for output in outputs]
+    sources += [weight for own in weights.values() for weight in own if weight.requires_grad]
+    gradients = torch.autograd.grad(loss, sources, allow_unused=True)
+    by_source = dict(zip(map(id, sources), gradients, strict=True))
+
+    def slope(tensors: list[Any]) -> float:
+        return _norm([by_source.get(id(tensor)) for tensor in tensors])
+
     for layer, name in watch.layers.items():
-        seen = watch.seen[layer]
         matrices = [weight for weight in weights[layer] if weight.dim() > 1]
-        biases = [weight for weight in weights[layer] if weight.dim() <= 1]
-        weight, gradient = _norm(matrices), _norm([found.get(id(matrix)) for matrix in matrices])
-        yield (
-            name,
-            {
-                "delta": _norm([found.get(id(output)) for output in seen.outputs]),
-                "weight": weight,
-                "weight_gradient": gradient,
-                "bias_gradient": _norm([found.get(id(bias)) for bias in biases]),
-                "relative": gradient / weight if weight > 0 else math.nan,
-                "dead": math.nan if seen.active is None else 1 - seen.active.float().mean().item(),
-            },
-        )
+        weight, gradient = _norm(matrices), slope(matrices)
+        active = watch.active.get(layer)
+        yield {
+            "layer": name,
+            "delta": slope(watch.outputs[layer]),
+            "weight": weight,
+            "weight_gradient": gradient,
+            "bias_gradient": slope([bias for bias in weights[layer] if bias.dim() <= 1]),
+            "relative": gradient / weight if weight > 0 else math.nan,
+            "dead": math.nan if active is None else 1 - active.float().mean().item(),
+        }
 
 
 def _norm(tensors: list[Any]) -> float:

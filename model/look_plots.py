@@ -1,6 +1,7 @@
 """Looking at the data before any training, in figures."""
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,6 @@ from relearn.model.look import histogram, labels, verdict
 from relearn.model.prepared import PARTS, Prepared
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_CLASSES = 40  # bars that can be told apart
@@ -72,17 +72,13 @@ def _mosaic(images: np.ndarray, columns: int) -> tuple[np.ndarray, list[tuple[in
 def label_distribution(distribution: pd.DataFrame) -> "Figure":
     """Images of each class, by split; `distribution` is `look.labels`. Of many classes, both ends."""
     rows, left_out = distribution, len(distribution) - MOST_CLASSES
+    title = f"{distribution['images'].sum():,} images in {len(distribution)} classes\n"
+    title += shown(verdict(distribution), 80)
     if left_out > 0:
         ordered = distribution.sort_values("images", ascending=False, kind="stable")
         rows = pd.concat([ordered.head(MOST_CLASSES // 2), ordered.tail(MOST_CLASSES // 2)])
-    figure = blank(
-        1.8 + 0.3 * len(rows),
-        f"{distribution['images'].sum():,} images in {len(distribution)} classes\n"
-        + shown(verdict(distribution), 80)
-        + (
-            f"\n{left_out} classes between the largest and the smallest are not shown" if left_out > 0 else ""
-        ),
-    )
+        title += f"\n{left_out} classes between the largest and the smallest are not shown"
+    figure = blank(1.8 + 0.3 * len(rows), title)
     axes = figure.subplots()
     places, start = np.arange(len(rows)), np.zeros(len(rows))
     for part, colour, hatch in zip(PARTS, (BLUE, ORANGE, SKY), ("", "//", ".."), strict=True):
@@ -117,12 +113,6 @@ def pixel_values(counts: np.ndarray) -> "Figure":
     axes.set(xlim=(-3, 258), xticks=range(0, 256, 51))
     axes.yaxis.set_major_formatter("{x:g}")
     tidy(axes)
-    _scaled_axis(axes)
+    above = axes.secondary_xaxis("top", functions=(partial(np.multiply, 1 / 255), partial(np.multiply, 255)))
+    above.set(xlabel="value after preprocessing (0–1)", xticks=np.linspace(0, 1, 6))
     return figure
-
-
-def _scaled_axis(axes: "Axes") -> None:
-    functions = (lambda stored: np.divide(stored, 255), lambda scaled: np.multiply(scaled, 255))
-    above = axes.secondary_xaxis("top", functions=functions)
-    above.set_xlabel("value after preprocessing (0–1)")
-    above.set_xticks(np.linspace(0, 1, 6))

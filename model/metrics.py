@@ -1,5 +1,6 @@
 """How good a classifier is on a split: one `Evaluation` from its probabilities and the labels."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -82,13 +83,12 @@ class Evaluation:
         from sklearn.metrics import precision_recall_fscore_support
 
         numbers = range(len(self.classes))
-        columns = precision_recall_fscore_support(
+        precision, recall, f1, support = precision_recall_fscore_support(
             self.labels, self.predicted, labels=numbers, zero_division=0
         )
-        names = ("precision", "recall", "f1", "support")
-        table = pd.DataFrame({"class": self.classes, **dict(zip(names, columns, strict=True))})
-        table.loc[table["support"] == 0, ["precision", "recall", "f1"]] = np.nan
-        return table
+        shares = pd.DataFrame({"class": self.classes, "precision": precision, "recall": recall, "f1": f1})
+        shares.loc[support == 0, ["precision", "recall", "f1"]] = np.nan
+        return shares.assign(support=support)
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -145,18 +145,17 @@ class Gap:
     """Accuracy on the images learned from, minus accuracy on images not seen; shares, -1..1."""
 
     validation: float
-    test: float | None = None
+    test: float
 
     @property
     def metrics(self) -> dict[str, float]:
-        """`generalisation_gap` against validation, `test_gap` where a test accuracy was given."""
-        test = {} if self.test is None else {"test_gap": self.test}
-        return {"generalisation_gap": self.validation, **test}
+        """`generalisation_gap` against validation, `test_gap` against test."""
+        return {"generalisation_gap": self.validation, "test_gap": self.test}
 
     @property
     def warning(self) -> str | None:
         """One line where a gap is larger than `GAP_LIMIT`, else None."""
-        gaps = {"validation": self.validation, "test": self.test or 0.0}
+        gaps = {"validation": self.validation, "test": self.test}
         large = [f"{100 * gap:.1f} points above {part}" for part, gap in gaps.items() if gap > GAP_LIMIT]
         if not large:
             return None
@@ -166,7 +165,7 @@ class Gap:
         )
 
 
-def generalisation_gap(history: pd.DataFrame, best_epoch: int, test_accuracy: float | None = None) -> Gap:
+def generalisation_gap(history: pd.DataFrame, best_epoch: int, test_accuracy: float) -> Gap:
     """The gap at the epoch whose weights are kept.
 
     `history` is `Fit.table()`: one row an epoch. The training accuracy of an epoch is the one seen while
@@ -174,7 +173,7 @@ def generalisation_gap(history: pd.DataFrame, best_epoch: int, test_accuracy: fl
     """
     best = history.loc[history["epoch"] == best_epoch, ["train_accuracy", "val_accuracy"]]
     train, validation = (float(share) for share in best.to_numpy()[0])
-    return Gap(train - validation, None if test_accuracy is None else train - test_accuracy)
+    return Gap(train - validation, train - test_accuracy)
 
 
 def _check_labels(labels: np.ndarray, classes: int) -> None:
@@ -213,10 +212,7 @@ class Metric(NamedTuple):
 
 def metric(key: str) -> Metric | None:
     """What is known of a logged key: `test_loss`, `val_loss` and `loss` mean the same; None if unknown."""
-    for part in ("train_", "val_", "test_"):
-        if key.removeprefix(part) in METRICS and key not in METRICS:
-            return METRICS[key.removeprefix(part)]
-    return METRICS.get(key)
+    return METRICS.get(key) or METRICS.get(re.sub("^(train|val|test)_", "", key))
 
 
 METRICS: dict[str, Metric] = {

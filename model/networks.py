@@ -59,7 +59,13 @@ class Cnn(nn.Sequential):
         for number, filters in enumerate(config.filters, start=1):
             sides = [(side - config.kernel_size + 1) // 2 for side in sides]
             if min(sides) < 1:
-                raise _too_small(config, shape, accepted=number - 1)
+                kernel = f"{config.kernel_size}×{config.kernel_size}"
+                raise ConfigError(
+                    [
+                        f"filters: got {len(config.filters)} convolutions of {kernel}, each with a pool, "
+                        f"accepted: {number - 1 or 'none'} for images of {shape[1]}×{shape[2]}"
+                    ]
+                )
             layers |= _convolution("" if number == 1 else f"{number}", channels, filters, config)
             channels = filters
         layers["flatten"] = nn.Flatten()
@@ -67,16 +73,6 @@ class Cnn(nn.Sequential):
         layers["output"] = nn.Linear(100, classes)
         super().__init__(layers)
         self.sliced = not config.batch_norm
-
-
-def _too_small(config: TrainConfig, shape: Shape, accepted: int) -> ConfigError:
-    kernel = f"{config.kernel_size}×{config.kernel_size}"
-    return ConfigError(
-        [
-            f"filters: got {len(config.filters)} convolutions of {kernel}, each with a pool, "
-            f"accepted: {accepted or 'none'} for images of {shape[1]}×{shape[2]}"
-        ]
-    )
 
 
 def _convolution(
@@ -136,12 +132,8 @@ def network_class(name: str) -> type[nn.Module]:
     if name in NETWORKS:
         return NETWORKS[name]
     if not re.fullmatch(r"[\w.]+:\w+", name):
-        raise ConfigError(
-            [
-                f"network: got {name!r}, accepted: {', '.join(NETWORKS)} "
-                "or a class of your own as package.module:Class"
-            ]
-        )
+        accepted = f"{', '.join(NETWORKS)} or a class of your own as package.module:Class"
+        raise ConfigError([f"network: got {name!r}, accepted: {accepted}"])
     return own_network.find(name)
 
 
@@ -165,27 +157,19 @@ def layers(network: nn.Module, shape: Shape) -> "pd.DataFrame":
     """
     import pandas as pd  # a server that answers does without
 
-    rows: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
 
     def note(name: str, layer: nn.Module, output: Tensor) -> None:
         kind = type(layer).__name__
         if type(layer).__module__ == "torch.nn.modules.activation" and rows:
-            rows[-1]["activation"] = kind
+            rows[-1][3] = kind
         else:
-            rows.append(
-                {
-                    "name": name,
-                    "kind": kind,
-                    "output shape": tuple(output.shape[1:]),
-                    "activation": "",
-                    "parameters": count(layer),
-                }
-            )
+            rows.append([name, kind, tuple(output.shape[1:]), "", count(layer)])
 
-    leaves = [(name or "network", leaf) for name, leaf in network.named_modules() if not any(leaf.children())]
     hooks = [
-        leaf.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
-        for name, leaf in leaves
+        leaf.register_forward_hook(lambda layer, _, output, name=name: note(name or "network", layer, output))
+        for name, leaf in network.named_modules()
+        if not any(leaf.children())
     ]
     training, device = network.training, next(network.parameters()).device
     try:
@@ -197,7 +181,7 @@ def layers(network: nn.Module, shape: Shape) -> "pd.DataFrame":
         for hook in hooks:
             hook.remove()
     if rows:
-        rows[-1]["activation"] = "Softmax"
+        rows[-1][3] = "Softmax"
     return pd.DataFrame(rows, columns=["name", "kind", "output shape", "activation", "parameters"])
 
 

@@ -100,12 +100,9 @@ def make(network_class: type[nn.Module], name: str, shape: Shape, classes: int) 
         network.eval()
         logits = network(images)
         network.train()
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes) or not logits.is_floating_point():
-        got = (
-            f"{logits.dtype} {tuple(logits.shape)}"
-            if isinstance(logits, torch.Tensor)
-            else type(logits).__name__
-        )
+    is_tensor = isinstance(logits, torch.Tensor)
+    if not is_tensor or logits.shape != (2, classes) or not logits.is_floating_point():
+        got = f"{logits.dtype} {tuple(logits.shape)}" if is_tensor else type(logits).__name__
         raise ConfigError([f"network: {name} gave {got} for 2 images, accepted: floats (2, {classes})"])
     return network
 
@@ -125,10 +122,8 @@ def _blamed(what: str) -> Iterator[None]:
 def _check_alone(class_name: str, source: Path) -> None:
     """Refuse a source file that imports others of the user's."""
     for node in ast.walk(ast.parse(source.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
+        if isinstance(node, ast.ImportFrom):
             beside = ["." * node.level + (node.module or "")]
-        elif isinstance(node, ast.ImportFrom):
-            beside = [node.module or ""]
         else:
             beside = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for module in beside:

@@ -1,13 +1,14 @@
 """What an evaluation looks like: one matplotlib `Figure` per question."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from relearn.model import canvas
 from relearn.model.canvas import BLACK, BLUE, GREY, SKY, VERMILION, blank, shown, tidy
+from relearn.model.contact_sheet import image_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,26 +57,16 @@ def _cell_numbers(axes: "Axes", matrix: np.ndarray, shares: np.ndarray, top: flo
     for row, column in np.argwhere(matrix):
         share = shares[row, column]
         text = f"{matrix[row, column]:,}" + (f"\n{share:.1f}%" if roomy else "")
-        dark = row != column and share > 0.6 * top
-        axes.text(
-            column,
-            row,
-            text,
-            ha="center",
-            va="center",
-            fontsize=9 if roomy else 7,
-            color="white" if dark else BLACK,
-        )
+        color = "white" if row != column and share > 0.6 * top else BLACK
+        axes.text(column, row, text, ha="center", va="center", fontsize=9 if roomy else 7, color=color)
 
 
 def _class_ticks(axes: "Axes", classes: Sequence[str], recalls: np.ndarray) -> None:
     """Names at both axes; where cells are too small for a share, the recall stands with the label."""
     size = len(classes)
     names = [shown(name, 14) for name in classes]
-    labels = [
-        f"{name}  {'–' if np.isnan(recall) else f'{recall:.0f}%'}"
-        for name, recall in zip(names, recalls, strict=True)
-    ]
+    shares = ["–" if np.isnan(recall) else f"{recall:.0f}%" for recall in recalls]
+    labels = [f"{name}  {share}" for name, share in zip(names, shares, strict=True)]
     step = -(-size // 50)
     font = 10 if size <= TWO_NUMBERS else 8 if size <= ONE_NUMBER else 7
     turned = 90 if max(map(len, names)) * size > 80 else 0
@@ -92,8 +83,8 @@ def _class_ticks(axes: "Axes", classes: Sequence[str], recalls: np.ndarray) -> N
 def reliability(evaluation: "Evaluation") -> "Figure":
     """Whether 90 % sure means 90 % right: accuracy against confidence, and how often each is claimed.
 
-    Points stand at a bin's mean confidence; bars are Wilson's 95 % interval of its accuracy, so that a
-    bin with few images is not over-read.
+    Points stand at a bin's mean confidence; bars are Wilson's 95 % interval of its accuracy (JASA 22, 1927),
+    so that a bin with few images is not over-read.
     """
     table = evaluation.reliability[evaluation.reliability["count"] > 0]
     mean = float(evaluation.confidence.mean())
@@ -113,13 +104,15 @@ def reliability(evaluation: "Evaluation") -> "Figure":
 
 
 def _accuracy_in_bins(axes: "Axes", table: pd.DataFrame) -> None:
-    shares, counts, confidence = (table[name].to_numpy() for name in ("accuracy", "count", "confidence"))
-    low, high = _wilson(shares, counts)
+    from scipy import stats
+
+    confidence, accuracy = 100 * table["confidence"], 100 * table["accuracy"]
+    correct = (table["accuracy"] * table["count"]).round().astype(int)
+    tests = [stats.binomtest(k, n) for k, n in zip(correct, table["count"], strict=True)]
+    low, high = 100 * np.array([test.proportion_ci(method="wilson") for test in tests]).T
     axes.plot((0, 100), (0, 100), "--", color=GREY, label="perfect calibration")
-    axes.plot(
-        100 * confidence, 100 * shares, "o", color=BLUE, clip_on=False, zorder=3, label="accuracy in a bin"
-    )
-    axes.vlines(100 * confidence, 100 * low, 100 * high, color=SKY, linewidth=4, label="its 95% interval")
+    axes.plot(confidence, accuracy, "o", color=BLUE, clip_on=False, zorder=3, label="accuracy in a bin")
+    axes.vlines(confidence, low, high, color=SKY, linewidth=4, label="its 95% interval")
     axes.set(ylabel="accuracy (%)", ylim=(-2, 102))
     tidy(axes)
 
@@ -131,14 +124,6 @@ def _images_in_bins(axes: "Axes", table: pd.DataFrame) -> None:
     axes.set(xlabel="confidence: probability of the predicted class (%)", ylabel="images (log scale)")
     axes.set(yscale="log", xlim=(0, 100), ylim=(0.7, 6 * table["count"].max()))
     tidy(axes)
-
-
-def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95 % interval of a share seen in `count` draws (JASA 22, 1927); both ends in 0..1."""
-    z = 1.96
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return centre - half, centre + half
 
 
 def per_class(table: pd.DataFrame, most: int = 40) -> "Figure":
@@ -185,26 +170,20 @@ def gallery(images: np.ndarray, mistakes: pd.DataFrame, most: int = 24) -> "Figu
     if worst.empty:
         return blank(1.0, f"No mistakes on {len(images):,} images")
     suspects = int(mistakes["suspected_wrong_label"].sum())
-    rows = -(-len(worst) // 6)
-    ratio = images.shape[2] / images.shape[3]
-    figure = blank(
-        0.8 + (0.45 + 1.45 * ratio) * rows,
+    title = (
         f"The {len(worst)} surest of {len(mistakes):,} mistakes on {len(images):,} images: label → prediction"
-        + (f"\nlabel? means that the label itself may be wrong: {suspects:,} in all" if suspects else ""),
     )
-    places = figure.subplots(rows, 6, squeeze=False).ravel()
-    for axes in places:
-        axes.set_axis_off()
-    for axes, (_, mistake) in zip(places, worst.iterrows(), strict=False):
-        picture = np.asarray(images[mistake["index"]]).transpose(1, 2, 0)
-        axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
-        suspect = bool(mistake["suspected_wrong_label"])
-        axes.set_title(_caption(mistake), fontsize=9.5, color=VERMILION if suspect else BLACK)
-    return figure
+    if suspects:
+        title += f"\nlabel? means that the label itself may be wrong: {suspects:,} in all"
+    rows = worst.to_dict("records")
+    return image_grid(
+        title,
+        [(np.asarray(images[row["index"]]), _caption(row), row["suspected_wrong_label"]) for row in rows],
+    )
 
 
-def _caption(mistake: pd.Series) -> str:
-    label, predicted = shown(mistake["label"], 14), shown(mistake["predicted"], 14)
-    gap = "\n" if len(label + predicted) > 12 else " "
+def _caption(mistake: Mapping[Hashable, Any]) -> list[str]:
+    label, predicted = mistake["label"], f"→ {mistake['predicted']}"
+    names = [label, predicted] if len(label + predicted) > 14 else [f"{label} {predicted}"]
     doubt = "  label?" if mistake["suspected_wrong_label"] else ""
-    return f"{label}{gap}→ {predicted}\n{mistake['confidence']:.1%}{doubt}"
+    return [*names, f"{mistake['confidence']:.1%}{doubt}"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -53,63 +54,51 @@ def _parts(dataset: Dataset) -> dict[str, LabelledImages]:
 
 
 def _form(dataset: Dataset) -> Iterator[Finding]:
+    wanted, classes = dataset.train.images.shape[1:], len(dataset.classes)
     for name, part in _parts(dataset).items():
         images, labels = part.images, part.labels
         if images.dtype != np.uint8 or images.ndim != 4:
-            yield _error(
-                "images",
-                f"{name} images are {images.dtype} {images.shape}, accepted: uint8 (n, c, h, w)",
-            )
-        elif images.shape[1:] != dataset.train.images.shape[1:]:
-            wanted = dataset.train.images.shape[1:]
+            got = f"{images.dtype} {images.shape}"
+            yield _error("images", f"{name} images are {got}, accepted: uint8 (n, c, h, w)")
+        elif images.shape[1:] != wanted:
             yield _error("shape", f"{name} images are {images.shape[1:]}, those of train {wanted}")
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-            yield _error(
-                "labels",
-                f"{name} labels are {labels.dtype} {labels.shape}, accepted: int64 ({len(images)},)",
-            )
+            got = f"{labels.dtype} {labels.shape}"
+            yield _error("labels", f"{name} labels are {got}, accepted: int64 ({len(images)},)")
             continue
-        outside = np.flatnonzero((labels < 0) | (labels >= len(dataset.classes)))
-        if len(outside):
-            yield _error(
-                "label range",
-                f"{name} has labels outside 0 to {len(dataset.classes) - 1}",
-                len(outside),
-                f"image {outside[0]} has label {labels[outside[0]]}",
-            )
+        outside = np.flatnonzero((labels < 0) | (labels >= classes))
+        for first in outside[:1]:
+            message, example = f"{name} has labels outside 0 to {classes - 1}", f"image {first} has label"
+            yield _error("label range", message, len(outside), f"{example} {labels[first]}")
 
 
 def _splits(dataset: Dataset, splits: Splits) -> Iterator[Finding]:
     for name in ("train", "validation", "test"):
-        part: LabelledImages = getattr(splits, name)
-        if not len(part):
-            yield _error(
-                "empty split", f"no image falls into {name}, more images or a larger share are needed"
-            )
-            continue
-        absent = np.flatnonzero(np.bincount(part.labels, minlength=len(dataset.classes)) == 0)
-        if len(absent):
-            first = dataset.classes[absent[0]]
-            yield _warning("missing class", f"classes without an image in {name}", len(absent), first)
+        labels = getattr(splits, name).labels
+        absent = np.flatnonzero(np.bincount(labels, minlength=len(dataset.classes)) == 0)
+        if not len(labels):
+            message = f"no image falls into {name}, more images or a larger share are needed"
+            yield _error("empty split", message)
+        elif len(absent):
+            message, example = f"classes without an image in {name}", dataset.classes[absent[0]]
+            yield _warning("missing class", message, len(absent), example)
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
     labels = np.concatenate([part.labels for part in _parts(dataset).values()])
-    counts = np.bincount(labels, minlength=len(dataset.classes))
-    present = np.flatnonzero(counts)
+    counts = pd.Series(np.bincount(labels, minlength=len(dataset.classes)), dataset.classes)
+    present = counts[counts > 0]
     if len(present) < 2:
-        names = ", ".join(dataset.classes[index] for index in present) or "none"
+        names = ", ".join(present.index) or "none"
         yield _error("classes", f"at least two classes need images, got {len(present)}: {names}")
         return
-    ratio, verdict = balance(counts[present])
+    ratio, verdict = balance(present.to_numpy())
     if verdict == "imbalanced":
-        large, small = counts.argmax(), present[counts[present].argmin()]
-        yield _warning(
-            "imbalance",
-            f"the largest class has {ratio:.1f} times the images of the smallest",
-            int(counts[large]),
-            f"{dataset.classes[large]}: {counts[large]}, {dataset.classes[small]}: {counts[small]}",
+        message = f"the largest class has {ratio:.1f} times the images of the smallest"
+        example = ", ".join(
+            f"{name}: {present[name]}" for name in map(str, (present.idxmax(), present.idxmin()))
         )
+        yield _warning("imbalance", message, int(present.max()), example)
 
 
 def _content(dataset: Dataset) -> Iterator[Finding]:
@@ -124,14 +113,9 @@ def _content(dataset: Dataset) -> Iterator[Finding]:
 def _constant(name: str, part: LabelledImages) -> Iterator[Finding]:
     flat = part.images.reshape(len(part), -1)
     constant = np.flatnonzero((flat == flat[:, :1]).all(axis=1))
-    if len(constant):
-        first = constant[0]
-        yield _warning(
-            "constant image",
-            f"{name} images of a single value",
-            len(constant),
-            f"image {first}: all {flat[first, 0]}",
-        )
+    for first in constant[:1]:
+        example = f"image {first}: all {flat[first, 0]}"
+        yield _warning("constant image", f"{name} images of a single value", len(constant), example)
 
 
 def _repeated(
@@ -139,21 +123,15 @@ def _repeated(
 ) -> Iterator[Finding]:
     """Images that stand more than once in a part, and among them those under two labels."""
     order = np.argsort(known, kind="stable")
-    first, second = order[:-1], order[1:]
-    same = known[first] == known[second]
-    first, second = first[same], second[same]
-    torn = part.labels[first] != part.labels[second]
-    if len(first):
-        example = f"images {first[0]} and {second[0]}"
-        yield _warning("duplicate", f"{name} images that repeat another", len(first), example)
-    if torn.any():
-        one, other = first[torn][0], second[torn][0]
-        yield _warning(
-            "two labels",
-            f"{name} images that stand under two labels",
-            int(torn.sum()),
-            f"image {one} is {classes[part.labels[one]]}, image {other} is {classes[part.labels[other]]}",
-        )
+    pairs = np.stack([order[:-1], order[1:]], 1)[known[order[:-1]] == known[order[1:]]]
+    conflicting = pairs[part.labels[pairs[:, 0]] != part.labels[pairs[:, 1]]]
+    for one, other in pairs[:1]:
+        example = f"images {one} and {other}"
+        yield _warning("duplicate", f"{name} images that repeat another", len(pairs), example)
+    for pair in conflicting[:1]:
+        message = f"{name} images that stand under two labels"
+        example = ", ".join(f"image {image} is {classes[part.labels[image]]}" for image in pair)
+        yield _warning("two labels", message, len(conflicting), example)
 
 
 def _leak(train: np.ndarray, test: np.ndarray) -> Iterator[Finding]:
@@ -161,18 +139,13 @@ def _leak(train: np.ndarray, test: np.ndarray) -> Iterator[Finding]:
     if len(leaked) == len(test):
         yield _error("leak", "every test image is a training image, a score would mean nothing", len(leaked))
     elif len(leaked):
-        twin = np.flatnonzero(train == test[leaked[0]])[0]
-        yield _warning(
-            "leak",
-            f"test images that are training images ({len(leaked) / len(test):.2%})",
-            len(leaked),
-            f"test {leaked[0]} is train {twin}",
-        )
+        message = f"test images that are training images ({len(leaked) / len(test):.2%})"
+        example = f"test {leaked[0]} is train {np.flatnonzero(train == test[leaked[0]])[0]}"
+        yield _warning("leak", message, len(leaked), example)
 
 
 def _error(check: str, message: str, count: int = 1, example: str = "") -> Finding:
     return Finding("error", check, message, count, example)
 
 
-def _warning(check: str, message: str, count: int, example: str) -> Finding:
-    return Finding("warning", check, message, count, example)
+_warning = partial(Finding, "warning")

@@ -4,7 +4,7 @@ Only the images that one has right and the other wrong tell them apart. Where bo
 such image is as likely to speak for the one as for the other: a fair coin.
 """
 
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -52,18 +52,16 @@ class Comparison(BaseModel):
         return f"{points} points on {self.images:,} images (95 % interval {low} to {high})"
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """Two-sided p-value of the exact test of McNemar (1947): is the coin fair?"""
+def mcnemar(gained: int, lost: int, alternative: Literal["two-sided", "less"] = "two-sided") -> float:
+    """p-value of the exact test of McNemar (1947): is the coin fair?
+
+    `less` is one-sided: how likely an equal candidate loses as many of the differing images, or more.
+    """
     from scipy import stats
 
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-
-
-def shortfall(gained: int, lost: int) -> float:
-    """The one-sided p-value: how likely an equal candidate loses as many of the differing images, or more."""
-    from scipy import stats
-
-    return float(stats.binomtest(gained, gained + lost, alternative="less").pvalue) if gained + lost else 1.0
+    if not gained + lost:
+        return 1.0
+    return float(stats.binomtest(gained, gained + lost, alternative=alternative).pvalue)
 
 
 def interval(gained: int, lost: int, images: int) -> tuple[float, float]:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from relearn.model import arithmetic, devices
-from relearn.model.arithmetic import Forward
+from relearn.model import devices
 from relearn.model.batches import Batches, Slices
 from relearn.model.config import TrainConfig
+from relearn.model.devices import Forward
 from relearn.model.errors import InputError
 from relearn.model.learner import EpochRecord, Learner, Pass, State
 from relearn.model.splits import Splits
@@ -68,7 +68,7 @@ def fit(
     threads = devices.use_threads(start.values["threads"] if start else config.threads)
     devices.reuse_memory()
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
-    forward = arithmetic.forward(config, network, device)
+    forward = devices.build_forward(config, network, device)
     training = Batches(splits.train, network, classes, config.batch_size, device, config.augmentation)
     validation = Batches(splits.validation, network, classes, config.batch_size, device)
     _check_smallest(training, network)

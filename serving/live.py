@@ -11,11 +11,11 @@ from typing import Self
 
 import numpy as np
 
-from relearn.model.classifier import Classifier
+from relearn.model.classifier import Classifier, read_verified
 from relearn.model.errors import IntegrityError, RelearnError
 from relearn.serving.golden import Golden
 from relearn.serving.ledger import Release
-from relearn.serving.releases import Releases, digest
+from relearn.serving.releases import Releases
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 
@@ -51,8 +51,7 @@ def load(releases: Releases, release: Release) -> Live:
     """The classifier of a release, once every digest is right and it answers as it did when released."""
     folder = releases.folder(release.version)
     for name, expected in release.digests.items():
-        if digest(folder / name) != expected:
-            raise IntegrityError(f"{folder / name} is not what was released: its SHA-256 differs")
+        read_verified(folder / name, expected)
     classifier = Classifier.load(folder)
     golden = Golden.load(folder)
     golden.check(classifier.predict(golden.images))

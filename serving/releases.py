@@ -76,7 +76,7 @@ class Releases:
                 Golden.load(temporary)
         if (folder / CARD).read_bytes() != (classifier_folder / CARD).read_bytes():
             raise IntegrityError(f"{folder} holds another classifier")
-        return {name: digest(folder / name) for name in VOUCHED}
+        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in VOUCHED}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -137,14 +137,6 @@ class Releases:
                 yield
         except OSError as error:
             raise MachineError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file; raises `IntegrityError` where it cannot be read."""
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise IntegrityError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def names(home: Home) -> list[str]:

@@ -28,7 +28,8 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return animals(TrainConfig(name="zoo", network="cnn")).with_metrics({"accuracy": 0.5})
+    classifier = animals(TrainConfig(name="zoo", network="cnn"))
+    return Classifier(classifier.network, classifier.card.model_copy(update={"metrics": {"accuracy": 0.5}}))
 
 
 @pytest.fixture(scope="module")

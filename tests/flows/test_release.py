@@ -51,7 +51,8 @@ class Shop:
         network = build(config, self.prepared.shape, len(self.prepared.classes))
         fit(config, network, self.prepared.splits, len(self.prepared.classes))
         classifier = Classifier(network, Card.of(config, self.prepared, network))
-        return classifier.with_metrics(evaluate(classifier, self.prepared.splits.test).metrics)
+        metrics = evaluate(classifier, self.prepared.splits.test).metrics
+        return Classifier(classifier.network, classifier.card.model_copy(update={"metrics": metrics}))
 
     def run_of(self, classifier: Classifier, seen: np.ndarray | None = None) -> str:
         """The id of a run that has logged it."""

@@ -56,7 +56,8 @@ class Workshop:
         classifier = Classifier(network, Card.of(config, self.prepared, network))
         metrics = evaluate(classifier, self.prepared.splits.test).metrics
         with Experiment.open(self.home, "digits").run("candidate", {"relearn.kind": "train"}) as run:
-            registry.log(run, classifier.with_metrics(metrics), self.prepared.splits.seen)
+            card = classifier.card.model_copy(update={"metrics": metrics})
+            registry.log(run, Classifier(classifier.network, card), self.prepared.splits.seen)
         return run.id
 
     def begin(self, run_id: str, *flags: str) -> subprocess.Popen[str]:

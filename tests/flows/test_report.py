@@ -1,6 +1,7 @@
 """Promises of the page that a retraining leaves in Prefect."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,17 +9,22 @@ from markdown_it import MarkdownIt
 
 from relearn.flows.report import report
 from relearn.flows.results import Answer, Released, Retrained, Trained, Trial, Verdict
+from relearn.model.prepared import Prepared
+from relearn.model.quality import Finding
 
-DATASET: dict[str, Any] = {
-    "name": "mnist",
-    "source": "mnist",
-    "classes": tuple("0123456789"),
-    "shape": (1, 28, 28),
-    "fingerprint": "0123456789abcdef" * 4,
-    "additions": None,
-    "counts": {"training": [24_000, 24_000], "validation": [12_000], "test": [10_000]},
-    "findings": [],
-}
+DATASET = Prepared(
+    folder=Path("prepared"),
+    name="mnist",
+    source="mnist",
+    classes=tuple("0123456789"),
+    style="strokes",
+    shape=(1, 28, 28),
+    fingerprint="0123456789abcdef" * 4,
+    additions=None,
+    counts={"training": [24_000, 24_000], "validation": [12_000], "test": [10_000]},
+    findings=[],
+    files={},
+)
 MLP = Trained(
     run_id="aa",
     run_name="mlp 512",
@@ -144,15 +150,11 @@ def test_data_is_described() -> None:
 
 def test_findings_are_listed() -> None:
     """Each finding with its level."""
-    found = {
-        "level": "warning",
-        "check": "balance",
-        "message": "2 classes are rare",
-        "count": 2,
-        "example": "x",
-    }
+    found = DATASET.model_copy(
+        update={"findings": [Finding("warning", "balance", "2 classes are rare", 2, "x")]}
+    )
 
-    assert "- warning: 2 classes are rare" in report(done([MLP], MLP), DATASET | {"findings": [found]})
+    assert "- warning: 2 classes are rare" in report(done([MLP], MLP), found)
 
 
 def test_time_adds_up() -> None:
@@ -171,7 +173,7 @@ def test_time_adds_up() -> None:
 def test_names_of_the_user_change_nothing_else() -> None:
     """A class or path with Markdown or HTML in it is shown as it is: as many cells, no new element."""
     odd = "a|b <img src=x> **c** [d](http://e) `f`\n# g"
-    dataset = DATASET | {"name": odd, "source": f"folder:/{odd}"}
+    dataset = DATASET.model_copy(update={"name": odd, "source": f"folder:/{odd}"})
     trial = Trial(first=ANSWER.model_copy(update={"label": odd, "version": odd}))
     verdict = Verdict(action="hold", reasons=(odd,), checks=())
     released = RELEASED.model_copy(update={"truth": odd, "trial": trial, "verdict": verdict})

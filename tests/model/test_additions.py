@@ -35,7 +35,7 @@ def test_what_joins_is_learned_from_or_validated_by(home: Home, config: TrainCon
     assert labels(before, "train").items() <= train.items()
     assert np.array_equal(before.splits.test.images, after.splits.test.images)
     assert np.array_equal(before.splits.test.labels, after.splits.test.labels)
-    assert 260 == sum(map(sum, after.card["counts"].values()))
+    assert 260 == sum(map(sum, after.counts.values()))
     assert (60, 0, 0, 60) == (
         after.additions.images,
         after.additions.refused,

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from relearn.model.architecture import MOST_BOXES, architecture
+from relearn.model.architecture import MAX_BOXES, architecture
 from relearn.model.config import TrainConfig
 from relearn.model.networks import build, layers
 
@@ -88,6 +88,6 @@ def test_a_very_deep_network_is_shortened() -> None:
         }
     )
     words = said(drawn(architecture(table, (8,), "x" * 200)))
-    assert {"layer0", "layer99", f"… {100 - MOST_BOXES} more layers …"} <= set(words)
+    assert {"layer0", "layer99", f"… {100 - MAX_BOXES} more layers …"} <= set(words)
     assert "layer50" not in words
-    assert str(99 - MOST_BOXES // 2) in words  # what enters the first layer after the gap
+    assert str(99 - MAX_BOXES // 2) in words  # what enters the first layer after the gap

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from relearn.model.arithmetic import Forward, forward
 from relearn.model.config import TrainConfig
+from relearn.model.devices import Forward, build_forward
 from relearn.model.errors import ConfigError
 from relearn.model.networks import build
 
@@ -21,13 +21,13 @@ import os
 os.environ["PATH"] = "/nothing"
 os.environ.pop("CXX", None)
 import torch
-from relearn.model.arithmetic import forward
+from relearn.model.devices import build_forward
 from relearn.model.config import TrainConfig
 from relearn.model.errors import MachineError
 from relearn.model.networks import build
 config = TrainConfig(compile=True, hidden=(8,))
 try:
-    forward(config, build(config, (1, 8, 8), 4), torch.device("cpu"))(torch.rand(8, 64))
+    build_forward(config, build(config, (1, 8, 8), 4), torch.device("cpu"))(torch.rand(8, 64))
 except MachineError as error:
     print(error)
 """
@@ -43,7 +43,7 @@ def test_bfloat16_rounds_products_and_nothing_else() -> None:
     network = build(config, SHAPE, CLASSES)
     seen: list[torch.dtype] = []
     network[0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
-    logits = forward(config, network, CPU)(INPUTS)
+    logits = build_forward(config, network, CPU)(INPUTS)
     logits.sum().backward()
 
     assert [torch.bfloat16] == seen
@@ -56,7 +56,7 @@ def test_tf32_is_for_gpus() -> None:
     """Elsewhere one line says what is accepted."""
     config = settings(precision="tf32")
     with pytest.raises(ConfigError, match="precision: got 'tf32', accepted on cpu: float32, bfloat16"):
-        forward(config, build(config, SHAPE, CLASSES), CPU)
+        build_forward(config, build(config, SHAPE, CLASSES), CPU)
 
 
 @pytest.mark.slow  # the compiler takes half a minute
@@ -72,7 +72,7 @@ def test_a_compiled_network_gives_the_same() -> None:
         return logits, next(of.parameters()).grad
 
     for expected, got in zip(
-        gradient(plain, plain), gradient(forward(config, network, CPU), network), strict=True
+        gradient(plain, plain), gradient(build_forward(config, network, CPU), network), strict=True
     ):
         torch.testing.assert_close(expected, got, rtol=1e-4, atol=1e-6)
 

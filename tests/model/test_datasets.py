@@ -19,9 +19,9 @@ import pytest
 from relearn.model import datasets
 from relearn.model.config import TrainConfig
 from relearn.model.datasets import DATASETS, Dataset, LabelledImages, load
+from relearn.model.download import torchvision
 from relearn.model.errors import DataError, MachineError
 from relearn.model.home import Home
-from relearn.model.vision import torchvision
 
 NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 RANDOM = np.random.default_rng(0)
@@ -127,7 +127,10 @@ def test_auto_is_mnist_only_where_all_of_it_is_on_disk(home: Home) -> None:
             "29 × 28 pixels, accepted: 28 × 28",
         ),
         ({"train-labels-idx1-ubyte": idx(LABELS[:19])}, "20 images, but .* 19 labels"),
-        ({"t10k-images-idx3-ubyte": FILES["t10k-labels-idx1-ubyte"]}, "holds idx1, accepted: idx3"),
+        (
+            {"t10k-images-idx3-ubyte": FILES["t10k-labels-idx1-ubyte"]},
+            "is no idx3 file of uint8 .*: it starts with 00000801",
+        ),
     ],
 )
 def test_files_that_do_not_fit_are_refused(home: Home, changes: dict[str, bytes], message: str) -> None:

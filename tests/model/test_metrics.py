@@ -245,15 +245,19 @@ def test_gap_is_taken_at_the_best_epoch(history: pd.DataFrame) -> None:
     assert gap.warning is None
 
 
-def test_gap_without_a_test(history: pd.DataFrame) -> None:
-    """What was not measured is not logged."""
-    assert {"generalisation_gap": pytest.approx(-0.05)} == generalisation_gap(history, best_epoch=1).metrics
+def test_a_gap_may_be_negative(history: pd.DataFrame) -> None:
+    """In a steep first epoch the training accuracy is the lower one."""
+    gap = generalisation_gap(history, best_epoch=1, test_accuracy=1.0)
+
+    assert pytest.approx(-0.05) == gap.metrics["generalisation_gap"]
+    assert gap.test < gap.validation
+    assert gap.warning is None
 
 
 @pytest.mark.parametrize(
     ("gap", "words"),
     [
-        (Gap(0.14), "14.0 points above validation (limit 5)"),
+        (Gap(0.14, 0.0), "14.0 points above validation (limit 5)"),
         (Gap(0.0, 0.061), "6.1 points above test (limit 5)"),
         (Gap(0.14, 0.2), "14.0 points above validation and 20.0 points above test (limit 5)"),
     ],

@@ -110,8 +110,8 @@ def damage(releases: Releases, version: str, how: str) -> None:
     [
         ("missing", "cannot be read"),
         ("torn weights", "weights.safetensors is not what was saved"),
-        ("another card", "card.json is not what was released"),
-        ("other answers", f"{FILE} is not what was released"),
+        ("another card", "card.json is not what was saved"),
+        ("other answers", f"{FILE} is not what was saved"),
     ],
 )
 def test_what_is_not_sound_is_not_served(
