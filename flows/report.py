@@ -1,24 +1,47 @@
 """The page that a retraining leaves in Prefect: what was learned, from what, how well, how long."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relearn.flows.markdown import plain, table
+from rich.style import Style
+from rich.text import Text
+
+from relearn.flows.rendering import Cell, Table, bullets, page, plain
 from relearn.flows.results import Released, Retrained, Trained
 from relearn.model.quality import Finding
 
 
 def report(done: Retrained, card: Mapping[str, Any]) -> str:
     """Markdown for someone who was not there, the result first; `card` is that of the prepared data."""
-    parts = [
+    warnings = [f"{one.network}: {line}" for one in done.trained for line in one.warnings]
+    return page(
         _result(done),
         _verdict(done.released),
-        _networks(done),
+        networks(done.trained, done.best).to_markdown(),
+        bullets(warnings),
         _answer(done.released),
-        _data(card),
-        _time(done.seconds),
+        *_data(card),
+        _time(done.seconds).to_markdown(),
+    )
+
+
+def networks(trained: Sequence[Trained], best: Trained) -> Table:
+    """One row a network: the `best` first, which stands out, the others by their validation accuracy."""
+    ranked = sorted(trained, key=lambda one: (one != best, -one.val_accuracy))
+    rows = [
+        (
+            Text(one.network, Style(bold=one == best and len(trained) > 1)),
+            f"{one.parameters:,}",
+            f"{one.val_accuracy:.2%}",
+            f"{one.metrics['accuracy']:.2%}",
+            f"{one.metrics['f1_macro']:.3f}",
+            f"{one.best_epoch}/{one.epochs}",
+            f"{one.images_per_second:,.0f}",
+            Text(one.run_id[:8], Style(link=one.url)),
+        )
+        for one in ranked
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return Table(("network", "weights", "val", "test", "F1", "epochs", "images/s", "run"), rows, "Networks")
 
 
 def _result(done: Retrained) -> str:
@@ -32,31 +55,8 @@ def _result(done: Retrained) -> str:
 
 
 def _verdict(released: Released) -> str:
-    reasons = "\n".join(f"- {plain(reason)}" for reason in released.verdict.reasons)
-    return f"**{released.verdict.action.upper()}**: {plain(released.headline)}\n\n{reasons}"
-
-
-def _networks(done: Retrained) -> str:
-    chosen = done.best.network
-    ranked = sorted(done.trained, key=lambda one: (one.network != chosen, -one.val_accuracy))
-    rows = [
-        (
-            _linked(one, "**" if one.network == chosen else ""),
-            f"{one.val_accuracy:.2%}",
-            f"{one.metrics['accuracy']:.2%}",
-            f"{one.metrics['f1_macro']:.4f}",
-            f"{one.parameters:,}",
-            _duration(one.seconds),
-        )
-        for one in ranked
-    ]
-    head = ("Run in MLflow", "Validation accuracy", "Test accuracy", "Test F1", "Parameters", "Training")
-    warnings = [f"- {plain(one.network)}: {plain(line)}" for one in ranked for line in one.warnings]
-    return "\n\n".join(["## Networks", table(head, rows), *(["\n".join(warnings)] if warnings else [])])
-
-
-def _linked(trained: Trained, mark: str) -> str:
-    return f"{mark}[{plain(trained.network)}]({trained.url}){mark}"
+    verdict = f"**{released.verdict.action.upper()}**: {plain(released.headline)}"
+    return f"{verdict}\n\n{bullets(released.verdict.reasons)}"
 
 
 def _answer(released: Released) -> str:
@@ -73,35 +73,28 @@ def _answer(released: Released) -> str:
     )
 
 
-def _data(dataset: Mapping[str, Any]) -> str:
+def _data(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     channels, height, width = dataset["shape"]
     counts = ", ".join(f"{sum(each):,} for {part}" for part, each in dataset["counts"].items())
-    found = [Finding(**finding) for finding in dataset["findings"]]
-    findings = [f"- {plain(finding.level)}: {plain(str(finding))}" for finding in found]
-    return "\n\n".join(
-        [
-            "## Data",
-            f"{plain(dataset['source'])}: {counts}; {len(dataset['classes'])} classes; "
-            f"{'colour' if channels == 3 else 'grey'} images of {height}×{width} pixels; "
-            f"fingerprint `{dataset['fingerprint'][:12]}`.{_joined(dataset['additions'])}",
-            "\n".join(findings) or "Nothing was found wrong with it.",
-        ]
+    findings = [Finding(**finding) for finding in dataset["findings"]]
+    joined = dataset["additions"]
+    return (
+        "## Data",
+        f"{plain(dataset['source'])}: {counts}; {len(dataset['classes'])} classes; "
+        f"{'colour' if channels == 3 else 'grey'} images of {height}×{width} pixels; "
+        f"fingerprint `{dataset['fingerprint'][:12]}`."
+        + (f" Of the images, {joined['images']:,} are accepted feedback." if joined else ""),
+        bullets(f"{one.level}: {one}" for one in findings) or "Nothing was found wrong with it.",
     )
 
 
-def _joined(additions: Mapping[str, Any] | None) -> str:
-    return f" Of the images, {additions['images']:,} are accepted feedback." if additions else ""
-
-
-def _time(seconds: Mapping[str, float]) -> str:
+def _time(seconds: Mapping[str, float]) -> Table:
     total = sum(seconds.values())
-    rows = [
-        (plain(stage), _duration(spent), f"{spent / total:.0%}" if total else "–")
-        for stage, spent in seconds.items()
+    rows: list[tuple[Cell, ...]] = [
+        (stage, _duration(spent), f"{spent / (total or 1):.0%}") for stage, spent in seconds.items()
     ]
-    return "## Time\n\n" + table(
-        ("Stage", "Time", "Share"), [*rows, ("**all**", f"**{_duration(total)}**", "")]
-    )
+    rows.append((Text("all", "bold"), Text(_duration(total), "bold"), ""))
+    return Table(("stage", "time", "share"), rows, "Time")
 
 
 def _duration(seconds: float) -> str:

@@ -74,7 +74,7 @@ for verb, line in {
     "relearn.flows.cli.together:up": "Start pages, runner and API, and keep them alive.",
     "relearn.flows.cli.plans:schedule": "Retrain by the clock: what was planned, or a new plan.",
     "relearn.flows.cli.api:predict": "Read image files with the released classifier, without a server.",
-    "relearn.flows.cli.settings:config": "Print the effective settings, and where each comes from.",
+    "relearn.flows.cli.upkeep:config": "Print the effective settings, and where each comes from.",
 }.items():
     module, attribute = verb.split(":")
     app.command(verb, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=line)

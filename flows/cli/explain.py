@@ -1,6 +1,5 @@
 """`relearn explain`: backpropagation with numbers, in the terminal and as drawings."""
 
-import io
 import itertools
 import math
 from pathlib import Path
@@ -10,9 +9,8 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from relearn.model import atomic
+from relearn.flows.rendering import Table, write_figure
 from relearn.model.errors import InputError, NotFoundError
 from relearn.model.home import Home
 
@@ -119,9 +117,7 @@ def explain(*, config: Annotated[ExplainConfig, Parameter(name="*")] = DEFAULTS)
     _tell(explanation, console)
     console.rule("Figures", align="left")
     for name, figure in figures.items():
-        content = io.BytesIO()
-        figure.savefig(content, format="png")
-        atomic.write_bytes(folder / f"{name}.png", content.getvalue())
+        write_figure(folder / f"{name}.png", figure)
         console.print(escape(str(folder / f"{name}.png")), soft_wrap=True, highlight=False)
 
 
@@ -229,22 +225,17 @@ def _tell(explanation: "Explanation", console: Console) -> None:
 
 def _print(console: Console, rows: "pd.DataFrame", largest: str) -> None:
     """A table of at most `MOST_ROWS`, those with the largest numbers in column `largest`."""
-    shown = rows
-    title = None
+    title = ""
     if len(rows) > MOST_ROWS:
-        shown = rows.reindex(
-            rows[largest].abs().sort_values(ascending=False, kind="stable").index[:MOST_ROWS]
-        )
         title = f"the {MOST_ROWS} rows of {len(rows):,} with the largest {largest}"
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for column, kind in shown.dtypes.items():
-        table.add_column(str(column).replace("_", " "), justify="right" if kind.kind in "if" else "left")
-    for row in shown.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        rows = rows.reindex(rows[largest].abs().sort_values(ascending=False, kind="stable").index[:MOST_ROWS])
+    rows = rows.rename(columns=lambda name: name.replace("_", " "))
+    table = Table.from_frame(rows, title, _cell).__rich__()
+    table.box, table.pad_edge = None, False  # the computations fit into 80 characters
     console.print(table)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value + 0:.4f}".replace("-", "−")  # −0.0 + 0 is 0.0
-    return escape(str(value)).replace("<NA>", "")
+    return str(value).replace("<NA>", "")

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from relearn.model import atomic
+from relearn.flows.rendering import write_figure
 from relearn.model.errors import InputError
 from relearn.model.home import Home
 
@@ -216,8 +216,6 @@ def _plain(one: "Reviewed") -> dict[str, object]:
 
 
 def _write_sheet(path: Path, shown: "list[Reviewed]", name: str) -> None:
-    import io
-
     from relearn.model.contact_sheet import contact_sheet
 
     pictures = [
@@ -225,9 +223,7 @@ def _write_sheet(path: Path, shown: "list[Reviewed]", name: str) -> None:
         for one in shown
         if one.claim.image is not None
     ]
-    content = io.BytesIO()
-    contact_sheet(f"What was told of {name}", pictures).savefig(content, format="png")
-    atomic.write_bytes(path, content.getvalue())
+    write_figure(path, contact_sheet(f"What was told of {name}", pictures), "png")
 
 
 def _caption(one: "Reviewed") -> tuple[str, ...]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from relearn.flows import cli, environment
 from relearn.flows.cli import releases
 from relearn.flows.cli.next_steps import say_next
 from relearn.flows.cli.orchestrated import orchestrated
+from relearn.flows.rendering import Table
 from relearn.flows.settings import ReleaseConfig
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
@@ -51,7 +51,7 @@ def run(
         from relearn.flows.retrain import retrain
 
         done = cast("Retrained", retrain(config, networks, gate, insist=True))  # who asks means it
-    _show(console, done.trained, done.best.run_id)
+    _show(console, done.trained, done.best)
     console.print(_times(done.seconds, perf_counter() - start))
     _answered(console, done.released)
     releases.show(console, done.released, home)
@@ -88,7 +88,7 @@ def train(
 
         trained = train_flow(config, run_id)
     console = Console()
-    _show(console, [trained], trained.run_id)
+    _show(console, [trained], trained)
     console.print(f"Run {trained.run_id[:8]}, stopped in epoch {trained.epochs}: {trained.stop_reason}.")
 
 
@@ -118,13 +118,12 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
 
     scored = score(Home.from_environment(), run, dataset)
     evaluation, console = scored.evaluation, Console()
-    table = Table(
-        "class", "precision", "recall", "F1", "images", title=f"{scored.run_name} on {scored.dataset}"
-    )
-    for row in evaluation.per_class.to_dict("records"):
-        shares = (f"{row[key]:.2%}" for key in ("precision", "recall", "f1"))
-        table.add_row(escape(row["class"]), *shares, f"{row['support']}")
-    console.print(table)
+    rows = [
+        (row["class"], *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']}")
+        for row in evaluation.per_class.to_dict("records")
+    ]
+    columns = ("class", "precision", "recall", "F1", "images")
+    console.print(Table(columns, rows, f"{scored.run_name} on {scored.dataset}"))
     console.print(
         f"[bold]{evaluation.accuracy:.2%}[/] of {len(evaluation):,} images right, "
         f"loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}."
@@ -142,21 +141,10 @@ def _answered(console: Console, released: "Released") -> None:
     )
 
 
-def _show(console: Console, trained: "Sequence[Trained]", best: str) -> None:
-    table = Table("network", "weights", "val", "test", "F1", "epochs", "images/s", "run")
-    for one in trained:
-        table.add_row(
-            one.network,
-            f"{one.parameters:,}",
-            f"{one.val_accuracy:.2%}",
-            f"{one.metrics['accuracy']:.2%}",
-            f"{one.metrics['f1_macro']:.3f}",
-            f"{one.best_epoch}/{one.epochs}",
-            f"{one.images_per_second:,.0f}",
-            one.run_id[:8],
-            style="bold" if len(trained) > 1 and one.run_id == best else "",
-        )
-    console.print(table)
+def _show(console: Console, trained: "Sequence[Trained]", best: "Trained") -> None:
+    from relearn.flows.report import networks
+
+    console.print(networks(trained, best))
     for one in trained:
         for warning in one.warnings:
             console.print(f"[yellow]warning[/] {one.network}: {warning}")
