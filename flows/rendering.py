@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.text import Text
 
 from relearn.model import atomic
+from relearn.model.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +114,14 @@ def _marked(cell: Cell) -> str:
     style, text = Style() if isinstance(cell, str) else Style.parse(str(cell.style)), plain(str(cell))
     text = f"[{text}]({style.link})" if style.link else text
     return f"**{text}**" if style.bold else text
+
+
+def check_output(option: str, path: Path | None, force: bool, suffixes: Sequence[str] = ()) -> None:
+    """Raise `InputError` where `path` has another suffix, or is there and may not be replaced."""
+    if path and suffixes and path.suffix not in suffixes:
+        raise InputError(f"{option}: got {path}, accepted: a name that ends in {' or '.join(suffixes)}")
+    if path and (path.is_dir() or (path.exists() and not force)):
+        raise InputError(f"{option}: {path} exists; add --force to replace a file")
 
 
 def write_figure(path: Path, figure: "Figure", form: str = "") -> None:

@@ -19,7 +19,7 @@ def report(done: Retrained, card: Mapping[str, Any]) -> str:
         _verdict(done.released),
         networks(done.trained, done.best).to_markdown(),
         bullets(warnings),
-        _answer(done.released),
+        f"## First answer over HTTP\n\n{plain(first)}" if (first := done.released.first_answer) else "",
         *_data(card),
         _time(done.seconds).to_markdown(),
     )
@@ -57,20 +57,6 @@ def _result(done: Retrained) -> str:
 def _verdict(released: Released) -> str:
     verdict = f"**{released.verdict.action.upper()}**: {plain(released.headline)}"
     return f"{verdict}\n\n{bullets(released.verdict.reasons)}"
-
-
-def _answer(released: Released) -> str:
-    """Nothing where no server was asked."""
-    if released.trial is None or released.trial.first is None:
-        return ""
-    answer = released.trial.first
-    right = "right" if answer.label == released.truth else f"wrong, it is **{plain(released.truth)}**"
-    return (
-        "## First answer over HTTP\n\n"
-        f"The server said **{plain(answer.label)}** with {answer.probability:.1%} to the first reference "
-        f"image ({right}), from version {plain(answer.version)}; an answer takes "
-        f"{released.trial.milliseconds:.1f} ms."
-    )
 
 
 def _data(dataset: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from relearn.flows.rendering import Table
+from relearn.flows.rendering import Table, check_output
 from relearn.model import atomic
 from relearn.model.errors import InputError, NotFoundError
 from relearn.model.home import Home
@@ -108,7 +108,9 @@ def predict(
     force
         Replace the output file where it exists.
     """
-    _check(files, output, force)
+    if not files:
+        raise InputError("files: got none, accepted: PNG or JPEG files")
+    check_output("--output", output, force, (".parquet", ".csv"))
     from relearn.model.classifier import Classifier
 
     if classifier is None:
@@ -122,18 +124,6 @@ def predict(
         return
     atomic.write_bytes(output, _encoded(answers, output.suffix))
     Console(highlight=False).print(f"{len(answers)} predictions in {output}", soft_wrap=True)
-
-
-def _check(files: tuple[Path, ...], output: Path | None, force: bool) -> None:
-    """Refuse before anything is loaded."""
-    if not files:
-        raise InputError("files: got none, accepted: PNG or JPEG files")
-    if output is None:
-        return
-    if output.suffix not in (".parquet", ".csv"):
-        raise InputError(f"--output: got {output}, accepted: a name that ends in .parquet or .csv")
-    if output.is_dir() or (output.exists() and not force):
-        raise InputError(f"--output: {output} exists; add --force to replace a file")
 
 
 def _answers(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame":

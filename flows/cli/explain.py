@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from rich.console import Console
 from rich.markup import escape
 
@@ -28,10 +28,8 @@ MOST_WEIGHTS = 5_000_000  # in a lesson; printing and drawing them is not traini
 MOST_ROWS = 30  # of a table; of a longer one the largest numbers are shown
 
 
-class ExplainConfig(BaseModel):
+class ExplainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One lesson: which network, which example, how far a step goes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sizes: str | None = Field(
         None,

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from relearn.flows.rendering import write_figure
+from relearn.flows.rendering import check_output, write_figure
 from relearn.model.errors import InputError
 from relearn.model.home import Home
 
@@ -57,8 +57,7 @@ def review(
     """
     if most < 1:
         raise InputError(f"--most: got {most}, accepted: 1 or more")
-    if contact_sheet is not None and (contact_sheet.is_dir() or (contact_sheet.exists() and not force)):
-        raise InputError(f"--contact-sheet: {contact_sheet} exists; add --force to replace a file")
+    check_output("--contact-sheet", contact_sheet, force)
     found, name = _review(name)
     shown = list(found.reviewed) if decided else found.new
     if contact_sheet is not None:

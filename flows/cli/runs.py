@@ -1,6 +1,6 @@
 """`relearn compare`: runs side by side, how they learned, and which of two is better."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from relearn.flows.rendering import Table, two_sides, write_figure
+from relearn.flows.rendering import Table, check_output, two_sides, write_figure
 from relearn.model import atomic
 from relearn.model.errors import InputError
 from relearn.model.home import Home
@@ -65,8 +65,8 @@ def compare(
     force
         Replace these files where they exist.
     """
-    files = {"--csv": csv, "--curves": curves}
-    _check(files, force)
+    check_output("--csv", csv, force)
+    check_output("--curves", curves, force, FIGURES)
     two = paired or on is not None
     if two and len(runs) != 2:
         raise InputError(f"{'--on' if on else '--paired'}: got {len(runs)} runs, accepted: two of them")
@@ -78,7 +78,9 @@ def compare(
     if csv is not None:
         atomic.write_bytes(csv, table.to_csv(index=False).encode())
     if curves is not None:
-        _draw(home, list(table.index), curves)
+        from relearn.flows.compare import curves as drawn
+
+        write_figure(curves, drawn(home, list(table.index)))
     _show(console, table, f"best first, by {order}" if order else "side by side")
     if len(table.attrs["datasets"]) > 1:
         console.print("These runs were tested on different data: their figures do not compare.")
@@ -86,24 +88,8 @@ def compare(
         from relearn.flows.paired import paired as answer
 
         _tell(console, answer(home, runs, name, on))
-    for file in filter(None, files.values()):
+    for file in filter(None, (csv, curves)):
         console.print(str(file), style="dim", soft_wrap=True, highlight=False)
-
-
-def _check(files: Mapping[str, Path | None], force: bool) -> None:
-    """Refuse before anything is looked for."""
-    figure = files["--curves"]
-    if figure is not None and figure.suffix not in FIGURES:
-        raise InputError(f"--curves: got {figure}, accepted: a name that ends in {' or '.join(FIGURES)}")
-    for option, file in files.items():
-        if file is not None and (file.is_dir() or (file.exists() and not force)):
-            raise InputError(f"{option}: {file} exists; add --force to replace a file")
-
-
-def _draw(home: Home, runs: list[str], file: Path) -> None:
-    from relearn.flows.compare import curves
-
-    write_figure(file, curves(home, runs))
 
 
 def _show(console: Console, table: "pd.DataFrame", title: str) -> None:

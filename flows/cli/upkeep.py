@@ -14,15 +14,9 @@ from rich.text import Text
 from relearn.flows import cli
 from relearn.flows.environment import honored, masked
 from relearn.flows.rendering import Table
-from relearn.flows.settings import MonitorConfig, ReleaseConfig
-from relearn.model.config import TrainConfig
+from relearn.flows.settings import Settings
 from relearn.model.errors import InputError, IntegrityError, MachineError
 from relearn.model.home import Home
-from relearn.serving.settings import ServeConfig
-
-SETTINGS = Parameter(name="*")
-# Settings that a verb reads from variables and the file of settings, so that they are checked.
-HIDDEN = Parameter(name="*", show=False)
 
 if TYPE_CHECKING:
     from relearn.flows.doctor import Found
@@ -61,20 +55,17 @@ def _row(label: Text, told: Text, width: int) -> rich.table.Table:
     return row
 
 
-def config(
-    *,
-    config: Annotated[TrainConfig, SETTINGS] = TrainConfig(),
-    gate: Annotated[ReleaseConfig, SETTINGS] = ReleaseConfig(),
-    watch: Annotated[MonitorConfig, SETTINGS] = MonitorConfig(),
-    server: Annotated[ServeConfig, SETTINGS] = ServeConfig(),
-) -> None:
+def config(*, settings: Annotated[Settings, Parameter(name="*")] = Settings()) -> None:
     """Print the effective settings with their origin, and the variables of the tools that have an effect."""
-    rows = []
-    for settings in (config, gate, watch, server):
-        for name, field in type(settings).model_fields.items():
-            value = getattr(settings, name)
-            shown = "" if value is None else str(value)
-            rows.append((name, shown, cli.sources.get(name, "default"), str(field.description)))
+    rows = [
+        (
+            name,
+            "" if (value := getattr(settings, name)) is None else str(value),
+            cli.sources.get(name, "default"),
+            str(field.description),
+        )
+        for name, field in Settings.model_fields.items()
+    ]
     console = Console()
     console.print(Table(("setting", "value", "from", "meaning"), rows))
     if variables := honored():
@@ -110,13 +101,7 @@ def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False
     console.print(f"{total:,} bytes {'would be' if dry_run else 'are'} freed")
 
 
-def doctor(
-    *,
-    config: Annotated[TrainConfig, HIDDEN] = TrainConfig(),
-    gate: Annotated[ReleaseConfig, HIDDEN] = ReleaseConfig(),
-    watch: Annotated[MonitorConfig, HIDDEN] = MonitorConfig(),
-    server: Annotated[ServeConfig, HIDDEN] = ServeConfig(),
-) -> None:
+def doctor(*, settings: Annotated[Settings, Parameter(name="*", show=False)] = Settings()) -> None:
     """Test every seam with the machine and its tools, and say how to mend what fails. Nothing is changed.
 
     The settings are read as for any verb, and refused where one is not valid.
