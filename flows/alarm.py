@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel
 
+from relearn.flows.locks import locked
 from relearn.model import atomic
 from relearn.model.errors import MachineError
 from relearn.model.home import Home
@@ -21,10 +21,8 @@ FILE = "alarms.json"  # when each was last given
 PATIENCE = 30.0  # seconds for the lock; it is held for milliseconds
 
 
-class Alarm(BaseModel):
+class Alarm(BaseModel, frozen=True):
     """An event that was called for: why, when it was given last, and whether that was now."""
-
-    model_config = ConfigDict(frozen=True)
 
     event: str
     reason: str
@@ -47,13 +45,11 @@ def give(
     """
     folder = home.watch(name)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=PATIENCE):
-            return tuple(
-                _give(folder / FILE, name, event, reasons[event], cooldown, at, told) for event in reasons
-            )
-    except Timeout:
-        raise MachineError(f"another monitor has been busy with {name} for {PATIENCE:g} seconds") from None
+    busy = f"another monitor has been busy with {name} for {PATIENCE:g} seconds"
+    with locked(folder / ".lock", busy, PATIENCE):
+        return tuple(
+            _give(folder / FILE, name, event, reasons[event], cooldown, at, told) for event in reasons
+        )
 
 
 def _give(

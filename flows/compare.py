@@ -1,7 +1,6 @@
 """Runs side by side: how well they did, what was different about them, and how they learned."""
 
 import difflib
-import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -57,12 +56,16 @@ def compare(
         found.sort(key=lambda run: _rank(run.data.metrics.get(sort), known.direction))
     versions = named.released(client, [run.info.run_id for run in found])
     metrics = tuple(dict.fromkeys((*SHOWN, *([sort] if sort else []))))
-    table = pd.DataFrame([_row(run, versions, metrics) for run in found])
-    table.index = pd.Index([run.info.run_id for run in found], name="id")
+    values = pd.DataFrame([_values(run, versions) for run in found])
+    values.index = pd.Index([run.info.run_id for run in found], name="id")
     if columns:
-        table = table[["run", "name"]].join(_columns(found, table.index, columns))
+        _check_known(columns, values)
+        shown = ("run", "name", *columns)
     else:
-        table = table.drop(columns=[] if versions else "version").join(_differing(found, table))
+        usual = ("run", "name", *(["version"] if versions else []), "dataset", "status", *metrics)
+        params = dict.fromkeys(key for run in found for key in run.data.params)
+        shown = (*usual, *(key for key in params if values[key].nunique(dropna=False) > 1))
+    table = values.reindex(columns=list(dict.fromkeys(shown)))
     # By fingerprint, where there is one: the same name may have meant other images before.
     tags = [run.data.tags for run in found]
     table.attrs["datasets"] = sorted({one.get("fingerprint") or one.get("dataset", "") for one in tags})
@@ -139,32 +142,20 @@ def _rank(value: float | None, direction: str) -> tuple[bool, float]:
     return not there, (-value if direction == "max" else value) if there and value is not None else 0.0
 
 
-def _row(run: MlflowRun, versions: Mapping[str, str], metrics: Sequence[str]) -> dict[str, object]:
-    return {
+def _values(run: MlflowRun, versions: Mapping[str, str]) -> dict[str, object]:
+    """All that may be a column."""
+    about = {
         "run": run.info.run_id[:8],
         "name": run.info.run_name,
         "version": versions.get(run.info.run_id, ""),
-        "dataset": run.data.tags.get("dataset", ""),
         "status": run.info.status,
-    } | {key: run.data.metrics.get(key, math.nan) for key in metrics}
+    }
+    return {**run.data.params, **run.data.tags, **run.data.metrics, **about}
 
 
-def _differing(found: Sequence[MlflowRun], table: pd.DataFrame) -> pd.DataFrame:
-    """The params in which the runs differ, but for what `table` tells already."""
-    params = pd.DataFrame([run.data.params for run in found], index=table.index)
-    return params[[key for key in params if key not in table and params[key].nunique(dropna=False) > 1]]
-
-
-def _columns(found: Sequence[MlflowRun], ids: pd.Index, asked: Sequence[str]) -> pd.DataFrame:
-    """The metrics, params or tags of these names; raises `InputError` for one that no run has."""
-    values = [
-        {**run.data.params, **run.data.tags, **run.data.metrics, "status": run.info.status} for run in found
-    ]
-    known = {key for one in values for key in one}
-    asked = [column for column in asked if column not in ("run", "name")]  # which are shown anyway
+def _check_known(asked: Sequence[str], values: pd.DataFrame) -> None:
     for column in asked:
-        if column not in known:
-            near = difflib.get_close_matches(column, known, n=1)
+        if column not in values:
+            near = difflib.get_close_matches(column, values.columns, n=1)
             advice = f"did you mean {near[0]!r}?" if near else "accepted: the name of a metric, param or tag"
             raise InputError(f"--columns: got {column!r}, which none of these runs has; {advice}")
-    return pd.DataFrame(values, index=ids)[list(dict.fromkeys(asked))]

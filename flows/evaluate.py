@@ -27,7 +27,6 @@ class Scored:
     run_name: str
     dataset: str
     evaluation: Evaluation
-    url: str
 
 
 def evaluate(home: Home, run: str, dataset: str | None = None) -> Scored:
@@ -55,7 +54,7 @@ def evaluate(home: Home, run: str, dataset: str | None = None) -> Scored:
         logged.figure(plots.confusion(evaluation.confusion, card.classes), "test/confusion.png")
         logged.figure(plots.gallery(split.images, evaluation.mistakes), "test/worst_mistakes.png")
         logged.table(evaluation.mistakes, "test/mistakes.csv")
-        return Scored(run_name, prepared.name, evaluation, logged.url)
+        return Scored(run_name, prepared.name, evaluation)
 
 
 def in_order(split: LabelledImages, classes: tuple[str, ...], wanted: tuple[str, ...]) -> LabelledImages:

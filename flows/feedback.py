@@ -5,19 +5,18 @@ A home keeps the decisions about each name, with all that has to outlive the rec
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-from filelock import FileLock, Timeout
-from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
+from pydantic import AwareDatetime, BaseModel, model_validator
 
 from relearn.flows import owner
+from relearn.flows.locks import locked
 from relearn.model.additions import Additions
 from relearn.model.classifier import Card
 from relearn.model.datasets import LabelledImages
-from relearn.model.errors import IntegrityError, MachineError
+from relearn.model.errors import IntegrityError
 from relearn.model.home import Home
 from relearn.model.splits import contents, position
 from relearn.serving.chain import Chain, Link
@@ -31,7 +30,7 @@ RECENT_SHARE, RECENT_SALT = 0.3, b"relearn recent"
 Action = Literal["accept", "reject"]
 
 
-class Claim(BaseModel):
+class Claim(BaseModel, frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64"):
     """That an image shows `label`, as somebody said last at `told_at`, and `times` times in all.
 
     `id` is the same for equal images and labels; without an image, for the same index of the same request.
@@ -39,8 +38,6 @@ class Claim(BaseModel):
     not recorded. The image is `pixels`, uint8 of `shape`, or was not kept. `same` tells whether it is the
     one that was answered, as far as that is known.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
     id: str
     label: str
@@ -118,24 +115,15 @@ class Decisions:
 
         Returns those that were made, when they are on disk.
         """
-        with self._locked():
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # images of people, as in the records
+        busy = f"another process has decided about the feedback of {self.root.name} for {PATIENCE:g} seconds"
+        with locked(self.root / ".lock", busy, PATIENCE):
             made = self.chain.entries()
             standing, rejected = accepted(made), rejections(made)
             settled = rejected if action == "reject" else {claim.id for claim in standing.values()}
             new = [claim for claim in claims if claim.id not in settled]
             who = owner.actor()
             return self.chain.extend(*({"actor": who, "action": action, "claim": claim} for claim in new))
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One reviewer at a time; the lock of a process that dies is free. `MachineError` after 30 s."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # images of people, as in the records
-        try:
-            with FileLock(self.root / ".lock", timeout=PATIENCE):
-                yield
-        except Timeout:
-            told = f"another process has been deciding about the feedback of {self.root.name}"
-            raise MachineError(f"{told} for {PATIENCE:g} seconds") from None
 
 
 def accepted(made: Sequence[Decision]) -> dict[int, Claim]:

@@ -1,6 +1,5 @@
 """The watch: what was answered in the last hours, beside what the classifier was judged by."""
 
-import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from relearn.flows.alarm import give
 from relearn.flows.reference import Reference
+from relearn.flows.rendering import write_figure
 from relearn.flows.settings import MonitorConfig
 from relearn.flows.truth import Truth
 from relearn.flows.watch_report import gauges, page
@@ -97,9 +97,7 @@ def draw(
     figure = beside(
         title, watched.drift, reference, now, classes, ages, config.window_hours, config.least_distance
     )
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    atomic.write_bytes(path, content.getvalue())
+    write_figure(path, figure)
 
 
 @task(task_run_name="tell it")

@@ -9,11 +9,11 @@ import numpy as np
 
 from relearn.flows import registry
 from relearn.flows.named import Named, meant
-from relearn.flows.reference import Reference, fitting, own
+from relearn.flows.reference import Reference, check_same, fitting, own
 from relearn.flows.store import look_into
 from relearn.flows.truth import Truth
 from relearn.model.classifier import Card, Classifier, read_seen
-from relearn.model.errors import DataError, InputError, NotFoundError
+from relearn.model.errors import InputError, NotFoundError
 from relearn.model.home import Home
 from relearn.model.metrics import Evaluation, evaluate
 from relearn.model.significance import Comparison
@@ -61,8 +61,9 @@ def paired(home: Home, runs: Sequence[str], name: str | None = None, on: str | N
         first, second = (Classifier.load(folder) for folder in folders)
         seen = np.union1d(*(read_seen(folder) for folder in folders))
     reference, images = _images(home, first.card, on)
-    _check(reference, first.card, one)
-    _check(reference, second.card, other)
+    shape = reference.images.images.shape[1:]
+    for side, card in ((one, first.card), (other, second.card)):
+        check_same(side.label, card.shape, card.classes, shape, reference.classes)
     try:
         usable = reference.without(seen)
     except NotFoundError:
@@ -99,15 +100,3 @@ def _images(home: Home, card: Card, on: str | None) -> tuple[Reference, str]:
             return Reference.load(releases, frozen), f"reference images of {card.name}"
     reference = own(card, home)
     return reference, f"test images of {reference.source}"
-
-
-def _check(reference: Reference, card: Card, side: Named) -> None:
-    shape = reference.images.images.shape[1:]
-    if card.shape != shape:
-        got, there = (" × ".join(map(str, one)) for one in (card.shape, shape))
-        raise DataError(f"{side.label} reads images of {got}, the images to compare by are {there}")
-    if card.classes != reference.classes:
-        raise DataError(
-            f"{side.label} knows the classes {', '.join(card.classes)[:100]}; the images to compare by show "
-            f"{', '.join(reference.classes)[:100]}"
-        )

@@ -68,11 +68,7 @@ class PrefectServer:
 
     def pool(self) -> Row | None:
         """The work pool of ours; None where nothing was ever scheduled."""
-        answer = self._ask("GET", f"/work_pools/{POOL}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        row: Row = self._checked(answer)
-        return row
+        return self._row(f"/work_pools/{POOL}")
 
     def workers(self) -> list[Row]:
         return self._filter(f"work_pools/{POOL}/workers")
@@ -128,11 +124,7 @@ class PrefectServer:
 
     def run(self, run_id: str) -> Row | None:
         """The flow run of this id; None where it was never there, or was deleted."""
-        answer = self._ask("GET", f"/flow_runs/{run_id}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        row: Row = self._checked(answer)
-        return row
+        return self._row(f"/flow_runs/{run_id}")
 
     def is_over(self, run: Row) -> bool:
         """Whether `run` has ended.
@@ -202,6 +194,13 @@ class PrefectServer:
         }
         answer = self._checked(self._ask("POST", "/events/filter", {"filter": asked, "limit": 1}))
         return bool(answer["events"])
+
+    def _row(self, path: str) -> Row | None:
+        answer = self._ask("GET", path)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        row: Row = self._checked(answer)
+        return row
 
     def _filter(self, what: str, **body: Any) -> list[Row]:
         rows: list[Row] = self._checked(self._ask("POST", f"/{what}/filter", body))

@@ -11,12 +11,12 @@ from typing import Self
 import numpy as np
 
 from relearn.flows.feedback import learned_with
-from relearn.flows.truth import Truth, decide
+from relearn.flows.truth import Truth, decide_alone
 from relearn.model import atomic
 from relearn.model.classifier import Card, read_card
 from relearn.model.config import TrainConfig
 from relearn.model.datasets import LabelledImages
-from relearn.model.errors import DataError, IntegrityError, MachineError, NotFoundError
+from relearn.model.errors import DataError, IntegrityError, NotFoundError
 from relearn.model.home import Home
 from relearn.model.prepared import Prepared, prepare
 from relearn.model.splits import contents
@@ -106,15 +106,24 @@ def fitting(option: str, dataset: str, card: Card, home: Home) -> Prepared:
     channels, height, width = card.shape
     fitted = {"size": height} if height == width else {}  # else the images have to have the shape
     prepared = prepare(TrainConfig.read({"dataset": dataset, "channels": channels, **fitted}), home)
-    if prepared.shape != card.shape:
-        got, accepted = (" × ".join(map(str, shape)) for shape in (prepared.shape, card.shape))
-        raise DataError(f"{option}: its images are {got}, accepted: {accepted}")
-    if prepared.classes != card.classes:
-        raise DataError(
-            f"{option}: its classes are {', '.join(prepared.classes)[:100]}, "
-            f"accepted: {', '.join(card.classes)[:100]}"
-        )
+    check_same(option, prepared.shape, prepared.classes, card.shape, card.classes)
     return prepared
+
+
+def check_same(
+    subject: str,
+    shape: tuple[int, ...],
+    classes: tuple[str, ...],
+    accepted_shape: tuple[int, ...],
+    accepted_classes: tuple[str, ...],
+) -> None:
+    """Raise `DataError` where the `subject` has images of another shape, or other classes."""
+    if shape != accepted_shape:
+        got, accepted = (" × ".join(map(str, one)) for one in (shape, accepted_shape))
+        raise DataError(f"{subject}: its images are {got}, accepted: {accepted}")
+    if classes != accepted_classes:
+        got, accepted = (", ".join(one)[:100] for one in (classes, accepted_classes))
+        raise DataError(f"{subject}: its classes are {got}, accepted: {accepted}")
 
 
 def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
@@ -130,7 +139,7 @@ def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
     card = read_card(releases.folder(now.live.version))
     prepared = fitting("--dataset", dataset, card, home)
     fingerprint = Reference.of(prepared).save(releases)
-    entry = decide(
+    return decide_alone(
         home,
         name,
         now,
@@ -142,8 +151,3 @@ def change(home: Home, name: str, dataset: str, reason: str) -> Entry:
         live=now.live,
         previous=now.previous,
     )
-    if entry is None:
-        raise MachineError(
-            f"something else was decided about {name} just now: see relearn history, try again"
-        )
-    return entry

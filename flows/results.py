@@ -1,6 +1,6 @@
 """What flows leave behind, small enough to hand from task to task."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from relearn.model.significance import Comparison
 from relearn.serving.ledger import Outcome
@@ -9,13 +9,10 @@ VERDICT = "relearn.verdict"  # tag of a run: what the gate said of it last
 EXAMPLE = "example.png"  # beside the releases of a name: a picture to try them with
 
 
-class Trained(BaseModel):
+class Trained(BaseModel, frozen=True):
     """One training: its run, how it went, and how right the network is (accuracies in 0–1)."""
 
-    model_config = ConfigDict(frozen=True)
-
     run_id: str
-    run_name: str
     url: str
     network: str
     parameters: int
@@ -30,10 +27,8 @@ class Trained(BaseModel):
     images_per_second: float
 
 
-class Check(BaseModel):
+class Check(BaseModel, frozen=True):
     """One guardrail: whether it holds, what the candidate shows, what the champion, what is accepted."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     passed: bool
@@ -46,10 +41,8 @@ class Check(BaseModel):
         return f"{self.name}: got {self.candidate}{champion}, accepted: {self.accepted}"
 
 
-class Verdict(BaseModel):
+class Verdict(BaseModel, frozen=True):
     """PROMOTE, HOLD or REJECT, with every reason and number."""
-
-    model_config = ConfigDict(frozen=True)
 
     action: Outcome
     reasons: tuple[str, ...]
@@ -57,34 +50,28 @@ class Verdict(BaseModel):
     comparisons: dict[str, Comparison] = {}
 
 
-class Answer(BaseModel):
+class Answer(BaseModel, frozen=True):
     """What a server said to one image."""
-
-    model_config = ConfigDict(frozen=True)
 
     label: str
     probability: float
     version: str
 
 
-class Trial(BaseModel):
+class Trial(BaseModel, frozen=True):
     """What came of it: the first answer, and the median time of one (ms); else why it may not be served."""
-
-    model_config = ConfigDict(frozen=True)
 
     refused: str | None = None
     first: Answer | None = None
     milliseconds: float = 0.0
 
 
-class Released(BaseModel):
+class Released(BaseModel, frozen=True):
     """What came of a candidate: the verdict, what is live now, and, where it was tried, how it answered.
 
     `version` is that of the candidate, None where it was never registered; `truth` is the right answer to
     the first image of the trial.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     run_id: str
@@ -94,6 +81,17 @@ class Released(BaseModel):
     trial: Trial | None = None
     truth: str = ""
     seconds: dict[str, float] = {}
+
+    @property
+    def first_answer(self) -> str:
+        """How the real server has answered; nothing where none was asked."""
+        if self.trial is None or self.trial.first is None:
+            return ""
+        first = self.trial.first
+        return (
+            f"The real server of version {first.version} was sent an image of '{self.truth}' and said "
+            f"'{first.label}' with {first.probability:.1%}; an answer takes {self.trial.milliseconds:.1f} ms."
+        )
 
     @property
     def headline(self) -> str:
@@ -106,10 +104,8 @@ class Released(BaseModel):
         return f"{stays}, {told[self.verdict.action]}: {why}"
 
 
-class Retrained(BaseModel):
+class Retrained(BaseModel, frozen=True):
     """One retraining: what was trained, what came of the best of it, and the time it took."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     url: str

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from relearn.flows import archive, registry
 from relearn.flows.archive import Family
+from relearn.flows.locks import locked
 from relearn.flows.store import Client, look_into, reached
 from relearn.model import atomic, checkpoints
 from relearn.model.errors import MachineError
@@ -36,13 +35,9 @@ class Superfluous:
 
 def prune(home: Home, keep: int) -> Iterator[Superfluous]:
     """Remove what is `superfluous`, and tell of each when it is gone; `MachineError` where another does."""
-    try:
-        with FileLock(home.root / ".prune.lock", timeout=0), reached(home.tracking_uri):
-            for one in superfluous(home, keep):
-                if one.remove():
-                    yield one
-    except Timeout:
-        raise MachineError(f"another relearn prune is at work in {home.root}") from None
+    busy = f"another relearn prune is at work in {home.root}"
+    with locked(home.root / ".prune.lock", busy), reached(home.tracking_uri):
+        yield from (one for one in superfluous(home, keep) if one.remove())
 
 
 def superfluous(home: Home, keep: int) -> list[Superfluous]:

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from relearn.flows.truth import Truth, decide
-from relearn.model.errors import InputError, MachineError, NotFoundError
+from relearn.flows.truth import Truth, decide_alone
+from relearn.model.errors import InputError, NotFoundError
 from relearn.model.home import Home
 from relearn.serving.ledger import Entry, Release
 from relearn.serving.live import load
@@ -23,7 +23,7 @@ def rollback(home: Home, name: str, to: str | None, reason: str) -> Entry:
     target, promoted = _target(releases, entries, now, to)
     load(releases, target)
     live = target.model_copy(update={"published_at": datetime.now(UTC)})
-    entry = decide(
+    return decide_alone(
         home,
         name,
         now,
@@ -35,11 +35,6 @@ def rollback(home: Home, name: str, to: str | None, reason: str) -> Entry:
         live=live,
         previous=promoted.previous if promoted.previous in releases.versions() else None,
     )
-    if entry is None:
-        raise MachineError(
-            f"something else was decided about {name} just now: see relearn history, and try again"
-        )
-    return entry
 
 
 def _target(releases: Releases, entries: list[Entry], now: Truth, to: str | None) -> tuple[Release, Entry]:

@@ -1,16 +1,18 @@
 """What a runner does beside the runs: it looks after those that were cut off, and tells how things stand."""
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
 from filelock import FileLock, Timeout
 
-from relearn.flows import again, lost, retraining
-from relearn.flows.prefect_server import PrefectServer
+from relearn.flows import again, lost
+from relearn.flows.prefect_server import PrefectServer, Row, moment
 from relearn.flows.store import connect
 from relearn.model.home import Home
+from relearn.serving.monitored import RUNNER, Monitored
 
 EVERY = 20.0  # seconds between two looks
 PATIENCE = 10.0  # seconds for an answer of Prefect's server; nobody waits for us
@@ -40,8 +42,33 @@ def tend(home: Home) -> None:
 
 
 def tell(home: Home) -> None:
-    """Leave numbers for Prometheus; every runner leaves the same."""
-    retraining.tell(home, _server(home))
+    """Leave numbers for Prometheus with the records of every name; every runner leaves the same."""
+    server = _server(home)
+    for deployment in server.deployments():
+        if deployment["flow_name"] == "retrain":
+            Monitored(RUNNER, gauges(home, server, deployment)).write(home.records(deployment["name"]))
+
+
+def gauges(home: Home, server: PrefectServer, deployment: Row) -> dict[str, Mapping[str, float]]:
+    """What Prefect knows of retraining one name, now.
+
+    That there was nothing new to learn is a good end; one that somebody has cancelled is none.
+    """
+    done = server.last_ended(deployment, "COMPLETED")
+    last = server.last_ended(deployment, "COMPLETED", "FAILED", "CRASHED")
+    disk = shutil.disk_usage(home.root)
+    values: dict[str, float] = {
+        "relearn_runner_time_seconds": time.time(),
+        "relearn_retraining_planned": not deployment["paused"]
+        and any(one["active"] for one in deployment["schedules"]),
+        "relearn_retraining_failed": last is not None and last["state"]["type"] != "COMPLETED",
+        "relearn_retraining_late": len(server.untaken(deployment)),
+        "relearn_home_free_bytes": disk.free,
+        "relearn_home_size_bytes": disk.total,
+    }
+    if done:
+        values["relearn_retraining_done_seconds"] = moment(done["end_time"]).timestamp()
+    return {name: {"": float(value)} for name, value in values.items()}
 
 
 def _server(home: Home) -> PrefectServer:

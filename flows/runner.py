@@ -1,7 +1,8 @@
 """The runner: takes runs that are due from Prefect's server, and looks after those that were cut off.
 
 `python -m relearn.flows.runner [NAME]`; any number of them may share a home. With a name it sees first
-that this can be retrained; `relearn up` keeps one such alive. A run is a process of its own. Of one that was
+that this can be retrained; `relearn up` keeps one such alive. For runners without one, `--deploy NAME` does
+only that. A run is a process of its own. Of one that was
 killed the runner tells Prefect at once; when it was killed itself, with its runs, the next runner finds what
 they left, by the number of the process that MLflow keeps.
 """
@@ -17,13 +18,14 @@ from relearn.model.home import Home
 
 
 def main() -> None:
-    """Run what is due until SIGTERM."""
+    """Run what is due until SIGTERM, or only deploy the flows of a name."""
     parser = ArgumentParser("python -m relearn.flows.runner", description="Run what is due until SIGTERM.")
     parser.add_argument("name", nargs="?", help="what can be retrained from the start")
-    name, home = parser.parse_args().name, prepared()
-    from relearn.flows.worker import work
+    parser.add_argument("--deploy", metavar="NAME", help="see that NAME can be retrained, and end")
+    asked, home = parser.parse_args(), prepared()
+    from relearn.flows.worker import deploy, work
 
-    work(home, name)
+    deploy(asked.deploy) if asked.deploy else work(home, asked.name)
 
 
 def prepared() -> Home:

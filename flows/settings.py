@@ -2,13 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from relearn.model.config import TrainConfig
+from relearn.serving.settings import ServeConfig
 
 
-class ReleaseConfig(BaseModel):
+class ReleaseConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What a candidate has to show before it is served."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     promote_when: Literal["better", "not_worse"] = Field(
         "better", description="better than the champion beyond chance, or only not worse by accuracy_margin."
@@ -48,10 +49,8 @@ class ReleaseConfig(BaseModel):
     )
 
 
-class MonitorConfig(BaseModel):
+class MonitorConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What is looked at of the answers, and when a retraining is asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     window_hours: float = Field(
         24.0, gt=0, le=8_760, description="Hours of answers that are looked at, up to now."
@@ -80,3 +79,7 @@ class MonitorConfig(BaseModel):
     cooldown_hours: float = Field(
         24.0, ge=0, le=8_760, description="Hours after an alarm in which the same one is not given again."
     )
+
+
+class Settings(ServeConfig, MonitorConfig, ReleaseConfig, TrainConfig):
+    """All settings in one table: of training, gate, monitor and server."""

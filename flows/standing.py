@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from relearn.flows import owner
 from relearn.model import atomic
@@ -11,10 +11,8 @@ from relearn.model.home import Home
 FILE = "up.json"
 
 
-class Standing(BaseModel):
+class Standing(BaseModel, frozen=True):
     """The process of `relearn up`, by the tags of `owner`, and the address of each part."""
-
-    model_config = ConfigDict(frozen=True)
 
     owner: dict[str, str]
     parts: dict[str, str]

@@ -130,7 +130,6 @@ def outcome(
     best = fitted.history[fitted.best_epoch - 1]
     return Trained(
         run_id=run.id,
-        run_name=run.name,
         url=run.url,
         network=config.network,
         parameters=parameters,

@@ -44,6 +44,16 @@ def decide(home: Home, name: str, expected: Truth, **decision: Any) -> Entry | N
         return releases.record(actor=owner.actor(), before=before, **decision)
 
 
+def decide_alone(home: Home, name: str, expected: Truth, **decision: Any) -> Entry:
+    """`decide`; raises `MachineError` where another decision came in between."""
+    entry = decide(home, name, expected, **decision)
+    if entry is None:
+        raise MachineError(
+            f"something else was decided about {name} just now: see relearn history, try again"
+        )
+    return entry
+
+
 def follow(home: Home, name: str) -> list[str]:
     """`agree`, after a decision; returns only what has to wait, since MLflow is away."""
     try:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 from supervisor.xmlrpc import SupervisorTransport
 
+from relearn.flows.locks import locked
 from relearn.flows.parts import Part, client
 from relearn.flows.standing import Standing
 from relearn.model.errors import InputError, MachineError
@@ -94,12 +94,7 @@ def up(home: Home, parts: Iterable[Part]) -> Iterator["Supervisor"]:
             "relearn up; accepted: a shorter path"
         )
     folder.mkdir(0o700, parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise MachineError(f"{home.root} is up already; one relearn up keeps a home") from None
-    with lock:
+    with locked(folder / ".lock", f"{home.root} is up already; one relearn up keeps a home"):
         Supervisor(folder, ()).end_what_is_left()
         supervisor = Supervisor(folder, tuple(parts))
         for part in supervisor.parts:

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from prefect.artifacts import create_markdown_artifact
+from rich.text import Text
 
-from relearn.flows.markdown import plain, table
+from relearn.flows import rendering
 from relearn.flows.measured import Measured
+from relearn.flows.rendering import Table, bullets
 from relearn.flows.results import VERDICT, Verdict
 from relearn.flows.tracking import Run
 from relearn.model.canvas import shown
@@ -14,8 +16,6 @@ from relearn.model.comparison_plots import beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-GUARDRAIL = ("Guardrail", "Candidate", "Champion", "Accepted", "Holds")
 
 
 def publish(
@@ -36,9 +36,9 @@ def publish(
 
 def page(verdict: Verdict, left_out: int = 0) -> str:
     """Markdown, the verdict first."""
-    comparisons = [
+    rows = [
         (
-            plain(name),
+            name,
             f"{one.images:,}",
             f"{one.gained:,}",
             f"{one.lost:,}",
@@ -48,25 +48,29 @@ def page(verdict: Verdict, left_out: int = 0) -> str:
         )
         for name, one in verdict.comparisons.items()
     ]
-    head = ("Images", "Number", "Gained", "Lost", "Points", "95 % interval", "p")
-    checks = [
+    columns = ("images", "number", "gained", "lost", "points", "95 % interval", "p")
+    return rendering.page(
+        f"# {verdict.action.upper()}",
+        bullets(verdict.reasons),
+        Table(columns, rows, "Accuracy on the same images").to_markdown(),
+        f"{left_out:,} reference images were left out: one side has learned from them." if left_out else "",
+        guardrails(verdict).to_markdown(),
+    )
+
+
+def guardrails(verdict: Verdict) -> Table:
+    """One row a guardrail; those that do not hold stand out."""
+    rows = [
         (
-            plain(check.name),
-            plain(check.candidate),
-            plain(check.champion),
-            plain(check.accepted),
-            "yes" if check.passed else "**no**",
+            check.name,
+            check.candidate,
+            check.champion,
+            check.accepted,
+            "yes" if check.passed else Text("no", "bold red"),
         )
         for check in verdict.checks
     ]
-    parts = [
-        f"# {verdict.action.upper()}",
-        "\n".join(f"- {plain(reason)}" for reason in verdict.reasons),
-        f"## Accuracy on the same images\n\n{table(head, comparisons)}" if comparisons else "",
-        f"{left_out:,} reference images were left out: one side has learned from them." if left_out else "",
-        f"## Guardrails\n\n{table(GUARDRAIL, checks)}",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return Table(("guardrail", "candidate", "champion", "accepted", "holds"), rows, "Guardrails")
 
 
 def figure(verdict: Verdict, candidate: Measured, champion: Measured | None) -> "Figure":

@@ -1,8 +1,11 @@
 """How a look of the monitor is told: a page for people, gauges for Prometheus."""
 
+from rich.text import Text
+
+from relearn.flows import rendering
 from relearn.flows.alarm import Alarm
-from relearn.flows.markdown import plain, table
-from relearn.flows.watched import Watched, listed
+from relearn.flows.rendering import Table, bullets, plain
+from relearn.flows.watched import Answers, Watched, listed
 from relearn.model.drift import CONFIDENCE, LABELS, Measure, told
 
 LATENCY = (
@@ -12,15 +15,40 @@ LATENCY = (
 
 def page(watched: Watched) -> str:
     """Markdown, the outcome first."""
-    parts = [
+    config = watched.config
+    drift = (
+        f"Drift is a distance of {config.least_distance:g} or more, and a p-value, corrected for all "
+        f"measures, below {config.drift_significance:g}. Traits are means over the images of all versions, "
+        "confidence is that of the live version; of labels that class is shown whose share has changed most."
+    )
+    versions = ", ".join(f"{count:,} by version {plain(one)}" for one, count in watched.versions.items())
+    return rendering.page(
         f"# {plain(watched.name)}: {plain(watched.outcome)}",
         f"{watched.at:%Y-%m-%d %H:%M} UTC: {watched.window}. Version {plain(watched.version)} is live.",
-        "\n".join(f"- {plain(line)}" for line in lines(watched)),
-        _drift(watched),
-        _answers(watched),
-        f"## Volume\n\n{_volume(watched)} {LATENCY}",
+        bullets(lines(watched)),
+        measures(watched).to_markdown(),
+        drift if watched.drift.measures else "",
+        _answers(watched, watched.now).to_markdown() if watched.now else "",
+        "## Volume",
+        f"{watched.images:,} images in {watched.requests:,} requests in the last {config.window_hours:g} "
+        f"hours{f': {versions}' if versions else ''}. {LATENCY}",
+    )
+
+
+def measures(watched: Watched) -> Table:
+    """One row a measure of drift, the most distant first."""
+    rows = [
+        (
+            f"{one.name} ({one.label})" if one.label else one.name,
+            _mean(one, one.before),
+            _mean(one, one.now),
+            f"{one.distance:.3f}",
+            told(one.p_value).removeprefix("p ").removeprefix("= "),
+            Text("yes", "bold red") if one.drifted else "no",
+        )
+        for one in sorted(watched.drift.measures, key=lambda one: -one.distance)
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return Table(("measure", "reference", "window", "distance", "p", "drift"), rows, "Drift")
 
 
 def lines(watched: Watched) -> list[str]:
@@ -62,7 +90,7 @@ def gauges(watched: Watched) -> dict[str, dict[str, float]]:
     return values
 
 
-def mean(measure: Measure, value: float) -> str:
+def _mean(measure: Measure, value: float) -> str:
     """A mean as its measure is written: traits as numbers, confidence and labels as shares."""
     return f"{value:.1%}" if measure.name in (CONFIDENCE, LABELS) else f"{value:.3f}"
 
@@ -73,54 +101,13 @@ def _alarm(alarm: Alarm) -> str:
     return f"{alarm.event} goes on: a retraining was asked for at {alarm.given:%Y-%m-%d %H:%M} UTC"
 
 
-def _drift(watched: Watched) -> str:
-    config, measures = watched.config, watched.drift.measures
-    if not measures:
-        return ""
-    rows = [
-        (
-            plain(f"{one.name} ({one.label})" if one.label else one.name),
-            mean(one, one.before),
-            mean(one, one.now),
-            f"{one.distance:.3f}",
-            told(one.p_value).removeprefix("p ").removeprefix("= ").replace("<", r"\<"),
-            "**yes**" if one.drifted else "no",
-        )
-        for one in sorted(measures, key=lambda one: -one.distance)
-    ]
-    return (
-        "## Drift\n\n"
-        + table(("Measure", "Reference", "Window", "Distance", "p", "Drift"), rows)
-        + f"\n\nDrift is a distance of {config.least_distance:g} or more, and a p-value, corrected for all "
-        f"measures, below {config.drift_significance:g}. Traits are means over the images of all versions, "
-        "confidence is that of the live version; of labels that class is shown whose share has changed most."
-    )
-
-
-def _answers(watched: Watched) -> str:
-    now, before = watched.now, watched.before
-    if now is None:
-        return ""
-    rows = [
-        ("mean confidence", f"{before.confidence:.1%}", f"{now.confidence:.1%}"),
-        (
-            f"confidence below {watched.config.low_confidence:.0%}",
-            f"{before.low_confidence:.1%}",
-            f"{now.low_confidence:.1%}",
-        ),
-        *(
-            (f"label {plain(label)}", f"{before.labels[label]:.1%}", f"{share:.1%}")
-            for label, share in now.labels.items()
-        ),
-    ]
-    return f"## Answers of version {plain(watched.version)}\n\n" + table(
-        ("", f"Reference, {before.images:,} images", f"Window, {now.images:,} images"), rows
-    )
-
-
-def _volume(watched: Watched) -> str:
-    versions = ", ".join(f"{count:,} by version {plain(one)}" for one, count in watched.versions.items())
-    return (
-        f"{watched.images:,} images in {watched.requests:,} requests in the last "
-        f"{watched.config.window_hours:g} hours{f': {versions}' if versions else ''}."
-    )
+def _answers(watched: Watched, now: Answers) -> Table:
+    before, low = watched.before, watched.config.low_confidence
+    values = {
+        "mean confidence": (before.confidence, now.confidence),
+        f"confidence below {low:.0%}": (before.low_confidence, now.low_confidence),
+        **{f"label {label}": (before.labels[label], share) for label, share in now.labels.items()},
+    }
+    sides = (f"reference, {before.images:,} images", f"window, {now.images:,} images")
+    rows = [(key, *map("{:.1%}".format, pair)) for key, pair in values.items()]
+    return Table(("", *sides), rows, f"Answers of version {watched.version}")

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel
 
 from relearn.flows.alarm import ACCURACY, DRIFT, Alarm
 from relearn.flows.settings import MonitorConfig
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 MOST = 3  # measures that are named in an outcome
 
 
-class Accuracy(BaseModel):
+class Accuracy(BaseModel, frozen=True):
     """How many of the told truths were answered; `low` and `high` are Wilson's 95 % interval of the share."""
-
-    model_config = ConfigDict(frozen=True)
 
     truths: int
     right: int
@@ -47,10 +45,8 @@ class Accuracy(BaseModel):
         )
 
 
-class Answers(BaseModel):
+class Answers(BaseModel, frozen=True):
     """What one version said to some images: shares of the labels, mean confidence, share of low ones."""
-
-    model_config = ConfigDict(frozen=True)
 
     images: int
     labels: dict[str, float]
@@ -71,15 +67,13 @@ class Answers(BaseModel):
         )
 
 
-class Watched(BaseModel):
+class Watched(BaseModel, frozen=True):
     """One look, by `config`, at the answers up to `at`, while `version` of `name` was live.
 
     `images` and `requests` are those of all versions, `versions` has the images of each. `now` is what the
     live version said, `before` what it says to the reference images, `right` (0..1) how many of these it has
     right; `accuracy` is that of the live version. `alarms` are those that were called for.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     version: str

@@ -16,6 +16,7 @@ from relearn.flows import rounds
 from relearn.flows.orchestration import wait_for
 from relearn.flows.prefect_server import POOL
 from relearn.flows.schedule import ready
+from relearn.model.datasets import DATASETS
 from relearn.model.home import Home
 
 AT_ONCE = 2  # runs: a retraining, and the watch beside it
@@ -26,11 +27,19 @@ def work(home: Home, name: str | None) -> None:
     """Run what is due until SIGTERM; with a name, see first that its retraining can be."""
     wait_for(PREFECT_API_URL.value())
     if name:
-        ready(name)
+        deploy(name)
     threading.Thread(target=rounds.for_ever, args=(home,), daemon=True).start()
     with suppress(asyncio.CancelledError):
         asyncio.run(_work())
     rounds.attempt(rounds.close, home)
+
+
+def deploy(name: str) -> None:
+    """See that Prefect's server has what runners need for `name`, as soon as it answers."""
+    wait_for(PREFECT_API_URL.value())
+    if not ready(name):
+        known = ", ".join(sorted(DATASETS))
+        print(f"{name} is retrained once relearn schedule says with what; built in are {known}")  # noqa: T201
 
 
 async def _work() -> None:

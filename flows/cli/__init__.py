@@ -24,14 +24,13 @@ from pydantic import ValidationError
 
 from relearn.flows import environment
 from relearn.flows.ending import ended, fail
-from relearn.flows.settings import MonitorConfig, ReleaseConfig
+from relearn.flows.settings import Settings
 from relearn.model.config import PRESETS, TrainConfig, problems
 from relearn.model.errors import ConfigError, InputError
 from relearn.model.home import RUNS_PAGE, Home
-from relearn.serving.settings import API_KEYS, ServeConfig
+from relearn.serving.settings import API_KEYS
 
 PREFIX = "RELEARN_"
-TABLES = (TrainConfig, ReleaseConfig, MonitorConfig, ServeConfig)  # of settings
 OWN_VARIABLES = {
     *("RELEARN_HOME", "RELEARN_DATA", RUNS_PAGE),
     *("RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS),
@@ -74,7 +73,7 @@ for verb, line in {
     "relearn.flows.cli.together:up": "Start pages, runner and API, and keep them alive.",
     "relearn.flows.cli.plans:schedule": "Retrain by the clock: what was planned, or a new plan.",
     "relearn.flows.cli.api:predict": "Read image files with the released classifier, without a server.",
-    "relearn.flows.cli.settings:config": "Print the effective settings, and where each comes from.",
+    "relearn.flows.cli.upkeep:config": "Print the effective settings, and where each comes from.",
 }.items():
     module, attribute = verb.split(":")
     app.command(verb, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=line)
@@ -185,8 +184,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _warn_of_unknown_variables() -> None:
-    settings = {name for table in TABLES for name in table.model_fields}
-    known = OWN_VARIABLES | {f"{PREFIX}{name.upper()}" for name in settings}
+    known = OWN_VARIABLES | {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
             _warn(f"{name} is set, but no setting has that name")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Column, Table
 
+from relearn.flows.rendering import Table, check_output
 from relearn.model import atomic
 from relearn.model.errors import InputError, NotFoundError
 from relearn.model.home import Home
@@ -108,7 +108,9 @@ def predict(
     force
         Replace the output file where it exists.
     """
-    _check(files, output, force)
+    if not files:
+        raise InputError("files: got none, accepted: PNG or JPEG files")
+    check_output("--output", output, force, (".parquet", ".csv"))
     from relearn.model.classifier import Classifier
 
     if classifier is None:
@@ -117,22 +119,11 @@ def predict(
         classifier = Releases(home.releases(name)).folder(release.version)
     answers = _answers(Classifier.load(classifier), files)
     if output is None:
-        Console().print(_table(answers))
+        rows = [(str(one.file), str(one.label), f"{one.probability:.1%}") for one in answers.itertuples()]
+        Console().print(Table(("file", "label", "probability"), rows))
         return
     atomic.write_bytes(output, _encoded(answers, output.suffix))
     Console(highlight=False).print(f"{len(answers)} predictions in {output}", soft_wrap=True)
-
-
-def _check(files: tuple[Path, ...], output: Path | None, force: bool) -> None:
-    """Refuse before anything is loaded."""
-    if not files:
-        raise InputError("files: got none, accepted: PNG or JPEG files")
-    if output is None:
-        return
-    if output.suffix not in (".parquet", ".csv"):
-        raise InputError(f"--output: got {output}, accepted: a name that ends in .parquet or .csv")
-    if output.is_dir() or (output.exists() and not force):
-        raise InputError(f"--output: {output} exists; add --force to replace a file")
 
 
 def _answers(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame":
@@ -165,13 +156,6 @@ def _image(file: Path, accepted: "Accepted") -> "np.ndarray":
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     except InputError as error:
         raise InputError(f"{file}{str(error).removeprefix('body')}", error.code) from None
-
-
-def _table(answers: "pd.DataFrame") -> Table:
-    table = Table(Column("file", overflow="fold"), "label", "probability")
-    for row in answers.itertuples():
-        table.add_row(str(row.file), str(row.label), f"{row.probability:.1%}")
-    return table
 
 
 def _encoded(answers: "pd.DataFrame", suffix: str) -> bytes:

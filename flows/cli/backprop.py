@@ -1,6 +1,5 @@
 """`relearn backprop`: a worked example of backpropagation, as tables in the terminal and as figures."""
 
-import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,9 +8,8 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from relearn.model import atomic
+from relearn.flows.rendering import Table, write_figure
 from relearn.model.errors import InputError
 from relearn.model.home import Home
 
@@ -83,9 +81,7 @@ def backprop(*, config: Annotated[BackpropConfig, Parameter(name="*")] = DEFAULT
     _print_example(example, console)
     console.rule("Figures", align="left")
     for name, figure in figures.items():
-        content = io.BytesIO()
-        figure.savefig(content, format="png")
-        atomic.write_bytes(folder / f"{name}.png", content.getvalue())
+        write_figure(folder / f"{name}.png", figure)
         console.print(escape(str(folder / f"{name}.png")), soft_wrap=True)
 
 
@@ -175,11 +171,9 @@ def _print_table(console: Console, rows: "pd.DataFrame", key: str) -> None:
     if len(rows) > MAX_ROWS:
         console.print(f"the {MAX_ROWS} rows of {len(rows):,} with the largest {key}:")
         rows = rows.sort_values(key, key=abs, ascending=False, kind="stable").head(MAX_ROWS)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column, dtype in rows.dtypes.items():
-        table.add_column(str(column).replace("_", " "), justify="right" if dtype.kind in "if" else "left")
-    for row in rows.itertuples(index=False):
-        table.add_row(*map(_cell, row))
+    rows = rows.rename(columns=lambda name: name.replace("_", " "))
+    table = Table.from_frame(rows, form=_cell).__rich__()
+    table.box, table.pad_edge = None, False  # the computations fit into 80 characters
     console.print(table)
 
 

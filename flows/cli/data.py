@@ -1,14 +1,13 @@
 """`relearn eda`: the data, looked at."""
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import pandas as pd
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 
+from relearn.flows.rendering import Table, write_figure
 from relearn.model import atomic
 from relearn.model.config import TrainConfig
 from relearn.model.errors import InputError
@@ -17,11 +16,15 @@ from relearn.model.look import tables, verdict
 from relearn.model.look_plots import figures
 from relearn.model.prepared import Prepared, prepare
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Config = Annotated[TrainConfig, Parameter(name="*")]
 
+TITLES = {
+    "splits": "Splits",
+    "labels": "Labels",
+    "pixels": "Pixels as stored",
+    "preprocessing": "Before and after preprocessing",
+    "one_hot": "Labels as one-hot rows",
+}
 MOST_ROWS, MOST_COLUMNS = 20, 13  # of a table on the screen; its file has all
 
 
@@ -40,25 +43,18 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
         raise InputError(f"--output: {output} is there and not empty, accepted: a new or an empty folder")
     prepared = prepare(config, home)
     pictures, found = figures(prepared, images, config.seed), tables(prepared)
-    files = _write(output or home.eda / (config.name or prepared.name), pictures, found)
-    _print(Console(markup=False, highlight=False), prepared, found, files)
+    folder = output or home.eda / (config.name or prepared.name)
+    for name, figure in pictures.items():
+        write_figure(folder / f"{name}.png", figure)
+    for name, table in found.items():
+        atomic.write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
+    console = Console(markup=False, highlight=False)
+    _print(console, prepared, found)
+    for file in (*(f"{name}.png" for name in pictures), *(f"{name}.csv" for name in found)):
+        console.print(str(folder / file), soft_wrap=True)
 
 
-def _write(folder: Path, pictures: "dict[str, Figure]", found: dict[str, pd.DataFrame]) -> list[Path]:
-    contents = {f"{name}.png": _png(figure) for name, figure in pictures.items()}
-    contents |= {f"{name}.csv": table.to_csv(index=False).encode() for name, table in found.items()}
-    for name, content in contents.items():
-        atomic.write_bytes(folder / name, content)
-    return [folder / name for name in contents]
-
-
-def _png(figure: "Figure") -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
-
-
-def _print(console: Console, prepared: Prepared, found: dict[str, pd.DataFrame], files: list[Path]) -> None:
+def _print(console: Console, prepared: Prepared, found: dict[str, pd.DataFrame]) -> None:
     channels, height, width = prepared.shape
     console.print(
         f"{prepared.source}: {len(prepared.classes)} classes, images of {channels} × {height} × {width} "
@@ -66,37 +62,21 @@ def _print(console: Console, prepared: Prepared, found: dict[str, pd.DataFrame],
     )
     if prepared.rebuilt:
         console.print(f"warning: prepared anew, since {prepared.rebuilt}", style="yellow")
-    _show(console, found["splits"], "Splits")
-    _show(console, found["labels"], "Labels")
-    console.print(f"Classes are {verdict(found['labels'])}")
-    _show(console, found["pixels"], "Pixels as stored")
-    _show(console, found["preprocessing"], "Before and after preprocessing")
-    _show(console, found["one_hot"], "Labels as one-hot rows")
+    for name, title in TITLES.items():
+        _show(console, found[name], title)
+        if name == "labels":
+            console.print(f"Classes are {verdict(found['labels'])}")
     if len(found["findings"]):
         _show(console, found["findings"], "Findings")
     else:
         console.print("No findings: labels, classes, duplicates, constant images, leaks are in order.")
-    for file in files:
-        console.print(str(file), soft_wrap=True)
 
 
 def _show(console: Console, table: pd.DataFrame, title: str) -> None:
-    columns, rows = list(table.columns[:MOST_COLUMNS]), table.head(MOST_ROWS)
-    shown = Table(title=title, title_justify="left", title_style="bold")
-    for name, kind in zip(columns, table.dtypes, strict=False):
-        shown.add_column(str(name), justify="right" if pd.api.types.is_numeric_dtype(kind) else "left")
-    for row in rows.itertuples(index=False):
-        shown.add_row(*(_cell(name, value) for name, value in zip(columns, row, strict=False)))
-    console.print(shown)
-    if len(rows) < len(table) or len(columns) < len(table.columns):
-        console.print(
-            f"The first {len(rows)} of {len(table)} rows, {len(columns)} of {len(table.columns)} columns."
-        )
-
-
-def _cell(column: str, value: object) -> str:
-    if column in ("share", "dark"):
-        return f"{value:.2%}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    shown = table.iloc[:MOST_ROWS, :MOST_COLUMNS].copy()
+    for share in {"share", "dark"} & set(shown):
+        shown[share] = shown[share].map("{:.2%}".format)
+    console.print(Table.from_frame(shown, title))
+    if shown.shape != table.shape:
+        (rows, columns), (all_rows, all_columns) = shown.shape, table.shape
+        console.print(f"The first {rows} of {all_rows} rows, {columns} of {all_columns} columns.")

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from relearn.model import atomic
+from relearn.flows.rendering import check_output, write_figure
 from relearn.model.errors import InputError
 from relearn.model.home import Home
 
@@ -57,8 +57,7 @@ def review(
     """
     if most < 1:
         raise InputError(f"--most: got {most}, accepted: 1 or more")
-    if contact_sheet is not None and (contact_sheet.is_dir() or (contact_sheet.exists() and not force)):
-        raise InputError(f"--contact-sheet: {contact_sheet} exists; add --force to replace a file")
+    check_output("--contact-sheet", contact_sheet, force)
     found, name = _review(name)
     shown = list(found.reviewed) if decided else found.new
     if contact_sheet is not None:
@@ -216,8 +215,6 @@ def _plain(one: "Reviewed") -> dict[str, object]:
 
 
 def _write_sheet(path: Path, shown: "list[Reviewed]", name: str) -> None:
-    import io
-
     from relearn.model.contact_sheet import contact_sheet
 
     pictures = [
@@ -225,9 +222,7 @@ def _write_sheet(path: Path, shown: "list[Reviewed]", name: str) -> None:
         for one in shown
         if one.claim.image is not None
     ]
-    content = io.BytesIO()
-    contact_sheet(f"What was told of {name}", pictures).savefig(content, format="png")
-    atomic.write_bytes(path, content.getvalue())
+    write_figure(path, contact_sheet(f"What was told of {name}", pictures), "png")
 
 
 def _caption(one: "Reviewed") -> tuple[str, ...]:

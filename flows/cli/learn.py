@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from relearn.flows import cli, environment
 from relearn.flows.cli import releases
 from relearn.flows.cli.next_steps import say_next
 from relearn.flows.cli.orchestrated import orchestrated
+from relearn.flows.rendering import Table
 from relearn.flows.settings import ReleaseConfig
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from relearn.flows.results import Released, Retrained, Trained
+    from relearn.flows.results import Retrained, Trained
 
 Config = Annotated[TrainConfig, Parameter(name="*")]
 
@@ -38,26 +38,33 @@ def run(
         mlp and cnn.
     """
     start, console, home = perf_counter(), Console(), Home.from_environment()
-    from relearn.flows.check import check
-    from relearn.flows.tracking import check_store
-    from relearn.model.datasets import name_of
     from relearn.model.networks import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
-    environment.check_limits()
-    check(config, networks, home)
-    check_store(home, name_of(config, home))
+    _check(config, networks, home)
     with orchestrated(home, gate) as flows_page:
         from relearn.flows.retrain import retrain
 
         done = cast("Retrained", retrain(config, networks, gate, insist=True))  # who asks means it
-    _show(console, done.trained, done.best.run_id)
+    _show(console, done.trained, done.best)
     console.print(_times(done.seconds, perf_counter() - start))
-    _answered(console, done.released)
+    if first := done.released.first_answer:
+        console.print(Text(first))
     releases.show(console, done.released, home)
     say_next(console, done, home, flows_page)
     if config.dataset == "auto" and done.name == "digits":
         console.print("The real thing, with a download of 11 MB: relearn run --dataset mnist")
+
+
+def _check(config: TrainConfig, networks: Sequence[str], home: Home) -> None:
+    """Refuse before any server is started."""
+    from relearn.flows.check import check
+    from relearn.flows.tracking import check_store
+    from relearn.model.datasets import name_of
+
+    environment.check_limits()
+    check(config, networks, home)
+    check_store(home, name_of(config, home))
 
 
 def train(
@@ -76,19 +83,13 @@ def train(
     run_id = None
     if resume is not None:
         run_id, config = _unfinished(home, resume, config)
-    from relearn.flows.check import check
-    from relearn.flows.tracking import check_store
-    from relearn.model.datasets import name_of
-
-    environment.check_limits()
-    check(config, [config.network], home)
-    check_store(home, name_of(config, home))
+    _check(config, [config.network], home)
     with orchestrated(home):
         from relearn.flows.train import train as train_flow
 
         trained = train_flow(config, run_id)
     console = Console()
-    _show(console, [trained], trained.run_id)
+    _show(console, [trained], trained)
     console.print(f"Run {trained.run_id[:8]}, stopped in epoch {trained.epochs}: {trained.stop_reason}.")
 
 
@@ -118,45 +119,22 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
 
     scored = score(Home.from_environment(), run, dataset)
     evaluation, console = scored.evaluation, Console()
-    table = Table(
-        "class", "precision", "recall", "F1", "images", title=f"{scored.run_name} on {scored.dataset}"
-    )
-    for row in evaluation.per_class.to_dict("records"):
-        shares = (f"{row[key]:.2%}" for key in ("precision", "recall", "f1"))
-        table.add_row(escape(row["class"]), *shares, f"{row['support']}")
-    console.print(table)
+    rows = [
+        (row["class"], *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']}")
+        for row in evaluation.per_class.to_dict("records")
+    ]
+    columns = ("class", "precision", "recall", "F1", "images")
+    console.print(Table(columns, rows, f"{scored.run_name} on {scored.dataset}"))
     console.print(
         f"[bold]{evaluation.accuracy:.2%}[/] of {len(evaluation):,} images right, "
         f"loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}."
     )
 
 
-def _answered(console: Console, released: "Released") -> None:
-    trial = released.trial
-    if trial is None or trial.first is None:
-        return
-    truth, label = escape(repr(released.truth)), escape(repr(trial.first.label))
-    console.print(
-        f"The real server of version {trial.first.version} was sent an image of {truth} and said "
-        f"[bold]{label}[/] with {trial.first.probability:.1%}; an answer takes {trial.milliseconds:.1f} ms."
-    )
+def _show(console: Console, trained: "Sequence[Trained]", best: "Trained") -> None:
+    from relearn.flows.report import networks
 
-
-def _show(console: Console, trained: "Sequence[Trained]", best: str) -> None:
-    table = Table("network", "weights", "val", "test", "F1", "epochs", "images/s", "run")
-    for one in trained:
-        table.add_row(
-            one.network,
-            f"{one.parameters:,}",
-            f"{one.val_accuracy:.2%}",
-            f"{one.metrics['accuracy']:.2%}",
-            f"{one.metrics['f1_macro']:.3f}",
-            f"{one.best_epoch}/{one.epochs}",
-            f"{one.images_per_second:,.0f}",
-            one.run_id[:8],
-            style="bold" if len(trained) > 1 and one.run_id == best else "",
-        )
-    console.print(table)
+    console.print(networks(trained, best))
     for one in trained:
         for warning in one.warnings:
             console.print(f"[yellow]warning[/] {one.network}: {warning}")

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from relearn.flows.cli.orchestrated import orchestrated
 from relearn.flows.settings import MonitorConfig
@@ -45,22 +44,10 @@ def monitor(
 
 def show(console: Console, watched: "Watched", home: Home) -> None:
     """Print what was seen, the outcome last but for where there is more."""
-    from relearn.flows.watch_report import lines, mean
-    from relearn.model.drift import told
+    from relearn.flows.watch_report import lines, measures
 
-    measures = sorted(watched.drift.measures, key=lambda one: -one.distance)
-    if measures:
-        table = Table("measure", "reference", "window", "distance", "p", "drift")
-        for one in measures:
-            table.add_row(
-                escape(f"{one.name} ({one.label})" if one.label else one.name),
-                mean(one, one.before),
-                mean(one, one.now),
-                f"{one.distance:.3f}",
-                told(one.p_value).removeprefix("p ").removeprefix("= "),
-                "[red]yes[/]" if one.drifted else "no",
-            )
-        console.print(table)
+    if watched.drift.measures:
+        console.print(measures(watched))
     if watched.now:
         console.print(
             f"version {watched.version} is {watched.now.confidence:.1%} sure on average; "
@@ -69,6 +56,6 @@ def show(console: Console, watched: "Watched", home: Home) -> None:
         )
     for line in lines(watched):
         console.print(escape(line))
-    colour = "red" if watched.alarms else "yellow" if not measures else "green"
+    colour = "red" if watched.alarms else "yellow" if not watched.drift.measures else "green"
     console.print(f"{escape(watched.name)}: [{colour}]{escape(watched.outcome)}[/], {watched.window}")
     console.print(f"more in {home.watch(watched.name)}", soft_wrap=True)

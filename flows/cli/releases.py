@@ -7,9 +7,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
 
 from relearn.flows.cli.orchestrated import orchestrated
+from relearn.flows.rendering import two_sides
 from relearn.flows.settings import ReleaseConfig
 from relearn.model.errors import InputError, IntegrityError
 from relearn.model.home import Home
@@ -138,10 +138,7 @@ def reproduce(version: str, *, name: str | None = None) -> None:
     name = chosen(home, name)
     done = train_again(home, name, version)
     console = Console(highlight=False)
-    table = Table("metric", "then", "now")
-    for metric, then in done.then.items():
-        table.add_row(metric, f"{then:.6g}", f"{done.now[metric]:.6g}")
-    console.print(table)
+    console.print(two_sides(("then", "now"), done.then, done.now))
     told = {
         "same": f"[green]SAME[/] version {version} of {name} was trained again, bit for bit",
         "close": f"[yellow]CLOSE[/] weights differ by up to {done.difference:.2g}, {done.agreement:.2%} of "
@@ -163,13 +160,11 @@ def _reason(reason: str) -> str:
 
 def show(console: Console, released: "Released", home: Home) -> None:
     """Print the verdict with its guardrails; a rejection is raised as `IntegrityError`, the last line."""
+    from relearn.flows.verdict import guardrails
+
     verdict = released.verdict
     if verdict.checks:
-        table = Table("guardrail", "candidate", "champion", "accepted", "holds")
-        for check in verdict.checks:
-            cells = map(escape, (check.name, check.candidate, check.champion, check.accepted))
-            table.add_row(*cells, "yes" if check.passed else "[red]no[/]")
-        console.print(table)
+        console.print(guardrails(verdict))
     if verdict.action == "reject":
         raise IntegrityError(released.headline, "rejected")
     console.print(f"[{COLOURS[verdict.action]}]{verdict.action.upper()}[/] {escape(released.headline)}")

@@ -1,16 +1,14 @@
 """`relearn compare`: runs side by side, how they learned, and which of two is better."""
 
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
-from rich.text import Text
 
+from relearn.flows.rendering import Table, check_output, two_sides, write_figure
 from relearn.model import atomic
 from relearn.model.errors import InputError
 from relearn.model.home import Home
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from relearn.flows.paired import Paired
-
 NAMES, RUN = 24, 14  # characters across: names of metrics and settings, and one run beside them
 FIGURES = (".png", ".svg")
 
@@ -68,8 +65,8 @@ def compare(
     force
         Replace these files where they exist.
     """
-    files = {"--csv": csv, "--curves": curves}
-    _check(files, force)
+    check_output("--csv", csv, force)
+    check_output("--curves", curves, force, FIGURES)
     two = paired or on is not None
     if two and len(runs) != 2:
         raise InputError(f"{'--on' if on else '--paired'}: got {len(runs)} runs, accepted: two of them")
@@ -81,7 +78,9 @@ def compare(
     if csv is not None:
         atomic.write_bytes(csv, table.to_csv(index=False).encode())
     if curves is not None:
-        _draw(home, list(table.index), curves)
+        from relearn.flows.compare import curves as drawn
+
+        write_figure(curves, drawn(home, list(table.index)))
     _show(console, table, f"best first, by {order}" if order else "side by side")
     if len(table.attrs["datasets"]) > 1:
         console.print("These runs were tested on different data: their figures do not compare.")
@@ -89,94 +88,44 @@ def compare(
         from relearn.flows.paired import paired as answer
 
         _tell(console, answer(home, runs, name, on))
-    for file in filter(None, files.values()):
+    for file in filter(None, (csv, curves)):
         console.print(str(file), style="dim", soft_wrap=True, highlight=False)
 
 
-def _check(files: Mapping[str, Path | None], force: bool) -> None:
-    """Refuse before anything is looked for."""
-    figure = files["--curves"]
-    if figure is not None and figure.suffix not in FIGURES:
-        raise InputError(f"--curves: got {figure}, accepted: a name that ends in {' or '.join(FIGURES)}")
-    for option, file in files.items():
-        if file is not None and (file.is_dir() or (file.exists() and not force)):
-            raise InputError(f"{option}: {file} exists; add --force to replace a file")
-
-
-def _draw(home: Home, runs: list[str], file: Path) -> None:
-    from relearn.flows.compare import curves
-
-    content = io.BytesIO()
-    curves(home, runs).savefig(content, format=file.suffix[1:])
-    atomic.write_bytes(file, content.getvalue())
-
-
 def _show(console: Console, table: "pd.DataFrame", title: str) -> None:
-    shown = [_beside(table, title)] if len(table) == 2 else _fitting(table.map(_cell), console, title)
-    for one in shown:
+    if len(table) == 2:
+        first, second = table.drop(columns="run").to_dict("records")
+        tables = iter([two_sides(table["run"].tolist(), first, second, title)])
+    else:
+        tables = _fitting(table, console, title)
+    for one in tables:
         if not console.is_terminal:
             console.width = _wanted(one, console)
         console.print(one)
 
 
-def _beside(table: "pd.DataFrame", title: str) -> Table:
-    """Two runs as columns, with the difference of their metrics: green where the second is better."""
-    first, second = table["run"]
-    shown = Table(Column("", no_wrap=True), first, second, "difference", title=title)
-    for key in table.columns.drop("run"):
-        one, other = table[key]
-        shown.add_row(key, _cell(one), _cell(other), _difference(key, one, other))
-    return shown
-
-
-def _difference(key: str, one: object, other: object) -> Text:
-    from relearn.model.metrics import metric
-
-    if not (isinstance(one, float) and isinstance(other, float)) or one != one or other != other:  # noqa: PLR0124
-        return Text("")
-    change, known = other - one, metric(key)
-    told = f"{change:+.3g}" if change else "="
-    if not change or known is None:
-        return Text(told)
-    return Text(told, style="green" if (change > 0) == (known.direction == "max") else "red")
-
-
 def _tell(console: Console, done: "Paired") -> None:
     """What both answered to the same images."""
     one = done.comparison
-    shown = Table("", *map(escape, done.labels), title=f"{one.images:,} {done.images}")
-    shown.add_row("right", *(f"{evaluation.accuracy:.2%}" for evaluation in done.evaluations))
-    shown.add_row("right alone", f"{one.lost:,}", f"{one.gained:,}")
-    for row, measure in {"loss": "loss", "calibration error": "ece"}.items():
-        shown.add_row(row, *(f"{evaluation.metrics[measure]:.4f}" for evaluation in done.evaluations))
-    console.print(shown)
+    left, right = (evaluation.metrics for evaluation in done.evaluations)
+    sides = {**left, "right alone": one.lost}, {**right, "right alone": one.gained}
+    console.print(two_sides(done.labels, *sides, f"{one.images:,} {done.images}"))
     if done.left_out:
         console.print(f"{done.left_out:,} {done.images} are left out: one of the two has learned from them.")
     console.print(f"[bold]{escape(done.verdict)}[/]: {one}, p = {one.p_value:.2g}")
 
 
-def _fitting(cells: "pd.DataFrame", console: Console, title: str) -> Iterator[Table]:
+def _fitting(runs: "pd.DataFrame", console: Console, title: str) -> Iterator[Table]:
     """One row a run; where the terminal is too narrow for that, one column a run, a few side by side."""
-    wide = Table(*(Column(name, no_wrap=True) for name in cells.columns), title=title)
-    for row in cells.itertuples(index=False):
-        wide.add_row(*row)
+    wide = Table.from_frame(runs, title)
     if not console.is_terminal or _wanted(wide, console) <= console.width:
         yield wide
         return
     side_by_side = max(1, (console.width - NAMES) // RUN)
-    for first in range(0, len(cells), side_by_side):
-        some = cells.iloc[first : first + side_by_side].set_index("run").T
-        tall = Table(Column("", no_wrap=True), *some.columns, title=title)
-        for row in some.reset_index().itertuples(index=False):
-            tall.add_row(*row)
-        yield tall
+    for first in range(0, len(runs), side_by_side):
+        some = runs.iloc[first : first + side_by_side].set_index("run").T
+        yield Table.from_frame(some.rename_axis("").reset_index(), title)
 
 
 def _wanted(shown: Table, console: Console) -> int:
     return console.measure(shown, options=console.options.update(width=10_000)).maximum
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"  # noqa: PLR0124  # NaN alone differs from itself
-    return escape(str(value))

@@ -7,9 +7,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from relearn.flows.parts import parts
+from relearn.flows.rendering import Table
 from relearn.flows.up import State, Supervisor
 from relearn.flows.up import up as kept_up
 from relearn.model.home import Home
@@ -82,8 +82,8 @@ def _line(state: State) -> str:
 
 
 def _table(states: list[State]) -> Table:
-    table = Table("part", "is", "where", "died", "last of")
-    for state in states:
-        where = f"{state.part.url}{state.part.page}"
-        table.add_row(state.part.name, state.word, where, str(state.died or ""), state.reason)
-    return table
+    rows = [
+        (one.part.name, one.word, f"{one.part.url}{one.part.page}", str(one.died or ""), one.reason)
+        for one in states
+    ]
+    return Table(("part", "is", "where", "died", "last of"), rows)

@@ -1,28 +1,28 @@
-"""`relearn status`, `doctor` and `prune`: how things are, what is not well, what nobody needs any more."""
+"""`relearn status`, `config`, `doctor` and `prune`: how things are, and what nobody needs any more."""
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
+import rich.table
 from cyclopts import Parameter
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from relearn.flows.settings import MonitorConfig, ReleaseConfig
-from relearn.model.config import TrainConfig
+from relearn.flows import cli
+from relearn.flows.environment import honored, masked
+from relearn.flows.rendering import Table
+from relearn.flows.settings import Settings
 from relearn.model.errors import InputError, IntegrityError, MachineError
 from relearn.model.home import Home
-from relearn.serving.settings import ServeConfig
-
-# Settings that a verb reads from variables and the file of settings, so that they are checked.
-HIDDEN = Parameter(name="*", show=False)
 
 if TYPE_CHECKING:
     from relearn.flows.doctor import Found
 
 MARKS = {"well": ("✓", "green"), "away": ("·", "dim"), "warning": ("!", "yellow"), "fails": ("✗", "red")}
+SECRET = re.compile("KEY|TOKEN|PASSWORD|AUTH|HEADERS")  # in the name of a variable
 LABEL = 13  # characters of the widest label
 
 
@@ -47,12 +47,31 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=10_000)
 
 
-def _row(label: Text, told: Text, width: int) -> Table:
+def _row(label: Text, told: Text, width: int) -> rich.table.Table:
     """What is told wraps beside its label."""
-    row = Table.grid(padding=(0, 1))
+    row = rich.table.Table.grid(padding=(0, 1))
     row.add_column(width=width)
     row.add_row(label, told)
     return row
+
+
+def config(*, settings: Annotated[Settings, Parameter(name="*")] = Settings()) -> None:
+    """Print the effective settings with their origin, and the variables of the tools that have an effect."""
+    rows = [
+        (
+            name,
+            "" if (value := getattr(settings, name)) is None else str(value),
+            cli.sources.get(name, "default"),
+            str(field.description),
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    console = Console()
+    console.print(Table(("setting", "value", "from", "meaning"), rows))
+    if variables := honored():
+        secret = {name: "…" if SECRET.search(name) else masked(value) for name, value in variables.items()}
+        title = "set by others, and of effect here"
+        console.print(Table(("variable", "value"), list(secret.items()), title))
 
 
 def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False) -> None:
@@ -74,23 +93,15 @@ def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False
 
     home = Home.from_environment()
     found = retention.superfluous(home, keep) if dry_run else list(retention.prune(home, keep))
-    table = Table("what", "of", "size")
-    for one in found:
-        table.add_row(one.kind, escape(one.name), decimal(one.bytes))
     console = Console(highlight=False)
     if found:
-        console.print(table)
+        rows = [(one.kind, one.name, decimal(one.bytes)) for one in found]
+        console.print(Table(("what", "of", "size"), rows))
     total = sum(one.bytes for one in found)
     console.print(f"{total:,} bytes {'would be' if dry_run else 'are'} freed")
 
 
-def doctor(
-    *,
-    config: Annotated[TrainConfig, HIDDEN] = TrainConfig(),
-    gate: Annotated[ReleaseConfig, HIDDEN] = ReleaseConfig(),
-    watch: Annotated[MonitorConfig, HIDDEN] = MonitorConfig(),
-    server: Annotated[ServeConfig, HIDDEN] = ServeConfig(),
-) -> None:
+def doctor(*, settings: Annotated[Settings, Parameter(name="*", show=False)] = Settings()) -> None:
     """Test every seam with the machine and its tools, and say how to mend what fails. Nothing is changed.
 
     The settings are read as for any verb, and refused where one is not valid.

@@ -122,7 +122,6 @@ def test_the_pages_leave_nothing_beside_the_home(ran, mlflow_page: str, prefect_
 def done() -> Retrained:
     trained = Trained(
         run_id="a" * 32,
-        run_name="mlp",
         url="http://runs.example/#/experiments/1/runs/aa",
         network="mlp",
         parameters=1,

@@ -38,7 +38,6 @@ def flow_run(prefect_page: str) -> dict[str, object]:
 def trained(network: str, val_loss: float, val_accuracy: float) -> Trained:
     return Trained(
         run_id=network,
-        run_name=network,
         url="",
         network=network,
         parameters=1,

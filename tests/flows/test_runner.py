@@ -44,7 +44,7 @@ def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> 
     """It ends well, and what the runners need is there; nothing is left where it was started but the home."""
     name = "cifar10"
     home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
-    done = program("relearn.flows.registration", name, **home)
+    done = program("relearn.flows.runner", "--deploy", name, **home)
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     with get_client(sync_client=True) as client:
         assert schedule.deployment(client, retrain, name)
@@ -55,14 +55,16 @@ def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> 
 def test_a_name_that_only_a_plan_can_train_is_told(on_server: str, tmp_path: Path) -> None:
     """It may be one mistyped: what is built in is named."""
     home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
-    done = program("relearn.flows.registration", "minst", **home)
+    done = program("relearn.flows.runner", "--deploy", "minst", **home)
     assert 0 == done.returncode
     assert "minst is retrained once relearn schedule says with what; built in are " in done.stdout
     assert "mnist" in done.stdout.partition("built in")[2]
     forget("minst")
 
 
-@pytest.mark.parametrize("words", [("relearn.flows.registration",), ("relearn.flows.runner", "two", "names")])
+@pytest.mark.parametrize(
+    "words", [("relearn.flows.runner", "--deploy"), ("relearn.flows.runner", "two", "names")]
+)
 def test_other_words_are_refused(words: tuple[str, ...]) -> None:
     """With what is accepted."""
     done = program(*words)
@@ -70,10 +72,10 @@ def test_other_words_are_refused(words: tuple[str, ...]) -> None:
     assert "usage: python -m relearn.flows." in done.stderr
 
 
-@pytest.mark.parametrize("words", [("relearn.flows.registration", "digits"), ("relearn.flows.runner",)])
+@pytest.mark.parametrize("words", [("--deploy", "digits"), ()])
 def test_what_is_wrong_is_one_line(words: tuple[str, ...]) -> None:
     """As the command line tells it, with its exit code."""
-    done = program(*words, RELEARN_HOME="~nobody-of-this-name/home")
+    done = program("relearn.flows.runner", *words, RELEARN_HOME="~nobody-of-this-name/home")
     assert 2 == done.returncode
     (line,) = done.stderr.splitlines()
     assert line.startswith("error[input]: RELEARN_HOME: got '~nobody-of-this-name/home'")
@@ -159,7 +161,7 @@ def test_a_retraining_goes_on_on_another_machine(tmp_path: Path, monkeypatch: py
     api = f"http://127.0.0.1:{port}/api"
     with up(home, [flows]), temporary_settings({PREFECT_API_URL: api}):
         registered = program(
-            "relearn.flows.registration", "digits", RELEARN_HOME=str(home.root), PREFECT_API_URL=api
+            "relearn.flows.runner", "--deploy", "digits", RELEARN_HOME=str(home.root), PREFECT_API_URL=api
         )
         assert 0 == registered.returncode, registered.stderr
         with machine("first", home, api) as first:
