@@ -29,7 +29,7 @@ from benchmarks import (
     throughput,
     train,
 )
-from relearn.model import atomic
+from relearn.model.files import write_bytes_atomically
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -51,7 +51,7 @@ def conditions() -> str:
 
 def write(name: str, title: str, note: str, table: pd.DataFrame) -> None:
     text = f"# {title}\n\n{note}\n\nConditions: {conditions()}.\n\n{markdown(table)}\n"
-    atomic.write_bytes(RESULTS / f"{name}.md", text.encode())
+    write_bytes_atomically(RESULTS / f"{name}.md", text.encode())
     table.to_csv(RESULTS / f"{name}.csv", index=False)
     print(text)
 

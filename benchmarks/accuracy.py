@@ -7,13 +7,13 @@ from statistics import mean, stdev
 import pandas as pd
 
 from relearn.model import devices
-from relearn.model.classifier import Card, Classifier
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import prepare_dataset
+from relearn.model.evaluation.metrics import evaluate
 from relearn.model.home import Home
-from relearn.model.metrics import evaluate
-from relearn.model.networks import build
-from relearn.model.prepared import prepare
-from relearn.model.training import fit
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
 
 SEEDS, SEEDS_OF_BEST = 5, 3
 Trainings = tuple[tuple[str, dict[str, object]], ...]
@@ -27,8 +27,8 @@ BEST: Trainings = (("best", {}),)
 TUTORIAL: Trainings = (
     ("tutorial", {"network": "mlp"}),
     ("tutorial-rmsprop", {"network": "mlp"}),
-    ("tutorial-rmsprop", {"network": "mlp", "hidden": (784, 512)}),
-    ("tutorial", {"network": "mlp", "hidden": (784, 512)}),
+    ("tutorial-rmsprop", {"network": "mlp", "hidden_sizes": (784, 512)}),
+    ("tutorial", {"network": "mlp", "hidden_sizes": (784, 512)}),
     ("tutorial", {"network": "cnn"}),
 )
 
@@ -64,13 +64,13 @@ def measure_tutorial() -> tuple[str, str, pd.DataFrame]:
 def _table(trainings: Trainings, seeds: int = SEEDS, at_once: bool = True) -> pd.DataFrame:
     """One thread a training and one training a core, sooner done than one after the other on all cores."""
     configs = [
-        TrainConfig.preset(
-            preset, **settings, dataset="mnist", seed=seed, threads=1 if at_once else devices.cores()
+        TrainConfig.from_preset(
+            preset, **settings, dataset="mnist", seed=seed, threads=1 if at_once else devices.cpu_count()
         )
         for preset, settings in trainings
         for seed in range(seeds)
     ]
-    with ProcessPoolExecutor(devices.cores() if at_once else 1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(devices.cpu_count() if at_once else 1, get_context("spawn")) as pool:
         results = pd.DataFrame(pool.map(_train, configs))
     return pd.DataFrame(
         _row(preset, configs[start], results[start : start + seeds])
@@ -79,8 +79,10 @@ def _table(trainings: Trainings, seeds: int = SEEDS, at_once: bool = True) -> pd
 
 
 def _row(preset: str, config: TrainConfig, table: pd.DataFrame) -> dict[str, object]:
-    widths = "-".join(map(str, (784, *config.hidden, 10)))
-    convolutions = f"cnn {' '.join(map(str, config.filters))}, {config.kernel_size}×{config.kernel_size}"
+    widths = "-".join(map(str, (784, *config.hidden_sizes, 10)))
+    convolutions = (
+        f"cnn {' '.join(map(str, config.conv_channels))}, {config.kernel_size}×{config.kernel_size}"
+    )
     return {
         "preset": preset,
         "network": widths if config.network == "mlp" else convolutions,
@@ -95,13 +97,13 @@ def _row(preset: str, config: TrainConfig, table: pd.DataFrame) -> dict[str, obj
 
 
 def _train(config: TrainConfig) -> dict[str, float]:
-    prepared = prepare(config, Home.from_environment())
+    prepared = prepare_dataset(config, Home.from_environment())
     classes = len(prepared.classes)
-    network = build(config, prepared.shape, classes)
+    network = build_network(config, prepared.shape, classes)
     fitted = fit(config, network, prepared.splits, classes)
-    card = Card.of(config, prepared, network)
+    card = ModelCard.from_network(config, prepared, network)
     best = fitted.history[fitted.best_epoch - 1]
-    print(config.network, config.hidden, config.optimizer, config.seed, best, flush=True)
+    print(config.network, config.hidden_sizes, config.optimizer, config.seed, best, flush=True)
     return {
         "test": 100 * evaluate(Classifier(network, card), prepared.splits.test).accuracy,
         "validation": 100 * best.val_accuracy,

@@ -7,7 +7,7 @@ import pandas as pd
 from benchmarks import wrk
 from benchmarks.served import WARM_UP, Question, Released, ours, released, takes_raw
 from benchmarks.workers import spread
-from relearn.model.devices import use_threads
+from relearn.model.devices import set_num_threads
 
 IMAGES = 256
 CONNECTIONS = (1, 4)
@@ -19,7 +19,7 @@ def measure(rounds: int = 5, seconds: float = 4.0) -> tuple[str, str, pd.DataFra
     rates: dict[str, list[float]] = {IN_PROCESS: []}
     tails = {IN_PROCESS: "–"}
     with released() as release, ours(release) as server:
-        use_threads(1)  # the training before took all
+        set_num_threads(1)  # the training before took all
         question = Question.raw(f"{server.url}/predict", release, IMAGES)
         served = takes_raw(server)
         if served:

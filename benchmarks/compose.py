@@ -17,10 +17,10 @@ from benchmarks.served import HOST, WARM_UP
 from benchmarks.workers import REPOSITORY, spread
 from infra.engine import ENGINE, containers, engine
 from relearn.model.home import Home
-from relearn.serving.ledger import Release
-from relearn.serving.releases import Releases
-from relearn.serving.server import start
-from relearn.serving.settings import ServeConfig
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.server import start_server
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore
 
 ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 NAME, WORKERS, CONNECTIONS = "digits", 2, 16
@@ -78,11 +78,13 @@ def _outside() -> Iterator[str]:
         home = Home(Path(folder), Path(folder) / "data")
         for part in ("releases", "bentoml"):
             engine("cp", f"{containers('api')[0]}:{HOME}/{part}", str(home.root / part))
-        live: Release | None = Releases(home.releases(NAME)).live()
+        live: Release | None = ReleaseStore(home.releases_dir(NAME)).read_current()
         assert live, "nothing is live: infra/smoke.sh leaves a release"
-        server = start(live.bento, ServeConfig(port=0, workers=WORKERS), home, follow=NAME, keys=_key())
+        server = start_server(
+            live.bento, ServeConfig(port=0, workers=WORKERS), home, model_name=NAME, api_keys=_key()
+        )
         try:
-            server.wait_for("/readyz")
+            server.wait_until_ok("/readyz")
             yield server.url
         finally:
             server.stop()

@@ -8,18 +8,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from relearn.flows.settings import MonitorConfig
-from relearn.model import traits
-from relearn.model.canvas import BLACK, BLUE, COLOURS, GREY, LINES, VERMILION, blank, tidy
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.config import MonitorConfig
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import load
-from relearn.model.drift import Drift, Sample, compare
+from relearn.model.data.load import load_dataset
+from relearn.model.data.prepared import prepare_dataset
+from relearn.model.drift import image_statistics
+from relearn.model.drift.drift_test import DriftReport, DriftSample, detect_drift
+from relearn.model.evaluation.robustness import CORRUPTIONS, shift_rotate_scale
 from relearn.model.home import Home
-from relearn.model.networks import build
-from relearn.model.prepared import prepare
-from relearn.model.robustness import SLICES, moved
-from relearn.model.training import fit
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.plots.style import (
+    BLACK,
+    BLUE,
+    COLORS,
+    GRAY,
+    LINE_STYLES,
+    VERMILION,
+    create_figure,
+    style_axes,
+)
+from relearn.model.training.fit import fit
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
 SIZES = (200, 300, 500, 1_000, 1_500)
@@ -34,14 +43,14 @@ PARTLY = 0.2  # of the images
 class Traffic:
     """What may come: all of it as one sample, and how much of it the classifier has right."""
 
-    sample: Sample
+    sample: DriftSample
     right: float
 
     def __len__(self) -> int:
-        return len(self.sample.traits)
+        return len(self.sample.statistics)
 
-    def some(self, chosen: np.ndarray) -> Sample:
-        return Sample(self.sample.traits[chosen], self.sample.probabilities[chosen])
+    def some(self, chosen: np.ndarray) -> DriftSample:
+        return DriftSample(self.sample.statistics[chosen], self.sample.probabilities[chosen])
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
@@ -65,7 +74,7 @@ def measure() -> tuple[str, str, pd.DataFrame]:
         f"{QUIET:,} windows of each size that are of the same images as the reference, {SHIFTED} of every "
         "other kind; the mlp of the preset fast on MNIST, 5,000 test images as the reference, windows from "
         f"the rest. Defaults: p < {CONFIG.drift_significance:g} after Holm's correction for 8 measures, a "
-        f"distance of {CONFIG.least_distance:g} or more. Of the same images, any of the measures has an "
+        f"distance of {CONFIG.min_effect_size:g} or more. Of the same images, any of the measures has an "
         f"uncorrected p < {LEVELS[0]:g} in {min(raw):.1%} to {max(raw):.1%} of the windows, a corrected one "
         f"in {min(corrected):.1%} to {max(corrected):.1%}. A month of hourly looks at the last {LEAST} "
         "answers, with as many a day, has a false alarm at p < "
@@ -77,32 +86,32 @@ def measure() -> tuple[str, str, pd.DataFrame]:
 
 def _traffic() -> tuple[Traffic, dict[str, Traffic]]:
     home = Home(Path(tempfile.mkdtemp(prefix="relearn-benchmark-")), Home.from_environment().data)
-    config = TrainConfig.preset("fast", dataset="mnist")
-    prepared = prepare(config, home)
-    network = build(config, prepared.shape, len(prepared.classes))
+    config = TrainConfig.from_preset("fast", dataset="mnist")
+    prepared = prepare_dataset(config, home)
+    network = build_network(config, prepared.shape, len(prepared.classes))
     fit(config, network, prepared.splits, len(prepared.classes))
-    classifier = Classifier(network, Card.of(config, prepared, network))
+    classifier = Classifier(network, ModelCard.from_network(config, prepared, network))
 
     def traffic(images: np.ndarray, labels: np.ndarray) -> Traffic:
         images = np.ascontiguousarray(images)
         probabilities = classifier.predict(images)
         right = float((probabilities.argmax(1) == labels).mean())
-        return Traffic(Sample(traits.measure(images), probabilities), right)
+        return Traffic(DriftSample(image_statistics.compute_statistics(images), probabilities), right)
 
-    test, others = prepared.splits.test, load(TrainConfig(dataset="digits"), home).train
+    test, others = prepared.splits.test, load_dataset(TrainConfig(dataset="digits"), home).train
     images, labels = test.images, test.labels
     even = labels % 2 == 0
     return traffic(images, labels), {
         "other writers (scikit-learn's)": traffic(others.images, others.labels),
-        "turned by 5°": traffic(moved(images, turn=5), labels),
-        "turned by 30°": traffic(moved(images, turn=30), labels),
-        "with a thinner pen": traffic(SLICES["strokes"]["thinner"](images), labels),
-        "noisy": traffic(SLICES["strokes"]["noisy"](images), labels),
+        "turned by 5°": traffic(shift_rotate_scale(images, rotation=5), labels),
+        "turned by 30°": traffic(shift_rotate_scale(images, rotation=30), labels),
+        "with a thinner pen": traffic(CORRUPTIONS["mnist"]["thinner"](images), labels),
+        "noisy": traffic(CORRUPTIONS["mnist"]["noisy"](images), labels),
         "even digits only": traffic(images[even], labels[even]),
     }
 
 
-def _trials(usual: Traffic, other: Traffic, size: int, trials: int, share: float = 1.0) -> list[Drift]:
+def _trials(usual: Traffic, other: Traffic, size: int, trials: int, share: float = 1.0) -> list[DriftReport]:
     """One half of the usual images is the reference; the window comes from the other half, or its like.
 
     `share` of the window is `other`, the rest usual.
@@ -115,39 +124,39 @@ def _trials(usual: Traffic, other: Traffic, size: int, trials: int, share: float
         rest = order[half:]
         chosen = rest if len(other) == len(usual) else generator.permutation(len(other))
         parts = other.some(chosen[:count]), usual.some(rest[count:size])
-        window = Sample(*(np.concatenate(pair) for pair in zip(*map(_pair, parts), strict=True)))
+        window = DriftSample(*(np.concatenate(pair) for pair in zip(*map(_pair, parts), strict=True)))
         drifts.append(_compared(usual.some(order[:half]), window))
     return drifts
 
 
-def _pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    return sample.traits, sample.probabilities
+def _pair(sample: DriftSample) -> tuple[np.ndarray, np.ndarray]:
+    return sample.statistics, sample.probabilities
 
 
-def _compared(reference: Sample, window: Sample) -> Drift:
-    return compare(
+def _compared(reference: DriftSample, window: DriftSample) -> DriftReport:
+    return detect_drift(
         reference,
         window,
         "0123456789",
         significance=CONFIG.drift_significance,
-        least_distance=CONFIG.least_distance,
-        least_images=LEAST,
+        min_effect_size=CONFIG.min_effect_size,
+        min_images=LEAST,
     )
 
 
-def _seen(drifts: Sequence[Drift]) -> float:
-    return float(np.mean([bool(one.drifted) for one in drifts]))
+def _seen(drifts: Sequence[DriftReport]) -> float:
+    return float(np.mean([bool(one.drifted_tests) for one in drifts]))
 
 
-def _false(drifts: Sequence[Drift], corrected: bool, far: float) -> float:
+def _false(drifts: Sequence[DriftReport], corrected: bool, far: float) -> float:
     """Windows with a p-value below the first of `LEVELS` for anything at least as `far`.
 
     The least p-value of a window was corrected by the number of its measures, all others by less.
     """
     alarms = []
     for drift in drifts:
-        least = min((one.p_value for one in drift.measures if one.distance >= far), default=1.0)
-        alarms.append(least / (1 if corrected else len(drift.measures)) < LEVELS[0])
+        least = min((one.p_value for one in drift.tests if one.effect_size >= far), default=1.0)
+        alarms.append(least / (1 if corrected else len(drift.tests)) < LEVELS[0])
     return float(np.mean(alarms))
 
 
@@ -158,8 +167,8 @@ def _months(usual: Traffic) -> dict[float, int]:
         order = np.random.default_rng(month).permutation(len(usual))
         come, reference = order[: 30 * LEAST], usual.some(order[30 * LEAST :])
         ends = np.linspace(LEAST, len(come), 29 * 24 + 1).astype(int)
-        looks = (_compared(reference, usual.some(come[end - LEAST : end])).measures for end in ends)
-        far = [one.p_value for look in looks for one in look if one.distance >= CONFIG.least_distance]
+        looks = (_compared(reference, usual.some(come[end - LEAST : end])).tests for end in ends)
+        far = [one.p_value for look in looks for one in look if one.effect_size >= CONFIG.min_effect_size]
         least.append(min(far, default=1.0))
     return {level: sum(one < level for one in least) for level in LEVELS}
 
@@ -168,24 +177,24 @@ def _row(name: str, usual: Traffic, other: Traffic | None, shares: Sequence[floa
     right = distance = "–"
     if other:
         right = f"{other.right:.1%}"
-        farthest = max(_compared(usual.sample, other.sample).measures, key=lambda one: one.distance)
-        distance = f"{farthest.name}, {farthest.distance:.2f}" if other is not usual else "–"
+        farthest = max(_compared(usual.sample, other.sample).tests, key=lambda one: one.effect_size)
+        distance = f"{farthest.name}, {farthest.effect_size:.2f}" if other is not usual else "–"
     seen = {f"seen in {size:,}": f"{share:.1%}" for size, share in zip(SIZES, shares, strict=True)}
     return {"what comes": name, "read rightly": right, "farthest measure": distance} | seen
 
 
-def _figure(quiet: dict[int, list[Drift]], seen: dict[str, list[float]]) -> None:
+def _figure(quiet: dict[int, list[DriftReport]], seen: dict[str, list[float]]) -> None:
     """Left: false alarms by three rules. Right: how often each kind of drift is seen."""
     worst = max(map(_seen, quiet.values()))
-    figure = blank(
+    figure = create_figure(
         5.0,
         f"Of the same images, {worst:.1%} of the windows give a false alarm at most\n"
         f"Another kind is seen in {LEAST} images; where it is only {PARTLY:.0%} of them, more images help",
     )
     false, true = figure.subplots(1, 2, width_ratios=(2, 3))
-    far, level = CONFIG.least_distance, LEVELS[0]
+    far, level = CONFIG.min_effect_size, LEVELS[0]
     rules = {
-        f"p < {level:g}": ("s:", GREY, [_false(quiet[size], False, 0) for size in SIZES]),
+        f"p < {level:g}": ("s:", GRAY, [_false(quiet[size], False, 0) for size in SIZES]),
         f"p < {level:g}, corrected": ("^--", BLACK, [_false(quiet[size], True, 0) for size in SIZES]),
         f"… and distance ≥ {far:g}": ("D-.", BLUE, [_false(quiet[size], True, far) for size in SIZES]),
         f"… and p < {CONFIG.drift_significance:g}": ("o-", VERMILION, [_seen(quiet[size]) for size in SIZES]),
@@ -194,8 +203,8 @@ def _figure(quiet: dict[int, list[Drift]], seen: dict[str, list[float]]) -> None
         false.plot(SIZES, 100 * np.array(shares), style, color=colour, markersize=5, label=label)
     false.set_ylabel("false alarms, % of windows")
     for place, (name, shares) in enumerate(seen.items()):
-        style = LINES[place % len(LINES)]
-        true.plot(SIZES, 100 * np.array(shares), f"o{style}", color=COLOURS[place], markersize=5, label=name)
+        style = LINE_STYLES[place % len(LINE_STYLES)]
+        true.plot(SIZES, 100 * np.array(shares), f"o{style}", color=COLORS[place], markersize=5, label=name)
     true.set_ylabel(f"{PARTLY:.0%} are other: seen, % of windows")
     true.set_ylim(0, 104)
     for axes in (false, true):
@@ -204,5 +213,5 @@ def _figure(quiet: dict[int, list[Drift]], seen: dict[str, list[float]]) -> None
         axes.set_xticks([], minor=True)
         axes.set_xlabel("images in the window")
         axes.legend(frameon=False, fontsize="small")
-        tidy(axes)
+        style_axes(axes)
     figure.savefig(PICTURES / "drift.png")

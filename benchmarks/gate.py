@@ -6,9 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from relearn.flows.settings import ReleaseConfig
-from relearn.model.canvas import BLUE, GREEN, GREY, VERMILION, blank, legend_below, tidy
-from relearn.model.significance import mcnemar
+from relearn.flows.config import PromotionConfig
+from relearn.model.evaluation.significance import mcnemar
+from relearn.model.plots.style import (
+    BLUE,
+    GRAY,
+    GREEN,
+    VERMILION,
+    add_legend_below,
+    create_figure,
+    style_axes,
+)
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SIZES = (360, 1_000, 10_000)
@@ -21,7 +29,7 @@ MOST = 3  # promotions a year that are shown; more than that has not been seen
 GAINS = np.arange(0, 1.55, 0.1) / 100
 
 _p_value = cache(mcnemar)
-LEVEL = ReleaseConfig().significance
+LEVEL = PromotionConfig().significance
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
@@ -83,7 +91,7 @@ def _years(size: int) -> np.ndarray:
 def _figure(shares: dict[int, np.ndarray], years: dict[int, np.ndarray]) -> None:
     """Left: the share promoted by the true gain. Right: promotions in a year of equal candidates."""
     equal = max(curve[0] for curve in shares.values())
-    figure = blank(
+    figure = create_figure(
         4.6,
         f"Equal classifiers are promoted in {equal:.1%} of the decisions at most\n"
         "The more reference images, the smaller the gain that is seen",
@@ -94,12 +102,12 @@ def _figure(shares: dict[int, np.ndarray], years: dict[int, np.ndarray]) -> None
         power.plot(100 * GAINS, 100 * shares[size], style, color=colour, label=f"{size:,} images")
         counts = np.bincount(years[size], minlength=MOST + 1)[: MOST + 1]
         year.bar(np.arange(MOST + 1) + 0.25 * (place - 1), 100 * counts / YEARS, 0.22, color=colour)
-    power.axhline(100 * LEVEL / 2, color=GREY, linewidth=0.8)
+    power.axhline(100 * LEVEL / 2, color=GRAY, linewidth=0.8)
     power.set_xlabel("points of accuracy by which the candidate is truly better")
     power.set_ylabel("promoted, % of decisions")
     year.set_xlabel("promotions in 365 nights of equal candidates")
     year.set_ylabel("% of years")
     for axes in (power, year):
-        tidy(axes)
-    legend_below(figure, power)
+        style_axes(axes)
+    add_legend_below(figure, power)
     figure.savefig(IMAGES / "gate.png")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.load import Answer, load
 from benchmarks.served import Question, ours, released
-from relearn.serving.server import Server
+from relearn.serving.deployment.server import Server
 
 CROWD, FEW = 256, 4  # connections
 CALM, PRESS = 3.0, 10.0  # seconds

@@ -9,14 +9,14 @@ import pandas as pd
 
 from benchmarks.workers import PEERS, Task, Worker, WorkerError, spread, take_turns
 from relearn.model.config import PRESETS, TrainConfig
+from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
-from relearn.model.prepared import prepare
 
 TARGETS = {"mlp": 0.98, "cnn": 0.99}
 FAST = {"mlp": PRESETS["fast"], "cnn": PRESETS["fast-cnn"]}
 KERAS: dict[str, Any] = {"optimizer": "rmsprop", "learning_rate": 0.001, "batch_size": 256, "epochs": 15}
 THEIRS: dict[str, dict[str, Any]] = {
-    "mlp": {"hidden": (784, 512), **KERAS},
+    "mlp": {"hidden_sizes": (784, 512), **KERAS},
     "cnn": KERAS,
 }
 ALIKE = {"dataset": "mnist", "device": "cpu", "early_stopping": False}
@@ -35,7 +35,7 @@ class Attempt:
 
 def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
     """A training of each in turn, with another seed in every round."""
-    data = prepare(TrainConfig(dataset="mnist"), Home.from_environment()).folder
+    data = prepare_dataset(TrainConfig(dataset="mnist"), Home.from_environment()).folder
     rows = []
     for network, target in TARGETS.items():
         theirs = _fastest(network, data)

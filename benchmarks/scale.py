@@ -10,8 +10,8 @@ import pandas as pd
 from benchmarks.train import SETTINGS
 from benchmarks.workers import PEERS, Task, spread, take_turns, told
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import SPLITS, prepare_dataset
 from relearn.model.home import Home
-from relearn.model.prepared import PARTS, prepare
 
 TIMES = (1, 4, 16)
 BATCHES = (32, 64, 256, 1024)
@@ -20,7 +20,7 @@ CASES = sorted({(times, 256) for times in TIMES} | {(1, batch) for batch in BATC
 
 def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
     """One thing varies at a time: the images at batches of 256, the batch on MNIST as it is."""
-    prepared = prepare(TrainConfig(dataset="mnist"), Home.from_environment())
+    prepared = prepare_dataset(TrainConfig(dataset="mnist"), Home.from_environment())
     images = len(prepared.splits.train)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
 def _repeated(source: Path, folder: Path, times: int) -> Path:
     """The images of `source` in `folder`, `times` over, written piece by piece."""
     folder.mkdir()
-    for file in (source / f"{part}_{kind}.npy" for part in PARTS for kind in ("images", "labels")):
+    for file in (source / f"{part}_{kind}.npy" for part in SPLITS for kind in ("images", "labels")):
         if times == 1:
             shutil.copy(file, folder)
             continue

@@ -18,18 +18,18 @@ import numpy as np
 import psutil
 
 from benchmarks.workers import REPOSITORY, THEIRS
-from relearn.model.classifier import WEIGHTS, Card, Classifier
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
-from relearn.model.networks import build
-from relearn.model.prepared import prepare
-from relearn.model.training import fit
-from relearn.serving.golden import Golden
-from relearn.serving.ledger import Release
-from relearn.serving.packaging import package
-from relearn.serving.releases import Releases
-from relearn.serving.server import Server, start
-from relearn.serving.settings import ServeConfig
+from relearn.model.inference.classifier import WEIGHTS_FILE, Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.releases.golden import Golden
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore
 
 NAME, VERSION = "mnist", "1"
 HOST = "127.0.0.1"
@@ -133,32 +133,32 @@ class Released:
 @contextmanager
 def released() -> Iterator[Released]:
     """Train for an epoch, and let that be what is live, in a home that is gone afterwards."""
-    config = TrainConfig(dataset=NAME, hidden=(512,), epochs=1)
-    prepared = prepare(config, Home.from_environment())
-    network = build(config, (1, 28, 28), classes=10)
+    config = TrainConfig(dataset=NAME, hidden_sizes=(512,), epochs=1)
+    prepared = prepare_dataset(config, Home.from_environment())
+    network = build_network(config, (1, 28, 28), classes=10)
     fit(config, network, prepared.splits, classes=10)
-    classifier = Classifier(network, Card.of(config, prepared, network))
+    classifier = Classifier(network, ModelCard.from_network(config, prepared, network))
     images = prepared.splits.test.images[:IMAGES]
     with tempfile.TemporaryDirectory(prefix="relearn-benchmark-") as folder:
         home, saved = Home(Path(folder), Path(folder)), Path(folder) / "saved"
         classifier.save(saved)
-        Golden.of(classifier, images).save(saved)
-        bento = package(saved, NAME, VERSION, home)
+        Golden.from_classifier(classifier, images).save(saved)
+        bento = build_bento(saved, NAME, VERSION, home)
         _release(home, saved, bento)
-        labels = tuple(classifier.labels(classifier.predict(images)))
-        yield Released(home, bento, saved / WEIGHTS, classifier, images, labels)
+        labels = tuple(classifier.to_labels(classifier.predict(images)))
+        yield Released(home, bento, saved / WEIGHTS_FILE, classifier, images, labels)
 
 
 def _release(home: Home, saved: Path, bento: str) -> None:
-    releases = Releases(home.releases(NAME))
+    releases = ReleaseStore(home.releases_dir(NAME))
     live = Release(
         version=VERSION,
         bento=bento,
         run_id="none",
         published_at=datetime.now(UTC),
-        digests=releases.keep(VERSION, saved),
+        sha256=releases.add_version(VERSION, saved),
     )
-    releases.record(
+    releases.append_decision(
         actor="benchmark",
         action="promote",
         candidate=VERSION,
@@ -174,9 +174,11 @@ def _release(home: Home, saved: Path, bento: str) -> None:
 @contextmanager
 def ours(released: Released, workers: int = 1) -> Iterator[Server]:
     """The server that `relearn serve` starts, with the settings that it has by default."""
-    server = start(released.bento, ServeConfig(port=0, workers=workers), released.home, follow=NAME)
+    server = start_server(
+        released.bento, ServeConfig(port=0, workers=workers), released.home, model_name=NAME
+    )
     try:
-        server.wait_for("/readyz")
+        server.wait_until_ok("/readyz")
         yield server
     finally:
         server.stop()

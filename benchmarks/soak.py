@@ -15,7 +15,7 @@ from scipy.stats import theilslopes
 
 from benchmarks import wrk
 from benchmarks.served import WARM_UP, Question, Released, ours, released
-from relearn.model.canvas import COLOURS, blank, tidy
+from relearn.model.plots.style import COLORS, create_figure, style_axes
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "soak.png"
 OURS, LEAKING = "relearn serve", "the same with a leak"
@@ -69,7 +69,7 @@ def _soak(release: Released, minutes: float) -> tuple[wrk.Asked, pd.DataFrame, f
         peak = _ask(question, WARM_UP)
         # Without pause an answer takes CONNECTIONS / peak; at half the load next to none of that is waiting.
         pause = round(1000 * CONNECTIONS / (SHARE * peak.rate) - 1000 / peak.rate)
-        (worker,) = server.workers
+        (worker,) = server.worker_processes
         with ThreadPoolExecutor(1) as apart:
             asked = apart.submit(_ask, question, 60 * minutes, pause)
             seen = pd.DataFrame(_looks(worker, asked))
@@ -125,13 +125,15 @@ def slope_of(seen: pd.DataFrame) -> tuple[float, float, float]:
 
 def figure(looks: dict[str, pd.DataFrame]) -> Any:
     """Resident memory over time."""
-    drawn = blank(3.6, f"Memory of a worker at half load, and of one that leaks {LEAK} bytes a request")
+    drawn = create_figure(
+        3.6, f"Memory of a worker at half load, and of one that leaks {LEAK} bytes a request"
+    )
     axes = drawn.subplots()
-    for (name, seen), colour in zip(looks.items(), COLOURS, strict=False):
+    for (name, seen), colour in zip(looks.items(), COLORS, strict=False):
         axes.plot(seen["minute"], seen["rss"], color=colour, label=name)
     axes.set_ylim(0, 1.1 * max(seen["rss"].max() for seen in looks.values()))
     axes.set_xlabel("minutes")
     axes.set_ylabel("resident, MB")
     axes.legend(frameon=False)
-    tidy(axes)
+    style_axes(axes)
     return drawn

@@ -16,20 +16,20 @@ import pandas as pd
 import torch
 
 from benchmarks.load import Answer, load
-from relearn.flows.rollback import rollback
-from relearn.flows.truth import Truth, decide
-from relearn.model.canvas import BLACK, COLOURS, blank, tidy
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.releases.release_state import ReleaseState, record_decision
+from relearn.flows.releases.rollback import rollback
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
-from relearn.model.images import png
-from relearn.model.networks import build, count
-from relearn.serving.golden import Golden
-from relearn.serving.ledger import Release
-from relearn.serving.packaging import package
-from relearn.serving.releases import Releases
-from relearn.serving.server import Server, start
-from relearn.serving.settings import ServeConfig
+from relearn.model.images.decode import encode_png
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.plots.style import BLACK, COLORS, create_figure, style_axes
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.releases.golden import Golden
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "swap.png"
 NAME, SHAPE = "digits", (1, 28, 28)
@@ -88,33 +88,35 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         self.home = Home(root, root)
-        self.releases = Releases(self.home.releases(NAME))
+        self.releases = ReleaseStore(self.home.releases_dir(NAME))
         images = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), dtype=np.uint8)
         self.folders: dict[str, Path] = {}
         self.expected: dict[str, np.ndarray] = {}
         for number in range(1, 12):
             classifier, folder = _classifier(number), root / "saved" / f"{number}"
             classifier.save(folder, np.empty(0, np.uint64))
-            golden = Golden.of(classifier, images)
+            golden = Golden.from_classifier(classifier, images)
             golden.save(folder)
             self.images = golden.images
             self.folders[f"{number}"], self.expected[f"{number}"] = folder, golden.probabilities
         self.promote("1")
-        self.bento = package(self.folders["1"], NAME, "1", self.home)
+        self.bento = build_bento(self.folders["1"], NAME, "1", self.home)
 
     def promote(self, version: str, digests: dict[str, str] | None = None) -> None:
         """Let it be live, as a release does once it has been judged; with `digests` it is kept already."""
-        now = Truth.read(self.releases)
+        now = ReleaseState.from_store(self.releases)
         live = Release(
             version=version,
             bento=f"{NAME}:{version}",
             run_id=version,
             published_at=datetime.now(UTC),
-            digests=digests or self.releases.keep(version, self.folders[version]),
+            sha256=digests or self.releases.add_version(version, self.folders[version]),
         )
         previous = now.live.version if now.live else None
         decision: dict[str, Any] = {"action": "promote", "candidate": version, "run_id": version}
-        decide(self.home, NAME, now, **decision, reasons=(), fingerprints={}, live=live, previous=previous)
+        record_decision(
+            self.home, NAME, now, **decision, reasons=(), fingerprints={}, live=live, previous=previous
+        )
 
     def step(self, step: str) -> str:
         """A promotion, or a rollback; returns what is live then."""
@@ -122,7 +124,7 @@ class Stage:
             rollback(self.home, NAME, None, "a step back")
         else:
             self.promote(step)
-        live = self.releases.live()
+        live = self.releases.read_current()
         assert live is not None
         return live.version
 
@@ -130,19 +132,19 @@ class Stage:
 def _classifier(seed: int) -> Classifier:
     """Untrained, and sharp enough that no two of them answer alike."""
     torch.manual_seed(seed)
-    config = TrainConfig(hidden=(512,), seed=seed)
-    network = build(config, SHAPE, 10)
+    config = TrainConfig(hidden_sizes=(512,), seed=seed)
+    network = build_network(config, SHAPE, 10)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(4)
-    card = Card(
+    card = ModelCard(
         config=config,
         dataset=NAME,
         classes=tuple("0123456789"),
         shape=SHAPE,
-        style="strokes",
+        style="mnist",
         fingerprint="0" * 64,
-        parameters=count(network),
+        parameters=count_parameters(network),
     )
     return Classifier(network, card)
 
@@ -165,9 +167,9 @@ def watch(stage: Stage, workers: int, steps: Sequence[str] = STEPS, pace: float 
 
 @contextmanager
 def served(stage: Stage, workers: int) -> Iterator[Server]:
-    server = start(stage.bento, ServeConfig(port=0, workers=workers), stage.home, follow=NAME)
+    server = start_server(stage.bento, ServeConfig(port=0, workers=workers), stage.home, model_name=NAME)
     try:
-        server.wait_for("/readyz")
+        server.wait_until_ok("/readyz")
         _until(lambda: len(known(server)) == workers)
         yield server
     finally:
@@ -186,7 +188,7 @@ def known(server: Server) -> dict[int, str]:
 
 def as_png(image: np.ndarray) -> bytes:
     """The request for one image as a picture: read and predicted beside the event loop."""
-    return _post("image/png", png(image))
+    return _post("image/png", encode_png(image))
 
 
 def as_json(image: np.ndarray) -> bytes:
@@ -261,13 +263,13 @@ def figure(watched: Watched) -> Any:
         np.histogram(answers["at"][answers["version"] == version] - begin, edges)[0] / np.diff(edges)
         for version in versions
     ]
-    drawn = blank(
+    drawn = create_figure(
         3.8,
         f"{len(answers):,} requests, {watched.failed} failed, {watched.wrong} answered wrongly, "
         f"{len(watched.changes)} changes",
     )
     axes = drawn.subplots()
-    colours = [COLOURS[int(version) % len(COLOURS)] for version in versions]
+    colours = [COLORS[int(version) % len(COLORS)] for version in versions]
     axes.stackplot(edges[:-1], counts, step="post", colors=colours, linewidth=0)
     top = axes.get_ylim()[1]
     for at, version, back in watched.changes:
@@ -276,5 +278,5 @@ def figure(watched: Watched) -> Any:
     axes.set_xlabel("seconds")
     axes.set_ylabel("requests/s, coloured by version")
     axes.margins(x=0)
-    tidy(axes)
+    style_axes(axes)
     return drawn

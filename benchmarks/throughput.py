@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from relearn.model import devices
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import LabelledImages
+from relearn.model.data.dataset import LabelledImages
+from relearn.model.data.prepared import prepare_dataset
+from relearn.model.data.transforms import expects_flat_input
 from relearn.model.home import Home
-from relearn.model.networks import build
-from relearn.model.prepared import prepare
-from relearn.model.preprocess import is_flat
-from relearn.model.training import fit
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
 
 ROUNDS = 5
 EPOCHS = 2
@@ -26,8 +26,8 @@ EPOCHS = 2
 def measure() -> tuple[str, str, pd.DataFrame]:
     """Thousand training images a second, validation pass included in the time of both."""
     config = TrainConfig(dataset="mnist", epochs=EPOCHS, batch_size=256, learning_rate=0.01, momentum=0.95)
-    splits = prepare(config, Home.from_environment()).splits
-    devices.use_threads(None)
+    splits = prepare_dataset(config, Home.from_environment()).splits
+    devices.set_num_threads(None)
     rows = []
     for name in ("mlp", "cnn"):
         settings = config.model_copy(
@@ -35,7 +35,7 @@ def measure() -> tuple[str, str, pd.DataFrame]:
         )
         ours, plain = [], []
         for _ in range(ROUNDS):
-            ours.append(_seconds(fit, settings, build(settings, (1, 28, 28), 10), splits, 10))
+            ours.append(_seconds(fit, settings, build_network(settings, (1, 28, 28), 10), splits, 10))
             plain.append(_seconds(plain_fit, settings, splits.train, splits.validation))
         images = EPOCHS * len(splits.train) / 1000
         ratios = [theirs / mine for mine, theirs in zip(ours, plain, strict=True)]
@@ -69,7 +69,7 @@ def plain_fit(
     on_epoch: Callable[[float], None] = lambda accuracy: None,
 ) -> nn.Module:
     """Training as every introduction writes it; `on_epoch` hears of the accuracy on `validation`, in 0–1."""
-    network = build(config, (1, 28, 28), 10)
+    network = build_network(config, (1, 28, 28), 10)
     rule = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
     learning = DataLoader(_tensors(train, network), config.batch_size, shuffle=True)
     looking = DataLoader(_tensors(validation, network), config.batch_size)
@@ -92,4 +92,6 @@ def plain_fit(
 
 def _tensors(part: LabelledImages, network: nn.Module) -> TensorDataset:
     images = torch.tensor(part.images).float() / 255
-    return TensorDataset(images.flatten(1) if is_flat(network) else images, torch.tensor(part.labels))
+    return TensorDataset(
+        images.flatten(1) if expects_flat_input(network) else images, torch.tensor(part.labels)
+    )

@@ -6,12 +6,12 @@ import pandas as pd
 
 from benchmarks.workers import PEERS, Result, Task, spread, take_turns, told
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
-from relearn.model.prepared import prepare
 
 SETTINGS = {
     "dataset": "mnist",
-    "hidden": (512,),
+    "hidden_sizes": (512,),
     "optimizer": "sgd",
     "learning_rate": 0.01,
     "momentum": 0.95,
@@ -27,7 +27,7 @@ OURS, LIMIT = "ours", "matrix products alone"
 
 def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
     """Thousand training images a second, the look at the validation images included in the time."""
-    prepared = prepare(TrainConfig(dataset="mnist"), Home.from_environment())
+    prepared = prepare_dataset(TrainConfig(dataset="mnist"), Home.from_environment())
     images = len(prepared.splits.train)
     rows: list[dict[str, str]] = []
     versions: dict[str, str] = {}

@@ -50,7 +50,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is to do: `data` is a folder as `relearn.model.prepared` makes it."""
+    """What a worker is to do: `data` is a folder as `relearn.model.data.prepared` makes it."""
 
     peer: Peer
     settings: Mapping[str, Any]

@@ -16,15 +16,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from relearn.model.config import problems
-from relearn.model.errors import ConfigError, InputError, MachineError
+from relearn.model.config import format_problems
+from relearn.model.errors import ConfigError, InfrastructureError, UserInputError
 from relearn.model.home import Home, sqlite_url
 
-HEARTBEAT = 30  # seconds, the least that Prefect takes
+HEARTBEAT_INTERVAL_SECONDS = 30  # seconds, the least that Prefect takes
 
 # Beginnings of names: which variables of a tool have an effect here, beside those that we set. All others are
 # removed: MLFLOW_RUN_ID would let us write into the run of another project.
-HONORED = {
+HONORED_PREFIXES = {
     "PREFECT_": (
         *("API_AUTH_STRING", "API_KEY", "API_SSL_CERT_FILE", "API_TLS_INSECURE_SKIP_VERIFY", "API_URL"),
         *("CLIENT_", "LOGGING_", "SERVER_API_HOST", "SERVER_API_PORT", "UI_URL", "WORKER_"),
@@ -44,45 +44,47 @@ HONORED = {
 }
 MIN_OPEN_FILES = 64  # a training has 40 open
 MIN_FILE_BYTES = 100_000_000
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 # What Kubernetes sets in every pod for a service whose name begins with "relearn".
-KUBERNETES = re.compile(r"RELEARN(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
-KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
+KUBERNETES_VARIABLE = re.compile(
+    r"RELEARN(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+KUBERNETES_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
-def prepare(home: Home) -> list[str]:
+def set_tool_defaults(home: Home) -> list[str]:
     """Set what the tools read: their files lie in `home`, they stay quiet, and reach this machine directly.
 
     Returns the variables that were set, have no effect, and are removed. Raises `InputError` for a proxy or
     a file of certificates that no client could use.
     """
-    ignored = _remove_foreign(variables(home))
-    _check_network()
-    _be_somebody(home)
+    ignored_variables = _remove_unsupported(tool_defaults(home))
+    _check_proxies_and_certificates()
+    _ensure_user_and_home(home)
     _make_paths_absolute()
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in os.environ.get(name, "").split(",") if host]
-        os.environ[name] = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, *LOOPBACK_HOSTS]))
     # No process that we start imports a module from the folder where the user stands, opens a window, or runs
     # without the docstrings that BentoML reads.
     os.environ |= {"PYTHONSAFEPATH": "1", "MPLBACKEND": "agg"}
     for name in ("PYTHONOPTIMIZE", "PYTHONWARNINGS"):
         os.environ.pop(name, None)
-    for name, value in variables(home).items():
+    for name, value in tool_defaults(home).items():
         os.environ.setdefault(name, value)
-    return ignored
+    return ignored_variables
 
 
-def variables(home: Home) -> dict[str, str]:
+def tool_defaults(home: Home) -> dict[str, str]:
     """The variables that `prepare` sets where the user has not."""
     return {
         "PREFECT_HOME": str(home.prefect),
         "BENTOML_HOME": str(home.bentoml),
         "MPLCONFIGDIR": str(home.root / "matplotlib"),
         # Whatever runs a flow tells so often that it lives; who is silent for longer is taken for dead.
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_INTERVAL_SECONDS),
         # No telemetry: each of the three has its own switch, Prefect's server a second one.
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -103,63 +105,69 @@ def variables(home: Home) -> dict[str, str]:
     }
 
 
-def honored() -> dict[str, str]:
+def user_variables() -> dict[str, str]:
     """The variables of the tools, and proxies, that somebody else than us has set and that have an effect."""
-    ours = variables(Home.from_environment())
-    names = [*(name for name in os.environ if name.startswith(tuple(HONORED))), *_proxies()]
-    return {name: os.environ[name] for name in sorted(names) if os.environ[name] != ours.get(name)}
+    defaults = tool_defaults(Home.from_environment())
+    names = [*(name for name in os.environ if name.startswith(tuple(HONORED_PREFIXES))), *_proxy_variables()]
+    return {name: os.environ[name] for name in sorted(names) if os.environ[name] != defaults.get(name)}
 
 
-def masked(uri: str) -> str:
+def redact_password(uri: str) -> str:
     """`uri` with its password left out."""
     return re.sub(r"(?<=//)([^/:@]*):.*@", r"\1:…@", uri)
 
 
-def _remove_foreign(ours: Mapping[str, str]) -> list[str]:
+def _remove_unsupported(defaults: Mapping[str, str]) -> list[str]:
     """Remove variables without effect here; returns the names of those that somebody may have set for us."""
-    foreign = []
+    removed = []
     for name, value in list(os.environ.items()):
-        prefix = next((prefix for prefix in HONORED if name.startswith(prefix)), None)
-        if _is_of_kubernetes(name, value) or (prefix and not value):
+        prefix = next((prefix for prefix in HONORED_PREFIXES if name.startswith(prefix)), None)
+        if _is_set_by_kubernetes(name, value) or (prefix and not value):
             del os.environ[name]
-        elif prefix and name not in ours and not name.removeprefix(prefix).startswith(HONORED[prefix]):
-            foreign.append(name)
+        elif (
+            prefix
+            and name not in defaults
+            and not name.removeprefix(prefix).startswith(HONORED_PREFIXES[prefix])
+        ):
+            removed.append(name)
             del os.environ[name]
-    return sorted(foreign)
+    return sorted(removed)
 
 
-def _is_of_kubernetes(name: str, value: str) -> bool:
-    is_port = name.startswith("RELEARN_") and KUBERNETES_PORT.match(value)
-    return bool(is_port or KUBERNETES.fullmatch(name))
+def _is_set_by_kubernetes(name: str, value: str) -> bool:
+    is_port = name.startswith("RELEARN_") and KUBERNETES_PORT_VALUE.match(value)
+    return bool(is_port or KUBERNETES_VARIABLE.fullmatch(name))
 
 
-def _proxies() -> list[str]:
-    return [name for name in os.environ if name.upper() in PROXIES and os.environ[name]]
+def _proxy_variables() -> list[str]:
+    return [name for name in os.environ if name.upper() in PROXY_VARIABLES and os.environ[name]]
 
 
-def _check_network() -> None:
+def _check_proxies_and_certificates() -> None:
     """Every client of HTTP reads these when it is made, even one that asks this machine only."""
-    if _proxies():
+    if _proxy_variables():
         import httpx  # takes 0.1 s
-    for name in _proxies():
+    for name in _proxy_variables():
         try:
             httpx.Proxy(value if "://" in (value := os.environ[name]) else f"http://{value}")
         except (ValueError, httpx.InvalidURL):
-            raise InputError(
-                f"{name}: got {masked(os.environ[name])!r}, accepted: http://host:port, https://… or socks5://…"
+            raise UserInputError(
+                f"{name}: got {redact_password(os.environ[name])!r}, accepted: http://host:port, https://… or socks5://…"
             ) from None
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if (path := os.environ.get(name)) and not Path(path).exists():
-            raise InputError(f"{name}: got {path!r}, which is not there; accepted: certificates, or none")
+            raise UserInputError(f"{name}: got {path!r}, which is not there; accepted: certificates, or none")
     if file := os.environ.get("SSL_CERT_FILE"):
         try:
             ssl.create_default_context(cafile=file)
         except OSError as error:
-            raise InputError(
+            raise UserInputError(
                 f"SSL_CERT_FILE: got {file!r}, accepted: certificates, or none: {error}"
             ) from None
     if (file := os.environ.get("SSLKEYLOGFILE")) and not Path(file).parent.is_dir():
-        raise InputError(f"SSLKEYLOGFILE: got {file!r}, accepted: a file in a folder that is there, or none")
+        raise UserInputError(
+            f"SSLKEYLOGFILE: got {file!r}, accepted: a file in a folder that is there, or none"
+        )
 
 
 def _make_paths_absolute() -> None:
@@ -167,22 +175,22 @@ def _make_paths_absolute() -> None:
     for name in ("PREFECT_HOME", "BENTOML_HOME"):
         if name in os.environ:
             os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
-    store = re.fullmatch(r"sqlite:///([^/:?][^?]*)", os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if store:
-        os.environ["MLFLOW_TRACKING_URI"] = sqlite_url(Path(store[1]).absolute())
+    relative_sqlite = re.fullmatch(r"sqlite:///([^/:?][^?]*)", os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if relative_sqlite:
+        os.environ["MLFLOW_TRACKING_URI"] = sqlite_url(Path(relative_sqlite[1]).absolute())
 
 
-def _be_somebody(home: Home) -> None:
+def _ensure_user_and_home(home: Home) -> None:
     """Give a user without a name or a home both: the tools look for them when they are imported."""
     try:
         getpass.getuser()
     except (KeyError, OSError):  # OSError since Python 3.13
         os.environ["LOGNAME"] = f"uid{os.getuid()}"
     try:
-        there = Path.home().is_dir()
+        home_exists = Path.home().is_dir()
     except (RuntimeError, OSError):
-        there = False
-    if not there:
+        home_exists = False
+    if not home_exists:
         os.environ["HOME"] = str(home.root)
 
 
@@ -199,11 +207,13 @@ def load_prefect(home: Home) -> None:
 
             get_current_settings()
     except ValidationError as error:
-        settings = [str(detail["loc"][-1]) for detail in error.errors()]
-        raise ConfigError(problems(error, {}, {name: _variable_of(name) for name in settings})) from None
+        setting_names = [str(detail["loc"][-1]) for detail in error.errors()]
+        raise ConfigError(
+            format_problems(error, {}, {name: _find_prefect_variable(name) for name in setting_names})
+        ) from None
 
 
-def _variable_of(setting: str) -> str:
+def _find_prefect_variable(setting: str) -> str:
     """Prefect's variable that sets this; its name begins with the groups that the setting belongs to."""
     names = [name for name in os.environ if name.startswith("PREFECT_")]
     return next((name for name in names if name.endswith(f"_{setting.upper()}")), f"PREFECT_…_{setting}")
@@ -214,11 +224,11 @@ def check_limits() -> None:
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     file_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= open_files < MIN_OPEN_FILES:
-        raise MachineError(
+        raise InfrastructureError(
             f"a process may open {open_files} files here, accepted: {MIN_OPEN_FILES}; ulimit -n"
         )
     if 0 <= file_bytes < MIN_FILE_BYTES:
-        raise MachineError(
+        raise InfrastructureError(
             f"a file may have {file_bytes:,} bytes here, accepted: {MIN_FILE_BYTES:,}; ulimit -f unlimited"
         )
 
@@ -229,21 +239,21 @@ def check_loopback() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=2).close()
     except OSError as error:
-        raise MachineError(
+        raise InfrastructureError(
             f"this machine does not reach itself at 127.0.0.1: {error.strerror or error}; its loopback "
             "interface has to be up: ip link set lo up"
         ) from None
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
+def short_mlflow_timeouts() -> Iterator[None]:
     """What is asked of MLflow's server is asked once, and waited for three seconds."""
-    asked = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
-    before = {name: os.environ[name] for name in asked if name in os.environ}
-    os.environ.update(asked)
+    short_timeouts = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+    previous = {name: os.environ[name] for name in short_timeouts if name in os.environ}
+    os.environ.update(short_timeouts)
     try:
         yield
     finally:
-        for name in asked:
+        for name in short_timeouts:
             del os.environ[name]
-        os.environ.update(before)
+        os.environ.update(previous)

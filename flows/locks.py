@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from relearn.model.errors import MachineError
+from relearn.model.errors import InfrastructureError
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def locked(path: Path, busy: str, seconds: float = 0) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise MachineError(busy) from None
+        raise InfrastructureError(busy) from None
     try:
         yield
     finally:

@@ -7,107 +7,123 @@ from typing import TYPE_CHECKING
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
-from relearn.flows.alarm import give
-from relearn.flows.reference import Reference
+from relearn.flows.config import MonitorConfig
+from relearn.flows.monitoring.alerts import emit_alerts
+from relearn.flows.monitoring.report import gauges, page
+from relearn.flows.monitoring.window import WindowReport, build_window_report
+from relearn.flows.releases.reference_set import ReferenceSet
+from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.rendering import write_figure
-from relearn.flows.settings import MonitorConfig
-from relearn.flows.truth import Truth
-from relearn.flows.watch_report import gauges, page
-from relearn.flows.watched import Watched, look
-from relearn.model import atomic
-from relearn.model.canvas import shown
-from relearn.model.classifier import Classifier
-from relearn.model.drift import Sample
-from relearn.model.drift_plots import beside
+from relearn.model.drift.drift_test import DriftSample
+from relearn.model.drift.image_statistics import compute_statistics
 from relearn.model.errors import NotFoundError
+from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
-from relearn.model.traits import measure
-from relearn.serving import recorded
-from relearn.serving.monitored import MONITOR, Monitored
-from relearn.serving.releases import Releases
+from relearn.model.inference.classifier import Classifier
+from relearn.model.plots.drift import plot_drift
+from relearn.model.plots.style import ellipsize
+from relearn.serving.metrics.textfile_metrics import MONITOR_FILE, TextfileMetrics
+from relearn.serving.predictions import reader
+from relearn.serving.releases.store import ReleaseStore
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFAULT = MonitorConfig()
-PAGE, FIGURE, NUMBERS = "report.md", "report.png", "report.json"  # in `home.watch(name)`
+DEFAULT_CONFIG = MonitorConfig()
+REPORT_FILE, FIGURE_FILE, NUMBERS_FILE = "report.md", "report.png", "report.json"  # in `home.watch(name)`
 
 
 @flow(name="monitor", flow_run_name="monitor {name}")
-def monitor(name: str, config: MonitorConfig = DEFAULT, ask: bool = True) -> Watched:
+def monitor(name: str, config: MonitorConfig = DEFAULT_CONFIG, emit: bool = True) -> WindowReport:
     """Look at what was answered under `name`; where it has drifted, or is wrong too often, give the alarm.
 
     Unless nobody is there to hear it, and so not to `ask`.
     An alarm is an event, and what comes of it a matter of whoever waits for it. Raises `NotFoundError` where
     nothing is live.
     """
-    watched = watch(name, config)
-    told = {"version": watched.version, "images": watched.images}
+    report = analyze_window(name, config)
+    payload = {"version": report.live_version, "images": report.images}
     cooldown = timedelta(hours=config.cooldown_hours)
-    reasons = watched.reasons if ask else {}
-    alarms = give(Home.from_environment(), name, reasons, cooldown, watched.at, **told)
-    watched = watched.model_copy(update={"alarms": alarms})
-    tell(watched)
-    return watched
+    alert_reasons = report.alert_reasons if emit else {}
+    alerts = emit_alerts(Home.from_environment(), name, alert_reasons, cooldown, report.window_end, **payload)
+    report = report.model_copy(update={"alerts": alerts})
+    publish_report(report)
+    return report
 
 
-@task(task_run_name="look at the answers")
-def watch(name: str, config: MonitorConfig) -> Watched:
+@task(task_run_name="analyze-window")
+def analyze_window(name: str, config: MonitorConfig) -> WindowReport:
     """Measure the window beside the reference images, which the live classifier answers now; draw it."""
     home, at = Home.from_environment(), datetime.now(UTC)
-    releases = Releases(home.releases(name))
-    truth = Truth.read(releases)
-    if truth.live is None or truth.reference is None:
+    releases = ReleaseStore(home.releases_dir(name))
+    release_state = ReleaseState.from_store(releases)
+    if release_state.live is None or release_state.reference_fingerprint is None:
         raise NotFoundError(f"nothing is live as {name!r}: there is nothing to watch")
-    classifier = Classifier.load(releases.folder(truth.live.version))
-    images = Reference.load(releases, truth.reference).images
+    classifier = Classifier.load(releases.version_folder(release_state.live.version))
+    images = ReferenceSet.load(releases, release_state.reference_fingerprint).test_images
     # Nothing is kept of this: 10,000 images of 28 × 28 take 0.2 s, the test itself as long.
-    reference = Sample(measure(images.images), classifier.predict(images.images))
-    window = recent(home, name, at, config.window_hours)
+    reference_sample = DriftSample(compute_statistics(images.images), classifier.predict(images.images))
+    window = load_window(home, name, at, config.window_hours)
     classes = classifier.card.classes
-    watched, now = look(name, truth.live.version, window, reference, images.labels, classes, config, at)
-    draw(home.watch(name) / FIGURE, watched, reference, now, classes, window["time"])
-    return watched
+    report, window_sample = build_window_report(
+        name, release_state.live.version, window, reference_sample, images.labels, classes, config, at
+    )
+    write_report_figure(
+        home.monitoring_dir(name) / FIGURE_FILE,
+        report,
+        reference_sample,
+        window_sample,
+        classes,
+        window["time"],
+    )
+    return report
 
 
-def recent(home: Home, name: str, at: datetime, hours: float) -> "pd.DataFrame":
+def load_window(home: Home, name: str, end: datetime, window_hours: float) -> "pd.DataFrame":
     """What was recorded in the `hours` before `at`."""
-    frame = recorded.read(home.records(name))
-    return frame[(frame["time"] > at - timedelta(hours=hours)) & (frame["time"] <= at)]
+    frame = reader.load_predictions(home.prediction_log_dir(name))
+    return frame[(frame["time"] > end - timedelta(hours=window_hours)) & (frame["time"] <= end)]
 
 
-def draw(
+def write_report_figure(
     path: Path,
-    watched: Watched,
-    reference: Sample,
-    now: Sample,
+    report: WindowReport,
+    reference_sample: DriftSample,
+    window_sample: DriftSample,
     classes: tuple[str, ...],
     times: "pd.Series[pd.Timestamp]",
 ) -> None:
     """The figure of a look; none, and no older one either, where nothing was tested."""
-    if not watched.drift.measures:
+    if not report.drift.tests:
         path.unlink(missing_ok=True)
         return
-    ages = ((watched.at - times).dt.total_seconds() / 3_600).to_numpy()
+    ages = ((report.window_end - times).dt.total_seconds() / 3_600).to_numpy()
     title = (
-        f"{shown(watched.name)}, version {shown(watched.version)}: {watched.outcome}\n"
-        f"{watched.window}, beside {len(reference.traits):,} reference images"
+        f"{ellipsize(report.name)}, version {ellipsize(report.live_version)}: {report.summary}\n"
+        f"{report.window_summary}, beside {len(reference_sample.statistics):,} reference images"
     )
-    config = watched.config
-    figure = beside(
-        title, watched.drift, reference, now, classes, ages, config.window_hours, config.least_distance
+    config = report.config
+    figure = plot_drift(
+        title,
+        report.drift,
+        reference_sample,
+        window_sample,
+        classes,
+        ages,
+        config.window_hours,
+        config.min_effect_size,
     )
     write_figure(path, figure)
 
 
-@task(task_run_name="tell it")
-def tell(watched: Watched) -> None:
+@task(task_run_name="publish-report")
+def publish_report(report: WindowReport) -> None:
     """Leave the report in the home and in Prefect, the numbers for Prometheus with the records."""
     home = Home.from_environment()
-    folder = home.watch(watched.name)
-    told = page(watched)
-    drawn = f"\n![The window beside the reference]({FIGURE})\n" if watched.drift.measures else ""
-    atomic.write_bytes(folder / PAGE, f"{told}{drawn}".encode())
-    atomic.write_bytes(folder / NUMBERS, watched.model_dump_json(indent=2).encode() + b"\n")
-    Monitored(MONITOR, gauges(watched)).write(home.records(watched.name))
-    create_markdown_artifact(told, key="monitor", description=f"What was answered as {watched.name}")
+    folder = home.monitoring_dir(report.name)
+    markdown = page(report)
+    figure_link = f"\n![The window beside the reference]({FIGURE_FILE})\n" if report.drift.tests else ""
+    write_bytes_atomically(folder / REPORT_FILE, f"{markdown}{figure_link}".encode())
+    write_bytes_atomically(folder / NUMBERS_FILE, report.model_dump_json(indent=2).encode() + b"\n")
+    TextfileMetrics(MONITOR_FILE, gauges(report)).write(home.prediction_log_dir(report.name))
+    create_markdown_artifact(markdown, key="monitor", description=f"What was answered as {report.name}")

@@ -15,29 +15,35 @@ from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.states import Running
 
-from relearn.flows import registry
-from relearn.flows.feedback import recent
-from relearn.flows.gate import judge
-from relearn.flows.measured import measure
-from relearn.flows.progress import Stopwatch, warn
-from relearn.flows.reference import Reference, own
-from relearn.flows.results import EXAMPLE, Released, Trial, Verdict
-from relearn.flows.settings import ReleaseConfig
-from relearn.flows.store import connect, reached
-from relearn.flows.tracking import reopen
-from relearn.flows.trial import attempt
-from relearn.flows.truth import Truth, agree, decide, follow
-from relearn.flows.verdict import publish
-from relearn.model import atomic
-from relearn.model.classifier import Classifier, read_card, read_seen
+from relearn.flows.config import PromotionConfig
+from relearn.flows.console import Stopwatch, print_warning
+from relearn.flows.feedback.decisions import load_recent_holdout
+from relearn.flows.promotion.candidate_scores import score_classifier
+from relearn.flows.promotion.gate import evaluate_gate
+from relearn.flows.promotion.gate_report import publish
+from relearn.flows.promotion.reference import load_default_reference
+from relearn.flows.promotion.smoke_test import run_smoke_test
+from relearn.flows.releases.reference_set import ReferenceSet
+from relearn.flows.releases.release_state import (
+    ReleaseState,
+    record_decision,
+    sync_with_ledger,
+    try_sync_with_ledger,
+)
+from relearn.flows.results import EXAMPLE_IMAGE_FILENAME, GateDecision, ReleaseResult, SmokeTestResult
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import attach_run
+from relearn.flows.tracking.store import connect, mlflow_errors
+from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
-from relearn.model.images import png
-from relearn.serving.golden import Golden
-from relearn.serving.ledger import Outcome, Release
-from relearn.serving.packaging import package
-from relearn.serving.releases import Releases
+from relearn.model.images.decode import encode_png
+from relearn.model.inference.classifier import Classifier, read_card, read_training_hashes
+from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.releases.golden import Golden
+from relearn.serving.releases.ledger import GateOutcome, Release
+from relearn.serving.releases.store import ReleaseStore
 
-DEFAULT = ReleaseConfig()
+DEFAULT_CONFIG = PromotionConfig()
 
 
 @dataclass(frozen=True)
@@ -51,24 +57,24 @@ class Candidate:
     run_id: str
     folder: Path
     name: str
-    fingerprint: str
-    reference: str
-    truth: str
-    verdict: Verdict
+    data_fingerprint: str
+    reference_fingerprint: str
+    expected_label: str
+    gate_decision: GateDecision
     version: str = ""
     bento: str = ""
     digests: Mapping[str, str] = field(default_factory=dict)
-    trial: Trial | None = None
+    smoke_test_result: SmokeTestResult | None = None
 
     @property
-    def action(self) -> Outcome:
-        return self.verdict.action
+    def action(self) -> GateOutcome:
+        return self.gate_decision.action
 
-    def but(self, action: Outcome, reason: str) -> "Candidate":
+    def with_action(self, action: GateOutcome, reason: str) -> "Candidate":
         """The same, with another verdict after all."""
-        reasons = (reason, *self.verdict.reasons)
-        verdict = self.verdict.model_copy(update={"action": action, "reasons": reasons})
-        return replace(self, verdict=verdict)
+        reasons = (reason, *self.gate_decision.reasons)
+        gate_decision = self.gate_decision.model_copy(update={"action": action, "reasons": reasons})
+        return replace(self, gate_decision=gate_decision)
 
 
 class Approval(RunInput):
@@ -78,71 +84,88 @@ class Approval(RunInput):
 
 
 @flow(name="release", flow_run_name="release {run_id}")
-def release(run_id: str, config: ReleaseConfig = DEFAULT) -> Released:
+def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseResult:
     """Judge the classifier of a run against the champion, try it as it would be served, switch to it.
 
     Where another candidate has become the champion meanwhile, it is judged again, against that one. Done
     again for the run that is live, it changes nothing.
     """
-    home, watch = Home.from_environment(), Stopwatch()
-    with reached(home.tracking_uri), tempfile.TemporaryDirectory() as temporary:
-        folder = registry.fetch(connect(home), run_id, Path(temporary))
+    home, stopwatch = Home.from_environment(), Stopwatch()
+    with mlflow_errors(home.tracking_uri), tempfile.TemporaryDirectory() as temp_dir:
+        folder = registry.download_classifier(connect(home), run_id, Path(temp_dir))
         name = read_card(folder).name
-        tell(agree(home, name))
+        log_warnings(sync_with_ledger(home, name))
         while True:
-            before = Truth.read(Releases(home.releases(name)))
-            if before.live and before.live.run_id == run_id:
-                return already_live(name, before.live)
-            with watch.stage("judging"):
-                candidate = weigh(run_id, folder, config, before)
+            state_before = ReleaseState.from_store(ReleaseStore(home.releases_dir(name)))
+            if state_before.live and state_before.live.run_id == run_id:
+                return build_already_live_result(name, state_before.live)
+            with stopwatch.stage("gate"):
+                candidate = evaluate_candidate(run_id, folder, config, state_before)
             if candidate.action == "promote":
-                with watch.stage("registering"):
+                with stopwatch.stage("registering"):
                     candidate = register(candidate)
-                with watch.stage("packaging"):
-                    candidate = pack(candidate)
-                with watch.stage("first answer"):
-                    candidate = try_out(candidate)
-            if candidate.action == "promote" and config.approve_by_hand:  # of each judgement anew
-                with watch.stage("waiting for approval"):
-                    candidate = ask_by_hand(candidate, config)
-            with watch.stage("switching"):
-                done = switch(candidate, before)
-            if done:
-                return outcome(candidate, watch.seconds)
+                with stopwatch.stage("packaging"):
+                    candidate = package_candidate(candidate)
+                with stopwatch.stage("smoke_test"):
+                    candidate = smoke_test(candidate)
+            if candidate.action == "promote" and config.manual_approval:  # of each judgement anew
+                with stopwatch.stage("waiting for approval"):
+                    candidate = wait_for_approval(candidate, config)
+            with stopwatch.stage("decision"):
+                is_recorded = apply_decision(candidate, state_before)
+            if is_recorded:
+                return build_result(candidate, stopwatch.seconds)
 
 
-@task(task_run_name="judge")
-def weigh(run_id: str, folder: Path, config: ReleaseConfig, before: Truth) -> Candidate:
+@task(task_run_name="evaluate-gate")
+def evaluate_candidate(
+    run_id: str, folder: Path, config: PromotionConfig, state_before: ReleaseState
+) -> Candidate:
     """Score candidate and champion on the same images, now; the verdict goes to MLflow and Prefect.
 
     On those of the reference, and on the recent ones among the accepted feedback where there are any.
     Beside the candidate are put the answers that whoever serves it will be asked for.
     """
     home, classifier = Home.from_environment(), Classifier.load(folder)
-    card, releases = classifier.card, Releases(home.releases(classifier.card.name))
-    frozen = before.reference
-    reference = Reference.load(releases, frozen) if frozen else own(card, home)
-    seen, champion = read_seen(folder), None
-    if before.live:
-        live = releases.folder(before.live.version)
-        champion, seen = Classifier.load(live), np.union1d(seen, read_seen(live))
-    usable = reference.without(seen)
-    told = recent(home, card.name, reference.classes, usable.images.shape[1:], seen)
-    sets = {"reference": usable} | ({"recent": told} if len(told) else {})
-    scored = measure(classifier, sets, reference.classes)
-    usual = measure(champion, sets, reference.classes) if champion else None
-    verdict = judge(scored, usual, config)
-    publish(reopen(home, run_id), verdict, scored, usual, left_out=len(reference.images) - len(usable))
-    if verdict.action == "promote":
-        Golden.of(classifier, usable.images).save(folder)
+    card, releases = classifier.card, ReleaseStore(home.releases_dir(classifier.card.name))
+    reference_fingerprint = state_before.reference_fingerprint
+    reference = (
+        ReferenceSet.load(releases, reference_fingerprint)
+        if reference_fingerprint
+        else load_default_reference(card, home)
+    )
+    training_hashes, champion = read_training_hashes(folder), None
+    if state_before.live:
+        champion_folder = releases.version_folder(state_before.live.version)
+        champion, training_hashes = (
+            Classifier.load(champion_folder),
+            np.union1d(training_hashes, read_training_hashes(champion_folder)),
+        )
+    unseen_images = reference.excluding(training_hashes)
+    recent_feedback = load_recent_holdout(
+        home, card.name, reference.classes, unseen_images.images.shape[1:], training_hashes
+    )
+    image_sets = {"reference": unseen_images} | ({"recent": recent_feedback} if len(recent_feedback) else {})
+    candidate_scores = score_classifier(classifier, image_sets, reference.classes)
+    champion_scores = score_classifier(champion, image_sets, reference.classes) if champion else None
+    gate_decision = evaluate_gate(candidate_scores, champion_scores, config)
+    publish(
+        attach_run(home, run_id),
+        gate_decision,
+        candidate_scores,
+        champion_scores,
+        left_out=len(reference.test_images) - len(unseen_images),
+    )
+    if gate_decision.action == "promote":
+        Golden.from_classifier(classifier, unseen_images.images).save(folder)
     return Candidate(
         run_id=run_id,
         folder=folder,
         name=card.name,
-        fingerprint=card.fingerprint,
-        reference=reference.save(releases),
-        truth=reference.classes[usable.labels[0]],
-        verdict=verdict,
+        data_fingerprint=card.fingerprint,
+        reference_fingerprint=reference.save(releases),
+        expected_label=reference.classes[unseen_images.labels[0]],
+        gate_decision=gate_decision,
     )
 
 
@@ -151,108 +174,130 @@ def register(candidate: Candidate) -> Candidate:
     """Let the run be a version of the registry; however often, it is the same one."""
     home = Home.from_environment()
     client = connect(home)
-    with Releases(home.releases(candidate.name)).locked():  # two at once would be two versions of one run
+    with ReleaseStore(
+        home.releases_dir(candidate.name)
+    ).locked():  # two at once would be two versions of one run
         return replace(candidate, version=registry.register(client, candidate.run_id, candidate.name))
 
 
 @task(task_run_name="package")
-def pack(candidate: Candidate) -> Candidate:
+def package_candidate(candidate: Candidate) -> Candidate:
     """Keep the classifier for servers that run, then in a Bento: where the first is gone, so is the other."""
     home = Home.from_environment()
-    digests = Releases(home.releases(candidate.name)).keep(candidate.version, candidate.folder)
-    bento = package(candidate.folder, candidate.name, candidate.version, home)
+    digests = ReleaseStore(home.releases_dir(candidate.name)).add_version(candidate.version, candidate.folder)
+    bento = build_bento(candidate.folder, candidate.name, candidate.version, home)
     return replace(candidate, digests=digests, bento=bento)
 
 
-@task(task_run_name="try the real server")
-def try_out(candidate: Candidate) -> Candidate:
+@task(task_run_name="smoke-test")
+def smoke_test(candidate: Candidate) -> Candidate:
     """Start the Bento's server and ask it the golden requests; what it gets wrong is a rejection."""
-    trial = attempt(candidate.bento, Golden.load(candidate.folder), Home.from_environment())
-    tried = replace(candidate, trial=trial)
-    return tried.but("reject", trial.refused) if trial.refused else tried
+    result = run_smoke_test(candidate.bento, Golden.load(candidate.folder), Home.from_environment())
+    tested_candidate = replace(candidate, smoke_test_result=result)
+    return tested_candidate.with_action("reject", result.error) if result.error else tested_candidate
 
 
-def ask_by_hand(candidate: Candidate, config: ReleaseConfig) -> Candidate:
+def wait_for_approval(candidate: Candidate, config: PromotionConfig) -> Candidate:
     """Wait for a yes in the page of this flow; without one the champion stays."""
-    lines = "\n\n".join(candidate.verdict.reasons)
+    reasons = "\n\n".join(candidate.gate_decision.reasons)
     form = Approval.with_initial_data(
-        description=f"Shall {candidate.name} {candidate.version} be served?\n\n{lines}"
+        description=f"Shall {candidate.name} {candidate.version} be served?\n\n{reasons}"
     )
     try:
-        said = pause_flow_run(wait_for_input=form, timeout=int(60 * config.approval_minutes), poll_interval=2)
+        approval = pause_flow_run(
+            wait_for_input=form, timeout=int(60 * config.approval_timeout_minutes), poll_interval=2
+        )
     except FlowPauseTimeout:
         with get_client(
             sync_client=True
-        ) as prefect:  # that waits no longer, and would take the rest for a failure
-            prefect.set_flow_run_state(UUID(flow_run.id), Running(), force=True)
-        return candidate.but("hold", f"nobody approved it within {config.approval_minutes:g} minutes")
-    return candidate if said.promote else candidate.but("hold", "it was not approved by hand")
+        ) as client:  # that waits no longer, and would take the rest for a failure
+            client.set_flow_run_state(UUID(flow_run.id), Running(), force=True)
+        return candidate.with_action(
+            "hold", f"nobody approved it within {config.approval_timeout_minutes:g} minutes"
+        )
+    return candidate if approval.promote else candidate.with_action("hold", "it was not approved by hand")
 
 
-@task(task_run_name="switch")
-def switch(candidate: Candidate, before: Truth) -> bool:
+@task(task_run_name="apply-decision")
+def apply_decision(candidate: Candidate, state_before: ReleaseState) -> bool:
     """Write the decision; False where another one was made since `before`.
 
     From the moment the line is in the ledger a promoted candidate is live, whatever happens then.
     """
     home, action = Home.from_environment(), candidate.action
-    live, previous, frozen = before.live, before.previous, before.reference
+    live_release, previous_version, reference_fingerprint = (
+        state_before.live,
+        state_before.previous_version,
+        state_before.reference_fingerprint,
+    )
     if action == "promote":
-        live = Release(
+        live_release = Release(
             version=candidate.version,
             bento=candidate.bento,
             run_id=candidate.run_id,
             published_at=datetime.now(UTC),
-            digests=dict(candidate.digests),
+            sha256=dict(candidate.digests),
         )
-        previous = before.live.version if before.live else None
-        frozen = candidate.reference
-    fingerprints = {"data": candidate.fingerprint} | ({"reference": frozen} if frozen else {})
-    entry = decide(
+        previous_version = state_before.live.version if state_before.live else None
+        reference_fingerprint = candidate.reference_fingerprint
+    fingerprints = {"data": candidate.data_fingerprint} | (
+        {"reference": reference_fingerprint} if reference_fingerprint else {}
+    )
+    entry = record_decision(
         home,
         candidate.name,
-        before,
+        state_before,
         action=action,
-        candidate=candidate.version or f"run {candidate.run_id[:8]}",
+        subject=candidate.version or f"run {candidate.run_id[:8]}",
         run_id=candidate.run_id,
-        reasons=candidate.verdict.reasons,
+        reasons=candidate.gate_decision.reasons,
         fingerprints=fingerprints,
-        live=live,
-        previous=previous,
+        live=live_release,
+        rollback_target=previous_version,
     )
     if entry is None:
         return False
-    tell(follow(home, candidate.name))
+    log_warnings(try_sync_with_ledger(home, candidate.name))
     return True
 
 
-def outcome(candidate: Candidate, seconds: dict[str, float]) -> Released:
+def build_result(candidate: Candidate, seconds: dict[str, float]) -> ReleaseResult:
     """What the person who waits is told; with an example to send to the server."""
     home = Home.from_environment()
-    releases = Releases(home.releases(candidate.name))
-    live = releases.live()
-    if candidate.trial:
-        atomic.write_bytes(releases.root / EXAMPLE, png(Golden.load(candidate.folder).images[0]))
-    return Released(
+    releases = ReleaseStore(home.releases_dir(candidate.name))
+    live_release = releases.read_current()
+    if candidate.smoke_test_result:
+        write_bytes_atomically(
+            releases.root / EXAMPLE_IMAGE_FILENAME, encode_png(Golden.load(candidate.folder).images[0])
+        )
+    return ReleaseResult(
         name=candidate.name,
         run_id=candidate.run_id,
-        verdict=candidate.verdict,
-        live=live.version if live else None,
-        version=candidate.version or None,
-        trial=candidate.trial,
-        truth=candidate.truth,
-        seconds=seconds,
+        gate_decision=candidate.gate_decision,
+        live_version=live_release.version if live_release else None,
+        candidate_version=candidate.version or None,
+        smoke_test_result=candidate.smoke_test_result,
+        expected_label=candidate.expected_label,
+        stage_seconds=seconds,
     )
 
 
-def already_live(name: str, live: Release) -> Released:
+def build_already_live_result(name: str, live_release: Release) -> ReleaseResult:
     """For a flow that is tried again after it was done, or a run asked for twice."""
-    verdict = Verdict(action="promote", reasons=(f"version {live.version} is live already",), checks=())
-    return Released(name=name, run_id=live.run_id, verdict=verdict, live=live.version, version=live.version)
+    gate_decision = GateDecision(
+        action="promote", reasons=(f"version {live_release.version} is live already",), checks=()
+    )
+    return ReleaseResult(
+        name=name,
+        run_id=live_release.run_id,
+        gate_decision=gate_decision,
+        live_version=live_release.version,
+        candidate_version=live_release.version,
+    )
 
 
-def tell(lines: Iterable[str]) -> None:
+def log_warnings(messages: Iterable[str]) -> None:
     """What was put right, on the page of the flow and on the terminal."""
-    for line in lines:
-        get_run_logger().warning(line)
-        warn(line)
+    for message in messages:
+        get_run_logger().warning(message)
+        print_warning(message)

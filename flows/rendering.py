@@ -11,8 +11,8 @@ import rich.table
 from rich.style import Style
 from rich.text import Text
 
-from relearn.model import atomic
-from relearn.model.errors import InputError
+from relearn.model.errors import UserInputError
+from relearn.model.files import write_bytes_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,11 +78,11 @@ def two_sides(
 
 
 def _difference(key: str, left: object, right: object) -> Text:
-    from relearn.model.metrics import metric  # loads pandas
+    from relearn.model.evaluation.metrics import get_metric  # loads pandas
 
     if not (isinstance(left, float) and isinstance(right, float)) or left != left or right != right:  # noqa: PLR0124
         return Text()
-    change, known = right - left, metric(key)
+    change, known = right - left, get_metric(key)
     if not change or known is None:
         return Text(f"{change:+.3g}" if change else "=")
     return Text(f"{change:+.3g}", "green" if (change > 0) == (known.direction == "max") else "red")
@@ -119,13 +119,13 @@ def _marked(cell: Cell) -> str:
 def check_output(option: str, path: Path | None, force: bool, suffixes: Sequence[str] = ()) -> None:
     """Raise `InputError` where `path` has another suffix, or is there and may not be replaced."""
     if path and suffixes and path.suffix not in suffixes:
-        raise InputError(f"{option}: got {path}, accepted: a name that ends in {' or '.join(suffixes)}")
+        raise UserInputError(f"{option}: got {path}, accepted: a name that ends in {' or '.join(suffixes)}")
     if path and (path.is_dir() or (path.exists() and not force)):
-        raise InputError(f"{option}: {path} exists; add --force to replace a file")
+        raise UserInputError(f"{option}: {path} exists; add --force to replace a file")
 
 
 def write_figure(path: Path, figure: "Figure", form: str = "") -> None:
     """Draw `figure` into the file `path`, whole or not at all; in the format of its suffix by default."""
     content = io.BytesIO()
     figure.savefig(content, format=form or path.suffix[1:])
-    atomic.write_bytes(path, content.getvalue())
+    write_bytes_atomically(path, content.getvalue())

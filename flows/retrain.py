@@ -8,104 +8,117 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from relearn.flows.check import check
-from relearn.flows.due import inputs, overtaken, unchanged
-from relearn.flows.orchestration import reported
-from relearn.flows.progress import Stopwatch
+from relearn.flows.config import PromotionConfig
+from relearn.flows.console import Stopwatch
+from relearn.flows.orchestration.connect import prefect_errors
 from relearn.flows.release import release
-from relearn.flows.report import report
-from relearn.flows.results import Retrained, Trained
-from relearn.flows.settings import ReleaseConfig
-from relearn.flows.stopping import advised
-from relearn.flows.tracking import FLOW_RUN, Experiment, Run, joined_until, reopen
-from relearn.flows.train import DEFAULT, learn, load, named
+from relearn.flows.results import RetrainResult, TrainResult
+from relearn.flows.stopping import advise_on_interrupt
+from relearn.flows.tracking.runs import FLOW_RUN_TAG, Experiment, Run, attach_run, get_last_feedback_decision
+from relearn.flows.train import DEFAULT_CONFIG, build_flow_run_name, load_data, train_and_evaluate
+from relearn.flows.training.already_trained import (
+    build_input_tag,
+    describe_identical_retraining,
+    describe_superseding_run,
+)
+from relearn.flows.training.preconditions import check_inputs
+from relearn.flows.training.report import report
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import name_of
+from relearn.model.data.eda import tables
+from relearn.model.data.load import default_model_name
+from relearn.model.data.prepared import PreparedDataset, load_prepared
 from relearn.model.home import Home
-from relearn.model.look import tables
-from relearn.model.look_plots import figures
-from relearn.model.prepared import Prepared, open_prepared
+from relearn.model.plots.eda import plot_eda
 
-NETWORKS = ("mlp", "cnn")
+DEFAULT_NETWORKS = ("mlp", "cnn")
 
 
-@flow(name="retrain", flow_run_name=named)
-@reported()
+@flow(name="retrain", flow_run_name=build_flow_run_name)
+@prefect_errors()
 def retrain(
-    config: TrainConfig = DEFAULT,
-    networks: tuple[str, ...] = NETWORKS,
-    gate: ReleaseConfig = ReleaseConfig(),
-    insist: bool = False,
-) -> Retrained | State[None]:
+    config: TrainConfig = DEFAULT_CONFIG,
+    networks: tuple[str, ...] = DEFAULT_NETWORKS,
+    promotion: PromotionConfig = PromotionConfig(),
+    force: bool = False,
+) -> RetrainResult | State[None]:
     """Load, train and evaluate each network; the best on validation is the candidate for the release.
 
-    What was trained on before, with the same settings, is trained on again only where `insist` says so.
+    What was trained on before, with the same settings, is trained on again only where `force` says so.
     """
-    watch, home = Stopwatch(), Home.from_environment()
-    if late := overtaken():
-        return skipped(late)
-    check(config, networks, home)
-    name = name_of(config, home)
-    experiment = Experiment.open(home, name)
-    begun = experiment.of_flow(str(flow_run.id), "train")
-    with watch.stage("data"):
+    stopwatch, home = Stopwatch(), Home.from_environment()
+    if superseded_reason := describe_superseding_run():
+        return skip(superseded_reason)
+    check_inputs(config, networks, home)
+    name = default_model_name(config, home)
+    experiment = Experiment.open_or_create(home, name)
+    earlier_train_run = experiment.find_by_flow_run(str(flow_run.id), "train")
+    with stopwatch.stage("data"):
         # What was accepted since a run was cut off is for the next one.
-        folder = load(config, joined_until(home, begun.info.run_id) if begun else None)
-    prepared = open_prepared(folder)
-    given = inputs(config, networks, gate, prepared.fingerprint)
-    if not insist and (same := unchanged(experiment, given)):
-        return skipped(same)
-    tags = {"relearn.kind": "retrain", FLOW_RUN: str(flow_run.id)} | given
-    before = experiment.of_flow(str(flow_run.id), "retrain")
-    with experiment.run(f"retrain on {name}", tags, resume=before.info.run_id if before else None) as parent:
-        with watch.stage("looking"):
-            look(folder, parent.id)
-        trained = []
-        for network in networks:
-            with watch.stage(f"training {network}"):
-                trained.append(learn(config.model_copy(update={"network": network}), folder, parent.id))
-        best = choose(trained, config.monitor)
-        with advised(f"relearn release {best.run_id[:8]} judges and serves what was trained"):
-            released = release(best.run_id, gate)
-        seconds = watch.seconds | released.seconds
-        parent.metrics({f"time/{stage} seconds": spent for stage, spent in seconds.items()})
-        done = Retrained(
-            name=name,
-            url=parent.url,
-            trained=tuple(trained),
-            best=best,
-            released=released,
-            seconds=seconds,
+        folder = load_data(
+            config,
+            get_last_feedback_decision(home, earlier_train_run.info.run_id) if earlier_train_run else None,
         )
-        tell(parent, done, prepared)
-    return done
+    prepared = load_prepared(folder)
+    input_tags = build_input_tag(config, networks, promotion, prepared.fingerprint)
+    if not force and (unchanged_reason := describe_identical_retraining(experiment, input_tags)):
+        return skip(unchanged_reason)
+    tags = {"relearn.job_type": "retrain", FLOW_RUN_TAG: str(flow_run.id)} | input_tags
+    earlier_run = experiment.find_by_flow_run(str(flow_run.id), "retrain")
+    with experiment.start_run(
+        f"retrain on {name}", tags, resume_run_id=earlier_run.info.run_id if earlier_run else None
+    ) as parent_run:
+        with stopwatch.stage("eda"):
+            log_eda(folder, parent_run.id)
+        train_results = []
+        for network in networks:
+            with stopwatch.stage(f"training {network}"):
+                train_results.append(
+                    train_and_evaluate(config.model_copy(update={"network": network}), folder, parent_run.id)
+                )
+        best = select_best(train_results, config.monitor)
+        with advise_on_interrupt(f"relearn release {best.run_id[:8]} judges and serves what was trained"):
+            release_result = release(best.run_id, promotion)
+        stage_seconds = stopwatch.seconds | release_result.stage_seconds
+        parent_run.log_metrics(
+            {f"time/{stage} seconds": duration_seconds for stage, duration_seconds in stage_seconds.items()}
+        )
+        result = RetrainResult(
+            name=name,
+            url=parent_run.url,
+            train_results=tuple(train_results),
+            best=best,
+            release_result=release_result,
+            stage_seconds=stage_seconds,
+        )
+        publish_report(parent_run, result, prepared)
+    return result
 
 
-def skipped(why: str) -> State[None]:
+def skip(reason: str) -> State[None]:
     """How a run ends that had nothing to do."""
-    get_run_logger().info(f"Skipped: {why}.")
-    return Completed(name="Skipped", message=why)
+    get_run_logger().info(f"Skipped: {reason}.")
+    return Completed(name="Skipped", message=reason)
 
 
-@task(task_run_name="look at the data")
-def look(folder: Path, run_id: str) -> None:
+@task(task_run_name="log-eda")
+def log_eda(folder: Path, run_id: str) -> None:
     """Log what a first look at the data shows, figures and tables."""
-    prepared, run = open_prepared(folder), reopen(Home.from_environment(), run_id)
-    for name, figure in figures(prepared).items():
-        run.figure(figure, f"data/{name}.png")
+    prepared, run = load_prepared(folder), attach_run(Home.from_environment(), run_id)
+    for name, figure in plot_eda(prepared).items():
+        run.log_figure(figure, f"data/{name}.png")
     for name, table in tables(prepared).items():
-        run.table(table, f"data/{name}.csv")
+        run.log_table(table, f"data/{name}.csv")
 
 
-def choose(trained: Sequence[Trained], monitor: str) -> Trained:
+def select_best(train_results: Sequence[TrainResult], monitor: str) -> TrainResult:
     """The best on validation, by the value that the config monitors."""
     if monitor == "val_accuracy":
-        return max(trained, key=lambda one: one.val_accuracy)
-    return min(trained, key=lambda one: one.val_loss)
+        return max(train_results, key=lambda one: one.val_accuracy)
+    return min(train_results, key=lambda one: one.val_loss)
 
 
-def tell(run: Run, done: Retrained, prepared: Prepared) -> None:
+def publish_report(run: Run, result: RetrainResult, prepared: PreparedDataset) -> None:
     """Keep the report of the retraining with its run in MLflow and in Prefect."""
-    markdown = report(done, prepared)
-    run.describe(markdown)
-    create_markdown_artifact(markdown, key="retraining", description=f"What came of retraining {done.name}")
+    markdown = report(result, prepared)
+    run.set_description(markdown)
+    create_markdown_artifact(markdown, key="retraining", description=f"What came of retraining {result.name}")

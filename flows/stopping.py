@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-class Stopped(SystemExit):
+class InterruptedTraining(SystemExit):
     """A stop that was asked for; `advice` says how to go on."""
 
     def __init__(self, code: int, advice: str) -> None:
@@ -17,50 +17,50 @@ class Stopped(SystemExit):
         self.advice = advice
 
 
-class Stop:
+class StopRequest:
     """Whether somebody asked to stop, and with which signal."""
 
     def __init__(self) -> None:
-        self.code = 0
+        self.exit_code = 0
 
     def __bool__(self) -> bool:
-        return self.code != 0
+        return self.exit_code != 0
 
 
 @contextmanager
-def signals() -> Iterator[Stop]:
+def catch_stop_signals() -> Iterator[StopRequest]:
     """While this lasts the first signal is only taken note of; the next one does what it did before."""
-    stop = Stop()
+    stop_request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread hears signals
+        yield stop_request  # only the main thread hears signals
         return
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        stop.code = CODES[signal.Signals(number)]
-        restore()
+    def record_signal(signal_number: int, _frame: FrameType | None) -> None:
+        stop_request.exit_code = EXIT_CODES[signal.Signals(signal_number)]
+        restore_handlers()
 
-    before = {number: signal.getsignal(number) for number in CODES}
+    previous_handlers = {signal_number: signal.getsignal(signal_number) for signal_number in EXIT_CODES}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def restore_handlers() -> None:
+        for signal_number, handler in previous_handlers.items():
+            signal.signal(signal_number, handler)
 
-    for number, handler in before.items():
+    for signal_number, handler in previous_handlers.items():
         if handler is not signal.SIG_IGN:  # a shell's background job does not hear Ctrl-C
-            signal.signal(number, note)
+            signal.signal(signal_number, record_signal)
     try:
-        yield stop
+        yield stop_request
     finally:
-        restore()
+        restore_handlers()
 
 
 @contextmanager
-def advised(advice: str) -> Iterator[None]:
+def advise_on_interrupt(advice: str) -> Iterator[None]:
     """A Ctrl-C or SIGTERM inside ends with `advice` on how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        exit_code = getattr(stop, "code", CODES[signal.SIGINT])
-        if isinstance(stop, Stopped) or exit_code not in CODES.values():
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        exit_code = getattr(interrupt, "code", EXIT_CODES[signal.SIGINT])
+        if isinstance(interrupt, InterruptedTraining) or exit_code not in EXIT_CODES.values():
             raise
-        raise Stopped(exit_code, advice) from None
+        raise InterruptedTraining(exit_code, advice) from None

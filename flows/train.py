@@ -12,210 +12,243 @@ import torch
 from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
-from relearn.flows import registry
-from relearn.flows.check import check
-from relearn.flows.delivery import Delivery
-from relearn.flows.feedback import additions
-from relearn.flows.kept import Kept, Note, keeping, remove
-from relearn.flows.progress import EpochBar, warn
-from relearn.flows.results import Trained
-from relearn.flows.stopping import signals
-from relearn.flows.tracking import FLOW_RUN, OUTCOME, Experiment, Run, joined_until
-from relearn.model import curve_plots, datasets, gradients, plots
-from relearn.model.architecture import architecture
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.console import EpochBar, print_warning
+from relearn.flows.feedback.decisions import collect_extra_images
+from relearn.flows.results import TrainResult
+from relearn.flows.stopping import catch_stop_signals
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import FLOW_RUN_TAG, RESULT_TAG, Experiment, Run, get_last_feedback_decision
+from relearn.flows.training.metric_queue import AsyncMetricLogger
+from relearn.flows.training.preconditions import check_inputs
+from relearn.flows.training.resume import EpochLog, ResumableRun, delete_checkpoints, open_resumable
 from relearn.model.config import TrainConfig
+from relearn.model.data.load import default_model_name, resolve_source
+from relearn.model.data.prepared import PreparedDataset, load_prepared, prepare_dataset
+from relearn.model.data.transforms import expects_flat_input, preprocess
 from relearn.model.errors import NotFoundError
-from relearn.model.gradient_plots import plot_gradient_flow
+from relearn.model.evaluation.metrics import Evaluation, compute_generalization_gap, evaluate
 from relearn.model.home import Home
-from relearn.model.learner import EpochRecord, State
-from relearn.model.metrics import Evaluation, evaluate, generalisation_gap
-from relearn.model.networks import build, count, layers
-from relearn.model.prepared import Prepared, open_prepared, prepare
-from relearn.model.preprocess import is_flat, preprocess
-from relearn.model.training import Fit, fit
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network, count_parameters, summarize_layers
+from relearn.model.plots import evaluation as plots
+from relearn.model.plots import learning_curves
+from relearn.model.plots.architecture import plot_architecture
+from relearn.model.plots.gradients import plot_gradient_flow
+from relearn.model.training import gradient_health
+from relearn.model.training.fit import FitResult, fit
+from relearn.model.training.state import EpochRecord, TrainingSnapshot
 
 # Images of the fixed batch on which the gradients of a run are measured: one pass of it an epoch costs
 # less than 1 % of the epoch on MNIST, and 256 images of ten classes show every class.
-WATCHED = 256
+GRADIENT_BATCH_SIZE = 256
 
-DEFAULT = TrainConfig.preset("default")
+DEFAULT_CONFIG = TrainConfig.from_preset("default")
 
 
-def named() -> str:
+def build_flow_run_name() -> str:
     """The name of the flow run that starts: what it does, to what, "auto" resolved to what it stands for."""
     config = TrainConfig.model_validate(flow_run.parameters["config"])
     network = f" {config.network}" if flow_run.flow_name == "train" else ""
-    return f"{flow_run.flow_name}{network} on {datasets.source(config, Home.from_environment())}"
+    return f"{flow_run.flow_name}{network} on {resolve_source(config, Home.from_environment())}"
 
 
-@flow(name="train", flow_run_name=named)
-def train(config: TrainConfig = DEFAULT, resume: str | None = None) -> Trained:
+@flow(name="train", flow_run_name=build_flow_run_name)
+def train(config: TrainConfig = DEFAULT_CONFIG, resume: str | None = None) -> TrainResult:
     """Train one network on one dataset and evaluate it; nothing is released.
 
     With the id of an unfinished run as `resume`, that run goes on from its checkpoint.
     """
     home = Home.from_environment()
-    check(config, [config.network], home)
-    until = joined_until(home, resume) if resume else None
-    return learn(config, load(config, until), resume=resume)
+    check_inputs(config, [config.network], home)
+    last_decision = get_last_feedback_decision(home, resume) if resume else None
+    return train_and_evaluate(config, load_data(config, last_decision), resume_run_id=resume)
 
 
-@task(task_run_name="load and check the data")
-def load(config: TrainConfig, until: int | None = None) -> Path:
+@task(task_run_name="load-data")
+def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
     """Load, check and split the data once, joined by accepted feedback; returns where it is prepared.
 
     Accepted, that is, by the first `until` decisions, or by all of them.
     """
     home = Home.from_environment()
-    prepared = prepare(config, home, additions(home, datasets.name_of(config, home), until))
-    rebuilt = [f"prepared anew: {prepared.rebuilt}"] if prepared.rebuilt else []
-    for line in [*rebuilt, *(f"{prepared.source}: {finding}" for finding in prepared.findings)]:
-        get_run_logger().warning(line)
-        warn(line)
+    prepared = prepare_dataset(
+        config, home, collect_extra_images(home, default_model_name(config, home), last_decision)
+    )
+    rebuild_messages = [f"prepared anew: {prepared.rebuild_reason}"] if prepared.rebuild_reason else []
+    for message in [*rebuild_messages, *(f"{prepared.uri}: {finding}" for finding in prepared.findings)]:
+        get_run_logger().warning(message)
+        print_warning(message)
     return prepared.folder
 
 
-@task(task_run_name="train and evaluate {config.network}")
-def learn(config: TrainConfig, folder: Path, parent: str | None = None, resume: str | None = None) -> Trained:
+@task(task_run_name="train-{config.network}")
+def train_and_evaluate(
+    config: TrainConfig, folder: Path, parent_run_id: str | None = None, resume_run_id: str | None = None
+) -> TrainResult:
     """Train `config.network` on the data prepared in `folder`; `parent` is the run it belongs to.
 
     A run that was cut off goes on from its checkpoint: the one called `resume`, or, where the flow itself
     is tried again, the one it has made before.
     """
-    prepared, home = open_prepared(folder), Home.from_environment()
-    experiment = Experiment.open(home, config.name or prepared.name)
+    prepared, home = load_prepared(folder), Home.from_environment()
+    experiment = Experiment.open_or_create(home, config.model_name or prepared.name)
     flow_run_id = str(flow_run.id)
-    before = experiment.run_of(resume) if resume else experiment.of_flow(flow_run_id, "train", config.network)
-    if before and OUTCOME in before.data.tags:  # cut off when all was done
-        experiment.finish(before)
-        remove(home.checkpoints / before.info.run_id)
-        return Trained.model_validate_json(before.data.tags[OUTCOME])
-    network = build(config, prepared.shape, len(prepared.classes))
-    tags = {"relearn.kind": "train", "dataset": prepared.name, "fingerprint": prepared.fingerprint}
-    before_id: str | None = before.info.run_id if before else None
+    earlier_run = (
+        experiment.get_run(resume_run_id)
+        if resume_run_id
+        else experiment.find_by_flow_run(flow_run_id, "train", config.network)
+    )
+    if earlier_run and RESULT_TAG in earlier_run.data.tags:  # cut off when all was done
+        experiment.mark_finished(earlier_run)
+        delete_checkpoints(home.checkpoints / earlier_run.info.run_id)
+        return TrainResult.model_validate_json(earlier_run.data.tags[RESULT_TAG])
+    network = build_network(config, prepared.shape, len(prepared.classes))
+    tags = {"relearn.job_type": "train", "dataset": prepared.name, "fingerprint": prepared.fingerprint}
+    earlier_run_id: str | None = earlier_run.info.run_id if earlier_run else None
     with ExitStack() as stack:
-        if before_id:  # before its run is touched: another process may be at it
-            kept = stack.enter_context(keeping(home.checkpoints / before_id, config, prepared.fingerprint))
-            if resume and not kept.state:
-                raise NotFoundError(f"run {resume[:8]} has no unfinished training in {home.checkpoints}")
+        if earlier_run_id:  # before its run is touched: another process may be at it
+            resumable = stack.enter_context(
+                open_resumable(home.checkpoints / earlier_run_id, config, prepared.fingerprint)
+            )
+            if resume_run_id and not resumable.state:
+                raise NotFoundError(
+                    f"run {resume_run_id[:8]} has no unfinished training in {home.checkpoints}"
+                )
         run = stack.enter_context(
-            experiment.run(title(config), tags | {FLOW_RUN: flow_run_id}, parent, before_id)
+            experiment.start_run(
+                build_run_name(config), tags | {FLOW_RUN_TAG: flow_run_id}, parent_run_id, earlier_run_id
+            )
         )
-        if not before_id:
-            kept = stack.enter_context(keeping(home.checkpoints / run.id, config, prepared.fingerprint))
-        describe_inputs(run, config, prepared, network)
-        fitted, warnings = watched_fit(run, config, network, prepared, kept)
-        card = Card.of(config, prepared, network)
+        if not earlier_run_id:
+            resumable = stack.enter_context(
+                open_resumable(home.checkpoints / run.id, config, prepared.fingerprint)
+            )
+        log_inputs(run, config, prepared, network)
+        fit_result, warnings = fit_and_log(run, config, network, prepared, resumable)
+        card = ModelCard.from_network(config, prepared, network)
         evaluation = evaluate(Classifier(network, card), prepared.splits.test)
-        warnings += describe_outcome(run, fitted, evaluation, prepared, kept.ended)
-        learned_on = {"device": fitted.device, "threads": fitted.threads}
-        card = card.model_copy(update={"metrics": evaluation.metrics} | learned_on)
-        registry.log(run, Classifier(network, card), prepared.splits.seen, kept.ended)
-        trained = outcome(run, config, fitted, evaluation, card.parameters, kept.refused + warnings)
-        run.tags({OUTCOME: trained.model_dump_json()})
-    remove(kept.folder)
-    return trained
+        warnings += log_results(run, fit_result, evaluation, prepared, resumable.last_epoch_end_ms)
+        hardware = {"device": fit_result.device, "threads": fit_result.threads}
+        card = card.model_copy(update={"metrics": evaluation.metrics} | hardware)
+        registry.log_classifier(
+            run, Classifier(network, card), prepared.splits.train_val_hashes, resumable.last_epoch_end_ms
+        )
+        result = build_result(
+            run, config, fit_result, evaluation, card.parameters, resumable.skipped_checkpoints + warnings
+        )
+        run.set_tags({RESULT_TAG: result.model_dump_json()})
+    delete_checkpoints(resumable.folder)
+    return result
 
 
-def outcome(
+def build_result(
     run: Run,
     config: TrainConfig,
-    fitted: Fit,
+    fit_result: FitResult,
     evaluation: Evaluation,
     parameters: int,
     warnings: tuple[str, ...],
-) -> Trained:
+) -> TrainResult:
     """What the next tasks, and the person who waits, are told of a training."""
-    best = fitted.history[fitted.best_epoch - 1]
-    return Trained(
+    best_record = fit_result.history[fit_result.best_epoch - 1]
+    return TrainResult(
         run_id=run.id,
         url=run.url,
         network=config.network,
-        parameters=parameters,
-        epochs=len(fitted.history),
-        best_epoch=fitted.best_epoch,
-        stop_reason=fitted.stop_reason,
-        val_loss=best.val_loss,
-        val_accuracy=best.val_accuracy,
+        parameter_count=parameters,
+        epochs=len(fit_result.history),
+        best_epoch=fit_result.best_epoch,
+        stop_reason=fit_result.stop_reason,
+        val_loss=best_record.val_loss,
+        val_accuracy=best_record.val_accuracy,
         metrics=evaluation.metrics,
         warnings=warnings,
-        seconds=fitted.seconds,
-        images_per_second=fitted.images_per_second,
+        training_seconds=fit_result.seconds,
+        images_per_second=fit_result.images_per_second,
     )
 
 
-def title(config: TrainConfig) -> str:
+def build_run_name(config: TrainConfig) -> str:
     """A run's name: what distinguishes it at a glance, such as "mlp 512 · sgd 0.1 · seed 0"."""
-    widths = {"mlp": config.hidden, "cnn": config.filters}.get(config.network, ())
+    widths = {"mlp": config.hidden_sizes, "cnn": config.conv_channels}.get(config.network, ())
     network = " ".join(map(str, (config.network, *widths)))
     return f"{network} · {config.optimizer} {config.learning_rate:g} · seed {config.seed}"
 
 
-def describe_inputs(run: Run, config: TrainConfig, prepared: Prepared, network: torch.nn.Module) -> None:
+def log_inputs(run: Run, config: TrainConfig, prepared: PreparedDataset, network: torch.nn.Module) -> None:
     """Log what the training is given: settings, data, network."""
-    run.params(config.model_dump() | {"parameters": count(network)})
-    run.data(prepared)
-    summary = layers(network, prepared.shape)
-    taken = (math.prod(prepared.shape),) if is_flat(network) else prepared.shape
-    run.table(summary, "network/layers.csv")
-    run.figure(architecture(summary, taken, title(config)), "network/architecture.png")
+    run.log_params(config.model_dump() | {"parameters": count_parameters(network)})
+    run.log_dataset(prepared)
+    layer_table = summarize_layers(network, prepared.shape)
+    input_shape = (math.prod(prepared.shape),) if expects_flat_input(network) else prepared.shape
+    run.log_table(layer_table, "network/layers.csv")
+    run.log_figure(
+        plot_architecture(layer_table, input_shape, build_run_name(config)), "network/architecture.png"
+    )
 
 
-def watched_fit(
-    run: Run, config: TrainConfig, network: torch.nn.Module, prepared: Prepared, kept: Kept
-) -> tuple[Fit, tuple[str, ...]]:
+def fit_and_log(
+    run: Run,
+    config: TrainConfig,
+    network: torch.nn.Module,
+    prepared: PreparedDataset,
+    resumable: ResumableRun,
+) -> tuple[FitResult, tuple[str, ...]]:
     """Train, logging each epoch with the health of its gradients; returns what came of both.
 
     A signal ends it at a point that `kept` has, by `SystemExit`.
     """
-    learning = prepared.splits.train
-    evenly = np.linspace(0, len(learning) - 1, WATCHED, dtype=int)  # a folder's images come class by class
+    train_split = prepared.splits.train
+    sample_indices = np.linspace(
+        0, len(train_split) - 1, GRADIENT_BATCH_SIZE, dtype=int
+    )  # a folder's images come class by class
     inputs, targets = preprocess(
-        torch.from_numpy(learning.images[evenly]),
-        torch.from_numpy(learning.labels[evenly]),
+        torch.from_numpy(train_split.images[sample_indices]),
+        torch.from_numpy(train_split.labels[sample_indices]),
         len(prepared.classes),
-        is_flat(network),
+        expects_flat_input(network),
     )
     with (
-        EpochBar(title(config), config.epochs, len(learning)) as bar,
-        Delivery(run) as delivery,
-        signals() as stop,
+        EpochBar(build_run_name(config), config.epochs, len(train_split)) as bar,
+        AsyncMetricLogger(run) as metric_logger,
+        catch_stop_signals() as stop_request,
     ):
-        known = run.steps("val_loss") if kept.state else set()
+        logged_steps = run.get_logged_steps("val_loss") if resumable.state else set()
 
-        def deliver(notes: Iterable[Note]) -> None:
-            for note in notes:
-                if note["step"] not in known:  # an epoch is trained again where its checkpoint was damaged
-                    delivery.add(note)
+        def log_epochs(epoch_logs: Iterable[EpochLog]) -> None:
+            for epoch_log in epoch_logs:
+                if (
+                    epoch_log["step"] not in logged_steps
+                ):  # an epoch is trained again where its checkpoint was damaged
+                    metric_logger.enqueue(epoch_log)
 
-        deliver(kept.notes)
+        log_epochs(resumable.epoch_logs)
 
         def on_epoch(record: EpochRecord) -> None:
-            measured = gradients.measure(network, inputs, targets, record.epoch)
-            kept.note(epoch_metrics(record) | diagnostics(measured), measured)
-            bar.show(record)
+            health = gradient_health.measure_gradients(network, inputs, targets, record.epoch)
+            resumable.add_epoch(epoch_metrics(record) | gradient_metrics(health), health)
+            bar.advance(record)
 
-        def save(state: State) -> None:
+        def on_checkpoint(snapshot: TrainingSnapshot) -> None:
             # First on disk, then in MLflow: what MLflow has is never trained, and told, a second time.
-            deliver(kept.save(state))
+            log_epochs(resumable.save(snapshot))
 
-        fitted = fit(
+        fit_result = fit(
             config,
             network,
             prepared.splits,
             len(prepared.classes),
-            start=kept.state,
+            initial_snapshot=resumable.state,
             on_epoch=on_epoch,
-            save=save,
-            should_stop=lambda: bool(stop),
+            on_checkpoint=on_checkpoint,
+            should_stop=lambda: bool(stop_request),
         )
-        if stop:
-            raise SystemExit(stop.code)
-    table = kept.health
-    run.table(table, "gradients/health.csv")
-    run.figure(plot_gradient_flow(table), "gradients/flow.png")
-    return fitted, gradients.verdict(table).warnings
+        if stop_request:
+            raise SystemExit(stop_request.exit_code)
+    health_table = resumable.gradient_health
+    run.log_table(health_table, "gradients/health.csv")
+    run.log_figure(plot_gradient_flow(health_table), "gradients/flow.png")
+    return fit_result, gradient_health.diagnose(health_table).warnings
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
@@ -226,7 +259,7 @@ def epoch_metrics(record: EpochRecord) -> dict[str, float]:
     }
 
 
-def diagnostics(health: pd.DataFrame) -> dict[str, float]:
+def gradient_metrics(health: pd.DataFrame) -> dict[str, float]:
     """Gradient health of one epoch as metrics, `gradients/LAYER/…`, without what could not be measured."""
     return {
         f"gradients/{row['layer']}/{column}": row[column]
@@ -236,44 +269,53 @@ def diagnostics(health: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def describe_outcome(
-    run: Run, fitted: Fit, evaluation: Evaluation, prepared: Prepared, ended: int
+def log_results(
+    run: Run, fit_result: FitResult, evaluation: Evaluation, prepared: PreparedDataset, timestamp_ms: int
 ) -> tuple[str, ...]:
     """Log what came of the training; returns the lines that deserve a second look.
 
     The metrics are of the time `ended` (Unix, ms): logged again, they are the same and kept once.
     """
-    history = fitted.table()
-    gap = generalisation_gap(history, fitted.best_epoch, evaluation.accuracy)
-    run.metrics(
+    history = fit_result.to_frame()
+    gap = compute_generalization_gap(history, fit_result.best_epoch, evaluation.accuracy)
+    run.log_metrics(
         {f"test_{name}": value for name, value in evaluation.metrics.items()}
         | gap.metrics
         | {
-            "best_epoch": fitted.best_epoch,
-            "time/training_seconds": fitted.seconds,
-            "time/images_per_second": fitted.images_per_second,
+            "best_epoch": fit_result.best_epoch,
+            "time/training_seconds": fit_result.seconds,
+            "time/images_per_second": fit_result.images_per_second,
         },
-        milliseconds=ended,
+        timestamp_ms=timestamp_ms,
     )
-    run.tags({"stop_reason": fitted.stop_reason, "device": fitted.device, "threads": str(fitted.threads)})
+    run.set_tags(
+        {
+            "stop_reason": fit_result.stop_reason,
+            "device": fit_result.device,
+            "threads": str(fit_result.threads),
+        }
+    )
     classes, images = prepared.classes, prepared.splits.test.images
-    run.figure(curve_plots.curves(history, fitted.best_epoch, fitted.stop_reason), "curves.png")
-    run.figure(plots.confusion(evaluation.confusion, classes), "test/confusion.png")
-    run.figure(plots.per_class(evaluation.per_class), "test/per_class.png")
-    run.figure(plots.reliability(evaluation), "test/calibration.png")
-    run.figure(plots.gallery(images, evaluation.mistakes), "test/worst_mistakes.png")
-    run.table(history, "history.csv")
-    run.table(evaluation.per_class, "test/per_class.csv")
-    run.table(evaluation.mistakes, "test/mistakes.csv")
-    run.describe(summary(fitted, evaluation, prepared))
+    run.log_figure(
+        learning_curves.plot_learning_curves(history, fit_result.best_epoch, fit_result.stop_reason),
+        "curves.png",
+    )
+    run.log_figure(plots.plot_confusion_matrix(evaluation.confusion_matrix, classes), "test/confusion.png")
+    run.log_figure(plots.plot_class_report(evaluation.class_report), "test/per_class.png")
+    run.log_figure(plots.plot_calibration(evaluation), "test/calibration.png")
+    run.log_figure(plots.plot_worst_errors(images, evaluation.misclassified), "test/worst_mistakes.png")
+    run.log_table(history, "history.csv")
+    run.log_table(evaluation.class_report, "test/per_class.csv")
+    run.log_table(evaluation.misclassified, "test/mistakes.csv")
+    run.set_description(format_summary(fit_result, evaluation, prepared))
     return (gap.warning,) if gap.warning else ()
 
 
-def summary(fitted: Fit, evaluation: Evaluation, prepared: Prepared) -> str:
+def format_summary(fit_result: FitResult, evaluation: Evaluation, prepared: PreparedDataset) -> str:
     """The few lines that stand first on the page of a run."""
     return (
         f"**{evaluation.accuracy:.2%}** of {len(evaluation):,} test images of {prepared.name} right "
         f"(macro F1 {evaluation.metrics['f1_macro']:.4f}, loss {evaluation.loss:.4f}).\n\n"
-        f"Best epoch {fitted.best_epoch} of {len(fitted.history)}: {fitted.stop_reason}. "
-        f"{fitted.seconds:.1f} s on {fitted.device}, {fitted.images_per_second:,.0f} images/s."
+        f"Best epoch {fit_result.best_epoch} of {len(fit_result.history)}: {fit_result.stop_reason}. "
+        f"{fit_result.seconds:.1f} s on {fit_result.device}, {fit_result.images_per_second:,.0f} images/s."
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 RELEARN = str(Path(sys.executable).parent / "relearn")
-FLAGS = {"flows": "--flows-port", "runs": "--runs-port", "runner": "--runner-port", "api": "--port"}
+FLAGS = {"prefect": "--prefect-port", "mlflow": "--mlflow-port", "worker": "--worker-port", "api": "--port"}
 OURS = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
 PATIENCE = 240.0  # seconds that anything is waited for
 

@@ -19,7 +19,7 @@ from infra.demo import ask, leaning, version
 from infra.prometheus import Prometheus
 from infra.when_things_die import NAME, Stage, closed, expect, part_of, say
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import load
+from relearn.model.data.load import load_dataset
 from relearn.model.home import Home
 
 POST = Path(__file__).parents[1] / "benchmarks" / "post.lua"
@@ -48,7 +48,7 @@ class Scene:
     def images(self) -> tuple[np.ndarray, np.ndarray]:
         """What can be asked, and what it shows."""
         config = TrainConfig(dataset=f"npz:{self.stage.home / f'{NAME}.npz'}")
-        learned = load(config, Home(self.root, self.root / "data")).train
+        learned = load_dataset(config, Home(self.root, self.root / "data")).train
         return learned.images[:ASKED], learned.labels[:ASKED]
 
     def look(self, *words: str) -> None:
@@ -84,7 +84,7 @@ def asked(scene: Scene, connections: int) -> Iterator[None]:
     body.write_bytes(bytes(32 * 32))
     key = {"API_KEY": scene.client.headers["x-api-key"]}
     options = ["-t", "1", "-c", str(connections), "-d", "600s", "--timeout", "30s"]
-    words = [f"{scene.api}/predict?record=false", "--", "application/octet-stream", "0", str(body)]
+    words = [f"{scene.api}/predict?log=false", "--", "application/octet-stream", "0", str(body)]
     load = subprocess.Popen(
         ["wrk", *options, "-s", str(POST), *words], env=os.environ | key, stdout=subprocess.DEVNULL
     )
@@ -174,7 +174,7 @@ def other_writers(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def no_runner(scene: Scene) -> Iterator[None]:
-    runner = part_of(scene.stage, "runner")
+    runner = part_of(scene.stage, "worker")
     runner.suspend()
     try:
         yield
@@ -207,7 +207,7 @@ def paused(scene: Scene) -> Iterator[None]:
 def damaged(scene: Scene) -> Iterator[None]:
     """A bit of what is live is flipped on the disk, and a worker dies: the next one cannot take it."""
     live = version(scene.client, scene.api) or ""
-    weights = Home(scene.root, scene.root).releases(NAME) / live / "weights.safetensors"
+    weights = Home(scene.root, scene.root).releases_dir(NAME) / live / "weights.safetensors"
     sound = weights.read_bytes()
     weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     scene.workers()[0].kill()

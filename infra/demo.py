@@ -18,12 +18,12 @@ from scipy import ndimage
 
 from infra.alive import Alive, everything_up, wait_for
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import load
+from relearn.model.data.load import load_dataset
 from relearn.model.home import Home
 
 ANSWERS = 400  # asked in each act
 TURN = 35  # degrees by which the new handwriting leans
-SETTINGS = ("--dataset", "digits", "--networks", "mlp", "--epochs", "15", "--augmentation", "0.4")
+SETTINGS = ("--dataset", "digits", "--networks", "mlp", "--epochs", "15", "--augmentation-strength", "0.4")
 
 console = Console(highlight=False)
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 def play(alive: Alive, client: httpx.Client) -> None:
     api = alive.url("api")
-    digits = load(TrainConfig(dataset="digits"), Home(alive.folder, alive.folder))
+    digits = load_dataset(TrainConfig(dataset="digits"), Home(alive.folder, alive.folder))
     images, labels = digits.train.images[:ANSWERS], digits.train.labels[:ANSWERS]
     others, theirs = digits.train.images[ANSWERS : 2 * ANSWERS], digits.train.labels[ANSWERS : 2 * ANSWERS]
     turned = leaning(images)

@@ -14,7 +14,7 @@ setting() { # NAME DEFAULT: what the environment says, or else .env
 
 IN=${IN-docker compose exec -T worker} # what runs a program where the runner is
 RESTART=${RESTART:-docker compose restart}
-NAME=$(setting RELEARN_NAME digits)
+NAME=$(setting RELEARN_MODEL_NAME digits)
 API=http://127.0.0.1:$(setting API_PORT 3000)
 MLFLOW=http://127.0.0.1:$(setting MLFLOW_PORT 5000)
 PREFECT=http://127.0.0.1:$(setting PREFECT_PORT 4200)
@@ -57,7 +57,7 @@ retrain() { # by the work pool, with these settings
         --param config="{\"dataset\": \"$NAME\", $1}" > "$folder/retraining" 2>&1 ||
         { cat "$folder/retraining" && fail "the retraining"; }
 }
-verdicts() { $IN relearn history --name "$NAME" --json | sed -E 's/.*"action": ?"([^"]*)".*/\1/' | paste -sd ' '; }
+verdicts() { $IN relearn history --model-name "$NAME" --json | sed -E 's/.*"action": ?"([^"]*)".*/\1/' | paste -sd ' '; }
 known() { # how many runs MLflow and Prefect know of
     local experiment
     experiment=$(curl -sf "$MLFLOW/api/2.0/mlflow/experiments/get-by-name?experiment_name=$NAME" |
@@ -106,7 +106,7 @@ expect "the answer" "$(ask)" "200 2 0"
 say "promoted and swapped: $(wc -l < "$folder/answers") answers, none failed"
 
 say "back to the first"
-$IN relearn rollback --name "$NAME" --reason "a smoke test" > "$folder/rollback" || { cat "$folder/rollback" && fail "the rollback"; }
+$IN relearn rollback --model-name "$NAME" --reason "a smoke test" > "$folder/rollback" || { cat "$folder/rollback" && fail "the rollback"; }
 until_live 1
 
 known=$(known | paste -sd ' ')

@@ -41,26 +41,26 @@ CAUSES = (
     Cause(
         "nothing is released yet, and predictions are asked; until the first release",
         causes.unreleased,
-        ("RelearnErrors", "RelearnNothingLive"),
+        ("RelearnHighErrorRate", "RelearnNoModelServed"),
     ),
     Cause(
         "a version is live and retraining is planned, but nobody looks and nothing is trained",
         causes.left_alone,
-        ("RelearnMonitorSilent", "RelearnRetrainingStale"),
+        ("RelearnMonitorStale", "RelearnRetrainingStale"),
     ),
     Cause("256 clients ask at once, each again and again", causes.crowded, ("RelearnOverload",)),
-    Cause("the workers are held up for 0.7 s, time after time", causes.held_up, ("RelearnSlow",)),
+    Cause("the workers are held up for 0.7 s, time after time", causes.held_up, ("RelearnHighLatency",)),
     Cause("the API's processes are stopped (SIGSTOP)", causes.stopped, ("RelearnApiDown",)),
-    Cause("the API is taken out of prometheus.yml", causes.unwatched, ("RelearnApiAbsent",)),
+    Cause("the API is taken out of prometheus.yml", causes.unwatched, ("RelearnApiTargetMissing",)),
     Cause(
         "digits that lean are asked and corrected, and the monitor looks; until upright ones come again",
         causes.other_writers,
-        ("RelearnDrift", "RelearnAccuracyLow"),
+        ("RelearnDataDrift", "RelearnLiveAccuracyLow"),
     ),
     Cause(
         "the runner, which starts the monitor too, is stopped (SIGSTOP)",
         causes.no_runner,
-        ("RelearnRunnerSilent", "RelearnMonitorSilent"),
+        ("RelearnWorkerDown", "RelearnMonitorStale"),
     ),
     Cause(
         "the data of a retraining is not there; until one ends well",
@@ -71,10 +71,12 @@ CAUSES = (
     Cause(
         "a bit of the live version is flipped on the disk, and a worker is killed: the next cannot load it",
         causes.damaged,
-        ("RelearnReleaseRefused", "RelearnWorkersMissing"),
+        ("RelearnModelLoadFailed", "RelearnWorkersMissing"),
     ),
-    Cause("others leave 900 MB on the home's disk", causes.little_room, ("RelearnDiskLow",)),
-    Cause("the home's disk is full, and predictions are asked", causes.no_room, ("RelearnRecordsLost",)),
+    Cause("others leave 900 MB on the home's disk", causes.little_room, ("RelearnDiskSpaceLow",)),
+    Cause(
+        "the home's disk is full, and predictions are asked", causes.no_room, ("RelearnPredictionLogDropped",)
+    ),
 )
 DISKS = (causes.little_room, causes.no_room)
 
@@ -138,7 +140,7 @@ def scene() -> Iterator[tuple[Scene, bool]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "key").write_text(key)
-        words = ("--name", NAME, "--workers", "2", "--api-keys-file", str(folder / "key"))
+        words = ("--model-name", NAME, "--workers", "2", "--api-keys-file", str(folder / "key"))
         client = httpx.Client(trust_env=False, timeout=10, headers={"x-api-key": key})
         with disk(folder / ".relearn") as small, everything_up(folder, *words) as alive, client:
             target = f"127.0.0.1:{alive.ports['api']}"

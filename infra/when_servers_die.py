@@ -185,7 +185,9 @@ def well() -> bool:
         ]
     except httpx.HTTPError:
         return False
-    serving = [line.split()[-1] for line in metrics.text.splitlines() if line.startswith("relearn_live{")]
+    serving = [
+        line.split()[-1] for line in metrics.text.splitlines() if line.startswith("relearn_workers_serving{")
+    ]
     return all(one.is_success for one in asked) and sum(map(float, serving)) == 2
 
 

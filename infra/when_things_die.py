@@ -71,10 +71,10 @@ class Stage:
         print(self.alive.relearn("schedule", "--cron", cron, *data, "--epochs", str(epochs), *words).strip())
 
     def unplan(self) -> None:
-        self.alive.relearn("schedule", "--dataset", f"npz:{self.home / 'growing.npz'}", "--off")
+        self.alive.relearn("schedule", "--dataset", f"npz:{self.home / 'growing.npz'}", "--disable")
 
     def verdicts(self) -> list[str]:
-        said = self.alive.relearn("history", "--name", NAME, "--json")
+        said = self.alive.relearn("history", "--model-name", NAME, "--json")
         return [json.loads(line)["action"] for line in said.splitlines()]
 
 
@@ -111,7 +111,7 @@ def by_the_clock(stage: Stage) -> None:
 def killed(stage: Stage, part: str, find: Callable[[Stage], psutil.Process]) -> dict[str, str]:
     """Kill one part while a retraining runs; how long until all was well again, and the retraining done."""
     before = len(stage.retrainings())
-    stage.schedule("--insist", "--learning-rate", "0.01", epochs=400, cron="* * * * *")
+    stage.schedule("--force", "--learning-rate", "0.01", epochs=400, cron="* * * * *")
     wait_for(lambda: len(stage.retrainings()) > before, f"a retraining, before {part} is killed")
     stage.unplan()  # another one would take its place
     time.sleep(15)  # until it trains
@@ -140,14 +140,14 @@ def killed(stage: Stage, part: str, find: Callable[[Stage], psutil.Process]) -> 
 def nothing_stays_running(stage: Stage) -> None:
     time.sleep(30)
     expect([], [run["name"] for run in stage.retrainings() if run["state_type"] == "RUNNING"])
-    found = stage.alive.relearn("compare", "--name", NAME)
+    found = stage.alive.relearn("compare", "--model-name", NAME)
     expect(False, "RUNNING" in found)
-    say(f"nothing stays Running; {stage.alive.relearn('history', '--name', NAME)}")
+    say(f"nothing stays Running; {stage.alive.relearn('history', '--model-name', NAME)}")
 
 
 def flow_process(stage: Stage) -> psutil.Process:
     return next(
-        one for one in part_of(stage, "runner").children(recursive=True) if "prefect.engine" in one.cmdline()
+        one for one in part_of(stage, "worker").children(recursive=True) if "prefect.engine" in one.cmdline()
     )
 
 
@@ -155,9 +155,9 @@ def part_of(stage: Stage, name: str) -> psutil.Process:
     """The process of a part, by what it was started with."""
     supervisor = psutil.Process(int((stage.home / ".relearn" / "up" / "supervisor.pid").read_text()))
     words = {
-        "flows": "server start",
-        "runs": "mlflow server",
-        "runner": "relearn.flows.runner",
+        "prefect": "server start",
+        "mlflow": "mlflow server",
+        "worker": "relearn.flows.scheduling.runner",
         "api": "relearn serve",
     }
     return next(one for one in supervisor.children() if words[name] in " ".join(one.cmdline()))
@@ -165,15 +165,15 @@ def part_of(stage: Stage, name: str) -> psutil.Process:
 
 PARTS: dict[str, Callable[[Stage], psutil.Process]] = {
     "the process of a retraining": flow_process,
-    "the runner": lambda stage: part_of(stage, "runner"),
-    "Prefect's server": lambda stage: part_of(stage, "flows"),
-    "MLflow's page": lambda stage: part_of(stage, "runs"),
+    "the runner": lambda stage: part_of(stage, "worker"),
+    "Prefect's server": lambda stage: part_of(stage, "prefect"),
+    "MLflow's page": lambda stage: part_of(stage, "mlflow"),
     "the API": lambda stage: part_of(stage, "api"),
 }
 
 
 def all_up(stage: Stage) -> bool:
-    health = {"flows": "/api/health", "runs": "/health", "runner": "/health", "api": "/readyz"}
+    health = {"prefect": "/api/health", "mlflow": "/health", "worker": "/health", "api": "/readyz"}
     with suppress(httpx.HTTPError):
         return all(
             httpx.get(stage.alive.url(part) + path, timeout=2).is_success for part, path in health.items()
@@ -234,7 +234,7 @@ def course(stage: Stage, run_id: str, at: float) -> str:
 @contextmanager
 def watched(folder: Path) -> Iterator[Stage]:
     """Everything up, and asked by somebody who needs answers; nothing of it is left in the end."""
-    with everything_up(folder, "--name", NAME) as alive:
+    with everything_up(folder, "--model-name", NAME) as alive:
         stage = Stage(alive)
         threading.Thread(target=ask_for_ever, args=(stage,), daemon=True).start()
         yield stage

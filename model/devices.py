@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from relearn.model.errors import ConfigError, MachineError
+from relearn.model.errors import ConfigError, InfrastructureError
 
 if TYPE_CHECKING:
     from relearn.model.config import TrainConfig
@@ -20,39 +20,39 @@ Forward = Callable[[Tensor], Tensor]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
-def resolve(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device called `name`; `auto` takes a GPU where there is one, else the CPU.
 
     Raises `ConfigError` with the devices of this machine when `name` is none of them.
     """
-    present = available()
-    chosen = present[-1] if name == "auto" else {"cuda": "cuda:0"}.get(name, name)
-    if chosen not in present:
-        raise ConfigError([f"device: got {name!r}, on this machine: auto, {', '.join(present)}"])
-    return torch.device(chosen)
+    devices = available_devices()
+    device_name = devices[-1] if name == "auto" else {"cuda": "cuda:0"}.get(name, name)
+    if device_name not in devices:
+        raise ConfigError([f"device: got {name!r}, on this machine: auto, {', '.join(devices)}"])
+    return torch.device(device_name)
 
 
-def available() -> list[str]:
+def available_devices() -> list[str]:
     """The devices of this machine, the one that `auto` takes last."""
     gpus = [f"cuda:{index}" for index in reversed(range(torch.cuda.device_count()))]
     return ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *gpus]
 
 
-def use_threads(wanted: int | None) -> int:
+def set_num_threads(threads: int | None) -> int:
     """Let torch compute on `wanted` CPU threads, by default one a core; returns how many it took.
 
     Sums over other thread counts differ in their last bits, so the number belongs to a run's record.
     """
-    torch.set_num_threads(wanted or cores())
+    torch.set_num_threads(threads or cpu_count())
     return torch.get_num_threads()
 
 
-def cores() -> int:
+def cpu_count() -> int:
     """How many cores this process may use; macOS tells only how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def reuse_memory() -> None:
+def tune_malloc() -> None:
     """Have this process keep the memory that torch frees, up to 64 MB, for the next batch to use.
 
     Left alone, glibc hands pieces of more than 128 kB back to the system, which then clears them anew page
@@ -66,16 +66,16 @@ def reuse_memory() -> None:
 
 
 @contextmanager
-def memory_for(batch_size: int) -> Iterator[None]:
+def explain_out_of_memory(batch_size: int) -> Iterator[None]:
     """What does not fit into memory inside is one line that proposes a smaller batch."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
-        smaller = max(1, batch_size // 2)
-        raise MachineError(
-            f"batches of {batch_size} images do not fit into memory, try --batch-size {smaller}"
+        smaller_batch_size = max(1, batch_size // 2)
+        raise InfrastructureError(
+            f"batches of {batch_size} images do not fit into memory, try --batch-size {smaller_batch_size}"
         ) from None
 
 
@@ -112,6 +112,8 @@ def _compiled(network: nn.Module) -> Forward:
         try:
             return compiled(inputs)
         except BackendCompilerFailed as error:
-            raise MachineError(f"torch cannot compile the network: {str(error).splitlines()[0]}") from None
+            raise InfrastructureError(
+                f"torch cannot compile the network: {str(error).splitlines()[0]}"
+            ) from None
 
     return compute

@@ -19,7 +19,7 @@ class RelearnError(Exception):
     """Base of the tree above; never raised itself."""
 
     exit_code = 1
-    status = 500
+    http_status = 500
     code = "error"
 
     def __init__(self, message: str, code: str | None = None) -> None:
@@ -28,13 +28,13 @@ class RelearnError(Exception):
             self.code = code
 
 
-class InputError(RelearnError):
+class UserInputError(RelearnError):
     exit_code = 2
-    status = 422
-    code = "input"
+    http_status = 422
+    code = "user_input"
 
 
-class ConfigError(InputError):
+class ConfigError(UserInputError):
     """All problems of a configuration, reported together."""
 
     code = "config"
@@ -44,21 +44,21 @@ class ConfigError(InputError):
         super().__init__("; ".join(self.problems))
 
 
-class DataError(InputError):
+class DataError(UserInputError):
     code = "data"
 
 
-class NotFoundError(InputError):
-    status = 404
+class NotFoundError(UserInputError):
+    http_status = 404
     code = "not_found"
 
 
-class MachineError(RelearnError):
+class InfrastructureError(RelearnError):
     exit_code = 3
-    status = 503
-    code = "machine"
+    http_status = 503
+    code = "infrastructure"
 
 
-class IntegrityError(RelearnError):
+class CorruptDataError(RelearnError):
     exit_code = 4
-    code = "integrity"
+    code = "corrupt_data"

@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from relearn.model.errors import InputError
+from relearn.model.errors import UserInputError
 
 # Environment variable: where people find MLflow's page, if not where programs find its server.
-RUNS_PAGE = "RELEARN_RUNS_PAGE"
+MLFLOW_UI_URL = "RELEARN_MLFLOW_UI_URL"
 
-UNUSABLE = re.compile(
+UNUSABLE_CHARACTERS = re.compile(
     r"[?$\x00-\x1f\x7f\ud800-\udfff]"
 )  # the last of these stand for bytes that are no UTF-8
 
@@ -30,17 +30,17 @@ class Home:
     @classmethod
     def from_environment(cls) -> "Home":
         """Raises `InputError` for a path that is no folder, or that databases or BentoML would misread."""
-        root = _folder("RELEARN_HOME") or _here() / ".relearn"
-        if UNUSABLE.search(str(root)):
-            raise InputError(
+        root = _folder_from_variable("RELEARN_HOME") or _working_folder() / ".relearn"
+        if UNUSABLE_CHARACTERS.search(str(root)):
+            raise UserInputError(
                 f"RELEARN_HOME: got {str(root)!r}, accepted: a path without ?, $, control characters and "
                 "bytes that are no UTF-8: databases and BentoML would take it for another one"
             )
         if root.is_symlink() and not root.exists():
-            raise InputError(f"RELEARN_HOME: got {str(root)!r}, a link to nothing; accepted: a folder")
+            raise UserInputError(f"RELEARN_HOME: got {str(root)!r}, a link to nothing; accepted: a folder")
         if root.exists() and not root.is_dir():
-            raise InputError(f"RELEARN_HOME: got {str(root)!r}, which is a file; accepted: a folder")
-        return cls(root, _folder("RELEARN_DATA") or root / "data")
+            raise UserInputError(f"RELEARN_HOME: got {str(root)!r}, which is a file; accepted: a folder")
+        return cls(root, _folder_from_variable("RELEARN_DATA") or root / "data")
 
     @property
     def tracking_uri(self) -> str:
@@ -60,8 +60,8 @@ class Home:
         return Path(os.environ.get("BENTOML_HOME") or self.root / "bentoml")
 
     @property
-    def prepared(self) -> Path:
-        return self.root / "prepared"
+    def dataset_cache(self) -> Path:
+        return self.root / "datasets"
 
     @property
     def checkpoints(self) -> Path:
@@ -72,18 +72,18 @@ class Home:
     def eda(self) -> Path:
         return self.root / "eda"
 
-    def releases(self, name: str) -> Path:
+    def releases_dir(self, name: str) -> Path:
         return self.root / "releases" / name
 
-    def records(self, name: str) -> Path:
+    def prediction_log_dir(self, name: str) -> Path:
         """What was asked and answered under a name."""
-        return self.root / "records" / name
+        return self.root / "predictions" / name
 
-    def watch(self, name: str) -> Path:
+    def monitoring_dir(self, name: str) -> Path:
         """What the monitor of a name has seen last, and when it asked for what."""
-        return self.root / "watch" / name
+        return self.root / "monitoring" / name
 
-    def feedback(self, name: str) -> Path:
+    def feedback_dir(self, name: str) -> Path:
         """What was decided about the feedback under a name."""
         return self.root / "feedback" / name
 
@@ -95,27 +95,29 @@ def sqlite_url(file: Path) -> str:
     return URL.create("sqlite", database=str(file)).render_as_string()
 
 
-def disk_use(path: Path) -> int:
+def disk_usage(path: Path) -> int:
     """Bytes of a file, or of the files under a folder; what goes meanwhile counts for nothing."""
-    total = 0
+    total_bytes = 0
     for file in (path, *path.rglob("*")):
         with suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
+            total_bytes += file.stat().st_size if file.is_file() else 0
+    return total_bytes
 
 
-def _here() -> Path:
+def _working_folder() -> Path:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        raise InputError("the current folder was removed; change to another one") from None
+        raise UserInputError("the current folder was removed; change to another one") from None
 
 
-def _folder(variable: str) -> Path | None:
-    named = os.environ.get(variable)
-    if not named:
+def _folder_from_variable(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    if not value:
         return None
     try:
-        return Path(named).expanduser().absolute()
+        return Path(value).expanduser().absolute()
     except RuntimeError:
-        raise InputError(f"{variable}: got {named!r}, there is no such user; accepted: a folder") from None
+        raise UserInputError(
+            f"{variable}: got {value!r}, there is no such user; accepted: a folder"
+        ) from None

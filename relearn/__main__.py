@@ -14,9 +14,9 @@ def main() -> None:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 the tools read docstrings
         if sys.warnoptions:  # of PYTHONWARNINGS: not for the libraries that we use
             warnings.simplefilter("ignore")
-        from relearn.flows.cli import run
+        from relearn.flows.cli.app import run_command_line
 
-        exit_code = run(sys.argv[1:])
+        exit_code = run_command_line(sys.argv[1:])
     except KeyboardInterrupt:  # while the command line was imported
         print("error[stopped]: ended by Ctrl-C", file=sys.stderr)  # noqa: T201
         exit_code = 130

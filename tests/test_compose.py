@@ -95,7 +95,7 @@ def test_the_api_changes_no_release():
     """It reads the home; what it writes are records, and what it tells of itself."""
     volumes = [volume.split(":") for volume in SERVICES["api"]["volumes"]]
     assert {"home"} == {source for source, _, *how in volumes if how == ["ro"]}
-    assert {"records", "servers"} == {source for source, _, *how in volumes if not how}
+    assert {"predictions", "servers"} == {source for source, _, *how in volumes if not how}
 
 
 def test_no_secret_stands_in_a_setting():

@@ -6,56 +6,58 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from relearn.model.classifier import Card, Classifier
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import PreparedDataset, prepare_dataset
+from relearn.model.evaluation.metrics import evaluate
 from relearn.model.home import Home
-from relearn.model.images import fit_image
-from relearn.model.metrics import evaluate
-from relearn.model.networks import build
-from relearn.model.prepared import Prepared, prepare
-from relearn.model.training import fit
+from relearn.model.images.decode import fit_image
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
 
 
-def trained(prepared: Prepared, config: TrainConfig) -> Classifier:
-    network = build(config, prepared.shape, len(prepared.classes))
+def trained(prepared: PreparedDataset, config: TrainConfig) -> Classifier:
+    network = build_network(config, prepared.shape, len(prepared.classes))
     fit(config, network, prepared.splits, len(prepared.classes))
-    card = Card.of(config, prepared, network)
+    card = ModelCard.from_network(config, prepared, network)
     return Classifier(network, card)
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     root = tmp_path_factory.mktemp("learned")
-    return prepare(TrainConfig.preset("default", dataset="digits"), Home(root, root / "data"))
+    return prepare_dataset(TrainConfig.from_preset("default", dataset="digits"), Home(root, root / "data"))
 
 
 @pytest.fixture(scope="module")
-def classifier(digits: Prepared) -> Classifier:
+def classifier(digits: PreparedDataset) -> Classifier:
     """The default mlp, trained on the bundled digits: a second of work."""
-    return trained(digits, TrainConfig.preset("default", dataset="digits"))
+    return trained(digits, TrainConfig.from_preset("default", dataset="digits"))
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_the_defaults_learn_the_bundled_digits(digits: Prepared, network: str) -> None:
+def test_the_defaults_learn_the_bundled_digits(digits: PreparedDataset, network: str) -> None:
     """Both networks get at least 94 % of the test images right; seeds gave 95.9 to 97.3 %."""
-    learned = trained(digits, TrainConfig.preset("default", dataset="digits", network=network))
+    learned = trained(digits, TrainConfig.from_preset("default", dataset="digits", network=network))
     assert evaluate(learned, digits.splits.test).accuracy >= 0.94
 
 
-def test_a_drawing_is_read_wherever_and_however_it_stands(classifier: Classifier, digits: Prepared) -> None:
+def test_a_drawing_is_read_wherever_and_however_it_stands(
+    classifier: Classifier, digits: PreparedDataset
+) -> None:
     """Off-centre, larger, and dark on light, nine of ten test digits keep the label they had."""
     test = digits.splits.test
-    before = classifier.labels(classifier.predict(test.images))
+    before = classifier.to_labels(classifier.predict(test.images))
     redrawn = []
     for image in test.images:
         paper = Image.new("L", (90, 70))
         paper.paste(Image.fromarray(image[0]).resize((56, 56)), (30, 4))
-        redrawn.append(fit_image(ImageOps.invert(paper), classifier.card.shape, "strokes"))
-    after = classifier.labels(classifier.predict(np.stack(redrawn)))
+        redrawn.append(fit_image(ImageOps.invert(paper), classifier.card.shape, "mnist"))
+    after = classifier.to_labels(classifier.predict(np.stack(redrawn)))
     assert np.mean([one == other for one, other in zip(before, after, strict=True)]) >= 0.9
 
 
-def test_a_little_noise_changes_little(classifier: Classifier, digits: Prepared) -> None:
+def test_a_little_noise_changes_little(classifier: Classifier, digits: PreparedDataset) -> None:
     """Noise of ±10 of 255 leaves at least 98 of 100 labels as they were."""
     images = digits.splits.test.images
     noise = np.random.default_rng(0).integers(-10, 11, images.shape)
@@ -78,6 +80,6 @@ def test_the_presets_learn_mnist(
     preset: str, network: str, floor: float, real_data: Path, tmp_path: Path
 ) -> None:
     """On real MNIST they reach what the measured tables say, less a seed's luck."""
-    config = TrainConfig.preset(preset, dataset="mnist", network=network)
-    prepared = prepare(config, Home(tmp_path, real_data))
+    config = TrainConfig.from_preset(preset, dataset="mnist", network=network)
+    prepared = prepare_dataset(config, Home(tmp_path, real_data))
     assert evaluate(trained(prepared, config), prepared.splits.test).accuracy >= floor

@@ -14,8 +14,8 @@ import yaml
 
 from infra.prometheus import faster
 from infra.when_alerts_sound import CAUSES
-from relearn.serving.metrics import BUCKETS, Metrics
-from relearn.serving.monitored import GAUGES
+from relearn.serving.metrics.prometheus import LATENCY_BUCKETS, Metrics
+from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "infra" / "monitoring"
@@ -67,7 +67,7 @@ def expressions() -> dict[str, str]:
 def told() -> set[str]:
     """The names of all series that `/metrics` can tell."""
     own = {one.name + suffix for one in Metrics().registry.collect() for suffix in SUFFIXES[one.type]}
-    return own | {name for gauges in GAUGES.values() for name in gauges}
+    return own | {name for gauges in GAUGES_BY_FILE.values() for name in gauges}
 
 
 def names(expression: str) -> set[str]:
@@ -138,9 +138,9 @@ def test_everything_the_service_tells_is_watched():
     """What is told, but neither shown nor a cause of alerts, is listed here."""
     shown = {family(name) for each in expressions().values() for name in names(each)}
     left_out = {
-        *("relearn_swaps", "relearn_abandoned"),
-        *("relearn_monitor_answers", "relearn_class_share"),
-        *("relearn_mean_confidence", "relearn_low_confidence_share"),
+        *("relearn_model_reloads", "relearn_orphaned_threads"),
+        *("relearn_monitor_predictions", "relearn_class_fraction"),
+        *("relearn_mean_confidence", "relearn_low_confidence_fraction"),
     }
     assert left_out == {family(name) for name in told()} - shown
 
@@ -189,8 +189,8 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]):
 
 def test_the_slow_are_told_from_the_others_exactly():
     """The limit of the latency alert is a bound of the histogram, where no value is guessed."""
-    slow = next(rule["expr"] for rule in rules() if rule["alert"] == "RelearnSlow")
-    assert float(slow.rsplit(">", 1)[1]) in BUCKETS
+    slow = next(rule["expr"] for rule in rules() if rule["alert"] == "RelearnHighLatency")
+    assert float(slow.rsplit(">", 1)[1]) in LATENCY_BUCKETS
 
 
 def test_the_dashboard_belongs_to_no_installation():

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.load import load
 from benchmarks.swap import STEPS, Stage, all_serve, as_json, served, watch
-from relearn.serving.golden import Golden
-from relearn.serving.server import Server
+from relearn.serving.deployment.server import Server
+from relearn.serving.releases.golden import Golden
 
 
 @pytest.mark.slow
@@ -33,8 +33,8 @@ def test_nobody_notices_a_swap(tmp_path: Path, workers: int) -> None:
 
 def corrupt(stage: Stage, version: str) -> dict[str, str]:
     """One bit of its weights is another."""
-    digests = stage.releases.keep(version, stage.folders[version])
-    weights = stage.releases.folder(version) / "weights.safetensors"
+    digests = stage.releases.add_version(version, stage.folders[version])
+    weights = stage.releases.version_folder(version) / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -48,8 +48,8 @@ def wrong(stage: Stage, version: str) -> None:
 
 def slow(stage: Stage, version: str) -> dict[str, str]:
     """Reading its weights does not come to an end."""
-    digests = stage.releases.keep(version, stage.folders[version])
-    weights = stage.releases.folder(version) / "weights.safetensors"
+    digests = stage.releases.add_version(version, stage.folders[version])
+    weights = stage.releases.version_folder(version) / "weights.safetensors"
     weights.unlink()
     os.mkfifo(weights)
     return digests
@@ -57,7 +57,7 @@ def slow(stage: Stage, version: str) -> dict[str, str]:
 
 def refused(server: Server) -> list[dict[str, str] | None]:
     told = httpx.get(f"{server.url}/info", timeout=5, trust_env=False).json()
-    return [one["refused"] for one in told["workers"]]
+    return [one["load_error"] for one in told["workers"]]
 
 
 def all_refuse(server: Server, version: str, reason: str) -> bool:
@@ -85,8 +85,8 @@ def test_a_release_in_trouble_costs_no_answer(tmp_path: Path) -> None:
             stage.promote(version, damage(stage, version))
             assert comes(partial(all_refuse, server, version, reason))
             page = httpx.get(f"{server.url}/metrics", timeout=5, trust_env=False).text
-            assert f'relearn_refused{{version="{version}"}} 2.0' in page
-            assert f"version {version} cannot be served, what was live stays" in server.log.read_text()
+            assert f'relearn_workers_load_failed{{version="{version}"}} 2.0' in page
+            assert f"version {version} cannot be served, what was live stays" in server.log_file.read_text()
         stage.promote("5")
         assert comes(lambda: all_serve(server, "5"))
         assert [None, None] == refused(server)

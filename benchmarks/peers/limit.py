@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from benchmarks.peers.task import EpochDone, Part, Settings
 from relearn.model import devices
 from relearn.model.config import TrainConfig
-from relearn.model.networks import build
-from relearn.model.preprocess import is_flat, scale
+from relearn.model.data.transforms import expects_flat_input, to_unit_float
+from relearn.model.networks.registry import build_network
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
-    devices.use_threads(None)
-    config = TrainConfig.read(settings)
-    sizes = layer_sizes(build(config, learn[0].shape[1:], classes=10), learn[0][: config.batch_size])
+    devices.set_num_threads(None)
+    config = TrainConfig.parse(settings)
+    sizes = layer_sizes(build_network(config, learn[0].shape[1:], classes=10), learn[0][: config.batch_size])
     layers = [(torch.randn(rows, inner), torch.randn(inner, outputs)) for rows, inner, outputs in sizes]
     outputs = [inputs @ weights for inputs, weights in layers]
     gradients = [(torch.empty_like(inputs), torch.empty_like(weights)) for inputs, weights in layers]
@@ -54,5 +54,5 @@ def layer_sizes(network: nn.Module, images: np.ndarray) -> list[tuple[int, int, 
         if isinstance(layer, nn.Linear | nn.Conv2d):
             layer.register_forward_hook(note)
     with torch.no_grad():
-        network(scale(torch.tensor(images), is_flat(network)))
+        network(to_unit_float(torch.tensor(images), expects_flat_input(network)))
     return sizes

@@ -3,8 +3,8 @@
 from benchmarks.peers.task import EpochDone, Part, Settings
 from benchmarks.throughput import plain_fit
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import LabelledImages
+from relearn.model.data.dataset import LabelledImages
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
-    plain_fit(TrainConfig.read(settings), LabelledImages(*learn), LabelledImages(*look), epoch_done)
+    plain_fit(TrainConfig.parse(settings), LabelledImages(*learn), LabelledImages(*look), epoch_done)

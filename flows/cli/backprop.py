@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from relearn.flows.rendering import Table, write_figure
-from relearn.model.errors import InputError
+from relearn.model.errors import UserInputError
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from relearn.model.datasets import Style
-    from relearn.model.worked_example import WorkedExample
+    from relearn.model.backprop.worked_example import WorkedExample
+    from relearn.model.images.decode import ImageStyle
 
 NETWORK, IMAGE_NETWORK = (2, 3, 3, 1), (784, 16, 10)  # without --sizes
 MAX_ROWS = 30  # of a printed table
@@ -65,14 +65,14 @@ def backprop(*, config: Annotated[BackpropConfig, Parameter(name="*")] = DEFAULT
     outputs have a softmax and cross-entropy; δ of the output is output − target for both.
     """
     if (config.image is None) != (config.label is None):
-        raise InputError("--image, --label: got one of them, accepted: both or neither")
+        raise UserInputError("--image, --label: got one of them, accepted: both or neither")
     if config.classifier and (config.sizes or not config.image):
-        raise InputError("--classifier: accepted with --image and without --sizes")
+        raise UserInputError("--classifier: accepted with --image and without --sizes")
     sizes = config.sizes or (IMAGE_NETWORK if config.image else NETWORK)
     name = config.image.stem if config.image else "-".join(map(str, sizes))
     folder = config.output or Home.from_environment().root / "backprop" / name
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output: got the file {folder}, accepted: a folder")
+        raise UserInputError(f"--output: got the file {folder}, accepted: a folder")
     if config.image:
         example, figures = _image(config, sizes, config.image)
     else:
@@ -86,8 +86,8 @@ def backprop(*, config: Annotated[BackpropConfig, Parameter(name="*")] = DEFAULT
 
 
 def _random(config: BackpropConfig, sizes: tuple[int, ...]) -> "tuple[WorkedExample, dict[str, Figure]]":
-    from relearn.model import backprop_plots
-    from relearn.model.worked_example import compare_learning_rates, random_example
+    from relearn.model.backprop.worked_example import compare_learning_rates, random_example
+    from relearn.model.plots import backprop as backprop_plots
 
     example = random_example(sizes, config.steps, config.lr, config.momentum, config.seed)
     rates = [config.lr * factor for factor in (0.1, 0.3, 1, 3, 10)]
@@ -106,12 +106,12 @@ def _random(config: BackpropConfig, sizes: tuple[int, ...]) -> "tuple[WorkedExam
 def _image(
     config: BackpropConfig, sizes: tuple[int, ...], path: Path
 ) -> "tuple[WorkedExample, dict[str, Figure]]":
-    from relearn.model.backprop_plots import plot_image_backprop
-    from relearn.model.classifier import Classifier
-    from relearn.model.images import decode, fit_image
-    from relearn.model.worked_example import image_example, random_mlp
+    from relearn.model.backprop.worked_example import image_example, random_mlp
+    from relearn.model.images.decode import decode_image, fit_image
+    from relearn.model.inference.classifier import Classifier
+    from relearn.model.plots.backprop import plot_image_backprop
 
-    style: Style = "strokes"
+    style: ImageStyle = "mnist"
     if config.classifier:
         classifier = Classifier.load(config.classifier)
         network: nn.Module = classifier.network.cpu()
@@ -119,13 +119,15 @@ def _image(
     else:
         side = math.isqrt(sizes[0])
         if side * side != sizes[0]:
-            raise InputError(f"--sizes: got {sizes[0]} inputs, accepted for an image: a square, such as 784")
+            raise UserInputError(
+                f"--sizes: got {sizes[0]} inputs, accepted for an image: a square, such as 784"
+            )
         shape, classes = (1, side, side), tuple(map(str, range(max(2, sizes[-1]))))
         network = random_mlp(sizes, config.seed)
     try:
-        image = fit_image(decode(path.read_bytes()), shape, style)
+        image = fit_image(decode_image(path.read_bytes()), shape, style)
     except OSError as error:
-        raise InputError(f"--image: {path} cannot be read: {error.strerror}") from None
+        raise UserInputError(f"--image: {path} cannot be read: {error.strerror}") from None
     label = str(config.label)
     example = image_example(network, image, label, classes, config.steps, config.lr, config.momentum)
     return example, {"image": plot_image_backprop(example, image)}
@@ -178,7 +180,7 @@ def _print_table(console: Console, rows: "pd.DataFrame", key: str) -> None:
 
 
 def _cell(value: object) -> str:
-    from relearn.model.worked_example import format_number
+    from relearn.model.backprop.worked_example import format_number
 
     if isinstance(value, float):
         return format_number(value, 4)

@@ -14,37 +14,45 @@ from rich.padding import Padding
 from rich.table import Table
 
 from relearn.flows.rendering import check_output, write_figure
-from relearn.model.errors import InputError
+from relearn.model.errors import UserInputError
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from relearn.flows.claims import Review, Reviewed, State
-    from relearn.flows.feedback import Decision
+    from relearn.flows.feedback.decisions import Decision
+    from relearn.flows.feedback.review import Review, ReviewItem, ReviewState
 
 app = App(name="feedback")
 
-PICTURE, FACTS = 20, 18  # characters across: an image, and what is known of it; two of both fit into 80
-SHORT = 8  # of an id's characters are shown; any beginning that only one has is accepted
-COLOURS: "dict[State, str]" = {"new": "bold", "accepted": "green", "rejected": "red", "replaced": "dim"}
+IMAGE_WIDTH, FACTS_WIDTH = (
+    20,
+    18,
+)  # characters across: an image, and what is known of it; two of both fit into 80
+SHORT_ID_LENGTH = 8  # of an id's characters are shown; any beginning that only one has is accepted
+STATE_COLORS: "dict[ReviewState, str]" = {
+    "new": "bold",
+    "accepted": "green",
+    "rejected": "red",
+    "replaced": "dim",
+}
 
 
 @app.command
 def review(
     *,
-    most: int = 20,
-    decided: Annotated[bool, Parameter(negative=())] = False,
+    limit: int = 20,
+    include_decided: Annotated[bool, Parameter(negative=())] = False,
     contact_sheet: Path | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
-    name: str | None = None,
+    model_name: str | None = None,
 ) -> None:
     """Show what people said that images show, and what there is to know before deciding about it.
 
     Parameters
     ----------
-    most
+    limit
         How many to show; the oldest first, since records are bounded.
-    decided
+    include_decided
         Also show what was decided about already.
     contact_sheet
         Also write the images, with what was said of them, to this PNG file.
@@ -52,28 +60,32 @@ def review(
         Replace that file where it exists.
     json
         Print all of them, a line of JSON each, without the images.
-    name
+    model_name
         Under which name; not needed while only one is released.
     """
-    if most < 1:
-        raise InputError(f"--most: got {most}, accepted: 1 or more")
+    if limit < 1:
+        raise UserInputError(f"--limit: got {limit}, accepted: 1 or more")
     check_output("--contact-sheet", contact_sheet, force)
-    found, name = _review(name)
-    shown = list(found.reviewed) if decided else found.new
+    label_review, model_name = _load_review(model_name)
+    items = list(label_review.items) if include_decided else label_review.new_items
     if contact_sheet is not None:
-        _write_sheet(contact_sheet, shown[:most], name)
+        _write_contact_sheet(contact_sheet, items[:limit], model_name)
     if json:
-        sys.stdout.writelines(f"{lines.dumps(_plain(one), ensure_ascii=False)}\n" for one in found.reviewed)
+        sys.stdout.writelines(
+            f"{lines.dumps(_to_json(item), ensure_ascii=False)}\n" for item in label_review.items
+        )
         return
     console = Console(highlight=False)
-    _cards(console, shown[:most])
-    _tell(console, found, len(shown), most)
+    _print_cards(console, items[:limit])
+    _print_summary(console, label_review, len(items), limit)
     if contact_sheet is not None:
         console.print(str(contact_sheet), markup=False, soft_wrap=True)
 
 
 @app.command
-def accept(*ids: str, all: Annotated[bool, Parameter(negative=())] = False, name: str | None = None) -> None:
+def accept(
+    *ids: str, all: Annotated[bool, Parameter(negative=())] = False, model_name: str | None = None
+) -> None:
     """Let what people said become data: most for the next training, some to compare candidates by.
 
     What candidates are compared by is never trained on; the image itself decides to which it belongs.
@@ -84,152 +96,170 @@ def accept(*ids: str, all: Annotated[bool, Parameter(negative=())] = False, name
         Ids, or beginnings of ids, as `relearn feedback review` shows them.
     all
         All that is new and that nothing speaks against.
-    name
+    model_name
         Under which name; not needed while only one is released.
     """
     if all == bool(ids):
         got = "ids and --all" if all else "nothing"
-        raise InputError(f"ids: got {got}, accepted: some that relearn feedback review shows, or --all")
-    found, name = _review(name)
-    from relearn.flows import claims
+        raise UserInputError(f"ids: got {got}, accepted: some that relearn feedback review shows, or --all")
+    label_review, model_name = _load_review(model_name)
+    from relearn.flows.feedback import review as claims
 
-    chosen = found.sound if all else found.chosen(ids)
-    made = claims.accept(Home.from_environment(), name, chosen)
+    selected_items = label_review.acceptable_items if all else label_review.select(ids)
+    decisions = claims.accept(Home.from_environment(), model_name, selected_items)
     console = Console(highlight=False)
-    console.print(_became(made, len(chosen)), soft_wrap=True)
-    left = [one for one in found.new if all and one not in chosen]
-    for one in left:
+    console.print(_describe_accepted(decisions, len(selected_items)), soft_wrap=True)
+    skipped_items = [item for item in label_review.new_items if all and item not in selected_items]
+    for item in skipped_items:
         console.print(
-            f"left out: {one.claim.id[:SHORT]} ({escape(one.claim.label)}), {escape(_why(one))}",
+            f"left out: {item.correction.id[:SHORT_ID_LENGTH]} ({escape(item.correction.label)}),"
+            f" {escape(_format_reason(item))}",
             style="yellow",
             soft_wrap=True,
         )
 
 
 @app.command
-def reject(*ids: str, name: str | None = None) -> None:
+def reject(*ids: str, model_name: str | None = None) -> None:
     """Let what people said never become data, also if it is said again.
 
     Parameters
     ----------
     ids
         Ids, or beginnings of ids, as `relearn feedback review` shows them.
-    name
+    model_name
         Under which name; not needed while only one is released.
     """
     if not ids:
-        raise InputError("ids: got nothing, accepted: some that relearn feedback review shows")
-    found, name = _review(name)
-    from relearn.flows.feedback import Decisions
+        raise UserInputError("ids: got nothing, accepted: some that relearn feedback review shows")
+    label_review, model_name = _load_review(model_name)
+    from relearn.flows.feedback.decisions import DecisionLog
 
-    chosen = [one.claim for one in found.chosen(ids)]
-    made = Decisions(Home.from_environment(), name).decide("reject", chosen)
-    before = len(chosen) - len(made)
-    Console(highlight=False).print(f"rejected {len(made)}" + (f", {before} were already" if before else ""))
+    corrections = [item.correction for item in label_review.select(ids)]
+    decisions = DecisionLog(Home.from_environment(), model_name).record("reject", corrections)
+    already_rejected = len(corrections) - len(decisions)
+    Console(highlight=False).print(
+        f"rejected {len(decisions)}" + (f", {already_rejected} were already" if already_rejected else "")
+    )
 
 
-def _review(name: str | None) -> "tuple[Review, str]":
-    from relearn.serving.releases import chosen
+def _load_review(name: str | None) -> "tuple[Review, str]":
+    from relearn.serving.releases.store import resolve_name
 
     home = Home.from_environment()
-    name = chosen(home, name)
-    from relearn.flows import claims
+    name = resolve_name(home, name)
+    from relearn.flows.feedback import review as claims
 
-    return claims.review(home, name), name
+    return claims.load_review(home, name), name
 
 
-def _cards(console: Console, shown: "list[Reviewed]") -> None:
+def _print_cards(console: Console, items: "list[ReviewItem]") -> None:
     """What can become data with its image; what cannot needs none, and has a line."""
-    from relearn.flows.cli.half_blocks import half_blocks
+    from relearn.flows.cli.terminal_image import half_blocks
 
-    pictures = [(one, one.claim.image) for one in shown if not one.unusable]
+    items_with_image = [(item, item.correction.image) for item in items if not item.rejection_reason]
     cards = []
-    for one, image in pictures:
+    for item, image in items_with_image:
         card = Table.grid(padding=(0, 1))
-        card.add_column(width=PICTURE)
-        card.add_column(width=FACTS)
-        card.add_row(half_blocks(console, image, PICTURE) if image is not None else "", _facts(one))
+        card.add_column(width=IMAGE_WIDTH)
+        card.add_column(width=FACTS_WIDTH)
+        card.add_row(
+            half_blocks(console, image, IMAGE_WIDTH) if image is not None else "", _build_facts(item)
+        )
         cards.append(Padding(card, (0, 0, 1, 0)))
     console.print(Columns(cards))
-    for one in (one for one in shown if one.unusable):
-        told = f"{_id(one)} told {escape(one.claim.label)}: {escape(_why(one))}"
-        console.print(told, soft_wrap=True)
+    for item in (item for item in items if item.rejection_reason):
+        line = f"{_format_id(item)} told {escape(item.correction.label)}: {escape(_format_reason(item))}"
+        console.print(line, soft_wrap=True)
 
 
-def _facts(one: "Reviewed") -> Table:
+def _build_facts(item: "ReviewItem") -> Table:
     """Who says what, since when, and what speaks against it."""
-    claim, facts = one.claim, Table.grid()
-    facts.add_row(_id(one))
-    facts.add_row(
-        f"told [bold]{escape(claim.label)}[/]" + (f" ({claim.times} times)" if claim.times > 1 else "")
+    correction, grid = item.correction, Table.grid()
+    grid.add_row(_format_id(item))
+    grid.add_row(
+        f"told [bold]{escape(correction.label)}[/]"
+        + (f" ({correction.reports} times)" if correction.reports > 1 else "")
     )
-    if claim.predicted is None:
-        facts.add_row("the answer is not recorded", style="dim")
+    if correction.predicted_label is None:
+        grid.add_row("the answer is not recorded", style="dim")
     else:
-        facts.add_row(f"answered [bold]{escape(claim.predicted)}[/], {claim.probability:.1%}")
-        facts.add_row(f"by version {escape(str(claim.version))}", style="dim")
-    facts.add_row(f"{claim.told_at:%Y-%m-%d %H:%M}Z", style="dim")
-    if one.decision:
-        facts.add_row(f"decided by {escape(one.decision.actor)}", style="dim")
-    if one.state == "accepted" and claim.is_recent:
-        facts.add_row("never trained on")
-    for doubt in one.doubts:
-        facts.add_row(escape(doubt), style="yellow")
-    return facts
+        grid.add_row(f"answered [bold]{escape(correction.predicted_label)}[/], {correction.probability:.1%}")
+        grid.add_row(f"by version {escape(str(correction.version))}", style="dim")
+    grid.add_row(f"{correction.reported_at:%Y-%m-%d %H:%M}Z", style="dim")
+    if item.decision:
+        grid.add_row(f"decided by {escape(item.decision.actor)}", style="dim")
+    if item.state == "accepted" and correction.is_in_holdout:
+        grid.add_row("never trained on")
+    for warning in item.warnings:
+        grid.add_row(escape(warning), style="yellow")
+    return grid
 
 
-def _id(one: "Reviewed") -> str:
-    shown = f"[{COLOURS[one.state]}]{one.claim.id[:SHORT]}[/]"
-    return shown if one.state == "new" else f"{shown} {one.state}"
+def _format_id(item: "ReviewItem") -> str:
+    short_id = f"[{STATE_COLORS[item.state]}]{item.correction.id[:SHORT_ID_LENGTH]}[/]"
+    return short_id if item.state == "new" else f"{short_id} {item.state}"
 
 
-def _tell(console: Console, found: "Review", count: int, most: int) -> None:
-    if found.unknown:
-        console.print(escape(found.unknown), style="yellow")
-    if count > most:
-        console.print(f"The first {most} of {count}: --most {count} shows all.")
-    counted = Counter(one.state for one in found.reviewed)
-    told = ", ".join(f"{counted[state]} {state}" for state in COLOURS if counted[state]) or "nothing was told"
-    console.print(f"{escape(found.name)}: {told}")
-    if found.new:
-        told = f"relearn feedback accept --all accepts {len(found.sound)} that nothing speaks against; "
-        single = "relearn feedback accept ID … and reject ID … decide about single ones."
-        console.print((told if found.sound else "") + single, soft_wrap=True)
-
-
-def _became(made: "list[Decision]", chosen: int) -> str:
-    recent = sum(one.claim.is_recent for one in made)
-    told = (
-        f"accepted {len(made)}: {len(made) - recent} for the next training, {recent} to compare candidates by"
+def _print_summary(console: Console, label_review: "Review", count: int, limit: int) -> None:
+    if label_review.training_data_error:
+        console.print(escape(label_review.training_data_error), style="yellow")
+    if count > limit:
+        console.print(f"The first {limit} of {count}: --limit {count} shows all.")
+    counts = Counter(item.state for item in label_review.items)
+    text = (
+        ", ".join(f"{counts[state]} {state}" for state in STATE_COLORS if counts[state]) or "nothing was told"
     )
-    return told + (f"; {chosen - len(made)} were already" if chosen > len(made) else "")
+    console.print(f"{escape(label_review.name)}: {text}")
+    if label_review.new_items:
+        text = (
+            f"relearn feedback accept --all accepts {len(label_review.acceptable_items)} that nothing speaks"
+            " against; "
+        )
+        single_hint = "relearn feedback accept ID … and reject ID … decide about single ones."
+        console.print((text if label_review.acceptable_items else "") + single_hint, soft_wrap=True)
 
 
-def _why(one: "Reviewed") -> str:
-    return one.unusable or "; ".join(one.doubts)
+def _describe_accepted(decisions: "list[Decision]", selected_count: int) -> str:
+    holdout_count = sum(decision.correction.is_in_holdout for decision in decisions)
+    text = (
+        f"accepted {len(decisions)}: {len(decisions) - holdout_count} for the next training, {holdout_count}"
+        " to compare candidates by"
+    )
+    return text + (
+        f"; {selected_count - len(decisions)} were already" if selected_count > len(decisions) else ""
+    )
 
 
-def _plain(one: "Reviewed") -> dict[str, object]:
-    told = one.claim.model_dump(mode="json", exclude={"pixels", "shape", "same"})
-    return told | {"state": one.state, "unusable": one.unusable, "doubts": list(one.doubts)}
+def _format_reason(item: "ReviewItem") -> str:
+    return item.rejection_reason or "; ".join(item.warnings)
 
 
-def _write_sheet(path: Path, shown: "list[Reviewed]", name: str) -> None:
-    from relearn.model.contact_sheet import contact_sheet
+def _to_json(item: "ReviewItem") -> dict[str, object]:
+    fields = item.correction.model_dump(mode="json", exclude={"pixels", "shape", "image_matches"})
+    return fields | {
+        "state": item.state,
+        "rejection_reason": item.rejection_reason,
+        "warnings": list(item.warnings),
+    }
 
-    pictures = [
-        (one.claim.image, _caption(one), bool(one.unusable or one.doubts))
-        for one in shown
-        if one.claim.image is not None
+
+def _write_contact_sheet(path: Path, items: "list[ReviewItem]", name: str) -> None:
+    from relearn.model.plots.contact_sheet import plot_contact_sheet
+
+    sheet_cells = [
+        (item.correction.image, _format_caption(item), bool(item.rejection_reason or item.warnings))
+        for item in items
+        if item.correction.image is not None
     ]
-    write_figure(path, contact_sheet(f"What was told of {name}", pictures), "png")
+    write_figure(path, plot_contact_sheet(f"What was told of {name}", sheet_cells), "png")
 
 
-def _caption(one: "Reviewed") -> tuple[str, ...]:
-    claim = one.claim
-    said = (
-        f"answered {claim.predicted} {claim.probability:.0%}"
-        if claim.predicted is not None
+def _format_caption(item: "ReviewItem") -> tuple[str, ...]:
+    correction = item.correction
+    prediction = (
+        f"answered {correction.predicted_label} {correction.probability:.0%}"
+        if correction.predicted_label is not None
         else "not recorded"
     )
-    return f"{claim.id[:SHORT]}", f"told {claim.label}", said
+    return f"{correction.id[:SHORT_ID_LENGTH]}", f"told {correction.label}", prediction

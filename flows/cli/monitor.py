@@ -6,17 +6,17 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from relearn.flows.cli.orchestrated import orchestrated
-from relearn.flows.settings import MonitorConfig
+from relearn.flows.cli.prefect_context import prefect_context
+from relearn.flows.config import MonitorConfig
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from relearn.flows.watched import Watched
+    from relearn.flows.monitoring.window import WindowReport
 
 
 def monitor(
     *,
-    name: str | None = None,
+    model_name: str | None = None,
     config: Annotated[MonitorConfig, Parameter(name="*")] = MonitorConfig(),
 ) -> None:
     """Look at the recorded answers: how many, how sure, how right, and whether they have drifted.
@@ -25,37 +25,37 @@ def monitor(
 
     Parameters
     ----------
-    name
+    model_name
         Under which name; not needed while only one is released.
     """
-    from relearn.serving.releases import released
+    from relearn.serving.releases.store import get_current_release
 
     home = Home.from_environment()
-    name, _ = released(home, name)
-    with orchestrated(home) as page:
+    model_name, _ = get_current_release(home, model_name)
+    with prefect_context(home) as ui_url:
         from relearn.flows.monitor import monitor as monitor_flow
 
-        watched = monitor_flow(name, config, ask=page is not None)
+        report = monitor_flow(model_name, config, emit=ui_url is not None)
     console = Console(highlight=False)
-    show(console, watched, home)
-    if watched.reasons and page is None:
+    print_report(console, report, home)
+    if report.alert_reasons and ui_url is None:
         console.print("no retraining was asked for, since nobody would hear it: relearn up runs what listens")
 
 
-def show(console: Console, watched: "Watched", home: Home) -> None:
+def print_report(console: Console, report: "WindowReport", home: Home) -> None:
     """Print what was seen, the outcome last but for where there is more."""
-    from relearn.flows.watch_report import lines, measures
+    from relearn.flows.monitoring.report import lines, measures
 
-    if watched.drift.measures:
-        console.print(measures(watched))
-    if watched.now:
+    if report.drift.tests:
+        console.print(measures(report))
+    if report.window_predictions:
         console.print(
-            f"version {watched.version} is {watched.now.confidence:.1%} sure on average; "
-            f"{watched.now.low_confidence:.1%} of its answers are below "
-            f"{watched.config.low_confidence:.0%}"
+            f"version {report.live_version} is {report.window_predictions.mean_confidence:.1%} sure on"
+            f" average; {report.window_predictions.low_confidence_fraction:.1%} of its answers are below"
+            f" {report.config.low_confidence:.0%}"
         )
-    for line in lines(watched):
+    for line in lines(report):
         console.print(escape(line))
-    colour = "red" if watched.alarms else "yellow" if not watched.drift.measures else "green"
-    console.print(f"{escape(watched.name)}: [{colour}]{escape(watched.outcome)}[/], {watched.window}")
-    console.print(f"more in {home.watch(watched.name)}", soft_wrap=True)
+    color = "red" if report.alerts else "yellow" if not report.drift.tests else "green"
+    console.print(f"{escape(report.name)}: [{color}]{escape(report.summary)}[/], {report.window_summary}")
+    console.print(f"more in {home.monitoring_dir(report.name)}", soft_wrap=True)

@@ -7,66 +7,72 @@ from pathlib import Path
 
 from rich.console import Console
 
-from relearn.flows.results import EXAMPLE, Retrained
+from relearn.flows.results import EXAMPLE_IMAGE_FILENAME, RetrainResult
 from relearn.model.home import Home
 
 
-def commands(done: Retrained, home: Home, flows_page: str | None) -> dict[str, str]:
+def build_commands(result: RetrainResult, home: Home, prefect_ui_url: str | None) -> dict[str, str]:
     """What to do next, and the command for it; `flows_page` is that of a Prefect server that stays."""
-    picture = shlex.quote(str(_near(home.releases(done.name) / EXAMPLE)))
+    image_file = shlex.quote(str(_shorten_path(home.releases_dir(result.name) / EXAMPLE_IMAGE_FILENAME)))
     return {
-        "serve it": f"{_relearn()} serve --name {done.name}",
-        "ask it": f"curl --data-binary @{picture} -H 'Content-Type: image/png' http://127.0.0.1:3000/predict",
-        "what was decided": f"{_relearn()} history --name {done.name}",
-        "compare runs": f"{_relearn()} compare --name {done.name}",
-        f"runs in a browser, at {done.url}": _runs_page(done, home),
-        "flows in a browser": _open(flows_page) if flows_page else _flows_server(home),
+        "serve it": f"{_build_relearn_command()} serve --model-name {result.name}",
+        "ask it": f"curl --data-binary @{image_file} -H 'Content-Type: image/png' http://127.0.0.1:3000/predict",
+        "what was decided": f"{_build_relearn_command()} history --model-name {result.name}",
+        "compare runs": f"{_build_relearn_command()} compare --model-name {result.name}",
+        f"runs in a browser, at {result.url}": _build_mlflow_command(result, home),
+        "flows in a browser": _build_open_command(prefect_ui_url)
+        if prefect_ui_url
+        else _build_prefect_command(home),
     }
 
 
-def say_next(console: Console, done: Retrained, home: Home, flows_page: str | None) -> None:
+def print_next_steps(console: Console, result: RetrainResult, home: Home, prefect_ui_url: str | None) -> None:
     """Print the commands between two rules; lines are not broken and have no frame, so they can be copied."""
     console.rule("what next")
-    for purpose, command in commands(done, home, flows_page).items():
+    for purpose, command in build_commands(result, home, prefect_ui_url).items():
         console.print(f"# {purpose}", style="dim", soft_wrap=True)
         console.print(command, soft_wrap=True, markup=False, highlight=False)
     console.rule()
 
 
-def _runs_page(done: Retrained, home: Home) -> str:
-    store = home.tracking_uri
-    if store.startswith("http"):
-        return _open(done.url)
+def _build_mlflow_command(result: RetrainResult, home: Home) -> str:
+    tracking_uri = home.tracking_uri
+    if tracking_uri.startswith("http"):
+        return _build_open_command(result.url)
     # A database with a password is named by the variable that holds it.
-    named = shlex.quote(store) if store.startswith("sqlite") else '"$MLFLOW_TRACKING_URI"'
+    store_argument = (
+        shlex.quote(tracking_uri) if tracking_uri.startswith("sqlite") else '"$MLFLOW_TRACKING_URI"'
+    )
     return (
         "MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false "
-        f"{_program('mlflow')} server --workers 1 --backend-store-uri {named}"
+        f"{_quote_program('mlflow')} server --workers 1 --backend-store-uri {store_argument}"
     )
 
 
-def _flows_server(home: Home) -> str:
+def _build_prefect_command(home: Home) -> str:
     return (
         f"PREFECT_HOME={shlex.quote(str(home.prefect))} PREFECT_SERVER_ANALYTICS_ENABLED=false "
-        f"{_program('prefect')} server start"
+        f"{_quote_program('prefect')} server start"
     )
 
 
-def _open(page: str) -> str:
-    return f"{_program('python')} -m webbrowser {shlex.quote(page)}"
+def _build_open_command(url: str) -> str:
+    return f"{_quote_program('python')} -m webbrowser {shlex.quote(url)}"
 
 
-def _relearn() -> str:
+def _build_relearn_command() -> str:
     """The program, with the home where it is not the one that is found without being named."""
-    named = os.environ.get("RELEARN_HOME")
-    return (f"RELEARN_HOME={shlex.quote(named)} " if named else "") + _program("relearn")
+    home_variable = os.environ.get("RELEARN_HOME")
+    return (f"RELEARN_HOME={shlex.quote(home_variable)} " if home_variable else "") + _quote_program(
+        "relearn"
+    )
 
 
-def _program(name: str) -> str:
-    return shlex.quote(str(_near(Path(sys.executable).parent / name)))
+def _quote_program(name: str) -> str:
+    return shlex.quote(str(_shorten_path(Path(sys.executable).parent / name)))
 
 
-def _near(path: Path) -> Path:
+def _shorten_path(path: Path) -> Path:
     """The path as seen from the working folder, where that is shorter."""
     try:
         return path.relative_to(Path.cwd())

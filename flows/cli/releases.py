@@ -8,22 +8,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from relearn.flows.cli.orchestrated import orchestrated
+from relearn.flows.cli.prefect_context import prefect_context
+from relearn.flows.config import PromotionConfig
 from relearn.flows.rendering import two_sides
-from relearn.flows.settings import ReleaseConfig
-from relearn.model.errors import InputError, IntegrityError
+from relearn.model.errors import CorruptDataError, UserInputError
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
-    from relearn.flows.results import Released
+    from relearn.flows.results import ReleaseResult
 
-SWAP = 5.0  # seconds that running servers are given to serve what has become live
+RELOAD_TIMEOUT = 5.0  # seconds that running servers are given to serve what has become live
 
-Gate = Annotated[ReleaseConfig, Parameter(name="*")]
-COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "rollback": "magenta", "reference": "cyan"}
+Gate = Annotated[PromotionConfig, Parameter(name="*")]
+ACTION_COLORS = {
+    "promote": "green",
+    "hold": "yellow",
+    "reject": "red",
+    "rollback": "magenta",
+    "reference": "cyan",
+}
 
 
-def release(run: str, *, gate: Gate = ReleaseConfig()) -> None:
+def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
     """Judge the classifier of a run against the champion, and switch to it where it is better.
 
     Parameters
@@ -32,17 +38,17 @@ def release(run: str, *, gate: Gate = ReleaseConfig()) -> None:
         The run: its id, the beginning of it, or its name.
     """
     home = Home.from_environment()
-    from relearn.flows.tracking import find
+    from relearn.flows.tracking.runs import resolve_run_id
 
-    run_id = find(home, run)
-    with orchestrated(home, gate):
+    run_id = resolve_run_id(home, run)
+    with prefect_context(home, gate):
         from relearn.flows.release import release as release_flow
 
-        released = release_flow(run_id, gate)
-    show(Console(), released, home)
+        result = release_flow(run_id, gate)
+    print_result(Console(), result, home)
 
 
-def rollback(*, reason: str, to: str | None = None, name: str | None = None) -> None:
+def rollback(*, reason: str, to: str | None = None, model_name: str | None = None) -> None:
     """Let a version that was live before be live again, now, without training.
 
     Parameters
@@ -51,54 +57,59 @@ def rollback(*, reason: str, to: str | None = None, name: str | None = None) -> 
         Why; it stands in the history.
     to
         The version; by default the one that was live before.
-    name
+    model_name
         Under which name; not needed while only one is released.
     """
-    reason = _reason(reason)
-    from relearn.flows.progress import warn
-    from relearn.flows.rollback import rollback as go_back
-    from relearn.flows.truth import follow
-    from relearn.serving.releases import Releases, chosen
+    reason = _normalize_reason(reason)
+    from relearn.flows.console import print_warning
+    from relearn.flows.releases.release_state import try_sync_with_ledger
+    from relearn.flows.releases.rollback import rollback as go_back
+    from relearn.serving.releases.store import ReleaseStore, resolve_name
 
     home = Home.from_environment()
-    name = chosen(home, name)
-    if told := Releases(home.releases(name)).settle():
-        warn(told)
-    entry = go_back(home, name, to, reason)
-    for line in follow(home, name):
-        warn(line)
+    model_name = resolve_name(home, model_name)
+    if repair_message := ReleaseStore(home.releases_dir(model_name)).repair_pointer():
+        print_warning(repair_message)
+    entry = go_back(home, model_name, to, reason)
+    for message in try_sync_with_ledger(home, model_name):
+        print_warning(message)
     console = Console(highlight=False)
-    console.print(f"{name}: version {entry.candidate} is live again, version {entry.before} no longer")
-    confirm(console, home, name, entry.candidate)
+    console.print(
+        f"{model_name}: version {entry.subject} is live again, version {entry.previous_live} no longer"
+    )
+    confirm_reload(console, home, model_name, entry.subject)
 
 
-def history(*, name: str | None = None, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Tell what was decided about the releases of a name: when, by whom, why, and what was live then.
 
     Parameters
     ----------
-    name
+    model_name
         Which name's; not needed while only one is released.
     json
         Print the lines of the ledger as they are.
     """
-    from relearn.serving.releases import Releases, chosen
+    from relearn.serving.releases.store import ReleaseStore, resolve_name
 
     home = Home.from_environment()
-    releases = Releases(home.releases(chosen(home, name)))
-    entries = releases.ledger.entries()
+    releases = ReleaseStore(home.releases_dir(resolve_name(home, model_name)))
+    entries = releases.ledger.read_entries()
     if json:
         sys.stdout.writelines(f"{entry.model_dump_json()}\n" for entry in entries)
         return
     console = Console(highlight=False)
     for entry in entries:
-        live = f"version {entry.live.version}" if entry.live else "nothing"
-        what = f"[{COLOURS[entry.action]}]{entry.action}[/] {escape(entry.candidate)}"
-        console.print(f"{entry.at:%Y-%m-%d %H:%M} UTC  {what}  by {escape(entry.actor)}, {live} is live")
+        live_status = f"version {entry.live.version}" if entry.live else "nothing"
+        decision = f"[{ACTION_COLORS[entry.action]}]{entry.action}[/] {escape(entry.subject)}"
+        console.print(
+            f"{entry.decided_at:%Y-%m-%d %H:%M} UTC  {decision}  by {escape(entry.actor)}, {live_status} is"
+            " live"
+        )
         console.print(Padding(escape("; ".join(entry.reasons)), (0, 0, 0, 4)), style="dim")
 
 
-def reference(*, dataset: str, reason: str, name: str | None = None) -> None:
+def reference(*, dataset: str, reason: str, model_name: str | None = None) -> None:
     """Compare from now on by the test images of another dataset; the history tells when, and why.
 
     Parameters
@@ -107,83 +118,87 @@ def reference(*, dataset: str, reason: str, name: str | None = None) -> None:
         The dataset, as for `relearn train`; its test images become the reference.
     reason
         Why; it stands in the history.
-    name
+    model_name
         Under which name; not needed while only one is released.
     """
-    from relearn.flows.reference import change
-    from relearn.serving.releases import chosen
+    from relearn.flows.promotion.reference import set_reference
+    from relearn.serving.releases.store import resolve_name
 
     home = Home.from_environment()
-    name = chosen(home, name)
-    entry = change(home, name, dataset, _reason(reason))
+    model_name = resolve_name(home, model_name)
+    entry = set_reference(home, model_name, dataset, _normalize_reason(reason))
     Console(highlight=False).print(
-        f"{name}: candidates are judged by the reference {entry.candidate} from now on"
+        f"{model_name}: candidates are judged by the reference {entry.subject} from now on"
     )
 
 
-def reproduce(version: str, *, name: str | None = None) -> None:
+def reproduce(version: str, *, model_name: str | None = None) -> None:
     """Train a version again from its card alone; say whether it is the same, close, or why it cannot be.
 
     Parameters
     ----------
     version
         The version, a number.
-    name
+    model_name
         Under which name; not needed while only one is released.
     """
-    from relearn.flows.reproduce import reproduce as train_again
-    from relearn.serving.releases import chosen
+    from relearn.flows.evaluation.reproduce import reproduce as train_again
+    from relearn.serving.releases.store import resolve_name
 
     home = Home.from_environment()
-    name = chosen(home, name)
-    done = train_again(home, name, version)
+    model_name = resolve_name(home, model_name)
+    result = train_again(home, model_name, version)
     console = Console(highlight=False)
-    console.print(two_sides(("then", "now"), done.then, done.now))
-    told = {
-        "same": f"[green]SAME[/] version {version} of {name} was trained again, bit for bit",
-        "close": f"[yellow]CLOSE[/] weights differ by up to {done.difference:.2g}, {done.agreement:.2%} of "
-        f"the labels are the same: {done.comparison}",
-        "other": f"not reproduced: {done.comparison}, more than chance",
-    }[done.verdict]
-    told += "".join(f"; {one}" for one in done.circumstances)
-    if done.verdict == "other":
-        raise IntegrityError(told, "not_reproduced")
-    console.print(told)
+    console.print(two_sides(("then", "now"), result.then, result.now))
+    message = {
+        "identical": f"[green]SAME[/] version {version} of {model_name} was trained again, bit for bit",
+        "equivalent": (
+            f"[yellow]CLOSE[/] weights differ by up to {result.difference:.2g}, {result.agreement:.2%} of "
+            f"the labels are the same: {result.comparison}"
+        ),
+        "different": f"not reproduced: {result.comparison}, more than chance",
+    }[result.verdict]
+    message += "".join(f"; {difference}" for difference in result.circumstances)
+    if result.verdict == "different":
+        raise CorruptDataError(message, "not_reproduced")
+    console.print(message)
 
 
-def _reason(reason: str) -> str:
+def _normalize_reason(reason: str) -> str:
     """On one line, as a ledger keeps it."""
     if not reason.strip():
-        raise InputError("--reason: got nothing, accepted: a few words for the history")
+        raise UserInputError("--reason: got nothing, accepted: a few words for the history")
     return " ".join(reason.split())
 
 
-def show(console: Console, released: "Released", home: Home) -> None:
+def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
     """Print the verdict with its guardrails; a rejection is raised as `IntegrityError`, the last line."""
-    from relearn.flows.verdict import guardrails
+    from relearn.flows.promotion.gate_report import guardrails
 
-    verdict = released.verdict
-    if verdict.checks:
-        console.print(guardrails(verdict))
-    if verdict.action == "reject":
-        raise IntegrityError(released.headline, "rejected")
-    console.print(f"[{COLOURS[verdict.action]}]{verdict.action.upper()}[/] {escape(released.headline)}")
-    if verdict.action == "promote" and released.live:
-        confirm(console, home, released.name, released.live)
+    gate_decision = result.gate_decision
+    if gate_decision.checks:
+        console.print(guardrails(gate_decision))
+    if gate_decision.action == "reject":
+        raise CorruptDataError(result.headline, "rejected")
+    console.print(
+        f"[{ACTION_COLORS[gate_decision.action]}]{gate_decision.action.upper()}[/] {escape(result.headline)}"
+    )
+    if gate_decision.action == "promote" and result.live_version:
+        confirm_reload(console, home, result.name, result.live_version)
 
 
-def confirm(console: Console, home: Home, name: str, version: str) -> None:
+def confirm_reload(console: Console, home: Home, name: str, version: str) -> None:
     """Ask the workers of `name`'s running servers until they serve `version`, and say so."""
-    from relearn.serving.servers import servers
+    from relearn.serving.deployment.discovery import find_running_servers
 
-    following = [server for server in servers(home) if server.follows == name]
-    for server in following:
-        took = server.took(version, SWAP)
-        told = (
+    matching_servers = [server for server in find_running_servers(home) if server.model_name == name]
+    for server in matching_servers:
+        has_reloaded = server.wait_for_version(version, RELOAD_TIMEOUT)
+        message = (
             f"serves version {version}"
-            if took
+            if has_reloaded
             else f"does not serve version {version} yet: see {server.url}/info"
         )
-        console.print(f"{server.url} {told}", style="" if took else "yellow", soft_wrap=True)
-    if not following:
+        console.print(f"{server.url} {message}", style="" if has_reloaded else "yellow", soft_wrap=True)
+    if not matching_servers:
         console.print(f"no server of {name} runs on this machine; the next one serves version {version}")

@@ -7,7 +7,7 @@ const PAUSE = 60; // milliseconds between an answer and the next question
 const SETTLED = 900; // milliseconds without a change after which a drawing is taken for finished
 const RETRY = 2000; // milliseconds after which a server that was away is asked again
 const FEW = 12; // classes that all get a bar, each in its place; of more, the likeliest do
-const KEY = /^[!-+\--~]{16,}$/; // what a key may be: serving/keys.py has the same
+const KEY = /^[!-+\--~]{16,}$/; // what a key may be: serving/http/api_keys.py has the same
 const STEP = 1 / 28; // of the pen by a key, in widths of the paper
 
 const at = (id) => document.getElementById(id);
@@ -352,7 +352,7 @@ async function predict(recording) {
   if (!classes.length) await learn();
   const image = await png();
   const begun = performance.now();
-  const answer = await api(`predict?seen=true&record=${recording}`, {
+  const answer = await api(`predict?return_input=true&log=${recording}`, {
     method: "POST",
     headers: { "Content-Type": "image/png" },
     body: image,
@@ -427,7 +427,7 @@ function choice(name) {
 
 function show(answer, number) {
   if (number < asked || isBlank()) return;
-  const [{ label, probabilities, seen }] = answer.predictions;
+  const [{ label, probabilities, input }] = answer.predictions;
   version = answer.version;
   if (at("told").classList.contains("trouble")) tell("");
   document.body.classList.remove("waiting");
@@ -435,8 +435,8 @@ function show(answer, number) {
   at("label").classList.toggle("word", label.length > 2);
   at("sure").textContent = percent(probabilities[label]);
   fill(label, probabilities);
-  at("seen").src = `data:image/png;base64,${seen}`;
-  at("seen").hidden = false;
+  at("input").src = `data:image/png;base64,${input}`;
+  at("input").hidden = false;
   at("feedback").disabled = false;
   at("served").textContent =
     `Version ${version}, worker ${answer.worker}, ${Math.max(1, Math.round(answer.took))} ms`;
@@ -459,7 +459,7 @@ function forget() {
   at("label").textContent = "–";
   at("label").classList.remove("word");
   at("sure").textContent = "";
-  at("seen").hidden = true;
+  at("input").hidden = true;
   at("feedback").disabled = true;
   for (const row of at("bars").children) {
     row.classList.remove("first");
@@ -468,10 +468,10 @@ function forget() {
   }
 }
 
-at("seen").addEventListener("load", () => {
-  const { naturalWidth: width, naturalHeight: height } = at("seen");
+at("input").addEventListener("load", () => {
+  const { naturalWidth: width, naturalHeight: height } = at("input");
   at("caption").textContent = `what the network saw, ${width} × ${height}`;
-  at("seen").alt = `The drawing as the network saw it, ${width} by ${height} pixels`;
+  at("input").alt = `The drawing as the network saw it, ${width} by ${height} pixels`;
 });
 
 function tell(message, trouble = false) {

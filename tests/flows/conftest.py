@@ -136,10 +136,10 @@ def forget(name: str) -> None:
 
     from relearn.flows.monitor import monitor
     from relearn.flows.retrain import retrain
-    from relearn.flows.schedule import deployment
+    from relearn.flows.scheduling.deployments import find_deployment
 
     with get_client(sync_client=True) as client:
-        for found in (deployment(client, flow, name) for flow in (retrain, monitor)):
+        for found in (find_deployment(client, flow, name) for flow in (retrain, monitor)):
             if found:
                 client.delete_deployment(found.id)
 
@@ -150,7 +150,7 @@ def copy(ran: Ran) -> Callable[[Path], Home]:
 
     def make(root: Path) -> Home:
         home = Home(root, root / "data")
-        shutil.copytree(ran.home.prepared, home.prepared)
+        shutil.copytree(ran.home.dataset_cache, home.dataset_cache)
         shutil.copy(ran.home.root / "mlflow.db", root)
         with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None)) as database:
             database.execute("update experiments set artifact_location = ?", [home.artifacts.as_uri()])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from relearn.flows import cli
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.cli.app import run_command_line
 from relearn.model.config import TrainConfig
-from relearn.model.networks import build, count
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network, count_parameters
 
 SMALL = ["1-forward", "2-backward", "3-update", "relu", "learning-rates"]
 
@@ -29,15 +29,15 @@ def classifier(tmp_path: Path) -> Path:
     """A saved cnn of two classes on grey images of 12 × 12."""
     config = TrainConfig(network="cnn")
     torch.manual_seed(0)
-    network = build(config, (1, 12, 12), 2)
-    card = Card(
+    network = build_network(config, (1, 12, 12), 2)
+    card = ModelCard(
         config=config,
-        dataset="strokes",
+        dataset="mnist",
         classes=("round", "straight"),
         shape=(1, 12, 12),
-        style="strokes",
+        style="mnist",
         fingerprint="0" * 64,
-        parameters=count(network),
+        parameters=count_parameters(network),
     )
     Classifier(network, card).save(tmp_path / "classifier")
     return tmp_path / "classifier"
@@ -45,7 +45,7 @@ def classifier(tmp_path: Path) -> Path:
 
 def test_the_small_network_is_told_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The four steps with their numbers, then the path of each figure, 900 pixels wide or more."""
-    assert 0 == cli.run(["backprop", "--output", str(tmp_path / "figures")])
+    assert 0 == run_command_line(["backprop", "--output", str(tmp_path / "figures")])
     printed = capsys.readouterr().out
     steps = ["1. Forward pass through 2-3-3-1", "2. Loss", "3. Backward pass", "4. Update"]
     places = [printed.index(step) for step in steps]
@@ -62,7 +62,7 @@ def test_the_small_network_is_told_and_drawn(tmp_path: Path, capsys: pytest.Capt
 def test_figures_go_to_the_home_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --output nothing is written but a folder for the lesson in the home."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
-    assert 0 == cli.run(["backprop", "--sizes", "2", "1", "--steps", "1"])
+    assert 0 == run_command_line(["backprop", "--sizes", "2", "1", "--steps", "1"])
     assert sorted(f"{name}.png" for name in SMALL) == sorted(
         path.name for path in (tmp_path / "home" / "backprop" / "2-1").iterdir()
     )
@@ -72,7 +72,9 @@ def test_a_network_too_large_to_draw_is_told_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its long tables are cut to the largest numbers, its curves drawn."""
-    assert 0 == cli.run(["backprop", "--sizes", "8", "40", "3", "--steps", "3", "--output", str(tmp_path)])
+    assert 0 == run_command_line(
+        ["backprop", "--sizes", "8", "40", "3", "--steps", "3", "--output", str(tmp_path)]
+    )
     assert "the 30 rows of 483 with the largest gradient" in capsys.readouterr().out
     assert ["learning-rates.png", "relu.png"] == sorted(path.name for path in tmp_path.iterdir())
 
@@ -82,7 +84,9 @@ def test_a_picture_through_an_untrained_network(
 ) -> None:
     """The pixels of a file are the inputs, whatever its size; the label is the target."""
     arguments = ["--image", str(picture), "--label", "1", "--sizes", "64", "6", "4", "--steps", "5"]
-    assert 0 == cli.run(["backprop", *arguments, "--lr", "0.1", "--output", str(tmp_path / "figures")])
+    assert 0 == run_command_line(
+        ["backprop", *arguments, "--lr", "0.1", "--output", str(tmp_path / "figures")]
+    )
     printed = capsys.readouterr().out
     assert "1. Forward pass through 64-6-4" in printed
     assert "64 products" in printed
@@ -94,7 +98,9 @@ def test_a_picture_through_a_trained_classifier(
 ) -> None:
     """The output is what the classifier predicts, under the names of its classes."""
     arguments = ["--image", str(picture), "--label", "straight", "--classifier", str(classifier)]
-    assert 0 == cli.run(["backprop", *arguments, "--steps", "2", "--output", str(tmp_path / "figures")])
+    assert 0 == run_command_line(
+        ["backprop", *arguments, "--steps", "2", "--output", str(tmp_path / "figures")]
+    )
     printed = capsys.readouterr().out
     assert "O(round)" in printed
     assert "O(straight)" in printed
@@ -135,7 +141,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     """What was wrong, what was got, what is accepted; exit code 2 and no figure."""
     places = {"PICTURE": str(picture), "FOLDER": str(picture.parent)}
-    assert 2 == cli.run(["backprop", *(places.get(argument, argument) for argument in arguments)])
+    assert 2 == run_command_line(["backprop", *(places.get(argument, argument) for argument in arguments)])
     captured = capsys.readouterr()
     assert message in captured.err
     assert 1 == captured.err.count("\n")
@@ -144,5 +150,5 @@ def test_bad_input_is_one_line(
 
 def test_all_problems_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each of them."""
-    assert 2 == cli.run(["backprop", "--steps", "0", "--lr", "0", "--momentum", "2"])
+    assert 2 == run_command_line(["backprop", "--steps", "0", "--lr", "0", "--momentum", "2"])
     assert 3 == capsys.readouterr().err.count("error[config]")

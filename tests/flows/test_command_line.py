@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relearn.flows import cli
+from relearn.flows.cli.app import run_command_line
 from relearn.model.config import PRESETS
 
 VERBS = (
@@ -38,7 +38,7 @@ def home() -> Path:
 
 def fails(arguments: list[str], capsys: Capture, exit_code: int = 2) -> list[str]:
     """The lines on stderr of a command line that fails as it should, and does nothing else."""
-    assert exit_code == cli.run(arguments)
+    assert exit_code == run_command_line(arguments)
 
     said = capsys.readouterr()
     assert "" == said.out
@@ -58,7 +58,7 @@ def setting(name: str, capsys: Capture) -> list[str]:
     ("flag", "value", "accepted"),
     [
         ("device", "tpu", "auto, cpu, cuda, cuda:0, mps"),
-        ("name", "A/B", "1 to 63 of a–z 0–9 - _, with a letter or digit at both ends"),
+        ("model-name", "A/B", "1 to 63 of a–z 0–9 - _, with a letter or digit at both ends"),
         ("learning-rate", "0", "greater than 0"),
         ("learning-rate", "-1", "greater than 0"),
         ("learning-rate", "nan", "a finite number"),
@@ -81,11 +81,11 @@ def setting(name: str, capsys: Capture) -> list[str]:
         ("seed", "-1", "greater than or equal to 0"),
         ("seed", str(2**64), "less than 9223372036854775808"),
         ("seed", "x", "a valid integer, unable to parse string as an integer"),
-        ("validation-share", "0", "greater than 0"),
-        ("validation-share", "1", "less than 1"),
-        ("validation-share", "1.5", "less than 1"),
-        ("test-share", "1", "less than 1"),
-        ("size", "7", "greater than or equal to 8"),
+        ("validation-fraction", "0", "greater than 0"),
+        ("validation-fraction", "1", "less than 1"),
+        ("validation-fraction", "1.5", "less than 1"),
+        ("test-fraction", "1", "less than 1"),
+        ("image-size", "7", "greater than or equal to 8"),
         ("channels", "2", "1 or 3"),
         ("optimizer", "adam", "'sgd', 'rmsprop' or 'adagrad'"),
     ],
@@ -105,23 +105,23 @@ def test_a_value_out_of_range_is_refused(
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("name", ""),
-        ("name", "a" * 10_000),
-        ("name", "a/b"),
-        ("name", "a\0b"),
-        ("name", "Änne"),
-        ("name", "ends-"),
+        ("model-name", ""),
+        ("model-name", "a" * 10_000),
+        ("model-name", "a/b"),
+        ("model-name", "a\0b"),
+        ("model-name", "Änne"),
+        ("model-name", "ends-"),
         ("device", "tpu"),
         ("device", "cuda:x"),
-        ("hidden", "0"),
-        ("hidden", "1000000000"),
+        ("hidden-sizes", "0"),
+        ("hidden-sizes", "1000000000"),
     ],
 )
 def test_a_value_of_another_form_is_refused(flag: str, value: str, home: Path, capsys: Capture) -> None:
     """The value is shown, cut where it is endless."""
     (first,) = fails(["run", f"--{flag}", value], capsys)
 
-    assert first.startswith(f"error[config]: {flag}")
+    assert first.startswith(f"error[config]: {flag.replace('-', '_')}")
     assert f"got {value[:80]!r}, accepted: " in first
     assert len(first) < 300
     assert [] == list(home.iterdir())
@@ -162,20 +162,25 @@ def test_an_unknown_word_is_refused(arguments: list[str], line: str, home: Path,
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (None, "error[input]: --config {path} cannot be read: No such file or directory"),
-        ("epochs = \n", "error[input]: --config {path} is no TOML: Invalid value (at line 1, column 10)"),
+        (None, "error[user_input]: --config {path} cannot be read: No such file or directory"),
+        (
+            "epochs = \n",
+            "error[user_input]: --config {path} is no TOML: Invalid value (at line 1, column 10)",
+        ),
         (
             "epochs = 1\nepochs = 2\n",
-            "error[input]: --config {path} is no TOML: Cannot overwrite a value (at line 2, column 11)",
+            "error[user_input]: --config {path} is no TOML: Cannot overwrite a value (at line 2, column 11)",
         ),
         ("epohcs = 1\n", 'error[usage]: Unknown option: "[epohcs]" from {path}. Did you mean --epochs?'),
         (
             "[train]\nepochs = 5\n",
-            "error[input]: --config {path}: got 'train', accepted: settings such as epochs = 5, in no table",
+            "error[user_input]: --config {path}: got 'train', "
+            "accepted: settings such as epochs = 5, in no table",
         ),
         (
             "[table]\nepochs = 5\n",
-            "error[input]: --config {path}: got 'table', accepted: settings such as epochs = 5, in no table",
+            "error[user_input]: --config {path}: got 'table', "
+            "accepted: settings such as epochs = 5, in no table",
         ),
         (
             "epochs = 1.5\n",
@@ -204,11 +209,11 @@ def test_what_is_no_file_of_settings_is_refused(tmp_path: Path, capsys: Capture)
     """A folder, and bytes that are no text."""
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\0")
 
-    assert [f"error[input]: --config {tmp_path} cannot be read: Is a directory"] == fails(
+    assert [f"error[user_input]: --config {tmp_path} cannot be read: Is a directory"] == fails(
         ["train", "--config", str(tmp_path)], capsys
     )
     assert fails(["train", "--config", str(tmp_path / "bytes")], capsys)[0].startswith(
-        f"error[input]: --config {tmp_path / 'bytes'} cannot be read: 'utf-8'"
+        f"error[user_input]: --config {tmp_path / 'bytes'} cannot be read: 'utf-8'"
     )
 
 
@@ -283,40 +288,40 @@ def test_a_flag_wins_over_the_environment_a_file_and_a_preset(
 ) -> None:
     """Each in its turn, and `relearn config` says which it was."""
     file = tmp_path / "settings.toml"
-    file.write_text("epochs = 2\nhidden = [64, 32]\n")
+    file.write_text("epochs = 2\nhidden_sizes = [64, 32]\n")
     layers = ["config", "--preset", "tutorial"]
     monkeypatch.setenv("COLUMNS", "300")
 
-    cli.run(["config"])
+    run_command_line(["config"])
     assert ["15", "default"] == setting("epochs", capsys)
-    cli.run(layers)
+    run_command_line(layers)
     assert ["256", "preset tutorial"] == setting("batch_size", capsys)
     with monkeypatch.context() as only:
         only.setenv("RELEARN_PRESET", "tutorial")
         only.setenv("RELEARN_CONFIG", str(file))
-        cli.run(["config"])
+        run_command_line(["config"])
     shown = capsys.readouterr().out
     assert "preset tutorial" in shown
     assert str(file) in shown
-    cli.run([*layers, "--config", str(file)])
+    run_command_line([*layers, "--config", str(file)])
     assert ["2", str(file)] == setting("epochs", capsys)
     monkeypatch.setenv("RELEARN_EPOCHS", "4")
-    cli.run([*layers, "--config", str(file)])
+    run_command_line([*layers, "--config", str(file)])
     assert ["4", "RELEARN_EPOCHS"] == setting("epochs", capsys)
-    cli.run([*layers, "--config", str(file), "--epochs", "7"])
+    run_command_line([*layers, "--config", str(file), "--epochs", "7"])
     assert ["7", "cli"] == setting("epochs", capsys)
-    cli.run([*layers, "--config", str(file), "--epochs", "7"])
-    assert ["(64, 32)", str(file)] == setting("hidden", capsys)
+    run_command_line([*layers, "--config", str(file), "--epochs", "7"])
+    assert ["(64, 32)", str(file)] == setting("hidden_sizes", capsys)
 
 
 def test_widths_are_given_in_one_go_or_one_by_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """Both ways of typing several values mean the same."""
     monkeypatch.setenv("COLUMNS", "300")
 
-    cli.run(["config", "--hidden", "784", "512"])
-    assert ["(784, 512)", "cli"] == setting("hidden", capsys)
-    cli.run(["config", "--hidden", "784", "--hidden", "512"])
-    assert ["(784, 512)", "cli"] == setting("hidden", capsys)
+    run_command_line(["config", "--hidden-sizes", "784", "512"])
+    assert ["(784, 512)", "cli"] == setting("hidden_sizes", capsys)
+    run_command_line(["config", "--hidden-sizes", "784", "--hidden-sizes", "512"])
+    assert ["(784, 512)", "cli"] == setting("hidden_sizes", capsys)
 
 
 def test_a_variable_that_means_nothing_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -324,7 +329,7 @@ def test_a_variable_that_means_nothing_is_told(monkeypatch: pytest.MonkeyPatch, 
     for name in ("RELEARN_EPOHCS", "RELEARN_EPOCHS", "RELEARN_PORT"):
         monkeypatch.setenv(name, "3")
 
-    assert 0 == cli.run(["config"])
+    assert 0 == run_command_line(["config"])
     assert "warning: RELEARN_EPOHCS is set, but no setting has that name\n" == capsys.readouterr().err
 
 
@@ -335,13 +340,15 @@ def test_a_folder_of_nobody_is_refused(
     """`~name` stands for a user; where there is none, nothing else is guessed."""
     monkeypatch.setenv(variable, "~nobody-of-that-name/x")
     (line,) = fails(["config"], capsys)
-    assert line.startswith(f"error[input]: {variable}: got '~nobody-of-that-name/x', there is no such user")
+    assert line.startswith(
+        f"error[user_input]: {variable}: got '~nobody-of-that-name/x', there is no such user"
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
     """With what it is for and what it takes; each parameter has its sentence."""
-    assert 0 == cli.run([verb, "--help"])
+    assert 0 == run_command_line([verb, "--help"])
 
     said = capsys.readouterr()
     assert f"Usage: relearn {verb}" in said.out
@@ -350,7 +357,7 @@ def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
 
 def test_help_lists_every_verb(capsys: Capture) -> None:
     """And nothing else is one."""
-    assert 0 == cli.run(["--help"])
+    assert 0 == run_command_line(["--help"])
 
     commands = capsys.readouterr().out.split("─ Commands ─")[1].split("╰")[0]
     assert set(VERBS) == {
@@ -362,7 +369,7 @@ def test_versions_are_the_installed_ones(capsys: Capture) -> None:
     """Ours first, then those of the tools and of Python, a line each."""
     from importlib.metadata import version
 
-    assert 0 == cli.run(["--version"])
+    assert 0 == run_command_line(["--version"])
     names = ("relearn", "torch", "prefect", "mlflow", "bentoml")
     python = ".".join(map(str, sys.version_info[:3]))
     expected = [*(f"{name} {version(name)}" for name in names), f"python {python}"]
@@ -373,11 +380,11 @@ def test_help_and_refusals_load_nothing_heavy() -> None:
     """What takes seconds to import is imported by the verbs that use it, once their flags are read."""
     code = (
         "import sys\n"
-        "from relearn.flows import cli\n"
+        "from relearn.flows.cli.app import run_command_line\n"
         "for words in (['--help'], ['trian'], ['run', '--help'], ['train', '--epochs', '0'], ['config'],\n"
         "              ['compare', '--help'], ['serve', '--help'], ['predict', '--help'], ['serve'],\n"
         "              ['feedback', '--help'], ['feedback', 'accept', '--help'], ['feedback', 'review']):\n"
-        "    cli.run(words)\n"
+        "    run_command_line(words)\n"
         "    heavy = {'torch', 'mlflow', 'prefect', 'bentoml', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "    assert not heavy, (words, heavy)\n"
     )

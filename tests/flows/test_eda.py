@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relearn.flows.cli import run
+from relearn.flows.cli.app import run_command_line
 
 FILES = [
     *("findings.csv", "images.png", "labels.csv", "labels.png", "one_hot.csv"),
@@ -23,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_prints_tables_and_writes_files(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tables on the screen, tables and figures in the home, and each path printed."""
-    assert 0 == run(["eda", "--dataset", "digits", "--images", "4"])
+    assert 0 == run_command_line(["eda", "--dataset", "digits", "--images", "4"])
     printed = capsys.readouterr().out
     for text in ("digits: 10 classes", "validation", "Classes are balanced", "float32", "No findings"):
         assert text in printed
@@ -34,9 +34,9 @@ def test_it_prints_tables_and_writes_files(home: Path, capsys: pytest.CaptureFix
 
 def test_name_and_output_decide_where(home: Path, tmp_path: Path) -> None:
     """Files go to `eda/NAME`, or where they are asked for."""
-    assert 0 == run(["eda", "--dataset", "digits", "--name", "mine"])
+    assert 0 == run_command_line(["eda", "--dataset", "digits", "--model-name", "mine"])
     assert FILES == sorted(file.name for file in (home / "eda" / "mine").iterdir())
-    assert 0 == run(["eda", "--dataset", "digits", "--output", str(tmp_path / "out")])
+    assert 0 == run_command_line(["eda", "--dataset", "digits", "--output", str(tmp_path / "out")])
     assert FILES == sorted(file.name for file in (tmp_path / "out").iterdir())
 
 
@@ -46,7 +46,7 @@ def test_findings_are_shown(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
     images[10] = images[0]
     labels = np.where(np.arange(200) % 10, "[red]many", "few")
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
-    assert 0 == run(["eda", "--dataset", f"npz:{tmp_path / 'a.npz'}", "--size", "16"])
+    assert 0 == run_command_line(["eda", "--dataset", f"npz:{tmp_path / 'a.npz'}", "--image-size", "16"])
     printed = " ".join(capsys.readouterr().out.split())
     for text in ("duplicate", "resolution is lost", "9.0 times", "imbalanced: '[red]many'"):
         assert text in printed
@@ -68,7 +68,7 @@ def test_bad_input_is_one_line(
     home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     """Exit code 2, what was wrong, and no files."""
-    assert 2 == run(["eda", *arguments])
+    assert 2 == run_command_line(["eda", *arguments])
     error = capsys.readouterr().err
     assert message in error
     assert 1 == len(error.strip().splitlines())

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from relearn.flows import cli, environment
-from relearn.flows.ending import ended
-from relearn.flows.tracking import Experiment
+from relearn.flows import environment
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.ending import run_with_exit_code
+from relearn.flows.tracking.runs import Experiment
 from relearn.model.home import Home
 from tests.flows.conftest import free_port
 
@@ -100,10 +101,10 @@ def a_project(parent: Path) -> Path:
 def test_up_runs_nothing_of_the_folder_where_it_is_typed(tmp_path: Path) -> None:
     """Supervisor, Prefect's and MLflow's servers, the runner and the API."""
     folder, home = a_project(tmp_path), tmp_path / "home"
-    flags = ("--flows-port", "--runs-port", "--runner-port", "--port")
+    flags = ("--prefect-port", "--mlflow-port", "--worker-port", "--port")
     ports = [word for flag in flags for word in (flag, str(free_port()))]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "relearn", "up", "--name", "digits", *ports],
+        [sys.executable, "-P", "-m", "relearn", "up", "--model-name", "digits", *ports],
         cwd=folder,
         env={"PATH": "/usr/bin:/bin", "RELEARN_HOME": str(home), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -115,7 +116,7 @@ def test_up_runs_nothing_of_the_folder_where_it_is_typed(tmp_path: Path) -> None
     process.send_signal(signal.SIGINT)
     process.communicate()
 
-    assert {"flows", "runs", "runner", "api"} == is_up
+    assert {"prefect", "mlflow", "worker", "api"} == is_up
     assert {folder, home} == set(tmp_path.iterdir())
 
 
@@ -125,7 +126,7 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_line(tmp_path: Path) -
         "import sys\n"
         "class Finder:\n"
         "    def find_spec(name, path=None, target=None):\n"
-        "        if name == 'relearn.flows.cli': raise KeyboardInterrupt\n"
+        "        if name == 'relearn.flows.cli.app': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Finder)\n"
     )
     done = subprocess.run(
@@ -161,7 +162,7 @@ def test_a_user_without_name_and_home_has_a_healthy_machine(tmp_path: Path) -> N
     """The tools look for both when they are imported."""
     done = as_nobody(["doctor"], tmp_path, RELEARN_HOME=str(tmp_path / "home"))
     assert (0, "") == (done.returncode, done.stderr)
-    assert ", 0 to look at, 0 failing" in done.stdout
+    assert ", 0 warnings, 0 failed" in done.stdout
 
 
 @pytest.mark.needs("sh")
@@ -200,9 +201,9 @@ def test_a_limit_of_the_system_is_named(limit: str, monkeypatch: pytest.MonkeyPa
     resource.setrlimit(kind, (50_000_000 if before[0] < 0 else before[0], before[1]))
     monkeypatch.setattr(environment, limit, 10**15)
     try:
-        assert 3 == cli.run(TRAIN)
+        assert 3 == run_command_line(TRAIN)
         assert "ulimit" in capsys.readouterr().err
-        assert 3 == cli.run(["doctor"])
+        assert 3 == run_command_line(["doctor"])
         assert "ulimit" in capsys.readouterr().out
     finally:
         resource.setrlimit(kind, before)
@@ -214,8 +215,8 @@ def test_a_tool_that_cannot_be_imported_is_one_line(
     """Such as torch with TORCH_LOGS=nonsense: its name and its own words, no traceback."""
     (tmp_path / "broken_tool.py").write_text("raise ValueError('a setting\\nof its own')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert 3 == ended(lambda: importlib.import_module("broken_tool"))
-    line = "error[machine]: broken_tool cannot be imported: ValueError: a setting of its own\n"
+    assert 3 == run_with_exit_code(lambda: importlib.import_module("broken_tool"))
+    line = "error[infrastructure]: broken_tool cannot be imported: ValueError: a setting of its own\n"
     assert line == capsys.readouterr().err
 
 
@@ -231,7 +232,7 @@ def test_relative_paths_of_the_tools_are_made_absolute(
     }.items():
         monkeypatch.setenv(name, value)
     for _ in range(2):
-        environment.prepare(Home.from_environment())
+        environment.set_tool_defaults(Home.from_environment())
     assert [str(tmp_path / "p"), str(tmp_path / "b")] == [
         os.environ["PREFECT_HOME"],
         os.environ["BENTOML_HOME"],
@@ -242,7 +243,7 @@ def test_relative_paths_of_the_tools_are_made_absolute(
 
 def deleted_experiment(home: Home) -> None:
     """Leave an experiment that was deleted in MLflow."""
-    experiment = Experiment.open(home, "digits")
+    experiment = Experiment.open_or_create(home, "digits")
     experiment.client.delete_experiment(experiment.id)
 
 
@@ -302,13 +303,13 @@ def test_what_is_broken_is_told_by_train_and_doctor(
         monkeypatch.setenv(name, value)
 
     if of_train:
-        assert cli.run(TRAIN) in (2, 3)
+        assert run_command_line(TRAIN) in (2, 3)
         (line,) = capsys.readouterr().err.splitlines()
         assert of_train in line
-    exit_code = cli.run(["doctor"])
+    exit_code = run_command_line(["doctor"])
     told = capsys.readouterr()
     assert (of_doctor or of_train) in told.out + told.err
-    assert exit_code in (2, 3) or ", 1 to look at, 0 failing" in told.out
+    assert exit_code in (2, 3) or ", 1 warnings, 0 failed" in told.out
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_what_has_an_effect_is_shown_by_config(monkeypatch: pytest.MonkeyPatch, 
     """Variables of the tools and proxies that Relearn has not set itself; no password of theirs."""
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "3")
-    assert 0 == cli.run(["config"])
+    assert 0 == run_command_line(["config"])
     told = " ".join(capsys.readouterr().out.split())
     assert "PREFECT_CLIENT_MAX_RETRIES" in told
     assert "HTTPS_PROXY" in told

@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relearn.flows import cli, registry
-from relearn.flows.compare import compare
-from relearn.flows.evaluate import evaluate, in_order
-from relearn.flows.store import connect
-from relearn.flows.tracking import Experiment
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.evaluation.compare import compare
+from relearn.flows.evaluation.evaluate import evaluate, reorder_labels
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import Experiment
+from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import LabelledImages
+from relearn.model.data.dataset import LabelledImages
+from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import DataError
 from relearn.model.home import Home
-from relearn.model.networks import build, count
-from relearn.model.prepared import prepare
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network, count_parameters
 
 ANIMALS = ("ant", "bee", "[cow]")  # the last would be a style, were it not escaped
 
@@ -38,19 +39,19 @@ def animals(path: Path, names: tuple[str, ...], side: int = 12) -> str:
 @pytest.fixture
 def zoo(copied: Home, tmp_path: Path) -> str:
     """A run whose classifier knows three animals on images of 12 × 12, untrained."""
-    config = TrainConfig(dataset=animals(tmp_path / "zoo.npz", ANIMALS), hidden=(8,))
-    network = build(config, (1, 12, 12), 3)
-    card = Card(
+    config = TrainConfig(dataset=animals(tmp_path / "zoo.npz", ANIMALS), hidden_sizes=(8,))
+    network = build_network(config, (1, 12, 12), 3)
+    card = ModelCard(
         config=config,
         dataset="zoo",
         classes=ANIMALS,
         shape=(1, 12, 12),
-        style="plain",
+        style="photo",
         fingerprint="f" * 64,
-        parameters=count(network),
+        parameters=count_parameters(network),
     )
-    with Experiment.open(copied, "zoo").run("the zoo", {"relearn.kind": "train"}) as run:
-        registry.log(run, Classifier(network, card), np.empty(0, np.uint64))
+    with Experiment.open_or_create(copied, "zoo").start_run("the zoo", {"relearn.job_type": "train"}) as run:
+        registry.log_classifier(run, Classifier(network, card), np.empty(0, np.uint64))
     return run.id
 
 
@@ -59,7 +60,7 @@ def test_its_own_test_images_give_the_figures_of_training(copied: Home, run: str
     scored = evaluate(copied, run)
     client = connect(copied)
     trained = next(one for one in client.search_runs(["1"]) if one.info.run_id.startswith(run))
-    logged = next(one for one in client.search_runs(["1"]) if one.data.tags["relearn.kind"] == "evaluate")
+    logged = next(one for one in client.search_runs(["1"]) if one.data.tags["relearn.job_type"] == "evaluate")
 
     assert ("digits", 292) == (scored.dataset, len(scored.evaluation))
     assert trained.data.metrics["test_accuracy"] == pytest.approx(scored.evaluation.accuracy, abs=1e-9)
@@ -81,7 +82,7 @@ def test_another_dataset_is_brought_to_the_shape_of_the_classifier(
     copied: Home, run: str, tmp_path: Path
 ) -> None:
     """The same handwriting as an array of other sizes, labelled by numbers."""
-    part = prepare(TrainConfig(dataset="digits"), copied).splits.train
+    part = prepare_dataset(TrainConfig(dataset="digits"), copied).splits.train
     larger = part.images[:, 0].repeat(2, axis=1).repeat(2, axis=2)
     np.savez(tmp_path / "large.npz", images=larger[:600], labels=part.labels[:600])
     scored = evaluate(copied, run, f"npz:{tmp_path / 'large.npz'}")
@@ -97,19 +98,19 @@ def test_other_classes_are_refused(
     """Both lists of classes are shown, and no evaluation is logged."""
     other = animals(tmp_path / "park.npz", ("ant", "bee", "fox"))
 
-    assert 2 == cli.run(["evaluate", zoo[:8], "--dataset", other])
+    assert 2 == run_command_line(["evaluate", zoo[:8], "--dataset", other])
     assert (
         "error[data]: the classes of the data are ant, bee, fox; the classifier knows ant, bee, [cow]\n"
         == capsys.readouterr().err
     )
     client = connect(copied)
     found = client.search_runs([client.get_experiment_by_name("zoo").experiment_id])
-    assert ["train"] == [one.data.tags["relearn.kind"] for one in found]
+    assert ["train"] == [one.data.tags["relearn.job_type"] for one in found]
 
 
 def test_classes_are_told_by_their_names(copied: Home, zoo: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A row for each, under the name it has, and the whole in one line."""
-    assert 0 == cli.run(["evaluate", "the zoo"])
+    assert 0 == run_command_line(["evaluate", "the zoo"])
 
     said = capsys.readouterr()
     assert "" == said.err
@@ -120,7 +121,7 @@ def test_classes_are_told_by_their_names(copied: Home, zoo: str, capsys: pytest.
 
 def test_a_run_without_a_classifier_is_refused(copied: Home, capsys: pytest.CaptureFixture[str]) -> None:
     """The run of a whole retraining has none of its own."""
-    assert 2 == cli.run(["evaluate", "retrain on digits"])
+    assert 2 == run_command_line(["evaluate", "retrain on digits"])
     assert "has no classifier\n" in capsys.readouterr().err
 
 
@@ -128,6 +129,6 @@ def test_labels_follow_the_order_of_the_classifier() -> None:
     """The same class is the same number, in whatever order the data lists its classes."""
     split = LabelledImages(np.zeros((3, 1, 8, 8), np.uint8), np.array([0, 1, 2]))
 
-    assert [1, 2, 0] == in_order(split, ("b", "c", "a"), ("a", "b", "c")).labels.tolist()
+    assert [1, 2, 0] == reorder_labels(split, ("b", "c", "a"), ("a", "b", "c")).labels.tolist()
     with pytest.raises(DataError, match="the classes of the data are a, b; the classifier knows a, c"):
-        in_order(split, ("a", "b"), ("a", "c"))
+        reorder_labels(split, ("a", "b"), ("a", "c"))

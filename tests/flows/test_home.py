@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relearn.flows import cli
+from relearn.flows.cli.app import run_command_line
 from relearn.model.home import Home
 
 Capture = pytest.CaptureFixture[str]
@@ -15,9 +15,9 @@ TRAIN = ["train", "--dataset", "digits", "--epochs", "2"]
 
 def fails(arguments: list[str], capsys: Capture) -> str:
     """The one line on stderr of a command line that the machine stops."""
-    assert 3 == cli.run(arguments)
+    assert 3 == run_command_line(arguments)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error[machine]: ")
+    assert line.startswith("error[infrastructure]: ")
     return line
 
 
@@ -34,7 +34,7 @@ def test_a_file_in_the_place_of_the_home_is_named(
     home.write_text("kept")
     monkeypatch.setenv("RELEARN_HOME", str(home))
 
-    assert 2 == cli.run(verb)
+    assert 2 == run_command_line(verb)
     assert f"RELEARN_HOME: got '{home}', which is a file" in capsys.readouterr().err
     assert "kept" == home.read_text()
 
@@ -62,8 +62,8 @@ def test_data_that_does_not_fit_on_the_disk_is_not_half_prepared(
         "MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}"
     )  # it has a disk with room
 
-    assert f"cannot prepare the data in {place / 'home' / 'prepared'}: " in fails(TRAIN, capsys)
-    assert [] == list((place / "home" / "prepared").rglob("*.npy"))
+    assert f"cannot prepare the data in {place / 'home' / 'datasets'}: " in fails(TRAIN, capsys)
+    assert [] == list((place / "home" / "datasets").rglob("*.npy"))
     assert [] == half_written(place)
 
 
@@ -80,7 +80,7 @@ def test_a_disk_that_fills_up_in_a_training_is_one_line(
     line = fails(TRAIN, capsys)
     assert [] == half_written(home)
     (place / "filler").unlink()
-    assert 0 == cli.run(["compare"])
+    assert 0 == run_command_line(["compare"])
     assert "best first" in capsys.readouterr().out
     if "--resume" in line:
-        assert 0 == cli.run(["train", "--resume"])
+        assert 0 == run_command_line(["train", "--resume"])

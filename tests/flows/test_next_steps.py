@@ -9,8 +9,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from relearn.flows.cli.next_steps import commands
-from relearn.flows.results import Released, Retrained, Trained, Verdict
+from relearn.flows.cli.next_steps import build_commands
+from relearn.flows.results import GateDecision, ReleaseResult, RetrainResult, TrainResult
 from relearn.model.home import Home
 
 
@@ -87,7 +87,7 @@ def test_mlflow_shows_the_runs_and_hands_out_their_files(ran, mlflow_page: str) 
         experiment = client.get(f"{api}/experiments/get-by-name", params={"experiment_name": "digits"}).json()
         asked = {
             "experiment_ids": [experiment["experiment"]["experiment_id"]],
-            "filter": "tags.`relearn.kind` = 'train'",
+            "filter": "tags.`relearn.job_type` = 'train'",
         }
         runs = client.post(f"{api}/runs/search", json=asked).json()["runs"]
         run_id = runs[0]["info"]["run_id"]
@@ -119,12 +119,12 @@ def test_the_pages_leave_nothing_beside_the_home(ran, mlflow_page: str, prefect_
 
 
 @pytest.fixture
-def done() -> Retrained:
-    trained = Trained(
+def done() -> RetrainResult:
+    trained = TrainResult(
         run_id="a" * 32,
         url="http://runs.example/#/experiments/1/runs/aa",
         network="mlp",
-        parameters=1,
+        parameter_count=1,
         epochs=1,
         best_epoch=1,
         stop_reason="all epochs done",
@@ -132,58 +132,58 @@ def done() -> Retrained:
         val_accuracy=0.9,
         metrics={},
         warnings=(),
-        seconds=1.0,
+        training_seconds=1.0,
         images_per_second=1.0,
     )
-    return Retrained(
+    return RetrainResult(
         name="digits",
         url="http://runs.example/#/experiments/1/runs/bb",
-        trained=(trained,),
+        train_results=(trained,),
         best=trained,
-        released=Released(
+        release_result=ReleaseResult(
             name="digits",
             run_id="a" * 32,
-            verdict=Verdict(action="promote", reasons=("better",), checks=()),
-            live="1",
+            gate_decision=GateDecision(action="promote", reasons=("better",), checks=()),
+            live_version="1",
         ),
-        seconds={},
+        stage_seconds={},
     )
 
 
 def test_servers_that_are_there_are_opened_and_not_started(
-    done: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs on a tracking server and flows on a Prefect server have their pages already."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cret@runs.example")
-    said = commands(done, Home(tmp_path, tmp_path), "http://flows.example")
+    said = build_commands(done, Home(tmp_path, tmp_path), "http://flows.example")
 
     assert runs_page(said).endswith("/python -m webbrowser 'http://runs.example/#/experiments/1/runs/bb'")
     assert said["flows in a browser"].endswith("/python -m webbrowser http://flows.example")
 
 
 def test_the_password_of_a_database_is_not_printed(
-    done: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command names the variable that holds it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:s3cret@db/runs")
-    said = commands(done, Home(tmp_path, tmp_path), None)
+    said = build_commands(done, Home(tmp_path, tmp_path), None)
 
     assert runs_page(said).endswith('--backend-store-uri "$MLFLOW_TRACKING_URI"')
     assert "s3cret" not in " ".join(said.values())
 
 
 def test_the_home_is_named_where_it_is_not_the_usual_one(
-    done: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new shell does not know what stood before `relearn run`; what a shell would split is quoted."""
     home = tmp_path / "a home"
     monkeypatch.setenv("RELEARN_HOME", str(home))
-    named = commands(done, Home(home, home), None)
+    named = build_commands(done, Home(home, home), None)
     monkeypatch.delenv("RELEARN_HOME")
-    usual = commands(done, Home(home, home), None)
+    usual = build_commands(done, Home(home, home), None)
 
     assert named["serve it"].startswith(f"RELEARN_HOME='{home}' ")
-    assert usual["serve it"].endswith("/relearn serve --name digits")
+    assert usual["serve it"].endswith("/relearn serve --model-name digits")
     assert "RELEARN_HOME" not in usual["compare runs"]
     assert f"@'{home}/releases/digits/example.png' " in usual["ask it"]
     assert f"PREFECT_HOME='{home}/prefect' " in usual["flows in a browser"]

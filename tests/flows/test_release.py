@@ -13,23 +13,23 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from relearn.flows import registry
+from relearn.flows.config import PromotionConfig
 from relearn.flows.release import release
-from relearn.flows.results import Released
-from relearn.flows.settings import ReleaseConfig
-from relearn.flows.store import connect
-from relearn.flows.tracking import Experiment
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.results import ReleaseResult
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import Experiment
+from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError
+from relearn.model.evaluation.metrics import evaluate
 from relearn.model.home import Home
-from relearn.model.metrics import evaluate
-from relearn.model.networks import build
-from relearn.model.prepared import Prepared, prepare
-from relearn.model.training import fit
-from relearn.serving.live import load
-from relearn.serving.packaging import bento_folder
-from relearn.serving.releases import Releases
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
+from relearn.serving.deployment.packaging import find_bento_folder
+from relearn.serving.releases.store import ReleaseStore
+from relearn.serving.runtime.hot_reload import load_release
 
 
 @dataclass(frozen=True)
@@ -37,28 +37,30 @@ class Shop:
     """A home with digits prepared, and where candidates for it are made."""
 
     home: Home
-    prepared: Prepared
+    prepared: PreparedDataset
     client: MlflowClient
 
     @property
-    def releases(self) -> Releases:
-        return Releases(self.home.releases("digits"))
+    def releases(self) -> ReleaseStore:
+        return ReleaseStore(self.home.releases_dir("digits"))
 
     def trained(self, **settings: object) -> Classifier:
         """A classifier that has learned from the training images."""
         config = TrainConfig(dataset="digits", **settings)
         torch.manual_seed(config.seed)
-        network = build(config, self.prepared.shape, len(self.prepared.classes))
+        network = build_network(config, self.prepared.shape, len(self.prepared.classes))
         fit(config, network, self.prepared.splits, len(self.prepared.classes))
-        classifier = Classifier(network, Card.of(config, self.prepared, network))
+        classifier = Classifier(network, ModelCard.from_network(config, self.prepared, network))
         metrics = evaluate(classifier, self.prepared.splits.test).metrics
         return Classifier(classifier.network, classifier.card.model_copy(update={"metrics": metrics}))
 
     def run_of(self, classifier: Classifier, seen: np.ndarray | None = None) -> str:
         """The id of a run that has logged it."""
-        tags = {"relearn.kind": "train"}
-        with Experiment.open(self.home, "digits").run("candidate", tags) as run:
-            registry.log(run, classifier, self.prepared.splits.seen if seen is None else seen)
+        tags = {"relearn.job_type": "train"}
+        with Experiment.open_or_create(self.home, "digits").start_run("candidate", tags) as run:
+            registry.log_classifier(
+                run, classifier, self.prepared.splits.train_val_hashes if seen is None else seen
+            )
         return run.id
 
     def alias(self, name: str) -> str | None:
@@ -72,18 +74,18 @@ def shop(copied: Home, on_server: str) -> Shop:
     """The home in the state that the first `relearn run` left, without its release."""
     client = connect(copied)
     client.delete_registered_model("digits")
-    return Shop(copied, prepare(TrainConfig(dataset="digits"), copied), client)
+    return Shop(copied, prepare_dataset(TrainConfig(dataset="digits"), copied), client)
 
 
 @pytest.fixture(scope="module")
 def weak() -> dict[str, object]:
     """Settings of a network that has not learned enough."""
-    return {"epochs": 1, "hidden": (16,), "learning_rate": 0.02}
+    return {"epochs": 1, "hidden_sizes": (16,), "learning_rate": 0.02}
 
 
 @pytest.fixture(scope="module")
 def strong() -> dict[str, object]:
-    return {"epochs": 12, "hidden": (128,)}
+    return {"epochs": 12, "hidden_sizes": (128,)}
 
 
 @pytest.fixture
@@ -141,26 +143,30 @@ def reordered(classifier: Classifier) -> Classifier:
 def test_better_is_promoted_and_served_for_real(shop: Shop, weak: dict, strong: dict) -> None:
     """The first is released; a better one takes its place: ledger, pointer, aliases, Bento and run agree."""
     first = release(shop.run_of(shop.trained(**weak)))
-    assert ("promote", "1", "1") == (first.verdict.action, first.version, first.live)
+    assert ("promote", "1", "1") == (first.gate_decision.action, first.candidate_version, first.live_version)
     assert ("1", None) == (shop.alias("champion"), shop.alias("previous"))
 
     run_id = shop.run_of(shop.trained(**strong))
     second = release(run_id)
-    assert ("promote", "2", "2") == (second.verdict.action, second.version, second.live)
+    assert ("promote", "2", "2") == (
+        second.gate_decision.action,
+        second.candidate_version,
+        second.live_version,
+    )
     assert ("2", "1") == (shop.alias("champion"), shop.alias("previous"))
-    assert "2" == second.trial.first.version
-    assert second.trial.milliseconds > 0
+    assert "2" == second.smoke_test_result.first_prediction.version
+    assert second.smoke_test_result.latency_ms > 0
 
-    one, two = shop.releases.ledger.entries()
-    assert (None, "1", "1", "2") == (one.before, one.live.version, two.before, two.live.version)
-    assert ("promote", run_id, "1") == (two.action, two.run_id, two.previous)
-    assert two.live == shop.releases.live()
+    one, two = shop.releases.ledger.read_entries()
+    assert (None, "1", "1", "2") == (one.previous_live, one.live.version, two.previous_live, two.live.version)
+    assert ("promote", run_id, "1") == (two.action, two.run_id, two.rollback_target)
+    assert two.live == shop.releases.read_current()
     assert one.fingerprints == two.fingerprints
     assert shop.prepared.fingerprint == two.fingerprints["data"]
-    assert "2" == load(shop.releases, two.live).version
+    assert "2" == load_release(shop.releases, two.live).version
     files = {file.path for file in shop.client.list_artifacts(run_id, "gate")}
     assert {"gate/verdict.md", "gate/comparison.png"} == files
-    assert "promote" == shop.client.get_run(run_id).data.tags["relearn.verdict"]
+    assert "promote" == shop.client.get_run(run_id).data.tags["relearn.gate_decision"]
 
 
 def test_a_run_is_released_once(shop: Shop, weak: dict) -> None:
@@ -168,8 +174,11 @@ def test_a_run_is_released_once(shop: Shop, weak: dict) -> None:
     run_id = shop.run_of(shop.trained(**weak))
     first, again = release(run_id), release(run_id)
 
-    assert (first.version, "version 1 is live already") == (again.version, again.verdict.reasons[0])
-    assert 1 == len(shop.releases.ledger.entries())
+    assert (first.candidate_version, "version 1 is live already") == (
+        again.candidate_version,
+        again.gate_decision.reasons[0],
+    )
+    assert 1 == len(shop.releases.ledger.read_entries())
     assert 1 == len(shop.client.search_model_versions("name = 'digits'"))
 
 
@@ -186,14 +195,18 @@ def test_sabotage_is_rejected_by_its_cause(
 ) -> None:
     """Nothing of what is live moves, no version is registered, and the ledger says why."""
     release(shop.run_of(shop.trained(**weak)))
-    before = shop.releases.live()
+    before = shop.releases.read_current()
     released = release(shop.run_of(sabotage(shop.trained(**weak))))
 
-    assert ("reject", "1", None) == (released.verdict.action, released.live, released.version)
-    assert any(cause in reason for reason in released.verdict.reasons)
-    assert before == shop.releases.live()
-    last = shop.releases.ledger.last()
-    assert ("reject", before, released.verdict.reasons) == (last.action, last.live, last.reasons)
+    assert ("reject", "1", None) == (
+        released.gate_decision.action,
+        released.live_version,
+        released.candidate_version,
+    )
+    assert any(cause in reason for reason in released.gate_decision.reasons)
+    assert before == shop.releases.read_current()
+    last = shop.releases.ledger.read_last()
+    assert ("reject", before, released.gate_decision.reasons) == (last.action, last.live, last.reasons)
     assert 1 == len(shop.client.search_model_versions("name = 'digits'"))
 
 
@@ -202,7 +215,7 @@ def test_no_difference_is_a_hold(shop: Shop, weak: dict) -> None:
     release(shop.run_of(shop.trained(**weak)))
     released = release(shop.run_of(shop.trained(**weak)))
 
-    assert ("hold", "1") == (released.verdict.action, released.live)
+    assert ("hold", "1") == (released.gate_decision.action, released.live_version)
     assert "version 1 stays live" in released.headline
     assert "+0.00 points on 292 images (95 % interval +0.00 to +0.00)" in released.headline
     assert 1 == len(shop.client.search_model_versions("name = 'digits'"))
@@ -210,13 +223,17 @@ def test_no_difference_is_a_hold(shop: Shop, weak: dict) -> None:
 
 def test_images_that_were_learned_from_do_not_count(shop: Shop, weak: dict, strong: dict) -> None:
     """Who has seen a part of the reference is judged on the rest, and so is the champion."""
-    from relearn.model.splits import contents
+    from relearn.model.data.splits import hash_contents
 
     release(shop.run_of(shop.trained(**weak)))
-    test = contents(shop.prepared.splits.test.images)
+    test = hash_contents(shop.prepared.splits.test.images)
     released = release(shop.run_of(shop.trained(**strong), seen=test[:100]))
 
-    assert len(np.unique(test[100:])) <= released.verdict.comparisons["reference"].images <= len(test) - 100
+    assert (
+        len(np.unique(test[100:]))
+        <= released.gate_decision.comparisons["reference"].images
+        <= len(test) - 100
+    )
     page = shop.client.download_artifacts(released.run_id, "gate/verdict.md")
     assert "100 reference images were left out" in Path(page).read_text()
 
@@ -227,7 +244,7 @@ def other_weights(home: Home, bento: str) -> None:
 
 
 def out_of_order(home: Home, bento: str) -> None:
-    service = bento_folder(bento, home) / "src" / "relearn" / "serving" / "service.py"
+    service = find_bento_folder(bento, home) / "src" / "relearn" / "serving" / "service.py"
     service.write_text("raise SystemExit('out of order')")
 
 
@@ -247,18 +264,18 @@ def test_what_is_not_served_as_it_was_judged_is_rejected(
     from relearn.flows import release as module
 
     release(shop.run_of(shop.trained(**weak)))
-    whole = module.package
+    whole = module.build_bento
 
     def damaged(folder: Path, name: str, version: str, home: Home) -> str:
         bento = whole(folder, name, version, home)
         damage(home, bento)
         return bento
 
-    monkeypatch.setattr(module, "package", damaged)
+    monkeypatch.setattr(module, "build_bento", damaged)
     released = release(shop.run_of(shop.trained(**strong)))
 
-    assert ("reject", "1") == (released.verdict.action, released.live)
-    assert released.verdict.reasons[0].startswith(told)
+    assert ("reject", "1") == (released.gate_decision.action, released.live_version)
+    assert released.gate_decision.reasons[0].startswith(told)
     assert "1" == shop.alias("champion")
 
 
@@ -269,8 +286,8 @@ def test_the_reference_is_the_one_of_the_first_release(shop: Shop, weak: dict, t
     card = classifier.card.model_copy(update={"fingerprint": "e" * 64})
     released = release(shop.run_of(Classifier(classifier.network, card)))
 
-    first, last = shop.releases.ledger.entries()
-    assert ("hold", "e" * 64) == (released.verdict.action, last.fingerprints["data"])
+    first, last = shop.releases.ledger.read_entries()
+    assert ("hold", "e" * 64) == (released.gate_decision.action, last.fingerprints["data"])
     assert first.fingerprints["reference"] == last.fingerprints["reference"]
 
 
@@ -280,7 +297,7 @@ def test_data_that_changed_before_the_first_release_is_said(shop: Shop, weak: di
     card = classifier.card.model_copy(update={"fingerprint": "e" * 64})
     with pytest.raises(DataError, match="has changed since this classifier learned from it"):
         release(shop.run_of(Classifier(classifier.network, card)))
-    assert [] == shop.releases.ledger.entries()
+    assert [] == shop.releases.ledger.read_entries()
 
 
 def test_who_was_faster_is_the_champion_to_beat(
@@ -291,7 +308,7 @@ def test_who_was_faster_is_the_champion_to_beat(
 
     release(shop.run_of(shop.trained(**weak)))
     slow, fast = shop.run_of(shop.trained(**strong)), shop.run_of(shop.trained(**strong))
-    attempt, inner = module.attempt, []
+    attempt, inner = module.run_smoke_test, []
 
     def interrupted(*arguments: object) -> object:
         if not inner:
@@ -299,14 +316,14 @@ def test_who_was_faster_is_the_champion_to_beat(
             inner[0] = release(fast)
         return attempt(*arguments)
 
-    monkeypatch.setattr(module, "attempt", interrupted)
-    released: Released = release(slow)
+    monkeypatch.setattr(module, "run_smoke_test", interrupted)
+    released: ReleaseResult = release(slow)
 
-    assert ("promote", "hold") == (inner[0].verdict.action, released.verdict.action)
-    entries = shop.releases.ledger.entries()
+    assert ("promote", "hold") == (inner[0].gate_decision.action, released.gate_decision.action)
+    entries = shop.releases.ledger.read_entries()
     assert ["promote", "promote", "hold"] == [entry.action for entry in entries]
-    assert inner[0].live == released.live == shop.alias("champion")
-    assert "+0.00 points" in released.verdict.reasons[0]
+    assert inner[0].live == released.live_version == shop.alias("champion")
+    assert "+0.00 points" in released.gate_decision.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -318,10 +335,10 @@ def test_who_is_asked_decides(
     """The answer in the page is what happens."""
     run_id = shop.run_of(shop.trained(**weak))
     person(yes)
-    released = release(run_id, ReleaseConfig(approve_by_hand=True, approval_minutes=1))
+    released = release(run_id, PromotionConfig(manual_approval=True, approval_timeout_minutes=1))
 
-    assert outcome == (released.verdict.action, released.live)
-    assert yes or "it was not approved by hand" == released.verdict.reasons[0]
+    assert outcome == (released.gate_decision.action, released.live_version)
+    assert yes or "it was not approved by hand" == released.gate_decision.reasons[0]
 
 
 @pytest.mark.slow
@@ -332,20 +349,23 @@ def test_a_yes_is_for_one_judgement(
     release(shop.run_of(shop.trained(**weak)))
     slow, fast = shop.run_of(shop.trained(**strong)), shop.run_of(shop.trained(**strong))
     person(lambda: bool(release(fast)), False)
-    config = ReleaseConfig(approve_by_hand=True, approval_minutes=1, promote_when="not_worse")
+    config = PromotionConfig(manual_approval=True, approval_timeout_minutes=1, promotion_rule="non_inferior")
     released = release(slow, config)
 
-    assert ("hold", "it was not approved by hand") == (released.verdict.action, released.verdict.reasons[0])
-    assert fast == shop.releases.live().run_id
+    assert ("hold", "it was not approved by hand") == (
+        released.gate_decision.action,
+        released.gate_decision.reasons[0],
+    )
+    assert fast == shop.releases.read_current().run_id
 
 
 def test_a_yes_by_hand_is_waited_for(shop: Shop, weak: dict, on_server: str) -> None:
     """Nobody says yes: the champion stays, and the history says that nobody did."""
-    config = ReleaseConfig(approve_by_hand=True, approval_minutes=0.05)
+    config = PromotionConfig(manual_approval=True, approval_timeout_minutes=0.05)
     released = release(shop.run_of(shop.trained(**weak)), config)
 
-    assert ("hold", None) == (released.verdict.action, released.live)
-    assert "nobody approved it within 0.05 minutes" == released.verdict.reasons[0]
+    assert ("hold", None) == (released.gate_decision.action, released.live_version)
+    assert "nobody approved it within 0.05 minutes" == released.gate_decision.reasons[0]
     assert "COMPLETED" == _flows(on_server)[0]["state"]["type"]
 
 

@@ -15,28 +15,28 @@ import numpy as np
 import pytest
 import torch
 
-from relearn.flows import registry
+from relearn.flows.config import PromotionConfig
 from relearn.flows.release import release
-from relearn.flows.settings import ReleaseConfig
-from relearn.flows.store import connect
-from relearn.flows.tracking import Experiment
-from relearn.flows.truth import Truth, agree
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.releases.release_state import ReleaseState, sync_with_ledger
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import Experiment
+from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import PreparedDataset, prepare_dataset
+from relearn.model.evaluation.metrics import evaluate
 from relearn.model.home import Home
-from relearn.model.metrics import evaluate
-from relearn.model.networks import build
-from relearn.model.prepared import Prepared, prepare
-from relearn.model.training import fit
-from relearn.serving.live import load
-from relearn.serving.releases import Releases
-from relearn.serving.server import Server, start
-from relearn.serving.settings import ServeConfig
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.releases.store import ReleaseStore
+from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.postgres import Postgres
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))
-ANYTHING = ReleaseConfig(promote_when="not_worse", accuracy_margin=1)  # all that is not clearly worse
-AS_FLAGS = ("--promote-when", "not_worse", "--accuracy-margin", "1")
+ANYTHING = PromotionConfig(promotion_rule="non_inferior", accuracy_margin=1)  # all that is not clearly worse
+AS_FLAGS = ("--promotion-rule", "non_inferior", "--accuracy-margin", "1")
 
 
 class Workshop:
@@ -44,20 +44,24 @@ class Workshop:
 
     def __init__(self, home: Home, environment: dict[str, str]) -> None:
         self.home, self.environment = home, environment
-        self.prepared: Prepared = prepare(TrainConfig(dataset="digits"), home)
-        self.releases = Releases(home.releases("digits"))
+        self.prepared: PreparedDataset = prepare_dataset(TrainConfig(dataset="digits"), home)
+        self.releases = ReleaseStore(home.releases_dir("digits"))
 
     def candidate(self, epochs: int = 1, seed: int = 0) -> str:
         """The id of a run with a classifier that has learned for so many epochs."""
-        config = TrainConfig(dataset="digits", hidden=(32,), epochs=epochs, seed=seed)
+        config = TrainConfig(dataset="digits", hidden_sizes=(32,), epochs=epochs, seed=seed)
         torch.manual_seed(seed)
-        network = build(config, self.prepared.shape, 10)
+        network = build_network(config, self.prepared.shape, 10)
         fit(config, network, self.prepared.splits, 10)
-        classifier = Classifier(network, Card.of(config, self.prepared, network))
+        classifier = Classifier(network, ModelCard.from_network(config, self.prepared, network))
         metrics = evaluate(classifier, self.prepared.splits.test).metrics
-        with Experiment.open(self.home, "digits").run("candidate", {"relearn.kind": "train"}) as run:
+        with Experiment.open_or_create(self.home, "digits").start_run(
+            "candidate", {"relearn.job_type": "train"}
+        ) as run:
             card = classifier.card.model_copy(update={"metrics": metrics})
-            registry.log(run, Classifier(classifier.network, card), self.prepared.splits.seen)
+            registry.log_classifier(
+                run, Classifier(classifier.network, card), self.prepared.splits.train_val_hashes
+            )
         return run.id
 
     def begin(self, run_id: str, *flags: str) -> subprocess.Popen[str]:
@@ -79,20 +83,20 @@ class Workshop:
 
     def agrees(self) -> str | None:
         """Ledger, pointer, folder, Bento and aliases mean the same; returns the version that is live."""
-        truth, client = Truth.read(self.releases), connect(self.home)
-        assert truth.live == self.releases.live()
+        truth, client = ReleaseState.from_store(self.releases), connect(self.home)
+        assert truth.live == self.releases.read_current()
         aliases = client.get_registered_model("digits").aliases
         meant = {alias: str(version) for alias, version in aliases.items()}
         assert meant.get("champion") == (truth.live and truth.live.version)
-        assert meant.get("previous") == truth.previous
+        assert meant.get("previous") == truth.previous_version
         runs = [version.run_id for version in client.search_model_versions("name = 'digits'")]
         assert len(set(runs)) == len(runs), "a run has two versions"
         live = None
-        for entry in self.releases.ledger.entries():
-            assert entry.before == live, "the history is not linear"
+        for entry in self.releases.ledger.read_entries():
+            assert entry.previous_live == live, "the history is not linear"
             live = entry.live and entry.live.version
         if truth.live:
-            assert load(self.releases, truth.live).version == live
+            assert load_release(self.releases, truth.live).version == live
             assert (self.home.bentoml / "bentos" / "digits" / str(live) / "bento.yaml").is_file()
         return live
 
@@ -108,11 +112,11 @@ def workshop(copied: Home, on_server: str, clean: dict[str, str], tmp_path: Path
 @contextmanager
 def serving(workshop: Workshop) -> Iterator[Server]:
     """A real server that follows what is live."""
-    live = workshop.releases.live()
+    live = workshop.releases.read_current()
     assert live is not None
-    server = start(live.bento, ServeConfig(port=0), workshop.home, follow="digits")
+    server = start_server(live.bento, ServeConfig(port=0), workshop.home, model_name="digits")
     try:
-        server.wait_for("/readyz")
+        server.wait_until_ok("/readyz")
         yield server
     finally:
         server.stop()
@@ -144,12 +148,12 @@ def killed_at_random(workshop: Workshop, kills: int, seed: int) -> list[str]:
             time.sleep(draw.uniform(0, length))
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            agree(workshop.home, "digits")
+            sync_with_ledger(workshop.home, "digits")
             assert answered(server, workshop.agrees())
             release(run_id, ANYTHING)
             lives.append(str(workshop.agrees()))
             assert answered(server, lives[-1])
-            last = workshop.releases.ledger.last()
+            last = workshop.releases.ledger.read_last()
             assert last is not None
             assert ("promote", run_id) == (last.action, last.run_id)
     return lives
@@ -182,7 +186,7 @@ def together(workshop: Workshop, count: int) -> list[str]:
 def one_history(workshop: Workshop, runs: list[str]) -> None:
     """Every run has one decision, each made against what was live then; the best is not far from the top."""
     assert workshop.agrees() is not None
-    entries = workshop.releases.ledger.entries()
+    entries = workshop.releases.ledger.read_entries()
     assert sorted(runs) == sorted(entry.run_id for entry in entries)
     promoted = [entry.live for entry in entries if entry.action == "promote"]
     assert len({live.version for live in promoted if live}) == len(promoted)
@@ -219,7 +223,7 @@ def test_a_database_that_is_away_is_one_line(on_postgres: Workshop, postgres: Po
 
     assert (3, 1) == (process.returncode, len(errors.splitlines())), errors
     assert f"127.0.0.1:{postgres.port}" in errors
-    assert [] == on_postgres.releases.ledger.entries()
+    assert [] == on_postgres.releases.ledger.read_entries()
 
 
 @pytest.mark.slow

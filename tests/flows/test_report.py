@@ -7,29 +7,36 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from relearn.flows.report import report
-from relearn.flows.results import Answer, Released, Retrained, Trained, Trial, Verdict
-from relearn.model.prepared import Prepared
-from relearn.model.quality import Finding
+from relearn.flows.results import (
+    GateDecision,
+    ReleaseResult,
+    RetrainResult,
+    ServedPrediction,
+    SmokeTestResult,
+    TrainResult,
+)
+from relearn.flows.training.report import report
+from relearn.model.data.prepared import PreparedDataset
+from relearn.model.data.validation import Finding
 
-DATASET = Prepared(
+DATASET = PreparedDataset(
     folder=Path("prepared"),
     name="mnist",
-    source="mnist",
+    uri="mnist",
     classes=tuple("0123456789"),
-    style="strokes",
+    style="mnist",
     shape=(1, 28, 28),
     fingerprint="0123456789abcdef" * 4,
-    additions=None,
+    extra_images=None,
     counts={"training": [24_000, 24_000], "validation": [12_000], "test": [10_000]},
     findings=[],
     files={},
 )
-MLP = Trained(
+MLP = TrainResult(
     run_id="aa",
     url="http://127.0.0.1:5000/#/experiments/1/runs/aa",
     network="mlp",
-    parameters=407_050,
+    parameter_count=407_050,
     epochs=15,
     best_epoch=14,
     stop_reason="all epochs done",
@@ -37,7 +44,7 @@ MLP = Trained(
     val_accuracy=0.981,
     metrics={"accuracy": 0.9824, "f1_macro": 0.98221},
     warnings=(),
-    seconds=12.34,
+    training_seconds=12.34,
     images_per_second=60_000,
 )
 CNN = MLP.model_copy(
@@ -45,29 +52,29 @@ CNN = MLP.model_copy(
         "run_id": "bb",
         "url": "http://127.0.0.1:5000/#/experiments/1/runs/bb",
         "network": "cnn",
-        "parameters": 542_230,
+        "parameter_count": 542_230,
         "val_accuracy": 0.9885,
         "metrics": {"accuracy": 0.9891, "f1_macro": 0.98901},
-        "seconds": 154.6,
+        "training_seconds": 154.6,
     }
 )
-ANSWER = Answer(label="7", probability=0.9993, version="3")
-RELEASED = Released(
+ANSWER = ServedPrediction(label="7", probability=0.9993, version="3")
+RELEASED = ReleaseResult(
     name="mnist",
     run_id="bb",
-    verdict=Verdict(action="promote", reasons=("better on reference: +0.67 points",), checks=()),
-    live="3",
-    version="3",
-    trial=Trial(first=ANSWER, milliseconds=4.4),
-    truth="7",
+    gate_decision=GateDecision(action="promote", reasons=("better on reference: +0.67 points",), checks=()),
+    live_version="3",
+    candidate_version="3",
+    smoke_test_result=SmokeTestResult(first_prediction=ANSWER, latency_ms=4.4),
+    expected_label="7",
 )
 SECONDS = {"data": 2.0, "training mlp": 12.0, "training cnn": 156.0, "packaging": 30.0}
 
 
-def done(trained: list[Trained], best: Trained, **changes: Any) -> Retrained:
+def done(trained: list[TrainResult], best: TrainResult, **changes: Any) -> RetrainResult:
     """A retraining whose candidate is `best`."""
-    told = {"name": "mnist", "released": RELEASED, "seconds": SECONDS} | changes
-    return Retrained(url="", trained=tuple(trained), best=best, **told)
+    told = {"name": "mnist", "release_result": RELEASED, "stage_seconds": SECONDS} | changes
+    return RetrainResult(url="", train_results=tuple(trained), best=best, **told)
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
@@ -89,9 +96,11 @@ def test_result_comes_first() -> None:
 
 def test_a_candidate_that_was_held_is_not_sold_as_released() -> None:
     """The verdict and its reasons, what stays live, and no answer where no server was asked."""
-    verdict = Verdict(action="hold", reasons=("reference: +0.02 points",), checks=())
-    held = RELEASED.model_copy(update={"verdict": verdict, "live": "2", "trial": None})
-    page = report(done([MLP], MLP, released=held), DATASET)
+    verdict = GateDecision(action="hold", reasons=("reference: +0.02 points",), checks=())
+    held = RELEASED.model_copy(
+        update={"gate_decision": verdict, "live_version": "2", "smoke_test_result": None}
+    )
+    page = report(done([MLP], MLP, release_result=held), DATASET)
 
     assert "**HOLD**: version 2 stays live, the candidate is held: reference: +0.02 points" in page
     assert "First answer" not in page
@@ -130,7 +139,9 @@ def test_warnings_name_their_network() -> None:
 @pytest.mark.parametrize("truth", ["7", "1"])
 def test_answer_stands_beside_the_truth(truth: str) -> None:
     """A wrong first answer is not sold as a success."""
-    page = report(done([MLP], MLP, released=RELEASED.model_copy(update={"truth": truth})), DATASET)
+    page = report(
+        done([MLP], MLP, release_result=RELEASED.model_copy(update={"expected_label": truth})), DATASET
+    )
 
     assert f"version 3 was sent an image of '{truth}' and said '7' with 99.9%; an answer takes 4.4 ms" in page
 
@@ -170,11 +181,13 @@ def test_names_of_the_user_change_nothing_else() -> None:
     """A class or path with Markdown or HTML in it is shown as it is: as many cells, no new element."""
     odd = "a|b <img src=x> **c** [d](http://e) `f`\n# g"
     dataset = DATASET.model_copy(update={"name": odd, "source": f"folder:/{odd}"})
-    trial = Trial(first=ANSWER.model_copy(update={"label": odd, "version": odd}))
-    verdict = Verdict(action="hold", reasons=(odd,), checks=())
-    released = RELEASED.model_copy(update={"truth": odd, "trial": trial, "verdict": verdict})
+    trial = SmokeTestResult(first_prediction=ANSWER.model_copy(update={"label": odd, "version": odd}))
+    verdict = GateDecision(action="hold", reasons=(odd,), checks=())
+    released = RELEASED.model_copy(
+        update={"expected_label": odd, "smoke_test_result": trial, "gate_decision": verdict}
+    )
     network = MLP.model_copy(update={"network": odd, "warnings": (odd,)})
-    told = done([network], network, name=odd, released=released, seconds={odd: 1.0})
+    told = done([network], network, name=odd, release_result=released, stage_seconds={odd: 1.0})
     page = report(told, dataset)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)
 

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from relearn.flows import cli
-from relearn.flows.reproduce import reproduce
-from relearn.flows.truth import Truth, decide
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.evaluation.reproduce import reproduce
+from relearn.flows.releases.release_state import ReleaseState, record_decision
 from relearn.model.config import TrainConfig
-from relearn.model.errors import IntegrityError, NotFoundError
+from relearn.model.data.prepared import prepare_dataset
+from relearn.model.errors import CorruptDataError, NotFoundError
 from relearn.model.home import Home
-from relearn.model.networks import build
-from relearn.model.prepared import prepare
-from relearn.model.training import fit
-from relearn.serving.golden import Golden
-from relearn.serving.ledger import Release
-from relearn.serving.releases import Releases
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
+from relearn.serving.releases.golden import Golden
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore
 from tests.flows.conftest import Ran
 
 Keep = Callable[..., Home]
@@ -62,21 +62,25 @@ def keep(file: Path, tmp_path: Path) -> Keep:
         change: Callable[[torch.nn.Module], object] = lambda network: None, told: Any = None, **settings: Any
     ) -> Home:
         home = Home(tmp_path / "home", tmp_path / "data")
-        config = TrainConfig.read({"dataset": f"npz:{file}", "hidden": (16,), "epochs": 5, **settings})
-        prepared = prepare(config, home)
-        network = build(config, prepared.shape, 2)
+        config = TrainConfig.parse({"dataset": f"npz:{file}", "hidden_sizes": (16,), "epochs": 5, **settings})
+        prepared = prepare_dataset(config, home)
+        network = build_network(config, prepared.shape, 2)
         threads = fit(config, network, prepared.splits, 2).threads
         change(network)
-        card = Card.of(config, prepared, network).model_copy(update={"threads": threads, **(told or {})})
+        card = ModelCard.from_network(config, prepared, network).model_copy(
+            update={"threads": threads, **(told or {})}
+        )
         classifier, folder = Classifier(network, card), tmp_path / "saved"
         classifier.save(folder)
-        Golden.of(classifier, prepared.splits.test.images).save(folder)
-        digests = Releases(home.releases("light")).keep("1", folder)
+        Golden.from_classifier(classifier, prepared.splits.test.images).save(folder)
+        digests = ReleaseStore(home.releases_dir("light")).add_version("1", folder)
         live = Release(
-            version="1", bento="light:1", run_id="r", published_at=datetime.now(UTC), digests=digests
+            version="1", bento="light:1", run_id="r", published_at=datetime.now(UTC), sha256=digests
         )
-        promoted: dict[str, Any] = {"action": "promote", "candidate": "1", "run_id": "r", "live": live}
-        decide(home, "light", Truth(), **promoted, reasons=(), fingerprints={}, previous=None)
+        promoted: dict[str, Any] = {"action": "promote", "subject": "1", "run_id": "r", "live": live}
+        record_decision(
+            home, "light", ReleaseState(), **promoted, reasons=(), fingerprints={}, rollback_target=None
+        )
         return home
 
     return done
@@ -95,8 +99,8 @@ def test_what_relearn_run_released_is_the_same(
 ) -> None:
     """Bit for bit, whatever watched the first training; in a home that has nothing but the release."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
-    shutil.copytree(ran.home.releases("digits"), tmp_path / "home" / "releases" / "digits")
-    assert 0 == cli.run(["reproduce", "1"])
+    shutil.copytree(ran.home.releases_dir("digits"), tmp_path / "home" / "releases" / "digits")
+    assert 0 == run_command_line(["reproduce", "1"])
     said = capsys.readouterr().out.splitlines()[-1]
     assert "SAME version 1 of digits was trained again, bit for bit" == said
 
@@ -104,7 +108,7 @@ def test_what_relearn_run_released_is_the_same(
 def test_a_little_off_is_close(keep: Keep) -> None:
     """With how far weights, labels and accuracy are apart."""
     done = reproduce(keep(moved(1e-4)), "light", "1")
-    assert "close" == done.verdict
+    assert "equivalent" == done.verdict
     assert done.difference == pytest.approx(1e-4, rel=0.01)
     assert done.agreement == pytest.approx(1, abs=0.05)
 
@@ -115,7 +119,7 @@ def test_something_else_is_not_called_close(
     """A classifier that this card does not lead to: more than chance apart."""
     home = keep(lambda network: [parameter.data.neg_() for parameter in network.parameters()])
     monkeypatch.setenv("RELEARN_HOME", str(home.root))
-    assert 4 == cli.run(["reproduce", "1"])
+    assert 4 == run_command_line(["reproduce", "1"])
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error[not_reproduced]: not reproduced: +"), error
     assert error.endswith("more than chance")
@@ -130,7 +134,7 @@ def test_other_circumstances_are_told(keep: Keep) -> None:
 def test_it_learns_on_as_many_threads(keep: Keep) -> None:
     """With another number the sums come out otherwise."""
     done = reproduce(keep(threads=1), "light", "1")
-    assert ("same", 1) == (done.verdict, torch.get_num_threads())
+    assert ("identical", 1) == (done.verdict, torch.get_num_threads())
 
 
 def test_changed_data_is_the_reason(keep: Keep, file: Path) -> None:
@@ -138,7 +142,7 @@ def test_changed_data_is_the_reason(keep: Keep, file: Path) -> None:
     home = keep()
     with np.load(file) as arrays:
         np.savez(file, images=255 - arrays["images"], labels=arrays["labels"])
-    with pytest.raises(IntegrityError, match=r"light\.npz.* has changed since: got fingerprint"):
+    with pytest.raises(CorruptDataError, match=r"light\.npz.* has changed since: got fingerprint"):
         reproduce(home, "light", "1")
 
 
@@ -146,7 +150,7 @@ def test_data_that_is_gone_is_the_reason(keep: Keep, file: Path) -> None:
     """Not a version that could not be found, and no traceback."""
     home = keep()
     file.unlink()
-    with pytest.raises(IntegrityError, match="its data is not to be had"):
+    with pytest.raises(CorruptDataError, match="its data is not to be had"):
         reproduce(home, "light", "1")
 
 
@@ -161,7 +165,7 @@ def test_an_own_network_needs_no_file_of_the_users(
     (tmp_path / "own_small.py").unlink()
     del sys.modules["own_small"]
 
-    assert "same" == reproduce(home, "light", "1").verdict
+    assert "identical" == reproduce(home, "light", "1").verdict
 
 
 def test_a_version_that_is_not_kept_is_told(keep: Keep) -> None:

@@ -21,15 +21,16 @@ import pytest
 import torch
 from prefect import flow
 
-from relearn.flows import cli, registry
-from relearn.flows.feedback import Claim, Decisions, additions
-from relearn.flows.results import Trained
-from relearn.flows.store import connect
-from relearn.flows.tracking import OUTCOME, Experiment
-from relearn.flows.train import learn, load
-from relearn.model.classifier import Classifier
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.feedback.decisions import DecisionLog, LabelCorrection, collect_extra_images
+from relearn.flows.results import TrainResult
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import RESULT_TAG, Experiment
+from relearn.flows.tracking.store import connect
+from relearn.flows.train import load_data, train_and_evaluate
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
+from relearn.model.inference.classifier import Classifier
 
 Capture = pytest.CaptureFixture[str]
 RELEARN = str(Path(sys.executable).parent / "relearn")
@@ -64,12 +65,12 @@ def said_run(home: Home, output: str) -> str:
 def runs(home: Home):
     client = connect(home)
     experiment = client.get_experiment_by_name("digits")
-    return client.search_runs([experiment.experiment_id], "tags.`relearn.kind` = 'train'")
+    return client.search_runs([experiment.experiment_id], "tags.`relearn.job_type` = 'train'")
 
 
 def weights(home: Home, run_id: str) -> dict[str, torch.Tensor]:
     folder = home.root / "fetched" / run_id
-    registry.fetch(connect(home), run_id, folder)
+    registry.download_classifier(connect(home), run_id, folder)
     return dict(Classifier.load(folder).network.state_dict())
 
 
@@ -106,7 +107,7 @@ def when_saved(home: Home, epoch: int, act: Callable[[], None]) -> threading.Thr
 def interrupt(home: Home, capsys: Capture) -> str:
     """Begin a training and press Ctrl-C after three epochs; returns the id of its run."""
     watcher = when_saved(home, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    assert 130 == cli.run(WORDS)
+    assert 130 == run_command_line(WORDS)
     watcher.join()
     (run_folder,) = home.checkpoints.iterdir()
     advice = f"relearn train --resume {run_folder.name[:8]} goes on"
@@ -117,7 +118,7 @@ def interrupt(home: Home, capsys: Capture) -> str:
 
 def fails(arguments: list[str], exit_code: int, capsys: Capture) -> list[str]:
     capsys.readouterr()
-    assert exit_code == cli.run(arguments)
+    assert exit_code == run_command_line(arguments)
     return capsys.readouterr().err.splitlines()
 
 
@@ -130,10 +131,12 @@ def test_after_ctrl_c_a_training_goes_on_in_its_run(
     """
     run_id = interrupt(copied, capsys)
     ones = np.full((5, 1, 28, 28), 255, np.uint8) * np.arange(5, dtype=np.uint8)[:, None, None, None]
-    told = [Claim.of(image, "1", "told", 0, told_at=datetime.now(UTC)) for image in ones]
-    assert 5 == len(Decisions(copied, "digits").decide("accept", told))
-    assert len(additions(copied, "digits").images)
-    assert 0 == cli.run(["train", "--resume"])
+    told = [
+        LabelCorrection.from_feedback(image, "1", "told", 0, reported_at=datetime.now(UTC)) for image in ones
+    ]
+    assert 5 == len(DecisionLog(copied, "digits").record("accept", told))
+    assert len(collect_extra_images(copied, "digits").images)
+    assert 0 == run_command_line(["train", "--resume"])
     assert_complete(copied, run_id, uninterrupted)
     (line,) = fails(["train", "--resume", run_id[:8]], 2, capsys)
     assert f"error[not_found]: run {run_id[:8]} has no unfinished training in {copied.checkpoints}" == line
@@ -146,9 +149,11 @@ def test_another_config_is_refused_and_nothing_is_lost(copied: Home, capsys: Cap
     run_id = interrupt(copied, capsys)
     before = sorted(path.name for path in (copied.checkpoints / run_id).iterdir())
     assert [
-        "error[config]: hidden: got (7,), the checkpoint has (512,)",
+        "error[config]: hidden_sizes: got (7,), the checkpoint has (512,)",
         f"error[config]: epochs: got 5, the checkpoint has {EPOCHS}",
-    ] == fails(["train", "--resume", run_id, "--hidden", "7", "--epochs", "5", "--seed", "0"], 2, capsys)
+    ] == fails(
+        ["train", "--resume", run_id, "--hidden-sizes", "7", "--epochs", "5", "--seed", "0"], 2, capsys
+    )
     assert before == sorted(path.name for path in (copied.checkpoints / run_id).iterdir())
     assert "KILLED" == connect(copied).get_run(run_id).info.status
 
@@ -160,7 +165,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(
     run_id = interrupt(copied, capsys)
     for damaged in sorted((copied.checkpoints / run_id).glob("*.safetensors"))[1:]:
         damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert 0 == cli.run(["train", "--resume", run_id])
+    assert 0 == run_command_line(["train", "--resume", run_id])
     assert "is not what was written: its SHA-256" in " ".join(capsys.readouterr().out.split())
     assert_complete(copied, run_id, uninterrupted)
 
@@ -168,7 +173,9 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(
     for damaged in (copied.checkpoints / run_id).glob("*.safetensors"):
         damaged.write_bytes(damaged.read_bytes()[:-1])
     (line,) = fails(["train", "--resume", run_id], 4, capsys)
-    assert line.startswith(f"error[integrity]: no checkpoint in {copied.checkpoints / run_id} can be used: ")
+    assert line.startswith(
+        f"error[corrupt_data]: no checkpoint in {copied.checkpoints / run_id} can be used: "
+    )
 
 
 def test_a_training_that_runs_is_not_gone_on_with(copied: Home, prefect_page: str, capsys: Capture) -> None:
@@ -177,7 +184,7 @@ def test_a_training_that_runs_is_not_gone_on_with(copied: Home, prefect_page: st
         when_saved(copied, 1, lambda: None).join()
         (run_folder,) = copied.checkpoints.iterdir()
         (line,) = fails(["train", "--resume"], 3, capsys)
-        assert f"error[machine]: the training of {run_folder} goes on in another process" == line
+        assert f"error[infrastructure]: the training of {run_folder} goes on in another process" == line
         assert "RUNNING" == connect(copied).get_run(run_folder.name).info.status
         first.kill()
 
@@ -185,9 +192,9 @@ def test_a_training_that_runs_is_not_gone_on_with(copied: Home, prefect_page: st
 @pytest.mark.parametrize(
     "place",
     [
-        "relearn.flows.registry.mlflow.finalize_logged_model",
-        "relearn.flows.registry.log",
-        "relearn.flows.train.remove",
+        "relearn.flows.tracking.registry.mlflow.finalize_logged_model",
+        "relearn.flows.tracking.registry.log_classifier",
+        "relearn.flows.train.remove_atomically",
     ],
 )
 def test_what_was_told_before_the_end_is_told_once(
@@ -204,14 +211,14 @@ def test_what_was_told_before_the_end_is_told_once(
     whole = getattr(owner, name)
 
     def cut(*arguments: object, **named: object) -> None:
-        if name == "log":
+        if name == "log_classifier":
             whole(*arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, cut)
-        assert 130 == cli.run(WORDS)
-    assert 0 == cli.run(["train", "--resume"])
+        assert 130 == run_command_line(WORDS)
+    assert 0 == run_command_line(["train", "--resume"])
     (run_id,) = {run.info.run_id for run in runs(copied)} - known
     client = connect(copied)
     experiment = client.get_run(run_id).info.experiment_id
@@ -242,7 +249,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_costs_nothing(
         training.send_signal(signal.SIGINT)
         assert 130 == training.wait(20)
     (run_folder,) = copied.checkpoints.iterdir()
-    assert 0 == cli.run(["train", "--resume"])
+    assert 0 == run_command_line(["train", "--resume"])
     assert_complete(copied, run_folder.name, uninterrupted)
 
 
@@ -258,15 +265,15 @@ def test_a_flow_that_is_tried_again_goes_on(
     copied: Home, uninterrupted: dict[str, torch.Tensor], small_files: Callable[[], None]
 ) -> None:
     """What one try could not write does not cost the epochs before, nor make a second run."""
-    config = TrainConfig.preset("default", dataset="digits", threads=1, patience=99, epochs=EPOCHS)
+    config = TrainConfig.from_preset("default", dataset="digits", threads=1, patience=99, epochs=EPOCHS)
     known, tries = {run.info.run_id for run in runs(copied)}, 0
 
     @flow(retries=1)
-    def stubborn() -> Trained:
+    def stubborn() -> TrainResult:
         nonlocal tries
         tries += 1
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        return learn(config, load(config))
+        return train_and_evaluate(config, load_data(config))
 
     watcher = when_saved(copied, 3, small_files)
     trained = stubborn()
@@ -298,7 +305,7 @@ def test_a_store_that_is_busy_does_not_hold_up_a_training(
 
     watcher = when_saved(copied, 2, hold)
     known = {run.info.run_id for run in runs(copied)}
-    assert 0 == cli.run(WORDS)
+    assert 0 == run_command_line(WORDS)
     watcher.join()
     assert [EPOCHS] == passed
     (run_id,) = {run.info.run_id for run in runs(copied)} - known
@@ -323,7 +330,7 @@ def killed_until_done(home: Home, prefect_page: str, draw: random.Random) -> str
     known = {run.info.run_id for run in runs(home)}
     code = life(home, prefect_page, None, draw.uniform(2, 12))
     if not list(home.checkpoints.glob("*/*.safetensors")) and code != 0:
-        done = {run.info.run_id for run in runs(home) if OUTCOME in run.data.tags} - known
+        done = {run.info.run_id for run in runs(home) if RESULT_TAG in run.data.tags} - known
         return done.pop() if done else None
     (run_id,) = {run.info.run_id for run in runs(home)} - known
     for lives in range(20):
@@ -342,5 +349,5 @@ def test_kills_at_random_change_nothing(
     if run_id is None:
         assert [] == list(copied.checkpoints.glob("*/*.safetensors"))
         return
-    Experiment.open(copied, "digits")  # what starts next closes what was lost
+    Experiment.open_or_create(copied, "digits")  # what starts next closes what was lost
     assert_complete(copied, run_id, uninterrupted)

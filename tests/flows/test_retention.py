@@ -13,17 +13,18 @@ import mlflow
 import pytest
 from filelock import FileLock
 
-from relearn.flows import archive, cli, registry
-from relearn.flows.retention import superfluous
-from relearn.flows.rollback import rollback
-from relearn.flows.store import connect
-from relearn.flows.tracking import Experiment
-from relearn.flows.truth import agree
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.ops.prune import find_prunable
+from relearn.flows.releases.release_state import sync_with_ledger
+from relearn.flows.releases.rollback import rollback
+from relearn.flows.tracking import artifacts, registry
+from relearn.flows.tracking.runs import Experiment
+from relearn.flows.tracking.store import connect
 from relearn.model.errors import NotFoundError
 from relearn.model.home import Home
-from relearn.serving.live import load
-from relearn.serving.packaging import bento_folder, package, stores
-from relearn.serving.servers import Known
+from relearn.serving.deployment.discovery import RunningServer
+from relearn.serving.deployment.packaging import bento_store_paths, build_bento, find_bento_folder
+from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.zoo import Zoo
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))
@@ -36,9 +37,9 @@ def one_full_zoo(one_zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
         for version, folder in zoo.folders.items():
-            package(folder, "zoo", version, zoo.home)
+            build_bento(folder, "zoo", version, zoo.home)
             zoo.promote(version)
-    agree(zoo.home, "zoo")
+    sync_with_ledger(zoo.home, "zoo")
     return zoo
 
 
@@ -57,61 +58,63 @@ def everything(home: Home) -> set[tuple[str, int]]:
 
 def there(zoo: Zoo, version: str) -> dict[str, bool]:
     """Where there is something of `version`."""
-    bento, stored = (store / version for store in stores("zoo", zoo.home))
+    bento, stored = (store / version for store in bento_store_paths("zoo", zoo.home))
     return {
-        "served folder": zoo.releases.folder(version).is_dir(),
+        "served folder": zoo.releases.version_folder(version).is_dir(),
         "Bento": bento.is_dir(),
         "its model": stored.is_dir(),
-        "registered": version in registry.versions(connect(zoo.home), "zoo"),
+        "registered": version in registry.list_versions(connect(zoo.home), "zoo"),
     }
 
 
 def named(zoo: Zoo, keep: int = 1) -> list[str]:
-    return [one.name for one in superfluous(zoo.home, keep) if one.kind == "version"]
+    return [one.name for one in find_prunable(zoo.home, keep) if one.kind == "version"]
 
 
 def test_what_nobody_needs_goes_everywhere(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     """Served folder, Bento, model, registration, files of the run; the rest answers as before."""
-    run_id = registry.versions(connect(full.home), "zoo")["1"]
+    run_id = registry.list_versions(connect(full.home), "zoo")["1"]
     before = sum(size for _, size in everything(full.home))
-    assert 0 == cli.run(["prune", "--keep", "1"])
+    assert 0 == run_command_line(["prune", "--keep", "1"])
 
     assert {False} == set(there(full, "1").values())
     assert {True} == {*there(full, "2").values(), *there(full, "3").values()}
     client = connect(full.home)
-    (old,) = [family for family in archive.families(client, "zoo") if run_id in family.ids]
-    assert [0, 0] == [archive.size(uri) for uri in archive.places(client, old.runs[0])]
+    (old,) = [family for family in artifacts.list_run_trees(client, "zoo") if run_id in family.run_ids]
+    assert [0, 0] == [
+        artifacts.measure_bytes(uri) for uri in artifacts.list_artifact_uris(client, old.runs[0])
+    ]
     freed = int(capsys.readouterr().out.splitlines()[-1].split()[0].replace(",", ""))
     assert before - sum(size for _, size in everything(full.home)) == freed > 0
     for version in "23":
-        release = next(e.live for e in full.releases.ledger.entries() if e.live.version == version)
-        assert version == load(full.releases, release).version
-    assert [] == superfluous(full.home, 1)
+        release = next(e.live for e in full.releases.ledger.read_entries() if e.live.version == version)
+        assert version == load_release(full.releases, release).version
+    assert [] == find_prunable(full.home, 1)
 
 
 def test_what_is_gone_is_told_in_one_line(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     """By a rollback to it, and by a release or an evaluation of its run; the history still has it."""
-    run_id = registry.versions(connect(full.home), "zoo")["1"]
-    cli.run(["prune", "--keep", "1"])
+    run_id = registry.list_versions(connect(full.home), "zoo")["1"]
+    run_command_line(["prune", "--keep", "1"])
     capsys.readouterr()
 
-    assert 2 == cli.run(["rollback", "--to", "1", "--reason", "back"])
+    assert 2 == run_command_line(["rollback", "--to", "1", "--reason", "back"])
     assert "version 1 is no longer kept; accepted: 2" in capsys.readouterr().err
     with pytest.raises(NotFoundError, match="is no longer kept: it was pruned"):
-        registry.fetch(connect(full.home), run_id, full.home.root / "elsewhere")
-    assert ["1", "2", "3"] == [entry.candidate for entry in full.releases.ledger.entries()]
+        registry.download_classifier(connect(full.home), run_id, full.home.root / "elsewhere")
+    assert ["1", "2", "3"] == [entry.subject for entry in full.releases.ledger.read_entries()]
 
 
 def test_looking_changes_nothing(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     """`--dry-run` tells the same bytes, and every file is still there."""
     before = everything(full.home)
-    assert 0 == cli.run(["prune", "--keep", "1", "--dry-run"])
+    assert 0 == run_command_line(["prune", "--keep", "1", "--dry-run"])
     told = capsys.readouterr().out
     assert before == everything(full.home)
     assert "zoo 1" in told
     assert " would be freed" in told
 
-    cli.run(["prune", "--keep", "1"])
+    run_command_line(["prune", "--keep", "1"])
     assert told.splitlines()[-1].split()[0] == capsys.readouterr().out.splitlines()[-1].split()[0]
 
 
@@ -130,7 +133,9 @@ def one_before(zoo: Zoo) -> None:
 def being_served(zoo: Zoo) -> None:
     """A server that cannot be asked just now, started from the Bento of version 1."""
     folder = zoo.home.root / "servers" / "1"
-    Known.of(os.getpid(), "http://127.0.0.1:1", 1, "zoo:1", "zoo", folder / "workers").write(folder)
+    RunningServer.from_process(
+        os.getpid(), "http://127.0.0.1:1", 1, "zoo:1", "zoo", folder / "workers"
+    ).write(folder)
 
 
 @pytest.mark.parametrize("need", [pinned, live_again, one_before, being_served])
@@ -143,9 +148,9 @@ def test_what_is_needed_stays(full: Zoo, need: Callable[[Zoo], object]) -> None:
 
 def test_what_becomes_needed_meanwhile_stays(full: Zoo) -> None:
     """Between looking and removing somebody went back to it."""
-    (old,) = [one for one in superfluous(full.home, 1) if one.kind == "version"]
+    (old,) = [one for one in find_prunable(full.home, 1) if one.kind == "version"]
     live_again(full)
-    old.remove()
+    old.delete()
     assert {True} == set(there(full, "1").values())
 
 
@@ -154,16 +159,16 @@ def test_what_is_under_way_stays(zoo: Zoo) -> None:
     zoo.promote("1")
     assert [] == named(zoo)
 
-    experiment = Experiment.open(zoo.home, "zoo")
+    experiment = Experiment.open_or_create(zoo.home, "zoo")
     runs = []
     for number in range(3):
-        with experiment.run(f"cut off {number}", {"relearn.kind": "train"}) as run:
+        with experiment.start_run(f"cut off {number}", {"relearn.job_type": "train"}) as run:
             runs.append(run.id)
             (zoo.home.checkpoints / run.id).mkdir(parents=True)
             (zoo.home.checkpoints / run.id / "left").write_bytes(b"much")
     with FileLock(zoo.home.checkpoints / runs[0] / ".lock"):
-        for one in superfluous(zoo.home, 1):
-            one.remove()
+        for one in find_prunable(zoo.home, 1):
+            one.delete()
     left = [number for number, run_id in enumerate(runs) if (zoo.home.checkpoints / run_id).is_dir()]
     assert [0, 2] == left
 
@@ -175,39 +180,41 @@ def test_runs_of_others_are_left_alone(zoo: Zoo) -> None:
     for number in range(3):
         with mlflow.start_run(experiment_id=other, run_name=f"forecast {number}"):
             mlflow.log_text("rain", "tomorrow.txt")
-    assert not [one for one in superfluous(zoo.home, 1) if "forecast" in one.name]
+    assert not [one for one in find_prunable(zoo.home, 1) if "forecast" in one.name]
     assert [] == named(zoo), "nothing of zoo was ever released in this home"
 
 
 def test_prepared_data_of_earlier_feedback_goes_after_a_day(full: Zoo) -> None:
     """The newest stays, and so does the dataset without any."""
     plain = "digits-0123456789abcdef"
-    places = [full.home.prepared / name for name in (plain, f"{plain}-{'a' * 16}", f"{plain}-{'b' * 16}")]
+    places = [
+        full.home.dataset_cache / name for name in (plain, f"{plain}-{'a' * 16}", f"{plain}-{'b' * 16}")
+    ]
     for age, place in enumerate(places):
         place.mkdir(parents=True)
         os.utime(place, (age, age))
-    (found,) = [one for one in superfluous(full.home, 1) if one.kind == "prepared data"]
+    (found,) = [one for one in find_prunable(full.home, 1) if one.kind == "prepared data"]
     assert places[1].name == found.name
-    assert found.remove()
-    assert {places[0], places[2]} == set(full.home.prepared.iterdir())
+    assert found.delete()
+    assert {places[0], places[2]} == set(full.home.dataset_cache.iterdir())
     places[1].mkdir()
     os.utime(places[2])
-    assert "prepared data" not in [one.kind for one in superfluous(full.home, 1)], "made today"
+    assert "prepared data" not in [one.kind for one in find_prunable(full.home, 1)], "made today"
 
 
 @pytest.mark.parametrize(
     "place",
-    ["releases/zoo/.4.0123456789ab.tmp/", "releases/zoo/.live.json.0123456789ab.tmp", "servers/3999/"],
+    ["releases/zoo/.4.0123456789ab.tmp/", "releases/zoo/.current.json.0123456789ab.tmp", "servers/3999/"],
 )
 def test_leavings_of_the_killed_go_after_a_day(full: Zoo, place: str) -> None:
     """What a process is writing or serving just now is not taken for what a dead one has left."""
     left = full.home.root / place
     left.parent.mkdir(exist_ok=True)
     left.mkdir() if place.endswith("/") else left.write_bytes(b"{")
-    assert "leftover" not in [one.kind for one in superfluous(full.home, 1)]
+    assert "leftover" not in [one.kind for one in find_prunable(full.home, 1)]
     os.utime(left, (0, 0))
-    (found,) = [one for one in superfluous(full.home, 1) if one.kind == "leftover"]
-    assert found.remove()
+    (found,) = [one for one in find_prunable(full.home, 1) if one.kind == "leftover"]
+    assert found.delete()
     assert not left.exists()
 
 
@@ -224,7 +231,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     """With what is accepted; nothing is removed."""
     before = everything(full.home)
-    assert code == cli.run(arguments)
+    assert code == run_command_line(arguments)
     errors = capsys.readouterr().err.splitlines()
     assert (1, True) == (len(errors), told in errors[0])
     assert before == everything(full.home)
@@ -233,7 +240,7 @@ def test_bad_input_is_one_line(
 def test_one_at_a_time(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     """A second prune says that one is at work."""
     with FileLock(full.home.root / ".prune.lock"):
-        assert 3 == cli.run(["prune", "--keep", "1"])
+        assert 3 == run_command_line(["prune", "--keep", "1"])
     assert "another relearn prune is at work" in capsys.readouterr().err
 
 
@@ -244,14 +251,14 @@ def killed(zoo: Zoo, seconds: float) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     client = connect(zoo.home)
-    for version, run_id in registry.versions(client, "zoo").items():
-        registry.fetch(client, run_id, zoo.home.root / "again" / version / str(seconds))
-    for version in zoo.releases.versions():
-        release = next(e.live for e in zoo.releases.ledger.entries() if e.live.version == version)
-        assert version == load(zoo.releases, release).version
-    for folder in stores("zoo", zoo.home)[0].glob("[0-9]*"):
-        assert bento_folder(f"zoo:{folder.name}", zoo.home) == folder
-        assert (stores("zoo", zoo.home)[1] / folder.name / "card.json").is_file()
+    for version, run_id in registry.list_versions(client, "zoo").items():
+        registry.download_classifier(client, run_id, zoo.home.root / "again" / version / str(seconds))
+    for version in zoo.releases.list_versions():
+        release = next(e.live for e in zoo.releases.ledger.read_entries() if e.live.version == version)
+        assert version == load_release(zoo.releases, release).version
+    for folder in bento_store_paths("zoo", zoo.home)[0].glob("[0-9]*"):
+        assert find_bento_folder(f"zoo:{folder.name}", zoo.home) == folder
+        assert (bento_store_paths("zoo", zoo.home)[1] / folder.name / "card.json").is_file()
 
 
 @pytest.mark.slow
@@ -259,6 +266,6 @@ def killed(zoo: Zoo, seconds: float) -> None:
 def test_a_prune_may_be_killed(full: Zoo, seed: int) -> None:
     """Nothing half-deleted is pointed to; the next one does the rest."""
     killed(full, random.Random(seed).uniform(2.0, 6.0))
-    cli.run(["prune", "--keep", "1"])
+    run_command_line(["prune", "--keep", "1"])
     assert {False} == set(there(full, "1").values())
-    assert [] == superfluous(full.home, 1)
+    assert [] == find_prunable(full.home, 1)

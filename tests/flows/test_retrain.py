@@ -9,14 +9,14 @@ import pytest
 from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
-from relearn.flows.results import Trained
-from relearn.flows.retrain import choose, retrain
-from relearn.flows.store import connect
+from relearn.flows.results import TrainResult
+from relearn.flows.retrain import retrain, select_best
+from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import ConfigError
 from relearn.model.home import Home
-from relearn.model.prepared import prepare
-from relearn.serving.releases import released
+from relearn.serving.releases.store import get_current_release
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def flow_run(prefect_page: str) -> dict[str, object]:
     return run
 
 
-def trained(network: str, val_loss: float, val_accuracy: float) -> Trained:
-    return Trained(
+def trained(network: str, val_loss: float, val_accuracy: float) -> TrainResult:
+    return TrainResult(
         run_id=network,
         url="",
         network=network,
-        parameters=1,
+        parameter_count=1,
         epochs=1,
         best_epoch=1,
         stop_reason="",
@@ -48,7 +48,7 @@ def trained(network: str, val_loss: float, val_accuracy: float) -> Trained:
         val_accuracy=val_accuracy,
         metrics={"accuracy": 1 - val_accuracy},
         warnings=(),
-        seconds=1.0,
+        training_seconds=1.0,
         images_per_second=1.0,
     )
 
@@ -57,8 +57,8 @@ def test_the_best_is_chosen_by_what_training_monitored() -> None:
     """The smaller loss or the greater accuracy, on validation; the test images have no say."""
     careful, bold = trained("careful", 0.1, 0.97), trained("bold", 0.2, 0.98)
 
-    assert careful == choose([bold, careful], "val_loss")
-    assert bold == choose([careful, bold], "val_accuracy")
+    assert careful == select_best([bold, careful], "val_loss")
+    assert bold == select_best([careful, bold], "val_accuracy")
 
 
 def test_a_run_says_how_good_it_is_and_where_the_time_went(ran) -> None:
@@ -73,7 +73,7 @@ def test_a_run_says_how_good_it_is_and_where_the_time_went(ran) -> None:
     assert "PROMOTE version 1 is live: the first release under this name" in said
     stages = re.search(r"([\d.]+) s in all: (.*?) The ", said)
     named = dict(part.rsplit(" ", 1) for part in stages[2].split(", "))
-    assert ["data", "looking", "training mlp", "training cnn", "judging", "registering"] == list(named)[:6]
+    assert ["data", "eda", "training mlp", "training cnn", "gate", "registering"] == list(named)[:6]
     assert float(stages[1]) == pytest.approx(sum(map(float, named.values())), abs=1)
 
 
@@ -93,13 +93,13 @@ def test_mlflow_has_a_parent_and_its_trainings(client: MlflowClient) -> None:
 
 def test_the_best_network_is_version_1_champion_and_live(ran, client: MlflowClient) -> None:
     """The alias in MLflow, the pointer that is served and the Bento mean the same classifier."""
-    name, release = released(ran.home)
+    name, release = get_current_release(ran.home)
     champion = client.get_model_version_by_alias("digits", "champion")
     runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
     losses = {
         run.info.run_id: min(one.value for one in client.get_metric_history(run.info.run_id, "val_loss"))
         for run in runs
-        if run.data.tags["relearn.kind"] == "train"
+        if run.data.tags["relearn.job_type"] == "train"
     }
 
     assert ("digits", "1", "digits:1") == (name, release.version, release.bento)
@@ -108,7 +108,7 @@ def test_the_best_network_is_version_1_champion_and_live(ran, client: MlflowClie
     cards = [
         json.loads((folder / "card.json").read_bytes())
         for folder in (
-            ran.home.releases("digits") / "1",
+            ran.home.releases_dir("digits") / "1",
             ran.home.bentoml / "models" / "digits" / "1",
         )
     ]
@@ -122,10 +122,10 @@ def test_prefect_has_the_story_and_its_stages(flow_run: dict, prefect_page: str)
 
     assert ("retrain on digits", "COMPLETED") == (flow_run["name"], flow_run["state"]["type"])
     assert {
-        "load and check the data",
-        "look at the data",
-        "train and evaluate mlp",
-        "train and evaluate cnn",
+        "load-data",
+        "log-eda",
+        "train-mlp",
+        "train-cnn",
     } <= {task["name"] for task in tasks}
     assert {"COMPLETED"} == {task["state"]["type"] for task in tasks}
 
@@ -140,7 +140,7 @@ def test_prefect_carries_the_report(flow_run: dict, prefect_page: str, client: M
     assert page.startswith("<h1>digits: ")
     runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
     for run in runs:
-        if run.data.tags["relearn.kind"] == "train":
+        if run.data.tags["relearn.job_type"] == "train":
             assert f'/runs/{run.info.run_id}?workflowType=machine_learning"' in page
         else:
             assert artifact["data"] == run.data.tags["mlflow.note.content"]
@@ -148,11 +148,11 @@ def test_prefect_carries_the_report(flow_run: dict, prefect_page: str, client: M
 
 def test_data_is_prepared_once(ran) -> None:
     """The same data is found prepared, file for file; other shares are prepared beside it."""
-    (folder,) = ran.home.prepared.glob("digits-*")
+    (folder,) = ran.home.dataset_cache.glob("digits-*")
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    again = prepare(TrainConfig(dataset="digits", epochs=99, network="cnn"), ran.home)
+    again = prepare_dataset(TrainConfig(dataset="digits", epochs=99, network="cnn"), ran.home)
 
-    assert (folder, None) == (again.folder, again.rebuilt)
+    assert (folder, None) == (again.folder, again.rebuild_reason)
     assert before == {file: file.stat().st_mtime_ns for file in folder.iterdir()}
 
 

@@ -16,15 +16,16 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from relearn.flows import owner, schedule
-from relearn.flows.parts import parts
-from relearn.flows.prefect_server import PrefectServer
+from relearn.flows import process_identity
+from relearn.flows.ops.services import services
+from relearn.flows.ops.supervisor import run_services
+from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.flows.retrain import retrain
-from relearn.flows.store import connect
-from relearn.flows.up import up
+from relearn.flows.scheduling import deployments
+from relearn.flows.tracking.store import connect
 from relearn.model.home import Home
-from relearn.serving.monitored import RUNNER
-from relearn.serving.settings import ServeConfig
+from relearn.serving.config import ServeConfig
+from relearn.serving.metrics.textfile_metrics import WORKER_FILE
 from tests.flows.conftest import epochs_kept, forget, free_port
 
 
@@ -44,10 +45,10 @@ def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> 
     """It ends well, and what the runners need is there; nothing is left where it was started but the home."""
     name = "cifar10"
     home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
-    done = program("relearn.flows.runner", "--deploy", name, **home)
+    done = program("relearn.flows.scheduling.runner", "--deploy", name, **home)
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     with get_client(sync_client=True) as client:
-        assert schedule.deployment(client, retrain, name)
+        assert deployments.find_deployment(client, retrain, name)
     forget(name)
     assert (tmp_path / "home" / "prefect").is_dir()
 
@@ -55,7 +56,7 @@ def test_a_name_is_registered_once_by_itself(on_server: str, tmp_path: Path) -> 
 def test_a_name_that_only_a_plan_can_train_is_told(on_server: str, tmp_path: Path) -> None:
     """It may be one mistyped: what is built in is named."""
     home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}
-    done = program("relearn.flows.runner", "--deploy", "minst", **home)
+    done = program("relearn.flows.scheduling.runner", "--deploy", "minst", **home)
     assert 0 == done.returncode
     assert "minst is retrained once relearn schedule says with what; built in are " in done.stdout
     assert "mnist" in done.stdout.partition("built in")[2]
@@ -63,7 +64,8 @@ def test_a_name_that_only_a_plan_can_train_is_told(on_server: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "words", [("relearn.flows.runner", "--deploy"), ("relearn.flows.runner", "two", "names")]
+    "words",
+    [("relearn.flows.scheduling.runner", "--deploy"), ("relearn.flows.scheduling.runner", "two", "names")],
 )
 def test_other_words_are_refused(words: tuple[str, ...]) -> None:
     """With what is accepted."""
@@ -75,15 +77,15 @@ def test_other_words_are_refused(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("words", [("--deploy", "digits"), ()])
 def test_what_is_wrong_is_one_line(words: tuple[str, ...]) -> None:
     """As the command line tells it, with its exit code."""
-    done = program("relearn.flows.runner", *words, RELEARN_HOME="~nobody-of-this-name/home")
+    done = program("relearn.flows.scheduling.runner", *words, RELEARN_HOME="~nobody-of-this-name/home")
     assert 2 == done.returncode
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error[input]: RELEARN_HOME: got '~nobody-of-this-name/home'")
+    assert line.startswith("error[user_input]: RELEARN_HOME: got '~nobody-of-this-name/home'")
 
 
 ENDS = """
 import subprocess, threading
-from relearn.flows import worker
+from relearn.flows.scheduling import worker
 
 def run(words):
     run = subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, start_new_session=True)
@@ -93,7 +95,7 @@ def run(words):
 runs = []
 run("trap 'sleep 1; exit' TERM; echo; sleep 60 & wait")
 threading.Timer(0.3, run, ["echo; exec sleep 60"]).start()
-worker._end_runs()
+worker._stop_runs()
 print([one.poll() is not None for one in runs])
 """
 
@@ -122,7 +124,7 @@ def machine(host: str, home: Home, prefect: str) -> Iterator[subprocess.Popen[by
                 "--uts",
                 "sh",
                 "-c",
-                f"hostname {host} && exec {sys.executable} -m relearn.flows.runner",
+                f"hostname {host} && exec {sys.executable} -m relearn.flows.scheduling.runner",
             ],
             cwd=home.root.parent,
             env=bare() | there,
@@ -157,11 +159,17 @@ def test_a_retraining_goes_on_on_another_machine(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("RELEARN_HOME", str(home.root))
     monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
     port = free_port()
-    flows = next(part for part in parts(home, "digits", ServeConfig(), port, 1, 2) if part.name == "flows")
+    flows = next(
+        part for part in services(home, "digits", ServeConfig(), port, 1, 2) if part.name == "prefect"
+    )
     api = f"http://127.0.0.1:{port}/api"
-    with up(home, [flows]), temporary_settings({PREFECT_API_URL: api}):
+    with run_services(home, [flows]), temporary_settings({PREFECT_API_URL: api}):
         registered = program(
-            "relearn.flows.runner", "--deploy", "digits", RELEARN_HOME=str(home.root), PREFECT_API_URL=api
+            "relearn.flows.scheduling.runner",
+            "--deploy",
+            "digits",
+            RELEARN_HOME=str(home.root),
+            PREFECT_API_URL=api,
         )
         assert 0 == registered.returncode, registered.stderr
         with machine("first", home, api) as first:
@@ -176,10 +184,10 @@ def test_a_retraining_goes_on_on_another_machine(tmp_path: Path, monkeypatch: py
             until(lambda: hosts(home) == ["second", "second"], 480)
             assert ["RUNNING", "RUNNING"] == tracked_states(home)
             assert epochs_kept(home) >= kept
-            found = PrefectServer(api).run(str(run.id))
+            found = PrefectApi(api).get_flow_run(str(run.id))
             assert found
             assert ("RUNNING", 2) == (found["state_type"], found["run_count"])
-            until((home.records("digits") / RUNNER).exists)
+            until((home.prediction_log_dir("digits") / WORKER_FILE).exists)
 
 
 def until(true: Callable[[], bool], seconds: float = 300) -> None:
@@ -197,7 +205,7 @@ def everything(home: Home) -> list[MlflowRun]:
 
 def hosts(home: Home) -> list[str]:
     """Where the runs that MLflow has are, or were."""
-    return [run.data.tags[owner.HOST] for run in everything(home)]
+    return [run.data.tags[process_identity.HOST_TAG] for run in everything(home)]
 
 
 def tracked_states(home: Home) -> list[str]:

@@ -25,57 +25,63 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled, State
 
-from relearn.flows import rounds, schedule
-from relearn.flows.alarm import DRIFT, resource
-from relearn.flows.cli import run
-from relearn.flows.due import INPUTS, inputs, unchanged
-from relearn.flows.parts import parts
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.config import PromotionConfig
+from relearn.flows.monitoring.alerts import DRIFT_EVENT, resource_id
+from relearn.flows.ops.services import services
+from relearn.flows.ops.supervisor import Supervisor, run_services
 from relearn.flows.retrain import retrain
-from relearn.flows.settings import ReleaseConfig
-from relearn.flows.store import connect
-from relearn.flows.tracking import Experiment
-from relearn.flows.up import Supervisor, up
+from relearn.flows.scheduling import deployments, reconcile
+from relearn.flows.tracking.runs import Experiment
+from relearn.flows.tracking.store import connect
+from relearn.flows.training.already_trained import (
+    INPUT_HASH_TAG,
+    build_input_tag,
+    describe_identical_retraining,
+)
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
-from relearn.serving.settings import ServeConfig
+from relearn.serving.config import ServeConfig
 from tests.flows.conftest import free_port
 
-QUICK = TrainConfig.read({"dataset": "digits", "epochs": 2})
-LONG = TrainConfig.read({"dataset": "digits", "epochs": 5_000, "learning_rate": 0.001})
+QUICK = TrainConfig.parse({"dataset": "digits", "epochs": 2})
+LONG = TrainConfig.parse({"dataset": "digits", "epochs": 5_000, "learning_rate": 0.001})
 
 
 def plan(name: str, config: TrainConfig = QUICK, insist: bool = False) -> None:
-    schedule.plan(name, "0 3 1 1 *", "Europe/Berlin", config, ("mlp",), ReleaseConfig(), insist)
+    deployments.schedule_retraining(
+        name, "0 3 1 1 *", "Europe/Berlin", config, ("mlp",), PromotionConfig(), insist
+    )
 
 
 def deployed(client: SyncPrefectClient, name: str) -> Any:
-    return schedule.deployment(client, retrain, name)
+    return deployments.find_deployment(client, retrain, name)
 
 
 def test_a_server_is_made_ready_once(on_server: str) -> None:
     """One pool, one rule, one deployment a name, however often; a second rule goes."""
-    schedule.ready(name := "kmnist")
+    deployments.ensure_deployments(name := "kmnist")
     with get_client(sync_client=True) as client:
         first = deployed(client, name)
-        (rule,) = client.read_automations_by_name(schedule.RULE)
+        (rule,) = client.read_automations_by_name(deployments.ZOMBIE_AUTOMATION)
         client.create_automation(AutomationCore.model_validate(rule.model_dump()))
-        schedule.ready(name)
+        deployments.ensure_deployments(name)
 
         assert first.id == deployed(client, name).id
-        assert 1 == len(client.read_automations_by_name(schedule.RULE))
-        assert "process" == client.read_work_pool(schedule.POOL).type
+        assert 1 == len(client.read_automations_by_name(deployments.ZOMBIE_AUTOMATION))
+        assert "process" == client.read_work_pool(deployments.WORK_POOL).type
         (hourly,) = client.read_deployment_by_name(f"monitor/{name}").schedules
         assert "7 * * * *" == hourly.schedule.cron
 
 
 def test_what_was_changed_in_the_page_stays(on_server: str) -> None:
     """A schedule that somebody set there is there after the runner has started again."""
-    schedule.ready(name := "fashion_mnist")
+    deployments.ensure_deployments(name := "fashion_mnist")
     with get_client(sync_client=True) as client:
         found = deployed(client, name)
         theirs = DeploymentScheduleUpdate(schedule=CronSchedule(cron="7 7 * * *", timezone="UTC"))
         client.update_deployment(found.id, DeploymentUpdate(schedules=[theirs], parameters={"insist": True}))
-        schedule.ready(name)
+        deployments.ensure_deployments(name)
 
         (kept,) = deployed(client, name).schedules
         assert "7 7 * * *" == kept.schedule.cron
@@ -85,7 +91,7 @@ def test_what_was_changed_in_the_page_stays(on_server: str) -> None:
 def test_a_plan_replaces_the_one_before(on_server: str) -> None:
     """Its settings are the parameters of the form; the form's fields are those of our settings."""
     name = f"plan-{uuid4().hex[:8]}"
-    schedule.plan(name, "0 1 * * *", "UTC", LONG, ("cnn",), ReleaseConfig(), True)
+    deployments.schedule_retraining(name, "0 1 * * *", "UTC", LONG, ("cnn",), PromotionConfig(), True)
     plan(name)
     with get_client(sync_client=True) as client:
         found = deployed(client, name)
@@ -96,7 +102,7 @@ def test_a_plan_replaces_the_one_before(on_server: str) -> None:
         form = found.parameter_openapi_schema["definitions"]["TrainConfig"]["properties"]
         assert set(TrainConfig.model_fields) == set(form)
 
-        schedule.unplan(name)
+        deployments.unschedule_retraining(name)
         assert [] == deployed(client, name).schedules
 
 
@@ -105,40 +111,47 @@ def test_a_plan_replaces_the_one_before(on_server: str) -> None:
     [
         (["--cron", "61 * * * *"], "--cron: got '61 * * * *', accepted: five fields, such as \"0 3 * * *\""),
         (["--cron", "0 3 * * *", "--timezone", "Mars/X"], "--timezone: got 'Mars/X', accepted: a name such"),
-        (["--cron", "0 3 * * *", "--off"], "--off: got --cron as well, accepted: one of the two"),
+        (["--cron", "0 3 * * *", "--disable"], "--disable: got --cron as well, accepted: one of the two"),
         (["--cron", "0 3 * * *", "--dataset", "folder:/not/there"], "dataset: /not/there is not there"),
-        (["--insist"], "--timezone and --insist: got no --cron, accepted: with --cron only"),
+        (["--force"], "--timezone and --force: got no --cron, accepted: with --cron only"),
     ],
 )
 def test_a_wrong_plan_is_refused(
     flags: list[str], line: str, on_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a line, and nothing is planned."""
-    assert 2 == run(["schedule", *flags])
+    assert 2 == run_command_line(["schedule", *flags])
     assert line in capsys.readouterr().err
 
 
 def test_the_same_again_is_known(copied: Home) -> None:
     """The retraining that ended last is found by its inputs, and by no others."""
-    experiment = Experiment.open(copied, "digits")
-    (last,) = experiment.client.search_runs([experiment.id], "tags.`relearn.kind` = 'retrain'")
+    experiment = Experiment.open_or_create(copied, "digits")
+    (last,) = experiment.client.search_runs([experiment.id], "tags.`relearn.job_type` = 'retrain'")
 
-    assert f"run {last.info.run_id[:8]}" in (unchanged(experiment, {INPUTS: last.data.tags[INPUTS]}) or "")
-    assert unchanged(experiment, inputs(QUICK, ("mlp",), ReleaseConfig(), "grown")) is None
+    assert f"run {last.info.run_id[:8]}" in (
+        describe_identical_retraining(experiment, {INPUT_HASH_TAG: last.data.tags[INPUT_HASH_TAG]}) or ""
+    )
+    assert (
+        describe_identical_retraining(
+            experiment, build_input_tag(QUICK, ("mlp",), PromotionConfig(), "grown")
+        )
+        is None
+    )
 
 
 def test_whatever_changes_is_worth_a_training() -> None:
     """A setting, the networks, the gate, the data: each makes other inputs."""
-    gate, strict = ReleaseConfig(), ReleaseConfig(min_accuracy=0.5)
+    gate, strict = PromotionConfig(), PromotionConfig(min_accuracy=0.5)
     changed = [
-        inputs(QUICK, ("mlp",), gate, "a"),
-        inputs(LONG, ("mlp",), gate, "a"),
-        inputs(QUICK, ("mlp", "cnn"), gate, "a"),
-        inputs(QUICK, ("mlp",), strict, "a"),
-        inputs(QUICK, ("mlp",), gate, "b"),
+        build_input_tag(QUICK, ("mlp",), gate, "a"),
+        build_input_tag(LONG, ("mlp",), gate, "a"),
+        build_input_tag(QUICK, ("mlp", "cnn"), gate, "a"),
+        build_input_tag(QUICK, ("mlp",), strict, "a"),
+        build_input_tag(QUICK, ("mlp",), gate, "b"),
     ]
-    assert 5 == len({one[INPUTS] for one in changed})
-    assert changed[0] == inputs(QUICK, ("mlp",), gate, "a")
+    assert 5 == len({one[INPUT_HASH_TAG] for one in changed})
+    assert changed[0] == build_input_tag(QUICK, ("mlp",), gate, "a")
 
 
 @dataclass(frozen=True)
@@ -164,7 +177,7 @@ class Stage:
         deadline = time.monotonic() + seconds
         while not (value := true()):
             assert time.monotonic() < deadline
-            self.supervisor.states()
+            self.supervisor.poll_states()
             time.sleep(0.5)
         return value
 
@@ -188,16 +201,16 @@ def stage(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("RELEARN_HOME", "home")  # runs have other working folders
     monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
     monkeypatch.delenv("RELEARN_DATA", raising=False)
-    ports = {part: free_port() for part in ("flows", "runs", "runner")}
+    ports = {part: free_port() for part in ("prefect", "mlflow", "worker")}
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    wanted = parts(home, "digits", ServeConfig(), *ports.values())
-    light = [part for part in wanted if part.name in ("flows", "runner")]
+    wanted = services(home, "digits", ServeConfig(), *ports.values())
+    light = [part for part in wanted if part.name in ("prefect", "worker")]
     with (
-        up(home, light) as supervisor,
+        run_services(home, light) as supervisor,
         temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{ports['flows']}/api"}),
     ):
         deadline = time.monotonic() + 120
-        while {state.word for state in supervisor.states()} != {"up"}:
+        while {state.status for state in supervisor.poll_states()} != {"up"}:
             assert time.monotonic() < deadline
             time.sleep(0.5)
         with get_client(sync_client=True) as client:
@@ -237,7 +250,7 @@ def test_one_at_a_time_and_never_for_nothing(stage: Stage) -> None:
     before = {run.id for run in retrainings(stage)}
     plan("digits", QUICK.model_copy(update={"seed": 1}))
     for _ in range(2):
-        emit_event(DRIFT, resource={"prefect.resource.id": resource("digits")})
+        emit_event(DRIFT_EVENT, resource={"prefect.resource.id": resource_id("digits")})
     stage.until(lambda: [run for run in retrainings(stage) if run.id not in before])
     time.sleep(20)  # for a second one to come
     new = [stage.end(run).name for run in retrainings(stage) if run.id not in before]
@@ -274,7 +287,7 @@ def test_a_killed_runner_leaves_nothing_running(stage: Stage) -> None:
     client = connect(stage.home)
     run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
     training = stage.training()
-    runner = next(one for one in stage.family() if "relearn.flows.runner" in one.cmdline())
+    runner = next(one for one in stage.family() if "relearn.flows.scheduling.runner" in one.cmdline())
     runner.kill()
     stage.until(lambda: not training.is_running())
     stage.until(lambda: stage.state(run).is_final(), 120)
@@ -300,7 +313,7 @@ def test_who_ends_everything_lets_a_run_stop_where_it_can_go_on(stage: Stage) ->
         asked = "select state_type from flow_run where replace(id, '-', '') = ?"
         assert "RUNNING" != database.execute(asked, [run.id.hex]).fetchone()[0]
 
-    next_time = replace(stage, supervisor=Supervisor(stage.supervisor.folder, stage.supervisor.parts))
+    next_time = replace(stage, supervisor=Supervisor(stage.supervisor.folder, stage.supervisor.services))
     next_time.supervisor.start()
     try:
         next_time.until(lambda: ["RUNNING", "RUNNING"] == tracked(client))
@@ -315,7 +328,7 @@ def test_lost_runs_are_closed(copied: Home, on_server: str, monkeypatch: pytest.
     experiment = client.get_experiment_by_name("digits").experiment_id
     tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0", "relearn.flow_run": str(uuid4())}
     client.create_run(experiment, run_name="lost", tags=tags)
-    rounds.close(copied)
+    reconcile.close_orphaned_runs(copied)
 
     assert "RUNNING" not in tracked(client)
 
@@ -328,6 +341,6 @@ def test_a_lost_run_is_closed_in_prefect_first(copied: Home, monkeypatch: pytest
     client.create_run(experiment, run_name="lost", tags=tags)
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     with pytest.raises(httpx.ConnectError):
-        rounds.close(copied)
+        reconcile.close_orphaned_runs(copied)
 
     assert "RUNNING" in tracked(client)

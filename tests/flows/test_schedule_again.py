@@ -29,21 +29,23 @@ from prefect.states import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from infra.alive import wait_for
-from relearn.flows import again, lost, owner, prefect_server, rounds, schedule
-from relearn.flows.orchestration import reported
-from relearn.flows.prefect_server import PrefectServer
+from relearn.flows import process_identity
+from relearn.flows.config import PromotionConfig
+from relearn.flows.orchestration import prefect_api
+from relearn.flows.orchestration.connect import prefect_errors
+from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.flows.retrain import retrain
-from relearn.flows.settings import ReleaseConfig
-from relearn.flows.store import connect
-from relearn.flows.tracking import FLOW_RUN
-from relearn.model import checkpoints
+from relearn.flows.scheduling import again, deployments, lost_runs, reconcile
+from relearn.flows.tracking.runs import FLOW_RUN_TAG
+from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
-from relearn.model.errors import MachineError
+from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
-from relearn.serving.monitored import RUNNER
+from relearn.model.training import checkpoints
+from relearn.serving.metrics.textfile_metrics import WORKER_FILE
 from tests.flows.conftest import forget
 
-QUICK = TrainConfig.read({"dataset": "digits", "epochs": 2})
+QUICK = TrainConfig.parse({"dataset": "digits", "epochs": 2})
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Retraining:
 
     name: str
     id: UUID
-    server: PrefectServer
+    server: PrefectApi
     client: SyncPrefectClient
 
     def run(self, *states: State) -> FlowRun:
@@ -74,20 +76,20 @@ class Retraining:
         """How many of its runs are put back."""
         ours = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[self.id]))
         names = tuple(run.name for run in self.client.read_flow_runs(flow_run_filter=ours))
-        return sum(line.startswith(names) for line in again.put_back(self.server, not_closed))
+        return sum(line.startswith(names) for line in again.reschedule_interrupted(self.server, not_closed))
 
 
 @pytest.fixture
 def retraining_of(on_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Retraining]:
     """Where it takes no time to be certain that a run is dead."""
-    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(0))
+    monkeypatch.setattr(prefect_api, "HEARTBEAT_GRACE", timedelta(0))
     monkeypatch.setenv("PREFECT_API_URL", f"{on_server}/api")
     name = f"again-{uuid4().hex[:8]}"
-    schedule.plan(name, "0 3 1 1 *", "UTC", QUICK, ("mlp",), ReleaseConfig(), False)
+    deployments.schedule_retraining(name, "0 3 1 1 *", "UTC", QUICK, ("mlp",), PromotionConfig(), False)
     with get_client(sync_client=True) as client:
-        found = schedule.deployment(client, retrain, name)
+        found = deployments.find_deployment(client, retrain, name)
         assert found is not None
-        yield Retraining(name, found.id, PrefectServer(f"{on_server}/api", patience=20), client)
+        yield Retraining(name, found.id, PrefectApi(f"{on_server}/api", timeout_seconds=20), client)
         ours = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[found.id]))
         for run in client.read_flow_runs(flow_run_filter=ours):
             client.delete_flow_run(run.id)
@@ -113,10 +115,14 @@ def test_a_crashed_retraining_goes_on_twice(retraining_of: Retraining) -> None:
 
 def test_where_a_machine_failed_it_goes_on(retraining_of: Retraining) -> None:
     """MLflow or Prefect was away, for instance; what a person has to mend stays failed."""
-    errors: list[Exception] = [ValueError("MachineError"), MachineError("away"), httpx.ConnectError("away")]
+    errors: list[Exception] = [
+        ValueError("MachineError"),
+        InfrastructureError("away"),
+        httpx.ConnectError("away"),
+    ]
 
     @flow
-    @reported()
+    @prefect_errors()
     def fail(which: int) -> None:
         raise errors[which]
 
@@ -161,7 +167,7 @@ def test_what_was_taken_and_never_began_is_due_again(
     """The runner that took it died before its process began; twice, and not while it may only be slow."""
     run = retraining_of.run(Pending())
     assert 0 == retraining_of.put_back()
-    monkeypatch.setattr(prefect_server, "BEGUN", timedelta(0))
+    monkeypatch.setattr(prefect_api, "START_GRACE", timedelta(0))
     for _ in range(2):
         assert 1 == retraining_of.put_back()
         assert ("AwaitingRetry", None) == (
@@ -199,7 +205,7 @@ def test_nor_one_that_never_began(retraining_of: Retraining, monkeypatch: pytest
     """Its place was given to the one that runs."""
     never = retraining_of.run(Pending())
     running = retraining_of.run(Running())
-    monkeypatch.setattr(prefect_server, "BEGUN", timedelta(0))
+    monkeypatch.setattr(prefect_api, "START_GRACE", timedelta(0))
     assert 0 == retraining_of.put_back()
     retraining_of.be(running, Completed())
     assert 1 == retraining_of.put_back()
@@ -209,7 +215,7 @@ def test_nor_one_that_never_began(retraining_of: Retraining, monkeypatch: pytest
 def test_an_old_one_is_left(retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a day nobody waits for it."""
     retraining_of.run(Running(), Crashed())
-    monkeypatch.setattr(again, "SINCE", timedelta(0))
+    monkeypatch.setattr(again, "MAX_AGE", timedelta(0))
     assert 0 == retraining_of.put_back()
 
 
@@ -223,23 +229,23 @@ def test_one_that_lives_is_let_be(retraining_of: Retraining) -> None:
 @pytest.mark.slow
 def test_one_that_is_heard_of_is_let_be(retraining_of: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until it is silent, or was never heard of though it had the time."""
-    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(seconds=8))
+    monkeypatch.setattr(prefect_api, "HEARTBEAT_GRACE", timedelta(seconds=8))
     run = retraining_of.run(Running(), Crashed())
     assert 0 == retraining_of.put_back()
     time.sleep(8)
-    crashed = retraining_of.server.run(str(run.id))
+    crashed = retraining_of.server.get_flow_run(str(run.id))
     assert crashed
-    assert retraining_of.server.is_over(crashed)
+    assert retraining_of.server.is_finished(crashed)
     beat = {
         "id": str(uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
         "event": "prefect.flow-run.heartbeat",
         "resource": {"prefect.resource.id": f"prefect.flow-run.{run.id}"},
     }
-    httpx.post(f"{retraining_of.server.api}/events", json=[beat]).raise_for_status()
-    wait_for(lambda: not retraining_of.server.is_over(crashed), "the beat to be told")
+    httpx.post(f"{retraining_of.server.api_url}/events", json=[beat]).raise_for_status()
+    wait_for(lambda: not retraining_of.server.is_finished(crashed), "the beat to be told")
     assert 0 == retraining_of.put_back()
-    wait_for(lambda: retraining_of.server.is_over(crashed), "silence")
+    wait_for(lambda: retraining_of.server.is_finished(crashed), "silence")
     assert 1 == retraining_of.put_back()
 
 
@@ -255,15 +261,15 @@ def test_two_runners_do_not_look_at_once(retraining_of: Retraining, copied: Home
     """While one of the home is at it the others pass over it; what MLflow has not closed is let be."""
     run = retraining_of.run(Running(), Crashed())
     with FileLock(copied.root / ".runner.lock"):
-        rounds.tend(copied)
+        reconcile.reconcile(copied)
     assert "Crashed" == retraining_of.state(run).name
 
-    status = tracked(copied, owner.tags() | {FLOW_RUN: str(run.id)})
-    rounds.tend(copied)
+    status = tracked(copied, process_identity.process_tags() | {FLOW_RUN_TAG: str(run.id)})
+    reconcile.reconcile(copied)
     assert ("Crashed", "RUNNING") == (retraining_of.state(run).name, status())
 
-    connect(copied).set_terminated(lost.running(connect(copied))[0].info.run_id, "KILLED")
-    rounds.tend(copied)
+    connect(copied).set_terminated(lost_runs.find_running(connect(copied))[0].info.run_id, "KILLED")
+    reconcile.reconcile(copied)
     assert "AwaitingRetry" == retraining_of.state(run).name
 
 
@@ -274,11 +280,11 @@ def test_what_is_cancelled_while_it_waits_is_over(
     run = retraining_of.run(Running(), Crashed(), AwaitingRetry())
     retraining_of.client.update_flow_run(run.id, infrastructure_pid="1")  # it had a process
     retraining_of.be(run, Cancelling())
-    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(seconds=45))
-    rounds.tend(copied)
+    monkeypatch.setattr(prefect_api, "HEARTBEAT_GRACE", timedelta(seconds=45))
+    reconcile.reconcile(copied)
     assert "Cancelling" == retraining_of.state(run).name
-    monkeypatch.setattr(prefect_server, "CERTAIN", timedelta(0))
-    rounds.tend(copied)
+    monkeypatch.setattr(prefect_api, "HEARTBEAT_GRACE", timedelta(0))
+    reconcile.reconcile(copied)
     assert "Cancelled" == retraining_of.state(run).name
 
 
@@ -289,15 +295,15 @@ def test_runs_of_another_machine_are_closed_where_prefect_calls_them_over(
     ends = [Crashed(), Failed(), Cancelled(), Completed()]
     over = [retraining_of.run(Running(), state) for state in ends]
     running = retraining_of.run(Running())
-    away = {owner.HOST: "gone", owner.PROCESS: "1@0"}
-    closed = [tracked(copied, away | {FLOW_RUN: str(run.id)}) for run in over]
+    away = {process_identity.HOST_TAG: "gone", process_identity.PROCESS_TAG: "1@0"}
+    closed = [tracked(copied, away | {FLOW_RUN_TAG: str(run.id)}) for run in over]
     left = [
-        tracked(copied, away | {FLOW_RUN: str(running.id)}),
-        tracked(copied, away | {FLOW_RUN: str(uuid4())}),
+        tracked(copied, away | {FLOW_RUN_TAG: str(running.id)}),
+        tracked(copied, away | {FLOW_RUN_TAG: str(uuid4())}),
         tracked(copied, away),
-        tracked(copied, owner.tags() | {FLOW_RUN: str(over[0].id)}),
+        tracked(copied, process_identity.process_tags() | {FLOW_RUN_TAG: str(over[0].id)}),
     ]
-    rounds.tend(copied)
+    reconcile.reconcile(copied)
     assert ["KILLED"] * 4 == [status() for status in closed]
     assert ["RUNNING"] * 4 == [status() for status in left]
 
@@ -305,12 +311,15 @@ def test_runs_of_another_machine_are_closed_where_prefect_calls_them_over(
 def test_who_still_holds_its_checkpoints_lives(retraining_of: Retraining, copied: Home) -> None:
     """On another machine, too, that Prefect has not heard of: its run stays open, and nobody takes it."""
     run = retraining_of.run(Running(), Crashed())
-    status = tracked(copied, {owner.HOST: "away", owner.PROCESS: "1@0", FLOW_RUN: str(run.id)})
-    (found,) = lost.running(connect(copied))
-    with checkpoints.held(copied.checkpoints / found.info.run_id):
-        rounds.tend(copied)
+    status = tracked(
+        copied,
+        {process_identity.HOST_TAG: "away", process_identity.PROCESS_TAG: "1@0", FLOW_RUN_TAG: str(run.id)},
+    )
+    (found,) = lost_runs.find_running(connect(copied))
+    with checkpoints.lock_folder(copied.checkpoints / found.info.run_id):
+        reconcile.reconcile(copied)
     assert ("Crashed", "RUNNING") == (retraining_of.state(run).name, status())
-    rounds.tend(copied)
+    reconcile.reconcile(copied)
     assert ("AwaitingRetry", "KILLED") == (retraining_of.state(run).name, status())
 
 
@@ -322,14 +331,21 @@ def test_only_a_run_that_is_under_way_is_crashed_with_its_process(
 ) -> None:
     """One that waits for another process, put back by somebody, goes on waiting; MLflow closes all alike."""
     run = retraining_of.run(Running(), state)
-    status = tracked(copied, {owner.HOST: socket.gethostname(), owner.PROCESS: "1@0", FLOW_RUN: str(run.id)})
-    rounds.close(copied)
+    status = tracked(
+        copied,
+        {
+            process_identity.HOST_TAG: socket.gethostname(),
+            process_identity.PROCESS_TAG: "1@0",
+            FLOW_RUN_TAG: str(run.id),
+        },
+    )
+    reconcile.close_orphaned_runs(copied)
     assert (then, "KILLED") == (retraining_of.state(run).name, status())
 
 
 def gauges(home: Home, name: str) -> dict[str, float]:
     """What the runner has left, without the prefix."""
-    text = (home.records(name) / RUNNER).read_text()
+    text = (home.prediction_log_dir(name) / WORKER_FILE).read_text()
     return {
         family.name.removeprefix("relearn_"): family.samples[0].value
         for family in text_string_to_metric_families(text)
@@ -342,35 +358,35 @@ def test_prometheus_is_told_how_retraining_stands(
     """Planned or not, what the last one came to, when one ended well, how many wait, how full the disk is."""
     name = retraining_of.name
     began = time.time()
-    rounds.tell(copied)
+    reconcile.refresh_metrics(copied)
     told = gauges(copied, name)
     size = psutil.disk_usage(str(copied.root)).total
-    assert began <= told.pop("runner_time_seconds") <= time.time()
-    assert size == told.pop("home_size_bytes")
-    assert 0 < told.pop("home_free_bytes") < size
-    assert {"retraining_planned": 1, "retraining_failed": 0, "retraining_late": 0} == told
+    assert began <= told.pop("worker_heartbeat_timestamp_seconds") <= time.time()
+    assert size == told.pop("disk_size_bytes")
+    assert 0 < told.pop("disk_free_bytes") < size
+    assert {"retraining_scheduled": 1, "retraining_failed": 0, "retraining_late": 0} == told
 
     (planned,) = retraining_of.client.read_deployment(retraining_of.id).schedules
     retraining_of.client.pause_deployment(retraining_of.id)
-    rounds.tell(copied)
-    assert 0 == gauges(copied, name)["retraining_planned"]
+    reconcile.refresh_metrics(copied)
+    assert 0 == gauges(copied, name)["retraining_scheduled"]
     retraining_of.client.resume_deployment(retraining_of.id)
     retraining_of.client.update_deployment_schedule(retraining_of.id, planned.id, active=False)
     done = retraining_of.run(Running(), Completed())
     run = retraining_of.run(Running(), Crashed())
-    rounds.tell(copied)
+    reconcile.refresh_metrics(copied)
     told = gauges(copied, name)
     ended = retraining_of.client.read_flow_run(done.id).end_time
     assert ended is not None
-    assert abs(ended.timestamp() - told["retraining_done_seconds"]) < 0.01
-    assert (0, 1) == (told["retraining_planned"], told["retraining_failed"])
+    assert abs(ended.timestamp() - told["retraining_last_success_timestamp_seconds"]) < 0.01
+    assert (0, 1) == (told["retraining_scheduled"], told["retraining_failed"])
 
-    monkeypatch.setattr(prefect_server, "DUE", timedelta(0))
-    monkeypatch.setattr(again, "PAUSE", timedelta(0))
+    monkeypatch.setattr(prefect_api, "PICKUP_GRACE", timedelta(0))
+    monkeypatch.setattr(again, "RETRY_DELAY", timedelta(0))
     assert 1 == retraining_of.put_back()
-    rounds.tell(copied)
+    reconcile.refresh_metrics(copied)
     told = gauges(copied, name)
     assert (0, 1) == (told["retraining_failed"], told["retraining_late"])
     retraining_of.be(run, Running(), Cancelled())
-    rounds.tell(copied)
+    reconcile.refresh_metrics(copied)
     assert (0, 0) == (gauges(copied, name)["retraining_failed"], gauges(copied, name)["retraining_late"])

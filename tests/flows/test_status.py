@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relearn.flows import cli
-from relearn.flows.status import status
-from relearn.flows.truth import agree
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.ops.status import status
+from relearn.flows.releases.release_state import sync_with_ledger
 from relearn.model.home import Home
-from relearn.serving.live import load
-from relearn.serving.records import Feedback, Records
-from relearn.serving.servers import Known
-from relearn.serving.settings import ServeConfig
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.discovery import RunningServer
+from relearn.serving.predictions.prediction_log import Feedback, PredictionLog
+from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.conftest import Ran, free_port
 from tests.flows.zoo import SHAPE, Zoo
 
@@ -30,7 +30,7 @@ def _nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def told(home: Home) -> dict[str, str]:
     """What is told, by its label."""
-    return {line.label: line.told for line in status(home)}
+    return {line.label: line.text for line in status(home)}
 
 
 def test_an_empty_home_says_how_to_begin(
@@ -38,7 +38,7 @@ def test_an_empty_home_says_how_to_begin(
 ) -> None:
     """And nothing is made in it."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
-    assert 0 == cli.run(["status"])
+    assert 0 == run_command_line(["status"])
 
     said = capsys.readouterr().out
     assert f"{tmp_path / 'home'} is not there yet" in said
@@ -62,10 +62,10 @@ def test_data_that_has_changed_since_is_told(ran: Ran, tmp_path: Path) -> None:
     """What was prepared last, where it is not what the live version learned from."""
     home = Home(tmp_path, tmp_path)
     shutil.copytree(ran.home.root / "releases", tmp_path / "releases")
-    shutil.copytree(ran.home.prepared, home.prepared)
-    (known,) = home.prepared.glob("*/card.json")
+    shutil.copytree(ran.home.dataset_cache, home.dataset_cache)
+    (known,) = home.dataset_cache.glob("*/manifest.json")
     changed = json.loads(known.read_text()) | {"fingerprint": "f" * 64}
-    newer = home.prepared / "digits-newer" / "card.json"
+    newer = home.dataset_cache / "digits-newer" / "manifest.json"
     newer.parent.mkdir()
     newer.write_text(json.dumps(changed))
     os.utime(newer, (time.time() + 60, time.time() + 60))
@@ -75,12 +75,12 @@ def test_data_that_has_changed_since_is_told(ran: Ran, tmp_path: Path) -> None:
 
 def test_records_and_feedback_are_counted(zoo: Zoo) -> None:
     """By the files that the API's own writer makes."""
-    live = load(zoo.releases, zoo.promote("1").live)
+    live = load_release(zoo.releases, zoo.promote("1").live)
     images = np.zeros((5, *SHAPE), np.uint8)
-    records = Records(zoo.home.records("zoo"), ServeConfig(), 1, lambda lost: None)
+    records = PredictionLog(zoo.home.prediction_log_dir("zoo"), ServeConfig(), 1, lambda lost: None)
     for request in ("a", "b"):
-        records.add(request, live, images, live.classifier.predict(images))
-    records.told(Feedback("a", 0, time.time(), "bee"))
+        records.log(request, live, images, live.classifier.predict(images))
+    records.log_feedback(Feedback("a", 0, time.time(), "bee"))
     records.close()
 
     assert "10 predictions, 1 with feedback" == told(zoo.home)["records"]
@@ -90,11 +90,11 @@ def test_what_hangs_or_is_broken_is_told_in_its_line(zoo: Zoo, monkeypatch: pyte
     """The others are as ever."""
     zoo.promote("1")
     zoo.promote("2")
-    agree(zoo.home, "zoo")
+    sync_with_ledger(zoo.home, "zoo")
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
         folder = zoo.home.root / "servers" / "x"
-        Known.of(os.getpid(), url, 1, "zoo:2", "zoo", folder).write(folder)
+        RunningServer.from_process(os.getpid(), url, 1, "zoo:2", "zoo", folder).write(folder)
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
         lines = told(zoo.home)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from relearn.flows.store import connect, page_of
-from relearn.model.errors import MachineError
-from relearn.model.home import RUNS_PAGE, Home
+from relearn.flows.tracking.store import connect, ui_url
+from relearn.model.errors import InfrastructureError
+from relearn.model.home import MLFLOW_UI_URL, Home
 
 CODE = """
 import sys
 from pathlib import Path
-from relearn.flows.store import connect
+from relearn.flows.tracking.store import connect
 from relearn.model.home import Home
 print(len(connect(Home(Path(sys.argv[1]), Path(sys.argv[1]))).search_experiments()))
 """
@@ -26,11 +26,11 @@ print(len(connect(Home(Path(sys.argv[1]), Path(sys.argv[1]))).search_experiments
 LOG = """
 import sys
 from pathlib import Path
-from relearn.flows.tracking import Experiment
+from relearn.flows.tracking.runs import Experiment
 from relearn.model.home import Home
-with Experiment.open(Home(Path(sys.argv[1]), Path(sys.argv[1])), "many").run("one", {}) as run:
+with Experiment.open(Home(Path(sys.argv[1]), Path(sys.argv[1])), "many").start_run("one", {}) as run:
     for step in range(1, 51):
-        run.metrics({"loss": 1 / step, "accuracy": 0.5}, step)
+        run.log_metrics({"loss": 1 / step, "accuracy": 0.5}, step)
 """
 
 
@@ -93,7 +93,7 @@ def test_a_torn_store_is_refused_and_kept(store: Path) -> None:
     with store.open("r+b") as file:
         file.write(bytes(100))
     torn = store.read_bytes()
-    with pytest.raises(MachineError, match=r"mlflow.db cannot be used: .*file is not a database"):
+    with pytest.raises(InfrastructureError, match=r"mlflow.db cannot be used: .*file is not a database"):
         connect(Home(store.parent, store.parent))
     assert torn == store.read_bytes()
 
@@ -103,7 +103,7 @@ def test_a_store_of_another_mlflow_is_refused_with_what_to_do(revision: str, sto
     """It is not changed on the way: an upgrade cannot be undone."""
     with closing(sqlite3.connect(store, isolation_level=None)) as database:
         database.execute("update alembic_version set version_num = ?", [revision])
-    with pytest.raises(MachineError, match=r"mlflow.db cannot be used: .*mlflow db upgrade"):
+    with pytest.raises(InfrastructureError, match=r"mlflow.db cannot be used: .*mlflow db upgrade"):
         connect(Home(store.parent, store.parent))
     with closing(sqlite3.connect(store)) as database:
         assert [(revision,)] == database.execute("select version_num from alembic_version").fetchall()
@@ -111,6 +111,6 @@ def test_a_store_of_another_mlflow_is_refused_with_what_to_do(revision: str, sto
 
 def test_runs_are_shown_where_people_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the server that programs ask, without its password, or where the environment says."""
-    assert "http://mlflow:5000" == page_of("http://user:secret@mlflow:5000/")
-    monkeypatch.setenv(RUNS_PAGE, "http://localhost:5000/")
-    assert "http://localhost:5000" == page_of("http://mlflow:5000")
+    assert "http://mlflow:5000" == ui_url("http://user:secret@mlflow:5000/")
+    monkeypatch.setenv(MLFLOW_UI_URL, "http://localhost:5000/")
+    assert "http://localhost:5000" == ui_url("http://mlflow:5000")

@@ -10,14 +10,14 @@ import mlflow
 import pytest
 from mlflow.entities import Run as MlflowRun
 
-from relearn.flows import owner
-from relearn.flows.environment import masked
-from relearn.flows.store import connect
-from relearn.flows.tracking import Experiment, find, reopen
+from relearn.flows import process_identity
+from relearn.flows.environment import redact_password
+from relearn.flows.tracking.runs import Experiment, attach_run, resolve_run_id
+from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
-from relearn.model.errors import InputError, MachineError, NotFoundError
+from relearn.model.data.prepared import prepare_dataset
+from relearn.model.errors import InfrastructureError, NotFoundError, UserInputError
 from relearn.model.home import Home
-from relearn.model.prepared import prepare
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture
 def experiment(home: Home) -> Experiment:
-    return Experiment.open(home, "zoo")
+    return Experiment.open_or_create(home, "zoo")
 
 
 def stored(experiment: Experiment, run_id: str) -> MlflowRun:
@@ -40,7 +40,7 @@ def stored(experiment: Experiment, run_id: str) -> MlflowRun:
     ("error", "status"),
     [
         (None, "FINISHED"),
-        (InputError("a reason"), "FAILED"),
+        (UserInputError("a reason"), "FAILED"),
         (RuntimeError("a bug"), "FAILED"),
         (KeyboardInterrupt(), "KILLED"),
         (SystemExit(143), "KILLED"),
@@ -51,7 +51,7 @@ def test_a_run_ends_as_it_ended(experiment: Experiment, error: BaseException | N
     """No error finishes it, an error fails it with its reason, a signal kills it; none stays open."""
 
     def work() -> None:
-        with experiment.run("a run", {}) as run:
+        with experiment.start_run("a run", {}) as run:
             runs.append(run.id)
             if error:
                 raise error
@@ -65,7 +65,7 @@ def test_a_run_ends_as_it_ended(experiment: Experiment, error: BaseException | N
     ended = stored(experiment, runs[0])
     assert status == ended.info.status
     reason = f"{type(error).__name__}: {error}" if status == "FAILED" else None
-    assert reason == ended.data.tags.get("relearn.reason")
+    assert reason == ended.data.tags.get("relearn.failure_reason")
 
 
 def test_what_ended_a_run_is_told_though_mlflow_is_away(
@@ -76,14 +76,14 @@ def test_what_ended_a_run_is_told_though_mlflow_is_away(
     content = database.read_bytes()
 
     def work() -> None:
-        with experiment.run("a run", {}) as run:
+        with experiment.start_run("a run", {}) as run:
             nonlocal content, run_id
             run_id, content = run.id, database.read_bytes()
             database.write_bytes(b"no database" * 1000)
-            raise InputError("the first")
+            raise UserInputError("the first")
 
     run_id = ""
-    with pytest.raises(InputError, match="the first"):
+    with pytest.raises(UserInputError, match="the first"):
         work()
     database.write_bytes(content)
     assert mlflow.active_run() is None
@@ -93,50 +93,50 @@ def test_what_ended_a_run_is_told_though_mlflow_is_away(
 
 def test_a_run_that_goes_on_forgets_why_it_failed(experiment: Experiment) -> None:
     """A reason stands with what failed only."""
-    with pytest.raises(InputError), experiment.run("a run", {}) as run:
-        raise InputError("a reason")
-    assert "InputError: a reason" == stored(experiment, run.id).data.tags["relearn.reason"]
-    with experiment.run("a run", {}, resume=run.id):
+    with pytest.raises(UserInputError), experiment.start_run("a run", {}) as run:
+        raise UserInputError("a reason")
+    assert "UserInputError: a reason" == stored(experiment, run.id).data.tags["relearn.failure_reason"]
+    with experiment.start_run("a run", {}, resume_run_id=run.id):
         pass
     assert "FINISHED" == stored(experiment, run.id).info.status
-    assert "relearn.reason" not in stored(experiment, run.id).data.tags
+    assert "relearn.failure_reason" not in stored(experiment, run.id).data.tags
 
 
 def test_a_run_that_goes_on_is_somebodys_before_it_runs(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else who closes runs whose process is gone would find it RUNNING, and the process before this one."""
-    with pytest.raises(InputError), experiment.run("a run", {}) as run:
-        raise InputError("a reason")
-    experiment.client.set_tag(run.id, owner.PROCESS, "1@0")
+    with pytest.raises(UserInputError), experiment.start_run("a run", {}) as run:
+        raise UserInputError("a reason")
+    experiment.client.set_tag(run.id, process_identity.PROCESS_TAG, "1@0")
     start = mlflow.start_run
 
     def started(**asked: Any) -> mlflow.ActiveRun:
         tags = stored(experiment, run.id).data.tags
-        seen.append(owner.tags().items() <= tags.items())
+        seen.append(process_identity.process_tags().items() <= tags.items())
         return start(**asked)
 
     seen: list[bool] = []
     monkeypatch.setattr(mlflow, "start_run", started)
-    with experiment.run("a run", {}, resume=run.id):
+    with experiment.start_run("a run", {}, resume_run_id=run.id):
         pass
     assert [True] == seen
 
 
 def test_a_run_keeps_what_it_is_given(experiment: Experiment, home: Home) -> None:
     """Params as text, metrics by step, the data with its fingerprint, the description, the parent."""
-    prepared = prepare(TrainConfig(dataset="digits"), home)
+    prepared = prepare_dataset(TrainConfig(dataset="digits"), home)
     with (
-        experiment.run("retrain", {}) as parent,
-        experiment.run("mlp", {"relearn.kind": "train"}, parent.id) as run,
+        experiment.start_run("retrain", {}) as parent,
+        experiment.start_run("mlp", {"relearn.job_type": "train"}, parent.id) as run,
     ):
-        run.params({"hidden": (3, 4), "size": None})
+        run.log_params({"hidden_sizes": (3, 4), "size": None})
         for step in (1, 2):
-            run.metrics({"val_loss": 1 / step, "val_accuracy": 0.5}, step)
-        run.data(prepared)
-        run.describe("**well**")
+            run.log_metrics({"val_loss": 1 / step, "val_accuracy": 0.5}, step)
+        run.log_dataset(prepared)
+        run.set_description("**well**")
     kept = stored(experiment, run.id)
-    assert {"hidden": "3,4", "size": "None"} == kept.data.params
+    assert {"hidden_sizes": "3,4", "size": "None"} == kept.data.params
     history = experiment.client.get_metric_history(run.id, "val_loss")
     assert [(1, 1.0), (2, 0.5)] == [(one.step, one.value) for one in history]
     assert (parent.id, "**well**") == (
@@ -150,8 +150,8 @@ def test_a_run_keeps_what_it_is_given(experiment: Experiment, home: Home) -> Non
 
 def test_a_run_can_be_added_to_later(experiment: Experiment, home: Home) -> None:
     """What is logged through a reopened run stands under the same id."""
-    with experiment.run("first", {}) as run:
-        reopen(home, run.id).metrics({"late": 1.0})
+    with experiment.start_run("first", {}) as run:
+        attach_run(home, run.id).log_metrics({"late": 1.0})
     assert {"late": 1.0} == {"late": stored(experiment, run.id).data.metrics["late"]}
 
 
@@ -159,11 +159,11 @@ def test_lost_runs_are_closed_and_living_ones_are_not(experiment: Experiment, ho
     """The next start ends as KILLED what a dead process left open, and nothing else."""
     code = (
         "import os, sys\n"
-        "from relearn.flows.tracking import Experiment\n"
+        "from relearn.flows.tracking.runs import Experiment\n"
         "from relearn.model.home import Home\n"
         "from pathlib import Path\n"
         "root = Path(sys.argv[1])\n"
-        "with Experiment.open(Home(root, root), 'zoo').run('lost', {}) as run:\n"
+        "with Experiment.open(Home(root, root), 'zoo').start_run('lost', {}) as run:\n"
         "    print(run.id, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -173,8 +173,8 @@ def test_lost_runs_are_closed_and_living_ones_are_not(experiment: Experiment, ho
     assert -9 == done.returncode
     lost = done.stdout.strip()
     assert "RUNNING" == stored(experiment, lost).info.status
-    with experiment.run("living", {}) as living:
-        Experiment.open(home, "zoo")
+    with experiment.start_run("living", {}) as living:
+        Experiment.open_or_create(home, "zoo")
         assert ("KILLED", "RUNNING") == (
             stored(experiment, lost).info.status, stored(experiment, living.id).info.status
         )  # fmt: skip
@@ -184,20 +184,24 @@ def test_a_run_is_found_by_id_beginning_or_name(experiment: Experiment, home: Ho
     """The id, four or more of its first characters, or the name, of which the newest counts."""
     ids = []
     for _ in range(2):
-        with experiment.run("twin", {}) as run:
+        with experiment.start_run("twin", {}) as run:
             ids.append(run.id)
         time.sleep(0.01)
-    assert [ids[0], ids[0], ids[1]] == [find(home, ids[0]), find(home, ids[0][:12]), find(home, "twin")]
+    assert [ids[0], ids[0], ids[1]] == [
+        resolve_run_id(home, ids[0]),
+        resolve_run_id(home, ids[0][:12]),
+        resolve_run_id(home, "twin"),
+    ]
     with pytest.raises(NotFoundError, match=f"no run 'none' in MLflow; the newest are {ids[1][:8]}"):
-        find(home, "none")
+        resolve_run_id(home, "none")
 
 
 def test_a_deleted_experiment_says_how_to_get_it_back(home: Home) -> None:
     """A name whose experiment was deleted is refused with the command that restores it."""
-    gone = Experiment.open(home, "gone")
+    gone = Experiment.open_or_create(home, "gone")
     gone.client.delete_experiment(gone.id)
-    with pytest.raises(InputError, match=f"mlflow experiments restore --experiment-id {gone.id}"):
-        Experiment.open(home, "gone")
+    with pytest.raises(UserInputError, match=f"mlflow experiments restore --experiment-id {gone.id}"):
+        Experiment.open_or_create(home, "gone")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,7 @@ def test_a_deleted_experiment_says_how_to_get_it_back(home: Home) -> None:
 def test_a_store_of_another_kind_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     """A tracking URI that MLflow does not take is one line that lists what it does."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(InputError, match=r"MLFLOW_TRACKING_URI: got .*, accepted: sqlite:"):
+    with pytest.raises(UserInputError, match=r"MLFLOW_TRACKING_URI: got .*, accepted: sqlite:"):
         connect(home)
 
 
@@ -216,7 +220,9 @@ def test_a_server_that_is_away_is_one_line_without_its_password(
     """What does not answer is a `MachineError` soon, and no password is in what it says."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    with pytest.raises(MachineError, match=r"^MLflow at http://ann:…@127.0.0.1:9 cannot be used: ") as caught:
+    with pytest.raises(
+        InfrastructureError, match=r"^MLflow at http://ann:…@127.0.0.1:9 cannot be used: "
+    ) as caught:
         connect(home)
     assert "s3cret" not in str(caught.value)
 
@@ -225,7 +231,7 @@ def test_a_file_that_is_no_database_is_kept_and_said(tmp_path: Path) -> None:
     """A damaged store is named, and not made anew."""
     store = tmp_path / "mlflow.db"
     store.write_bytes(b"this is not a database" * 100)
-    with pytest.raises(MachineError, match=r"cannot be used: .*not a database"):
+    with pytest.raises(InfrastructureError, match=r"cannot be used: .*not a database"):
         connect(Home(tmp_path, tmp_path))
     assert store.read_bytes().startswith(b"this is not")
 
@@ -240,4 +246,4 @@ def test_a_file_that_is_no_database_is_kept_and_said(tmp_path: Path) -> None:
 )
 def test_passwords_are_left_out(uri: str, shown: str) -> None:
     """A URI is shown as it is, but for its password."""
-    assert shown == masked(uri)
+    assert shown == redact_password(uri)

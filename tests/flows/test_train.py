@@ -16,14 +16,15 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from relearn.flows import cli, registry
-from relearn.flows.store import connect
-from relearn.flows.tracking import Experiment
-from relearn.flows.train import title
-from relearn.model import checkpoints
-from relearn.model.classifier import Classifier
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import Experiment
+from relearn.flows.tracking.store import connect
+from relearn.flows.train import build_run_name
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
+from relearn.model.inference.classifier import Classifier
+from relearn.model.training import checkpoints
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))
 SIGNALS = {"terminated": signal.SIGTERM, "interrupted": signal.SIGINT, "killed": signal.SIGKILL}
@@ -70,7 +71,7 @@ def last_flow_run(page: str, name: str) -> dict:
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"hidden": (784, 512), "optimizer": "rmsprop", "learning_rate": 0.001, "seed": 3},
+        ({"hidden_sizes": (784, 512), "optimizer": "rmsprop", "learning_rate": 0.001, "seed": 3},
          "mlp 784 512 · rmsprop 0.001 · seed 3"),
         ({"network": "cnn", "optimizer": "sgd", "learning_rate": 0.1}, "cnn 32 · sgd 0.1 · seed 0"),
         ({"network": "mine.nets:Tiny", "optimizer": "sgd", "learning_rate": 1e-05},
@@ -79,13 +80,13 @@ def last_flow_run(page: str, name: str) -> dict:
 )  # fmt: skip
 def test_a_run_is_named_by_what_it_is(settings: dict, name: str) -> None:
     """Network, its widths where it has some, rule, rate and seed."""
-    assert name == title(TrainConfig(**settings))
+    assert name == build_run_name(TrainConfig(**settings))
 
 
 def test_a_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
     """Every field of the config under its own name, as text, and the number of weights."""
-    config = TrainConfig.preset("default", dataset="digits", epochs=3)
-    expected = config.model_dump() | {"hidden": "512", "filters": "32", "parameters": 407_050}
+    config = TrainConfig.from_preset("default", dataset="digits", epochs=3)
+    expected = config.model_dump() | {"hidden_sizes": "512", "conv_channels": "32", "parameters": 407_050}
 
     assert {name: str(value) for name, value in expected.items()} == mlp.data.params
 
@@ -100,7 +101,7 @@ def test_a_run_has_the_promised_metrics(ran, mlp: MlflowRun) -> None:
 
     assert {
         *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "best_epoch"),
-        *("generalisation_gap", "test_gap"),
+        *("generalization_gap", "test_gap"),
         *tests,
     } == plain
     assert {"gradients", "time", "system"} == apart - {"robustness"}  # which the candidate has from the gate
@@ -133,7 +134,7 @@ def test_a_run_has_its_figures_tables_and_tags(ran, mlp: MlflowRun) -> None:
     } == {file for file in files(connect(ran.home), mlp.info.run_id) if not file.startswith("gate/")}
     tags = mlp.data.tags
     assert ("train", "digits", "all epochs done") == (
-        tags["relearn.kind"], tags["dataset"], tags["stop_reason"]
+        tags["relearn.job_type"], tags["dataset"], tags["stop_reason"]
     )  # fmt: skip
     assert tags["device"]
     assert 40 == len(tags["mlflow.source.git.commit"])
@@ -153,15 +154,15 @@ def test_a_network_of_ones_own_is_trained_and_kept_with_its_source(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 
-    words = ["train", "--dataset", "digits", "--network", "mine:Tiny", "--epochs", "2", "--name", "own"]
-    assert 0 == cli.run(words)
+    words = ["train", "--dataset", "digits", "--network", "mine:Tiny", "--epochs", "2", "--model-name", "own"]
+    assert 0 == run_command_line(words)
 
     said = capsys.readouterr()
     (run,) = named(connect(copied), "own")
     assert "" == said.err
     assert f"Run {run.info.run_id[:8]}, stopped in epoch 2: all epochs done." in said.out
     assert ("FINISHED", "7850") == (run.info.status, run.data.params["parameters"])
-    folder = registry.fetch(connect(copied), run.info.run_id, tmp_path / "fetched")
+    folder = registry.download_classifier(connect(copied), run.info.run_id, tmp_path / "fetched")
     assert OWN_NETWORK == (folder / "network.py").read_text()
     images = np.zeros((2, 1, 28, 28), np.uint8)
     assert (2, 10) == Classifier.load(folder).predict(images).shape
@@ -172,8 +173,20 @@ def test_a_training_that_diverges_fails_everywhere(
     copied: Home, on_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line on the terminal, FAILED with the reason in MLflow, Failed in Prefect."""
-    words = ["train", "--dataset", "digits", "--learning-rate", "10", "--momentum", "0.99", "--name", "wild"]
-    assert 2 == cli.run([*words, "--schedule", "constant", "--weight-decay", "1", "--epochs", "40"])
+    words = [
+        "train",
+        "--dataset",
+        "digits",
+        "--learning-rate",
+        "10",
+        "--momentum",
+        "0.99",
+        "--model-name",
+        "wild",
+    ]
+    assert 2 == run_command_line(
+        [*words, "--lr-schedule", "constant", "--weight-decay", "1", "--epochs", "40"]
+    )
 
     said = capsys.readouterr()
     (run,) = named(connect(copied), "wild")
@@ -181,8 +194,8 @@ def test_a_training_that_diverges_fails_everywhere(
     assert line.startswith("error[non_finite_loss]: loss: got ")
     assert line.endswith("accepted: finite numbers; try a learning rate below 10")
     assert "FAILED" == run.info.status
-    assert f"InputError: {line.partition(': ')[2]}" == run.data.tags["relearn.reason"]
-    last = checkpoints.load(copied.checkpoints / run.info.run_id).checkpoint.state.tensors
+    assert f"UserInputError: {line.partition(': ')[2]}" == run.data.tags["relearn.failure_reason"]
+    last = checkpoints.load_checkpoint(copied.checkpoints / run.info.run_id).checkpoint.snapshot.tensors
     assert all(value.isfinite().all() for value in last.values() if value.is_floating_point())
     state = last_flow_run(on_server, "train mlp on digits")["state"]
     assert ("FAILED", True) == (state["type"], "loss: got" in state["message"])
@@ -227,7 +240,7 @@ def start(name: str, home: Home, clean: dict[str, str], prefect_page: str) -> su
     environment = clean | {"RELEARN_HOME": str(home.root), "OMP_NUM_THREADS": "1"}
     if name == "terminated":
         environment |= {"PREFECT_API_URL": f"{prefect_page}/api"}
-    words = ["train", "--dataset", "digits", "--epochs", "9999", "--patience", "9999", "--name", name]
+    words = ["train", "--dataset", "digits", "--epochs", "9999", "--patience", "9999", "--model-name", name]
     return subprocess.Popen(
         [RELEARN, *words],
         env=environment | {"PREFECT_HOME": str(home.root / name)},
@@ -272,7 +285,7 @@ def test_prefect_knows_of_a_terminated_flow(stopped: dict[str, Stopped], prefect
     asked = {"flow_runs": {"state": {"type": {"any_": ["CRASHED"]}}}}
     crashed = httpx.post(f"{prefect_page}/api/flow_runs/filter", json=asked).json()
 
-    names = [run["parameters"]["config"]["name"] for run in crashed]
+    names = [run["parameters"]["config"]["model_name"] for run in crashed]
     assert ["terminated"] == [name for name in names if name in SIGNALS]
 
 
@@ -286,6 +299,6 @@ def test_what_was_killed_outright_is_closed_by_the_next_start(
     (run,) = named(connect(stopping_home), "killed")
     assert "RUNNING" == run.info.status
 
-    Experiment.open(stopping_home, "killed")
+    Experiment.open_or_create(stopping_home, "killed")
     (run,) = named(connect(stopping_home), "killed")
     assert "KILLED" == run.info.status

@@ -7,31 +7,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relearn.flows import cli
-from relearn.flows.rollback import rollback
-from relearn.flows.store import connect
-from relearn.flows.truth import Truth, agree, decide
-from relearn.model.errors import InputError, IntegrityError, NotFoundError
-from relearn.serving.live import load
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.releases.release_state import ReleaseState, record_decision, sync_with_ledger
+from relearn.flows.releases.rollback import rollback
+from relearn.flows.tracking.store import connect
+from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
+from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.zoo import Zoo
 
 
 def test_aliases_follow_the_ledger(zoo: Zoo) -> None:
     """Champion and previous, after every decision; what agrees already is not touched or told."""
     zoo.promote("1")
-    assert ["@champion of zoo meant nothing, the ledger says 1"] == agree(zoo.home, "zoo")
+    assert ["@champion of zoo meant nothing, the ledger says 1"] == sync_with_ledger(zoo.home, "zoo")
     zoo.promote("2")
-    agree(zoo.home, "zoo")
+    sync_with_ledger(zoo.home, "zoo")
 
     assert {"champion": "2", "previous": "1"} == zoo.aliases()
-    assert [] == agree(zoo.home, "zoo")
+    assert [] == sync_with_ledger(zoo.home, "zoo")
 
 
 def test_an_alias_moved_by_hand_is_told_and_put_back(zoo: Zoo) -> None:
     """Neither obeyed nor ignored."""
     zoo.promote("1")
     zoo.promote("2")
-    agree(zoo.home, "zoo")
+    sync_with_ledger(zoo.home, "zoo")
     client = connect(zoo.home)
     client.set_registered_model_alias("zoo", "champion", "3")
     client.delete_registered_model_alias("zoo", "previous")
@@ -40,7 +40,7 @@ def test_an_alias_moved_by_hand_is_told_and_put_back(zoo: Zoo) -> None:
     assert [
         "@champion of zoo meant 3, the ledger says 2",
         "@previous of zoo meant nothing, the ledger says 1",
-    ] == agree(zoo.home, "zoo")
+    ] == sync_with_ledger(zoo.home, "zoo")
     assert {"champion": "2", "previous": "1", "mine": "3"} == zoo.aliases()
 
 
@@ -49,20 +49,20 @@ def test_a_version_deleted_by_hand_is_told(zoo: Zoo) -> None:
     zoo.promote("1")
     connect(zoo.home).delete_model_version("zoo", "1")
 
-    told = agree(zoo.home, "zoo")
+    told = sync_with_ledger(zoo.home, "zoo")
     assert 1 == len(told)
     assert "version 1 of zoo" in told[0]
-    assert "1" == zoo.releases.live().version
+    assert "1" == zoo.releases.read_current().version
 
 
 def test_a_decision_about_the_past_is_not_written(zoo: Zoo) -> None:
     """Who decided while something else was true has to decide again."""
-    before = Truth.read(zoo.releases)
+    before = ReleaseState.from_store(zoo.releases)
     zoo.promote("1")
     decision = {"action": "hold", "candidate": "x", "run_id": "x", "reasons": (), "fingerprints": {}}
 
-    assert decide(zoo.home, "zoo", before, **decision, live=None, previous=None) is None
-    assert 1 == len(zoo.releases.ledger.entries())
+    assert record_decision(zoo.home, "zoo", before, **decision, live=None, rollback_target=None) is None
+    assert 1 == len(zoo.releases.ledger.read_entries())
 
 
 def test_rollback_brings_the_previous_back(zoo: Zoo) -> None:
@@ -71,11 +71,16 @@ def test_rollback_brings_the_previous_back(zoo: Zoo) -> None:
     zoo.promote("2")
     entry = rollback(zoo.home, "zoo", None, "too many sevens")
 
-    assert ("rollback", "2", "1", None) == (entry.action, entry.before, entry.live.version, entry.previous)
-    assert (("too many sevens",), "1") == (entry.reasons, zoo.releases.live().version)
+    assert ("rollback", "2", "1", None) == (
+        entry.action,
+        entry.previous_live,
+        entry.live.version,
+        entry.rollback_target,
+    )
+    assert (("too many sevens",), "1") == (entry.reasons, zoo.releases.read_current().version)
     assert re.fullmatch(r".+@.+", entry.actor)
     assert {"data": "d", "reference": "r"} == entry.fingerprints
-    assert "1" == load(zoo.releases, entry.live).version
+    assert "1" == load_release(zoo.releases, entry.live).version
 
 
 def test_rollback_to_any_version_that_was_live(zoo: Zoo) -> None:
@@ -84,7 +89,7 @@ def test_rollback_to_any_version_that_was_live(zoo: Zoo) -> None:
         zoo.promote(version)
     assert "1" == rollback(zoo.home, "zoo", "1", "way back").live.version
     entry = rollback(zoo.home, "zoo", "3", "after all")
-    assert ("3", "2") == (entry.live.version, entry.previous)
+    assert ("3", "2") == (entry.live.version, entry.rollback_target)
     assert "2" == rollback(zoo.home, "zoo", None, "no").live.version
 
 
@@ -96,7 +101,7 @@ def test_a_rollback_is_refused_in_one_line(zoo: Zoo) -> None:
     with pytest.raises(NotFoundError, match="no version was live before 1; accepted for --to: none"):
         rollback(zoo.home, "zoo", None, "why not")
     zoo.promote("2")
-    with pytest.raises(InputError, match="version 2 is live already; accepted: 1"):
+    with pytest.raises(UserInputError, match="version 2 is live already; accepted: 1"):
         rollback(zoo.home, "zoo", "2", "why not")
     with pytest.raises(NotFoundError, match="got '3', which was never live; accepted: 1"):
         rollback(zoo.home, "zoo", "3", "why not")
@@ -107,27 +112,27 @@ def test_a_damaged_version_is_not_gone_back_to(zoo: Zoo, file: str) -> None:
     """What does not load, or does not answer as it did, is refused before anything is switched."""
     zoo.promote("1")
     zoo.promote("2")
-    path = zoo.releases.folder("1") / file
+    path = zoo.releases.version_folder("1") / file
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(CorruptDataError):
         rollback(zoo.home, "zoo", None, "why not")
-    assert ("2", 2) == (zoo.releases.live().version, len(zoo.releases.ledger.entries()))
+    assert ("2", 2) == (zoo.releases.read_current().version, len(zoo.releases.ledger.read_entries()))
 
 
 def test_the_verb_tells_what_it_did(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     """Versions, that no server runs, aliases in MLflow; and `history` has the reason."""
     zoo.promote("1")
     zoo.promote("2")
-    assert 0 == cli.run(["rollback", "--reason", "too many\n sevens"])
+    assert 0 == run_command_line(["rollback", "--reason", "too many\n sevens"])
     said = capsys.readouterr().out
     assert "zoo: version 1 is live again, version 2 no longer" in said
     assert "no server of zoo runs on this machine" in said
     assert {"champion": "1"} == zoo.aliases()
 
-    assert 0 == cli.run(["history"])
+    assert 0 == run_command_line(["history"])
     assert "too many sevens" in capsys.readouterr().out
-    assert 0 == cli.run(["history", "--json"])
+    assert 0 == run_command_line(["history", "--json"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert ["promote", "promote", "rollback"] == [line["action"] for line in lines]
 
@@ -137,12 +142,16 @@ def test_the_verb_tells_what_it_did(zoo: Zoo, capsys: pytest.CaptureFixture[str]
     [
         (["rollback", "--reason", " "], 2, "--reason: got nothing"),
         (["rollback", "--reason", "x", "--to", "9"], 2, "got '9', which was never live; accepted: none"),
-        (["rollback", "--reason", "x", "--name", "nope"], 2, "nothing released as 'nope'; released: zoo"),
-        (["history", "--name", "nope"], 2, "nothing released as 'nope'"),
+        (
+            ["rollback", "--reason", "x", "--model-name", "nope"],
+            2,
+            "nothing released as 'nope'; released: zoo",
+        ),
+        (["history", "--model-name", "nope"], 2, "nothing released as 'nope'"),
         (["reference", "--dataset", "digits", "--reason", "x"], 2, "--dataset: its classes are 0, 1, 2"),
         (["release", "nope"], 2, "no run 'nope' in MLflow"),
         (["release", "animal 2", "--recall-margin", "2"], 2, "recall_margin: got '2'"),
-        (["release", "animal 2", "--approve-by-hand"], 2, "--approve-by-hand: got no Prefect server"),
+        (["release", "animal 2", "--manual-approval"], 2, "--manual-approval: got no Prefect server"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -150,11 +159,11 @@ def test_bad_input_is_one_line(
 ) -> None:
     """What was wrong, what was got, what is accepted; and the ledger is as it was."""
     zoo.promote("1")
-    assert code == cli.run(arguments)
+    assert code == run_command_line(arguments)
     errors = capsys.readouterr().err
     assert told in errors
     assert 1 == len(errors.splitlines())
-    assert 1 == len(zoo.releases.ledger.entries())
+    assert 1 == len(zoo.releases.ledger.read_entries())
 
 
 def test_a_new_reference_is_a_line_in_the_ledger(
@@ -167,8 +176,10 @@ def test_a_new_reference_is_a_line_in_the_ledger(
     np.savez(tmp_path / "more.npz", images=images, labels=labels)
 
     said = ["reference", "--dataset", f"npz:{tmp_path / 'more.npz'}", "--reason", "a larger test"]
-    assert 0 == cli.run(said), capsys.readouterr().err
-    last = zoo.releases.ledger.last()
+    assert 0 == run_command_line(said), capsys.readouterr().err
+    last = zoo.releases.ledger.read_last()
     assert ("reference", "1", ("a larger test",)) == (last.action, last.live.version, last.reasons)
-    assert last.fingerprints["reference"] == Truth.read(zoo.releases).reference != "r"
-    assert last.candidate in capsys.readouterr().out
+    assert (
+        last.fingerprints["reference"] == ReleaseState.from_store(zoo.releases).reference_fingerprint != "r"
+    )
+    assert last.subject in capsys.readouterr().out

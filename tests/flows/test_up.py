@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relearn.flows.parts import Part
-from relearn.flows.standing import Standing
-from relearn.flows.up import State, Supervisor, up
-from relearn.model.errors import InputError, MachineError
+from relearn.flows.ops.services import Service
+from relearn.flows.ops.supervisor import ServiceState, Supervisor, run_services
+from relearn.flows.orchestration.local_stack import LocalStack
+from relearn.model.errors import InfrastructureError, UserInputError
 from relearn.model.home import Home
 from tests.flows.conftest import free_port
 
@@ -30,28 +30,30 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home", tmp_path / "data")
 
 
-def part(name: str, *command: str) -> Part:
+def part(name: str, *command: str) -> Service:
     port = free_port()
     words = tuple(word.format(port=port) for word in command or ("-m", "http.server", "{port}"))
-    return Part(name, (sys.executable, *words), port, "--port", "/", host="0.0.0.0")
+    return Service(name, (sys.executable, *words), port, "--port", "/", host="0.0.0.0")
 
 
-def until(supervisor: Supervisor, wanted: Callable[[dict[str, State]], bool]) -> dict[str, State]:
+def until(
+    supervisor: Supervisor, wanted: Callable[[dict[str, ServiceState]], bool]
+) -> dict[str, ServiceState]:
     """The states, once they are as `wanted`."""
     deadline = time.monotonic() + 30
     while True:
-        states = {state.part.name: state for state in supervisor.states()}
+        states = {state.service.name: state for state in supervisor.poll_states()}
         if wanted(states):
             return states
         assert time.monotonic() < deadline, states
         time.sleep(0.1)
 
 
-def all_up(states: dict[str, State]) -> bool:
-    return all(state.word == "up" for state in states.values())
+def all_up(states: dict[str, ServiceState]) -> bool:
+    return all(state.status == "up" for state in states.values())
 
 
-def listening(one: Part) -> psutil.Process:
+def listening(one: Service) -> psutil.Process:
     """The process that listens on the port of a part."""
     for connection in psutil.net_connections("tcp"):
         if connection.status == "LISTEN" and connection.laddr.port == one.port:
@@ -62,38 +64,38 @@ def listening(one: Part) -> psutil.Process:
 def test_a_part_that_dies_comes_back(home: Home):
     """Its neighbours do not notice, and how it died is told."""
     first, second = part("first"), part("second")
-    with up(home, (first, second)) as supervisor:
+    with run_services(home, (first, second)) as supervisor:
         until(supervisor, all_up)
         left_alone = listening(first)
         listening(second).kill()
-        died = until(supervisor, lambda now: now["second"].died == 1 and all_up(now))["second"]
+        died = until(supervisor, lambda now: now["second"].restarts == 1 and all_up(now))["second"]
 
-        assert "terminated by SIGKILL" == died.reason
+        assert "terminated by SIGKILL" == died.last_exit
         assert left_alone == listening(first)
 
 
 def test_what_a_dead_part_leaves_is_not_in_its_way(home: Home):
     """Something that it had started still holds the port: it goes, and the part comes up."""
     one = part("one", "-c", LEAVING)
-    with up(home, (one,)) as supervisor:
+    with run_services(home, (one,)) as supervisor:
         until(supervisor, all_up)
         child = listening(one)
         child.parent().kill()
-        until(supervisor, lambda now: now["one"].died > 0 and all_up(now) and listening(one) != child)
+        until(supervisor, lambda now: now["one"].restarts > 0 and all_up(now) and listening(one) != child)
 
 
 def test_a_part_that_cannot_stay_up_is_tried_again_and_again(home: Home):
     """With more and more time between; the reason is told."""
-    with up(home, (part("one", "-c", "raise SystemExit(3)"),)) as supervisor:
-        down = until(supervisor, lambda now: now["one"].died >= 2 and now["one"].word == "down")["one"]
-        assert "exit status 3" == down.reason
+    with run_services(home, (part("one", "-c", "raise SystemExit(3)"),)) as supervisor:
+        down = until(supervisor, lambda now: now["one"].restarts >= 2 and now["one"].status == "down")["one"]
+        assert "exit status 3" == down.last_exit
 
 
 def test_nothing_is_left(home: Home, monkeypatch: pytest.MonkeyPatch):
     """Not even what ignores that it is asked to end."""
-    monkeypatch.setattr("relearn.flows.up.ENDING", 2)
+    monkeypatch.setattr("relearn.flows.ops.supervisor.STOP_SECONDS", 2)
     hanging, other = part("hanging", "-c", STUBBORN), part("other")
-    with up(home, (hanging, other)) as supervisor:
+    with run_services(home, (hanging, other)) as supervisor:
         until(supervisor, all_up)
         processes = [listening(hanging), listening(other)]
     assert not any(process.is_running() for process in processes)
@@ -102,7 +104,7 @@ def test_nothing_is_left(home: Home, monkeypatch: pytest.MonkeyPatch):
 def test_when_supervisor_is_killed_all_comes_back(home: Home):
     """The parts that it left are ended, for new ones to take their ports."""
     one = part("one")
-    with up(home, (one,)) as supervisor:
+    with run_services(home, (one,)) as supervisor:
         until(supervisor, all_up)
         before = listening(one)
         psutil.Process(int((home.root / "up" / "supervisor.pid").read_text())).kill()
@@ -111,21 +113,21 @@ def test_when_supervisor_is_killed_all_comes_back(home: Home):
 
 def test_a_second_one_says_that_one_is_running(home: Home):
     with (
-        up(home, (part("one"),)),
-        pytest.raises(MachineError, match="is up already; one relearn up keeps a home"),
-        up(home, (part("two"),)),
+        run_services(home, (part("one"),)),
+        pytest.raises(InfrastructureError, match="is up already; one relearn up keeps a home"),
+        run_services(home, (part("two"),)),
     ):
         pass
 
 
 def test_a_port_in_use_is_one_line(home: Home):
     """Which part, which port, and the flag that chooses another; nothing was started."""
-    one = replace(part("one"), flag="--runs-port")
-    told = f"one: cannot listen on 0.0.0.0, port {one.port}: Address already in use; .* --runs-port"
+    one = replace(part("one"), port_flag="--mlflow-port")
+    told = f"one: cannot listen on 0.0.0.0, port {one.port}: Address already in use; .* --mlflow-port"
     with socket.socket() as other:
         other.bind(("0.0.0.0", one.port))
         other.listen()
-        with pytest.raises(MachineError, match=told), up(home, (one,)):
+        with pytest.raises(InfrastructureError, match=told), run_services(home, (one,)):
             pass
     assert not (home.root / "up" / "supervisor.conf").exists()
 
@@ -133,12 +135,12 @@ def test_a_port_in_use_is_one_line(home: Home):
 KILLED = """
 import sys, time
 from pathlib import Path
-from relearn.flows.up import up
+from relearn.flows.ops.supervisor import run_services
 from relearn.model.home import Home
 from tests.flows.test_up import part, until, all_up
 
 root = Path(sys.argv[1])
-with up(Home(root, root), (part("one"),)) as supervisor:
+with run_services(Home(root, root), (part("one"),)) as supervisor:
     until(supervisor, all_up)
     print("up", flush=True)
     time.sleep(600)
@@ -161,26 +163,29 @@ def test_what_a_killed_one_left_is_ended_first(home: Home):
     killed.stdout.close()
     assert all(process.is_running() for process in family)
 
-    def wanted() -> Iterator[Part]:
+    def wanted() -> Iterator[Service]:
         """Asked for when nothing is left that could be taken for what is to be started."""
         assert not any(process.is_running() and process.status() != "zombie" for process in family)
         yield part("one")
 
-    with up(home, wanted()) as supervisor:
-        assert str(os.getpid()) == getattr(Standing.read(home), "process", None)
+    with run_services(home, wanted()) as supervisor:
+        assert str(os.getpid()) == getattr(LocalStack.read(home), "process_id", None)
         until(supervisor, all_up)
-    assert Standing.read(home) is None
+    assert LocalStack.read(home) is None
 
 
 def test_a_home_too_deep_for_a_socket_is_refused(home: Home):
     """Before anything is made there."""
     deep = Home(home.root / ("long" * 30), home.data)
-    with pytest.raises(InputError, match="bytes too long for the socket"), up(deep, (part("one"),)):
+    with (
+        pytest.raises(UserInputError, match="bytes too long for the socket"),
+        run_services(deep, (part("one"),)),
+    ):
         pass
     assert not deep.root.exists()
 
 
 def test_a_per_cent_sign_is_one(home: Home):
     """In the path of a home, which supervisor would take for a variable."""
-    with up(Home(home.root / "5%d", home.data), (part("one"),)) as supervisor:
+    with run_services(Home(home.root / "5%d", home.data), (part("one"),)) as supervisor:
         until(supervisor, all_up)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from relearn.flows import registry
-from relearn.flows.store import connect
-from relearn.flows.tracking import Experiment
-from relearn.flows.truth import Truth, decide
-from relearn.model.classifier import Card, Classifier
+from relearn.flows.releases.release_state import ReleaseState, record_decision
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import Experiment
+from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
-from relearn.model.networks import build, count
-from relearn.serving.golden import Golden
-from relearn.serving.ledger import Entry, Release
-from relearn.serving.releases import Releases
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network, count_parameters
+from relearn.serving.releases.golden import Golden
+from relearn.serving.releases.ledger import Entry, Release
+from relearn.serving.releases.store import ReleaseStore
 
 SHAPE = (1, 12, 12)
 
@@ -34,15 +34,17 @@ class Zoo:
     @classmethod
     def open(cls, root: Path) -> "Zoo":
         home, folders = Home(root, root), {}
-        experiment = Experiment.open(home, "zoo")
+        experiment = Experiment.open_or_create(home, "zoo")
         for seed in (1, 2, 3):
-            with experiment.run(f"animal {seed}", {"relearn.kind": "train"}) as run:
-                run.text("seen", "notes.txt")
-                registry.log(run, animal(seed), np.empty(0, np.uint64))
+            with experiment.start_run(f"animal {seed}", {"relearn.job_type": "train"}) as run:
+                run.log_text("seen", "notes.txt")
+                registry.log_classifier(run, animal(seed), np.empty(0, np.uint64))
             version = registry.register(experiment.client, run.id, "zoo")
-            folders[version] = registry.fetch(experiment.client, run.id, root / "fetched" / version)
+            folders[version] = registry.download_classifier(
+                experiment.client, run.id, root / "fetched" / version
+            )
             images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), dtype=np.uint8)
-            Golden.of(animal(seed), images).save(folders[version])
+            Golden.from_classifier(animal(seed), images).save(folders[version])
         return cls(home, folders)
 
     def copy(self, root: Path) -> "Zoo":
@@ -60,30 +62,30 @@ class Zoo:
         return Zoo(Home(root, root), {version: root / "fetched" / version for version in self.folders})
 
     @property
-    def releases(self) -> Releases:
-        return Releases(self.home.releases("zoo"))
+    def releases(self) -> ReleaseStore:
+        return ReleaseStore(self.home.releases_dir("zoo"))
 
     def promote(self, version: str, reference: str = "r") -> Entry:
         """Let `version` be live, as the flow does, but for the gate, the Bento and the aliases."""
-        now = Truth.read(self.releases)
+        now = ReleaseState.from_store(self.releases)
         live = Release(
             version=version,
             bento=f"zoo:{version}",
             run_id=f"run {version}",
             published_at=datetime.now(UTC),
-            digests=self.releases.keep(version, self.folders[version]),
+            sha256=self.releases.add_version(version, self.folders[version]),
         )
-        entry = decide(
+        entry = record_decision(
             self.home,
             "zoo",
             now,
             action="promote",
-            candidate=version,
+            subject=version,
             run_id=live.run_id,
             reasons=("better",),
             fingerprints={"data": "d", "reference": reference},
             live=live,
-            previous=now.live.version if now.live else None,
+            rollback_target=now.live.version if now.live else None,
         )
         assert entry is not None
         return entry
@@ -94,19 +96,19 @@ class Zoo:
 
 
 def animal(seed: int) -> Classifier:
-    return animals(TrainConfig(name="zoo", hidden=(seed * 4,), seed=seed))
+    return animals(TrainConfig(model_name="zoo", hidden_sizes=(seed * 4,), seed=seed))
 
 
 def animals(config: TrainConfig) -> Classifier:
     """An untrained classifier of three animals."""
-    network = build(config, SHAPE, 3)
-    card = Card(
+    network = build_network(config, SHAPE, 3)
+    card = ModelCard(
         config=config,
         dataset="zoo",
         classes=("ant", "bee", "cow"),
         shape=SHAPE,
-        style="plain",
+        style="photo",
         fingerprint="f" * 64,
-        parameters=count(network),
+        parameters=count_parameters(network),
     )
     return Classifier(network, card)

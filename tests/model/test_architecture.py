@@ -11,9 +11,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from relearn.model.architecture import MAX_BOXES, architecture
 from relearn.model.config import TrainConfig
-from relearn.model.networks import build, layers
+from relearn.model.networks.registry import build_network, summarize_layers
+from relearn.model.plots.architecture import MAX_BOXES, plot_architecture
 
 
 def drawn(figure: Figure) -> Figure:
@@ -42,8 +42,8 @@ def boxes(figure: Figure) -> list[Bbox]:
 def test_the_plan_names_every_layer(settings: dict[str, object]) -> None:
     """Name, kind, activation, shape and parameters of each layer are drawn, the total is in the title."""
     shape = (1, 28, 28)
-    table = layers(build(TrainConfig.read(settings), shape, 10), shape)
-    figure = drawn(architecture(table, shape, "mine"))
+    table = summarize_layers(build_network(TrainConfig.parse(settings), shape, 10), shape)
+    figure = drawn(plot_architecture(table, shape, "mine"))
     words = said(figure)
     for _, row in table.iterrows():
         assert {row["name"], row["kind"]} <= set(words)
@@ -66,7 +66,7 @@ def test_bars_compare_parameters() -> None:
             "parameters": [75, 25],
         }
     )
-    axes = architecture(table, (4,)).axes[0]
+    axes = plot_architecture(table, (4,)).axes[0]
     bars = [
         patch.get_width()
         for patch in axes.patches
@@ -87,7 +87,7 @@ def test_a_very_deep_network_is_shortened() -> None:
             "parameters": 0,
         }
     )
-    words = said(drawn(architecture(table, (8,), "x" * 200)))
+    words = said(drawn(plot_architecture(table, (8,), "x" * 200)))
     assert {"layer0", "layer99", f"… {100 - MAX_BOXES} more layers …"} <= set(words)
     assert "layer50" not in words
     assert str(99 - MAX_BOXES // 2) in words  # what enters the first layer after the gap

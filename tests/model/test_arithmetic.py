@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from relearn.model.config import TrainConfig
 from relearn.model.devices import Forward, build_forward
 from relearn.model.errors import ConfigError
-from relearn.model.networks import build
+from relearn.model.networks.registry import build_network
 
 SHAPE, CLASSES = (1, 12, 12), 4
 CPU = torch.device("cpu")
@@ -23,24 +23,24 @@ os.environ.pop("CXX", None)
 import torch
 from relearn.model.devices import build_forward
 from relearn.model.config import TrainConfig
-from relearn.model.errors import MachineError
-from relearn.model.networks import build
-config = TrainConfig(compile=True, hidden=(8,))
+from relearn.model.errors import InfrastructureError
+from relearn.model.networks.registry import build_network
+config = TrainConfig(compile=True, hidden_sizes=(8,))
 try:
-    build_forward(config, build(config, (1, 8, 8), 4), torch.device("cpu"))(torch.rand(8, 64))
-except MachineError as error:
+    build_forward(config, build_network(config, (1, 8, 8), 4), torch.device("cpu"))(torch.rand(8, 64))
+except InfrastructureError as error:
     print(error)
 """
 
 
 def settings(**changed: object) -> TrainConfig:
-    return TrainConfig.read({"hidden": [32], **changed})
+    return TrainConfig.parse({"hidden_sizes": [32], **changed})
 
 
 def test_bfloat16_rounds_products_and_nothing_else() -> None:
     """Layers give bfloat16; the logits are near those of float32, and weights and gradients are float32."""
     config = settings(precision="bfloat16")
-    network = build(config, SHAPE, CLASSES)
+    network = build_network(config, SHAPE, CLASSES)
     seen: list[torch.dtype] = []
     network[0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
     logits = build_forward(config, network, CPU)(INPUTS)
@@ -56,7 +56,7 @@ def test_tf32_is_for_gpus() -> None:
     """Elsewhere one line says what is accepted."""
     config = settings(precision="tf32")
     with pytest.raises(ConfigError, match="precision: got 'tf32', accepted on cpu: float32, bfloat16"):
-        build_forward(config, build(config, SHAPE, CLASSES), CPU)
+        build_forward(config, build_network(config, SHAPE, CLASSES), CPU)
 
 
 @pytest.mark.slow  # the compiler takes half a minute
@@ -64,7 +64,7 @@ def test_tf32_is_for_gpus() -> None:
 def test_a_compiled_network_gives_the_same() -> None:
     """Logits and gradients as without, up to the last bits."""
     config = settings(compile=True)
-    network, plain = build(config, SHAPE, CLASSES), build(config, SHAPE, CLASSES)
+    network, plain = build_network(config, SHAPE, CLASSES), build_network(config, SHAPE, CLASSES)
 
     def gradient(compute: Forward, of: nn.Module) -> tuple[Tensor, Tensor]:
         logits = compute(INPUTS)

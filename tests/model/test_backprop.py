@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relearn.model import backprop
-from relearn.model.backprop import DenseLayer
+from relearn.model.backprop import deltas
+from relearn.model.backprop.deltas import DenseLayer
 from relearn.model.config import TrainConfig
-from relearn.model.errors import InputError
-from relearn.model.networks import build
+from relearn.model.errors import UserInputError
+from relearn.model.networks.registry import build_network
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (7, 2), (6, 1), (20, 16, 12, 8, 10)]
@@ -60,14 +60,14 @@ def test_loss_deltas_and_gradients_equal_autograd(sizes: tuple[int, ...], dtype:
     expected_deltas = torch.autograd.grad(expected_loss, sums, retain_graph=True)
     expected_loss.backward()
 
-    layers = backprop.dense_layers(network)
-    forward_pass = backprop.forward(layers, inputs)
+    layers = deltas.dense_layers(network)
+    forward_pass = deltas.forward(layers, inputs)
 
-    assert_close(expected_loss, backprop.loss(forward_pass.pre_activations[-1], targets))
-    for expected, delta in zip(expected_deltas, backprop.deltas(layers, forward_pass, targets), strict=True):
+    assert_close(expected_loss, deltas.loss(forward_pass.pre_activations[-1], targets))
+    for expected, delta in zip(expected_deltas, deltas.deltas(layers, forward_pass, targets), strict=True):
         assert_close(expected, delta)
     linears = [module for module in network if isinstance(module, nn.Linear)]
-    for linear, gradient in zip(linears, backprop.gradients(layers, forward_pass, targets), strict=True):
+    for linear, gradient in zip(linears, deltas.gradients(layers, forward_pass, targets), strict=True):
         assert_close(linear.weight.grad, gradient.weight)
         assert_close(linear.bias.grad, gradient.bias)
 
@@ -78,16 +78,16 @@ def test_loss_deltas_and_gradients_equal_autograd(sizes: tuple[int, ...], dtype:
 def test_steps_equal_the_optimiser(sizes: tuple[int, ...], momentum: float, dtype: torch.dtype) -> None:
     """Eight steps by hand leave the weights where torch.optim.SGD leaves them."""
     network = chain(sizes, dtype)
-    layers, velocity = backprop.dense_layers(network), None
+    layers, velocity = deltas.dense_layers(network), None
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=momentum)
     inputs, targets = batch(sizes, dtype)
     for _ in range(8):
         optimizer.zero_grad()
         torch_loss(network(inputs), targets).backward()
         optimizer.step()
-        gradients = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
-        layers, velocity = backprop.sgd_step(layers, gradients, velocity, 0.1, momentum)
-    for expected, got in zip(backprop.dense_layers(network), layers, strict=True):
+        gradients = deltas.gradients(layers, deltas.forward(layers, inputs), targets)
+        layers, velocity = deltas.sgd_step(layers, gradients, velocity, 0.1, momentum)
+    for expected, got in zip(deltas.dense_layers(network), layers, strict=True):
         assert_close(expected.weight, got.weight)
         assert_close(expected.bias, got.bias)
 
@@ -97,14 +97,14 @@ def test_steps_equal_the_optimiser(sizes: tuple[int, ...], momentum: float, dtyp
 def test_the_real_networks_obey_the_formulas(name: str, dtype: torch.dtype) -> None:
     """The mlp, and the cnn from its pooled features on, have exactly these gradients and steps."""
     torch.manual_seed(0)
-    config = TrainConfig(network=name, hidden=(32, 16), dropout=0.3)
-    network = build(config, (1, 12, 12), 10).to(dtype).eval()
+    config = TrainConfig(network=name, hidden_sizes=(32, 16), dropout=0.3)
+    network = build_network(config, (1, 12, 12), 10).to(dtype).eval()
     images = torch.rand(8, 144, dtype=dtype) if name == "mlp" else torch.rand(8, 1, 12, 12, dtype=dtype)
     targets = F.one_hot(torch.arange(8), 10).to(dtype)
-    layers = backprop.dense_layers(network)
-    features = backprop.capture_dense_inputs(network, images)
-    gradients = backprop.gradients(layers, backprop.forward(layers, features), targets)
-    stepped, _ = backprop.sgd_step(layers, gradients, None, 0.05, 0.9)
+    layers = deltas.dense_layers(network)
+    features = deltas.capture_dense_inputs(network, images)
+    gradients = deltas.gradients(layers, deltas.forward(layers, features), targets)
+    stepped, _ = deltas.sgd_step(layers, gradients, None, 0.05, 0.9)
 
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     torch_loss(network(images), targets).backward()
@@ -125,13 +125,13 @@ def test_the_real_networks_obey_the_formulas(name: str, dtype: torch.dtype) -> N
 def test_gradients_equal_finite_differences(sizes: tuple[int, ...]) -> None:
     """Moving one weight by ±1e-6 moves the loss by what the gradient says, without any autograd."""
     inputs, targets = batch(sizes, torch.float64)
-    layers = backprop.dense_layers(chain(sizes, torch.float64))
-    gradients = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
+    layers = deltas.dense_layers(chain(sizes, torch.float64))
+    gradients = deltas.gradients(layers, deltas.forward(layers, inputs), targets)
 
     def loss_with(index: int, place: tuple[int, int], change: float) -> float:
         moved = copy.deepcopy(layers)
         moved[index].weight[place] += change
-        return backprop.loss(backprop.forward(moved, inputs).pre_activations[-1], targets).item()
+        return deltas.loss(deltas.forward(moved, inputs).pre_activations[-1], targets).item()
 
     for index, gradient in enumerate(gradients):
         for row in range(gradient.weight.shape[0]):
@@ -143,11 +143,11 @@ def test_gradients_equal_finite_differences(sizes: tuple[int, ...]) -> None:
 
 def test_shapes_are_those_of_torch() -> None:
     """δ_k is (N, out_k), dW_k is (out_k, in_k), db_k is (out_k,)."""
-    layers = backprop.dense_layers(chain((4, 5, 3), torch.float32))
+    layers = deltas.dense_layers(chain((4, 5, 3), torch.float32))
     inputs, targets = batch((4, 5, 3), torch.float32, rows=7)
-    forward_pass = backprop.forward(layers, inputs)
-    gradients = backprop.gradients(layers, forward_pass, targets)
-    assert [(7, 5), (7, 3)] == [tuple(d.shape) for d in backprop.deltas(layers, forward_pass, targets)]
+    forward_pass = deltas.forward(layers, inputs)
+    gradients = deltas.gradients(layers, forward_pass, targets)
+    assert [(7, 5), (7, 3)] == [tuple(d.shape) for d in deltas.deltas(layers, forward_pass, targets)]
     assert [(5, 4), (3, 5)] == [tuple(gradient.weight.shape) for gradient in gradients]
     assert [(5,), (3,)] == [tuple(gradient.bias.shape) for gradient in gradients if gradient.bias is not None]
 
@@ -155,28 +155,28 @@ def test_shapes_are_those_of_torch() -> None:
 def test_one_output_has_the_error_as_delta() -> None:
     """With one row and one sigmoid unit, δ of the output is O − Y, nothing else."""
     layers = [DenseLayer(torch.tensor([[0.5, -1.0]]), torch.tensor([0.25]))]
-    forward_pass = backprop.forward(layers, torch.tensor([[1.0, 0.75]]))  # z = 0.5 − 0.75 + 0.25 = 0
+    forward_pass = deltas.forward(layers, torch.tensor([[1.0, 0.75]]))  # z = 0.5 − 0.75 + 0.25 = 0
     assert 0.5 == forward_pass.output.item()
-    assert -0.5 == backprop.deltas(layers, forward_pass, torch.tensor([[1.0]]))[0].item()
+    assert -0.5 == deltas.deltas(layers, forward_pass, torch.tensor([[1.0]]))[0].item()
 
 
 def test_the_derivative_of_relu_at_zero_is_zero() -> None:
     """A sum of exactly zero passes no gradient, as in torch."""
-    assert [0.0, 0.0, 1.0] == backprop.relu_grad(torch.tensor([-1.0, 0.0, 1e-9])).tolist()
+    assert [0.0, 0.0, 1.0] == deltas.relu_grad(torch.tensor([-1.0, 0.0, 1e-9])).tolist()
 
 
 def test_a_layer_without_bias_stays_without() -> None:
     """No bias appears where there was none, and the weights still follow the optimiser."""
     network = chain((3, 4, 2), torch.float64, bias=False)
-    layers, velocity = backprop.dense_layers(network), None
+    layers, velocity = deltas.dense_layers(network), None
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     inputs, targets = batch((3, 4, 2), torch.float64)
     for _ in range(3):
         optimizer.zero_grad()
         torch_loss(network(inputs), targets).backward()
         optimizer.step()
-        gradients = backprop.gradients(layers, backprop.forward(layers, inputs), targets)
-        layers, velocity = backprop.sgd_step(layers, gradients, velocity, 0.1, 0.9)
+        gradients = deltas.gradients(layers, deltas.forward(layers, inputs), targets)
+        layers, velocity = deltas.sgd_step(layers, gradients, velocity, 0.1, 0.9)
     assert [None, None] == [layer.bias for layer in layers]
     assert_close(network[0].weight, layers[0].weight)
 
@@ -185,7 +185,7 @@ def test_the_network_is_left_as_it_was() -> None:
     """The layers are copies: a step by hand moves no weight of the network."""
     network = chain((4, 5, 3), torch.float32)
     before = copy.deepcopy(network.state_dict())
-    layers = backprop.dense_layers(network)
+    layers = deltas.dense_layers(network)
     layers[0].weight.zero_()
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
@@ -202,5 +202,5 @@ def test_the_network_is_left_as_it_was() -> None:
 )
 def test_a_chain_that_the_formulas_do_not_cover_is_refused(network: nn.Module, message: str) -> None:
     """Rather no gradients than wrong ones."""
-    with pytest.raises(InputError, match=message):
-        backprop.dense_layers(network)
+    with pytest.raises(UserInputError, match=message):
+        deltas.dense_layers(network)

@@ -12,22 +12,22 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from relearn.model.backprop_plots import (
-    PHASES,
-    Phase,
-    plot_backprop_phase,
-    plot_image_backprop,
-    plot_losses,
-    plot_relu,
-)
-from relearn.model.errors import InputError
-from relearn.model.worked_example import (
+from relearn.model.backprop.worked_example import (
     WorkedExample,
     compare_learning_rates,
     format_number,
     image_example,
     random_example,
     random_mlp,
+)
+from relearn.model.errors import UserInputError
+from relearn.model.plots.backprop import (
+    PHASES,
+    Phase,
+    plot_backprop_phase,
+    plot_image_backprop,
+    plot_losses,
+    plot_relu,
 )
 
 SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (5, 5), (1, 1), (2, 3, 3, 3, 3, 2), (1, 5, 1, 5)]
@@ -115,7 +115,7 @@ def test_inactive_units_are_gray(example: WorkedExample) -> None:
 
 def test_a_layer_too_large_to_read_is_refused() -> None:
     """Six units in a layer are refused before anything is drawn."""
-    with pytest.raises(InputError, match="got a layer of 6 units, accepted: up to 5"):
+    with pytest.raises(UserInputError, match="got a layer of 6 units, accepted: up to 5"):
         plot_backprop_phase(random_example((6, 2, 1), steps=1), "forward")
 
 

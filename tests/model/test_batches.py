@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from relearn.model.batches import PIECE, Batches
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import LabelledImages
-from relearn.model.networks import build
+from relearn.model.data.dataset import LabelledImages
+from relearn.model.networks.registry import build_network
+from relearn.model.training.batches import CHUNK_SIZE, BatchLoader
 
 CPU = torch.device("cpu")
 LARGE = 2_600_000  # images of 28 × 28: 2 GB
@@ -21,10 +21,10 @@ import sys, threading, time
 from pathlib import Path
 import numpy as np
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import LabelledImages
-from relearn.model.networks import build
-from relearn.model.splits import Splits
-from relearn.model.training import fit
+from relearn.model.data.dataset import LabelledImages
+from relearn.model.networks.registry import build_network
+from relearn.model.data.splits import Splits
+from relearn.model.training.fit import fit
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -42,21 +42,21 @@ images = np.load(sys.argv[1], mmap_mode="c")
 labels = np.arange(len(images)) % 10
 few = LabelledImages(np.array(images[:1000]), labels[:1000])
 config = TrainConfig(epochs=1, batch_size=256, learning_rate=0.01)
-fit(config, build(config, (1, 28, 28), 10), Splits(LabelledImages(images, labels), few, few), 10)
+fit(config, build_network(config, (1, 28, 28), 10), Splits(LabelledImages(images, labels), few, few), 10)
 print(peak)
 """
 
 
-def batches(count: int, batch_size: int, network: str = "mlp") -> Batches:
+def batches(count: int, batch_size: int, network: str = "mlp") -> BatchLoader:
     images = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(64, axis=3).reshape(-1, 1, 8, 8)
     split = LabelledImages(images, np.arange(count) % 5)
-    made = build(TrainConfig(network=network, hidden=(4,)), (1, 8, 8), 5)
-    return Batches(split, made, 5, batch_size, CPU)
+    made = build_network(TrainConfig(network=network, hidden_sizes=(4,)), (1, 8, 8), 5)
+    return BatchLoader(split, made, 5, batch_size, CPU)
 
 
-def order(of: Batches, skip: int = 0) -> list[int]:
+def order(of: BatchLoader, skip: int = 0) -> list[int]:
     """Which images a shuffled pass shows, by the grey of their first pixel."""
-    passed = of.shuffled(seed=3, epoch=2, skip=skip)
+    passed = of.iterate_shuffled(seed=3, epoch=2, first_batch=skip)
     return [
         round(float(grey) * 255)
         for batch in passed
@@ -76,9 +76,9 @@ def test_a_pass_that_begins_later_is_the_rest_of_the_whole(network: str) -> None
 
 def test_a_batch_is_never_cut_by_a_piece() -> None:
     """Whatever the batch size, all but the last batch are full."""
-    for batch_size in (3, 1000, PIECE + 1):
+    for batch_size in (3, 1000, CHUNK_SIZE + 1):
         of = batches(250, batch_size)
-        sizes = [sum(len(inputs) for inputs, _ in batch) for batch in of.in_order()]
+        sizes = [sum(len(inputs) for inputs, _ in batch) for batch in of.iterate_in_order()]
         assert len(of) == len(sizes)
         assert {of.batch_size} >= set(sizes[:-1])
         assert 250 == sum(sizes)

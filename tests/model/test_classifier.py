@@ -4,26 +4,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relearn.model.classifier import Card, Classifier
 from relearn.model.config import TrainConfig
-from relearn.model.errors import InputError, IntegrityError, NotFoundError
-from relearn.model.networks import build, count
+from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network, count_parameters
 
 SHAPE = (1, 12, 12)
 CLASSES = ("ant", "bee", "cow")
 
 
 def make(**settings: object) -> Classifier:
-    config = TrainConfig.read({"name": "zoo", **settings})
-    network = build(config, SHAPE, len(CLASSES))
-    card = Card(
+    config = TrainConfig.parse({"model_name": "zoo", **settings})
+    network = build_network(config, SHAPE, len(CLASSES))
+    card = ModelCard(
         config=config,
         dataset="zoo",
         classes=CLASSES,
         shape=SHAPE,
-        style="plain",
+        style="photo",
         fingerprint="f" * 64,
-        parameters=count(network),
+        parameters=count_parameters(network),
     )
     return Classifier(network, card)
 
@@ -60,7 +60,7 @@ def test_probabilities_are_shares(images: np.ndarray) -> None:
     probabilities = classifier.predict(images)
     assert ((300, 3), np.float32) == (probabilities.shape, probabilities.dtype)
     np.testing.assert_allclose(1, probabilities.sum(1), atol=1e-6)
-    assert [CLASSES[index] for index in probabilities.argmax(1)] == classifier.labels(probabilities)
+    assert [CLASSES[index] for index in probabilities.argmax(1)] == classifier.to_labels(probabilities)
 
 
 def test_one_image_or_many_is_the_same(images: np.ndarray) -> None:
@@ -87,7 +87,7 @@ def test_no_images_give_no_rows() -> None:
 )
 def test_other_images_are_refused(wrong: np.ndarray) -> None:
     """Images of another type or shape are refused, saying which are taken."""
-    with pytest.raises(InputError, match=r"accepted: uint8 \(n, 1, 12, 12\)"):
+    with pytest.raises(UserInputError, match=r"accepted: uint8 \(n, 1, 12, 12\)"):
         make().predict(wrong)
 
 
@@ -99,15 +99,15 @@ def test_a_flipped_byte_is_found(tmp_path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(IntegrityError, match="is not what was saved: its SHA-256 differs"):
+    with pytest.raises(CorruptDataError, match="is not what was saved: its SHA-256 differs"):
         Classifier.load(tmp_path / "zoo")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "got format 2, accepted: 1"),
-        ({"format": None}, "got format None, accepted: 1"),
+        ({"format": 1}, "got format 1, accepted: 2"),
+        ({"format": None}, "got format None, accepted: 2"),
         ({"digests": {}}, "names no weights.safetensors"),
         ({"classes": ["ant", "bee"]}, "does not fit its card"),
         ({"colour": "red"}, "unknown setting 'colour'"),
@@ -120,7 +120,7 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, o
     make().save(tmp_path / "zoo")
     path = tmp_path / "zoo" / "card.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(IntegrityError, match=message):
+    with pytest.raises(CorruptDataError, match=message):
         Classifier.load(tmp_path / "zoo")
 
 
@@ -130,10 +130,10 @@ def test_a_missing_or_torn_folder_is_one_line(tmp_path: Path) -> None:
         Classifier.load(tmp_path / "nothing")
     make().save(tmp_path / "zoo")
     (tmp_path / "zoo" / "weights.safetensors").unlink()
-    with pytest.raises(IntegrityError, match="cannot be read: No such file"):
+    with pytest.raises(CorruptDataError, match="cannot be read: No such file"):
         Classifier.load(tmp_path / "zoo")
-    (tmp_path / "zoo" / "card.json").write_text('{"format": 1, "con')
-    with pytest.raises(IntegrityError, match="cannot be read"):
+    (tmp_path / "zoo" / "card.json").write_text('{"format": 2, "con')
+    with pytest.raises(CorruptDataError, match="cannot be read"):
         Classifier.load(tmp_path / "zoo")
 
 
@@ -156,5 +156,5 @@ def test_a_network_of_ones_own_travels_with_its_source(
         classifier.predict(images), Classifier.load(tmp_path / "zoo").predict(images)
     )
     (tmp_path / "zoo" / "network.py").write_text("raise SystemExit")
-    with pytest.raises(IntegrityError, match="SHA-256 differs"):
+    with pytest.raises(CorruptDataError, match="SHA-256 differs"):
         Classifier.load(tmp_path / "zoo")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from relearn.model.contact_sheet import COLUMNS, contact_sheet
+from relearn.model.plots.contact_sheet import COLUMNS, plot_contact_sheet
 
 RANDOM = np.random.default_rng(0)
 
@@ -12,7 +12,7 @@ RANDOM = np.random.default_rng(0)
 def test_every_image_is_shown_with_its_words(shape: tuple[int, int, int]) -> None:
     """In rows, grey or in colour, unchanged; places without an image stay empty."""
     images = RANDOM.integers(0, 256, (COLUMNS + 3, *shape), np.uint8)
-    figure = contact_sheet(
+    figure = plot_contact_sheet(
         "Told", [(image, (f"id {n}", "told $7"), n == 2) for n, image in enumerate(images)]
     )
     shown = [axes for axes in figure.axes if axes.images]
@@ -27,6 +27,6 @@ def test_every_image_is_shown_with_its_words(shape: tuple[int, int, int]) -> Non
 
 def test_a_sheet_without_images_says_so() -> None:
     """And can be drawn."""
-    figure = contact_sheet("Told", [])
+    figure = plot_contact_sheet("Told", [])
     figure.canvas.draw()
     assert "Told: 0 images" == figure.get_suptitle()

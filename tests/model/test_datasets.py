@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relearn.model import datasets
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import DATASETS, Dataset, LabelledImages, load
-from relearn.model.download import torchvision
-from relearn.model.errors import DataError, MachineError
+from relearn.model.data import builtin
+from relearn.model.data.builtin import DATASETS
+from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.download import torchvision
+from relearn.model.data.load import default_model_name, load_dataset
+from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.home import Home
 
 NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -82,14 +84,14 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_mnist_on_disk_is_read(home: Home) -> None:
     """Images are uint8 (n, 1, 28, 28), labels int64, and the test part stays the test part."""
     put(home, FILES)
-    dataset = load(TrainConfig(dataset="mnist"), home)
+    dataset = load_dataset(TrainConfig(dataset="mnist"), home)
     assert (20, 1, 28, 28) == dataset.train.images.shape
     assert (np.uint8, np.int64) == (dataset.train.images.dtype, dataset.train.labels.dtype)
     assert np.array_equal(IMAGES[20:], dataset.test.images[:, 0])
     assert (LABELS[20:] == dataset.test.labels).all()
-    assert ("mnist", "mnist", "strokes", (1, 28, 28)) == (
+    assert ("mnist", "mnist", "mnist", (1, 28, 28)) == (
         dataset.name,
-        dataset.source,
+        dataset.uri,
         dataset.style,
         dataset.shape,
     )
@@ -98,25 +100,25 @@ def test_mnist_on_disk_is_read(home: Home) -> None:
 
 @pytest.mark.parametrize(
     ("name", "folder", "style", "example"),
-    [("fashion_mnist", "FashionMNIST", "plain", "Trouser"), ("kmnist", "KMNIST", "strokes", "ki")],
+    [("fashion_mnist", "FashionMNIST", "photo", "Trouser"), ("kmnist", "KMNIST", "mnist", "ki")],
 )
 def test_the_kin_of_mnist_have_names_and_styles_of_their_own(
     home: Home, name: str, folder: str, style: str, example: str
 ) -> None:
     """Classes are named as their makers name them."""
     put(home, FILES, folder)
-    dataset = load(TrainConfig(dataset=name), home)
+    dataset = load_dataset(TrainConfig(dataset=name), home)
     assert (name, style, example) == (dataset.name, dataset.style, dataset.classes[1])
     assert 10 == len(dataset.classes)
 
 
 def test_auto_is_mnist_only_where_all_of_it_is_on_disk(home: Home) -> None:
     """`auto` takes MNIST from disk, else digits; it does not download."""
-    assert "digits" == load(TrainConfig(dataset="auto"), home).name
+    assert "digits" == load_dataset(TrainConfig(dataset="auto"), home).name
     raw = put(home, FILES)
-    assert "mnist" == load(TrainConfig(dataset="auto"), home).name
+    assert "mnist" == load_dataset(TrainConfig(dataset="auto"), home).name
     (raw / "t10k-labels-idx1-ubyte").unlink()
-    assert "digits" == load(TrainConfig(dataset="auto"), home).name
+    assert "digits" == load_dataset(TrainConfig(dataset="auto"), home).name
 
 
 @pytest.mark.parametrize(
@@ -137,25 +139,25 @@ def test_files_that_do_not_fit_are_refused(home: Home, changes: dict[str, bytes]
     """Wrong sizes, wrong counts and swapped files are named."""
     put(home, FILES | changes)
     with pytest.raises(DataError, match=message):
-        load(TrainConfig(dataset="mnist"), home)
+        load_dataset(TrainConfig(dataset="mnist"), home)
 
 
 def test_a_download_brings_the_files_once(home: Home, mirror: Path) -> None:
     """What is asked for by name and not there is fetched, checked and kept; the second time is offline."""
-    dataset = load(TrainConfig(dataset="mnist"), home)
+    dataset = load_dataset(TrainConfig(dataset="mnist"), home)
     assert np.array_equal(IMAGES[:20], dataset.train.images[:, 0])
     assert sorted(FILES) == sorted(file.name for file in (home.data / "MNIST" / "raw").iterdir())
     assert ["MNIST"] == [file.name for file in home.data.iterdir()]
     for file in mirror.iterdir():
         file.unlink()
-    assert dataset.fingerprint == load(TrainConfig(dataset="mnist"), home).fingerprint
+    assert dataset.fingerprint == load_dataset(TrainConfig(dataset="mnist"), home).fingerprint
 
 
 def test_a_download_leaves_files_that_are_there(home: Home, mirror: Path) -> None:
     """Only what is missing is brought."""
     mine = idx(LABELS[:20][::-1])
     put(home, {"train-labels-idx1-ubyte": mine})
-    load(TrainConfig(dataset="mnist"), home)
+    load_dataset(TrainConfig(dataset="mnist"), home)
     assert mine == (home.data / "MNIST" / "raw" / "train-labels-idx1-ubyte").read_bytes()
 
 
@@ -168,8 +170,8 @@ def test_a_failed_download_is_one_line_and_no_file(home: Home, mirror: Path, dam
         file.unlink()
     else:
         file.write_bytes(b"<html>" if damage == "html" else file.read_bytes()[:100])
-    with pytest.raises(MachineError) as caught:
-        load(TrainConfig(dataset="mnist"), home)
+    with pytest.raises(InfrastructureError) as caught:
+        load_dataset(TrainConfig(dataset="mnist"), home)
     assert "MNIST is not complete" in str(caught.value)
     assert "missing: train-images-idx3-ubyte" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -180,7 +182,7 @@ def test_a_failed_download_is_one_line_and_no_file(home: Home, mirror: Path, dam
 
 def test_digits_look_like_mnist(home: Home) -> None:
     """1,797 digits, each within 20 × 20 around a centre of mass at 14, about as bright as MNIST's."""
-    dataset = load(TrainConfig(dataset="digits"), home)
+    dataset = load_dataset(TrainConfig(dataset="digits"), home)
     images = dataset.train.images[:, 0].astype(float)
     assert (1797, 28, 28) == images.shape
     assert dataset.test is None
@@ -215,28 +217,28 @@ def cifar10(home: Home, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 def test_cifar10_has_planes_of_colour(home: Home, cifar10: np.ndarray) -> None:
     """Three channels come first, as in the file."""
-    dataset = load(TrainConfig(dataset="cifar10"), home)
+    dataset = load_dataset(TrainConfig(dataset="cifar10"), home)
     assert (10, 3, 32, 32) == dataset.train.images.shape
     assert np.array_equal(cifar10[:10], dataset.train.images.reshape(10, -1))
-    assert ("plain", "b", [5, 9]) == (dataset.style, dataset.classes[1], dataset.test.labels.tolist())
+    assert ("photo", "b", [5, 9]) == (dataset.style, dataset.classes[1], dataset.test.labels.tolist())
 
 
 def test_a_changed_cifar10_is_not_opened(home: Home, cifar10: np.ndarray) -> None:
     """A file with another checksum is refused before its pickle is read."""
     (home.data / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"cos\nsystem\n(S'exit 9'\ntR.")
     with pytest.raises(DataError, match="incomplete or changed"):
-        load(TrainConfig(dataset="cifar10"), home)
+        load_dataset(TrainConfig(dataset="cifar10"), home)
 
 
 def test_size_and_channels_are_as_asked(home: Home) -> None:
     """Another size is resized to, grey becomes colour; what is lost is noted."""
     put(home, FILES)
-    larger = load(TrainConfig(dataset="mnist", size=32, channels=3), home)
+    larger = load_dataset(TrainConfig(dataset="mnist", image_size=32, channels=3), home)
     few = "mnist: got 20 training and 10 test images, 60,000 and 10,000 were published"
     assert ((3, 32, 32), (few,)) == (larger.shape, larger.notes)
     assert (3, 32, 32) == larger.test.images.shape[1:]
     assert (larger.train.images[:, :1] == larger.train.images).all()
-    smaller = load(TrainConfig(dataset="mnist", size=14), home)
+    smaller = load_dataset(TrainConfig(dataset="mnist", image_size=14), home)
     assert (few, "resolution is lost: 28 × 28 pixels become 14 × 14") == smaller.notes
     blocks = IMAGES[0].reshape(14, 2, 14, 2).mean(axis=(1, 3))
     assert 0.9 < np.corrcoef(blocks.ravel(), smaller.train.images[0].ravel())[0, 1]
@@ -244,7 +246,7 @@ def test_size_and_channels_are_as_asked(home: Home) -> None:
 
 def test_lost_colour_is_noted(home: Home, cifar10: np.ndarray) -> None:
     """Grey is the eye's mixture of red, green and blue."""
-    dataset = load(TrainConfig(dataset="cifar10", channels=1), home)
+    dataset = load_dataset(TrainConfig(dataset="cifar10", channels=1), home)
     assert "colour is lost" in dataset.notes[0]
     red, green, blue = cifar10[0].reshape(3, 32, 32)[:, 5, 7].astype(float)
     assert abs(0.299 * red + 0.587 * green + 0.114 * blue - dataset.train.images[0, 0, 5, 7]) <= 0.51
@@ -254,7 +256,7 @@ def test_lost_colour_is_noted(home: Home, cifar10: np.ndarray) -> None:
 def test_an_unknown_dataset_is_told_the_known_ones(home: Home, asked: str) -> None:
     """The message lists every accepted form."""
     with pytest.raises(DataError) as caught:
-        load(TrainConfig(dataset=asked), home)
+        load_dataset(TrainConfig(dataset=asked), home)
     for name in [*DATASETS, "auto", "folder:PATH", "csv:PATH", "parquet:PATH", "npz:PATH"]:
         assert name in str(caught.value)
 
@@ -262,7 +264,7 @@ def test_an_unknown_dataset_is_told_the_known_ones(home: Home, asked: str) -> No
 def test_the_fingerprint_covers_all_that_matters() -> None:
     """Pixels, labels, class names and parts change it; name and notes do not."""
     part = LabelledImages(IMAGES[:4, None], LABELS[:4].astype(np.int64))
-    base = Dataset("a", "a", ("x", "y"), "plain", part, None)
+    base = Dataset("a", "a", ("x", "y"), "photo", part, None)
     other = replace(part, labels=part.labels[::-1].copy())
     brighter = replace(part, images=np.where(part.images == 7, 8, part.images).astype(np.uint8))
     variants = [
@@ -278,7 +280,7 @@ def test_the_fingerprint_covers_all_that_matters() -> None:
 
 def test_real_mnist(real_data: Path, tmp_path: Path) -> None:
     """The real files give 60,000 and 10,000 images, the first a five and a seven."""
-    dataset = load(TrainConfig(dataset="auto"), Home(tmp_path, real_data))
+    dataset = load_dataset(TrainConfig(dataset="auto"), Home(tmp_path, real_data))
     assert (60_000, 10_000) == (len(dataset.train), len(dataset.test))
     assert (5, 7) == (dataset.train.labels[0], dataset.test.labels[0])
     assert "20bf6dd21945" == dataset.fingerprint[:12]
@@ -286,7 +288,7 @@ def test_real_mnist(real_data: Path, tmp_path: Path) -> None:
 
 def test_the_table_is_complete() -> None:
     """The names that the settings promise are there."""
-    assert ["mnist", "fashion_mnist", "kmnist", "cifar10", "digits"] == list(datasets.DATASETS)
+    assert ["mnist", "fashion_mnist", "kmnist", "cifar10", "digits"] == list(builtin.DATASETS)
 
 
 @pytest.mark.parametrize("file", ["Some Letters.npz", "digits.npz", "ÄÖ.npz"])
@@ -296,6 +298,6 @@ def test_the_name_is_known_before_anything_is_read(file: str, tmp_path: Path) ->
     np.savez(tmp_path / file, images=images, labels=np.arange(20) % 2)
     home, config = Home(tmp_path, tmp_path), TrainConfig(dataset=f"npz:{tmp_path / file}")
 
-    assert load(config, home).name == datasets.name_of(config, home)
-    assert "mine" == datasets.name_of(config.model_copy(update={"name": "mine"}), home)
-    assert "digits" == datasets.name_of(TrainConfig(dataset="auto"), home)
+    assert load_dataset(config, home).name == default_model_name(config, home)
+    assert "mine" == default_model_name(config.model_copy(update={"model_name": "mine"}), home)
+    assert "digits" == default_model_name(TrainConfig(dataset="auto"), home)

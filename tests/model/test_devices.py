@@ -8,7 +8,7 @@ import pytest
 
 COUNT = """
 import resource, torch
-from relearn.model.devices import reuse_memory
+from relearn.model.devices import tune_malloc
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -17,7 +17,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 left_alone = faults()
-reuse_memory()
+tune_malloc()
 faults()
 print(left_alone, faults())
 """

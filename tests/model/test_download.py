@@ -5,7 +5,7 @@ import sys
 
 CODE = """
 import torch
-from relearn.model.download import torchvision
+from relearn.model.data.download import torchvision
 vision = torchvision()
 from torchvision.transforms import v2
 assert vision is torchvision()

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from relearn.model.gradient_plots import plot_gradient_flow
-from relearn.model.gradients import COLUMNS
+from relearn.model.plots.gradients import plot_gradient_flow
+from relearn.model.training.gradient_health import COLUMNS
 
 
 def drawn(figure: Figure) -> Figure:

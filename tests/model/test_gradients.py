@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relearn.model import backprop, gradients
+from relearn.model.backprop import deltas as backprop
 from relearn.model.config import TrainConfig
-from relearn.model.networks import build
+from relearn.model.networks.registry import build_network
+from relearn.model.training import gradient_health
 
 
 def batch(shape: tuple[int, ...] = (1, 12, 12), rows: int = 16) -> tuple[Tensor, Tensor]:
@@ -23,7 +24,9 @@ def batch(shape: tuple[int, ...] = (1, 12, 12), rows: int = 16) -> tuple[Tensor,
 
 def network(name: str, **settings: object) -> nn.Module:
     torch.manual_seed(0)
-    return build(TrainConfig.read({"network": name, "hidden": (32, 16), **settings}), (1, 12, 12), 10)
+    return build_network(
+        TrainConfig.parse({"network": name, "hidden_sizes": (32, 16), **settings}), (1, 12, 12), 10
+    )
 
 
 def inputs_of(name: str) -> tuple[Tensor, Tensor]:
@@ -49,7 +52,7 @@ def test_norms_are_those_of_the_formulas(name: str) -> None:
     """Hooks see the same δ and gradients that the formulas by hand give for the dense layers."""
     built = network(name)
     inputs, targets = inputs_of(name)
-    health = gradients.measure(built, inputs, targets, epoch=3)
+    health = gradient_health.measure_gradients(built, inputs, targets, epoch=3)
 
     layers = backprop.dense_layers(built)
     forward_pass = backprop.forward(layers, backprop.capture_dense_inputs(built, inputs))
@@ -69,7 +72,8 @@ def test_norms_are_those_of_the_formulas(name: str) -> None:
 def test_layers_are_named_in_order() -> None:
     """One row for each layer with weights, under the name it has in the network."""
     names = {
-        name: gradients.measure(network(name), *inputs_of(name))["layer"].tolist() for name in ("mlp", "cnn")
+        name: gradient_health.measure_gradients(network(name), *inputs_of(name))["layer"].tolist()
+        for name in ("mlp", "cnn")
     }
     assert names == {"mlp": ["hidden1", "hidden2", "output"], "cnn": ["convolution", "dense", "output"]}
 
@@ -87,7 +91,7 @@ def test_measuring_changes_nothing(name: str, training: bool) -> None:
     modes = [module.training for module in built.modules()]
     random_state = torch.get_rng_state()
 
-    first = gradients.measure(built, inputs, targets)
+    first = gradient_health.measure_gradients(built, inputs, targets)
 
     assert all(torch.equal(state[key], value) for key, value in built.state_dict().items())
     after = [parameter.grad for parameter in built.parameters() if parameter.grad is not None]
@@ -96,14 +100,14 @@ def test_measuring_changes_nothing(name: str, training: bool) -> None:
     assert torch.equal(random_state, torch.get_rng_state())
     assert not any(module._forward_hooks for module in built.modules())
     assert not inputs.requires_grad
-    pd.testing.assert_frame_equal(first, gradients.measure(built, inputs, targets))
+    pd.testing.assert_frame_equal(first, gradient_health.measure_gradients(built, inputs, targets))
 
 
 def test_a_network_that_fails_is_left_untouched_too() -> None:
     """The mode and the hooks are put back when the forward pass raises."""
     built = network("mlp")
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        gradients.measure(built, torch.rand(2, 7), torch.zeros(2, 10))
+        gradient_health.measure_gradients(built, torch.rand(2, 7), torch.zeros(2, 10))
     assert all(module.training for module in built.modules())
     assert not any(module._forward_hooks for module in built.modules())
 
@@ -120,7 +124,7 @@ def test_it_may_be_called_between_two_steps_of_a_training() -> None:
             optimizer.zero_grad()
             F.cross_entropy(built(inputs), targets).backward()
             if watched:
-                gradients.measure(built, inputs, targets)
+                gradient_health.measure_gradients(built, inputs, targets)
             optimizer.step()
         ends.append(torch.cat([parameter.flatten() for parameter in built.parameters()]))
     assert torch.equal(*ends)
@@ -132,7 +136,7 @@ def test_dead_units_are_counted() -> None:
     with torch.no_grad():
         built.get_submodule("hidden1").bias.fill_(50.0)
         built.get_submodule("hidden1").bias[:8] = -50.0
-    health = gradients.measure(built, *inputs_of("mlp")).set_index("layer")
+    health = gradient_health.measure_gradients(built, *inputs_of("mlp")).set_index("layer")
     assert 0.25 == health["dead"]["hidden1"]
     assert math.isnan(health["dead"]["output"])
 
@@ -143,7 +147,7 @@ def test_a_dead_filter_is_a_unit() -> None:
     with torch.no_grad():
         built.get_submodule("convolution").bias.fill_(50.0)
         built.get_submodule("convolution").bias[:4] = -50.0
-    health = gradients.measure(built, *inputs_of("cnn")).set_index("layer")
+    health = gradient_health.measure_gradients(built, *inputs_of("cnn")).set_index("layer")
     assert health["dead"]["convolution"] == pytest.approx(4 / 32)
 
 
@@ -152,7 +156,7 @@ def test_a_network_of_the_users_own_is_measured() -> None:
     torch.manual_seed(0)
     built = PlainCalls()
     inputs, targets = inputs_of("mlp")
-    health = gradients.measure(built, inputs, targets).set_index("layer")
+    health = gradient_health.measure_gradients(built, inputs, targets).set_index("layer")
     assert ["first", "shared", "last"] == health.index.tolist()
     assert np.isfinite(health.drop(columns="dead").to_numpy()).all()
     assert [False, False, True] == health["dead"].isna().tolist()
@@ -177,13 +181,13 @@ def test_what_hooks_cannot_see_is_left_open() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.last(torch.tanh(self.frozen(self.memory(x.flatten(1, 2))[0][:, -1])))
 
-    health = gradients.measure(Odd(), *batch()).set_index("layer")
+    health = gradient_health.measure_gradients(Odd(), *batch()).set_index("layer")
     assert math.isnan(health["delta"]["memory"])
     assert health["weight_gradient"]["memory"] > 0
     assert math.isnan(health["weight_gradient"]["unused"])
     assert health["delta"]["frozen"] > 0
     assert math.isnan(health["weight_gradient"]["frozen"])
-    assert gradients.verdict(health.reset_index()).healthy
+    assert gradient_health.diagnose(health.reset_index()).is_healthy
 
 
 def deep(activation: type[nn.Module], depth: int, gain: float = 1.0) -> nn.Module:
@@ -207,18 +211,18 @@ def test_the_networks_of_the_house_are_healthy(name: str) -> None:
     optimizer = torch.optim.SGD(built.parameters(), lr=0.05, momentum=0.9)
     tables = []
     for epoch in range(4):
-        tables.append(gradients.measure(built, inputs, targets, epoch))
+        tables.append(gradient_health.measure_gradients(built, inputs, targets, epoch))
         for _ in range(5):
             optimizer.zero_grad()
             F.cross_entropy(built(inputs), targets).backward()
             optimizer.step()
-    assert str(gradients.verdict(pd.concat(tables))) == "gradients: healthy"
+    assert str(gradient_health.diagnose(pd.concat(tables))) == "gradients: healthy"
 
 
 def test_vanishing_gradients_are_named() -> None:
     """Seven sigmoid layers let next to nothing through to the first ones, and only those are named."""
-    health = gradients.measure(deep(nn.Sigmoid, 7), *inputs_of("mlp"), epoch=2)
-    warnings = gradients.verdict(health).warnings
+    health = gradient_health.measure_gradients(deep(nn.Sigmoid, 7), *inputs_of("mlp"), epoch=2)
+    warnings = gradient_health.diagnose(health).warnings
     assert warnings[0].startswith("layer 0: vanishing, ")
     assert warnings[0].endswith("of the fastest layer's pace (epoch 2; 1 of 1 epochs)")
     assert not any(warning.startswith("layer 14:") for warning in warnings)
@@ -227,7 +231,9 @@ def test_vanishing_gradients_are_named() -> None:
 
 def test_exploding_gradients_are_named() -> None:
     """Weights drawn three times too large make the gradients of every layer larger than the weights."""
-    warnings = gradients.verdict(gradients.measure(deep(nn.ReLU, 6, gain=3), *inputs_of("mlp"))).warnings
+    warnings = gradient_health.diagnose(
+        gradient_health.measure_gradients(deep(nn.ReLU, 6, gain=3), *inputs_of("mlp"))
+    ).warnings
     assert warnings
     assert all("exploding" in warning for warning in warnings)
 
@@ -237,10 +243,10 @@ def test_numbers_that_overflow_are_exploding() -> None:
     built = network("mlp")
     with torch.no_grad():
         built.get_submodule("hidden2").weight[0, 0] = math.nan
-    health = gradients.measure(built, *inputs_of("mlp"))
+    health = gradient_health.measure_gradients(built, *inputs_of("mlp"))
     assert math.isinf(health.set_index("layer")["weight"]["hidden2"])
-    assert all("exploding" in warning for warning in gradients.verdict(health).warnings)
-    assert not gradients.verdict(health).healthy
+    assert all("exploding" in warning for warning in gradient_health.diagnose(health).warnings)
+    assert not gradient_health.diagnose(health).is_healthy
 
 
 def test_a_dead_layer_is_named_with_its_worst_epoch() -> None:
@@ -251,8 +257,8 @@ def test_a_dead_layer_is_named_with_its_worst_epoch() -> None:
             built.get_submodule("hidden1").bias.fill_(1.0)
             built.get_submodule("hidden1").bias[:dead] = -50.0
             built.get_submodule("hidden2").bias.fill_(3.0)
-        tables.append(gradients.measure(built, *inputs_of("mlp"), epoch))
-    verdict = gradients.verdict(pd.concat(tables, ignore_index=True))
+        tables.append(gradient_health.measure_gradients(built, *inputs_of("mlp"), epoch))
+    verdict = gradient_health.diagnose(pd.concat(tables, ignore_index=True))
     assert ("layer hidden1: 75% of its ReLU units are dead (epoch 2; 2 of 3 epochs)",) == verdict.warnings
 
 
@@ -261,7 +267,7 @@ def test_no_gradient_at_all_is_vanishing() -> None:
     built = network("mlp")
     with torch.no_grad():
         built.get_submodule("hidden2").bias.fill_(-50.0)
-    warnings = gradients.verdict(gradients.measure(built, *inputs_of("mlp"))).warnings
+    warnings = gradient_health.diagnose(gradient_health.measure_gradients(built, *inputs_of("mlp"))).warnings
     assert any(warning.startswith("layer hidden1: vanishing") for warning in warnings)
     assert any(warning.startswith("layer hidden2: 100% of its ReLU units are dead") for warning in warnings)
 
@@ -269,5 +275,5 @@ def test_no_gradient_at_all_is_vanishing() -> None:
 def test_measuring_works_without_gradients_switched_on() -> None:
     """It may be called inside `torch.no_grad()`, where validation runs."""
     with torch.no_grad():
-        health = gradients.measure(network("mlp"), *inputs_of("mlp"))
+        health = gradient_health.measure_gradients(network("mlp"), *inputs_of("mlp"))
     assert (health["weight_gradient"] > 0).all()

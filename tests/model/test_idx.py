@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relearn.model import idx
-from relearn.model.errors import DataError, MachineError
+from relearn.model.data import idx
+from relearn.model.errors import DataError, InfrastructureError
 
 
 def content(array: np.ndarray) -> bytes:
@@ -84,5 +84,5 @@ def test_a_wrong_gzip_is_refused(tmp_path: Path, given: bytes, message: str) -> 
 def test_an_unreadable_file_is_the_machines_fault(tmp_path: Path) -> None:
     """What the operating system refuses is told with its reason."""
     (tmp_path / "images").mkdir()
-    with pytest.raises(MachineError, match=r"cannot read .*images: Is a directory"):
+    with pytest.raises(InfrastructureError, match=r"cannot read .*images: Is a directory"):
         idx.read(tmp_path / "images", rank=3)

@@ -11,8 +11,17 @@ import pytest
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
-from relearn.model.errors import InputError
-from relearn.model.images import MOST_SCANS, decode, fit_image, open_picture, png, reduction, reshape, unfold
+from relearn.model.errors import UserInputError
+from relearn.model.images.decode import (
+    MAX_JPEG_SCANS,
+    compute_draft_factors,
+    decode_image,
+    decode_pixels,
+    encode_png,
+    fit_image,
+    open_image,
+    resize_batch,
+)
 
 MNIST = (1, 28, 28)
 RANDOM = np.random.default_rng(0)
@@ -34,9 +43,9 @@ def png_header(width: int, height: int) -> bytes:
 
 def test_grey_and_colour_are_read_as_they_are() -> None:
     """PNG gives back every pixel, JPEG nearly."""
-    assert np.array_equal(COLOURS, np.asarray(decode(encoded(Image.fromarray(COLOURS)))))
+    assert np.array_equal(COLOURS, np.asarray(decode_image(encoded(Image.fromarray(COLOURS)))))
     grey = Image.fromarray(np.tile(np.arange(0, 240, 8, dtype=np.uint8), (20, 1)))
-    decoded = decode(encoded(grey, "JPEG", quality=95))
+    decoded = decode_image(encoded(grey, "JPEG", quality=95))
     assert ("L", (30, 20)) == (decoded.mode, decoded.size)
     assert np.abs(np.asarray(decoded, int) - np.asarray(grey, int)).max() < 10
 
@@ -44,8 +53,8 @@ def test_grey_and_colour_are_read_as_they_are() -> None:
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "WEBP", "EPS", "PPM", "ICO"])
 def test_other_formats_are_not_even_tried(kind: str) -> None:
     """The content decides, not a name: everything but PNG and JPEG is refused."""
-    with pytest.raises(InputError) as caught:
-        decode(encoded(Image.fromarray(COLOURS), kind))
+    with pytest.raises(UserInputError) as caught:
+        decode_image(encoded(Image.fromarray(COLOURS), kind))
     assert "unsupported_image" == caught.value.code
 
 
@@ -54,8 +63,8 @@ def test_other_formats_are_not_even_tried(kind: str) -> None:
 )
 def test_what_is_no_picture_is_refused(content: bytes) -> None:
     """Nothing, text, addresses and paths are not pictures, and are not followed."""
-    with pytest.raises(InputError) as caught:
-        decode(content)
+    with pytest.raises(UserInputError) as caught:
+        decode_image(content)
     assert "unsupported_image" == caught.value.code
 
 
@@ -80,8 +89,8 @@ PNG, JPEG = encoded(Image.fromarray(COLOURS)), encoded(Image.fromarray(COLOURS),
 )
 def test_damaged_pictures_are_refused(content: bytes) -> None:
     """Cut short, flipped bits, wrong checksums, no width: one fixed line."""
-    with pytest.raises(InputError) as caught:
-        decode(content)
+    with pytest.raises(UserInputError) as caught:
+        decode_image(content)
     assert UNDECODED == (caught.value.code, str(caught.value))
 
 
@@ -90,30 +99,30 @@ def test_damaged_pictures_are_refused(content: bytes) -> None:
 )
 def test_sizes_are_checked_before_decoding(width: int, height: int) -> None:
     """A header that claims too few or too many pixels is refused on its word, without a warning."""
-    with pytest.raises(InputError) as caught:
-        decode(png_header(width, height))
+    with pytest.raises(UserInputError) as caught:
+        decode_image(png_header(width, height))
     assert "image_dimensions" == caught.value.code
 
 
 def test_limits_are_the_callers() -> None:
     """Bytes and pixels up to the limit pass, one more does not."""
-    assert (30, 20) == decode(PNG, largest_file=len(PNG), largest_picture=600).size
-    for limits in ({"largest_file": len(PNG) - 1}, {"largest_picture": 599}):
-        with pytest.raises(InputError, match="accepted"):
-            decode(PNG, **limits)
+    assert (30, 20) == decode_image(PNG, max_file_bytes=len(PNG), max_pixels=600).size
+    for limits in ({"max_file_bytes": len(PNG) - 1}, {"max_pixels": 599}):
+        with pytest.raises(UserInputError, match="accepted"):
+            decode_image(PNG, **limits)
 
 
 def test_sixteen_bits_become_eight() -> None:
     """The upper byte of each pixel is kept."""
     deep = np.linspace(0, 65_535, 600).reshape(20, 30).astype(np.uint16)
-    decoded = decode(encoded(Image.fromarray(deep)))
+    decoded = decode_image(encoded(Image.fromarray(deep)))
     assert ("L", True) == (decoded.mode, np.array_equal(deep >> 8, np.asarray(decoded)))
 
 
 def test_palettes_are_resolved() -> None:
     """A picture of eight colours keeps them."""
     few = Image.fromarray(COLOURS // 128 * 128)
-    assert np.array_equal(np.asarray(few), np.asarray(decode(encoded(few.quantize(8)))))
+    assert np.array_equal(np.asarray(few), np.asarray(decode_image(encoded(few.quantize(8)))))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -121,7 +130,7 @@ def test_what_is_transparent_is_white(mode: str) -> None:
     """A drawing on a transparent ground is one on white paper."""
     drawing = np.zeros((20, 30, 4), np.uint8)
     drawing[5:15, 10:20, 3] = 255
-    decoded = decode(encoded(Image.fromarray(drawing).convert(mode)))
+    decoded = decode_image(encoded(Image.fromarray(drawing).convert(mode)))
     grey = np.asarray(decoded.convert("L"))
     assert (255, 0) == (grey[0, 0], grey[10, 15])
     assert decoded.mode in ("L", "RGB")
@@ -133,21 +142,21 @@ def test_a_large_picture_is_whole_again() -> None:
     paper = Image.new("RGBA", page.size, "white")
     for mode, plain in (("RGBA", "RGB"), ("LA", "L")):
         wanted = Image.alpha_composite(paper, page.convert(mode).convert("RGBA")).convert(plain)
-        decoded = decode(encoded(page.convert(mode)))
+        decoded = decode_image(encoded(page.convert(mode)))
         assert (plain, True) == (decoded.mode, np.array_equal(np.asarray(wanted), np.asarray(decoded)))
 
 
 def test_cmyk_becomes_rgb() -> None:
     """Print colours are shown as on a screen."""
     red = Image.new("CMYK", (20, 20), (0, 255, 255, 0))
-    decoded = decode(encoded(red, "JPEG", quality=95))
+    decoded = decode_image(encoded(red, "JPEG", quality=95))
     assert "RGB" == decoded.mode
     assert np.abs(np.asarray(decoded, int) - (255, 0, 0)).max() < 12
 
 
 def test_one_bit_becomes_grey() -> None:
     """Black and white are 0 and 255."""
-    decoded = decode(encoded(Image.fromarray(COLOURS).convert("1")))
+    decoded = decode_image(encoded(Image.fromarray(COLOURS).convert("1")))
     assert ("L", {0, 255}) == (decoded.mode, set(np.unique(np.asarray(decoded)).tolist()))
 
 
@@ -157,7 +166,7 @@ def test_a_photo_is_turned_upright() -> None:
     photo.paste((255, 255, 255), (0, 0, 15, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn clockwise
-    decoded = decode(encoded(photo, "JPEG", exif=exif))
+    decoded = decode_image(encoded(photo, "JPEG", exif=exif))
     assert (20, 30) == decoded.size
     assert np.asarray(decoded)[3].mean() > 200
     assert np.asarray(decoded)[-3].mean() < 50
@@ -171,7 +180,7 @@ def test_every_orientation_is_obeyed(kind: str, orientation: int) -> None:
     exif[0x0112] = orientation
     content = encoded(Image.fromarray(COLOURS), kind, exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    assert np.array_equal(np.asarray(upright), np.asarray(decode(content)))
+    assert np.array_equal(np.asarray(upright), np.asarray(decode_image(content)))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +191,7 @@ def test_the_orientation_stands_beside_damaged_tags(entry: bytes) -> None:
     """A tag that points behind the end of the EXIF does not hide how the camera was held."""
     turned = b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + turned + entry + bytes(4)
-    assert (20, 30) == decode(encoded(Image.fromarray(COLOURS), "JPEG", exif=exif)).size
+    assert (20, 30) == decode_image(encoded(Image.fromarray(COLOURS), "JPEG", exif=exif)).size
 
 
 def mutated(content: bytes, random: np.random.Generator) -> bytes:
@@ -207,8 +216,8 @@ def mutated(content: bytes, random: np.random.Generator) -> bytes:
 def outcome(content: bytes) -> str:
     """What comes of a picture: `read`, or why not."""
     try:
-        return "read" if decode(content).mode in ("L", "RGB") else "of another mode"
-    except InputError as refused:
+        return "read" if decode_image(content).mode in ("L", "RGB") else "of another mode"
+    except UserInputError as refused:
         return str(refused)
 
 
@@ -249,9 +258,9 @@ HIDING = {
 @pytest.mark.parametrize("between", HIDING.values(), ids=HIDING)
 def test_a_jpeg_has_so_many_scans_and_no_more(between: bytes) -> None:
     """The limit is read; 1,500 scans, which would be unfolded for half a minute, are refused unread."""
-    assert (30, 20) == decode(progressive(MOST_SCANS)).size
-    with pytest.raises(InputError, match="the picture has 1,500 scans, accepted: up to 32") as caught:
-        decode(progressive(1_500, between))
+    assert (30, 20) == decode_image(progressive(MAX_JPEG_SCANS)).size
+    with pytest.raises(UserInputError, match="the picture has 1,500 scans, accepted: up to 32") as caught:
+        decode_image(progressive(1_500, between))
     assert "image_dimensions" == caught.value.code
 
 
@@ -259,13 +268,13 @@ def test_what_only_looks_like_scans_is_not_counted() -> None:
     """Thumbnails before the picture, and a video behind its end, are none of its scans."""
     many = b"\xff\xda\0\x02" * 100
     content = progressive(10)
-    assert (30, 20) == decode(content[:2] + segment(many) + content[2:] + many).size
+    assert (30, 20) == decode_image(content[:2] + segment(many) + content[2:] + many).size
 
 
 def test_an_animation_is_its_first_picture() -> None:
     """Of several frames the first one counts."""
     frames = [Image.new("L", (20, 20), shade) for shade in (10, 200)]
-    assert 10 == decode(encoded(frames[0], save_all=True, append_images=frames[1:])).getpixel((5, 5))
+    assert 10 == decode_image(encoded(frames[0], save_all=True, append_images=frames[1:])).getpixel((5, 5))
 
 
 @pytest.fixture(scope="module", params=[0, 3, 14, 27])
@@ -278,7 +287,7 @@ def digit(request: pytest.FixtureRequest) -> np.ndarray:
 
 
 def fitted(page: np.ndarray) -> np.ndarray:
-    return fit_image(Image.fromarray(page), MNIST, "strokes")[0].astype(float)
+    return fit_image(Image.fromarray(page), MNIST, "mnist")[0].astype(float)
 
 
 def alike(one: np.ndarray, other: np.ndarray) -> float:
@@ -373,37 +382,41 @@ def test_any_proportions_fit(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("PNG", "L"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("JPEG", "CMYK")])
-@pytest.mark.parametrize(("style", "shape"), [("strokes", MNIST), ("plain", (3, 32, 32))])
+@pytest.mark.parametrize(("style", "shape"), [("mnist", MNIST), ("photo", (3, 32, 32))])
 def test_a_large_picture_may_be_reduced_first(kind: str, mode: str, style: Any, shape: Any) -> None:
     """Unfolded at a fraction of its size it is fitted as the whole would be, within 1 of 255 on the mean."""
     small = Image.fromarray((255 - load_digits().images[3] * 15).astype(np.uint8))
     page = ImageOps.expand(small, 3, 255).resize((3000, 2100), Image.Resampling.BICUBIC).convert(mode)
     content = encoded(page, kind)
-    reduced = unfold(open_picture(content, len(content), 2**24), reduction(page.size, shape, style))
+    reduced = decode_pixels(
+        open_image(content, len(content), 2**24), compute_draft_factors(page.size, shape, style)
+    )
     assert max(reduced.size) <= max(page.size) / 2
-    whole = fit_image(decode(content), shape, style).astype(int)
+    whole = fit_image(decode_image(content), shape, style).astype(int)
     assert np.abs(fit_image(reduced, shape, style) - whole).mean() < 1
 
 
 @pytest.mark.parametrize("size", [(28, 28), (1791, 1791)])
 def test_other_pictures_are_not_reduced(size: tuple[int, int]) -> None:
     """Up to 1,791 pixels a side every pixel counts."""
-    assert (1, 1) == reduction(size, MNIST, "strokes") == reduction(size, MNIST, "plain")
+    assert (
+        (1, 1) == compute_draft_factors(size, MNIST, "mnist") == compute_draft_factors(size, MNIST, "photo")
+    )
 
 
 @pytest.mark.parametrize("size", [(65_500, 4), (4, 65_500), (2100, 3001)])
-@pytest.mark.parametrize("style", ["strokes", "plain"])
+@pytest.mark.parametrize("style", ["mnist", "photo"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_any_large_picture_is_reduced_to_something(size: tuple[int, int], style: Any, kind: str) -> None:
     """Lines and odd sides too: the longer one to 896 pixels or up to twice as many."""
     content = encoded(Image.new("L", size, 200), kind)
-    picture = open_picture(content, len(content), 2**24)
-    reduced = unfold(picture, reduction(size, MNIST, style)).size
+    picture = open_image(content, len(content), 2**24)
+    reduced = decode_pixels(picture, compute_draft_factors(size, MNIST, style)).size
     assert 896 <= max(reduced) < 2 * 896
     assert min(reduced) >= 1
 
 
-@pytest.mark.parametrize("style", ["strokes", "plain"])
+@pytest.mark.parametrize("style", ["mnist", "photo"])
 def test_a_picture_in_shape_is_taken_as_it_is(style: Any) -> None:
     """No cropping, no inversion: the pixels that came are the pixels that go."""
     image = RANDOM.integers(0, 256, (28, 28), np.uint8)
@@ -418,7 +431,7 @@ def test_plain_pictures_keep_ground_and_colour() -> None:
     """Resized whole, not inverted, not cropped."""
     photo = np.full((100, 80, 3), 250, np.uint8)
     photo[:50] = (200, 30, 10)
-    image = fit_image(Image.fromarray(photo), (3, 32, 32), "plain")
+    image = fit_image(Image.fromarray(photo), (3, 32, 32), "photo")
     assert ((3, 32, 32), np.uint8) == (image.shape, image.dtype)
     assert [200, 30, 10] == image[:, 5, 5].tolist()
     assert [250, 250, 250] == image[:, 28, 28].tolist()
@@ -427,17 +440,17 @@ def test_plain_pictures_keep_ground_and_colour() -> None:
 def test_many_images_are_reshaped_at_once() -> None:
     """In pieces or one by one, the result is the same; nothing over- or underflows."""
     images = RANDOM.choice([0, 255], (1500, 3, 12, 10)).astype(np.uint8)
-    smaller = reshape(images, (1, 6, 5))
+    smaller = resize_batch(images, (1, 6, 5))
     assert ((1500, 1, 6, 5), np.uint8) == (smaller.shape, smaller.dtype)
-    assert np.array_equal(smaller[1400:1401], reshape(images[1400:1401], (1, 6, 5)))
+    assert np.array_equal(smaller[1400:1401], resize_batch(images[1400:1401], (1, 6, 5)))
     flat = np.full((2, 1, 8, 8), 255, np.uint8)
-    assert (reshape(flat, (3, 20, 16)) == 255).all()
+    assert (resize_batch(flat, (3, 20, 16)) == 255).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_survives_its_png(channels: int) -> None:
     """What is written as a picture is the image, pixel for pixel."""
     image = RANDOM.integers(0, 256, (channels, 9, 12), dtype=np.uint8)
-    pixels = np.asarray(decode(png(image)))
+    pixels = np.asarray(decode_image(encode_png(image)))
 
     assert np.array_equal(image, pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))

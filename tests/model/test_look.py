@@ -9,13 +9,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from relearn.model import look, look_plots
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import LabelledImages
-from relearn.model.errors import InputError
+from relearn.model.data import eda
+from relearn.model.data.dataset import LabelledImages
+from relearn.model.data.prepared import PreparedDataset, prepare_dataset
+from relearn.model.data.splits import Splits
+from relearn.model.errors import UserInputError
 from relearn.model.home import Home
-from relearn.model.prepared import Prepared, prepare
-from relearn.model.splits import Splits
+from relearn.model.plots import eda as look_plots
 
 RANDOM = np.random.default_rng(0)
 CLASSES = ("ant", "bee", "cat")
@@ -30,14 +31,14 @@ SPLITS = Splits(part(60, 0, 0, 0, 1, 1, 2), part(20, 0, 1), part(20, 0, 2))
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> Prepared:
+def prepared(tmp_path: Path) -> PreparedDataset:
     images = RANDOM.integers(0, 256, (200, 3, 10, 8), np.uint8)
     np.savez(
         tmp_path / "a.npz",
         images=images,
         labels=np.array(["label", "$x", "日本", "class"])[np.arange(200) % 4],
     )
-    return prepare(TrainConfig(dataset=f"npz:{tmp_path / 'a.npz'}"), Home(tmp_path, tmp_path))
+    return prepare_dataset(TrainConfig(dataset=f"npz:{tmp_path / 'a.npz'}"), Home(tmp_path, tmp_path))
 
 
 def drawn(figure: Figure) -> np.ndarray:
@@ -48,7 +49,7 @@ def drawn(figure: Figure) -> np.ndarray:
 
 def test_sizes_and_shares() -> None:
     """Each split with its images and its share of all."""
-    table = look.sizes(SPLITS)
+    table = eda.sizes(SPLITS)
     assert [("train", 60, 0.6), ("validation", 20, 0.2), ("test", 20, 0.2)] == list(
         table.itertuples(index=False, name=None)
     )
@@ -56,7 +57,7 @@ def test_sizes_and_shares() -> None:
 
 def test_labels_are_counted_in_each_split() -> None:
     """One row a class, in the order of the classes."""
-    table = look.labels(SPLITS, CLASSES)
+    table = eda.labels(SPLITS, CLASSES)
     assert ["class", "train", "validation", "test", "images", "share"] == list(table.columns)
     assert ["bee", 20, 10, 0, 30, 0.3] == table.iloc[1].tolist()
 
@@ -73,12 +74,12 @@ def test_labels_are_counted_in_each_split() -> None:
 )
 def test_the_verdict_on_balance(counts: tuple[int, int], verdict: str) -> None:
     """One line: what to call it, and the two ends."""
-    assert verdict == look.verdict(pd.DataFrame({"class": ["a", "b"], "images": counts}))
+    assert verdict == eda.verdict(pd.DataFrame({"class": ["a", "b"], "images": counts}))
 
 
 def test_the_range_of_the_pixels_is_exact() -> None:
     """Minimum, maximum, mean, deviation and share of zeros, equal to NumPy's."""
-    table = look.pixels(SPLITS).set_index("split")
+    table = eda.pixels(SPLITS).set_index("split")
     pixels = SPLITS.train.images
     assert (pixels.min(), pixels.max()) == tuple(table.loc["train", ["minimum", "maximum"]])
     assert pytest.approx(pixels.mean()) == table.loc["train", "mean"]
@@ -88,14 +89,14 @@ def test_the_range_of_the_pixels_is_exact() -> None:
 
 def test_a_histogram_counts_every_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces as in one."""
-    monkeypatch.setattr(look, "PIECE", 1000)
+    monkeypatch.setattr(eda, "CHUNK_SIZE", 1000)
     expected = np.bincount(SPLITS.train.images.ravel(), minlength=256)
-    assert np.array_equal(expected, look.histogram(SPLITS.train.images))
+    assert np.array_equal(expected, eda.histogram(SPLITS.train.images))
 
 
 def test_before_and_after_preprocessing() -> None:
     """Bytes from 0 to 255 become floats from 0 to 1, flat for the mlp; labels become one-hot."""
-    table = look.preprocessing(SPLITS.train, 3).set_index("what")
+    table = eda.preprocessing(SPLITS.train, 3).set_index("what")
     assert ["uint8", "n × 1 × 8 × 8"] == table.loc["images as stored", ["type", "shape"]].tolist()
     assert ["float32", "n × 64"] == table.loc["images for the mlp", ["type", "shape"]].tolist()
     assert ["float32", "n × 1 × 8 × 8"] == table.loc["images for the cnn", ["type", "shape"]].tolist()
@@ -105,20 +106,20 @@ def test_before_and_after_preprocessing() -> None:
 
 def test_one_hot_rows_show_each_class() -> None:
     """The first image of each class, with a single 1 under its own name, whatever that name is."""
-    table = look.one_hot_rows(SPLITS.train.labels, CLASSES)
+    table = eda.one_hot_rows(SPLITS.train.labels, CLASSES)
     assert [[0, 0, "ant", 1, 0, 0], [3, 1, "bee", 0, 1, 0], [5, 2, "cat", 0, 0, 1]] == table.values.tolist()
-    clash = look.one_hot_rows(np.array([1, 0]), ("label", "class"))
+    clash = eda.one_hot_rows(np.array([1, 0]), ("label", "class"))
     assert ["image", "label", "class", "label", "class"] == list(clash.columns)
-    assert 2 == len(look.one_hot_rows(SPLITS.train.labels, CLASSES, rows=2))
+    assert 2 == len(eda.one_hot_rows(SPLITS.train.labels, CLASSES, rows=2))
 
 
-def test_every_table_and_figure_of_a_dataset(prepared: Prepared) -> None:
+def test_every_table_and_figure_of_a_dataset(prepared: PreparedDataset) -> None:
     """Colour, odd proportions and class names of any kind go through all of them."""
-    tables = look.tables(prepared)
+    tables = eda.tables(prepared)
     assert {"splits", "labels", "pixels", "preprocessing", "one_hot", "findings"} == set(tables)
     for table in tables.values():
         assert table.to_csv(index=False)
-    figures = look_plots.figures(prepared, images=12, seed=3)
+    figures = look_plots.plot_eda(prepared, image_count=12, seed=3)
     assert {"images", "labels", "pixels"} == set(figures)
     for figure in figures.values():
         assert 900 == drawn(figure).shape[1]
@@ -126,7 +127,9 @@ def test_every_table_and_figure_of_a_dataset(prepared: Prepared) -> None:
 
 def test_a_grid_shows_the_images_that_the_seed_draws() -> None:
     """The same seed, the same picture; another seed, another one."""
-    one, again, other = (drawn(look_plots.grid(SPLITS.train, CLASSES, 9, seed)) for seed in (1, 1, 2))
+    one, again, other = (
+        drawn(look_plots.plot_image_grid(SPLITS.train, CLASSES, 9, seed)) for seed in (1, 1, 2)
+    )
     assert np.array_equal(one, again)
     assert one.shape != other.shape or not np.array_equal(one, other)
 
@@ -135,7 +138,7 @@ def test_a_grid_shows_the_images_that_the_seed_draws() -> None:
 def test_a_grid_of_any_number(count: int) -> None:
     """Each image stands once, in its own place, with its class above it."""
     bright = LabelledImages(np.full((60, 1, 8, 8), 100, np.uint8), SPLITS.train.labels)
-    figure = look_plots.grid(bright, CLASSES, count, seed=0)
+    figure = look_plots.plot_image_grid(bright, CLASSES, count, seed=0)
     page = figure.axes[0].images[0].get_array()
     assert count * 64 == (page[..., 0] == 100).sum()
     captions = [text.get_text() for text in figure.axes[0].texts]
@@ -149,7 +152,7 @@ def test_captions_go_with_their_images() -> None:
     shades = LabelledImages(
         np.full((30, 1, 4, 4), 1, np.uint8) * labels[:, None, None, None].astype(np.uint8), labels
     )
-    axes = look_plots.grid(shades, CLASSES, 20, seed=5).axes[0]
+    axes = look_plots.plot_image_grid(shades, CLASSES, 20, seed=5).axes[0]
     page = axes.images[0].get_array()
     for text in axes.texts:
         left, bottom = text.get_position()
@@ -159,20 +162,22 @@ def test_captions_go_with_their_images() -> None:
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_grid_of_no_images(count: int) -> None:
     """What is accepted is told."""
-    with pytest.raises(InputError, match=f"images: got {count}, accepted: 1 or more"):
-        look_plots.grid(SPLITS.train, CLASSES, count, seed=0)
+    with pytest.raises(UserInputError, match=f"images: got {count}, accepted: 1 or more"):
+        look_plots.plot_image_grid(SPLITS.train, CLASSES, count, seed=0)
 
 
 def test_a_grid_of_more_images_than_there_are() -> None:
     """All of them are shown, and the title says so."""
-    assert "20 of 20 training images" in look_plots.grid(SPLITS.test, CLASSES, 99, 0).get_suptitle()
+    assert (
+        "20 of 20 training images" in look_plots.plot_image_grid(SPLITS.test, CLASSES, 99, 0).get_suptitle()
+    )
 
 
 def test_of_many_classes_both_ends_are_shown() -> None:
     """Sixty classes: the largest and the smallest, and how many are left out."""
     names = tuple(f"class {index}" for index in range(60))
     many = part(4000, *np.minimum(RANDOM.exponential(12, 4000).astype(int), 59))
-    figure = look_plots.label_distribution(look.labels(Splits(many, many, many), names))
+    figure = look_plots.plot_label_distribution(eda.labels(Splits(many, many, many), names))
     assert "20 classes between the largest and the smallest are not shown" in figure.get_suptitle()
     assert 40 == len(figure.axes[0].get_yticks())
 
@@ -181,6 +186,6 @@ def test_the_histogram_says_what_preprocessing_makes_of_it() -> None:
     """Both ranges stand in the title, for bright images as well."""
     counts = np.zeros(256, np.int64)
     counts[[51, 204]] = 10
-    title = look_plots.pixel_values(counts).get_suptitle()
+    title = look_plots.plot_pixel_values(counts).get_suptitle()
     assert "Pixels from 51 to 204, 127.5 on average; 0.0% are 0" in title
     assert "from 0.2 to 0.8, 0.500 on average" in title

@@ -15,12 +15,20 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from relearn.model.classifier import Card, Classifier
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import LabelledImages
-from relearn.model.errors import DataError, IntegrityError
-from relearn.model.metrics import GAP_LIMIT, METRICS, Evaluation, Gap, evaluate, generalisation_gap, metric
-from relearn.model.networks import build
+from relearn.model.data.dataset import LabelledImages
+from relearn.model.errors import CorruptDataError, DataError
+from relearn.model.evaluation.metrics import (
+    MAX_GAP,
+    METRICS,
+    Evaluation,
+    GeneralizationGap,
+    compute_generalization_gap,
+    evaluate,
+    get_metric,
+)
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -63,12 +71,12 @@ def test_accuracy_by_hand(four: Evaluation) -> None:
 
 def test_confusion_by_hand(four: Evaluation) -> None:
     """Rows are labels, columns predictions: one ant was taken for a bee."""
-    assert [[1, 1, 0], [0, 1, 0], [0, 0, 1]] == four.confusion.tolist()
+    assert [[1, 1, 0], [0, 1, 0], [0, 0, 1]] == four.confusion_matrix.tolist()
 
 
 def test_per_class_by_hand(four: Evaluation) -> None:
     """One row a class, in the order of the classes."""
-    table = four.per_class
+    table = four.class_report
 
     assert ["class", "precision", "recall", "f1", "support"] == list(table.columns)
     assert list(CLASSES) == table["class"].tolist()
@@ -80,7 +88,7 @@ def test_per_class_by_hand(four: Evaluation) -> None:
 
 def test_reliability_and_ece_by_hand(four: Evaluation) -> None:
     """Bins are (7/15, 8/15], (10/15, 11/15] and (12/15, 13/15]; the ECE weighs them by their images."""
-    filled = four.reliability[four.reliability["count"] > 0]
+    filled = four.calibration_curve[four.calibration_curve["count"] > 0]
 
     assert [7, 10, 12] == filled.index.tolist()
     assert [2, 1, 1] == filled["count"].tolist()
@@ -91,7 +99,7 @@ def test_reliability_and_ece_by_hand(four: Evaluation) -> None:
 
 def test_reliability_covers_every_image(many: Evaluation) -> None:
     """Fifteen bins of equal width from 0 to 1 hold all images; empty ones have no mean."""
-    table = many.reliability
+    table = many.calibration_curve
 
     assert 15 == len(table)
     assert [table["lower"].iloc[0], table["upper"].iloc[-1]] == [0, 1]
@@ -112,7 +120,7 @@ def test_numbers_agree_with_scikit_learn(many: Evaluation) -> None:
     }
 
     assert expected == pytest.approx({name: many.metrics[name] for name in expected}, abs=1e-6)
-    assert (confusion_matrix(labels, predicted) == many.confusion).all()
+    assert (confusion_matrix(labels, predicted) == many.confusion_matrix).all()
 
 
 def test_loss_equals_the_training_loss() -> None:
@@ -142,25 +150,25 @@ def test_all_correct() -> None:
 
     assert {name: evaluation.metrics[name] for name in ("loss", "ece")} == {"loss": 0, "ece": 0}
     assert all(1 == evaluation.metrics[name] for name in METRICS if name.endswith("macro"))
-    assert evaluation.mistakes.empty
+    assert evaluation.misclassified.empty
 
 
 def test_class_missing_in_the_split_counts_nowhere() -> None:
     """A class without images has no values, and the means are over the others."""
     evaluation = Evaluation(np.eye(3, dtype=np.float32)[[0, 1, 2]], np.array([0, 1, 1]), CLASSES)
-    table = evaluation.per_class
+    table = evaluation.class_report
 
     assert table.loc[2, ["precision", "recall", "f1"]].isna().all()
     assert 0 == table.loc[2, "support"]
     assert 0.75 == evaluation.metrics["recall_macro"]
-    assert (3, 3) == evaluation.confusion.shape
+    assert (3, 3) == evaluation.confusion_matrix.shape
 
 
 def test_class_never_predicted_has_no_precision() -> None:
     """A class that was there and never named has precision 0, which lowers the mean."""
     evaluation = Evaluation(np.eye(3, dtype=np.float32)[[0, 0, 2]], np.array([0, 1, 2]), CLASSES)
 
-    assert 0 == evaluation.per_class.loc[1, "precision"]
+    assert 0 == evaluation.class_report.loc[1, "precision"]
     assert 0.5 == evaluation.metrics["precision_macro"]
 
 
@@ -181,14 +189,14 @@ def test_answers_that_are_not_finite_are_refused(bad: float) -> None:
     probabilities = np.full((4, 3), 1 / 3, np.float32)
     probabilities[2, 1] = bad
 
-    with pytest.raises(IntegrityError, match=r"1 of 4 images is not finite, first image 2"):
+    with pytest.raises(CorruptDataError, match=r"1 of 4 images is not finite, first image 2"):
         Evaluation(probabilities, np.zeros(4, int), CLASSES)
 
 
 @pytest.mark.parametrize("row", [[3.0, -1.0, -1.0], [2.0, 1.0, 0.5], [0.1, 0.1, 0.1]])
 def test_logits_are_no_probabilities(row: list[float]) -> None:
     """Rows outside 0..1 or with another sum than 1 are refused."""
-    with pytest.raises(IntegrityError, match="no probabilities"):
+    with pytest.raises(CorruptDataError, match="no probabilities"):
         Evaluation(np.array([row], np.float32), np.array([0]), CLASSES)
 
 
@@ -212,17 +220,17 @@ def test_labels_that_do_not_fit_are_refused(labels: np.ndarray, message: str) ->
 def test_evaluate_scores_what_the_classifier_predicts() -> None:
     """The probabilities are those of `Classifier.predict`, the classes those of its card."""
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8)).astype(np.uint8)
-    config = TrainConfig(hidden=(4,))
-    card = Card(
+    config = TrainConfig(hidden_sizes=(4,))
+    card = ModelCard(
         config=config,
         dataset="tiny",
         classes=CLASSES,
         shape=(1, 8, 8),
-        style="strokes",
+        style="mnist",
         fingerprint="0" * 64,
         parameters=1,
     )
-    classifier = Classifier(build(config, card.shape, 3), card)
+    classifier = Classifier(build_network(config, card.shape, 3), card)
 
     evaluation = evaluate(classifier, LabelledImages(images, np.arange(20) % 3))
 
@@ -239,17 +247,17 @@ def history() -> pd.DataFrame:
 
 def test_gap_is_taken_at_the_best_epoch(history: pd.DataFrame) -> None:
     """Training minus validation, and minus test, where the weights were kept and not where it ended."""
-    gap = generalisation_gap(history, best_epoch=2, test_accuracy=0.87)
+    gap = compute_generalization_gap(history, best_epoch=2, test_accuracy=0.87)
 
-    assert {"generalisation_gap": 0.02, "test_gap": 0.03} == pytest.approx(gap.metrics)
+    assert {"generalization_gap": 0.02, "test_gap": 0.03} == pytest.approx(gap.metrics)
     assert gap.warning is None
 
 
 def test_a_gap_may_be_negative(history: pd.DataFrame) -> None:
     """In a steep first epoch the training accuracy is the lower one."""
-    gap = generalisation_gap(history, best_epoch=1, test_accuracy=1.0)
+    gap = compute_generalization_gap(history, best_epoch=1, test_accuracy=1.0)
 
-    assert pytest.approx(-0.05) == gap.metrics["generalisation_gap"]
+    assert pytest.approx(-0.05) == gap.metrics["generalization_gap"]
     assert gap.test < gap.validation
     assert gap.warning is None
 
@@ -257,12 +265,12 @@ def test_a_gap_may_be_negative(history: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("gap", "words"),
     [
-        (Gap(0.14, 0.0), "14.0 points above validation (limit 5)"),
-        (Gap(0.0, 0.061), "6.1 points above test (limit 5)"),
-        (Gap(0.14, 0.2), "14.0 points above validation and 20.0 points above test (limit 5)"),
+        (GeneralizationGap(0.14, 0.0), "14.0 points above validation (limit 5)"),
+        (GeneralizationGap(0.0, 0.061), "6.1 points above test (limit 5)"),
+        (GeneralizationGap(0.14, 0.2), "14.0 points above validation and 20.0 points above test (limit 5)"),
     ],
 )
-def test_large_gap_is_warned_of(gap: Gap, words: str) -> None:
+def test_large_gap_is_warned_of(gap: GeneralizationGap, words: str) -> None:
     """One line says by how much, over which limit and what helps."""
     assert words in str(gap.warning)
     assert "\n" not in str(gap.warning)
@@ -270,12 +278,12 @@ def test_large_gap_is_warned_of(gap: Gap, words: str) -> None:
 
 def test_gap_at_the_limit_is_no_warning() -> None:
     """Only more than the limit is too much."""
-    assert Gap(GAP_LIMIT, GAP_LIMIT).warning is None
+    assert GeneralizationGap(MAX_GAP, MAX_GAP).warning is None
 
 
 def test_every_metric_is_described(many: Evaluation) -> None:
     """All that is logged stands in METRICS, with its direction and one sentence."""
-    logged = {**many.metrics, **Gap(0.1, 0.1).metrics}
+    logged = {**many.metrics, **GeneralizationGap(0.1, 0.1).metrics}
 
     assert set(logged) == set(METRICS)
     assert all(entry.direction in ("max", "min") and entry.help.endswith(".") for entry in METRICS.values())
@@ -293,9 +301,9 @@ def test_every_metric_is_described(many: Evaluation) -> None:
 )
 def test_direction_of_a_logged_key(key: str, direction: str) -> None:
     """The part of the data in front of a name changes nothing."""
-    assert direction == metric(key).direction  # type: ignore[union-attr]
+    assert direction == get_metric(key).direction  # type: ignore[union-attr]
 
 
 def test_direction_of_an_unknown_key() -> None:
     """Diagnostics have no better or worse."""
-    assert metric("gradients/hidden1") is None
+    assert get_metric("gradients/hidden1") is None

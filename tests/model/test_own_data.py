@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import Dataset, load
-from relearn.model.errors import DataError, MachineError, NotFoundError
+from relearn.model.data.custom import infer_style, sort_class_names
+from relearn.model.data.dataset import Dataset
+from relearn.model.data.load import load_dataset
+from relearn.model.errors import DataError, InfrastructureError, NotFoundError
 from relearn.model.home import Home
-from relearn.model.own_data import in_order, style_of
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (12, 28, 28), np.uint8)
@@ -27,7 +28,9 @@ def read(tmp_path: Path) -> Callable[..., Dataset]:
     """Load `kind:PATH` with settings."""
 
     def load_own(kind: str, path: Path, **settings: Any) -> Dataset:
-        return load(TrainConfig(dataset=f"{kind}:{path}", **settings), Home(tmp_path, tmp_path / "data"))
+        return load_dataset(
+            TrainConfig(dataset=f"{kind}:{path}", **settings), Home(tmp_path, tmp_path / "data")
+        )
 
     return load_own
 
@@ -44,7 +47,7 @@ def test_a_folder_of_classes(tmp_path: Path, read: Callable[..., Dataset]) -> No
         picture(tmp_path / "my Pets" / ("dog", "Cat")[index % 2] / f"{index:02}.png", pixels)
     dataset = read("folder", tmp_path / "my Pets")
     assert ("my-pets", ("Cat", "dog"), (1, 28, 28)) == (dataset.name, dataset.classes, dataset.shape)
-    assert f"folder:{tmp_path / 'my Pets'}" == dataset.source
+    assert f"folder:{tmp_path / 'my Pets'}" == dataset.uri
     assert np.array_equal(GREY[[1, 3, 5, 7, 9, 11, 0, 2, 4, 6, 8, 10]], dataset.train.images[:, 0])
     assert [0] * 6 + [1] * 6 == dataset.train.labels.tolist()
     assert ((), None) == (dataset.notes, dataset.test)
@@ -83,12 +86,12 @@ def test_mixed_sizes_need_one_size(tmp_path: Path, read: Callable[..., Dataset])
     for index, side in enumerate((20, 30, 100)):
         pixels = RANDOM.integers(0, 256, (3, side, side + 10), np.uint8)
         picture(tmp_path / "photos" / str(index % 2) / f"{index}.jpg", pixels)
-    with pytest.raises(DataError, match=r"different sizes \(30 × 20, .*110 × 100.*--size 48"):
+    with pytest.raises(DataError, match=r"different sizes \(30 × 20, .*110 × 100.*--image-size 48"):
         read("folder", tmp_path / "photos")
-    dataset = read("folder", tmp_path / "photos", size=48)
-    assert ((3, 48, 48), "plain") == (dataset.shape, dataset.style)
+    dataset = read("folder", tmp_path / "photos", image_size=48)
+    assert ((3, 48, 48), "photo") == (dataset.shape, dataset.style)
     assert ("resolution is lost: 1 of 3 pictures, up to 110 × 100 pixels, become 48 × 48",) == dataset.notes
-    grey = read("folder", tmp_path / "photos", size=48, channels=1)
+    grey = read("folder", tmp_path / "photos", image_size=48, channels=1)
     assert ((1, 48, 48), True) == (grey.shape, "colour is lost" in grey.notes[-1])
 
 
@@ -97,7 +100,7 @@ def test_large_pictures_need_a_size(tmp_path: Path, read: Callable[..., Dataset]
     for side in (64, 65):
         picture(tmp_path / str(side) / "a" / "0.png", np.full((side, side), 9, np.uint8))
     assert (1, 64, 64) == read("folder", tmp_path / "64").shape
-    with pytest.raises(DataError, match=r"more than 64 pixels a side \(65 × 65\).*--size 48"):
+    with pytest.raises(DataError, match=r"more than 64 pixels a side \(65 × 65\).*--image-size 48"):
         read("folder", tmp_path / "65")
 
 
@@ -241,7 +244,7 @@ def test_a_forbidden_file_is_the_machines_fault(tmp_path: Path, read: Callable[.
     """Permission denied is told as such."""
     (tmp_path / "a.csv").write_text("label,a\n1,2\n")
     (tmp_path / "a.csv").chmod(0)
-    with pytest.raises(MachineError, match=r"cannot read .*: Permission denied"):
+    with pytest.raises(InfrastructureError, match=r"cannot read .*: Permission denied"):
         read("csv", tmp_path / "a.csv")
 
 
@@ -254,8 +257,8 @@ def test_too_many_labels_are_no_labels(tmp_path: Path, read: Callable[..., Datas
 
 def test_classes_are_ordered_as_a_reader_would() -> None:
     """Whole numbers by value, anything else by name, none twice."""
-    assert ("-1", "2", "10") == in_order(["10", "2", "-1", "2"])
-    assert ("10", "2", "b") == in_order(["b", "10", "2"])
+    assert ("-1", "2", "10") == sort_class_names(["10", "2", "-1", "2"])
+    assert ("10", "2", "b") == sort_class_names(["b", "10", "2"])
 
 
 def test_the_style_of_ones_own_images() -> None:
@@ -267,6 +270,6 @@ def test_the_style_of_ones_own_images() -> None:
     few_framed = drawing.copy()
     few_framed[:2, :, 0, 5] = 255
     styles = [
-        style_of(images) for images in (drawing, few_framed, framed, 255 - drawing, drawing.repeat(3, 1))
+        infer_style(images) for images in (drawing, few_framed, framed, 255 - drawing, drawing.repeat(3, 1))
     ]
-    assert ["strokes", "strokes", "plain", "plain", "plain"] == styles
+    assert ["mnist", "mnist", "photo", "photo", "photo"] == styles

@@ -10,7 +10,7 @@ import pytest
 
 from relearn.model.config import TrainConfig
 from relearn.model.errors import ConfigError, NotFoundError
-from relearn.model.networks import build, count, network_class
+from relearn.model.networks.registry import build_network, count_parameters, get_network_class
 
 HEAD = "import torch\nfrom torch import nn\n"
 GOOD = """
@@ -42,7 +42,7 @@ def forget() -> None:
 
 def made(source: str, name: str = "mine:Net") -> int:
     Path("mine.py").write_text(HEAD + source)
-    return count(build(TrainConfig(network=name), (1, 4, 4), 3))
+    return count_parameters(build_network(TrainConfig(network=name), (1, 4, 4), 3))
 
 
 def test_a_class_is_made_with_shape_and_classes() -> None:
@@ -101,13 +101,13 @@ def test_a_class_is_named_where_it_stands() -> None:
     """A name that is only passed on would not be found in the file that goes with the classifier."""
     Path("mine.py").write_text("from torch.nn import Linear as Other")
     with pytest.raises(ConfigError, match=r"got mine:Other, accepted: torch.nn.modules.linear:Linear, where"):
-        network_class("mine:Other")
+        get_network_class("mine:Other")
 
 
 def test_a_file_called_as_one_of_our_folders_is_the_users() -> None:
     """`model.py` of the user's hides nothing of ours, nor ours theirs."""
     Path("model.py").write_text(HEAD + GOOD)
-    assert Path("model.py").absolute() == Path(inspect.getfile(network_class("model:Net")))
+    assert Path("model.py").absolute() == Path(inspect.getfile(get_network_class("model:Net")))
 
 
 @pytest.mark.parametrize("name", ["random", "supervisor", "sndhdr"])
@@ -115,8 +115,8 @@ def test_a_file_called_as_a_module_of_pythons_is_not_imported_in_its_place(name:
     """Neither by us while the network is imported, nor by a library later."""
     Path(f"{name}.py").write_text("raise SystemExit('the file of the user')")
     Path("mine.py").write_text(f"import {name}\n" + HEAD + GOOD if name == "random" else HEAD + GOOD)
-    network_class("mine:Net")
+    get_network_class("mine:Net")
     assert str(Path.cwd()) not in sys.path
     if name == "random":
         with pytest.raises(ConfigError, match=r"random\.py is called as a module of Python's"):
-            network_class("random:Net")
+            get_network_class("random:Net")

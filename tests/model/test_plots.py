@@ -10,8 +10,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from relearn.model import curve_plots, plots
-from relearn.model.metrics import Evaluation
+from relearn.model.evaluation.metrics import Evaluation
+from relearn.model.plots import evaluation as plots
+from relearn.model.plots import learning_curves
 
 ODD_NAMES = ("golden_retriever_puppy", "$a_{", "猫", "x")
 
@@ -74,7 +75,11 @@ def pyplot_stays_out() -> Iterator[None]:
 def test_curves_hold_the_history() -> None:
     """Both panels show training and validation, accuracy in percent, best and last epoch marked."""
     table = history(6)
-    figure = drawn(curve_plots.curves(table, best_epoch=4, stop_reason="no better val_loss for 2 epochs"))
+    figure = drawn(
+        learning_curves.plot_learning_curves(
+            table, best_epoch=4, stop_reason="no better val_loss for 2 epochs"
+        )
+    )
     loss, accuracy = figure.axes
 
     assert table["train_loss"].tolist() == line(loss, "training")[1].tolist()
@@ -92,7 +97,7 @@ def test_curves_hold_the_history() -> None:
 
 def test_curves_of_one_epoch_show_points() -> None:
     """A line needs two points; a single epoch is seen all the same, at tick 1."""
-    figure = drawn(curve_plots.curves(history(1), best_epoch=1))
+    figure = drawn(learning_curves.plot_learning_curves(history(1), best_epoch=1))
 
     assert "o" == figure.axes[0].lines[0].get_marker()
     assert [1] == [tick for tick in figure.axes[0].get_xticks() if 0.9 < tick < 1.1]
@@ -102,7 +107,7 @@ def test_curves_survive_an_infinite_loss() -> None:
     """A diverged epoch leaves a hole, the others keep their scale."""
     table = history(5)
     table.loc[2, "train_loss"] = np.inf
-    axes = drawn(curve_plots.curves(table, best_epoch=5)).axes[0]
+    axes = drawn(learning_curves.plot_learning_curves(table, best_epoch=5)).axes[0]
 
     assert np.isnan(line(axes, "training")[1, 2])
     assert axes.get_ylim()[1] < 2
@@ -111,7 +116,7 @@ def test_curves_survive_an_infinite_loss() -> None:
 def test_runs_are_told_apart() -> None:
     """Each run has its own line under its name, none looks like another, and its training is faint."""
     histories = {f"digits-mlp-lr{index}": history(3 + index) for index in range(9)}
-    loss = drawn(curve_plots.runs(histories)).axes[0]
+    loss = drawn(learning_curves.plot_runs(histories)).axes[0]
     faint, strong = loss.lines[::2], loss.lines[1::2]
 
     assert list(histories) == [line.get_label() for line in strong]
@@ -126,26 +131,26 @@ def test_runs_are_told_apart() -> None:
 def test_confusion_of_ten_classes_tells_counts_and_shares() -> None:
     """Every cell that is not empty has its count and its share of the row, and only errors colour."""
     scored = evaluation(10)
-    axes = drawn(plots.confusion(scored.confusion, scored.classes)).axes[0]
-    share = 100 * scored.confusion[3, 3] / scored.confusion[3].sum()
+    axes = drawn(plots.plot_confusion_matrix(scored.confusion_matrix, scored.classes)).axes[0]
+    share = 100 * scored.confusion_matrix[3, 3] / scored.confusion_matrix[3].sum()
     errors = axes.images[1].get_array()
 
-    assert np.count_nonzero(scored.confusion) == len(texts(axes))
-    assert f"{scored.confusion[3, 3]}\n{share:.1f}%" in texts(axes)
+    assert np.count_nonzero(scored.confusion_matrix) == len(texts(axes))
+    assert f"{scored.confusion_matrix[3, 3]}\n{share:.1f}%" in texts(axes)
     assert errors.mask.diagonal().all()
     assert errors.max() == axes.images[1].get_clim()[1]
 
 
 def test_confusion_title_names_the_commonest_mistake() -> None:
     """Two bees taken for ants are more than one ant taken for a bee."""
-    figure = plots.confusion(np.array([[5, 1], [2, 1000]]), ("ant", "bee"))
+    figure = plots.plot_confusion_matrix(np.array([[5, 1], [2, 1000]]), ("ant", "bee"))
 
     assert "3 of 1,008 images wrong, most often bee taken for ant (2×)" == figure.get_suptitle()
 
 
 def test_confusion_without_errors_is_no_division_by_zero() -> None:
     """All right, and a class without any image."""
-    figure = drawn(plots.confusion(np.diag([3, 4, 0]), ("ant", "bee", "cat")))
+    figure = drawn(plots.plot_confusion_matrix(np.diag([3, 4, 0]), ("ant", "bee", "cat")))
 
     assert "All 7 images recognised" == figure.get_suptitle()
     assert ["3\n100.0%", "4\n100.0%"] == texts(figure.axes[0])
@@ -154,11 +159,11 @@ def test_confusion_without_errors_is_no_division_by_zero() -> None:
 def test_confusion_of_the_alphabet_has_counts_and_recalls() -> None:
     """With 26 classes a cell has room for the count; the share recognised stands beside the label."""
     scored = evaluation(26, missing=1)
-    axes = drawn(plots.confusion(scored.confusion, scored.classes)).axes[0]
+    axes = drawn(plots.plot_confusion_matrix(scored.confusion_matrix, scored.classes)).axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    recall = 100 * scored.confusion[0, 0] / scored.confusion[0].sum()
+    recall = 100 * scored.confusion_matrix[0, 0] / scored.confusion_matrix[0].sum()
 
-    assert {f"{count}" for count in scored.confusion[scored.confusion > 0]} == set(texts(axes))
+    assert {f"{count}" for count in scored.confusion_matrix[scored.confusion_matrix > 0]} == set(texts(axes))
     assert f"0  {recall:.0f}%" == labels[0]
     assert "25  –" == labels[25]
 
@@ -166,7 +171,7 @@ def test_confusion_of_the_alphabet_has_counts_and_recalls() -> None:
 def test_confusion_of_a_hundred_classes_leaves_numbers_out() -> None:
     """No number fits, and at most 50 names."""
     scored = evaluation(100)
-    axes = drawn(plots.confusion(scored.confusion, scored.classes)).axes[0]
+    axes = drawn(plots.plot_confusion_matrix(scored.confusion_matrix, scored.classes)).axes[0]
 
     assert [] == texts(axes)
     assert 50 == len(axes.get_xticklabels())
@@ -175,8 +180,8 @@ def test_confusion_of_a_hundred_classes_leaves_numbers_out() -> None:
 def test_reliability_holds_its_table() -> None:
     """Points are accuracy over confidence of the filled bins, bars their images, with the count on top."""
     scored = evaluation(10)
-    above, below = drawn(plots.reliability(scored)).axes
-    filled = scored.reliability[scored.reliability["count"] > 0]
+    above, below = drawn(plots.plot_calibration(scored)).axes
+    filled = scored.calibration_curve[scored.calibration_curve["count"] > 0]
     points = line(above, "accuracy in a bin")
 
     assert (100 * filled["confidence"]).tolist() == points[0].tolist()
@@ -188,7 +193,9 @@ def test_reliability_holds_its_table() -> None:
 def test_reliability_interval_is_wilsons() -> None:
     """8 right of 10: 49.0 to 94.3 %, as tables give it."""
     probabilities = np.full((10, 2), [0.6, 0.4], np.float32)
-    above = plots.reliability(Evaluation(probabilities, np.array([0] * 8 + [1] * 2), ("no", "yes"))).axes[0]
+    above = plots.plot_calibration(
+        Evaluation(probabilities, np.array([0] * 8 + [1] * 2), ("no", "yes"))
+    ).axes[0]
     (segment,) = above.collections[0].get_segments()
 
     assert [49.0, 94.3] == pytest.approx(segment[:, 1].tolist(), abs=0.05)
@@ -206,7 +213,9 @@ def test_reliability_title_says_the_direction(confidence: float, words: str) -> 
     """Too sure, not sure enough, or neither."""
     rest = (1 - confidence) / 7
     probabilities = np.full((4, 8), [confidence] + [rest] * 7, np.float32)
-    figure = drawn(plots.reliability(Evaluation(probabilities, np.array([0, 0, 1, 1]), tuple("abcdefgh"))))
+    figure = drawn(
+        plots.plot_calibration(Evaluation(probabilities, np.array([0, 0, 1, 1]), tuple("abcdefgh")))
+    )
 
     assert words in figure.get_suptitle()
 
@@ -214,9 +223,9 @@ def test_reliability_title_says_the_direction(confidence: float, words: str) -> 
 def test_per_class_holds_its_table() -> None:
     """The hardest class is on top; dots are precision, recall and F1, the note has F1 and images."""
     scored = evaluation(10, missing=1)
-    figure = drawn(plots.per_class(scored.per_class))
+    figure = drawn(plots.plot_class_report(scored.class_report))
     (axes,) = figure.axes
-    rows = scored.per_class.dropna().sort_values("f1", kind="stable")
+    rows = scored.class_report.dropna().sort_values("f1", kind="stable")
 
     assert rows["class"].tolist() == [label.get_text() for label in axes.get_yticklabels()]
     assert (100 * rows["precision"]).tolist() == line(axes, "precision")[0].tolist()
@@ -229,7 +238,7 @@ def test_per_class_holds_its_table() -> None:
 
 def test_per_class_of_many_shows_the_hardest() -> None:
     """A hundred rows would be three screens."""
-    figure = drawn(plots.per_class(evaluation(100, images=3000).per_class))
+    figure = drawn(plots.plot_class_report(evaluation(100, images=3000).class_report))
 
     assert 40 == len(figure.axes[0].get_yticklabels())
     assert "Only the 40 hardest are shown" in figure.get_suptitle()
@@ -239,7 +248,7 @@ def test_per_class_all_right() -> None:
     """Nothing to tell apart still gives an axis that ends at 100 %."""
     labels = np.arange(20) % 2
     scored = Evaluation(np.eye(2, dtype=np.float32)[labels], labels, ("no", "yes"))
-    (axes,) = drawn(plots.per_class(scored.per_class)).axes
+    (axes,) = drawn(plots.plot_class_report(scored.class_report)).axes
 
     assert axes.get_xlim()[0] < 99.1
     assert axes.get_xlim()[1] < 101
@@ -250,8 +259,8 @@ def test_gallery_shows_the_surest_mistakes(shape: tuple[int, int, int]) -> None:
     """Each picture is the image of its row, grey or colour, over label → prediction and confidence."""
     scored = evaluation(10)
     images = np.random.default_rng(0).integers(0, 256, (400, *shape)).astype(np.uint8)
-    figure = drawn(plots.gallery(images, scored.mistakes, most=8))
-    worst = scored.mistakes.iloc[0]
+    figure = drawn(plots.plot_worst_errors(images, scored.misclassified, max_images=8))
+    worst = scored.misclassified.iloc[0]
     picture = figure.axes[0].images[0].get_array()
 
     assert 8 == sum(len(axes.images) for axes in figure.axes)
@@ -260,14 +269,14 @@ def test_gallery_shows_the_surest_mistakes(shape: tuple[int, int, int]) -> None:
         f"{worst['label']} → {worst['predicted']}\n{100 * worst['confidence']:.1f}%"
         in figure.axes[0].get_xlabel()
     )
-    assert f"The 8 surest of {len(scored.mistakes)} mistakes on 400 images" in figure.get_suptitle()
+    assert f"The 8 surest of {len(scored.misclassified)} mistakes on 400 images" in figure.get_suptitle()
 
 
 def test_gallery_marks_suspected_labels() -> None:
     """A word says it, not only the colour."""
-    mistakes = evaluation(10).mistakes.assign(suspected_wrong_label=False)
-    mistakes.loc[1, "suspected_wrong_label"] = True
-    figure = plots.gallery(np.zeros((400, 1, 8, 8), np.uint8), mistakes)
+    mistakes = evaluation(10).misclassified.assign(label_issue=False)
+    mistakes.loc[1, "label_issue"] = True
+    figure = plots.plot_worst_errors(np.zeros((400, 1, 8, 8), np.uint8), mistakes)
 
     assert [False, True] == [axes.spines["top"].get_visible() for axes in figure.axes[:2]]
     assert [False, True] == ["label?" in axes.get_xlabel() for axes in figure.axes[:2]]
@@ -276,7 +285,9 @@ def test_gallery_marks_suspected_labels() -> None:
 
 def test_gallery_without_mistakes() -> None:
     """Nothing to show is said, not drawn."""
-    figure = drawn(plots.gallery(np.zeros((5, 1, 8, 8), np.uint8), evaluation(3).mistakes.head(0)))
+    figure = drawn(
+        plots.plot_worst_errors(np.zeros((5, 1, 8, 8), np.uint8), evaluation(3).misclassified.head(0))
+    )
 
     assert "No mistakes on 5 images" == figure.get_suptitle()
 
@@ -287,10 +298,10 @@ def test_any_class_names_fit_into_the_figures() -> None:
     named = Evaluation(scored.probabilities, scored.labels, ODD_NAMES)
     images = np.zeros((400, 3, 16, 16), np.uint8)
     figures = (
-        plots.confusion(named.confusion, ODD_NAMES),
-        plots.per_class(named.per_class),
-        plots.gallery(images, named.mistakes),
-        curve_plots.runs({name: history(3) for name in ODD_NAMES}),
+        plots.plot_confusion_matrix(named.confusion_matrix, ODD_NAMES),
+        plots.plot_class_report(named.class_report),
+        plots.plot_worst_errors(images, named.misclassified),
+        learning_curves.plot_runs({name: history(3) for name in ODD_NAMES}),
     )
 
     assert all(inside(drawn(figure)) for figure in figures)

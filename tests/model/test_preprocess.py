@@ -1,14 +1,14 @@
 import torch
 from torch.nn import functional as F
 
-from relearn.model.preprocess import preprocess
+from relearn.model.data.transforms import preprocess
 
 
 def test_pixels_become_shares_and_labels_one_hot() -> None:
     """0–255 becomes 0–1, the shape stays or is flattened, labels become rows with a single 1."""
     images = torch.tensor([0, 51, 255, 102], dtype=torch.uint8).reshape(1, 1, 2, 2)
     for flat, shape in ((False, (1, 1, 2, 2)), (True, (1, 4))):
-        inputs, targets = preprocess(images, torch.tensor([2]), classes=3, flat=flat)
+        inputs, targets = preprocess(images, torch.tensor([2]), classes=3, flat_input=flat)
         assert (shape, torch.float32) == (inputs.shape, inputs.dtype)
         torch.testing.assert_close(torch.tensor([0, 0.2, 1, 0.4]), inputs.flatten())
         assert [[0.0, 0.0, 1.0]] == targets.tolist()

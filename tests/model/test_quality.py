@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import Dataset, LabelledImages, load
+from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.load import load_dataset
+from relearn.model.data.splits import split_dataset
+from relearn.model.data.validation import Finding, findings_table, measure_class_balance, validate_dataset
 from relearn.model.home import Home
-from relearn.model.quality import Finding, balance, inspect, table
-from relearn.model.splits import split
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (300, 1, 8, 8), np.uint8)
@@ -26,8 +27,10 @@ def findings(
 ) -> dict[str, Finding]:
     """What is found in a sound dataset with changes, by check."""
     given = {"classes": ("ant", "bee", "cat"), "notes": ()} | changes
-    dataset = Dataset("some", "some", style="plain", train=LabelledImages(images, labels), test=test, **given)
-    return {finding.check: finding for finding in inspect(dataset, split(dataset, 0.15, 0.2))}
+    dataset = Dataset("some", "some", style="photo", train=LabelledImages(images, labels), test=test, **given)
+    return {
+        finding.check: finding for finding in validate_dataset(dataset, split_dataset(dataset, 0.15, 0.2))
+    }
 
 
 def changed(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
@@ -87,9 +90,9 @@ def test_imbalance() -> None:
     found = findings(labels=labels, test=None)["imbalance"]
     assert ("warning", 220, "ant: 220, cat: 30") == (found.level, found.count, found.example)
     assert "7.3 times" in found.message
-    assert (2.0, "uneven") == balance(np.array([2, 4, 3]))
-    assert (float("inf"), "imbalanced") == balance(np.array([0, 4]))
-    assert "balanced" == balance(np.array([6742, 5421]))[1]
+    assert (2.0, "uneven") == measure_class_balance(np.array([2, 4, 3]))
+    assert (float("inf"), "imbalanced") == measure_class_balance(np.array([0, 4]))
+    assert "balanced" == measure_class_balance(np.array([6742, 5421]))[1]
 
 
 def test_constant_images() -> None:
@@ -124,16 +127,16 @@ def test_notes_of_loading_are_warnings() -> None:
 def test_errors_come_first() -> None:
     """In the list and in its table."""
     dataset = Dataset(
-        "some", "some", ("a", "b"), "plain", LabelledImages(IMAGES, LABELS * 0), None, notes=("note",)
+        "some", "some", ("a", "b"), "photo", LabelledImages(IMAGES, LABELS * 0), None, notes=("note",)
     )
-    rows = table(inspect(dataset, split(dataset, 0.15, 0.2)))
+    rows = findings_table(validate_dataset(dataset, split_dataset(dataset, 0.15, 0.2)))
     assert ["level", "check", "message", "count", "example"] == list(rows.columns)
     assert "error" == rows["level"].iloc[0]
     assert "warning" == rows["level"].iloc[-1]
-    assert 0 == len(table([]))
+    assert 0 == len(findings_table([]))
 
 
 def test_real_mnist_is_sound(real_data: Path, tmp_path: Path) -> None:
     """MNIST has no duplicates, no leak, no constant images, and balanced classes."""
-    mnist = load(TrainConfig(dataset="mnist"), Home(tmp_path, real_data))
-    assert [] == inspect(mnist, split(mnist, 0.15, 0.2))
+    mnist = load_dataset(TrainConfig(dataset="mnist"), Home(tmp_path, real_data))
+    assert [] == validate_dataset(mnist, split_dataset(mnist, 0.15, 0.2))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from relearn.model.significance import Comparison, interval, mcnemar
+from relearn.model.evaluation.significance import PairedComparison, bootstrap_ci, mcnemar
 
 COUNTS = st.integers(0, 60)
 
@@ -59,7 +59,7 @@ def test_the_interval_is_that_of_scipys_bootstrap(gained: int, lost: int, images
         rng=np.random.default_rng(1),
     ).confidence_interval
 
-    low, high = interval(gained, lost, images)
+    low, high = bootstrap_ci(gained, lost, images)
     spread = expected.high - expected.low
     assert abs(low - expected.low) < 0.06 * spread
     assert abs(high - expected.high) < 0.06 * spread
@@ -68,16 +68,20 @@ def test_the_interval_is_that_of_scipys_bootstrap(gained: int, lost: int, images
 def test_a_comparison_counts_the_pairs():
     """Gained and lost images, the difference of the accuracies, and the same numbers each time."""
     candidate, champion = pairs(30, 10, 2_000)
-    comparison = Comparison.of(candidate, champion)
+    comparison = PairedComparison.from_correct(candidate, champion)
 
-    assert (2_000, 30, 10) == (comparison.images, comparison.gained, comparison.lost)
+    assert (2_000, 30, 10) == (
+        comparison.images,
+        comparison.candidate_only_correct,
+        comparison.champion_only_correct,
+    )
     assert candidate.mean() - champion.mean() == pytest.approx(comparison.difference)
-    assert comparison.low < comparison.difference < comparison.high
-    assert comparison == Comparison.of(candidate, champion)
+    assert comparison.ci_low < comparison.difference < comparison.ci_high
+    assert comparison == PairedComparison.from_correct(candidate, champion)
     assert "+1.00 points on 2,000 images" in str(comparison)
 
 
 def test_equal_answers_are_no_difference():
     """Nothing to tell apart is nothing to promote."""
-    same = Comparison.of(np.ones(50, bool), np.ones(50, bool))
-    assert (0.0, 0.0, 0.0, 1.0) == (same.difference, same.low, same.high, same.p_value)
+    same = PairedComparison.from_correct(np.ones(50, bool), np.ones(50, bool))
+    assert (0.0, 0.0, 0.0, 1.0) == (same.difference, same.ci_low, same.ci_high, same.p_value)

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from relearn.model.config import TrainConfig
-from relearn.model.datasets import Dataset, load
+from relearn.model.data.dataset import Dataset
+from relearn.model.data.load import load_dataset
 from relearn.model.errors import DataError
 from relearn.model.home import Home
 
@@ -28,7 +29,9 @@ def read(tmp_path: Path) -> Callable[..., Dataset]:
     """Load `kind:PATH` with settings."""
 
     def load_own(kind: str, path: Path, **settings: Any) -> Dataset:
-        return load(TrainConfig(dataset=f"{kind}:{path}", **settings), Home(tmp_path, tmp_path / "data"))
+        return load_dataset(
+            TrainConfig(dataset=f"{kind}:{path}", **settings), Home(tmp_path, tmp_path / "data")
+        )
 
     return load_own
 
@@ -87,7 +90,7 @@ def test_a_table_of_colour(tmp_path: Path, read: Callable[..., Dataset]) -> None
     frame(np.zeros((2, 65, 65), np.uint8)).to_csv(tmp_path / "b.csv", index=False)
     with pytest.raises(DataError, match="65 × 65 pixels; more than 64 a side needs the setting size"):
         read("csv", tmp_path / "b.csv")
-    assert (1, 32, 32) == read("csv", tmp_path / "b.csv", size=32).shape
+    assert (1, 32, 32) == read("csv", tmp_path / "b.csv", image_size=32).shape
 
 
 def damaged(value: Any) -> pd.DataFrame:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from relearn.model.traits import TRAITS, measure
+from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 
 
 def one(image: np.ndarray) -> dict[str, float]:
     """The traits of one image (channels, height, width), by name."""
-    return dict(zip(TRAITS, measure(image[None])[0].tolist(), strict=True))
+    return dict(zip(STATISTICS, compute_statistics(image[None])[0].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 14)])
@@ -27,12 +27,12 @@ def test_they_are_what_their_names_say(shape: tuple[int, int, int]):
         np.sqrt((np.diff(grey, axis=1) ** 2).mean((1, 2))),
     ]
 
-    assert np.allclose(np.stack(expected, 1), measure(images), atol=1e-5)
+    assert np.allclose(np.stack(expected, 1), compute_statistics(images), atol=1e-5)
 
 
 def test_a_blank_image_has_its_centre_in_the_middle():
     """No division by nothing."""
-    blank = dict.fromkeys(TRAITS, 0.0) | {"centre_x": 0.5, "centre_y": 0.5}
+    blank = dict.fromkeys(STATISTICS, 0.0) | {"center_x": 0.5, "center_y": 0.5}
 
     assert blank == one(np.zeros((1, 28, 28), np.uint8))
 
@@ -42,9 +42,9 @@ def test_a_corner_is_told_from_another():
     image = np.zeros((1, 10, 20), np.uint8)
     image[0, 0, 19] = 255
 
-    assert (1.0, 0.0) == (one(image)["centre_x"], one(image)["centre_y"])
+    assert (1.0, 0.0) == (one(image)["center_x"], one(image)["center_y"])
 
 
 def test_no_image_has_no_traits():
     """An empty batch stays an empty table."""
-    assert (0, len(TRAITS)) == measure(np.empty((0, 1, 28, 28), np.uint8)).shape
+    assert (0, len(STATISTICS)) == compute_statistics(np.empty((0, 1, 28, 28), np.uint8)).shape

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relearn.model.config import TrainConfig
-from relearn.model.errors import InputError
-from relearn.model.networks import build
-from relearn.model.worked_example import (
+from relearn.model.backprop.worked_example import (
     WorkedExample,
     compare_learning_rates,
     format_number,
@@ -22,6 +19,9 @@ from relearn.model.worked_example import (
     random_mlp,
     trace_sgd,
 )
+from relearn.model.config import TrainConfig
+from relearn.model.errors import UserInputError
+from relearn.model.networks.registry import build_network
 
 SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (3, 2), (30, 12, 10)]
 
@@ -144,7 +144,9 @@ def test_units_of_wide_layers_have_distinct_names() -> None:
 def test_an_image_goes_through_a_real_network(name: str) -> None:
     """The probabilities are those of the network, the names those of the classes, and nothing is changed."""
     torch.manual_seed(0)
-    network = build(TrainConfig(network=name, hidden=(16,), dropout=0.4), (1, 12, 12), 10).train()
+    network = build_network(
+        TrainConfig(network=name, hidden_sizes=(16,), dropout=0.4), (1, 12, 12), 10
+    ).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     image = np.random.default_rng(1).integers(0, 256, (1, 12, 12), dtype=np.uint8)
     classes = [f"class{number}" for number in range(10)]
@@ -164,7 +166,7 @@ def test_an_image_goes_through_a_real_network(name: str) -> None:
 def test_a_label_that_is_no_class_is_refused() -> None:
     """The message names the classes there are."""
     image = np.zeros((1, 4, 4), dtype=np.uint8)
-    with pytest.raises(InputError, match="got 'five', accepted: no, yes"):
+    with pytest.raises(UserInputError, match="got 'five', accepted: no, yes"):
         image_example(random_mlp((16, 2)), image, "five", ["no", "yes"])
 
 

@@ -18,17 +18,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from relearn.model.classifier import Card, Classifier
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
-from relearn.model.networks import build, count
-from relearn.serving.golden import Golden
-from relearn.serving.ledger import Release
-from relearn.serving.packaging import package
-from relearn.serving.releases import Releases
-from relearn.serving.requirements import REQUIREMENTS
-from relearn.serving.server import Server, start
-from relearn.serving.settings import ServeConfig
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network, count_parameters
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.requirements import REQUIREMENTS
+from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.releases.golden import Golden
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore
 
 SHAPE = (1, 28, 28)
 
@@ -72,19 +72,19 @@ def make_classifier() -> Callable[..., Classifier]:
 
 def _make_classifier(seed: int, shape: tuple[int, int, int] = SHAPE) -> Classifier:
     torch.manual_seed(seed)
-    config = TrainConfig(hidden=(32,), seed=seed)
-    network = build(config, shape, classes=10)
+    config = TrainConfig(hidden_sizes=(32,), seed=seed)
+    network = build_network(config, shape, classes=10)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(4)
-    card = Card(
+    card = ModelCard(
         config=config,
         dataset="digits",
         classes=tuple("0123456789"),
         shape=shape,
-        style="strokes",
+        style="mnist",
         fingerprint="0" * 64,
-        parameters=count(network),
+        parameters=count_parameters(network),
     )
     return Classifier(network, card)
 
@@ -92,7 +92,7 @@ def _make_classifier(seed: int, shape: tuple[int, int, int] = SHAPE) -> Classifi
 @pytest.fixture(scope="session")
 def config() -> ServeConfig:
     """A server on a free port, with limits that are quickly reached."""
-    return ServeConfig(port=0, max_images=64, max_body_bytes=300_000, grace=2)
+    return ServeConfig(port=0, max_images=64, max_body_bytes=300_000, graceful_timeout_seconds=2)
 
 
 @pytest.fixture(scope="session")
@@ -118,25 +118,25 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def publish() -> Callable[..., Release]:
     """Lets a saved classifier be what is live under a name, as a flow does."""
 
-    def done(releases: Releases, version: str, folder: Path, run_id: str = "run-1") -> Release:
-        before = releases.live()
+    def done(releases: ReleaseStore, version: str, folder: Path, run_id: str = "run-1") -> Release:
+        before = releases.read_current()
         live = Release(
             version=version,
             bento=f"{releases.root.name}:{version}",
             run_id=run_id,
             published_at=datetime.now(UTC),
-            digests=releases.keep(version, folder),
+            sha256=releases.add_version(version, folder),
         )
-        releases.record(
+        releases.append_decision(
             actor="test",
             action="promote",
-            candidate=version,
+            subject=version,
             run_id=run_id,
             reasons=("a test",),
             fingerprints={},
-            before=before.version if before else None,
+            previous_live=before.version if before else None,
             live=live,
-            previous=before.version if before else None,
+            rollback_target=before.version if before else None,
         )
         return live
 
@@ -149,7 +149,7 @@ def save(images: np.ndarray) -> Callable[[Classifier, Path], Path]:
 
     def done(classifier: Classifier, folder: Path) -> Path:
         classifier.save(folder)
-        Golden.of(classifier, images).save(folder)
+        Golden.from_classifier(classifier, images).save(folder)
         return folder
 
     return done
@@ -160,7 +160,7 @@ def bento(saved: Path, home: Home) -> str:
     """A Bento of the classifier, version 3."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        return package(saved, "digits", "3", home)
+        return build_bento(saved, "digits", "3", home)
 
 
 @pytest.fixture(scope="session")
@@ -173,9 +173,9 @@ def server(
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
         patch.setenv("PYTHONPATH", str(without))
-        started = start(bento, config, home)
+        started = start_server(bento, config, home)
     try:
-        started.wait_for("/readyz")
+        started.wait_until_ok("/readyz")
         yield started
     finally:
         started.stop()
@@ -201,12 +201,14 @@ def guarded(bento: str, home: Home, tmp_path_factory: pytest.TempPathFactory) ->
     """A second server: wants a key, has two requests in hand at most, gives them up after 2 seconds."""
     file = tmp_path_factory.mktemp("keys") / "keys"
     file.write_text(f"# for rotation\n{KEYS[1]}\n")
-    config = ServeConfig(port=0, max_in_progress=2, timeout=2, grace=4, api_keys_file=file)
+    config = ServeConfig(
+        port=0, max_concurrency=2, timeout_seconds=2, graceful_timeout_seconds=4, api_keys_file=file
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        started = start(bento, config, home, keys=KEYS[0])
+        started = start_server(bento, config, home, api_keys=KEYS[0])
     try:
-        started.wait_for("/readyz")
+        started.wait_until_ok("/readyz")
         yield started
     finally:
         started.stop()

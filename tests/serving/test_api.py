@@ -15,17 +15,17 @@ import pytest
 import torch
 from starlette.requests import Request
 
-from relearn.model.classifier import Classifier
-from relearn.model.images import decode, fit_image
-from relearn.serving.api import Api
-from relearn.serving.board import Board
-from relearn.serving.guard import Refusal
-from relearn.serving.info import LIMITS
-from relearn.serving.keys import Keys
-from relearn.serving.live import Live
-from relearn.serving.metrics import CONFIDENCES
-from relearn.serving.server import Server
-from relearn.serving.settings import ServeConfig
+from relearn.model.images.decode import decode_image, fit_image
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.api.app import PredictionApp
+from relearn.serving.api.info import LIMIT_SETTINGS
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.server import Server
+from relearn.serving.http.api_keys import ApiKeys
+from relearn.serving.http.requests import HTTPError
+from relearn.serving.metrics.prometheus import CONFIDENCE_BUCKETS
+from relearn.serving.runtime.hot_reload import ServedModel
+from relearn.serving.runtime.worker_status import WorkerStatusDir
 
 JSON = {"content-type": "application/json"}
 RAW = {"content-type": "application/octet-stream"}
@@ -66,7 +66,7 @@ def test_the_answer_over_http_is_the_classifiers_own(
     assert "3" == answer.json()["version"]
     first = answer.json()["predictions"][0]
     assert list("0123456789") == list(first["probabilities"])
-    assert classifier.labels(expected)[0] == first["label"]
+    assert classifier.to_labels(expected)[0] == first["label"]
 
 
 def test_a_batch_is_answered_in_its_order(client: httpx.Client, classifier: Classifier, images: np.ndarray):
@@ -76,8 +76,8 @@ def test_a_batch_is_answered_in_its_order(client: httpx.Client, classifier: Clas
     answer = client.post("/predict", json={"images": images.reshape(64, 784).tolist()})
 
     assert np.allclose(expected, numbers(answer), atol=1e-5)
-    assert classifier.labels(expected) == [one["label"] for one in answer.json()["predictions"]]
-    assert len(set(classifier.labels(expected))) > 3  # so that the order shows
+    assert classifier.to_labels(expected) == [one["label"] for one in answer.json()["predictions"]]
+    assert len(set(classifier.to_labels(expected))) > 3  # so that the order shows
 
 
 def test_a_png_gets_the_answer_of_its_pixels(
@@ -96,7 +96,7 @@ def test_a_jpeg_of_another_size_is_fitted_first(
     page = np.full((1, 60, 100), 250, np.uint8)
     page[0, 10:50, 40:46] = 10
     content = encoded(page, "JPEG")
-    fitted = np.stack([fit_image(decode(content), (1, 28, 28), "strokes")])
+    fitted = np.stack([fit_image(decode_image(content), (1, 28, 28), "mnist")])
 
     answer = client.post("/predict", content=content, headers=JPEG)
 
@@ -196,12 +196,17 @@ def test_ready_means_that_an_image_was_read(classifier: Classifier, tmp_path: Pa
     network = copy.deepcopy(classifier.network)
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
-    api = Api(ServeConfig(), Board(tmp_path), Keys([]), live=Live("3", Classifier(network, classifier.card)))
+    api = PredictionApp(
+        ServeConfig(),
+        WorkerStatusDir(tmp_path),
+        ApiKeys([]),
+        bundled_model=ServedModel("3", Classifier(network, classifier.card)),
+    )
 
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(HTTPError) as refused:
         asyncio.run(api.readyz(Request({"type": "http"}), ""))
 
-    assert (503, "not_finite") == (refused.value.status, refused.value.code)
+    assert (503, "not_finite") == (refused.value.http_status, refused.value.code)
 
 
 def test_info_tells_what_is_live_and_what_is_accepted(
@@ -211,14 +216,14 @@ def test_info_tells_what_is_live_and_what_is_accepted(
     told = client.get("/info").json()
 
     assert ("3", 1) == (told["version"], told["worker"])
-    assert datetime.now(UTC) - datetime.fromisoformat(told["since"]) < timedelta(hours=1)
+    assert datetime.now(UTC) - datetime.fromisoformat(told["serving_since"]) < timedelta(hours=1)
     assert classifier.card.fingerprint == told["classifier"]["fingerprint"]
     assert ("digits", "mlp") == (told["classifier"]["dataset"], told["classifier"]["network"])
     assert list(classifier.card.classes) == told["classifier"]["classes"]
     assert list(classifier.card.shape) == told["classifier"]["shape"]
     assert torch.__version__ == told["classifier"]["torch"]
     assert [(1, "3")] == [(one["worker"], one["version"]) for one in told["workers"]]
-    assert {name: getattr(config, name) for name in LIMITS} == told["limits"]
+    assert {name: getattr(config, name) for name in LIMIT_SETTINGS} == told["limits"]
 
 
 @pytest.mark.parametrize(
@@ -395,13 +400,13 @@ def test_a_huge_declared_length_is_refused_before_its_bytes_come(server: Server)
 def test_what_the_network_saw_comes_back_when_asked_for(
     client: httpx.Client, images: np.ndarray, encoded: Callable[..., bytes]
 ):
-    """`seen=true`: each image in the classifier's shape, a PNG in base64; without it, none."""
-    answer = client.post("/predict?seen=true", json={"images": images[:3].reshape(3, 784).tolist()})
-    plain = client.post("/predict?seen=false", json={"images": FLAT})
+    """`return_input=true`: each image in the classifier's shape, a PNG in base64; without it, none."""
+    answer = client.post("/predict?return_input=true", json={"images": images[:3].reshape(3, 784).tolist()})
+    plain = client.post("/predict?return_input=false", json={"images": FLAT})
 
-    seen = [base64.b64decode(one["seen"]) for one in answer.json()["predictions"]]
+    seen = [base64.b64decode(one["input"]) for one in answer.json()["predictions"]]
     assert [encoded(image) for image in images[:3]] == seen
-    assert "seen" not in plain.json()["predictions"][0]
+    assert "input" not in plain.json()["predictions"][0]
 
 
 def counted(client: httpx.Client) -> dict[str, float]:
@@ -412,8 +417,8 @@ def counted(client: httpx.Client) -> dict[str, float]:
 def test_what_is_answered_is_counted(client: httpx.Client, classifier: Classifier, images: np.ndarray):
     """Requests by route and status, their seconds, predictions by class and version, confidence, refusals."""
     probabilities = classifier.predict(images[:1])
-    label = classifier.labels(probabilities)[0]
-    below = max(edge for edge in CONFIDENCES if edge < probabilities.max())
+    label = classifier.to_labels(probabilities)[0]
+    below = max(edge for edge in CONFIDENCE_BUCKETS if edge < probabilities.max())
     keys = {
         'relearn_requests_total{route="/predict",status="200"}': 2,
         'relearn_requests_total{route="/predict",status="422"}': 1,
@@ -423,8 +428,8 @@ def test_what_is_answered_is_counted(client: httpx.Client, classifier: Classifie
         'relearn_confidence_count{version="3"}': 4,
         'relearn_confidence_bucket{le="1.0",version="3"}': 4,
         f'relearn_confidence_bucket{{le="{below}",version="3"}}': 0,
-        'relearn_refusals_total{code="missing_field"}': 1,
-        'relearn_refusals_total{code="not_found"}': 1,
+        'relearn_request_errors_total{code="missing_field"}': 1,
+        'relearn_request_errors_total{code="not_found"}': 1,
     }
     before = counted(client)
 
@@ -440,17 +445,19 @@ def test_what_is_answered_is_counted(client: httpx.Client, classifier: Classifie
 
 def test_swaps_are_counted(classifier: Classifier, tmp_path: Path):
     """From one version to another; what is served first, or loaded again, is none."""
-    api = Api(ServeConfig(), Board(tmp_path), Keys([]))
+    api = PredictionApp(ServeConfig(), WorkerStatusDir(tmp_path), ApiKeys([]))
 
     for version in ("3", "4", "4", "3"):
-        api.swap(Live(version, classifier))
+        api.set_model(ServedModel(version, classifier))
 
-    assert b"relearn_swaps_total 2.0" in api.metrics.page().body
+    assert b"relearn_model_reloads_total 2.0" in api.metrics.render().body
 
 
 def test_without_http_the_answer_is_the_same(classifier: Classifier, images: np.ndarray, tmp_path: Path):
     """What BentoML calls in a process that has the service is the function behind the route."""
-    api = Api(ServeConfig(), Board(tmp_path), Keys([]), live=Live("3", classifier))
+    api = PredictionApp(
+        ServeConfig(), WorkerStatusDir(tmp_path), ApiKeys([]), bundled_model=ServedModel("3", classifier)
+    )
 
     answer = api.predict_images(images[:2].reshape(2, 784))
 

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from relearn.model.classifier import Classifier
-from relearn.serving.server import Server
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.deployment.server import Server
 
 
 def test_a_client_predicts(
@@ -23,7 +23,7 @@ def test_a_client_predicts(
 
     answers = ask_by_bentoml(guarded.url, *batches, key=keys[1])
 
-    labels = classifier.labels(classifier.predict(images[:3]))
+    labels = classifier.to_labels(classifier.predict(images[:3]))
     assert [("3", labels)] * 3 == [
         (answer["version"], [one["label"] for one in answer["predictions"]]) for answer in answers
     ]

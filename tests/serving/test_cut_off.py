@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 
 from relearn.model.home import Home
-from relearn.serving.server import running
-from relearn.serving.settings import ServeConfig
+from relearn.serving.deployment.server import run_server
+from relearn.serving.config import ServeConfig
 
 with socket.socket() as wire:  # SIOCSIFFLAGS, IFF_UP
     fcntl.ioctl(wire, 0x8914, struct.pack("16sH22x", b"lo", 1))
@@ -29,7 +29,7 @@ try:
 except OSError as error:
     print("outside:", error.strerror)
 root = Path(sys.argv[1])
-with running(sys.argv[2], ServeConfig(port=0), Home(root, root)) as url:
+with run_server(sys.argv[2], ServeConfig(port=0), Home(root, root)) as url:
     with httpx.Client(base_url=url, trust_env=False) as client:
         print(*[client.get(path).status_code for path in ("/livez", "/readyz", "/info", "/metrics")])
         print(client.post("/predict", json={"images": [0] * 784}).status_code)

@@ -6,22 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relearn.model.classifier import Classifier
-from relearn.model.errors import IntegrityError
-from relearn.serving.golden import COUNT, FILE, Golden
+from relearn.model.errors import CorruptDataError
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.releases.golden import GOLDEN_FILE, SAMPLE_SIZE, Golden
 
 
 @pytest.fixture
 def golden(classifier: Classifier, images: np.ndarray) -> Golden:
-    return Golden.of(classifier, images)
+    return Golden.from_classifier(classifier, images)
 
 
 def test_they_are_images_with_their_answers(golden: Golden, classifier: Classifier, images: np.ndarray):
     """Evenly chosen, from the first to the last, answered by the classifier itself."""
-    assert COUNT == len(golden.images)
+    assert SAMPLE_SIZE == len(golden.images)
     assert np.array_equal(images[[0, -1]], golden.images[[0, -1]])
     assert np.array_equal(classifier.predict(golden.images), golden.probabilities)
-    assert 3 == len(Golden.of(classifier, images[:3]).images)
+    assert 3 == len(Golden.from_classifier(classifier, images[:3]).images)
 
 
 def test_they_are_read_back_as_they_were_saved(golden: Golden, tmp_path: Path):
@@ -37,20 +37,20 @@ def test_another_classifier_does_not_pass(
     """The same one does, image by image as well."""
     golden.check(classifier.predict(golden.images))
     golden.check(np.concatenate([classifier.predict(image[None]) for image in golden.images]))
-    with pytest.raises(IntegrityError, match=r"32 golden requests are off by up to .*, accepted: 1e-05"):
+    with pytest.raises(CorruptDataError, match=r"32 golden requests are off by up to .*, accepted: 1e-05"):
         golden.check(make_classifier(seed=1).predict(golden.images))
 
 
 @pytest.mark.parametrize("wrong", [np.full((32, 10), np.nan), np.zeros((32, 9)), np.zeros((31, 10))])
 def test_what_is_no_answer_does_not_pass(golden: Golden, wrong: np.ndarray):
     """NaN, and shapes that do not fit, are as wrong as wrong numbers."""
-    with pytest.raises(IntegrityError):
+    with pytest.raises(CorruptDataError):
         golden.check(wrong.astype(np.float32))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"torn", b"\x00" * 100])
 def test_a_damaged_file_is_an_integrity_error(tmp_path: Path, content: bytes | None):
     if content is not None:
-        (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(IntegrityError, match="cannot be read"):
+        (tmp_path / GOLDEN_FILE).write_bytes(content)
+    with pytest.raises(CorruptDataError, match="cannot be read"):
         Golden.load(tmp_path)

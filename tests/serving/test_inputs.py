@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relearn.model.errors import InputError
-from relearn.serving.accepted import Accepted
-from relearn.serving.guard import MediaType
-from relearn.serving.inputs import from_json, from_raw, read
-from relearn.serving.pictures import from_base64, from_files, from_picture
+from relearn.model.errors import UserInputError
+from relearn.serving.http.requests import MediaType
+from relearn.serving.inputs.image_files import parse_base64_images, parse_image, parse_images
+from relearn.serving.inputs.input_spec import InputSpec
+from relearn.serving.inputs.parse import parse_body, parse_json, parse_raw
 
-GREY = Accepted((1, 28, 28), "strokes", max_images=4)
-COLOUR = Accepted((3, 8, 10), "plain", max_images=4)
+GREY = InputSpec((1, 28, 28), "mnist", max_images=4)
+COLOUR = InputSpec((3, 8, 10), "plain", max_images=4)
 
 
 def body(images: Any) -> bytes:
@@ -37,30 +37,30 @@ def image() -> np.ndarray:
 )
 def test_one_image_in_any_form_is_the_same_image(image: np.ndarray, form: tuple[int, ...]):
     """How the numbers are nested makes no difference."""
-    assert np.array_equal(image[np.newaxis], from_json(body(image.reshape(form).tolist()), GREY))
+    assert np.array_equal(image[np.newaxis], parse_json(body(image.reshape(form).tolist()), GREY))
 
 
 def test_several_images_keep_their_order(image: np.ndarray):
     """The n-th image in is the n-th image out."""
     several = np.stack([image, 255 - image, image // 2])
 
-    assert np.array_equal(several, from_json(body(several.reshape(3, 784).tolist()), GREY))
-    assert np.array_equal(several, from_json(body(several[:, 0].tolist()), GREY))
+    assert np.array_equal(several, parse_json(body(several.reshape(3, 784).tolist()), GREY))
+    assert np.array_equal(several, parse_json(body(several[:, 0].tolist()), GREY))
 
 
 def test_a_colour_image_is_flat_or_by_channel():
     """Three channels of rows are one image, not three grey ones."""
     image = np.random.default_rng(2).integers(0, 256, (3, 8, 10), dtype=np.uint8)
 
-    assert np.array_equal(image[np.newaxis], from_json(body(image.tolist()), COLOUR))
-    assert np.array_equal(image[np.newaxis], from_json(body(image.ravel().tolist()), COLOUR))
-    with pytest.raises(InputError, match="accepted: one image or several, each of 240 or 3 × 8 × 10"):
-        from_json(body(image[0].tolist()), COLOUR)
+    assert np.array_equal(image[np.newaxis], parse_json(body(image.tolist()), COLOUR))
+    assert np.array_equal(image[np.newaxis], parse_json(body(image.ravel().tolist()), COLOUR))
+    with pytest.raises(UserInputError, match="accepted: one image or several, each of 240 or 3 × 8 × 10"):
+        parse_json(body(image[0].tolist()), COLOUR)
 
 
 def test_whole_numbers_written_as_floats_are_taken(image: np.ndarray):
     """Lists made from float arrays say 12.0; that is 12."""
-    assert np.array_equal(image[np.newaxis], from_json(body(image.astype(float).tolist()), GREY))
+    assert np.array_equal(image[np.newaxis], parse_json(body(image.astype(float).tolist()), GREY))
 
 
 FLAT = [0] * 784
@@ -142,15 +142,15 @@ def test_a_body_that_is_no_batch_of_images_is_refused_by_name(
     content: bytes, status: int, code: str, message: str
 ):
     """Status, code and message say what was wrong, where, and what is accepted."""
-    with pytest.raises(InputError, match=message) as refused:
-        from_json(content, GREY)
+    with pytest.raises(UserInputError, match=message) as refused:
+        parse_json(content, GREY)
 
-    assert (status, code) == (refused.value.status, refused.value.code)
+    assert (status, code) == (refused.value.http_status, refused.value.code)
 
 
 def test_a_picture_in_the_right_size_is_taken_as_it_is(image: np.ndarray, encoded: Callable[..., bytes]):
     """PNG keeps every value, and nothing is moved or inverted."""
-    assert np.array_equal(image[np.newaxis], from_picture(encoded(image), GREY))
+    assert np.array_equal(image[np.newaxis], parse_image(encoded(image), GREY))
 
 
 def test_a_picture_of_another_size_is_fitted(encoded: Callable[..., bytes]):
@@ -158,7 +158,7 @@ def test_a_picture_of_another_size_is_fitted(encoded: Callable[..., bytes]):
     page = np.full((1, 200, 120), 255, np.uint8)
     page[0, 20:120, 20:30] = 0
 
-    fitted = from_picture(encoded(page, "JPEG"), GREY)
+    fitted = parse_image(encoded(page, "JPEG"), GREY)
 
     assert (1, 1, 28, 28) == fitted.shape
     assert 0 == fitted[0, 0, 0, 0]
@@ -168,10 +168,10 @@ def test_a_picture_of_another_size_is_fitted(encoded: Callable[..., bytes]):
 @pytest.mark.parametrize("content", [b"GIF89a" + bytes(50), b"<svg/>", b"http://127.0.0.1/", b"%!PS"])
 def test_anything_but_png_and_jpeg_is_refused_unread(content: bytes):
     """The first bytes decide, whatever the client calls it."""
-    with pytest.raises(InputError) as refused:
-        from_picture(content, GREY)
+    with pytest.raises(UserInputError) as refused:
+        parse_image(content, GREY)
 
-    assert (415, "unsupported_image") == (refused.value.status, refused.value.code)
+    assert (415, "unsupported_image") == (refused.value.http_status, refused.value.code)
 
 
 @pytest.fixture
@@ -184,8 +184,8 @@ def test_raw_bytes_are_the_pixels(image: np.ndarray):
     """One image or several, in order, and nothing around them."""
     several = np.stack([image, 255 - image, image // 2])
 
-    assert np.array_equal(several[:1], from_raw(image.tobytes(), GREY))
-    assert np.array_equal(several, from_raw(several.tobytes(), GREY))
+    assert np.array_equal(several[:1], parse_raw(image.tobytes(), GREY))
+    assert np.array_equal(several, parse_raw(several.tobytes(), GREY))
 
 
 @pytest.mark.parametrize(
@@ -198,28 +198,28 @@ def test_raw_bytes_are_the_pixels(image: np.ndarray):
 )
 def test_raw_bytes_that_are_no_images_are_refused(length: int, status: int, code: str, message: str):
     """A length that leaves a rest is no batch."""
-    with pytest.raises(InputError, match=message) as refused:
-        from_raw(bytes(length), GREY)
+    with pytest.raises(UserInputError, match=message) as refused:
+        parse_raw(bytes(length), GREY)
 
-    assert (status, code) == (refused.value.status, refused.value.code)
+    assert (status, code) == (refused.value.http_status, refused.value.code)
 
 
 def test_base64_is_its_file(image: np.ndarray, pictures: list[bytes]):
     """Alone or in a list, in order."""
     texts = [base64.b64encode(picture).decode() for picture in pictures]
 
-    assert np.array_equal(image[np.newaxis], from_json(body(texts[0]), GREY))
-    assert np.array_equal(np.stack([image, 255 - image, image // 2]), from_json(body(texts), GREY))
+    assert np.array_equal(image[np.newaxis], parse_json(body(texts[0]), GREY))
+    assert np.array_equal(np.stack([image, 255 - image, image // 2]), parse_json(body(texts), GREY))
 
 
 def test_many_small_files_do_not_unfold_to_more_than_one(encoded: Callable[..., bytes]):
     """The pixels of a request are counted together: two files of 9 million are one too many."""
     half = encoded(np.zeros((1, 3000, 3000), np.uint8))
 
-    with pytest.raises(InputError, match=r"b: the picture has 3000 × 3000 pixels") as refused:
-        from_files({"a": half, "b": half}, GREY)
+    with pytest.raises(UserInputError, match=r"b: the picture has 3000 × 3000 pixels") as refused:
+        parse_images({"a": half, "b": half}, GREY)
 
-    assert (422, "image_dimensions") == (refused.value.status, refused.value.code)
+    assert (422, "image_dimensions") == (refused.value.http_status, refused.value.code)
 
 
 IN_MEMORY = """
@@ -227,10 +227,10 @@ import re, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from relearn.model.errors import InputError
-from relearn.serving.accepted import Accepted
-from relearn.serving.guard import MediaType
-from relearn.serving.inputs import read
+from relearn.model.errors import UserInputError
+from relearn.serving.inputs.input_spec import InputSpec
+from relearn.serving.http.requests import MediaType
+from relearn.serving.inputs.parse import parse_body
 
 def most():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
@@ -238,8 +238,8 @@ def most():
 def ask(arguments):
     media_type, file = arguments
     try:
-        read(MediaType(media_type, {}), Path(file).read_bytes(), Accepted((1, 28, 28), "strokes", 256))
-    except InputError as refused:
+        parse_body(MediaType(media_type, {}), Path(file).read_bytes(), InputSpec((1, 28, 28), "mnist", 256))
+    except UserInputError as refused:
         return refused.code
     return "read"
 
@@ -299,8 +299,8 @@ def test_a_body_of_too_many_pieces_takes_little_memory(tmp_path: Path, piece: by
 
 def test_an_empty_text_is_no_picture():
     """It is base64 of nothing, and nothing is no PNG."""
-    with pytest.raises(InputError, match=r"images\[0\]: the picture is neither PNG nor JPEG"):
-        from_base64([""], GREY)
+    with pytest.raises(UserInputError, match=r"images\[0\]: the picture is neither PNG nor JPEG"):
+        parse_base64_images([""], GREY)
 
 
 def form(*parts: tuple[str, bytes], boundary: str = "b0undary") -> bytes:
@@ -314,7 +314,7 @@ def form(*parts: tuple[str, bytes], boundary: str = "b0undary") -> bytes:
 
 
 def read_form(content: bytes, boundary: str = "b0undary") -> np.ndarray:
-    return read(MediaType("multipart/form-data", {"boundary": boundary}), content, GREY)
+    return parse_body(MediaType("multipart/form-data", {"boundary": boundary}), content, GREY)
 
 
 def test_the_files_of_a_form_are_its_images(image: np.ndarray, pictures: list[bytes]):
@@ -352,7 +352,7 @@ PART = 'name="f"; filename="x.png"'
 )
 def test_a_form_without_pictures_is_refused_by_name(content: bytes, boundary: str, status: int, code: str):
     """Parts that cannot be told apart, texts, other files, too many."""
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserInputError) as refused:
         read_form(content, boundary)
 
-    assert (status, code) == (refused.value.status, refused.value.code)
+    assert (status, code) == (refused.value.http_status, refused.value.code)

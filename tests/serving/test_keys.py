@@ -6,14 +6,14 @@ import httpx
 import psutil
 import pytest
 
-from relearn.flows.cli import run
-from relearn.model.errors import ConfigError, InputError
+from relearn.flows.cli.app import run_command_line
+from relearn.model.errors import ConfigError, UserInputError
 from relearn.model.home import Home
-from relearn.serving import hosts
-from relearn.serving.guard import Refusal
-from relearn.serving.keys import Keys
-from relearn.serving.server import Server, start
-from relearn.serving.settings import API_KEYS, ServeConfig
+from relearn.serving.config import API_KEYS, ServeConfig
+from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.http import hosts
+from relearn.serving.http.api_keys import ApiKeys
+from relearn.serving.http.requests import HTTPError
 
 OPEN = ("/livez", "/readyz", "/healthz")
 CLOSED = ("/info", "/metrics", "/openapi.json", "/nothing", "/livez/", "/x/livez", "/livez%2f..%2finfo")
@@ -25,11 +25,11 @@ def test_keys_come_from_the_environment_and_from_a_file(tmp_path: Path):
     file.write_text(f"# old\n{'c' * 16}\n\n{'d' * 40}\n")
     environment = {API_KEYS: f"{'a' * 16}, {'b' * 16},"}
 
-    keys = Keys.of(ServeConfig(api_keys_file=file), environment)
+    keys = ApiKeys.from_config(ServeConfig(api_keys_file=file), environment)
 
     for letter, count in {"a": 16, "b": 16, "c": 16, "d": 40}.items():
-        keys.check(request(**{"x-api-key": letter * count}))
-    assert not Keys.of(ServeConfig(), {})
+        keys.authenticate(request(**{"x-api-key": letter * count}))
+    assert not ApiKeys.from_config(ServeConfig(), {})
 
 
 def request(**headers: str):
@@ -45,15 +45,15 @@ def request(**headers: str):
 def test_a_weak_key_is_refused_and_not_told(key: str):
     """At least 16 characters that a header can hold; the message does not show the key."""
     with pytest.raises(ConfigError, match=r"API keys: number 2 has \d+ characters, accepted: 16 ") as refused:
-        Keys.of(ServeConfig(), {API_KEYS: f"{'a' * 16},{key}"})
+        ApiKeys.from_config(ServeConfig(), {API_KEYS: f"{'a' * 16},{key}"})
 
     assert key not in str(refused.value)
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path):
     """A server does not start without the keys it was to have."""
-    with pytest.raises(InputError, match=r"api_keys_file: .*nowhere cannot be read: No such file"):
-        start(
+    with pytest.raises(UserInputError, match=r"api_keys_file: .*nowhere cannot be read: No such file"):
+        start_server(
             None, ServeConfig(port=0, api_keys_file=tmp_path / "nowhere"), Home(tmp_path / "home", tmp_path)
         )
 
@@ -66,7 +66,7 @@ def test_a_file_without_a_key_is_no_open_door(tmp_path: Path, content: str):
     file = tmp_path / "keys"
     file.write_text(content)
     with pytest.raises(ConfigError, match="keys holds no key, accepted: one a line"):
-        Keys.of(ServeConfig(api_keys_file=file), {API_KEYS: "a" * 16})
+        ApiKeys.from_config(ServeConfig(api_keys_file=file), {API_KEYS: "a" * 16})
 
 
 @pytest.mark.parametrize(
@@ -82,17 +82,17 @@ def test_without_keys_only_this_machine_is_answered(client: str, served: bool):
 
     asked = Request({"type": "http", "headers": [(b"host", b"localhost")], "client": (client, 50_000)})
     if served:
-        hosts.check(asked)
+        hosts.check_trusted_host(asked)
     else:
-        with pytest.raises(Refusal, match="client: got another machine"):
-            hosts.check(asked)
+        with pytest.raises(HTTPError, match="client: got another machine"):
+            hosts.check_trusted_host(asked)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_a_server_for_others_needs_keys(tmp_path: Path, host: str):
     """Without, nothing is started, and the message says where keys go."""
     with pytest.raises(ConfigError, match=f"got {host} without API keys, accepted: .*{API_KEYS}") as refused:
-        start(None, ServeConfig(host=host, port=0), Home(tmp_path / "home", tmp_path))
+        start_server(None, ServeConfig(host=host, port=0), Home(tmp_path / "home", tmp_path))
 
     assert 2 == refused.value.exit_code
     assert not (tmp_path / "home").exists()
@@ -134,10 +134,13 @@ def test_no_key_is_told(guarded: Server, insider: httpx.Client, keys: tuple[str,
     told = [
         *(insider.get(path).text for path in ("/info", "/metrics", "/openapi.json")),
         *(file.read_bytes().decode("latin-1") for file in guarded.folder.rglob("*") if file.is_file()),
-        *(" ".join(one.cmdline()) for one in [psutil.Process(guarded.process.pid), *guarded.workers]),
+        *(
+            " ".join(one.cmdline())
+            for one in [psutil.Process(guarded.process.pid), *guarded.worker_processes]
+        ),
     ]
 
-    assert guarded.log.stat().st_size
+    assert guarded.log_file.stat().st_size
     for key in keys:
         assert not any(key in text for text in told)
 
@@ -148,7 +151,7 @@ def test_relearn_config_does_not_tell_keys(
     """And no warning says that the variable is unknown."""
     monkeypatch.setenv(API_KEYS, ",".join(keys))
 
-    assert 0 == run(["config"])
+    assert 0 == run_command_line(["config"])
     said = capsys.readouterr()
     assert "" == said.err
     assert "epochs" in said.out

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from relearn.model.classifier import Classifier
-from relearn.serving.inputs import MEDIA_TYPES
-from relearn.serving.openapi import describe
-from relearn.serving.settings import ServeConfig
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.api.openapi import build_openapi
+from relearn.serving.config import ServeConfig
+from relearn.serving.inputs.parse import MEDIA_TYPES
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_the_example_of_feedback_fits_its_schema(document: dict[str, Any]):
 
 def test_a_wrong_shape_fits_no_schema(make_classifier: Callable[..., Classifier]):
     """The schema is as strict as the API."""
-    document = describe(ServeConfig(max_images=2), make_classifier(seed=0, shape=(1, 8, 8)).card)
+    document = build_openapi(ServeConfig(max_images=2), make_classifier(seed=0, shape=(1, 8, 8)).card)
     images = schema(document, "Images")
     flat = [0] * 64
 
@@ -100,7 +100,7 @@ def test_shapes_are_those_of_the_classifier(
 ):
     """Another classifier, another document; its examples are in its shape."""
     card = make_classifier(seed=0, shape=shape).card
-    document = describe(ServeConfig(), card)
+    document = build_openapi(ServeConfig(), card)
     examples = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"]
 
     for example in examples.values():
@@ -110,9 +110,9 @@ def test_shapes_are_those_of_the_classifier(
 
 def test_before_a_release_the_document_is_open(classifier: Classifier):
     """No shape, no classes, no examples: but a valid document."""
-    document = describe(ServeConfig(), None)
+    document = build_openapi(ServeConfig(), None)
 
     for name in document["components"]["schemas"]:
         schema(document, name)
     assert "503" in document["info"]["description"]
-    assert "503" not in describe(ServeConfig(), classifier.card)["info"]["description"]
+    assert "503" not in build_openapi(ServeConfig(), classifier.card)["info"]["description"]

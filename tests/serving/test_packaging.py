@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from relearn.model.classifier import Classifier
-from relearn.model.errors import InputError, IntegrityError, NotFoundError
+from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
 from relearn.model.home import Home
-from relearn.serving.packaging import bento_folder, package
-from relearn.serving.requirements import REQUIREMENTS
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.deployment.packaging import build_bento, find_bento_folder
+from relearn.serving.deployment.requirements import REQUIREMENTS
 
 
 def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -32,7 +32,7 @@ def files(root: Path) -> set[str]:
 
 def test_the_bento_carries_source_classifier_and_pins(bento: str, saved: Path, home: Home):
     """Model and serving, its page too, the classifier by tag, exact versions that every index knows."""
-    folder = bento_folder(bento, home)
+    folder = find_bento_folder(bento, home)
     source = files(Path(__file__).parents[2])
 
     assert {"serving/service.py", "serving/page/index.html"} <= source
@@ -49,7 +49,7 @@ def test_the_bento_carries_source_classifier_and_pins(bento: str, saved: Path, h
 
 def test_the_source_in_the_bento_needs_nothing_of_flows(bento: str, home: Home):
     """No file of it names flows, mlflow or prefect in an import."""
-    for file in (bento_folder(bento, home) / "src").rglob("*.py"):
+    for file in (find_bento_folder(bento, home) / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -60,7 +60,7 @@ def test_packaging_again_changes_nothing(bento: str, saved: Path, home: Home):
     """The same classifier under the same version: same tag, not one file touched, nothing left over."""
     before = tree(home.bentoml)
 
-    assert "digits:3" == package(saved, "digits", "3", home)
+    assert "digits:3" == build_bento(saved, "digits", "3", home)
 
     assert before == tree(home.bentoml)
     assert [] == list((home.bentoml / "tmp").iterdir())
@@ -69,24 +69,24 @@ def test_packaging_again_changes_nothing(bento: str, saved: Path, home: Home):
 def test_a_bento_that_is_gone_is_made_again(saved: Path, tmp_path: Path):
     """Killed between the model and the Bento, the next try completes it."""
     home = Home(tmp_path, tmp_path)
-    package(saved, "digits", "1", home)
+    build_bento(saved, "digits", "1", home)
     shutil.rmtree(home.bentoml / "bentos" / "digits" / "1")
 
-    package(saved, "digits", "1", home)
+    build_bento(saved, "digits", "1", home)
 
-    assert (bento_folder("digits:1", home) / "bento.yaml").is_file()
+    assert (find_bento_folder("digits:1", home) / "bento.yaml").is_file()
 
 
 def test_two_versions_stand_side_by_side(
     bento: str, make_classifier: Callable[..., Classifier], home: Home, tmp_path: Path
 ):
     """The next version leaves the one before it as it is, and is the latest."""
-    before = tree(bento_folder(bento, home))
+    before = tree(find_bento_folder(bento, home))
     make_classifier(seed=1).save(tmp_path / "next")
 
-    package(tmp_path / "next", "digits", "4", home)
+    build_bento(tmp_path / "next", "digits", "4", home)
 
-    assert before == tree(bento_folder(bento, home))
+    assert before == tree(find_bento_folder(bento, home))
     assert "4" == (home.bentoml / "bentos" / "digits" / "latest").read_text()
     stored = [Classifier.load(home.bentoml / "models" / "digits" / version) for version in "34"]
     assert 2 == len({tuple(one.card.digests.values()) for one in stored})
@@ -98,8 +98,8 @@ def test_another_classifier_under_the_same_version_is_refused(
     """A version means one classifier for ever."""
     make_classifier(seed=2).save(tmp_path / "other")
 
-    with pytest.raises(IntegrityError, match="another classifier is packaged as digits:3"):
-        package(tmp_path / "other", "digits", "3", home)
+    with pytest.raises(CorruptDataError, match="another classifier is packaged as digits:3"):
+        build_bento(tmp_path / "other", "digits", "3", home)
 
 
 def test_an_unsound_classifier_is_not_packaged(saved: Path, tmp_path: Path):
@@ -109,10 +109,10 @@ def test_an_unsound_classifier_is_not_packaged(saved: Path, tmp_path: Path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     home = Home(tmp_path / "home", tmp_path)
 
-    with pytest.raises(IntegrityError):
-        package(tmp_path / "bad", "digits", "1", home)
+    with pytest.raises(CorruptDataError):
+        build_bento(tmp_path / "bad", "digits", "1", home)
     with pytest.raises(NotFoundError):
-        package(tmp_path / "nowhere", "digits", "1", home)
+        build_bento(tmp_path / "nowhere", "digits", "1", home)
 
     assert not home.root.exists()
 
@@ -122,8 +122,8 @@ def test_an_unsound_classifier_is_not_packaged(saved: Path, tmp_path: Path):
 )
 def test_a_tag_that_bentoml_cannot_hold_is_refused_first(saved: Path, home: Home, name: str, version: str):
     """Said before anything is made, with what is accepted."""
-    with pytest.raises(InputError, match="accepted: lower-case letters"):
-        package(saved, name, version, home)
+    with pytest.raises(UserInputError, match="accepted: lower-case letters"):
+        build_bento(saved, name, version, home)
 
 
 def test_a_version_is_found_by_its_whole_name(bento: str, home: Home):
@@ -132,4 +132,4 @@ def test_a_version_is_found_by_its_whole_name(bento: str, home: Home):
 
     for tag in ("digits:30", "digits:", "digits", "other:3"):
         with pytest.raises(NotFoundError, match="no Bento"):
-            bento_folder(tag, home)
+            find_bento_folder(tag, home)

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Route, expect, sync_playwright
 
-from relearn.model.classifier import Card, Classifier
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
-from relearn.model.images import png
-from relearn.model.networks import build
-from relearn.model.prepared import prepare
-from relearn.model.training import fit
-from relearn.serving import recorded
-from relearn.serving.ledger import Release
-from relearn.serving.releases import Releases
-from relearn.serving.server import Server, start
-from relearn.serving.settings import ServeConfig
+from relearn.model.images.decode import encode_png
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.predictions import reader as recorded
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore
 
 pytestmark = pytest.mark.needs("chromium")
 
@@ -78,11 +78,11 @@ def reader(
 ) -> Path:
     """The folder of a network that has learned the bundled digits: a second of work."""
     root = tmp_path_factory.mktemp("reader")
-    config = TrainConfig.preset("default", dataset="digits")
-    prepared = prepare(config, Home(root, root / "data"))
-    network = build(config, prepared.shape, len(prepared.classes))
+    config = TrainConfig.from_preset("default", dataset="digits")
+    prepared = prepare_dataset(config, Home(root, root / "data"))
+    network = build_network(config, prepared.shape, len(prepared.classes))
     fit(config, network, prepared.splits, len(prepared.classes))
-    classifier = Classifier(network, Card.of(config, prepared, network))
+    classifier = Classifier(network, ModelCard.from_network(config, prepared, network))
     assert (1, 28, 28) == classifier.card.shape
     return save(classifier, root / "classifier")
 
@@ -98,9 +98,11 @@ def own_server(own_home: Home) -> Iterator[Server]:
     """A server that keeps records, before its first release."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        server = start(None, ServeConfig(port=0, workers=2, grace=2), own_home, follow="digits")
+        server = start_server(
+            None, ServeConfig(port=0, workers=2, graceful_timeout_seconds=2), own_home, model_name="digits"
+        )
     try:
-        server.wait_for("/livez")
+        server.wait_until_ok("/livez")
         yield server
     finally:
         server.stop()
@@ -109,10 +111,10 @@ def own_server(own_home: Home) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def released(own_server: Server, own_home: Home, reader: Path, publish: Callable[..., Release]) -> Server:
     """The same server, serving what has learned to read."""
-    releases = Releases(own_home.releases("digits"))
-    if releases.live() is None:
+    releases = ReleaseStore(own_home.releases_dir("digits"))
+    if releases.read_current() is None:
         publish(releases, "1", reader)
-    own_server.wait_for("/readyz")
+    own_server.wait_until_ok("/readyz")
     return own_server
 
 
@@ -181,14 +183,14 @@ def test_before_a_release_the_page_says_so_and_waits(
     visit: Callable[..., Visit],
 ):
     """Drawn on already, it reads the drawing as soon as there is something to read it with."""
-    assert Releases(own_home.releases("digits")).live() is None
+    assert ReleaseStore(own_home.releases_dir("digits")).read_current() is None
     page = visit(own_server).page
     expect(page.locator("#told")).to_contain_text("Nothing is released yet.")
     page.locator("#canvas").click()
     time.sleep(0.5)
     expect(page.locator("#told")).to_contain_text("Nothing is released yet.")
 
-    publish(Releases(own_home.releases("digits")), "1", reader)
+    publish(ReleaseStore(own_home.releases_dir("digits")), "1", reader)
 
     page.wait_for_function(ANSWERED)
     expect(page.locator("#told")).to_have_text("")
@@ -213,7 +215,7 @@ def test_the_page_shows_what_the_network_saw(released: Server, visit: Callable[.
     """The picture is the very 28 × 28, enlarged without being smoothed."""
     visited = visit(released)
     visited.draw("7")
-    seen = visited.page.locator("#seen")
+    seen = visited.page.locator("#input")
 
     assert "pixelated" == seen.evaluate("image => getComputedStyle(image).imageRendering")
     content = base64.b64decode(seen.get_attribute("src").removeprefix("data:image/png;base64,"))
@@ -230,7 +232,7 @@ def test_only_finished_drawings_and_feedback_are_recorded(
     """One record a drawing, although it was read many times while it was made; the truth stands in it, and
     the image with it, as the network saw it."""
     time.sleep(0.6)  # what was asked before is on disk
-    before = len(recorded.read(own_home.records("digits")))
+    before = len(recorded.load_predictions(own_home.prediction_log_dir("digits")))
     visited = visit(released)
     visited.draw("4")
     visited.page.locator("#classes").get_by_text("9", exact=True).click()
@@ -238,35 +240,39 @@ def test_only_finished_drawings_and_feedback_are_recorded(
     expect(visited.page.locator("#told")).to_contain_text("can become training data")
     time.sleep(0.6)
 
-    frame = recorded.read(own_home.records("digits"))
+    frame = recorded.load_predictions(own_home.prediction_log_dir("digits"))
     assert before + 1 == len(frame)
     last = frame.iloc[-1]
     assert "9" == last["truth"]
     asked = [url for url in visited.asked if "/predict" in url]
     assert len(asked) > 1
-    assert 1 == sum("record=true" in url for url in asked)
-    seen = base64.b64decode(visited.page.locator("#seen").get_attribute("src").partition(",")[2])
-    image = recorded.images(own_home.records("digits"))[last["request_id"], 0]
-    assert seen == png(image)
+    assert 1 == sum("log=true" in url for url in asked)
+    seen = base64.b64decode(visited.page.locator("#input").get_attribute("src").partition(",")[2])
+    image = recorded.load_images(own_home.prediction_log_dir("digits"))[last["request_id"], 0]
+    assert seen == encode_png(image)
 
 
 @pytest.mark.slow
 def test_a_correction_waits_for_review(released: Server, own_home: Home, visit: Callable[..., Visit]):
     """What was drawn and corrected is listed, with its image as the network saw it, and can be accepted."""
-    from relearn.flows.claims import accept, review
+    from relearn.flows.feedback.review import accept, load_review
 
     visited = visit(released)
     visited.draw("7")
     visited.page.locator("#classes").get_by_text("2", exact=True).click()
     expect(visited.page.locator("#told")).to_contain_text("Noted: 2.")
-    seen = base64.b64decode(visited.page.locator("#seen").get_attribute("src").partition(",")[2])
+    seen = base64.b64decode(visited.page.locator("#input").get_attribute("src").partition(",")[2])
     time.sleep(0.6)
 
-    last = review(own_home, "digits").reviewed[-1]
-    assert ("2", "1", seen) == (last.claim.label, last.claim.version, png(last.claim.image))
-    assert ("new", None, ()) == (last.state, last.unusable, last.doubts)
+    last = load_review(own_home, "digits").items[-1]
+    assert ("2", "1", seen) == (
+        last.correction.label,
+        last.correction.version,
+        encode_png(last.correction.image),
+    )
+    assert ("new", None, ()) == (last.state, last.rejection_reason, last.warnings)
     accept(own_home, "digits", [last])
-    assert "accepted" == review(own_home, "digits").reviewed[-1].state
+    assert "accepted" == load_review(own_home, "digits").items[-1].state
 
 
 def test_a_drawing_is_recorded_once(released: Server, visit: Callable[..., Visit]):
@@ -276,7 +282,7 @@ def test_a_drawing_is_recorded_once(released: Server, visit: Callable[..., Visit
     page = visited.page
     late: list[Route] = []
     said: list[dict[str, object]] = []
-    page.route("**/predict?*record=true", lambda route: late.append(route))  # noqa: PLW0108  # no built-in is taken
+    page.route("**/predict?*log=true", lambda route: late.append(route))  # noqa: PLW0108  # no built-in is taken
     page.on("request", lambda one: said.append(one.post_data_json) if "/feedback" in one.url else None)
     page.locator("#canvas").click()
     page.wait_for_function(ANSWERED)
@@ -421,7 +427,7 @@ def test_a_file_is_dropped_or_chosen(
     page.evaluate(DROP, [base64.b64encode(encoded(images[0])).decode(), "image/png"])
     visited.settled()
     assert encoded(images[0]) == base64.b64decode(
-        page.locator("#seen").get_attribute("src").partition(",")[2]
+        page.locator("#input").get_attribute("src").partition(",")[2]
     )
 
     page.locator("#clear").click()
@@ -548,7 +554,7 @@ def test_dark_and_light_are_the_readers(released: Server, visit: Callable[..., V
     assert 2 == len(colours)
 
 
-@pytest.mark.parametrize("query", ["?seen=1", "?record=no"])
+@pytest.mark.parametrize("query", ["?return_input=1", "?log=no"])
 def test_a_flag_is_true_or_false(client: httpx.Client, query: str):
     """And nothing that could be taken for one of them."""
     answer = client.post(f"/predict{query}", json={"images": [0] * 784})

@@ -9,8 +9,8 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from relearn.serving.protocol import HEAD, PATIENCE
-from relearn.serving.server import Server
+from relearn.serving.deployment.server import Server
+from relearn.serving.http.protocol import HEADER_TIMEOUT, MAX_HEADER_BYTES
 
 START = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -42,14 +42,14 @@ def endless(kind: str) -> Iterator[bytes]:
 @pytest.mark.parametrize("kind", ["headers", "value", "url"])
 def test_a_head_without_end_is_cut(server: Server, kind: str):
     """Soon after the limit, long before it costs memory, whether or not there is a key to it."""
-    worker = psutil.Process(server.workers[-1].pid)
+    worker = psutil.Process(server.worker_processes[-1].pid)
     before, sent = worker.memory_info().rss, 0
     with socket.create_connection(server.address, timeout=10) as wire, suppress(ConnectionError):
         for piece in endless(kind):
             wire.sendall(piece)
             sent += len(piece)
             assert sent < 20_000_000
-            if sent > 4 * HEAD:
+            if sent > 4 * MAX_HEADER_BYTES:
                 time.sleep(0.01)
     assert worker.memory_info().rss - before < 20_000_000
 
@@ -73,11 +73,11 @@ def test_nobody_is_waited_for_for_ever(server: Server):
         begun = time.monotonic()
         trickling.sendall(START)
         for _ in range(4):
-            time.sleep(PATIENCE / 5)
+            time.sleep(HEADER_TIMEOUT / 5)
             trickling.sendall(b"X")
-        refused(received(trickling, PATIENCE), 408, "timeout")
-        assert b"" == received(silent, PATIENCE)
-        assert PATIENCE - 0.5 < time.monotonic() - begun < PATIENCE + 3
+        refused(received(trickling, HEADER_TIMEOUT), 408, "timeout")
+        assert b"" == received(silent, HEADER_TIMEOUT)
+        assert HEADER_TIMEOUT - 0.5 < time.monotonic() - begun < HEADER_TIMEOUT + 3
 
 
 def test_a_websocket_is_a_request_like_another(server: Server):

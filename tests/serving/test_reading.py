@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from relearn.model.classifier import Card, Classifier
 from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
-from relearn.model.images import decode, fit_image
-from relearn.model.networks import build
-from relearn.model.prepared import prepare
-from relearn.model.training import fit
-from relearn.serving.packaging import package
-from relearn.serving.server import running
-from relearn.serving.settings import ServeConfig
+from relearn.model.images.decode import decode_image, fit_image
+from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.training.fit import fit
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.server import run_server
 
 FONTS = [
     Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
@@ -115,11 +115,11 @@ def drawings() -> Iterator[tuple[int, str, bytes]]:
 @pytest.fixture(scope="module")
 def reader(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     """An mlp that has learned from MNIST."""
-    config = TrainConfig.preset("fast", dataset="mnist", network="mlp")
-    prepared = prepare(config, Home(tmp_path_factory.mktemp("reading"), real_data))
-    network = build(config, prepared.shape, len(prepared.classes))
+    config = TrainConfig.from_preset("fast", dataset="mnist", network="mlp")
+    prepared = prepare_dataset(config, Home(tmp_path_factory.mktemp("reading"), real_data))
+    network = build_network(config, prepared.shape, len(prepared.classes))
     fit(config, network, prepared.splits, len(prepared.classes))
-    return Classifier(network, Card.of(config, prepared, network))
+    return Classifier(network, ModelCard.from_network(config, prepared, network))
 
 
 @pytest.mark.slow
@@ -131,12 +131,17 @@ def test_digits_are_read_however_they_stand_on_the_page(
     home = Home(tmp_path, tmp_path)
     reader.save(tmp_path / "saved")
     asked = list(drawings())
-    bento = package(tmp_path / "saved", "mnist", "1", home)
-    with running(bento, ServeConfig(port=0), home) as url, httpx.Client(base_url=url, headers=PNG) as client:
+    bento = build_bento(tmp_path / "saved", "mnist", "1", home)
+    with (
+        run_server(bento, ServeConfig(port=0), home) as url,
+        httpx.Client(base_url=url, headers=PNG) as client,
+    ):
         answers = [client.post("/predict", content=picture) for *_, picture in asked]
     read = [answer.json()["predictions"][0]["label"] for answer in answers]
-    resized = np.stack([fit_image(decode(picture), reader.card.shape, "plain") for *_, picture in asked])
-    plain = reader.labels(reader.predict(resized))
+    resized = np.stack(
+        [fit_image(decode_image(picture), reader.card.shape, "photo") for *_, picture in asked]
+    )
+    plain = reader.to_labels(reader.predict(resized))
 
     digits = np.array([str(digit) for digit, *_ in asked])
     right, right_plain = (digits == read).mean(), (digits == plain).mean()

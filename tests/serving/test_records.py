@@ -15,17 +15,17 @@ import pandas as pd
 import pytest
 from jsonschema import Draft202012Validator
 
-from relearn.model.classifier import Classifier
+from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 from relearn.model.home import Home
-from relearn.model.traits import TRAITS, measure
-from relearn.serving import recorded, records
-from relearn.serving.ledger import Release
-from relearn.serving.live import Live
-from relearn.serving.monitored import MONITOR, Monitored
-from relearn.serving.records import Records
-from relearn.serving.releases import Releases
-from relearn.serving.server import Server, start
-from relearn.serving.settings import ServeConfig
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.metrics.textfile_metrics import MONITOR_FILE, TextfileMetrics
+from relearn.serving.predictions import prediction_log, reader
+from relearn.serving.predictions.prediction_log import PredictionLog
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore
+from relearn.serving.runtime.hot_reload import ServedModel
 
 FOLLOWING = "digits"
 SOON = 0.6  # seconds after which a record is on disk: 0.25 and the time to write it
@@ -44,7 +44,7 @@ def make_home(
     def done() -> Home:
         root = tmp_path_factory.mktemp("recording")
         home = Home(root, root)
-        publish(Releases(home.releases(FOLLOWING)), "3", saved)
+        publish(ReleaseStore(home.releases_dir(FOLLOWING)), "3", saved)
         return home
 
     return done
@@ -53,9 +53,9 @@ def make_home(
 @contextmanager
 def served(home: Home, config: ServeConfig) -> Iterator[tuple[Server, httpx.Client]]:
     """A server from source that follows `digits`."""
-    server = start(None, config, home, follow=FOLLOWING)
+    server = start_server(None, config, home, model_name=FOLLOWING)
     try:
-        server.wait_for("/readyz")
+        server.wait_until_ok("/readyz")
         with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
             yield server, client
     finally:
@@ -70,7 +70,7 @@ def own_home(make_home: Callable[[], Home]) -> Home:
 @pytest.fixture(scope="module")
 def recording(own_home: Home) -> Iterator[tuple[Server, httpx.Client]]:
     """Two workers that keep the images of half of the requests."""
-    config = ServeConfig(port=0, workers=2, grace=2, keep_images=0.5)
+    config = ServeConfig(port=0, workers=2, graceful_timeout_seconds=2, image_sample_rate=0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
         with served(own_home, config) as (server, client):
@@ -100,7 +100,7 @@ def told(client: httpx.Client, **body: object) -> dict[str, str]:
 def by_id(folder: Path, start: str) -> pd.DataFrame:
     """The records whose request id starts so, once they are on disk."""
     time.sleep(SOON)
-    frame = recorded.read(folder)
+    frame = reader.load_predictions(folder)
     return frame[frame["request_id"].str.startswith(start)]
 
 
@@ -116,7 +116,7 @@ def test_what_is_answered_is_recorded(
         assert n < 2_000, "one worker takes all"
         answers[f"trip-{n}"] = ask(client, images[n % 60 : n % 60 + 3], f"trip-{n}")
 
-    frame = by_id(own_home.records(FOLLOWING), "trip-")
+    frame = by_id(own_home.prediction_log_dir(FOLLOWING), "trip-")
 
     count = 3 * len(answers)
     assert (count, count) == (len(frame), len(frame[["request_id", "index"]].drop_duplicates()))
@@ -131,7 +131,9 @@ def test_what_is_answered_is_recorded(
         )
         expected = classifier.predict(images[which : which + 1])[0]
         assert np.allclose(expected, [row[f"p_{digit}"] for digit in range(10)], atol=1e-5)
-        assert np.allclose(measure(images[which : which + 1])[0], [row[name] for name in TRAITS])
+        assert np.allclose(
+            compute_statistics(images[which : which + 1])[0], [row[name] for name in STATISTICS]
+        )
         assert pd.isna(row["truth"])
 
 
@@ -139,7 +141,7 @@ def test_only_the_owner_may_read(recording: tuple[Server, httpx.Client], own_hom
     """Folder 0700, files 0600."""
     ask(recording[1], images[:1], "mode")
     time.sleep(SOON)
-    folder = own_home.records(FOLLOWING)
+    folder = own_home.prediction_log_dir(FOLLOWING)
 
     assert 0o700 == folder.stat().st_mode & 0o777
     assert {0o600} == {file.stat().st_mode & 0o777 for file in folder.iterdir()}
@@ -147,12 +149,12 @@ def test_only_the_owner_may_read(recording: tuple[Server, httpx.Client], own_hom
 
 def test_what_the_monitor_saw_is_among_the_metrics(recording: tuple[Server, httpx.Client], own_home: Home):
     """Of every worker, as soon as it is beside the records, and no longer than that."""
-    folder = own_home.records(FOLLOWING)
-    Monitored(MONITOR, {"relearn_drift": {"ink": 1.0}}).write(folder)
+    folder = own_home.prediction_log_dir(FOLLOWING)
+    TextfileMetrics(MONITOR_FILE, {"relearn_drift": {"foreground_fraction": 1.0}}).write(folder)
     told = recording[1].get("/metrics").text
-    (folder / MONITOR).unlink()
+    (folder / MONITOR_FILE).unlink()
 
-    assert 'relearn_drift{measure="ink"} 1.0' in told.splitlines()
+    assert 'relearn_drift{test="foreground_fraction"} 1.0' in told.splitlines()
     assert "relearn_requests_total" in told
     assert "relearn_drift" not in recording[1].get("/metrics").text
 
@@ -169,7 +171,7 @@ def test_images_are_kept_of_a_share_of_requests(
 
     kept = {
         which: image
-        for which, image in recorded.images(own_home.records(FOLLOWING)).items()
+        for which, image in reader.load_images(own_home.prediction_log_dir(FOLLOWING)).items()
         if which[0][:5] == "half-"
     }
 
@@ -192,8 +194,8 @@ def test_an_image_is_kept_that_came_with_feedback(recording: tuple[Server, httpx
 
     assert "kept" == answer["image"]
     assert answer["note"].startswith("With its image it can become training data. If that prediction was ")
-    assert ("never-asked", 7) in recorded.images(own_home.records(FOLLOWING))
-    assert by_id(own_home.records(FOLLOWING), "never-asked").empty
+    assert ("never-asked", 7) in reader.load_images(own_home.prediction_log_dir(FOLLOWING))
+    assert by_id(own_home.prediction_log_dir(FOLLOWING), "never-asked").empty
 
 
 def test_feedback_is_joined(
@@ -213,13 +215,13 @@ def test_feedback_is_joined(
     told(client, request_id="said-c", index=2, label="3")
     told(client, request_id="said-of-nothing", label="9")
 
-    frame = by_id(own_home.records(FOLLOWING), "said-")
+    frame = by_id(own_home.prediction_log_dir(FOLLOWING), "said-")
 
     assert 12 == len(frame)
     truths = frame[frame["truth"].notna()].set_index(["request_id", "index"])["truth"]
     assert {("said-a", 1): "7", ("said-b", 0): "2", ("said-c", 2): "3"} == truths.to_dict()
     assert frame["truth"].isna().iloc[:9].sum() == 7  # of two requests with one id, the last is meant
-    kept = recorded.images(own_home.records(FOLLOWING))
+    kept = reader.load_images(own_home.prediction_log_dir(FOLLOWING))
     assert np.array_equal(images[1], kept["said-a", 1])
     assert np.array_equal(images[0], kept["said-b", 0])
 
@@ -288,11 +290,11 @@ def test_a_kill_loses_the_last_second_at_most(
         request_id = f"kill-{len(answered)}"
         ask(client, images[:1], request_id)
         answered[request_id] = time.monotonic()
-    for process in (server.process.pid, *[worker.pid for worker in server.workers]):
+    for process in (server.process.pid, *[worker.pid for worker in server.worker_processes]):
         os.kill(process, signal.SIGKILL)
     killed = time.monotonic()
 
-    frame = by_id(own_home.records(FOLLOWING), "kill-")
+    frame = by_id(own_home.prediction_log_dir(FOLLOWING), "kill-")
 
     old = {request_id for request_id, moment in answered.items() if moment < killed - 1}
     assert len(old) > 20
@@ -302,18 +304,18 @@ def test_a_kill_loses_the_last_second_at_most(
 def test_a_stopped_server_has_recorded_all(make_home: Callable[[], Home], images: np.ndarray):
     """SIGTERM right after an answer: its record is written before the worker ends."""
     home = make_home()
-    with served(home, ServeConfig(port=0, grace=2)) as (_, client):
+    with served(home, ServeConfig(port=0, graceful_timeout_seconds=2)) as (_, client):
         for n in range(20):
             ask(client, images[:1], f"last-{n}")
 
-    assert 20 == len(recorded.read(home.records(FOLLOWING)))
+    assert 20 == len(reader.load_predictions(home.prediction_log_dir(FOLLOWING)))
 
 
 def lost(client: httpx.Client) -> float:
     line = next(
         line
         for line in client.get("/metrics").text.splitlines()
-        if line.startswith("relearn_records_lost_total")
+        if line.startswith("relearn_prediction_log_dropped_total")
     )
     return float(line.split()[1])
 
@@ -343,11 +345,14 @@ def test_a_full_disk_fails_no_request(make_home: Callable[[], Home], images: np.
     """Requests are answered as quickly; what is lost is counted, and told in the log once. With room again
     it is recorded again, and nothing on disk is torn."""
     home = make_home()
-    folder = home.records(FOLLOWING)
+    folder = home.prediction_log_dir(FOLLOWING)
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
     try:
-        with served(home, ServeConfig(port=0, grace=2, keep_images=1)) as (server, client):
+        with served(home, ServeConfig(port=0, graceful_timeout_seconds=2, image_sample_rate=1)) as (
+            server,
+            client,
+        ):
             before = np.median(times(client, images[:1], "before"))
             time.sleep(SOON)
             filler = fill(folder)
@@ -356,7 +361,7 @@ def test_a_full_disk_fails_no_request(make_home: Callable[[], Home], images: np.
 
             assert after < 2 * before + 0.005
             assert 50 < lost(client) <= 100  # some fit into what was begun
-            assert 1 == server.log.read_text().count("records cannot be written")
+            assert 1 == server.log_file.read_text().count("records cannot be written")
             answer = client.post("/feedback", json={"request_id": "full-1", "label": "1"})
             assert (503, "not_recorded") == (answer.status_code, answer.json()["error"]["code"])
 
@@ -365,7 +370,7 @@ def test_a_full_disk_fails_no_request(make_home: Callable[[], Home], images: np.
             frame = by_id(folder, "")
             assert {"before-99", "again"} <= set(frame["request_id"])
             assert np.allclose(1, frame.filter(like="p_").sum(axis=1), atol=1e-4)
-            assert "records are written again" in server.log.read_text()
+            assert "records are written again" in server.log_file.read_text()
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
@@ -378,9 +383,9 @@ def test_a_home_that_is_full_fails_no_request(tmp_path: Path, saved: Path, publi
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)], check=True)
     try:
         home = Home(tmp_path / "home", tmp_path)
-        publish(Releases(home.releases(FOLLOWING)), "1", saved)
+        publish(ReleaseStore(home.releases_dir(FOLLOWING)), "1", saved)
         blank = bytes(784)
-        with served(home, ServeConfig(port=0, grace=2)) as (server, client):
+        with served(home, ServeConfig(port=0, graceful_timeout_seconds=2)) as (server, client):
             fill(tmp_path)
             for route in ("/livez", "/predict", "/info", "/metrics", "/nothing"):
                 content = {"content": blank} if route == "/predict" else {}
@@ -388,8 +393,8 @@ def test_a_home_that_is_full_fails_no_request(tmp_path: Path, saved: Path, publi
                 for _ in range(20):
                     answer = client.request("POST" if content else "GET", route, headers=headers, **content)
                     assert (404 if route == "/nothing" else 200) == answer.status_code
-            os.kill(server.workers[-1].pid, signal.SIGKILL)
-            server.wait_for("/readyz", 30)
+            os.kill(server.worker_processes[-1].pid, signal.SIGKILL)
+            server.wait_until_ok("/readyz", 30)
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
@@ -397,16 +402,16 @@ def test_a_home_that_is_full_fails_no_request(tmp_path: Path, saved: Path, publi
 def test_a_folder_that_cannot_be_made_fails_no_request(make_home: Callable[[], Home], images: np.ndarray):
     """A file stands where the folder would: answers as ever, told once, and counted; feedback is refused."""
     home = make_home()
-    (home.root / "records").mkdir()
-    home.records(FOLLOWING).write_text("")
-    with served(home, ServeConfig(port=0, grace=2)) as (server, client):
+    (home.root / "predictions").mkdir()
+    home.prediction_log_dir(FOLLOWING).write_text("")
+    with served(home, ServeConfig(port=0, graceful_timeout_seconds=2)) as (server, client):
         ask(client, images, "one")
         time.sleep(SOON)
         ask(client, images, "two")
         time.sleep(SOON)
 
         assert 2 * len(images) == lost(client)
-        assert 1 == server.log.read_text().count("records cannot be written")
+        assert 1 == server.log_file.read_text().count("records cannot be written")
         answer = client.post("/feedback", json={"request_id": "one", "label": "1"})
         assert (503, "not_recorded") == (answer.status_code, answer.json()["error"]["code"])
         assert str(home.root) not in answer.text
@@ -415,12 +420,12 @@ def test_a_folder_that_cannot_be_made_fails_no_request(make_home: Callable[[], H
 def test_records_can_be_off(make_home: Callable[[], Home], images: np.ndarray):
     """Nothing is written, and feedback is refused with the reason."""
     home = make_home()
-    with served(home, ServeConfig(port=0, grace=2, records=False)) as (_, client):
+    with served(home, ServeConfig(port=0, graceful_timeout_seconds=2, log_predictions=False)) as (_, client):
         ask(client, images, "one")
         answer = client.post("/feedback", json={"request_id": "one", "label": "1"})
 
         assert (409, "records_off") == (answer.status_code, answer.json()["error"]["code"])
-    assert not (home.root / "records").exists()
+    assert not (home.root / "predictions").exists()
 
 
 def test_a_bento_by_itself_records_nothing(client: httpx.Client):
@@ -432,20 +437,20 @@ def test_a_bento_by_itself_records_nothing(client: httpx.Client):
 
 def test_nothing_recorded_is_an_empty_table(tmp_path: Path):
     """Not an error."""
-    assert recorded.read(tmp_path / "nowhere").empty
-    assert {} == recorded.images(tmp_path / "nowhere")
+    assert reader.load_predictions(tmp_path / "nowhere").empty
+    assert {} == reader.load_images(tmp_path / "nowhere")
 
 
 def test_closing_writes_what_waits(
     tmp_path: Path, classifier: Classifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
     """At once, however long the next turn would have been; nothing is lost."""
-    monkeypatch.setattr(records, "EVERY", 60)
-    one = Records(tmp_path, ServeConfig(), 1, lambda count: pytest.fail(f"{count} lost"))
-    one.add("last", Live("3", classifier), images, classifier.predict(images))
+    monkeypatch.setattr(prediction_log, "FLUSH_INTERVAL_SECONDS", 60)
+    one = PredictionLog(tmp_path, ServeConfig(), 1, lambda count: pytest.fail(f"{count} lost"))
+    one.log("last", ServedModel("3", classifier), images, classifier.predict(images))
     one.close()
 
-    assert images.shape[0] == len(recorded.read(tmp_path))
+    assert images.shape[0] == len(reader.load_predictions(tmp_path))
 
 
 def test_what_waits_is_bounded(
@@ -453,12 +458,12 @@ def test_what_waits_is_bounded(
 ):
     """A disk that hangs costs memory up to a limit, then records, and never a request."""
     lost: list[int] = []
-    monkeypatch.setattr(records, "EVERY", 60)
-    monkeypatch.setattr(records, "WAITING", 3 * images.nbytes)
-    one = Records(tmp_path, ServeConfig(), 1, lost.append)
+    monkeypatch.setattr(prediction_log, "FLUSH_INTERVAL_SECONDS", 60)
+    monkeypatch.setattr(prediction_log, "MAX_QUEUE_BYTES", 3 * images.nbytes)
+    one = PredictionLog(tmp_path, ServeConfig(), 1, lost.append)
     for _ in range(5):
-        one.add("many", Live("3", classifier), images, classifier.predict(images))
+        one.log("many", ServedModel("3", classifier), images, classifier.predict(images))
     one.close()
 
     assert [64, 64, 64] == lost
-    assert 2 * 64 == len(recorded.read(tmp_path))
+    assert 2 * 64 == len(reader.load_predictions(tmp_path))

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relearn.serving.server import Server
-from relearn.serving.settings import ServeConfig
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.server import Server
 
 JSON = "application/json"
 FLAT = [0] * 784
@@ -251,7 +251,7 @@ def test_a_bomb_is_not_unpacked(client: httpx.Client, server: Server, size: int)
 
 def memory(server: Server) -> int:
     """Bytes that the workers have in memory."""
-    return sum(worker.memory_info().rss for worker in server.workers)
+    return sum(worker.memory_info().rss for worker in server.worker_processes)
 
 
 @pytest.mark.parametrize("fields", [pytest.param(60_000, id="R29")])
@@ -306,7 +306,7 @@ def test_a_form_that_is_none_is_refused_soon(
 
 def busy(server: Server) -> float:
     """Seconds of the processor that the workers have taken."""
-    return sum(sum(worker.cpu_times()[:2]) for worker in server.workers)
+    return sum(sum(worker.cpu_times()[:2]) for worker in server.worker_processes)
 
 
 @pytest.fixture
@@ -444,12 +444,12 @@ def test_a_picture_that_is_none_is_refused(
     client: httpx.Client, server: Server, content: bytes, status: int, code: str, message: str
 ):
     """By its first bytes, whatever it is called; no other program is started for it, as for PostScript."""
-    children = {worker: worker.children() for worker in server.workers}
+    children = {worker: worker.children() for worker in server.worker_processes}
 
     answer = client.post("/predict", content=content, headers={"content-type": "image/png"})
 
     expect(answer, status, code, message)
-    assert children == {worker: worker.children() for worker in server.workers}
+    assert children == {worker: worker.children() for worker in server.worker_processes}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from relearn.model.classifier import Classifier
+from relearn.model.inference.classifier import Classifier
 
 Encode = Callable[..., bytes]
 
@@ -66,7 +66,7 @@ def test_every_way_leads_to_the_same_probabilities(
     if len(answers) == 2:
         expected = expected[[0, 63]]
     assert np.abs(expected - [list(one["probabilities"].values()) for one in answers]).max() < 1e-5
-    assert classifier.labels(expected) == [one["label"] for one in answers]
+    assert classifier.to_labels(expected) == [one["label"] for one in answers]
 
 
 def test_the_same_request_is_answered_the_same(client: httpx.Client, images: np.ndarray, encoded: Encode):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from relearn.model.classifier import Classifier
 from relearn.model.home import Home
-from relearn.serving.packaging import package
-from relearn.serving.server import Server, start
-from relearn.serving.settings import ServeConfig
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.server import Server, start_server
 
 HOOKS = Path(__file__).parent / "hooks"
 SHAPE = (1, 8, 8)  # arbitrary images of 28 × 28 take minutes to make up
@@ -30,10 +30,12 @@ def small(
     make_classifier(seed=0, shape=SHAPE).save(root / "saved")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        bento = package(root / "saved", "digits", "1", home)
-        started = start(bento, ServeConfig(port=0, max_images=4, grace=2), home, keys=keys[0])
+        bento = build_bento(root / "saved", "digits", "1", home)
+        started = start_server(
+            bento, ServeConfig(port=0, max_images=4, graceful_timeout_seconds=2), home, api_keys=keys[0]
+        )
     try:
-        started.wait_for("/readyz")
+        started.wait_until_ok("/readyz")
         yield started
     finally:
         started.stop()

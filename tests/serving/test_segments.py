@@ -9,24 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from relearn.serving.segments import PARTS, Segments
+from relearn.serving.predictions.rotation import MAX_FILES, RotatingFiles
 
 LIMIT = 16_000
 ROW = b"0123456789"
 
 
 @pytest.fixture
-def make() -> Iterator[Callable[[Path, str], Segments]]:
+def make() -> Iterator[Callable[[Path, str], RotatingFiles]]:
     """Makes segments, all closed in the end."""
     with ExitStack() as stack:
-        yield lambda folder, kind: stack.enter_context(closing(Segments(folder, kind, LIMIT)))
+        yield lambda folder, kind: stack.enter_context(closing(RotatingFiles(folder, kind, LIMIT)))
 
 
 def content(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(folder.glob("rows-*")))
 
 
-def test_what_was_appended_is_there(make: Callable[[Path, str], Segments], tmp_path: Path):
+def test_what_was_appended_is_there(make: Callable[[Path, str], RotatingFiles], tmp_path: Path):
     """In its order, each file begun by its head; another head begins another file."""
     segments = make(tmp_path / "new" / "folder", "rows")
     for head in (b"a\n", b"a\n", b"b\n"):
@@ -36,7 +36,7 @@ def test_what_was_appended_is_there(make: Callable[[Path, str], Segments], tmp_p
 
 
 def test_all_files_of_all_processes_stay_within_the_limit(
-    make: Callable[[Path, str], Segments], tmp_path: Path
+    make: Callable[[Path, str], RotatingFiles], tmp_path: Path
 ):
     """Three that write, one far more than it may: never more on disk than allowed, and the newest stays."""
     busy, idle, other = (make(tmp_path, "rows") for _ in range(3))
@@ -48,7 +48,7 @@ def test_all_files_of_all_processes_stay_within_the_limit(
         assert len(content(tmp_path)) <= LIMIT
 
     assert content(tmp_path).endswith(b"%010d" % 2_999)
-    assert len(content(tmp_path)) > LIMIT * (1 - 2 / PARTS)
+    assert len(content(tmp_path)) > LIMIT * (1 - 2 / MAX_FILES)
     assert b"idle" not in content(tmp_path)
     idle.append(b"", b"back")
     assert content(tmp_path).endswith(b"back")
@@ -58,8 +58,8 @@ def test_all_files_of_all_processes_stay_within_the_limit(
 FILL = """
 import sys
 from pathlib import Path
-from relearn.serving.segments import Segments
-segments = Segments(Path(sys.argv[1]), "rows", 10**9)
+from relearn.serving.predictions.rotation import RotatingFiles
+segments = RotatingFiles(Path(sys.argv[1]), "rows", 10**9)
 refused = 0
 for number in range(100):
     try:
@@ -87,7 +87,9 @@ def test_a_write_that_stops_halfway_leaves_nothing_of_itself(tmp_path: Path):
     assert 100 - refused == sum(len(file) // 70 for file in files)
 
 
-def test_a_folder_that_cannot_be_made_is_an_os_error(make: Callable[[Path, str], Segments], tmp_path: Path):
+def test_a_folder_that_cannot_be_made_is_an_os_error(
+    make: Callable[[Path, str], RotatingFiles], tmp_path: Path
+):
     """For whoever appends to decide; with the hindrance gone, the next one is written."""
     (tmp_path / "file").write_text("")
     segments = make(tmp_path / "file", "rows")

@@ -14,11 +14,11 @@ import httpx
 import psutil
 import pytest
 
-from relearn.model.errors import IntegrityError, MachineError, NotFoundError
+from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError
 from relearn.model.home import Home
-from relearn.serving.packaging import package, server_environment
-from relearn.serving.server import Server, running, start
-from relearn.serving.settings import ServeConfig
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.packaging import build_bento, build_bentoml_environment
+from relearn.serving.deployment.server import Server, run_server, start_server
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,11 @@ def sourced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("sourced")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        server = start(None, ServeConfig(port=0, workers=2, grace=2), Home(root, root))
+        server = start_server(
+            None, ServeConfig(port=0, workers=2, graceful_timeout_seconds=2), Home(root, root)
+        )
     try:
-        server.wait_for("/livez")
+        server.wait_until_ok("/livez")
         yield server
     finally:
         server.stop()
@@ -71,7 +73,7 @@ def test_before_a_release_the_server_is_alive_and_not_ready(sourced: Server):
 def test_a_classifier_that_is_not_what_was_saved_is_not_waited_for(saved: Path, tmp_path: Path) -> None:
     """One line that names the file, as soon as the server has looked at it; nothing stays running."""
     home = Home(tmp_path, tmp_path)
-    bento = package(saved, "digits", "9", home)
+    bento = build_bento(saved, "digits", "9", home)
     (weights,) = home.bentoml.rglob("models/**/weights.safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -80,8 +82,10 @@ def test_a_classifier_that_is_not_what_was_saved_is_not_waited_for(saved: Path, 
 
     begin = time.monotonic()
     with (
-        pytest.raises(IntegrityError, match=r"cannot be served: .*weights.safetensors is not what was saved"),
-        running(bento, ServeConfig(port=0), home),
+        pytest.raises(
+            CorruptDataError, match=r"cannot be served: .*weights.safetensors is not what was saved"
+        ),
+        run_server(bento, ServeConfig(port=0), home),
     ):
         pass
     assert time.monotonic() - begin < 45
@@ -110,9 +114,11 @@ def second(server: Server, bento: str, home: Home) -> Iterator[Server]:
     """Another server of the same Bento in the same home, quick to give a request up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        started = start(bento, ServeConfig(port=0, grace=8, timeout=2), home)
+        started = start_server(
+            bento, ServeConfig(port=0, graceful_timeout_seconds=8, timeout_seconds=2), home
+        )
     try:
-        started.wait_for("/readyz")
+        started.wait_until_ok("/readyz")
         yield started
     finally:
         started.stop()
@@ -186,8 +192,8 @@ def refused(connection: http.client.HTTPConnection) -> bool:
 
 def test_a_stopping_server_refuses_the_rest(bento: str, home: Home):
     """Within the grace: old and new connections are ended, what was accepted and is not done is told so."""
-    stopping = start(bento, ServeConfig(port=0, grace=2), home)
-    stopping.wait_for("/readyz")
+    stopping = start_server(bento, ServeConfig(port=0, graceful_timeout_seconds=2), home)
+    stopping.wait_until_ok("/readyz")
     idle, fresh = (http.client.HTTPConnection(*stopping.address, timeout=10) for _ in range(2))
     idle.request("GET", "/livez")
     idle.getresponse().read()
@@ -210,7 +216,7 @@ def test_a_server_runs_for_a_block_and_leaves_no_trace(tmp_path: Path):
     """No process, no open port, no file."""
     before = set(psutil.Process().children(recursive=True))
 
-    with running(None, ServeConfig(port=0, grace=1), Home(tmp_path, tmp_path)) as url:
+    with run_server(None, ServeConfig(port=0, graceful_timeout_seconds=1), Home(tmp_path, tmp_path)) as url:
         processes = set(psutil.Process().children(recursive=True)) - before
         assert 200 == httpx.get(f"{url}/livez", trust_env=False).status_code
 
@@ -226,12 +232,12 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path):
         "import sys, time\n"
         "from pathlib import Path\n"
         "from relearn.model.home import Home\n"
-        "from relearn.serving.server import start\n"
-        "from relearn.serving.settings import ServeConfig\n"
+        "from relearn.serving.deployment.server import start_server\n"
+        "from relearn.serving.config import ServeConfig\n"
         "root = Path(sys.argv[1])\n"
-        "server = start(None, ServeConfig(port=0, grace=1), Home(root, root))\n"
-        "server.wait_for('/livez')\n"
-        "pids = [server.process.pid, *[worker.pid for worker in server.workers]]\n"
+        "server = start_server(None, ServeConfig(port=0, graceful_timeout_seconds=1), Home(root, root))\n"
+        "server.wait_until_ok('/livez')\n"
+        "pids = [server.process.pid, *[worker.pid for worker in server.worker_processes]]\n"
         "print(server.address[1], *pids, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -258,23 +264,25 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path):
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(
-            MachineError, match=f"port {port}: the port is in use, choose another one with --port"
+            InfrastructureError, match=f"port {port}: the port is in use, choose another one with --port"
         ):
-            start(None, ServeConfig(port=port), Home(tmp_path / "home", tmp_path))
+            start_server(None, ServeConfig(port=port), Home(tmp_path / "home", tmp_path))
 
     assert not (tmp_path / "home").exists()
 
 
 def test_an_address_of_another_machine_is_refused(tmp_path: Path):
     """192.0.2.1 is nobody's."""
-    with pytest.raises(MachineError, match="this machine has no such address"):
-        start(None, ServeConfig(host="192.0.2.1", port=0), Home(tmp_path / "home", tmp_path), keys="k" * 16)
+    with pytest.raises(InfrastructureError, match="this machine has no such address"):
+        start_server(
+            None, ServeConfig(host="192.0.2.1", port=0), Home(tmp_path / "home", tmp_path), api_keys="k" * 16
+        )
 
 
 def test_a_bento_that_is_not_there_is_told(tmp_path: Path):
     """Before a process is started."""
     with pytest.raises(NotFoundError, match="no Bento digits:9"):
-        start("digits:9", ServeConfig(port=0), Home(tmp_path / "home", tmp_path))
+        start_server("digits:9", ServeConfig(port=0), Home(tmp_path / "home", tmp_path))
 
     assert not (tmp_path / "home").exists()
 
@@ -283,9 +291,11 @@ def test_a_server_that_does_not_come_up_says_its_last_words(tmp_path: Path, monk
     """The end of its log stands in the message, and the log is kept."""
     monkeypatch.setenv("BENTOML_CONFIG", str(tmp_path / "nothing.yaml"))
 
-    with pytest.raises(MachineError, match=r"the server ended with code 1; the end of .*nothing\.yaml"):  # noqa: SIM117
-        with running(None, ServeConfig(port=0), Home(tmp_path / "home", tmp_path)):
-            pass
+    with (
+        pytest.raises(InfrastructureError, match=r"the server ended with code 1; the end of .*nothing\.yaml"),
+        run_server(None, ServeConfig(port=0), Home(tmp_path / "home", tmp_path)),
+    ):
+        pass
 
     assert 1 == len(list((tmp_path / "home" / "servers").glob("*/server.log")))
 
@@ -296,4 +306,4 @@ def test_telemetry_is_off_unless_it_was_asked_for(server: Server, monkeypatch: p
         assert ("True", "1") == (process.environ()["BENTOML_DO_NOT_TRACK"], process.environ()["DO_NOT_TRACK"])
 
     monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "False")
-    assert "False" == server_environment()["BENTOML_DO_NOT_TRACK"]
+    assert "False" == build_bentoml_environment()["BENTOML_DO_NOT_TRACK"]

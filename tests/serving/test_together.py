@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from relearn.model.classifier import Classifier
-from relearn.serving.together import Together
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.runtime.batching import MicroBatcher
 
 Make = Callable[[int], Classifier]
 
@@ -18,7 +18,7 @@ def asked_together(*questions: tuple[Classifier, np.ndarray]) -> list[np.ndarray
     """What each gets, where all ask in the same turn of a loop."""
 
     async def ask() -> list[np.ndarray | BaseException]:
-        together = Together()
+        together = MicroBatcher()
         return await asyncio.gather(
             *(together.predict(classifier, images) for classifier, images in questions),
             return_exceptions=True,
@@ -71,7 +71,7 @@ def test_who_leaves_takes_nothing_along(classifier: Classifier, images: np.ndarr
     """A request that is given up before the pass changes no answer of the others."""
 
     async def ask() -> np.ndarray:
-        together = Together()
+        together = MicroBatcher()
         leaves = asyncio.ensure_future(together.predict(classifier, images[:1]))
         stays = asyncio.ensure_future(together.predict(classifier, images[1:2]))
         await asyncio.sleep(0)  # both have asked

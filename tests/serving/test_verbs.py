@@ -14,12 +14,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from relearn.flows import cli
-from relearn.model.classifier import Classifier
+from relearn.flows.cli.app import run_command_line
 from relearn.model.home import Home
-from relearn.model.images import decode, fit_image
-from relearn.serving.ledger import Release
-from relearn.serving.releases import Releases
+from relearn.model.images.decode import decode_image, fit_image
+from relearn.model.inference.classifier import Classifier
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def released_home(
 ) -> Iterator[Home]:
     """A home where version 3 is live as `digits`."""
     assert "digits:3" == bento
-    publish(Releases(home.releases("digits")), "3", saved)
+    publish(ReleaseStore(home.releases_dir("digits")), "3", saved)
     monkeypatch.setenv("RELEARN_HOME", str(home.root))
     monkeypatch.setenv("BENTOML_HOME", str(home.bentoml))
     return home
@@ -51,7 +51,7 @@ def pictures(tmp_path: Path, images: np.ndarray, encoded: Callable[..., bytes]) 
 
 def expected(classifier: Classifier, files: list[Path]) -> np.ndarray:
     return classifier.predict(
-        np.stack([fit_image(decode(file.read_bytes()), (1, 28, 28), "strokes") for file in files])
+        np.stack([fit_image(decode_image(file.read_bytes()), (1, 28, 28), "mnist") for file in files])
     )
 
 
@@ -65,12 +65,12 @@ def test_predict_writes_what_the_api_would_answer(
     read: Callable[[Path], pd.DataFrame],
 ):
     """One row a file, every probability by class."""
-    assert 0 == cli.run(["predict", *map(str, pictures), "-o", str(tmp_path / name)])
+    assert 0 == run_command_line(["predict", *map(str, pictures), "-o", str(tmp_path / name)])
 
     answers = read(tmp_path / name)
     probabilities = expected(classifier, pictures)
     assert [*map(str, pictures)] == answers["file"].tolist()
-    assert classifier.labels(probabilities) == answers["label"].astype(str).tolist()
+    assert classifier.to_labels(probabilities) == answers["label"].astype(str).tolist()
     assert np.allclose(probabilities, answers[[f"p_{digit}" for digit in range(10)]], atol=1e-5)
     assert np.allclose(probabilities.max(axis=1), answers["probability"], atol=1e-5)
 
@@ -79,26 +79,26 @@ def test_predict_shows_a_table(
     released_home: Home, classifier: Classifier, pictures: list[Path], capsys: pytest.CaptureFixture[str]
 ):
     """On the terminal: file, label, probability."""
-    assert 0 == cli.run(["predict", str(pictures[0])])
+    assert 0 == run_command_line(["predict", str(pictures[0])])
 
     probabilities = expected(classifier, pictures[:1])
     lines = capsys.readouterr().out
     assert f"{probabilities.max():.1%}" in lines
-    assert classifier.labels(probabilities)[0] in lines
+    assert classifier.to_labels(probabilities)[0] in lines
 
 
 def test_predict_takes_any_saved_classifier(
     saved: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
 ):
     """Nothing needs to be released."""
-    assert 0 == cli.run(["predict", str(pictures[0]), "--classifier", str(saved)])
+    assert 0 == run_command_line(["predict", str(pictures[0]), "--classifier", str(saved)])
     assert "one.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict"], "error[input]: files: got none"),
+        (["predict"], "error[user_input]: files: got none"),
         (["predict", "{tmp}/nowhere.png"], "nowhere.png cannot be read: No such file or directory"),
         (["predict", "{tmp}"], "cannot be read: Is a directory"),
         (
@@ -111,13 +111,16 @@ def test_predict_takes_any_saved_classifier(
             "accepted: a name that ends in .parquet or .csv",
         ),
         (["predict", "{tmp}/one.png", "-o", "{tmp}/there.csv"], "there.csv exists; add --force"),
-        (["predict", "{tmp}/one.png", "--name", "mnist"], "nothing released as 'mnist'; released: digits"),
+        (
+            ["predict", "{tmp}/one.png", "--model-name", "mnist"],
+            "nothing released as 'mnist'; released: digits",
+        ),
         (["predict", "{tmp}/one.png", "--classifier", "{tmp}"], "error[not_found]: no classifier in {tmp}"),
         (
             ["serve", "--host", "0.0.0.0"],
             "host: got 0.0.0.0 without API keys, accepted: 127.0.0.1, or keys in",
         ),
-        (["serve", "--name", "mnist"], "nothing released as 'mnist'; released: digits"),
+        (["serve", "--model-name", "mnist"], "nothing released as 'mnist'; released: digits"),
         (["serve", "--port", "70000"], "error[config]: port: got '70000'"),
         (["serve", "--workers", "0"], "error[config]: workers: got '0'"),
         (["serve", "--host", "example.org"], "error[config]: host: got 'example.org', accepted: localhost"),
@@ -137,7 +140,7 @@ def test_what_cannot_be_done_is_one_line(
     (tmp_path / "there.csv").write_text("kept")
     before = sorted(tmp_path.iterdir())
 
-    assert 2 == cli.run([argument.format(tmp=tmp_path) for argument in arguments])
+    assert 2 == run_command_line([argument.format(tmp=tmp_path) for argument in arguments])
 
     lines = capsys.readouterr().err.splitlines()
     assert 1 == len(lines)
@@ -151,7 +154,7 @@ def test_before_any_release_both_verbs_say_how_to_make_one(
 ):
     """The command that leads out of it."""
     for arguments in (["serve"], ["predict", str(pictures[0])]):
-        assert 2 == cli.run(arguments)
+        assert 2 == run_command_line(arguments)
         assert "error[not_found]: nothing released yet: run `relearn run`\n" == capsys.readouterr().err
 
 
@@ -161,7 +164,7 @@ def serving(released_home: Home) -> Iterator[subprocess.Popen[str]]:
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += "from relearn.__main__ import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "serve", "--port", "0", "--grace", "2"],
+        [sys.executable, "-c", program, "serve", "--port", "0", "--graceful-timeout-seconds", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

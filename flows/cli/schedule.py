@@ -1,0 +1,95 @@
+"""`relearn schedule`: when a name is trained again."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from relearn.flows.cli.prefect_context import prefect_context
+from relearn.flows.cli.releases import Gate
+from relearn.flows.cli.train import Config
+from relearn.flows.config import PromotionConfig
+from relearn.model.config import TrainConfig
+from relearn.model.errors import UserInputError
+from relearn.model.home import Home
+
+
+def schedule(
+    *,
+    cron: str | None = None,
+    timezone: str | None = None,
+    disable: Annotated[bool, Parameter(negative=())] = False,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    networks: Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))] = ("mlp", "cnn"),
+    config: Config = TrainConfig(),
+    gate: Gate = PromotionConfig(),
+) -> None:
+    """Retrain by the clock while `relearn up` runs: without --cron, tell what is planned.
+
+    Parameters
+    ----------
+    cron
+        When, in cron's five fields, such as "0 3 * * *" for three in the morning; replaces what was planned.
+    timezone
+        Where the clock hangs, such as Europe/Berlin; UTC by default.
+    disable
+        Plan nothing any more.
+    force
+        Train also when data and settings are those of the last time.
+    networks
+        The networks to train; the best of them is the candidate for the release.
+    """
+    if disable and cron is not None:
+        raise UserInputError("--disable: got --cron as well, accepted: one of the two")
+    if cron is None and (timezone or force):
+        raise UserInputError("--timezone and --force: got no --cron, accepted: with --cron only")
+    home = Home.from_environment()
+    from relearn.model.data.load import default_model_name
+
+    name = default_model_name(config, home)
+    if cron is not None:
+        from relearn.flows.training.preconditions import check_inputs
+
+        check_inputs(config, networks, home)
+    with prefect_context(home) as ui_url:
+        from relearn.flows.scheduling import deployments as plans
+
+        if cron is not None:
+            plans.schedule_retraining(name, cron, timezone or "UTC", config, networks, gate, force)
+        elif disable:
+            plans.unschedule_retraining(name)
+        _print_schedule(name, ui_url)
+
+
+def _print_schedule(name: str, ui_url: str | None) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    from relearn.flows.orchestration.prefect_api import PrefectApi
+
+    console, prefect_api = Console(highlight=False), PrefectApi(PREFECT_API_URL.value())
+    deployments = [
+        deployment
+        for deployment in prefect_api.list_deployments(name)
+        if deployment["flow_name"] == "retrain"
+    ]
+    active_schedules = [
+        entry["schedule"]
+        for deployment in deployments
+        for entry in deployment["schedules"]
+        if entry["active"]
+    ]
+    if not active_schedules:
+        console.print(f'nothing is planned for {name}; for instance: relearn schedule --cron "0 3 * * *"')
+    for active_schedule in active_schedules:
+        description = (
+            f"{active_schedule['cron']} ({active_schedule.get('timezone') or 'UTC'})"
+            if "cron" in active_schedule
+            else str(active_schedule)
+        )
+        console.print(f"{name} is trained again at [bold]{description}[/]", soft_wrap=True)
+    if active_schedules and (next_start := prefect_api.find_next_run_time(deployments[0])):
+        console.print(f"next {next_start.astimezone():%Y-%m-%d %H:%M %Z}")
+    if active_schedules and ui_url is None:
+        console.print("No runner is up: relearn up starts it, and pages that show and change the plan")
+    elif deployments and ui_url:
+        console.print(f"{ui_url}/deployments/deployment/{deployments[0]['id']}", style="dim", soft_wrap=True)

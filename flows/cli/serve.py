@@ -1,0 +1,168 @@
+"""`relearn serve` and `relearn predict`: answers of the released classifier, over HTTP and without."""
+
+import io
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from relearn.flows.rendering import Table, check_output
+from relearn.model.errors import NotFoundError, UserInputError
+from relearn.model.files import write_bytes_atomically
+from relearn.model.home import Home
+from relearn.serving.config import API_KEYS, ServeConfig
+from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.store import ReleaseStore, get_current_release
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from relearn.model.inference.classifier import Classifier
+    from relearn.serving.inputs.input_spec import InputSpec
+
+
+def serve(
+    *,
+    model_name: str | None = None,
+    allow_empty: Annotated[bool, Parameter(negative=())] = False,
+    config: Annotated[ServeConfig, Parameter(name="*")] = ServeConfig(),
+) -> None:
+    """Start the prediction API of the released classifier, until Ctrl-C.
+
+    Parameters
+    ----------
+    model_name
+        Which name's release to serve; not needed while only one is released.
+    allow_empty
+        Start also where nothing is released under the name yet; the first release is then served at once.
+    """
+    home = Home.from_environment()
+    try:
+        model_name, release = get_current_release(home, model_name)
+    except NotFoundError:
+        if not (allow_empty and model_name):
+            raise
+        release = None
+    bento = release.bento if release else None
+    server = start_server(bento, config, home, model_name=model_name, api_keys=os.environ.get(API_KEYS, ""))
+    try:
+        server.wait_until_ok("/readyz" if release else "/livez")
+        if release:
+            _print_usage(server, model_name, release, home)
+        else:
+            Console(highlight=False).print(f"nothing is live as {model_name} yet; {server.url} waits for it")
+        raise server.exit_error()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    finally:
+        server.stop()
+
+
+def _print_usage(server: Server, name: str, release: Release, home: Home) -> None:
+    example = server.folder / "example.png"
+    card = json.loads(
+        (ReleaseStore(home.releases_dir(name)).version_folder(release.version) / "card.json").read_bytes()
+    )
+    _save_example_image(card["shape"], example)
+    request = f"-H 'Content-Type: image/png' --data-binary @{shlex.quote(str(example))}"
+    console = Console(highlight=False)
+    console.print(f"{name} {release.version} answers at [bold]{server.url}[/], Ctrl-C stops it. Try:")
+    console.print(f"curl {request} {server.url}/predict", soft_wrap=True)
+    console.print(f"Its log: {server.log_file}", style="dim", soft_wrap=True)
+
+
+def _save_example_image(shape: tuple[int, int, int], path: Path) -> None:
+    """A picture in the classifier's own size to try it with: a bright vertical bar."""
+    from PIL import Image, ImageDraw
+
+    channels, height, width = shape
+    image = Image.new("L" if channels == 1 else "RGB", (width, height))
+    bar = (width // 2 - 1, height // 7, width // 2, height - 1 - height // 7)
+    ImageDraw.Draw(image).rectangle(bar, "white")
+    image.save(path)
+
+
+def predict(
+    *files: Path,
+    model_name: str | None = None,
+    classifier: Path | None = None,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Read image files with the released classifier, without a server.
+
+    Parameters
+    ----------
+    files
+        PNG or JPEG files.
+    model_name
+        Which name's release to use; not needed while only one is released.
+    classifier
+        Folder of a saved classifier, instead of a release.
+    output
+        File for all probabilities, .parquet or .csv; the terminal shows the labels without.
+    force
+        Replace the output file where it exists.
+    """
+    if not files:
+        raise UserInputError("files: got none, accepted: PNG or JPEG files")
+    check_output("--output", output, force, (".parquet", ".csv"))
+    from relearn.model.inference.classifier import Classifier
+
+    if classifier is None:
+        home = Home.from_environment()
+        model_name, release = get_current_release(home, model_name)
+        classifier = ReleaseStore(home.releases_dir(model_name)).version_folder(release.version)
+    predictions = _predict_files(Classifier.load(classifier), files)
+    if output is None:
+        rows = [(str(one.file), str(one.label), f"{one.probability:.1%}") for one in predictions.itertuples()]
+        Console().print(Table(("file", "label", "probability"), rows))
+        return
+    write_bytes_atomically(output, _encode_predictions(predictions, output.suffix))
+    Console(highlight=False).print(f"{len(predictions)} predictions in {output}", soft_wrap=True)
+
+
+def _predict_files(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame":
+    """One row a file: its label, the label's probability, and `p_CLASS` for every class."""
+    import numpy as np
+    import pandas as pd
+
+    from relearn.serving.inputs.input_spec import InputSpec
+
+    card = classifier.card
+    input_spec = InputSpec(card.shape, card.style, max_images=1)
+    probabilities = classifier.predict(np.concatenate([_read_image(file, input_spec) for file in files]))
+    predictions = pd.DataFrame(
+        {
+            "file": [str(file) for file in files],
+            "label": classifier.to_labels(probabilities),
+            "probability": probabilities.max(axis=1),
+        }
+    )
+    columns = [f"p_{name}" for name in card.classes]
+    return predictions.join(pd.DataFrame(probabilities, columns=columns))
+
+
+def _read_image(file: Path, input_spec: "InputSpec") -> "np.ndarray":
+    from relearn.serving.inputs.image_files import parse_image
+
+    try:
+        return parse_image(file.read_bytes(), input_spec)
+    except OSError as error:
+        raise UserInputError(f"{file} cannot be read: {error.strerror}") from None
+    except UserInputError as error:
+        raise UserInputError(f"{file}{str(error).removeprefix('body')}", error.code) from None
+
+
+def _encode_predictions(predictions: "pd.DataFrame", suffix: str) -> bytes:
+    if suffix == ".csv":
+        return predictions.to_csv(index=False).encode()
+    content = io.BytesIO()
+    predictions.to_parquet(content, index=False)
+    return content.getvalue()

@@ -1,0 +1,157 @@
+"""`relearn run`, `train` and `evaluate`: the verbs that learn, and score what was learned."""
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, cast
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+from relearn.flows import environment
+from relearn.flows.cli import releases
+from relearn.flows.cli.next_steps import print_next_steps
+from relearn.flows.cli.prefect_context import prefect_context
+from relearn.flows.cli.setting_origins import setting_origins
+from relearn.flows.config import PromotionConfig
+from relearn.flows.rendering import Table
+from relearn.model.config import TrainConfig
+from relearn.model.home import Home
+
+if TYPE_CHECKING:
+    from relearn.flows.results import RetrainResult, TrainResult
+
+Config = Annotated[TrainConfig, Parameter(name="*")]
+
+
+def run(
+    *,
+    networks: Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))] = (),
+    config: Config = TrainConfig(),
+    gate: releases.Gate = PromotionConfig(),
+) -> None:
+    """Train every network asked for, and release the best where it is better.
+
+    Parameters
+    ----------
+    networks
+        The networks to train, such as `--networks mlp cnn`; by default the one that `--network` names, else
+        mlp and cnn.
+    """
+    start, console, home = perf_counter(), Console(), Home.from_environment()
+    from relearn.model.networks.registry import NETWORKS
+
+    networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
+    _check(config, networks, home)
+    with prefect_context(home, gate) as prefect_ui_url:
+        from relearn.flows.retrain import retrain
+
+        result = cast("RetrainResult", retrain(config, networks, gate, force=True))  # a person asks for it
+    _print_train_results(console, result.train_results, result.best)
+    console.print(_format_durations(result.stage_seconds, perf_counter() - start))
+    if first := result.release_result.first_answer:
+        console.print(Text(first))
+    releases.print_result(console, result.release_result, home)
+    print_next_steps(console, result, home, prefect_ui_url)
+    if config.dataset == "auto" and result.name == "digits":
+        console.print("The real thing, with a download of 11 MB: relearn run --dataset mnist")
+
+
+def _check(config: TrainConfig, networks: Sequence[str], home: Home) -> None:
+    """Refuse before any server is started."""
+    from relearn.flows.tracking.runs import check_store
+    from relearn.flows.training.preconditions import check_inputs
+    from relearn.model.data.load import default_model_name
+
+    environment.check_limits()
+    check_inputs(config, networks, home)
+    check_store(home, default_model_name(config, home))
+
+
+def train(
+    *,
+    resume: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=(0, 1))] = None,
+    config: Config = TrainConfig(),
+) -> None:
+    """Train one network and evaluate it; nothing is released.
+
+    Parameters
+    ----------
+    resume
+        Go on with a training that was cut off: its run, by default the last one.
+    """
+    home = Home.from_environment()
+    run_id = None
+    if resume is not None:
+        run_id, config = _resolve_resume(home, resume, config)
+    _check(config, [config.network], home)
+    with prefect_context(home):
+        from relearn.flows.train import train as train_flow
+
+        result = train_flow(config, run_id)
+    console = Console()
+    _print_train_results(console, [result], result)
+    console.print(f"Run {result.run_id[:8]}, stopped in epoch {result.epochs}: {result.stop_reason}.")
+
+
+def _resolve_resume(home: Home, run_refs: Sequence[str], config: TrainConfig) -> tuple[str, TrainConfig]:
+    """The run to go on with, and the settings that it began with."""
+    from relearn.flows.tracking.runs import resolve_run_id
+    from relearn.flows.training import resume as kept
+
+    run_id = (
+        (kept.find_unfinished(home, run_refs[0]) or resolve_run_id(home, run_refs[0]))
+        if run_refs
+        else kept.find_latest_unfinished(home)
+    )
+    # What nobody asked for, nobody means to change.
+    explicit_names = {name for name, origin in setting_origins.items() if origin != "preset default"}
+    explicit_settings = {
+        name: getattr(config, name) for name in explicit_names if name in TrainConfig.model_fields
+    }
+    return run_id, kept.load_resume_config(home, run_id, explicit_settings)
+
+
+def evaluate(run: str, *, dataset: str | None = None) -> None:
+    """Score the classifier of a run on any dataset.
+
+    Parameters
+    ----------
+    run
+        The run: its id, the beginning of it, or its name.
+    dataset
+        What to score it on, as for `relearn train`; the run's own test images by default.
+    """
+    from relearn.flows.evaluation.evaluate import evaluate as score
+
+    result = score(Home.from_environment(), run, dataset)
+    evaluation, console = result.evaluation, Console()
+    rows = [
+        (row["class"], *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']}")
+        for row in evaluation.class_report.to_dict("records")
+    ]
+    columns = ("class", "precision", "recall", "F1", "images")
+    console.print(Table(columns, rows, f"{result.run_name} on {result.dataset}"))
+    console.print(
+        f"[bold]{evaluation.accuracy:.2%}[/] of {len(evaluation):,} images right, "
+        f"loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}."
+    )
+
+
+def _print_train_results(
+    console: Console, train_results: "Sequence[TrainResult]", best_run_id: "TrainResult"
+) -> None:
+    from relearn.flows.training.report import networks
+
+    console.print(networks(train_results, best_run_id))
+    for result in train_results:
+        for warning in result.warnings:
+            console.print(f"[yellow]warning[/] {result.network}: {warning}")
+
+
+def _format_durations(stage_seconds: Mapping[str, float], total_seconds: float) -> str:
+    stages = ", ".join(f"{stage} {duration:.1f}" for stage, duration in stage_seconds.items())
+    return (
+        f"{total_seconds:.1f} s in all: {stages}, starting and orchestrating"
+        f" {total_seconds - sum(stage_seconds.values()):.1f}"
+    )

@@ -1,0 +1,63 @@
+"""Which run is meant: by its id, the beginning of it, or its name; or a released version, `mnist@3`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from relearn.flows.releases.release_state import ReleaseState
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import resolve_run_id
+from relearn.flows.tracking.store import Client, connect_existing
+from relearn.model.errors import NotFoundError
+from relearn.model.home import Home
+from relearn.serving.releases.store import ReleaseStore, resolve_name
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """A run as somebody named it; where that was by a version, `name` and `version` say which."""
+
+    run_id: str
+    query: str
+    model_name: str | None = None
+    version: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How it is called beside others."""
+        return f"{self.model_name}@{self.version}" if self.model_name else self.query
+
+
+def resolve_run(home: Home, query: str, name: str | None = None) -> RunRef:
+    """The run that `asked` means; `NotFoundError` where there is none.
+
+    `mnist@3` is version 3 of mnist, `mnist@champion` what is live, `mnist@previous` what a rollback would
+    bring back. A number of up to three digits is a version of `name`, which may be left out while only one
+    name is released; runs are found by four characters or more.
+    """
+    name_part, separator, version_or_alias = query.rpartition("@")
+    if not (separator or (query.isdecimal() and len(query) < 4)):
+        return RunRef(resolve_run_id(home, query), query)
+    client, name = connect_existing(home), resolve_name(home, name_part or name)
+    run_id_by_version = registry.list_versions(client, name)
+    version = _version_by_alias(home, name).get(version_or_alias) or version_or_alias
+    if version not in run_id_by_version:
+        registered_versions = ", ".join(sorted(run_id_by_version, key=int)) or "none"
+        raise NotFoundError(f"version: got {query!r}, registered as {name}: {registered_versions}")
+    return RunRef(run_id_by_version[version], query, name, version)
+
+
+def versions_by_run(client: Client, run_ids: Iterable[str]) -> dict[str, str]:
+    """Which of these runs is which registered version, such as `mnist@3`."""
+    version_by_run = {
+        str(version.run_id): f"{version.name}@{version.version}" for version in client.search_model_versions()
+    }
+    return {run_id: version_by_run[run_id] for run_id in run_ids if run_id in version_by_run}
+
+
+def _version_by_alias(home: Home, name: str) -> dict[str, str | None]:
+    """As the ledger says; those of MLflow are derived from it."""
+    release_state = ReleaseState.from_store(ReleaseStore(home.releases_dir(name)))
+    return {
+        registry.CHAMPION_ALIAS: release_state.live.version if release_state.live else None,
+        registry.PREVIOUS_ALIAS: release_state.previous_version,
+    }

@@ -1,0 +1,120 @@
+"""What is live: ledger, pointer, the release itself, and the servers that should answer with it."""
+
+from collections.abc import Iterator
+
+from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped, warning
+from relearn.model.errors import CorruptDataError, InfrastructureError, RelearnError
+from relearn.model.home import Home
+from relearn.serving.deployment.discovery import RunningServer
+from relearn.serving.deployment.discovery import find_running_servers as running
+from relearn.serving.releases.ledger import Entry
+from relearn.serving.releases.store import ReleaseStore, list_released_names
+from relearn.serving.runtime.hot_reload import load_release
+
+
+def ledger(home: Home) -> Iterator[CheckResult]:
+    """Whether every line follows the one before it."""
+    for name in list_released_names(home):
+        path = ReleaseStore(home.releases_dir(name)).ledger.path
+        try:
+            entries = ReleaseStore(home.releases_dir(name)).ledger.read_entries()
+        except CorruptDataError as error:
+            yield failed(
+                str(error),
+                f"put a copy of {path.name} back, it decides what is live; servers keep what they serve",
+                name,
+                CorruptDataError.exit_code,
+            )
+        except InfrastructureError as error:
+            yield failed(str(error), f"let this user read {path}", name)
+        else:
+            live_release = entries[-1].live if entries else None
+            live_status = f"version {live_release.version} is live" if live_release else "nothing is live"
+            yield ok(f"{len(entries)} decisions, none changed or lost; {live_status}", name)
+    if not list_released_names(home):
+        yield skipped("nothing is released yet")
+
+
+def pointer(home: Home) -> Iterator[CheckResult]:
+    """Whether what servers follow is what the ledger says."""
+    for name, last_entry in _read_last_entries(home):
+        releases = ReleaseStore(home.releases_dir(name))
+        fix = f"relearn serve --model-name {name} puts it right when it starts, and so does every decision"
+        try:
+            pointer_release = releases.read_current()
+        except CorruptDataError as error:
+            yield warning(str(error), fix, name)
+            continue
+        if pointer_release == last_entry.live:
+            yield ok("means what the ledger says", name)
+        else:
+            ledger_status = f"version {last_entry.live.version}" if last_entry.live else "nothing is live"
+            pointer_status = f"version {pointer_release.version}" if pointer_release else "nothing"
+            yield warning(f"means {pointer_status}, the ledger says {ledger_status}", fix, name)
+
+
+def live(home: Home) -> Iterator[CheckResult]:
+    """Whether the release can be loaded, and answers as it did when it was released."""
+    for name, last_entry in _read_last_entries(home):
+        if last_entry.live is None:
+            yield skipped("nothing is live", name)
+            continue
+        try:
+            load_release(ReleaseStore(home.releases_dir(name)), last_entry.live)
+        except RelearnError as error:
+            rollback_command = f"relearn rollback --model-name {name} --reason damaged"
+            yield failed(
+                f"version {last_entry.live.version}: {error}",
+                (
+                    f"{rollback_command} brings version {last_entry.rollback_target} back"
+                    if last_entry.rollback_target
+                    else "put a copy of it back"
+                ),
+                name,
+                error.exit_code,
+            )
+        else:
+            yield ok(f"version {last_entry.live.version} loads, and answers as when it was released", name)
+
+
+def servers(home: Home) -> Iterator[CheckResult]:
+    """Whether each that runs answers, and with what the ledger says."""
+    live_versions = {
+        name: last_entry.live.version if last_entry.live else None
+        for name, last_entry in _read_last_entries(home)
+    }
+    running_servers = list(running(home))
+    for server in running_servers:
+        yield _check_server(server, live_versions.get(server.model_name or ""))
+    if not running_servers:
+        yield skipped("none runs on this machine: relearn serve starts one")
+
+
+def _check_server(server: RunningServer, expected_version: str | None) -> CheckResult:
+    served_version = server.get_served_version()
+    if served_version is None:
+        return failed(
+            f"runs as process {server.pid}, and does not answer",
+            f"end it and start it again: kill {server.pid}; relearn serve --model-name {server.model_name}",
+            server.url,
+        )
+    if server.model_name is None or served_version == expected_version:
+        workers = f"{server.worker_count} worker{'s' if server.worker_count > 1 else ''}"
+        return ok(f"answers with version {served_version}, {workers}", server.url)
+    return failed(
+        f"answers with version {served_version}, the ledger of {server.model_name} says"
+        f" {expected_version or 'nothing'}",
+        f"see what each worker says at {server.url}/info, and start it again where it stays so",
+        server.url,
+    )
+
+
+def _read_last_entries(home: Home) -> Iterator[tuple[str, Entry]]:
+    """The names whose ledger can be read, each with its last line; of others the ledger's own check tells."""
+    for name in list_released_names(home):
+        try:
+            last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()
+        except RelearnError:
+            continue
+        if last_entry is not None:
+            yield name, last_entry

@@ -1,0 +1,220 @@
+"""The machine: what is installed, the home and its disk, ports, keys. Nothing heavy is imported here."""
+
+import errno
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import httpx
+import psutil
+from packaging.requirements import Requirement
+from rich.filesize import decimal
+
+from relearn.flows import environment
+from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped, warning
+from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.model.errors import InfrastructureError
+from relearn.model.files import write_bytes_atomically
+from relearn.model.home import Home
+from relearn.serving.config import VERSION_HEADER, ServeConfig
+from relearn.serving.deployment.discovery import find_running_servers
+from relearn.serving.http.api_keys import ApiKeys
+
+REPORTED_PACKAGES = ("torch", "mlflow", "prefect", "bentoml", "sqlalchemy")
+VERSION_LIMIT_REASONS = {
+    "sqlalchemy": "with 2.1 Prefect's scheduler has died silently, and no schedule fired",
+    "fastapi": "with 0.160 Prefect could not be imported",
+}
+LOW_DISK_BYTES = (
+    1_000_000_000  # bytes: MNIST prepared, and trained on by two networks, takes 0.2 GB, pictures more
+)
+MIN_DISK_BYTES = 50_000_000  # bytes; a release with its Bento takes 10 MB
+PROBE_CONTENT = bytes(65_536)  # more than a full disk takes
+MLFLOW_PORT = 5000
+FREE_SPACE_FIX = "make room: relearn prune --keep 3 removes old versions, files of old runs and checkpoints"
+OTHER_HOME_FIX = "let RELEARN_HOME name another folder"
+
+
+def versions(_home: Home) -> Iterator[CheckResult]:
+    """What is installed, against what pyproject.toml asks for."""
+    requirements = [Requirement(line) for line in metadata.requires("relearn") or ()]
+    applicable = [
+        requirement
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+    unmet = [
+        requirement
+        for requirement in applicable
+        if not requirement.specifier.contains(_get_installed_version(requirement.name), prereleases=True)
+    ]
+    for requirement in unmet:
+        message = (
+            f"{requirement.name} {_get_installed_version(requirement.name)}, asked for is"
+            f" {requirement.specifier or 'any version'}"
+        )
+        reason = (
+            f": {VERSION_LIMIT_REASONS[requirement.name.lower()]}"
+            if requirement.name.lower() in VERSION_LIMIT_REASONS
+            else ""
+        )
+        yield failed(
+            message + reason,
+            f"{sys.executable} -m pip install '{requirement.name}{requirement.specifier}'",
+            requirement.name,
+        )
+    if not unmet:
+        reported_versions = ", ".join(f"{name} {_get_installed_version(name)}" for name in REPORTED_PACKAGES)
+        yield ok(
+            f"{len(applicable)} packages are as asked for; Python {platform.python_version()},"
+            f" {reported_versions}"
+        )
+
+
+def _get_installed_version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def home(home: Home) -> Iterator[CheckResult]:
+    """Whether it takes files: really written, forced to the disk, renamed, and taken away again."""
+    if not home.root.exists():
+        existing_parent = next(folder for folder in home.root.parents if folder.exists())
+        if os.access(existing_parent, os.W_OK) and existing_parent.is_dir():
+            yield skipped(f"{home.root} is not there yet: the first relearn run makes it")
+        else:
+            yield failed(f"{home.root} cannot be made: {existing_parent} takes no files", OTHER_HOME_FIX)
+        return
+    probe = home.root / ".doctor"
+    try:
+        write_bytes_atomically(probe, PROBE_CONTENT)
+        probe.unlink()
+    except OSError as error:
+        is_disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        yield failed(
+            f"{home.root} takes no files: {error.strerror}",
+            FREE_SPACE_FIX if is_disk_full else OTHER_HOME_FIX,
+        )
+    else:
+        yield ok(f"{home.root} takes files")
+
+
+def disk(home: Home) -> Iterator[CheckResult]:
+    """Bytes and files that fit in it."""
+    existing_folder = next(folder for folder in (home.root, *home.root.parents) if folder.is_dir())
+    usage, filesystem = shutil.disk_usage(existing_folder), os.statvfs(existing_folder)
+    message = f"{decimal(usage.free)} free of {decimal(usage.total)}"
+    if filesystem.f_files and not filesystem.f_favail:
+        yield failed("no further file fits on it, however small", FREE_SPACE_FIX)
+    elif usage.free < LOW_DISK_BYTES:
+        yield (failed if usage.free < MIN_DISK_BYTES else warning)(message, FREE_SPACE_FIX)
+    else:
+        yield ok(message)
+
+
+def limits(_home: Home) -> Iterator[CheckResult]:
+    """Check the limits of open files and of the size of a file."""
+    environment.check_limits()
+    yield ok("a process may open as many files as a run needs, of any size")
+
+
+def loopback(_home: Home) -> Iterator[CheckResult]:
+    """Check that programs of this machine reach each other."""
+    environment.check_loopback()
+    yield ok("programs of this machine reach each other at 127.0.0.1")
+
+
+def ports(home: Home) -> Iterator[CheckResult]:
+    """Where API, flows and runs listen by default: free, or theirs."""
+    servers_by_port = {server.url.rpartition(":")[2]: server for server in find_running_servers(home)}
+    api_port = ServeConfig.from_environment(os.environ).port
+    if str(api_port) in servers_by_port:
+        yield ok(
+            f"the API of {servers_by_port[str(api_port)].model_name or servers_by_port[str(api_port)].bento}",
+            f"port {api_port}",
+        )
+    elif (response := _try_get(api_port, "/readyz")) is not None and VERSION_HEADER in response.headers:
+        yield warning(
+            "a Relearn API of another home", f"relearn serve --port {api_port + 1}", f"port {api_port}"
+        )
+    else:
+        yield _check_port(api_port, f"relearn serve --port {api_port + 1}")
+    prefect_port = int(os.environ.get("PREFECT_SERVER_API_PORT") or 4200)
+    if _is_prefect(prefect_port):
+        yield ok("a Prefect server", f"port {prefect_port}")
+    else:
+        yield _check_port(prefect_port, "let PREFECT_SERVER_API_PORT be another one")
+    if (response := _try_get(MLFLOW_PORT, "/health")) is not None and response.text == "OK":
+        yield ok("an MLflow server", f"port {MLFLOW_PORT}")
+    else:
+        yield _check_port(MLFLOW_PORT, "mlflow server --port 5001 for the page of runs")
+
+
+def _check_port(port: int, fix: str) -> CheckResult:
+    """Free, or whose it is."""
+    listener = _find_listener(port)
+    if listener is None:
+        return ok("free", f"port {port}")
+    return warning(f"in use by {listener}", f"end that, or take another port: {fix}", f"port {port}")
+
+
+def _find_listener(port: int) -> str | None:
+    """Who listens on this port of this machine; None for nobody."""
+    with socket.socket() as listener_socket:
+        listener_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener_socket.bind(("127.0.0.1", port))
+        except OSError:
+            pass
+        else:
+            return None
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.laddr
+                and connection.laddr.port == port
+                and connection.status == psutil.CONN_LISTEN
+                and connection.pid
+            ):
+                return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        pass
+    return "another program"
+
+
+def _is_prefect(port: int) -> bool:
+    try:
+        return PrefectApi(f"http://127.0.0.1:{port}/api").is_up()
+    except InfrastructureError:
+        return False
+
+
+def _try_get(port: int, path: str) -> httpx.Response | None:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=1, trust_env=False)
+    except httpx.HTTPError:
+        return None
+
+
+def keys(_home: Home) -> Iterator[CheckResult]:
+    """The file with API keys: whether it can be read, and by its owner alone."""
+    config = ServeConfig.from_environment(os.environ)
+    ApiKeys.from_config(config, os.environ)
+    file = config.api_keys_file
+    if file is None:
+        yield skipped("RELEARN_API_KEYS_FILE names no file with API keys")
+    elif _is_readable_by_others(file):
+        yield warning(f"others on this machine can read {file}", f"chmod 600 {file}")
+    else:
+        yield ok(f"{file} is for its owner alone")
+
+
+def _is_readable_by_others(file: Path) -> bool:
+    return bool(file.stat().st_mode & 0o077)

@@ -1,0 +1,60 @@
+"""Every seam looked at: what is well, what is not, and how to mend it. Nothing is changed by looking.
+
+A check is a function of `relearn.flows.ops.checks`: it takes the home and yields one or several findings.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from relearn.flows import environment
+from relearn.flows.ops.checks.check import FIXES, CheckResult, failed
+from relearn.flows.ops.timeouts import iterate_with_timeout
+from relearn.model.errors import CorruptDataError, RelearnError
+from relearn.model.home import Home
+
+CheckFunction = Callable[[Home], Iterator[CheckResult]]
+
+CHECK_TIMEOUT_SECONDS = 5.0  # seconds that a check is given; the slowest, loading a release, takes 0.3
+# Modules of `relearn.flows.ops.checks` with their functions, in the order in which they run.
+CHECKS = {
+    "system": ("versions", "home", "disk", "limits", "loopback", "ports", "keys"),
+    "device": ("device",),
+    "mlflow": ("store", "experiments", "artifacts", "orphaned_runs", "aliases"),
+    "prefect": ("settings", "database", "server", "worker", "automation", "next_run", "stuck_runs"),
+    "releases": ("ledger", "pointer", "live", "servers"),
+}
+PREREQUISITES = ("store", "server")  # where one of them is not ok, the rest of its group is not run
+
+
+def run_checks(home: Home) -> Iterator[CheckResult]:
+    """Look at every seam, in order; each finding comes as soon as it is made, whatever is broken."""
+    for group, checks in CHECKS.items():
+        for check in checks:
+            states = set()
+            for result in run_check(home, group, check):
+                states.add(result.state)
+                yield replace(result, check=check, group=group)
+            if check in PREREQUISITES and states != {"ok"}:
+                break
+
+
+def run_check(home: Home, group: str, check: str) -> Iterator[CheckResult]:
+    """One check; that it cannot be made is a finding too."""
+    try:
+        function: CheckFunction = getattr(importlib.import_module(f"relearn.flows.ops.checks.{group}"), check)
+    except Exception as error:
+        yield failed(f"cannot be looked at: {type(error).__name__}: {error}", "see versions, above")
+        return
+    try:
+        with environment.short_mlflow_timeouts():
+            yield from iterate_with_timeout(CHECK_TIMEOUT_SECONDS, partial(function, home))
+    except TimeoutError as error:
+        yield failed(f"{error}: something accepts questions and hangs", FIXES.get(check, ""))
+    except CorruptDataError as error:
+        yield failed(str(error), FIXES.get(check, ""), exit_code=error.exit_code)
+    except (RelearnError, OSError) as error:
+        yield failed(str(error), FIXES.get(check, ""))
+    except Exception as error:
+        yield failed(f"the check itself failed, {type(error).__name__}: {error}", "")

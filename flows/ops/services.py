@@ -1,0 +1,112 @@
+"""The parts that `relearn up` keeps alive: what each is started by, and how one sees that it answers."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from relearn.model.home import Home
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.discovery import find_running_servers
+
+
+@dataclass(frozen=True)
+class Service:
+    """One program on `host` and `port`, which the option `flag` chooses.
+
+    `page` is where people find it, `health` the path that answers 200 once it is up.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    port: int
+    port_flag: str
+    health_path: str
+    ui_path: str = ""
+    host: str = "127.0.0.1"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def is_healthy(self, client: httpx.Client) -> bool:
+        try:
+            return client.get(self.url + self.health_path).is_success
+        except httpx.HTTPError:
+            return False
+
+
+def make_http_client() -> httpx.Client:
+    """One for many looks: to make one takes 15 ms."""
+    return httpx.Client(timeout=2, trust_env=False)
+
+
+def services(
+    home: Home, name: str, config: ServeConfig, prefect_port: int, mlflow_port: int, worker_port: int
+) -> Iterator[Service]:
+    """Those that this home needs, in the order in which they are started and, backwards, ended.
+
+    Not a page of runs that lie somewhere else, nor what is there already: Prefect's server that answers
+    on its port, and the API of `name` from this home.
+    """
+    address_flags = ("--host", "127.0.0.1", "--port")
+    prefect = Service(
+        "prefect",
+        (_executable_path("prefect"), "server", "start", *address_flags, str(prefect_port)),
+        prefect_port,
+        "--prefect-port",
+        "/api/health",
+        environment={
+            # By default the page of any site may ask it.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{prefect_port},http://localhost:{prefect_port}",
+            # Who holds a place: kept in memory, a restart would end every run within four minutes.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        },
+    )
+    with make_http_client() as http_client:
+        if "PREFECT_API_URL" not in os.environ and not prefect.is_healthy(http_client):
+            yield prefect
+    if not home.tracking_uri.startswith("http"):
+        yield Service(
+            "mlflow",
+            (_executable_path("mlflow"), "server", "--workers", "1", *address_flags, str(mlflow_port)),
+            mlflow_port,
+            "--mlflow-port",
+            "/health",
+            environment={
+                "MLFLOW_BACKEND_STORE_URI": home.tracking_uri,
+                "MLFLOW_ARTIFACTS_DESTINATION": str(home.artifacts),  # else where the user stands
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
+        )
+    yield Service(
+        "worker",
+        (sys.executable, "-m", "relearn.flows.scheduling.runner", name),
+        worker_port,
+        "--worker-port",
+        "/health",
+        environment={
+            "PREFECT_API_URL": os.environ.get("PREFECT_API_URL") or f"{prefect.url}/api",
+            "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+            "PREFECT_WORKER_WEBSERVER_PORT": str(worker_port),
+        },
+    )
+    if not any(server.model_name == name for server in find_running_servers(home)):
+        yield Service(
+            "api",
+            (_executable_path("relearn"), "serve", "--allow-empty", "--model-name", name),
+            config.port,
+            "--port",
+            "/livez",
+            ui_path="/draw",
+            host=config.host,
+            environment=config.to_environment(),
+        )
+
+
+def _executable_path(name: str) -> str:
+    return str(Path(sys.executable).parent / name)

@@ -1,0 +1,268 @@
+"""`relearn up`: the parts of a home started, kept alive, and ended together.
+
+Keeping processes alive is the work of supervisor, which runs as a child of ours: it starts a part again that
+dies, after 1, 2, 3, … seconds where it does not stay up, and ends all of them in order. Ours are the list,
+the lock, and what people see.
+"""
+
+import http.client
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import xmlrpc.client
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from relearn.flows.locks import locked
+from relearn.flows.ops.services import Service, make_http_client
+from relearn.flows.orchestration.local_stack import LocalStack
+from relearn.model.errors import InfrastructureError, UserInputError
+from relearn.model.home import Home
+
+START_SECONDS = 5  # seconds after which a part is no longer said to have died while it started
+# Seconds that a part has to end; Prefect and MLflow take 1 to 3, the API as long as its requests take.
+STOP_SECONDS = 20
+
+SOCKET_FILENAME = "supervisor.sock"
+# Of the path of a socket, to which supervisor adds its process id while it makes it.
+MAX_SOCKET_BYTES = (107 if sys.platform == "linux" else 103) - len(".4194304")
+
+SUPERVISORD_TEMPLATE = """\
+[supervisord]
+nodaemon = true
+logfile = {folder}/supervisor.log
+pidfile = {folder}/supervisor.pid
+childlogdir = {folder}
+umask = 077
+
+[unix_http_server]
+file = {folder}/{socket}
+chmod = 0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+"""
+PROGRAM_TEMPLATE = """
+[program:{name}]
+command = {command}
+priority = {priority}
+autorestart = true
+startsecs = {steady}
+startretries = 1000000
+stopwaitsecs = {ending}
+stopasgroup = true
+killasgroup = true
+redirect_stderr = true
+stdout_logfile = {log}
+"""
+
+
+EXIT_PATTERN = re.compile(r"exited: (\w+) \((.*?)(?:; not expected)?\)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """How a part is just now: up, starting or down; how often it has died, and how the last time."""
+
+    service: Service
+    status: str
+    restarts: int
+    last_exit: str
+
+
+@contextmanager
+def run_services(home: Home, services: Iterable[Service]) -> Iterator["Supervisor"]:
+    """All `parts` of `home`, kept alive for the length of a `with` block; leaves no process.
+
+    They are asked for once what an earlier one has left is ended: it may look as if it were there already.
+    Raises `MachineError` where this home is up already, or a port is somebody else's.
+    """
+    folder = home.root / "up"
+    if (path_bytes := len(os.fsencode(folder / SOCKET_FILENAME))) > MAX_SOCKET_BYTES:
+        raise UserInputError(
+            f"RELEARN_HOME: got {home.root}, {path_bytes - MAX_SOCKET_BYTES} bytes too long for the socket of"
+            " relearn up; accepted: a shorter path"
+        )
+    folder.mkdir(0o700, parents=True, exist_ok=True)
+    with locked(folder / ".lock", f"{home.root} is up already; one relearn up keeps a home"):
+        Supervisor(folder, ()).stop_leftovers()
+        supervisor = Supervisor(folder, tuple(services))
+        for service in supervisor.services:
+            _check_port(service)
+        try:
+            supervisor.start()
+            LocalStack.write(home, {service.name: service.url for service in supervisor.services})
+            yield supervisor
+        finally:
+            supervisor.stop()
+            LocalStack.clear(home)
+
+
+class Supervisor:
+    """supervisor, run for the parts of one home, spoken to through a socket in `folder`."""
+
+    def __init__(self, folder: Path, services: Sequence[Service]) -> None:
+        self.folder, self.services, self._client = folder, services, make_http_client()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._has_responded = False
+        self._process_trees: dict[
+            int, set[psutil.Process]
+        ] = {}  # of each process of supervisor's: those it started
+
+    def log_path(self, service: Service) -> Path:
+        return self.folder / f"{service.name}.log"
+
+    def start(self) -> None:
+        """Start all parts in order, none waiting for another."""
+        config_file, log_file = self.folder / "supervisor.conf", self.folder / "supervisor.log"
+        config_file.write_text(self._render_config())
+        log_file.unlink(missing_ok=True)
+        environment = dict(os.environ)  # not in the file or on a command line: a URL may hold a password
+        for service in self.services:
+            environment |= service.environment
+        with (self.folder / "supervisor.out").open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "supervisor.supervisord", "-c", str(config_file)],
+                env=environment,
+                cwd=self.folder,  # where no files of the user's are that a part would read
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us
+            )
+
+    def poll_states(self) -> list[ServiceState]:
+        """How each part is. Where supervisor itself was killed, it is started again, and so are they."""
+        if self._process is None or self._process.poll() is not None:
+            if not self._has_responded:
+                raise InfrastructureError(f"supervisor does not start: {self._read_last_error()}")
+            self._kill_orphans()
+            self.start()
+        process_info = self._query_process_info()
+        self._has_responded = self._has_responded or bool(process_info)
+        pids = {info["pid"] for info in process_info.values() if info["pid"]}
+        self._kill_orphans(live_pids=pids)
+        for pid in pids:
+            with suppress(psutil.NoSuchProcess):
+                root_process = psutil.Process(pid)
+                previous_tree = {
+                    process for process in self._process_trees.get(pid, ()) if process.is_running()
+                }
+                self._process_trees[pid] = {
+                    root_process,
+                    *previous_tree,
+                    *root_process.children(recursive=True),
+                }
+        exits = self._read_exits()
+        return [
+            ServiceState(service, self._get_status(service, process_info), *exits.get(service.name, (0, "")))
+            for service in self.services
+        ]
+
+    def stop(self) -> None:
+        """End the parts, the last one first; what does not end by itself is killed."""
+        if self._process:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait((STOP_SECONDS + 1) * len(self.services))
+            self._process.kill()
+            self._process.wait()
+        self._kill_orphans()
+        self._client.close()
+
+    def stop_leftovers(self) -> None:
+        """Of a `relearn up` that was killed supervisor goes on, and keeps the parts alive."""
+        with suppress(OSError, ValueError, psutil.NoSuchProcess):
+            old_supervisor = psutil.Process(int((self.folder / "supervisor.pid").read_text()))
+            if str(self.folder / "supervisor.conf") in old_supervisor.cmdline():
+                self._process_trees = {old_supervisor.pid: set(old_supervisor.children(recursive=True))}
+                service_count = len(old_supervisor.children())
+                old_supervisor.terminate()
+                psutil.wait_procs([old_supervisor], (STOP_SECONDS + 1) * service_count)
+                self._kill_orphans()
+
+    def _render_config(self) -> str:
+        programs = (
+            PROGRAM_TEMPLATE.format(
+                name=service.name,
+                command=_escape_percent(shlex.join(service.command)),
+                priority=priority,
+                steady=START_SECONDS,
+                ending=STOP_SECONDS,
+                log=_escape_percent(
+                    _escape_percent(self.log_path(service))
+                ),  # which supervisor expands twice
+            )
+            for priority, service in enumerate(self.services, 1)
+        )
+        return SUPERVISORD_TEMPLATE.format(
+            folder=_escape_percent(self.folder), socket=SOCKET_FILENAME
+        ) + "".join(programs)
+
+    def _query_process_info(self) -> dict[str, dict[str, Any]]:
+        """What supervisor says of each part; nothing before it can be asked."""
+        socket_file = self.folder / SOCKET_FILENAME
+        transport = SupervisorTransport(serverurl=f"unix://{socket_file}")
+        try:
+            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+                process_info: Any = proxy.supervisor.getAllProcessInfo()
+                return {info["name"]: info for info in process_info}
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            return {}
+
+    def _get_status(self, service: Service, process_info: dict[str, dict[str, Any]]) -> str:
+        if process_info.get(service.name, {}).get("statename") in ("BACKOFF", "FATAL", "EXITED"):
+            return "down"
+        return "up" if service.is_healthy(self._client) else "starting"
+
+    def _read_last_error(self) -> str:
+        lines = (self.folder / "supervisor.out").read_text(errors="replace").strip().splitlines()
+        errors = [line for line in lines if line.startswith("Error")]  # after which it tells of its help
+        return (errors or lines or ["it said nothing"])[-1]
+
+    def _read_exits(self) -> dict[str, tuple[int, str]]:
+        """How often each part died, and how the last time, as supervisor has logged it."""
+        try:
+            exits = EXIT_PATTERN.findall((self.folder / "supervisor.log").read_text(errors="replace"))
+        except FileNotFoundError:
+            return {}
+        counts = Counter(name for name, _ in exits)
+        return {name: (counts[name], reason) for name, reason in exits}
+
+    def _kill_orphans(self, live_pids: Set[int] = frozenset()) -> None:
+        """Kill what parts that are gone have started and left, which may still hold their ports."""
+        dead_pids = [pid for pid in self._process_trees if pid not in live_pids]
+        orphans = [
+            process for pid in dead_pids for process in self._process_trees.pop(pid) if process.is_running()
+        ]
+        for process in orphans:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(orphans, timeout=5)
+
+
+def _escape_percent(text: object) -> str:
+    """As supervisor reads it, which takes % for the beginning of a variable."""
+    return str(text).replace("%", "%%")
+
+
+def _check_port(service: Service) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in service.host else socket.AF_INET) as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind((service.host, service.port))
+        except OSError as error:
+            raise InfrastructureError(
+                f"{service.name}: cannot listen on {service.host}, port {service.port}: {error.strerror};"
+                f" choose another one with {service.port_flag}"
+            ) from None

@@ -1,0 +1,127 @@
+"""Where flows report to: the Prefect server that answers, else a temporary one of their own."""
+
+import atexit
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager
+
+import httpx
+from filelock import FileLock
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_HOST,
+    PREFECT_SERVER_API_PORT,
+    temporary_settings,
+)
+
+from relearn.flows import environment
+from relearn.flows.orchestration.local_stack import LocalStack
+from relearn.model.errors import InfrastructureError, UserInputError
+from relearn.model.home import Home
+
+STARTUP_TIMEOUT_SECONDS = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to make
+
+
+@contextmanager
+def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[str | None]:
+    """Flows called inside report to `PREFECT_API_URL`, to the server of this machine, or to a temporary one.
+
+    That of this machine is the one of `relearn up`, if it runs, else the one at Prefect's own port.
+
+    Yields where the first two show them; None for a temporary server, which keeps its runs in the home,
+    where `prefect server start` shows them later. Raises `MachineError` when the server that was named does
+    not answer, or a temporary one does not start; `InputError` where it would have to be one that lasts.
+    """
+    configured_url = PREFECT_API_URL.value()
+    if configured_url and not _is_up(configured_url):
+        raise InfrastructureError(f"PREFECT_API_URL: no Prefect server answers at {configured_url}")
+    local_stack = LocalStack.read(home)
+    default_url = f"http://{PREFECT_SERVER_API_HOST.value()}:{PREFECT_SERVER_API_PORT.value()}"
+    local_api_url = (
+        f"{local_stack.service_urls.get('prefect', default_url) if local_stack else default_url}/api"
+    )
+    persistent_url = configured_url or (local_api_url if _is_up(local_api_url) else None)
+    if require_persistent and not persistent_url:
+        raise UserInputError(
+            "--manual-approval: got no Prefect server whose page could ask, accepted: one started with "
+            "prefect server start"
+        )
+    api_url = persistent_url or _start_temporary_server(home)
+    with ExitStack() as settings:
+        with chdir(home.prefect):  # to change one setting Prefect reads all of them again, files included
+            settings.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
+        yield persistent_url and persistent_url.removesuffix("/api")
+
+
+@contextmanager
+def prefect_errors() -> Iterator[None]:
+    """What Prefect's server does not answer inside is a `MachineError`."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise InfrastructureError(f"Prefect's server at {PREFECT_API_URL.value()} is away: {error}") from None
+
+
+def wait_for_server(url: str) -> None:
+    """Return once the server at `url` answers; raises `MachineError` where it takes longer than to start."""
+    deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
+    while not _is_up(url):
+        if time.monotonic() > deadline:
+            raise InfrastructureError(f"no Prefect server answers at {url}")
+        time.sleep(0.2)
+
+
+def _start_temporary_server(home: Home) -> str:
+    """Start one, and end it when this process ends: only then has Prefect told it everything."""
+    environment.check_loopback()
+    # Of two that are started at once in a new home each would make the tables of the same database.
+    with FileLock(home.prefect / ".starting.lock", timeout=STARTUP_TIMEOUT_SECONDS):
+        return _start_server(home)
+
+
+def _start_server(home: Home) -> str:
+    port, log = _find_free_port(), home.prefect / "temporary_server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "relearn.flows.orchestration.temporary_server", str(port)],
+            cwd=home.prefect,  # where no files of the user's are that Prefect would read
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us
+        )
+    atexit.register(_terminate, process)
+    deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
+    while not _is_up(url := f"http://127.0.0.1:{port}/api"):
+        if process.poll() is not None or time.monotonic() > deadline:
+            log_lines = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+            raise InfrastructureError(
+                f"Prefect's server did not start; the last it said, in {log}: {log_lines[-1]}"
+            )
+        time.sleep(0.1)
+    return url
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def _find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).json() is True
+    except (httpx.HTTPError, ValueError):
+        return False

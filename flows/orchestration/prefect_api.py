@@ -1,0 +1,251 @@
+"""What a running Prefect server tells, asked over HTTP.
+
+Prefect itself is left out: to import it takes seconds, makes its folder, and may be what does not work.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from relearn.flows.environment import HEARTBEAT_INTERVAL_SECONDS
+from relearn.flows.orchestration.local_stack import LocalStack
+from relearn.model.errors import InfrastructureError
+from relearn.model.home import Home
+
+WORK_POOL = "relearn"  # the work pool whose worker runs what is scheduled
+ZOMBIE_AUTOMATION = "relearn: close runs without heartbeat"
+SCHEDULED_FLOWS = ("retrain", "monitor")  # that are scheduled, each as a deployment called after a name
+ZOMBIE_GRACE = timedelta(minutes=10)  # without heartbeat; the rule ends ours long before
+HEARTBEAT_GRACE = timedelta(
+    seconds=1.5 * HEARTBEAT_INTERVAL_SECONDS
+)  # without one, after which a run that is called crashed is
+PICKUP_GRACE = timedelta(
+    seconds=30
+)  # in which a runner that is well has taken a run; it asks every 5 seconds
+START_GRACE = timedelta(minutes=10)  # in which a run that was taken has begun, unless who took it is gone
+TERMINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+# Not one that was taken and has not begun: where its machine is gone, it is so for `BEGUN`.
+ACTIVE_STATES = ("RUNNING", "CANCELLING", "PAUSED")
+
+JsonObject = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PrefectApi:
+    """Where its API is, user:password where it asks for them, and how many seconds an answer may take."""
+
+    api_url: str
+    auth: str = ""
+    timeout_seconds: float = 2.0
+
+    @classmethod
+    def from_environment(cls, home: Home) -> "PrefectApi":
+        """The one that `PREFECT_API_URL` names, else that of `relearn up`, else that of this machine."""
+        local_stack = LocalStack.read(home)
+        host = os.environ.get("PREFECT_SERVER_API_HOST") or "127.0.0.1"
+        port = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
+        local_url = local_stack.service_urls.get("prefect") if local_stack else None
+        api_url = os.environ.get("PREFECT_API_URL") or f"{local_url or f'http://{host}:{port}'}/api"
+        return cls(api_url.rstrip("/"), os.environ.get("PREFECT_API_AUTH_STRING", ""))
+
+    @property
+    def ui_url(self) -> str:
+        return self.api_url.removesuffix("/api")
+
+    def is_up(self) -> bool:
+        """Whether a Prefect server is there; raises `MachineError` where something else is, or it hangs."""
+        try:
+            return bool(self._request("GET", "/health").json() is True)
+        except httpx.ConnectError:
+            return False
+        except httpx.TimeoutException:
+            raise InfrastructureError(f"{self.ui_url} takes connections, and does not answer") from None
+        except (httpx.HTTPError, ValueError):
+            raise InfrastructureError(f"{self.ui_url} is no Prefect server") from None
+
+    def get_version(self) -> str:
+        return str(self._request("GET", "/admin/version").json())
+
+    def get_work_pool(self) -> JsonObject | None:
+        """The work pool of ours; None where nothing was ever scheduled."""
+        return self._row(f"/work_pools/{WORK_POOL}")
+
+    def list_workers(self) -> list[JsonObject]:
+        return self._query(f"work_pools/{WORK_POOL}/workers")
+
+    def list_automations(self) -> list[JsonObject]:
+        """The automations that end runs whose process was killed; one is enough."""
+        return self._query("automations", automations={"name": {"any_": [ZOMBIE_AUTOMATION]}})
+
+    def list_deployments(self, name: str | None = None) -> list[JsonObject]:
+        """What is scheduled, under `name` where it is given; each with its flow as `flow_name`."""
+        flow_rows = self._query("flows", flows={"name": {"any_": list(SCHEDULED_FLOWS)}})
+        flow_names = {flow["id"]: flow["name"] for flow in flow_rows}
+        deployment_filter = {"name": {"any_": [name]}} if name else {}
+        rows = self._query(
+            "deployments", deployments=deployment_filter, flows={"name": {"any_": list(SCHEDULED_FLOWS)}}
+        )
+        return [{**row, "flow_name": flow_names.get(row["flow_id"], "")} for row in rows]
+
+    def find_next_run_time(self, deployment: JsonObject) -> datetime | None:
+        """When the next run of `deployment` is due; None where none is planned."""
+        run = self._query_first_run(deployment, _state_filter("SCHEDULED"), "EXPECTED_START_TIME_ASC")
+        return parse_time(run["expected_start_time"]) if run else None
+
+    def find_last_started(self, deployment: JsonObject) -> JsonObject | None:
+        """The run of `deployment` that began last, whatever became of it.
+
+        Not one that was cancelled because another was under way: Prefect gives it a start, and it never ran.
+        """
+        started = self._query_runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 20)
+        return next((run for run in started if run["run_count"] or run["state_type"] != "CANCELLED"), None)
+
+    def find_last_ended(self, deployment: JsonObject, *states: str) -> JsonObject | None:
+        """The run of `deployment` that ended last in one of these states."""
+        return self._query_first_run(deployment, _state_filter(*states), "END_TIME_DESC")
+
+    def is_busy(self, deployment: JsonObject) -> bool:
+        """Whether a run of `deployment` is under way."""
+        return self._query_first_run(deployment, _state_filter(*ACTIVE_STATES), "START_TIME_DESC") is not None
+
+    def list_overdue_runs(self, deployment: JsonObject) -> list[JsonObject]:
+        """Runs of `deployment` that are due, and that nobody has taken."""
+        cutoff = {"before_": (datetime.now(UTC) - PICKUP_GRACE).isoformat()}
+        run_filter = _state_filter("SCHEDULED") | {"next_scheduled_start_time": cutoff}
+        return self._query_runs(deployment, run_filter, "NEXT_SCHEDULED_START_TIME_ASC")
+
+    def list_stuck_pending(self, deployment: JsonObject) -> list[JsonObject]:
+        """Runs of `deployment` that were taken, by a runner that is gone."""
+        pending = self._query_runs(deployment, _state_filter("PENDING"), "EXPECTED_START_TIME_ASC")
+        return [
+            run for run in pending if datetime.now(UTC) - parse_time(run["state"]["timestamp"]) > START_GRACE
+        ]
+
+    def list_stuck_cancelling(self, deployment: JsonObject) -> list[JsonObject]:
+        """Runs of `deployment` that somebody cancels, and that have not been heard of since."""
+        runs = self._query_runs(deployment, _state_filter("CANCELLING"), "EXPECTED_START_TIME_ASC")
+        return [run for run in runs if self._lacks_heartbeat(run)]
+
+    def get_flow_run(self, run_id: str) -> JsonObject | None:
+        """The flow run of this id; None where it was never there, or was deleted."""
+        return self._row(f"/flow_runs/{run_id}")
+
+    def is_finished(self, run: JsonObject) -> bool:
+        """Whether `run` has ended.
+
+        One that is called crashed may live, after this server was away, until it asks to keep its place.
+        """
+        state_type = (run["state"] or {}).get("type")
+        return state_type in TERMINAL_STATES and (state_type != "CRASHED" or self._lacks_heartbeat(run))
+
+    def list_states(self, run: JsonObject) -> list[JsonObject]:
+        """All that `run` has been, one after the other."""
+        rows: list[JsonObject] = self._parse_response(
+            self._request("GET", f"/flow_run_states/?flow_run_id={run['id']}")
+        )
+        return rows
+
+    def mark_crashed(self, run_id: str, reason: str) -> None:
+        """Let the run be over, where it is said to be under way."""
+        run = self.get_flow_run(run_id)
+        if run and (run["state"] or {}).get("type") in ACTIVE_STATES:
+            self._set_state(run, {"type": "CRASHED", "name": "Crashed", "message": reason}, force=True)
+
+    def mark_cancelled(self, run: JsonObject) -> None:
+        """Let a run be cancelled, whatever it is."""
+        self._set_state(run, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
+
+    def reschedule(self, run: JsonObject, scheduled_at: datetime, reason: str) -> None:
+        """Let a run that is over be due once more, as the retry in Prefect's page does."""
+        state_details = {"scheduled_time": scheduled_at.isoformat()}
+        state = {
+            "type": "SCHEDULED",
+            "name": "AwaitingRetry",
+            "message": reason,
+            "state_details": state_details,
+        }
+        self._set_state(run, state)
+
+    def list_late_runs(self) -> list[JsonObject]:
+        """Runs that should have begun, and that nobody has taken."""
+        state_filter = {"name": {"any_": ["Late"]}}
+        return self._query("flow_runs", flow_runs={"state": state_filter}, sort="EXPECTED_START_TIME_ASC")
+
+    def list_runs_without_heartbeat(self) -> list[JsonObject]:
+        """Runs that are said to be running, and have not been heard of for `SILENT`."""
+        cutoff = datetime.now(UTC) - ZOMBIE_GRACE
+        run_filter = {"state": {"type": {"any_": ["RUNNING"]}}, "start_time": {"before_": cutoff.isoformat()}}
+        running = self._query("flow_runs", flow_runs=run_filter, limit=20)
+        return [run for run in running if not self._has_heartbeat(run, cutoff)]
+
+    def _query_runs(
+        self, deployment: JsonObject, run_filter: JsonObject, sort: str, limit: int = 200
+    ) -> list[JsonObject]:
+        deployment_filter = {"id": {"any_": [deployment["id"]]}}
+        return self._query(
+            "flow_runs", deployments=deployment_filter, flow_runs=run_filter, sort=sort, limit=limit
+        )
+
+    def _query_first_run(
+        self, deployment: JsonObject, run_filter: JsonObject, sort: str
+    ) -> JsonObject | None:
+        return next(iter(self._query_runs(deployment, run_filter, sort, 1)), None)
+
+    def _set_state(self, run: JsonObject, state: JsonObject, force: bool = False) -> None:
+        body = {"state": state, "force": force}
+        result = self._parse_response(self._request("POST", f"/flow_runs/{run['id']}/set_state", body))
+        if result["status"] != "ACCEPT":
+            reason = result["details"].get("reason")
+            raise InfrastructureError(
+                f"{self.ui_url} does not let {run['name']} be {state['name']}: {reason}"
+            )
+
+    def _lacks_heartbeat(self, run: JsonObject) -> bool:
+        """Whether nothing was heard of it for so long that its process is gone, nor did its state change."""
+        cutoff = datetime.now(UTC) - HEARTBEAT_GRACE
+        return parse_time(run["state"]["timestamp"]) < cutoff and not self._has_heartbeat(run, cutoff)
+
+    def _has_heartbeat(self, run: JsonObject, since: datetime) -> bool:
+        event_filter = {
+            "event": {"name": ["prefect.flow-run.heartbeat"]},
+            "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
+            "occurred": {"since": since.isoformat()},
+        }
+        result = self._parse_response(
+            self._request("POST", "/events/filter", {"filter": event_filter, "limit": 1})
+        )
+        return bool(result["events"])
+
+    def _row(self, path: str) -> JsonObject | None:
+        answer = self._request("GET", path)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        row: JsonObject = self._parse_response(answer)
+        return row
+
+    def _query(self, collection: str, **body: Any) -> list[JsonObject]:
+        rows: list[JsonObject] = self._parse_response(self._request("POST", f"/{collection}/filter", body))
+        return rows
+
+    def _request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        auth = httpx.BasicAuth(*self.auth.split(":", 1)) if ":" in self.auth else None
+        return httpx.request(
+            method, self.api_url + path, json=body, auth=auth, timeout=self.timeout_seconds, trust_env=False
+        )
+
+    def _parse_response(self, response: httpx.Response) -> Any:
+        if response.is_success:
+            return response.json()
+        raise InfrastructureError(f"{self.ui_url} answers {response.status_code} {response.reason_phrase}")
+
+
+def _state_filter(*states: str) -> dict[str, Any]:
+    return {"state": {"type": {"any_": list(states)}}}
+
+
+def parse_time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

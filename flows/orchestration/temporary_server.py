@@ -1,0 +1,30 @@
+"""Prefect's API as a process that ends with its parent.
+
+`python -m relearn.flows.orchestration.temporary_server PORT` starts it.
+
+Prefect's own temporary server shares the terminal's signals with us: Ctrl-C ends it before the flow can
+report how it ended. And after a kill -9 of the flow it would stay for ever.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+import uvicorn
+from prefect.server.api.server import create_app
+
+
+def main(port: int) -> None:
+    """Serve the API on `port` of this machine until SIGTERM, or until standard input ends."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    uvicorn.run(create_app(ephemeral=True), host="127.0.0.1", port=port, log_level="error")
+
+
+def _exit_with_parent() -> None:
+    sys.stdin.buffer.read()  # the other end of the pipe closes however the parent dies
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,80 @@
+"""Choosing the reference set: the default of a first release, or the test images of another dataset."""
+
+from relearn.flows.feedback.decisions import collect_extra_images_for_card
+from relearn.flows.releases.reference_set import ReferenceSet
+from relearn.flows.releases.release_state import ReleaseState, decide_alone
+from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import PreparedDataset, prepare_dataset
+from relearn.model.errors import DataError, NotFoundError
+from relearn.model.home import Home
+from relearn.model.inference.classifier import ModelCard, read_card
+from relearn.serving.releases.ledger import Entry
+from relearn.serving.releases.store import ReleaseStore
+
+
+def load_default_reference(card: ModelCard, home: Home) -> ReferenceSet:
+    """The test images of the data that a classifier learned from; the first release freezes them."""
+    prepared = prepare_dataset(card.config, home, collect_extra_images_for_card(home, card))
+    if prepared.fingerprint != card.fingerprint:
+        raise DataError(
+            f"{prepared.uri} has changed since this classifier learned from it: got fingerprint "
+            f"{prepared.fingerprint[:12]}, accepted: {card.fingerprint[:12]}"
+        )
+    return ReferenceSet.from_prepared(prepared)
+
+
+def load_compatible(option: str, dataset: str, card: ModelCard, home: Home) -> PreparedDataset:
+    """`dataset`, which `option` names, as the classifier of `card` can read it.
+
+    Its images are brought to that shape. Raises `DataError` where it has other classes.
+    """
+    channels, height, width = card.shape
+    size_option = {"image_size": height} if height == width else {}  # else the images have to have the shape
+    prepared = prepare_dataset(
+        TrainConfig.parse({"dataset": dataset, "channels": channels, **size_option}), home
+    )
+    check_same(option, prepared.shape, prepared.classes, card.shape, card.classes)
+    return prepared
+
+
+def check_same(
+    subject: str,
+    shape: tuple[int, ...],
+    classes: tuple[str, ...],
+    accepted_shape: tuple[int, ...],
+    accepted_classes: tuple[str, ...],
+) -> None:
+    """Raise `DataError` where the `subject` has images of another shape, or other classes."""
+    if shape != accepted_shape:
+        got, accepted = (" × ".join(map(str, one)) for one in (shape, accepted_shape))
+        raise DataError(f"{subject}: its images are {got}, accepted: {accepted}")
+    if classes != accepted_classes:
+        got, accepted = (", ".join(one)[:100] for one in (classes, accepted_classes))
+        raise DataError(f"{subject}: its classes are {got}, accepted: {accepted}")
+
+
+def set_reference(home: Home, name: str, dataset: str, reason: str) -> Entry:
+    """Freeze the test images of `dataset` as the new reference of `name`; returns the ledger's line.
+
+    They are brought to the champion's shape. Raises `NotFoundError` where nothing is live, `DataError`
+    where the classes are others.
+    """
+    releases = ReleaseStore(home.releases_dir(name))
+    state = ReleaseState.from_store(releases)
+    if state.live is None:
+        raise NotFoundError(f"nothing is live as {name!r}: the first release freezes its own test images")
+    card = read_card(releases.version_folder(state.live.version))
+    prepared = load_compatible("--dataset", dataset, card, home)
+    fingerprint = ReferenceSet.from_prepared(prepared).save(releases)
+    return decide_alone(
+        home,
+        name,
+        state,
+        action="reference",
+        subject=fingerprint[:12],
+        run_id=state.live.run_id,
+        reasons=(reason,),
+        fingerprints={"data": prepared.fingerprint, "reference": fingerprint},
+        live=state.live,
+        rollback_target=state.previous_version,
+    )

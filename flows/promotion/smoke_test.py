@@ -1,0 +1,56 @@
+"""A candidate, tried as it would be served: its Bento, the real server, golden requests over HTTP."""
+
+import statistics
+from time import perf_counter
+
+import httpx
+import numpy as np
+
+from relearn.flows.results import ServedPrediction, SmokeTestResult
+from relearn.model.errors import CorruptDataError
+from relearn.model.home import Home
+from relearn.serving.config import ServeConfig
+from relearn.serving.deployment.server import StartupError, run_server
+from relearn.serving.releases.golden import Golden
+
+
+def run_smoke_test(bento: str, golden: Golden, home: Home) -> SmokeTestResult:
+    """Start the Bento's server on a free port and ask it the golden images, one by one.
+
+    Not ready, or an answer other than the offline one, is a refusal. `MachineError` where this machine lets
+    no server start.
+    """
+    try:
+        config = ServeConfig(port=0)
+        with (
+            run_server(bento, config, home) as url,
+            httpx.Client(base_url=url, timeout=config.timeout_seconds, trust_env=False) as client,
+        ):
+            responses = [predict_over_http(client, image) for image in golden.images]
+    except (CorruptDataError, StartupError, httpx.HTTPError) as error:
+        return SmokeTestResult(error=f"as served: {error}")
+    try:
+        golden.check(np.array([probabilities for _, probabilities, _ in responses], np.float32))
+    except CorruptDataError as error:
+        return SmokeTestResult(error=f"as served, {error}")
+    return SmokeTestResult(
+        first_prediction=responses[0][0],
+        latency_ms=statistics.median(seconds for *_, seconds in responses) * 1000,
+    )
+
+
+def predict_over_http(client: httpx.Client, image: np.ndarray) -> tuple[ServedPrediction, list[float], float]:
+    """Send one image, uint8 (channels, height, width): its answer, its probabilities, the time in seconds.
+
+    Raises `IntegrityError` where the server refuses it.
+    """
+    start = perf_counter()
+    response = client.post("/predict", json={"images": image.tolist()})
+    seconds = perf_counter() - start
+    if response.status_code != httpx.codes.OK:
+        raise CorruptDataError(f"the server refused an image: {response.status_code} {response.text[:200]}")
+    body = response.json()
+    probabilities: dict[str, float] = body["predictions"][0]["probabilities"]
+    label = body["predictions"][0]["label"]
+    prediction = ServedPrediction(label=label, probability=probabilities[label], version=body["version"])
+    return prediction, list(probabilities.values()), seconds

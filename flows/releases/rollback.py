@@ -1,0 +1,62 @@
+"""Back to a version that was live before: no retraining, and nothing is switched that does not answer."""
+
+from datetime import UTC, datetime
+
+from relearn.flows.releases.release_state import ReleaseState, decide_alone
+from relearn.model.errors import NotFoundError, UserInputError
+from relearn.model.home import Home
+from relearn.serving.releases.ledger import Entry, Release
+from relearn.serving.releases.store import ReleaseStore
+from relearn.serving.runtime.hot_reload import load_release
+
+
+def rollback(home: Home, name: str, requested_version: str | None, reason: str) -> Entry:
+    """Let `to`, by default the version that was live before, be live again; returns the ledger's line.
+
+    The version is loaded and asked its golden requests first. Raises `NotFoundError` for a version that was
+    never live, `InputError` for the one that is, `IntegrityError` where it is damaged, `MachineError` where
+    another decision came in between.
+    """
+    releases = ReleaseStore(home.releases_dir(name))
+    entries = releases.ledger.read_entries()
+    state = ReleaseState.from_entry(entries[-1] if entries else None)
+    target_release, promotion = _find_target(releases, entries, state, requested_version)
+    load_release(releases, target_release)
+    live_release = target_release.model_copy(update={"published_at": datetime.now(UTC)})
+    return decide_alone(
+        home,
+        name,
+        state,
+        action="rollback",
+        subject=target_release.version,
+        run_id=target_release.run_id,
+        reasons=(reason,),
+        fingerprints=promotion.fingerprints
+        | ({"reference": state.reference_fingerprint} if state.reference_fingerprint else {}),
+        live=live_release,
+        rollback_target=promotion.rollback_target
+        if promotion.rollback_target in releases.list_versions()
+        else None,
+    )
+
+
+def _find_target(
+    releases: ReleaseStore, entries: list[Entry], state: ReleaseState, requested_version: str | None
+) -> tuple[Release, Entry]:
+    """The release to go back to, and the line at which it was promoted."""
+    promotions = {entry.live.version: entry for entry in entries if entry.action == "promote" and entry.live}
+    if state.live is None:
+        raise NotFoundError("nothing is live, so there is nothing to go back from")
+    target_version = requested_version or state.previous_version
+    available_versions = [version for version in releases.list_versions() if version in promotions]
+    accepted = ", ".join(version for version in available_versions if version != state.live.version) or "none"
+    if target_version is None:
+        raise NotFoundError(f"no version was live before {state.live.version}; accepted for --to: {accepted}")
+    if target_version == state.live.version:
+        raise UserInputError(f"--to: version {target_version} is live already; accepted: {accepted}")
+    entry = promotions.get(target_version)
+    if entry is None or entry.live is None:
+        raise NotFoundError(f"--to: got {target_version!r}, which was never live; accepted: {accepted}")
+    if target_version not in available_versions:
+        raise NotFoundError(f"--to: version {target_version} is no longer kept; accepted: {accepted}")
+    return entry.live, entry

@@ -1,0 +1,178 @@
+"""When a name is trained again: deployments of our flows, which Prefect's page shows and changes.
+
+Each has one run at a time: what comes while one runs is cancelled, and says so. The runner takes what is due;
+a rule closes runs whose process has not been heard of.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from prefect import Flow, get_client
+from prefect.automations import Automation, EventTrigger, Posture
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    StateType,
+)
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+from prefect.events.actions import ChangeFlowRunState
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.schedules import Cron, Schedule
+from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import parameter_schema
+from pydantic import ValidationError
+
+from relearn.flows.config import PromotionConfig
+from relearn.flows.environment import HEARTBEAT_INTERVAL_SECONDS
+from relearn.flows.monitor import monitor
+from relearn.flows.monitoring.alerts import ACCURACY_EVENT, DRIFT_EVENT, resource_id
+from relearn.flows.orchestration.prefect_api import SCHEDULED_FLOWS, WORK_POOL, ZOMBIE_AUTOMATION
+from relearn.flows.retrain import retrain
+from relearn.model.config import TrainConfig
+from relearn.model.data.builtin import DATASETS
+from relearn.model.data.load import resolve_source
+from relearn.model.errors import UserInputError
+from relearn.model.home import Home
+
+# After which a run's process is taken for dead: a server that is away for two minutes hears of none.
+HEARTBEAT_TIMEOUT = 6 * HEARTBEAT_INTERVAL_SECONDS  # seconds
+ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+MONITOR_SCHEDULE = Cron("7 * * * *", timezone="UTC")  # for the watch; at the full hour others are busy
+
+
+def ensure_deployments(name: str) -> bool:
+    """See that Prefect's server has what the runner needs; what people have changed there stays as it is.
+
+    Returns whether `name` can be retrained; what data one of your own is trained on, only a plan tells.
+    """
+    with get_client(sync_client=True) as client:
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
+        _ensure_zombie_automation(client)
+        deployments = {flow: find_deployment(client, flow, name) for flow in (retrain, monitor)}
+        for flow, existing in deployments.items():
+            if (
+                existing
+            ):  # from an earlier version of ours, perhaps: the form of its page follows the settings
+                schema = parameter_schema(flow).model_dump(exclude_unset=True)
+                client.update_deployment(existing.id, DeploymentUpdate(parameter_openapi_schema=schema))
+    if not deployments[retrain] and name in DATASETS:
+        _deploy_retraining(name, {"config": {"dataset": name}})
+    if not deployments[monitor]:
+        _deploy(monitor, name, {"name": name}, MONITOR_SCHEDULE)
+    return bool(deployments[retrain]) or name in DATASETS
+
+
+def schedule_retraining(
+    name: str,
+    cron: str,
+    timezone: str,
+    config: TrainConfig,
+    networks: tuple[str, ...],
+    gate: PromotionConfig,
+    force: bool,
+) -> None:
+    """Train `name` again whenever `cron` says, with these settings; replaces what was planned before."""
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        first_error = error.errors()[0]
+        flag, accepted = "--cron", 'five fields, such as "0 3 * * *" for three in the morning'
+        if first_error["loc"][0] == "timezone":
+            flag, accepted = "--timezone", "a name such as Europe/Berlin"
+        raise UserInputError(f"{flag}: got {first_error['input']!r}, accepted: {accepted}") from None
+    parameters = {
+        "config": config.model_dump(mode="json")
+        | {"dataset": resolve_source(config, Home.from_environment())},
+        "networks": networks,
+        "promotion": gate.model_dump(mode="json"),
+        "force": force,
+    }
+    ensure_deployments(name)
+    _deploy_retraining(name, parameters, Cron(cron, timezone=timezone))
+
+
+def unschedule_retraining(name: str) -> None:
+    """No more runs of `name` by the clock; it can still be started in the page, and by an event."""
+    with get_client(sync_client=True) as client:
+        if existing := find_deployment(client, retrain, name):
+            client.update_deployment(existing.id, DeploymentUpdate(schedules=[]))
+
+
+def find_deployment(client: SyncPrefectClient, flow: Flow[..., Any], name: str) -> DeploymentResponse | None:
+    """That of `flow` for `name`, None where there is none."""
+    try:
+        return client.read_deployment_by_name(f"{flow.name}/{name}")
+    except ObjectNotFound:
+        return None
+
+
+def _deploy_retraining(name: str, parameters: Mapping[str, Any], schedule: Schedule | None = None) -> None:
+    trigger = DeploymentEventTrigger(
+        name=f"relearn: retrain {name} when the watch asks for it",
+        expect={DRIFT_EVENT, ACCURACY_EVENT},
+        match={"prefect.resource.id": resource_id(name)},
+        parameters={},
+    )
+    _deploy(retrain, name, parameters, schedule, trigger)
+
+
+def _deploy(
+    flow: Flow[..., Any],
+    name: str,
+    parameters: Mapping[str, Any],
+    schedule: Schedule | None,
+    *triggers: DeploymentEventTrigger,
+) -> None:
+    RunnerDeployment.from_flow(
+        flow,
+        name,
+        schedule=schedule,
+        parameters=dict(parameters),
+        concurrency_limit=ONE_AT_A_TIME,
+        triggers=list(triggers),
+        work_pool_name=WORK_POOL,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        paused=False,
+    ).apply()
+
+
+def _ensure_zombie_automation(client: SyncPrefectClient) -> None:
+    """The one rule that closes runs without heartbeat: made where it is missing, no second one kept."""
+    automations = client.read_automations_by_name(ZOMBIE_AUTOMATION)
+    for duplicate in automations[1:]:
+        client.delete_automation(duplicate.id)
+    if automations:
+        return
+    end_events = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    heartbeat_event = "prefect.flow-run.heartbeat"
+    Automation(
+        name=ZOMBIE_AUTOMATION,
+        description="A run whose process was killed would be Running for ever, and no other could start.",
+        trigger=EventTrigger(
+            after={heartbeat_event},
+            expect={heartbeat_event, *end_events},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={
+                "prefect.resource.role": "flow",
+                "prefect.resource.name": list(SCHEDULED_FLOWS),
+            },  # not others'
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=HEARTBEAT_TIMEOUT),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"its process was not heard of for {HEARTBEAT_TIMEOUT} seconds",
+            )
+        ],
+    ).create()

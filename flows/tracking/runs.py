@@ -1,0 +1,327 @@
+"""Runs in MLflow: what a training was given, how it went, what came of it.
+
+Metric keys are the same for every network; diagnostics stand under `gradients/` and `time/`.
+"""
+
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Any, Self
+
+import mlflow
+import mlflow.data.numpy_dataset
+import pandas as pd
+from mlflow import MlflowClient, entities
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset import Dataset
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import retry, retry_if_exception_message, stop_after_attempt
+
+from relearn.flows import environment, process_identity
+from relearn.flows.tracking.store import connect, connect_existing, mlflow_errors, ui_url
+from relearn.model.data.extra_images import MergeSummary
+from relearn.model.data.prepared import PreparedDataset
+from relearn.model.errors import NotFoundError, UserInputError
+from relearn.model.home import Home
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FLOW_RUN_TAG = "relearn.flow_run"  # tag: the flow run that made a run; a retry of it goes on with that run
+FAILURE_REASON_TAG = "relearn.failure_reason"  # tag: what ended a run that failed
+EXTRA_IMAGES_TAG = (
+    "relearn.extra_images"  # tag: what joined the data from elsewhere, such as accepted feedback
+)
+RESULT_TAG = "relearn.result"  # tag: what came of a finished training, for a retry that need not repeat it
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development"
+}  # else the page shows prompts and judges
+
+
+@dataclass(frozen=True)
+class Run:
+    """One open run; whatever is logged is kept under its id."""
+
+    id: str
+    name: str
+    experiment_id: str
+    client: MlflowClient
+
+    @property
+    def url(self) -> str:
+        """The page of the run; without the last part MLflow shows what it has for prompts and judges."""
+        base_url = ui_url(mlflow.get_tracking_uri())
+        return f"{base_url}/#/experiments/{self.experiment_id}/runs/{self.id}?workflowType=machine_learning"
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        params = [Param(key, _format_param(value)) for key, value in values.items()]
+        self.client.log_batch(self.id, params=params)
+
+    def log_metrics(
+        self, values: Mapping[str, float], step: int = 0, timestamp_ms: int | None = None
+    ) -> None:
+        """One call however many there are: against SQLite a call costs 5 ms.
+
+        The same values of the same time (Unix, now by default) and step are kept once.
+        """
+        logged_at_ms = timestamp_ms or int(1000 * time())
+        self.client.log_batch(
+            self.id, metrics=[Metric(key, float(value), logged_at_ms, step) for key, value in values.items()]
+        )
+
+    def get_logged_steps(self, key: str) -> set[int]:
+        """The steps at which the metric `key` is there."""
+        return {metric.step for metric in self.client.get_metric_history(self.id, key)}
+
+    def set_tags(self, values: Mapping[str, str]) -> None:
+        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
+
+    def set_description(self, markdown: str) -> None:
+        """What stands first on the page of the run."""
+        self.set_tags({"mlflow.note.content": markdown})
+
+    def log_dataset(self, prepared: PreparedDataset) -> None:
+        """The data as a dataset input, once; its digest is the fingerprint, cut to what MLflow holds."""
+        inputs = self.client.get_run(self.id).inputs
+        if inputs and inputs.dataset_inputs:
+            return
+        if prepared.extra_images:
+            self.set_tags({EXTRA_IMAGES_TAG: prepared.extra_images.model_dump_json()})
+        splits = prepared.splits
+        parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+        for context, split in parts.items():
+            dataset = mlflow.data.numpy_dataset.from_numpy(
+                split.images,
+                targets=split.labels,
+                source=CodeDatasetSource(tags={"source": prepared.uri}),
+                name=f"{prepared.name} {context}",
+                digest=prepared.fingerprint[:36],
+            )
+            _log_input(dataset, context, {"fingerprint": prepared.fingerprint})
+
+    def log_figure(self, figure: "Figure", path: str) -> None:
+        self.client.log_figure(self.id, figure, path)
+
+    def log_table(self, table: pd.DataFrame, path: str) -> None:
+        self.client.log_text(self.id, table.to_csv(index=False), path)
+
+    def log_text(self, text: str, path: str) -> None:
+        self.client.log_text(self.id, text, path)
+
+
+@retry(
+    retry=retry_if_exception_message(match="(?s).*(UNIQUE constraint|duplicate key)"),
+    stop=stop_after_attempt(3),
+    reraise=True,
+)
+def _log_input(dataset: Dataset, context: str, tags: dict[str, str]) -> None:
+    """Log once more where another run has logged the same data for the first time just now."""
+    mlflow.log_input(dataset, context=context, tags=tags)
+
+
+def check_store(home: Home, name: str) -> None:
+    """Raise within seconds what `Experiment.open` would raise of the store or of the experiment `name`."""
+    with environment.short_mlflow_timeouts():
+        client = connect(home)
+        with mlflow_errors(client.tracking_uri):
+            experiment = client.get_experiment_by_name(name)
+    if experiment:
+        _check_not_deleted(experiment)
+
+
+def find_deleted_experiments(client: MlflowClient) -> dict[str, str]:
+    """The names of experiments that were deleted, each with the command that brings it back."""
+    experiments = client.search_experiments(view_type=entities.ViewType.DELETED_ONLY)
+    return {experiment.name: _build_restore_command(experiment) for experiment in experiments}
+
+
+def _check_not_deleted(experiment: entities.Experiment) -> None:
+    if experiment.lifecycle_stage == "deleted":
+        raise UserInputError(
+            f"the experiment {experiment.name!r} was deleted in MLflow: bring it back with "
+            f"`{_build_restore_command(experiment)}`, or give another --model-name"
+        )
+
+
+def _build_restore_command(experiment: entities.Experiment) -> str:
+    """A command line that brings an experiment back, from wherever it is typed; it tells no password."""
+    mlflow_program = shlex.quote(str(Path(sys.executable).parent / "mlflow"))
+    uri = mlflow.get_tracking_uri()
+    uri_assignment = "" if "MLFLOW_TRACKING_URI" in os.environ else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
+    return f"{uri_assignment}{mlflow_program} experiments restore --experiment-id {experiment.experiment_id}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All runs under one name."""
+
+    id: str
+    name: str
+    client: MlflowClient
+
+    @classmethod
+    def open_or_create(cls, home: Home, name: str) -> Self:
+        """Make or find the experiment `name`, and close runs whose process is gone.
+
+        Raises `InputError` for a tracking URI that MLflow does not take or an experiment that was
+        deleted, `MachineError` when the store cannot be reached.
+        """
+        client = connect(home)
+        with mlflow_errors(client.tracking_uri):
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                # A server knows where its files belong, a database alone does not.
+                is_remote = client.tracking_uri.startswith("http")
+                location = None if is_remote else home.artifacts.as_uri()
+                experiment_id = client.create_experiment(
+                    name, artifact_location=location, tags=EXPERIMENT_TAGS
+                )
+                experiment = client.get_experiment(experiment_id)
+        _check_not_deleted(experiment)
+        with mlflow_errors(client.tracking_uri):
+            for run in find_orphaned_runs(client):
+                close_orphaned_run(client, run)
+        return cls(experiment.experiment_id, name, client)
+
+    @contextmanager
+    def start_run(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        parent_run_id: str | None = None,
+        resume_run_id: str | None = None,
+    ) -> Iterator[Run]:
+        """Open a run, or the run `resume` again; it ends FINISHED, FAILED by an error, KILLED by a signal."""
+        mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
+        with mlflow_errors(self.client.tracking_uri):
+            if resume_run_id:  # whose it is comes first: one that is RUNNING and nobody's would be closed
+                self.client.log_batch(
+                    resume_run_id, tags=[RunTag(*tag) for tag in process_identity.process_tags().items()]
+                )
+            mlflow_run = mlflow.start_run(
+                run_id=resume_run_id,
+                experiment_id=self.id,
+                run_name=name,
+                nested=True,
+                parent_run_id=parent_run_id,
+                tags={**process_identity.process_tags(), **process_identity.git_commit_tag(), **tags},
+                log_system_metrics=False,  # its end would wait for a store that hangs
+            )
+            run = Run(mlflow_run.info.run_id, name, self.id, self.client)
+            if FAILURE_REASON_TAG in mlflow_run.data.tags:
+                self.client.delete_tag(run.id, FAILURE_REASON_TAG)
+            monitor = SystemMetricsMonitor(run.id, resume_logging=resume_run_id is not None)
+            monitor.start()
+            try:
+                yield run
+            except BaseException as error:
+                _end_run(run, monitor, error)
+                raise
+            monitor.finish()
+            mlflow.end_run()
+
+    def get_run(self, run_id: str) -> MlflowRun:
+        """The run of this id."""
+        with mlflow_errors(self.client.tracking_uri):
+            return self.client.get_run(run_id)
+
+    def mark_finished(self, run: MlflowRun) -> None:
+        """Let a run be FINISHED whose process was lost just before it said so."""
+        if run.info.status != "FINISHED":
+            with mlflow_errors(self.client.tracking_uri):
+                self.client.set_terminated(run.info.run_id, "FINISHED")
+
+    def find_by_flow_run(self, flow_run_id: str, kind: str, network: str | None = None) -> MlflowRun | None:
+        """The run of this kind that the flow run of this id made, for `network`, when it was tried before."""
+        filter_string = f"tags.`{FLOW_RUN_TAG}` = '{flow_run_id}' and tags.`relearn.job_type` = '{kind}'"
+        if network:
+            filter_string += f" and params.network = '{network}'"
+        with mlflow_errors(self.client.tracking_uri):
+            return next(iter(self.client.search_runs([self.id], filter_string, max_results=1)), None)
+
+    def find_latest(self, kind: str, tags: Mapping[str, str]) -> MlflowRun | None:
+        """The run of this kind that finished last, where it has these tags."""
+        filter_string = f"tags.`relearn.job_type` = '{kind}' and attributes.status = 'FINISHED'"
+        newest_first = ["attributes.start_time DESC"]
+        with mlflow_errors(self.client.tracking_uri):
+            runs = self.client.search_runs([self.id], filter_string, order_by=newest_first, max_results=1)
+        return next((run for run in runs if tags.items() <= run.data.tags.items()), None)
+
+
+def close_orphaned_run(client: MlflowClient, run: MlflowRun) -> None:
+    """End it as KILLED."""
+    client.set_terminated(run.info.run_id, "KILLED")
+
+
+def find_running(client: MlflowClient) -> list[MlflowRun]:
+    """Runs of any name that MLflow calls RUNNING."""
+    experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiment_ids, "attributes.status = 'RUNNING'"))
+
+
+def find_orphaned_runs(client: MlflowClient) -> list[MlflowRun]:
+    """Those of this machine whose process is gone."""
+    return [run for run in find_running(client) if process_identity.is_process_dead(run.data.tags)]
+
+
+def _end_run(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> None:
+    """Tell MLflow what ended a run, if it listens; whoever waits is told that, not what MLflow says to it.
+
+    A run that it has not heard the end of is closed when the next one starts.
+    """
+    flush_thread = threading.Thread(target=monitor.finish, daemon=True)
+    flush_thread.start()
+    flush_thread.join(1)
+    has_failed = isinstance(error, Exception)
+    with suppress(MlflowException, SQLAlchemyError), environment.short_mlflow_timeouts():
+        mlflow.end_run("FAILED" if has_failed else "KILLED")
+        if has_failed:
+            run.set_tags({FAILURE_REASON_TAG: f"{type(error).__name__}: {error}"[:5000]})
+
+
+def attach_run(home: Home, run_id: str) -> Run:
+    """The run of this id, to log more under it."""
+    client = connect(home)
+    info = client.get_run(run_id).info
+    return Run(run_id, info.run_name, info.experiment_id, client)
+
+
+def get_last_feedback_decision(home: Home, run_id: str) -> int:
+    """Up to which decision feedback joined the data of a run; 0 where there was none yet."""
+    client = connect_existing(home)
+    with mlflow_errors(client.tracking_uri):
+        tag_value = client.get_run(run_id).data.tags.get(EXTRA_IMAGES_TAG)
+    return MergeSummary.model_validate_json(tag_value).last_decision if tag_value else 0
+
+
+def resolve_run_id(home: Home, run_ref: str) -> str:
+    """The id of the run called `run`: its id, the beginning of it, or its name (the newest of that name)."""
+    client = connect_existing(home)
+    experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiment_ids, order_by=["attributes.start_time DESC"], max_results=10_000)
+    for matches in (
+        [run for run in runs if run.info.run_id == run_ref],
+        [run for run in runs if len(run_ref) >= 4 and run.info.run_id.startswith(run_ref)],
+        [run for run in runs if run.info.run_name == run_ref],
+    ):
+        if matches:
+            return str(matches[0].info.run_id)
+    newest_runs = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:3])
+    raise NotFoundError(
+        f"no run {run_ref!r} in MLflow"
+        + (f"; the newest are {newest_runs}" if newest_runs else ": it has none")
+    )
+
+
+def _format_param(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

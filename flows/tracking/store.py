@@ -1,0 +1,171 @@
+"""The store behind MLflow: which one it is, whether it answers, and what to say when it does not."""
+
+import logging
+import os
+import select
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+import sqlalchemy
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from relearn.flows.environment import redact_password
+from relearn.model.errors import InfrastructureError, NotFoundError, UserInputError
+from relearn.model.files import atomic_file
+from relearn.model.home import MLFLOW_UI_URL, Home, sqlite_url
+
+LOG_LEVELS = {
+    "mlflow": logging.WARNING,
+    "alembic": logging.WARNING,
+    # They print a traceback for what is raised as well, and then is one line.
+    "mlflow.store.db": logging.CRITICAL,
+    "mlflow.system_metrics": logging.CRITICAL,
+}
+
+STATEMENT_TIMEOUT = 20.0  # seconds that a database is given for one statement; they take milliseconds
+
+Client = MlflowClient  # as those call it who do without importing MLflow
+DEFAULT_MLFLOW_URL = (  # where the runs of a local store are shown, once `mlflow server` is started
+    "http://127.0.0.1:5000"
+)
+
+
+def connect(home: Home) -> MlflowClient:
+    """A client of the store that `home` names, which is then also MLflow's own default."""
+    uri = _validate_uri(home.tracking_uri)
+    for logger_name, level in LOG_LEVELS.items():
+        logging.getLogger(logger_name).setLevel(level)
+    file = sqlite_path(uri)
+    env_uri = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    if env_uri is None:  # MLflow exports it, and a second home in this process would be taken for the first
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    try:
+        with mlflow_errors(uri):
+            if uri.startswith("postgresql"):
+                _set_statement_timeout(STATEMENT_TIMEOUT)
+                _ping(uri)
+            if file and not file.exists():
+                _create_store(file, home)
+            client = MlflowClient()
+            client.search_experiments(max_results=1)
+    except ImportError as error:  # the driver of a database
+        raise _to_infrastructure_error(uri, str(error)) from None
+    return client
+
+
+def _ping(uri: str) -> None:
+    """Ask a database once whether it is there: MLflow asks ten times, for 100 seconds."""
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _set_statement_timeout(seconds: float) -> None:
+    """Let a PostgreSQL that has taken a statement, and hangs, be an error: its driver would wait for ever."""
+    import psycopg2
+    from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
+
+    def wait(connection: Any) -> None:
+        while (state := connection.poll()) != POLL_OK:
+            reading, writing = ([connection], []) if state == POLL_READ else ([], [connection])
+            if not any(select.select(reading, writing, [], seconds)):
+                connection.close()
+                raise psycopg2.OperationalError(f"no answer within {seconds:g} seconds")
+
+    set_wait_callback(wait)
+
+
+def _create_store(file: Path, home: Home) -> None:
+    """Make an empty store, whole or not at all.
+
+    MLflow makes its tables in place: a process killed in those seconds, or a second one that starts in
+    them, leaves a store that no later one can open.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.parent / f".{file.name}.lock"):
+        if file.exists():  # another process was faster
+            return
+        for stale_file in file.parent.glob(f".{file.name}.*.tmp*"):
+            stale_file.unlink()
+        with atomic_file(file) as temporary:
+            SqlAlchemyStore(sqlite_url(temporary), home.artifacts.as_uri()).engine.dispose()
+
+
+def connect_existing(home: Home) -> MlflowClient:
+    """The same, for reading only: raises `NotFoundError` rather than making an empty store."""
+    file = sqlite_path(_validate_uri(home.tracking_uri))
+    if file and not file.exists():
+        raise NotFoundError(f"no run yet, there is no {file}: run relearn run or relearn train")
+    return connect(home)
+
+
+def ui_url(uri: str) -> str:
+    """Where the runs of a store are shown: at a server its own address, without user and password."""
+    if configured_url := os.environ.get(MLFLOW_UI_URL):
+        return configured_url.rstrip("/")
+    if not uri.startswith("http"):
+        return DEFAULT_MLFLOW_URL
+    split_uri = urlsplit(uri)
+    return split_uri._replace(netloc=split_uri.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def _validate_uri(uri: str) -> str:
+    try:
+        split_uri = urlsplit(uri)
+        is_supported = split_uri.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "http", "https")
+        is_complete = sqlite_path(uri) not in (Path(), Path(":memory:")) and (
+            sqlite_path(uri) or split_uri.hostname
+        )
+    except (ValueError, ArgumentError):  # a bracket that is not closed
+        is_supported = is_complete = False
+    if not (is_supported and is_complete):
+        raise UserInputError(
+            f"MLFLOW_TRACKING_URI: got {redact_password(uri)!r}, accepted: sqlite:////path/mlflow.db,"
+            " postgresql://…, mysql://… or http(s)://… (MLflow no longer keeps runs in a plain folder)"
+        )
+    return uri
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other."""
+    if not uri.startswith("sqlite"):
+        return None
+    return Path(sqlalchemy.make_url(uri).database or "")
+
+
+@contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """What the store at `uri` refuses or does not answer inside is a `MachineError`."""
+    try:
+        yield
+    except MlflowException as error:
+        raise _to_infrastructure_error(uri, error.message) from None
+    except SQLAlchemyError as error:
+        raise _to_infrastructure_error(uri, str(error)) from None
+
+
+def _to_infrastructure_error(uri: str, message: str) -> InfrastructureError:
+    """The first line of what was said that says it, without a password that may stand in it."""
+    for spelling in (uri, uri.rstrip("/")):
+        message = message.replace(spelling, redact_password(spelling))
+    lines = [
+        line for line in message.splitlines() if line.strip() and not line.startswith("(raised as a result")
+    ]
+    first_line = lines[0] if lines else "no reason given"
+    return InfrastructureError(
+        f"MLflow at {redact_password(uri)} cannot be used:"
+        f" {textwrap.shorten(first_line, 300, placeholder='…')}"
+    )

@@ -1,0 +1,119 @@
+"""Images that join a dataset from elsewhere: to learn from, or never to learn from."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.splits import VALIDATION_SALT, Splits, hash_contents, split_by_hash, take
+
+
+@dataclass(frozen=True, eq=False)
+class ExtraImages:
+    """Images with the names of their classes, which join a training, and contents that it does without.
+
+    `images` are uint8 (channels, height, width), each in a shape of its own, `labels` one for each of them;
+    `held_out` is uint64 as `splits.contents` gives it. `until` is for whoever chose them, to choose the same
+    again.
+    """
+
+    images: tuple[np.ndarray, ...] = ()
+    labels: tuple[str, ...] = ()
+    excluded_hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    last_decision: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of all of it, in whichever order it was given; "" where there is nothing."""
+        image_lines = [
+            f"{image.shape} {hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()} {label}"
+            for image, label in zip(self.images, self.labels, strict=True)
+        ]
+        return _compute_digest(image_lines, self.excluded_hashes)
+
+
+class MergeSummary(BaseModel):
+    """What came of additions: `images` joined, `refused` did not, `left_out` of the dataset's own had to go.
+
+    Refused are those of a class or shape that the dataset has not, and images of its test part. Left out are
+    images that are held out, or stand under another label now. `digest` is the SHA-256 of what all this
+    changed, "" for nothing; `until` is that of the additions.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    merged: int
+    rejected: int
+    removed: int
+    digest: str
+    last_decision: int
+
+
+def merge_extra_images(
+    dataset: Dataset, splits: Splits, extra_images: ExtraImages, validation_fraction: float
+) -> tuple[Splits, MergeSummary]:
+    """Let `additions` join the training and validation parts of `dataset`, which `splits` has cut.
+
+    An added image falls into one of the two by its content, as all others do, and takes the place of an
+    equal one. The test part stays as it is, and what stands in it does not join.
+    """
+    mergeable, merged_hashes = _select_mergeable(dataset, splits, extra_images)
+    hashes_to_remove = np.concatenate([merged_hashes, extra_images.excluded_hashes])
+    remaining, removed_hashes = list[LabelledImages](), list[np.ndarray]()
+    for split in (splits.train, splits.validation):
+        hashes = hash_contents(split.images)
+        is_removed = np.isin(hashes, hashes_to_remove)
+        remaining.append(take(split, ~is_removed))
+        removed_hashes.append(hashes[is_removed])
+    extra_splits = split_by_hash(mergeable, validation_fraction, VALIDATION_SALT)
+    train, validation = (
+        _concatenate(split, extra) for split, extra in zip(remaining, extra_splits, strict=True)
+    )
+    removed = np.concatenate(removed_hashes)
+    image_lines = [
+        f"{content_hash} {dataset.classes[label]}"
+        for content_hash, label in zip(merged_hashes, mergeable.labels, strict=True)
+    ]
+    summary = MergeSummary(
+        merged=len(mergeable),
+        rejected=len(extra_images.images) - len(mergeable),
+        removed=len(removed),
+        digest=_compute_digest(image_lines, np.setdiff1d(removed, merged_hashes)),
+        last_decision=extra_images.last_decision,
+    )
+    return replace(splits, train=train, validation=validation), summary
+
+
+def _select_mergeable(
+    dataset: Dataset, splits: Splits, extra_images: ExtraImages
+) -> tuple[LabelledImages, np.ndarray]:
+    """Those that may join, each content once, and their contents; in the order of these."""
+    class_indices = {name: index for index, name in enumerate(dataset.classes)}
+    pairs = [
+        (image, class_indices[label])
+        for image, label in zip(extra_images.images, extra_images.labels, strict=True)
+        if label in class_indices and image.shape == dataset.shape
+    ]
+    images = np.array([image for image, _ in pairs], np.uint8).reshape(-1, *dataset.shape)
+    labels = np.array([label for _, label in pairs], np.int64)
+    unique_hashes, first_positions = np.unique(hash_contents(images), return_index=True)
+    is_allowed = ~np.isin(
+        unique_hashes, np.concatenate([hash_contents(splits.test.images), extra_images.excluded_hashes])
+    )
+    return take(LabelledImages(images, labels), first_positions[is_allowed]), unique_hashes[is_allowed]
+
+
+def _concatenate(first: LabelledImages, second: LabelledImages) -> LabelledImages:
+    if not len(second):
+        return first
+    return LabelledImages(
+        np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels])
+    )
+
+
+def _compute_digest(image_lines: list[str], excluded_hashes: np.ndarray) -> str:
+    lines = [*sorted(image_lines), *(f"- {content_hash}" for content_hash in np.unique(excluded_hashes))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""

@@ -1,0 +1,172 @@
+"""Split data on disk: prepared once, memory-mapped ever after."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field
+
+from relearn.model.config import TrainConfig
+from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.extra_images import ExtraImages, MergeSummary, merge_extra_images
+from relearn.model.data.load import list_source_files, load_dataset, resolve_source
+from relearn.model.data.splits import Splits, split_dataset
+from relearn.model.data.validation import Finding, validate_dataset
+from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
+from relearn.model.files import atomic_folder
+from relearn.model.home import Home
+from relearn.model.images.decode import ImageStyle
+
+FORMAT = 5  # of the folder and of everything that leads to it: raised whenever either changes
+DATA_SETTINGS = ("image_size", "channels", "test_fraction", "validation_fraction")
+SPLITS = ("train", "validation", "test")
+NO_EXTRA_IMAGES = ExtraImages()
+MANIFEST_FILE = "manifest.json"
+
+
+class PreparedDataset(BaseModel):
+    """A folder with images and labels of each split as .npy, and what is known of them, its `manifest.json`.
+
+    `fingerprint` is the SHA-256 of the whole dataset's content, before it was split, and of what `additions`
+    changed. `shape` is channels, height, width; `counts` has the images of each class in each split, `files`
+    the SHA-256 of each file. `rebuilt` says why an earlier folder was replaced.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path = Field(exclude=True)
+    rebuild_reason: str | None = Field(None, exclude=True)
+    format: Literal[4] = 4
+    name: str
+    uri: str
+    classes: tuple[str, ...]
+    style: ImageStyle
+    shape: tuple[int, int, int]
+    fingerprint: str
+    extra_images: MergeSummary | None
+    counts: dict[str, list[int]]
+    findings: list[Finding]
+    files: dict[str, str]
+
+    @property
+    def splits(self) -> Splits:
+        """Images and labels, read from disk as they are used."""
+        return Splits(*map(self._load_split, SPLITS))
+
+    def _load_split(self, name: str) -> LabelledImages:
+        images, labels = (
+            np.load(self.folder / f"{name}_{array_name}.npy", mmap_mode="c")
+            for array_name in ("images", "labels")
+        )
+        return LabelledImages(images, labels)
+
+
+def prepare_dataset(
+    config: TrainConfig, home: Home, extra_images: ExtraImages = NO_EXTRA_IMAGES
+) -> PreparedDataset:
+    """Load, split and check the data `config` names and what joins it, or find it prepared already.
+
+    A folder is found again as long as the source's files (path, size, time of change), the settings of the
+    data and the additions are the same; what lies damaged in its place is replaced. Two processes may
+    prepare the same data at once. Raises DataError naming the first of the findings that are errors.
+    """
+    try:
+        home.dataset_cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.dataset_cache / f".{_cache_key(config, home, extra_images)}.lock"):
+            return _load_or_build(config, home, extra_images)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot prepare the data in {home.dataset_cache}: {error.strerror or error}"
+        ) from None
+
+
+def load_prepared(folder: Path) -> PreparedDataset:
+    """Open the data prepared in `folder`; IntegrityError where a file is missing or not what was written.
+
+    To compare every SHA-256 takes 0.04 s for MNIST, 0.8 s for a GB.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_bytes())
+        prepared = PreparedDataset.model_validate({**manifest, "folder": folder})
+        changed = [name for name, digest in prepared.files.items() if _sha256(folder / name) != digest]
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CorruptDataError(f"{folder / MANIFEST_FILE} and its files are not whole: {reason}") from None
+    if changed:
+        raise CorruptDataError(f"{folder / changed[0]} is not what was written: its SHA-256 differs")
+    return prepared
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -> PreparedDataset:
+    folder = home.dataset_cache / _cache_key(config, home, extra_images)
+    try:
+        return load_prepared(folder)
+    except CorruptDataError as error:
+        rebuilt = str(error) if folder.exists() else None
+    dataset = load_dataset(config, home)
+    splits, merge_summary = split_dataset(dataset, config.test_fraction, config.validation_fraction), None
+    if extra_images.digest:
+        splits, merge_summary = merge_extra_images(dataset, splits, extra_images, config.validation_fraction)
+    findings = validate_dataset(dataset, splits)
+    if merge_summary and merge_summary.rejected:
+        message = "images that were to join are of another class or shape, or test images"
+        findings.append(Finding("warning", "additions", message, merge_summary.rejected))
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        raise DataError("; ".join(f"{dataset.uri}: {error}" for error in errors))
+    folder = home.dataset_cache / _cache_key(config, home, extra_images)  # a download has brought the files
+    with atomic_folder(folder) as temporary:
+        for part in SPLITS:
+            np.save(temporary / f"{part}_images.npy", getattr(splits, part).images)
+            np.save(temporary / f"{part}_labels.npy", getattr(splits, part).labels)
+        prepared = PreparedDataset(
+            folder=folder,
+            rebuild_reason=rebuilt,
+            name=dataset.name,
+            uri=dataset.uri,
+            classes=dataset.classes,
+            style=dataset.style,
+            shape=dataset.shape,
+            fingerprint=_compute_fingerprint(dataset, merge_summary),
+            extra_images=merge_summary,
+            counts={
+                part: np.bincount(getattr(splits, part).labels, minlength=len(dataset.classes)).tolist()
+                for part in SPLITS
+            },
+            findings=findings,
+            files={file.name: _sha256(file) for file in sorted(temporary.iterdir())},
+        )
+        (temporary / MANIFEST_FILE).write_text(prepared.model_dump_json(indent=2))
+    return prepared
+
+
+def _compute_fingerprint(dataset: Dataset, merge_summary: MergeSummary | None) -> str:
+    if merge_summary is None or not merge_summary.digest:
+        return dataset.fingerprint
+    return hashlib.sha256(f"{dataset.fingerprint} {merge_summary.digest}".encode()).hexdigest()
+
+
+def _cache_key(config: TrainConfig, home: Home, extra_images: ExtraImages) -> str:
+    """The dataset's name, 16 hex digits of all that its prepared form depends on, and 16 of what joins it."""
+    uri = resolve_source(config, home)
+    file_stamps = [(str(file), *_size_and_mtime(file)) for file in list_source_files(config, home)]
+    settings = {name: getattr(config, name) for name in DATA_SETTINGS}
+    digest = hashlib.sha256(repr((FORMAT, uri, file_stamps, settings)).encode()).hexdigest()
+    suffix = f"-{extra_images.digest[:16]}" if extra_images.digest else ""
+    return f"{uri.partition(':')[0]}-{digest[:16]}{suffix}"
+
+
+def _size_and_mtime(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

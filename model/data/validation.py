@@ -1,0 +1,154 @@
+"""What is wrong, or only strange, with the data: asked before any training."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.splits import Splits, hash_contents
+
+UNEVEN_RATIO, IMBALANCED_RATIO = 1.5, 3.0  # images of the largest class for one of the smallest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem: `error` forbids training, `warning` does not. `example` is the first place it shows."""
+
+    level: Literal["error", "warning"]
+    check: str
+    message: str
+    count: int
+    example: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.count}; {self.example})" if self.example else self.message
+
+
+def validate_dataset(dataset: Dataset, splits: Splits) -> list[Finding]:
+    """Every finding, errors first; what depends on sound labels is asked only where they are sound."""
+    findings = list(_check_types(dataset))
+    if not findings:
+        findings = [*_check_splits(dataset, splits), *_check_classes(dataset), *_check_content(dataset)]
+    findings += [Finding("warning", "loading", note, 1) for note in dataset.notes]
+    return sorted(findings, key=lambda finding: finding.level)
+
+
+def findings_table(findings: list[Finding]) -> pd.DataFrame:
+    """One row for each finding."""
+    return pd.DataFrame(map(asdict, findings), columns=["level", "check", "message", "count", "example"])
+
+
+def measure_class_balance(counts: np.ndarray) -> tuple[float, str]:
+    """Images of the largest class for one of the smallest, and what to call that."""
+    ratio = float(counts.max() / counts.min()) if counts.min() else float("inf")
+    category = "balanced" if ratio < UNEVEN_RATIO else "uneven" if ratio < IMBALANCED_RATIO else "imbalanced"
+    return ratio, category
+
+
+def _source_splits(dataset: Dataset) -> dict[str, LabelledImages]:
+    return {"train": dataset.train} | ({"test": dataset.test} if dataset.test is not None else {})
+
+
+def _check_types(dataset: Dataset) -> Iterator[Finding]:
+    expected_shape, classes = dataset.train.images.shape[1:], len(dataset.classes)
+    for name, split in _source_splits(dataset).items():
+        images, labels = split.images, split.labels
+        if images.dtype != np.uint8 or images.ndim != 4:
+            got = f"{images.dtype} {images.shape}"
+            yield _error("images", f"{name} images are {got}, accepted: uint8 (n, c, h, w)")
+        elif images.shape[1:] != expected_shape:
+            yield _error("shape", f"{name} images are {images.shape[1:]}, those of train {expected_shape}")
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+            got = f"{labels.dtype} {labels.shape}"
+            yield _error("labels", f"{name} labels are {got}, accepted: int64 ({len(images)},)")
+            continue
+        out_of_range = np.flatnonzero((labels < 0) | (labels >= classes))
+        for first in out_of_range[:1]:
+            message, example = f"{name} has labels outside 0 to {classes - 1}", f"image {first} has label"
+            yield _error("label range", message, len(out_of_range), f"{example} {labels[first]}")
+
+
+def _check_splits(dataset: Dataset, splits: Splits) -> Iterator[Finding]:
+    for name in ("train", "validation", "test"):
+        labels = getattr(splits, name).labels
+        missing_classes = np.flatnonzero(np.bincount(labels, minlength=len(dataset.classes)) == 0)
+        if not len(labels):
+            message = f"no image falls into {name}, more images or a larger share are needed"
+            yield _error("empty split", message)
+        elif len(missing_classes):
+            message, example = f"classes without an image in {name}", dataset.classes[missing_classes[0]]
+            yield _warning("missing class", message, len(missing_classes), example)
+
+
+def _check_classes(dataset: Dataset) -> Iterator[Finding]:
+    labels = np.concatenate([split.labels for split in _source_splits(dataset).values()])
+    counts = pd.Series(np.bincount(labels, minlength=len(dataset.classes)), dataset.classes)
+    present_classes = counts[counts > 0]
+    if len(present_classes) < 2:
+        names = ", ".join(present_classes.index) or "none"
+        yield _error("classes", f"at least two classes need images, got {len(present_classes)}: {names}")
+        return
+    ratio, category = measure_class_balance(present_classes.to_numpy())
+    if category == "imbalanced":
+        message = f"the largest class has {ratio:.1f} times the images of the smallest"
+        example = ", ".join(
+            f"{name}: {present_classes[name]}"
+            for name in map(str, (present_classes.idxmax(), present_classes.idxmin()))
+        )
+        yield _warning("imbalance", message, int(present_classes.max()), example)
+
+
+def _check_content(dataset: Dataset) -> Iterator[Finding]:
+    hashes = {name: hash_contents(split.images) for name, split in _source_splits(dataset).items()}
+    for name, split in _source_splits(dataset).items():
+        yield from _check_constant_images(name, split)
+        yield from _check_duplicates(name, split, hashes[name], dataset.classes)
+    if "test" in hashes:
+        yield from _check_leakage(hashes["train"], hashes["test"])
+
+
+def _check_constant_images(name: str, split: LabelledImages) -> Iterator[Finding]:
+    flat_images = split.images.reshape(len(split), -1)
+    constant_indices = np.flatnonzero((flat_images == flat_images[:, :1]).all(axis=1))
+    for first in constant_indices[:1]:
+        example = f"image {first}: all {flat_images[first, 0]}"
+        yield _warning("constant image", f"{name} images of a single value", len(constant_indices), example)
+
+
+def _check_duplicates(
+    name: str, split: LabelledImages, hashes: np.ndarray, classes: tuple[str, ...]
+) -> Iterator[Finding]:
+    """Images that stand more than once in a part, and among them those under two labels."""
+    order = np.argsort(hashes, kind="stable")
+    pairs = np.stack([order[:-1], order[1:]], 1)[hashes[order[:-1]] == hashes[order[1:]]]
+    conflicting = pairs[split.labels[pairs[:, 0]] != split.labels[pairs[:, 1]]]
+    for first_image, second_image in pairs[:1]:
+        example = f"images {first_image} and {second_image}"
+        yield _warning("duplicate", f"{name} images that repeat another", len(pairs), example)
+    for pair in conflicting[:1]:
+        message = f"{name} images that stand under two labels"
+        example = ", ".join(f"image {image} is {classes[split.labels[image]]}" for image in pair)
+        yield _warning("two labels", message, len(conflicting), example)
+
+
+def _check_leakage(train: np.ndarray, test: np.ndarray) -> Iterator[Finding]:
+    leaked_indices = np.flatnonzero(np.isin(test, train))
+    if len(leaked_indices) == len(test):
+        yield _error(
+            "leak", "every test image is a training image, a score would mean nothing", len(leaked_indices)
+        )
+    elif len(leaked_indices):
+        message = f"test images that are training images ({len(leaked_indices) / len(test):.2%})"
+        example = f"test {leaked_indices[0]} is train {np.flatnonzero(train == test[leaked_indices[0]])[0]}"
+        yield _warning("leak", message, len(leaked_indices), example)
+
+
+def _error(check: str, message: str, count: int = 1, example: str = "") -> Finding:
+    return Finding("error", check, message, count, example)
+
+
+_warning = partial(Finding, "warning")

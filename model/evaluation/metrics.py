@@ -1,0 +1,233 @@
+"""How good a classifier is on a split: one `Evaluation` from its probabilities and the labels."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from relearn.model.errors import CorruptDataError, DataError
+from relearn.model.evaluation.error_analysis import find_misclassified
+
+if TYPE_CHECKING:
+    from relearn.model.data.dataset import LabelledImages
+    from relearn.model.inference.classifier import Classifier
+
+# Guo et al. (2017) use 15 bins, and so do most published figures: another number gives another ECE.
+CALIBRATION_BINS = 15
+
+# Some gap is normal: 1 to 2 points on digits, and two standard errors of an accuracy near 95 % are
+# 2.5 points on 300 validation images. Twice that is neither.
+MAX_GAP = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a classifier answered on a split, and every number that follows from it.
+
+    `probabilities` float32 (n, classes), rows in 0..1 that sum to 1; `labels` int64 (n,), each below
+    the number of `classes`. `DataError` for labels that do not fit, `IntegrityError` for probabilities
+    that are none, such as the NaN of a diverged network.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels, len(self.classes))
+        _check_probabilities(self.probabilities, (len(self.labels), len(self.classes)))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each image, int64 (n,)."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """The probability of that class, float64 (n,)."""
+        return np.asarray(self.probabilities.max(axis=1), dtype=float)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Whether that class is the label, bool (n,)."""
+        return np.asarray(self.predicted == self.labels)
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Share of images whose most probable class is their label, 0..1."""
+        return float(self.correct.mean())
+
+    @cached_property
+    def loss(self) -> float:
+        """Categorical cross-entropy in nats per image: the mean of -ln p(label).
+
+        A probability that float32 rounded to 0 counts as the smallest normal one, 1.2e-38: at most
+        87.3 nats instead of infinity, and equal to the loss from logits up to there.
+        """
+        label_probabilities = self.probabilities[np.arange(len(self)), self.labels].astype(float)
+        return float(np.log(1 / np.clip(label_probabilities, np.finfo(np.float32).tiny, 1)).mean())
+
+    @cached_property
+    def class_report(self) -> pd.DataFrame:
+        """`class` (its name), `precision`, `recall`, `f1` (0..1) and `support` (images), one row a class.
+
+        A class that is never predicted has precision 0. A class without images in this split has no
+        values at all (NaN), and so no part in the means over classes.
+        """
+        from sklearn.metrics import precision_recall_fscore_support
+
+        class_indices = range(len(self.classes))
+        precision, recall, f1, support = precision_recall_fscore_support(
+            self.labels, self.predicted, labels=class_indices, zero_division=0
+        )
+        shares = pd.DataFrame({"class": self.classes, "precision": precision, "recall": recall, "f1": f1})
+        shares.loc[support == 0, ["precision", "recall", "f1"]] = np.nan
+        return shares.assign(support=support)
+
+    @cached_property
+    def confusion_matrix(self) -> np.ndarray:
+        """Images by label (rows) and predicted class (columns), int64 (classes, classes)."""
+        from sklearn.metrics import confusion_matrix
+
+        return np.asarray(confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes))))
+
+    @cached_property
+    def calibration_curve(self) -> pd.DataFrame:
+        """What the confidence is worth, in 15 equal-width bins of it.
+
+        Bin m of M holds the confidences in ((m - 1)/M, m/M]. Columns: `lower`, `upper`, `count`,
+        `confidence` (mean) and `accuracy`; the last two are NaN in an empty bin.
+        """
+        bin_index = np.clip(
+            np.ceil(self.confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1
+        )
+        images = pd.DataFrame({"confidence": self.confidence, "accuracy": self.correct.astype(float)})
+        table = images.groupby(bin_index).mean().reindex(range(CALIBRATION_BINS))
+        table.insert(0, "lower", np.arange(CALIBRATION_BINS) / CALIBRATION_BINS)
+        table.insert(1, "upper", np.arange(1, CALIBRATION_BINS + 1) / CALIBRATION_BINS)
+        table.insert(2, "count", np.bincount(bin_index, minlength=CALIBRATION_BINS))
+        return table
+
+    @cached_property
+    def ece(self) -> float:
+        """Expected calibration error of the most probable class, 0..1.
+
+        The sum over the bins of |B|/n · |accuracy(B) - confidence(B)|: Guo, Pleiss, Sun and Weinberger,
+        "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+        """
+        gaps = (self.calibration_curve["accuracy"] - self.calibration_curve["confidence"]).abs()
+        return float((gaps * self.calibration_curve["count"]).sum() / len(self))
+
+    @cached_property
+    def misclassified(self) -> pd.DataFrame:
+        """The table of `relearn.model.evaluation.error_analysis.mistakes` for this split."""
+        return find_misclassified(self.probabilities, self.labels, self.classes)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The numbers that a run logs, by the names of `METRICS`; means over classes weigh each alike."""
+        means = self.class_report[["f1", "precision", "recall"]].mean()
+        macro = {f"{name}_macro": float(mean) for name, mean in means.items()}
+        return {"loss": self.loss, "accuracy": self.accuracy, **macro, "ece": self.ece}
+
+
+def evaluate(classifier: "Classifier", split: "LabelledImages") -> Evaluation:
+    """Score the classifier's own answers to the images of the split, one forward pass."""
+    return Evaluation(classifier.predict(split.images), np.asarray(split.labels), classifier.card.classes)
+
+
+@dataclass(frozen=True)
+class GeneralizationGap:
+    """Accuracy on the images learned from, minus accuracy on images not seen; shares, -1..1."""
+
+    validation: float
+    test: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`generalization_gap` against validation, `test_gap` against test."""
+        return {"generalization_gap": self.validation, "test_gap": self.test}
+
+    @property
+    def warning(self) -> str | None:
+        """One line where a gap is larger than `GAP_LIMIT`, else None."""
+        gaps = {"validation": self.validation, "test": self.test}
+        messages = [f"{100 * gap:.1f} points above {split}" for split, gap in gaps.items() if gap > MAX_GAP]
+        if not messages:
+            return None
+        return (
+            f"training accuracy is {' and '.join(messages)} (limit {100 * MAX_GAP:.0f}): the network learns "
+            "its training images by heart; try more images, dropout, weight_decay or a smaller network"
+        )
+
+
+def compute_generalization_gap(
+    history: pd.DataFrame, best_epoch: int, test_accuracy: float
+) -> GeneralizationGap:
+    """The gap at the epoch whose weights are kept.
+
+    `history` is `Fit.table()`: one row an epoch. The training accuracy of an epoch is the one seen while
+    learning, so dropout and a steep first epoch make the gap smaller, even negative.
+    """
+    best_accuracies = history.loc[history["epoch"] == best_epoch, ["train_accuracy", "val_accuracy"]]
+    train, validation = (float(accuracy) for accuracy in best_accuracies.to_numpy()[0])
+    return GeneralizationGap(train - validation, train - test_accuracy)
+
+
+def _check_labels(labels: np.ndarray, classes: int) -> None:
+    if labels.ndim != 1 or len(labels) == 0:
+        raise DataError(f"labels to score against: got shape {labels.shape}, accepted: (n,) with n >= 1")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels to score against: got {labels.dtype}, accepted: integers")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"labels to score against: got {labels.min()}..{labels.max()}, "
+            f"accepted: 0..{classes - 1}, the classes of the classifier"
+        )
+
+
+def _check_probabilities(probabilities: np.ndarray, shape: tuple[int, int]) -> None:
+    if probabilities.shape != shape:
+        raise DataError(f"probabilities: got shape {probabilities.shape}, accepted: {shape} (n, classes)")
+    is_non_finite = ~np.isfinite(probabilities).all(axis=1)
+    if is_non_finite.any():
+        raise CorruptDataError(
+            f"the classifier's answer to {is_non_finite.sum()} of {shape[0]} images is not finite, first"
+            f" image {is_non_finite.argmax()}: its weights are damaged or its training diverged"
+        )
+    # 1e-3: far above what float32 or half precision loses in a softmax, far below any logit.
+    is_unnormalized = abs(probabilities.sum(axis=1, dtype=float) - 1) > 1e-3
+    if probabilities.min() < 0 or is_unnormalized.any():
+        raise CorruptDataError(
+            "the classifier's answers are no probabilities: rows must be in 0..1 and sum to 1"
+        )
+
+
+class Metric(NamedTuple):
+    direction: Literal["max", "min"]
+    help: str
+
+
+def get_metric(key: str) -> Metric | None:
+    """What is known of a logged key: `test_loss`, `val_loss` and `loss` mean the same; None if unknown."""
+    return METRICS.get(key) or METRICS.get(re.sub("^(train|val|test)_", "", key))
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("max", "Share of images whose most probable class is their label."),
+    "loss": Metric("min", "Categorical cross-entropy in nats per image; sure mistakes cost most."),
+    "f1_macro": Metric("max", "Harmonic mean of precision and recall, mean over the classes."),
+    "precision_macro": Metric(
+        "max", "Share of right answers among those naming a class, mean over the classes."
+    ),
+    "recall_macro": Metric("max", "Share of a class's images that were recognised, mean over the classes."),
+    "ece": Metric("min", "Expected calibration error: how far confidence is from accuracy, over 15 bins."),
+    "generalization_gap": Metric("min", "Accuracy in training minus in validation, at the best epoch."),
+    "test_gap": Metric("min", "Accuracy in training minus on the test images, at the best epoch."),
+}

@@ -1,0 +1,81 @@
+"""What a candidate looks like beside the champion."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from relearn.model.evaluation.significance import PairedComparison
+from relearn.model.plots.style import BLUE, GRAY, VERMILION, create_figure, ellipsize, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Fractions = Mapping[str, float]
+
+MAX_ROWS = 20  # rows of a panel; of more classes those with the greatest change are shown
+
+
+def plot_comparison(
+    title: str,
+    comparisons: Mapping[str, PairedComparison],
+    panels: Mapping[str, tuple[Fractions, Fractions | None]],
+) -> "Figure":
+    """Differences of accuracy with their intervals, and in each of `panels` shares of both, row by row.
+
+    A panel is (the candidate's shares, the champion's or None); shares in 0..1 by class or change.
+    """
+    rows = max(min(MAX_ROWS, len(candidate)) for candidate, _ in panels.values())
+    panel_height, interval_height = 1.4 + 0.26 * rows, 0.9 + 0.3 * len(comparisons)
+    figure = create_figure(panel_height + interval_height if comparisons else panel_height, title)
+    heights = (interval_height, panel_height) if comparisons else (panel_height,)
+    grid = figure.add_gridspec(len(heights), len(panels), height_ratios=heights)
+    if comparisons:
+        _plot_differences(figure.add_subplot(grid[0, :]), comparisons)
+    for column, (name, (candidate, champion)) in enumerate(panels.items()):
+        plot_paired_fractions(figure.add_subplot(grid[-1, column]), name, candidate, champion)
+    return figure
+
+
+def _plot_differences(axes: "Axes", comparisons: Mapping[str, PairedComparison]) -> None:
+    """Points to the right of the line speak for the candidate."""
+    for row, comparison in enumerate(comparisons.values()):
+        axes.plot([100 * comparison.ci_low, 100 * comparison.ci_high], [row, row], color=BLUE, linewidth=2)
+        axes.plot(100 * comparison.difference, row, "o", color=BLUE)
+        axes.annotate(
+            f"p = {comparison.p_value:.2g}",
+            (100 * comparison.ci_high, row),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.axvline(0, color=GRAY, linestyle=":")
+    axes.set_yticks(range(len(comparisons)), list(comparisons))
+    axes.set_ylim(-0.6, len(comparisons) - 0.4)
+    axes.margins(x=0.25)
+    axes.set_xlabel("accuracy, candidate minus champion, in points, with 95 % interval")
+    style_axes(axes)
+
+
+def plot_paired_fractions(
+    axes: "Axes",
+    name: str,
+    current: Fractions,
+    baseline: Fractions | None,
+    side_names: tuple[str, str] = ("candidate", "champion"),
+) -> None:
+    """Shares (0..1) of both `sides`, row by row; of too many rows those that differ most."""
+    keys = list(current)
+    if baseline is not None and len(keys) > MAX_ROWS:
+        keys = sorted(keys, key=lambda key: -abs(current[key] - baseline[key]))[:MAX_ROWS]
+    keys = keys[:MAX_ROWS][::-1]
+    rows = range(len(keys))
+    if baseline is not None:
+        for row, key in zip(rows, keys, strict=True):
+            axes.plot([100 * baseline[key], 100 * current[key]], [row, row], color=GRAY, linewidth=1)
+        axes.plot([100 * baseline[key] for key in keys], rows, "s", color=VERMILION, label=side_names[1])
+    axes.plot([100 * current[key] for key in keys], rows, "o", color=BLUE, label=side_names[0])
+    axes.set_yticks(rows, [ellipsize(key) for key in keys])
+    axes.set_xlabel(f"{name}, %")
+    if baseline is not None:
+        axes.legend(frameon=False, fontsize="small")
+    style_axes(axes)

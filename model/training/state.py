@@ -1,0 +1,245 @@
+"""A training under way: what learns, by which rule, and how far it has come.
+
+`Learner.state` is all that the rest of the training depends on; a learner that restores it goes on to the
+same weights, bit for bit on a CPU with the same number of threads.
+"""
+
+import copy
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from relearn.model.config import TrainConfig
+from relearn.model.errors import CorruptDataError
+from relearn.model.training.optimizers import build_lr_scheduler, build_optimizer
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave: losses in nats an image, accuracies in 0–1, the learning rate at its end."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class EarlyStopping:
+    """Remembers the best epoch, and says when waiting for a better one is over."""
+
+    config: TrainConfig
+    best_value: float = math.inf
+    best_epoch: int = 0
+    epoch: int = 0
+
+    def update(self, record: EpochRecord) -> bool:
+        """Take note of an epoch; true when it is the best so far."""
+        self.epoch = record.epoch
+        value = record.val_loss if self.config.monitor == "val_loss" else -record.val_accuracy
+        is_improvement = value < self.best_value - (self.config.min_delta if self.best_epoch else 0)
+        if is_improvement:
+            self.best_value, self.best_epoch = value, record.epoch
+        return is_improvement
+
+    @property
+    def should_stop(self) -> bool:
+        return self.config.early_stopping and self.epoch - self.best_epoch >= self.config.patience
+
+
+@dataclass
+class RunningMetrics:
+    """What a pass over the images has added up: on the device of the network, so nothing waits for it."""
+
+    loss: Tensor
+    correct_count: Tensor
+    image_count: int = 0
+    batch_count: int = 0
+
+    @classmethod
+    def create(cls, network: nn.Module) -> Self:
+        device = next(network.parameters()).device
+        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Count the images of a slice; `loss` is the sum over them."""
+        self.loss += loss.detach()
+        self.correct_count += (logits.argmax(1) == targets.argmax(1)).sum()
+        self.image_count += len(logits)
+
+    @property
+    def has_finite_loss(self) -> bool:
+        """A loss that was no number once stays in the sum. Waits for the device."""
+        return math.isfinite(self.loss.item())
+
+    def averages(self) -> tuple[float, float]:
+        """Loss in nats and accuracy in 0–1, over all images."""
+        return self.loss.item() / self.image_count, self.correct_count.item() / self.image_count
+
+
+@dataclass(frozen=True)
+class TrainingSnapshot:
+    """A learner between two batches: tensors by name, and values that JSON holds."""
+
+    tensors: dict[str, Tensor]
+    scalars: dict[str, Any]
+
+
+@dataclass
+class TrainingState:
+    """One network on its way through the epochs of `config`, numbered from 1."""
+
+    config: TrainConfig
+    network: nn.Module
+    optimizer: Optimizer
+    lr_scheduler: LRScheduler
+    early_stopping: EarlyStopping
+    best_weights: dict[str, Tensor]
+    train_metrics: RunningMetrics
+    history: list[EpochRecord] = field(default_factory=list)
+    epoch_seconds: float = 0.0
+    """Spent in the epoch under way."""
+
+    @classmethod
+    def create(cls, config: TrainConfig, network: nn.Module, steps: int) -> Self:
+        """Before the first of `steps` weight updates."""
+        optimizer = build_optimizer(config, network)
+        torch.manual_seed(config.seed)  # dropout
+        return cls(
+            config,
+            network,
+            optimizer,
+            build_lr_scheduler(config, optimizer, steps),
+            EarlyStopping(config),
+            copy.deepcopy(network.state_dict()),
+            RunningMetrics.create(network),
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way."""
+        return len(self.history) + 1
+
+    @property
+    def is_finished(self) -> bool:
+        return self.epoch > self.config.epochs or self.early_stopping.should_stop
+
+    @property
+    def has_finite_weights(self) -> bool:
+        """Whether all weights are numbers. Waits for the device."""
+        return all(bool(weight.isfinite().all()) for weight in self.network.parameters())
+
+    @property
+    def stop_reason(self) -> str:
+        """Why a finished training is finished."""
+        if self.early_stopping.should_stop:
+            return f"no better {self.config.monitor} for {self.config.patience} epochs"
+        return "all epochs done"
+
+    def step(self) -> None:
+        """Move the weights along the gradients of a batch."""
+        self.optimizer.step()
+        self.lr_scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def end_epoch(self, train_metrics: RunningMetrics, val_metrics: RunningMetrics) -> EpochRecord:
+        """Keep what an epoch gave, and its weights where they are the best so far."""
+        learning_rate = float(self.lr_scheduler.get_last_lr()[0])
+        record = EpochRecord(
+            self.epoch, *train_metrics.averages(), *val_metrics.averages(), learning_rate, self.epoch_seconds
+        )
+        self.history.append(record)
+        if self.early_stopping.update(record):
+            self.best_weights = copy.deepcopy(self.network.state_dict())
+        self.train_metrics, self.epoch_seconds = RunningMetrics.create(self.network), 0.0
+        return record
+
+    def state_dict(self) -> TrainingSnapshot:
+        """What to `restore` later. References, not copies: good until the next batch."""
+        optimizer_state, device = self.optimizer.state_dict(), self.train_metrics.loss.device
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"best_network.{name}": value for name, value in self.best_weights.items()}
+        for index, weight_state in optimizer_state["state"].items():
+            tensors |= {
+                f"optimizer.{index}.{name}": value
+                for name, value in weight_state.items()
+                if value is not None
+            }
+        tensors |= {
+            "metrics.loss": self.train_metrics.loss,
+            "metrics.correct": self.train_metrics.correct_count,
+        }
+        tensors |= {"random.cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            tensors |= {"random.cuda": torch.cuda.get_rng_state(device)}
+        scalars = {
+            "threads": torch.get_num_threads(),
+            "param_groups": optimizer_state["param_groups"],
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "history": [asdict(record) for record in self.history],
+            "metrics": [self.train_metrics.image_count, self.train_metrics.batch_count],
+            "seconds": self.epoch_seconds,
+        }
+        return TrainingSnapshot(tensors, scalars)
+
+    def load_state_dict(self, snapshot: TrainingSnapshot) -> None:
+        """Stand where `state` was taken, by a learner of the same config, network and data.
+
+        Raises `IntegrityError` where the network is another one.
+        """
+        try:
+            self._load(snapshot.tensors, snapshot.scalars)
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise CorruptDataError(f"the checkpoint is of another network: {error}") from None
+        if not self.has_finite_weights:
+            raise CorruptDataError("the checkpoint has weights that are no numbers")
+
+    def _load(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+        self.network.load_state_dict(_strip_prefix("network.", tensors))
+        self.best_weights = {
+            name: _copy_like(value, tensors[f"best_network.{name}"])
+            for name, value in self.network.state_dict().items()
+        }
+        self.optimizer.load_state_dict(
+            {"state": self._optimizer_state(tensors), "param_groups": scalars["param_groups"]}
+        )
+        self.lr_scheduler.load_state_dict(scalars["lr_scheduler"])
+        self.history = [EpochRecord(**record) for record in scalars["history"]]
+        for record in self.history:
+            self.early_stopping.update(record)
+        self.train_metrics.loss.copy_(tensors["metrics.loss"])
+        self.train_metrics.correct_count.copy_(tensors["metrics.correct"])
+        self.train_metrics.image_count, self.train_metrics.batch_count = scalars["metrics"]
+        self.epoch_seconds = scalars["seconds"]
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.train_metrics.loss.device)
+
+    def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """What the update rule remembers of each weight, in the memory layout of the weight."""
+        states: dict[int, dict[str, Tensor]] = {}
+        weights = list(self.network.parameters())
+        for name, value in _strip_prefix("optimizer.", tensors).items():
+            index, key = name.split(".", 1)
+            weight = weights[int(index)]
+            states.setdefault(int(index), {})[key] = _copy_like(weight, value) if value.ndim else value
+        return states
+
+
+def _copy_like(like: Tensor, value: Tensor) -> Tensor:
+    """`value` with the memory layout and on the device of `like`, whose shape it must have."""
+    if value.shape != like.shape:
+        raise ValueError(f"got a tensor of {tuple(value.shape)}, accepted: {tuple(like.shape)}")
+    return torch.empty_like(like).copy_(value)
+
+
+def _strip_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

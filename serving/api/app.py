@@ -1,0 +1,332 @@
+"""The routes: what they answer, and how a refusal becomes an answer."""
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from relearn.model.errors import CorruptDataError, RelearnError
+from relearn.serving.api import info
+from relearn.serving.api.openapi import build_openapi
+from relearn.serving.api.responses import build_predictions
+from relearn.serving.config import MODEL_CORRUPT_CODE, VERSION_HEADER, ServeConfig
+from relearn.serving.http import hosts, requests
+from relearn.serving.http.api_keys import ApiKeys
+from relearn.serving.http.concurrency import ConcurrencyLimiter
+from relearn.serving.http.requests import HTTPError, MediaType
+from relearn.serving.inputs import parse, predict_options
+from relearn.serving.inputs.input_spec import InputSpec
+from relearn.serving.inputs.predict_options import PredictOptions
+from relearn.serving.metrics.prometheus import Metrics
+from relearn.serving.page.draw_page import PAGE_FILES, DrawPage
+from relearn.serving.predictions import feedback
+from relearn.serving.predictions.prediction_log import PredictionLog
+from relearn.serving.runtime.batching import MicroBatcher
+from relearn.serving.runtime.hot_reload import ServedModel
+from relearn.serving.runtime.worker_status import WorkerStatusDir
+
+logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
+
+RouteHandler = Callable[[Request, str], Awaitable[Response]]
+
+# A body of this size holds a few images of 28 × 28 at most: read and predicted within 1 ms, less than a
+# thread takes to pick it up. Everything larger, and every picture, leaves the event loop free.
+MAX_INLINE_BODY_BYTES = 8_192
+
+HEALTH_PATHS = ("/livez", "/readyz", "/healthz")
+EXEMPT_FROM_LIMIT = (
+    *HEALTH_PATHS,
+    "/metrics",
+)  # answered however much there is to do, which nobody would see otherwise
+PUBLIC_PATHS = (*HEALTH_PATHS, "/", *PAGE_FILES)  # to everybody, keys or not: the page asks for one
+QUERY_PARAMETERS_BY_PATH = {"/predict": predict_options.PARAMETER_NAMES}
+
+
+class PredictionApp:
+    """The ASGI application of one worker, which is number `worker` of those that share `board`.
+
+    `live` is what it serves: None before the first release, and what is wrong with it where it is not sound.
+    It records into the folder `records`, where there is one and the settings say so.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        worker_status_dir: WorkerStatusDir,
+        api_keys: ApiKeys,
+        worker_index: int = 1,
+        bundled_model: ServedModel | CorruptDataError | None = None,
+        get_bentoml_schemas: Callable[[], dict[str, Any]] = dict,
+        prediction_log_folder: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.worker_status_dir = worker_status_dir
+        self.worker_index = worker_index
+        self.served_model = bundled_model if isinstance(bundled_model, ServedModel) else None
+        self.is_model_corrupt = isinstance(bundled_model, CorruptDataError)
+        self.serving_since = datetime.now(UTC)
+        self.metrics = Metrics(prediction_log_folder, config.workers)
+        self.api_keys = api_keys
+        self.get_bentoml_schemas = get_bentoml_schemas
+        self.limiter = ConcurrencyLimiter(config.max_concurrency, self.metrics.orphaned_threads)
+        enabled_log_folder = prediction_log_folder if config.log_predictions else None
+        self.prediction_log = (
+            PredictionLog(enabled_log_folder, config, worker_index, self.metrics.dropped_predictions.inc)
+            if enabled_log_folder
+            else None
+        )
+        self.batcher = MicroBatcher()
+        self.draw_page = DrawPage(bool(api_keys))
+        self.routes: dict[str, dict[str, RouteHandler]] = {
+            "/predict": {"POST": self.predict},
+            "/feedback": {"POST": self.feedback},
+            "/livez": {"GET": self.livez},
+            "/healthz": {"GET": self.livez},  # as BentoML's own servers call it
+            "/readyz": {"GET": self.readyz},
+            "/info": {"GET": self.info},
+            "/metrics": {"GET": self.get_metrics},
+            "/openapi.json": {"GET": self.openapi},
+            "/docs.json": {"GET": self.bentoml_schema},
+            "/schema.json": {"GET": self.bentoml_schema},
+            "/": {"GET": self.root},
+            **{path: {"GET": self.serve_page} for path in PAGE_FILES},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request, whatever happens."""
+        start = time.perf_counter()
+        request = Request(scope, receive)
+        request_id = requests.get_or_create_request_id(request)
+        try:
+            async with asyncio.timeout(self.config.timeout_seconds):
+                response = await self._dispatch(request, request_id)
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:  # the server stops, and its grace is over
+            response = self._handle_error(
+                HTTPError(503, "stopping", "server: it is being stopped"), request_id
+            )
+        except TimeoutError:
+            message = f"not answered within {self.config.timeout_seconds:g} seconds"
+            response = self._handle_error(
+                HTTPError(504, "timeout", message, {"connection": "close"}), request_id
+            )
+        except RelearnError as error:
+            response = self._handle_error(error, request_id)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            response = self._handle_error(RelearnError("unforeseen", "internal_error"), request_id)
+        response.headers.update({requests.REQUEST_ID_HEADER: request_id, **requests.SECURITY_HEADERS})
+        route = scope["path"] if scope["path"] in self.routes else "other"
+        self.metrics.observe_request(route, response.status_code, time.perf_counter() - start)
+        if (
+            response.status_code < 400
+            or "connection" in response.headers
+            or requests.is_body_consumed(request)
+        ):
+            await response(scope, receive, send)
+        else:
+            await requests.send_and_close(request, response, send, self.config.max_body_bytes)
+
+    def _handle_error(self, error: RelearnError, request_id: str) -> Response:
+        self.metrics.request_errors.labels(error.code).inc()
+        return requests.build_error_response(error, request_id)
+
+    async def _dispatch(self, request: Request, request_id: str) -> Response:
+        path = request.scope["path"]
+        if not self.api_keys:
+            hosts.check_trusted_host(request)
+        elif path not in PUBLIC_PATHS:
+            self.api_keys.authenticate(request)
+        handler = self._find_handler(request)
+        requests.check_query_parameters(request, QUERY_PARAMETERS_BY_PATH.get(path, ()))
+        if path in EXEMPT_FROM_LIMIT:
+            return await handler(request, request_id)
+        with self.limiter.slot():
+            return await handler(request, request_id)
+
+    def _find_handler(self, request: Request) -> RouteHandler:
+        """The route for the exact path and method: nothing is guessed from the end of a path."""
+        handlers = self.routes.get(request.scope["path"])
+        if handlers is None:
+            raise HTTPError(404, "not_found", f"path: accepted: {', '.join(self.routes)}")
+        handler = handlers.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            allowed_methods = ", ".join([*handlers, "HEAD"] if "GET" in handlers else handlers)
+            raise HTTPError(
+                405, "method_not_allowed", f"method: accepted: {allowed_methods}", {"allow": allowed_methods}
+            )
+        return handler
+
+    def set_model(self, served_model: ServedModel) -> None:
+        """Serve `live` from the next request on."""
+        if self.served_model and self.served_model.version != served_model.version:
+            self.metrics.model_reloads.inc()
+        self.served_model, self.is_model_corrupt, self.serving_since = served_model, False, datetime.now(UTC)
+
+    def publish_status(self, load_error: tuple[str, str] | None = None) -> None:
+        """Let the other workers know what this one serves, and which version it could not take, and why."""
+        version = self.served_model.version if self.served_model else None
+        self.metrics.set_version(version, load_error[0] if load_error else None)
+        status = {
+            "worker": self.worker_index,
+            "pid": os.getpid(),
+            "version": version,
+            "serving_since": self.serving_since.isoformat(timespec="milliseconds"),
+            "load_error": {"version": load_error[0], "reason": load_error[1]} if load_error else None,
+        }
+        try:
+            self.worker_status_dir.write(self.worker_index, status)
+        except OSError as error:
+            logger.error("what is served cannot be told: %s", error)
+
+    def _require_model(self) -> ServedModel:
+        if self.is_model_corrupt:
+            raise HTTPError(
+                503, MODEL_CORRUPT_CODE, "the released classifier is not what was saved, the log says more"
+            )
+        if self.served_model is None:
+            raise HTTPError(503, "no_release", "no classifier has been released yet")
+        return self.served_model
+
+    async def predict(self, request: Request, request_id: str) -> Response:
+        """Images in, for each of them a label and the probability of every class."""
+        served_model = self._require_model()
+        options = PredictOptions.from_request(
+            request, served_model.version, len(served_model.classifier.card.classes)
+        )
+        media_type = requests.parse_media_type(request, parse.MEDIA_TYPES)
+        body = await requests.read_body(request, self.config.max_body_bytes)
+        if (
+            served_model.is_fast
+            and len(body) <= MAX_INLINE_BODY_BYTES
+            and parse.is_cheap_to_parse(media_type, body)
+        ):
+            images = self._parse_images(served_model, media_type, body)
+            probabilities = await self.batcher.predict(served_model.classifier, images)
+            content = self._log_and_encode(served_model, images, probabilities, request_id, options)
+        else:
+            content = await self.limiter.run_in_thread(
+                self._parse_and_predict, served_model, media_type, body, request_id, options
+            )
+        return Response(content, media_type="application/json")
+
+    def predict_images(self, images: np.ndarray) -> dict[str, Any]:
+        """What `/predict` answers to `images`, uint8 in any of the accepted forms, without HTTP."""
+        served_model = self._require_model()
+        images = images.reshape(-1, *served_model.classifier.card.shape)
+        content = self._log_and_encode(
+            served_model, images, served_model.classifier.predict(images), uuid.uuid4().hex, PredictOptions()
+        )
+        return msgspec.json.decode(content, type=dict[str, Any])
+
+    def _parse_and_predict(
+        self,
+        served_model: ServedModel,
+        media_type: MediaType,
+        body: bytes,
+        request_id: str,
+        options: PredictOptions,
+    ) -> bytes:
+        images = self._parse_images(served_model, media_type, body)
+        return self._log_and_encode(
+            served_model, images, served_model.classifier.predict(images), request_id, options
+        )
+
+    def _parse_images(self, served_model: ServedModel, media_type: MediaType, body: bytes) -> np.ndarray:
+        card = served_model.classifier.card
+        return parse.parse_body(media_type, body, InputSpec(card.shape, card.style, self.config.max_images))
+
+    def _log_and_encode(
+        self,
+        served_model: ServedModel,
+        images: np.ndarray,
+        probabilities: np.ndarray,
+        request_id: str,
+        options: PredictOptions,
+    ) -> bytes:
+        """What is answered to `images` with `probabilities`, float32 (n, classes), recorded and counted."""
+        if self.prediction_log and options.should_log:
+            self.prediction_log.log(request_id, served_model, images, probabilities)
+        card, labels = served_model.classifier.card, served_model.classifier.to_labels(probabilities)
+        self.metrics.observe_predictions(served_model.version, labels, probabilities.max(1))
+        metadata = {"version": served_model.version, "worker": self.worker_index, "request_id": request_id}
+        predictions = build_predictions(images, labels, probabilities, card.classes, options)
+        return msgspec.json.encode(metadata | {"predictions": predictions})
+
+    async def feedback(self, request: Request, request_id: str) -> Response:
+        """What an image shows, told by somebody who knows: kept beside the record of its prediction."""
+        card = self._require_model().classifier.card
+        requests.parse_media_type(request, ("application/json",))
+        body = await requests.read_body(request, self.config.max_body_bytes)
+        user_feedback = await self.limiter.run_in_thread(feedback.parse_feedback, body, card)
+        if self.prediction_log is None:
+            raise HTTPError(409, "records_off", "feedback: this server keeps no records")
+        await asyncio.to_thread(self.prediction_log.log_feedback, user_feedback)
+        reply = feedback.build_feedback_response(
+            user_feedback.pixels is not None, self.prediction_log.should_log_images(user_feedback.request_id)
+        )
+        content = {"worker": self.worker_index, "request_id": request_id} | reply
+        return Response(msgspec.json.encode(content), media_type="application/json")
+
+    async def livez(self, _request: Request, _request_id: str) -> Response:
+        """The process answers."""
+        return PlainTextResponse("alive\n")
+
+    async def readyz(self, _request: Request, _request_id: str) -> Response:
+        """Predictions are answered: an empty image was, just now."""
+        served_model = self._require_model()
+        blank_image = np.zeros((1, *served_model.classifier.card.shape), np.uint8)
+        predict = served_model.classifier.predict
+        probabilities = (
+            predict(blank_image)
+            if served_model.is_fast
+            else await self.limiter.run_in_thread(predict, blank_image)
+        )
+        if not np.isfinite(probabilities).all():
+            raise HTTPError(503, "not_finite", "the classifier answers with numbers that are none")
+        return PlainTextResponse("ready\n", headers={VERSION_HEADER: served_model.version})
+
+    async def info(self, _request: Request, _request_id: str) -> Response:
+        """What is live and since when, what every worker serves or could not take, and the limits."""
+        workers = await asyncio.to_thread(self.worker_status_dir.read)
+        content = {"worker": self.worker_index, "workers": workers} | info.build_info_response(
+            self.served_model, self.serving_since, self.config
+        )
+        return Response(msgspec.json.encode(content), media_type="application/json")
+
+    async def bentoml_schema(self, request: Request, _request_id: str) -> Response:
+        """This API in the words of BentoML, as its clients look for it."""
+        document = self.get_bentoml_schemas()[request.scope["path"]]
+        return Response(msgspec.json.encode(document), media_type="application/json")
+
+    async def get_metrics(self, _request: Request, _request_id: str) -> Response:
+        """The counters of all workers."""
+        return await asyncio.to_thread(self.metrics.render)
+
+    async def openapi(self, _request: Request, _request_id: str) -> Response:
+        """This API in the words of OpenAPI."""
+        card = self.served_model.classifier.card if self.served_model else None
+        return Response(
+            msgspec.json.encode(build_openapi(self.config, card, bool(self.api_keys))),
+            media_type="application/json",
+        )
+
+    async def root(self, _request: Request, _request_id: str) -> Response:
+        """Leads to the page."""
+        return self.draw_page.redirect()
+
+    async def serve_page(self, request: Request, _request_id: str) -> Response:
+        """The page, or one of its files."""
+        return self.draw_page.build_file_response(request.scope["path"])

@@ -1,0 +1,160 @@
+"""The shapes of what goes in and comes out, in the words of JSON Schema."""
+
+from dataclasses import replace
+from typing import Any
+
+from relearn.model.inference.classifier import ModelCard
+from relearn.serving.api.info import LIMIT_SETTINGS
+from relearn.serving.inputs.input_spec import InputSpec
+
+Json = dict[str, Any]
+
+STRING: Json = {"type": "string"}
+COUNT: Json = {"type": "integer", "minimum": 1}
+PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1}
+PIXEL: Json = {"type": "integer", "minimum": 0, "maximum": 255}
+TIMESTAMP: Json = {"type": "string", "format": "date-time"}
+IMAGE_FILE: Json = {
+    "type": "string",
+    "format": "picture",
+    "contentEncoding": "base64",
+    "description": "A PNG or JPEG file.",
+}
+IMAGE_STATE: Json = {
+    "enum": ["kept", "sampled", "none"],
+    "description": "kept: it came with the feedback. sampled: it is kept if the prediction was recorded.",
+}
+
+
+def build_components(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
+    """All schemas that routes refer to."""
+    predictions_schema = {"type": "array", "items": _prediction_schema(card)}
+    return {
+        "Images": object_schema(images=_images_schema(input_spec)),
+        "Predictions": object_schema(
+            version=STRING, worker=COUNT, request_id=STRING, predictions=predictions_schema
+        ),
+        "Feedback": _feedback_schema(input_spec, card),
+        "Kept": object_schema(worker=COUNT, request_id=STRING, image=IMAGE_STATE, note=STRING),
+        "Info": _info_schema(),
+        "Error": object_schema(error=object_schema(code=STRING, message=STRING, request_id=STRING)),
+        "Any": {"type": "object"},
+    }
+
+
+def schema_reference(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def object_schema(**properties: Json) -> Json:
+    """An object with these members and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def multipart_schema(input_spec: InputSpec | None) -> Json:
+    """Files under the name that people give them with `curl -F`; others are taken as well."""
+    size_limit = {"maxItems": input_spec.max_images} if input_spec else {}
+    files = {"type": "array", "minItems": 1, **size_limit, "items": {"type": "string", "format": "binary"}}
+    return object_schema(file=files) | {"description": "PNG or JPEG files."}
+
+
+def top_k_schema(card: ModelCard | None) -> Json:
+    return COUNT | ({"maximum": len(card.classes)} if card else {})
+
+
+def _images_schema(input_spec: InputSpec | None) -> Json:
+    if input_spec is None:
+        return {"type": ["array", "string"]}
+    single_image_schemas = [*map(_array_schema, input_spec.accepted_shapes), IMAGE_FILE]
+    batch_schemas = [
+        {"type": "array", "minItems": 1, "maxItems": input_spec.max_images, "items": schema}
+        for schema in single_image_schemas
+    ]
+    description = "One image or several: whole numbers 0–255, or files in base64."
+    return {"anyOf": [*single_image_schemas, *batch_schemas], "description": description}
+
+
+def _array_schema(shape: tuple[int, ...]) -> Json:
+    size, *inner_shape = shape
+    items = _array_schema(tuple(inner_shape)) if inner_shape else PIXEL
+    return {"type": "array", "minItems": size, "maxItems": size, "items": items}
+
+
+def boolean_schema(*, default: bool) -> Json:
+    return {"type": "boolean", "default": default}
+
+
+def _prediction_schema(card: ModelCard | None) -> Json:
+    properties: Json = {
+        "label": STRING,
+        "probabilities": {"type": "object", "additionalProperties": PROBABILITY},
+    }
+    if card:
+        properties["label"] = {"type": "string", "enum": list(card.classes)}
+        probabilities_schema = object_schema(**dict.fromkeys(card.classes, PROBABILITY))
+        properties["probabilities"] = probabilities_schema | {"required": [], "minProperties": 1}
+    description = "A PNG in the classifier's shape; with return_input=true only."
+    input_schema = STRING | {
+        "contentEncoding": "base64",
+        "contentMediaType": "image/png",
+        "description": description,
+    }
+    return object_schema(**properties, input=input_schema) | {"required": list(properties)}
+
+
+def _feedback_schema(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
+    """The last word on an image counts."""
+    image_schema = _images_schema(replace(input_spec, max_images=1) if input_spec else None)
+    properties: Json = {
+        "request_id": STRING | {"pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "index": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
+        "label": STRING | ({"enum": list(card.classes)} if card else {}),
+        "image": _nullable(image_schema),
+    }
+    return object_schema(**properties) | {"required": ["request_id", "label"]}
+
+
+def _info_schema() -> Json:
+    limit_schema = {"type": "number", "exclusiveMinimum": 0}
+    return object_schema(
+        worker=COUNT,
+        version=_nullable(STRING),
+        serving_since=_nullable(TIMESTAMP),
+        classifier=_nullable(_classifier_schema()),
+        workers={"type": "array", "items": _worker_status_schema()},
+        limits=object_schema(**dict.fromkeys(LIMIT_SETTINGS, limit_schema)),
+    )
+
+
+def _classifier_schema() -> Json:
+    return object_schema(
+        dataset=STRING,
+        network=STRING,
+        parameters=COUNT,
+        shape={"type": "array", "items": COUNT, "minItems": 3, "maxItems": 3},
+        style={"enum": ["mnist", "photo"]},
+        classes={"type": "array", "items": STRING},
+        metrics={"type": "object", "additionalProperties": {"type": "number"}},
+        fingerprint=STRING,
+        torch=STRING,
+    )
+
+
+def _worker_status_schema() -> Json:
+    load_error_schema = _nullable(object_schema(version=STRING, reason=STRING))
+    return object_schema(
+        worker=COUNT,
+        pid=COUNT,
+        version=_nullable(STRING),
+        serving_since=TIMESTAMP,
+        load_error=load_error_schema,
+    )
+
+
+def _nullable(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}

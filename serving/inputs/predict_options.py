@@ -1,0 +1,61 @@
+"""What the query of a prediction may ask for."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from starlette.requests import Request
+
+from relearn.model.errors import UserInputError
+from relearn.serving.http.requests import HTTPError
+
+PARAMETER_NAMES = ("top_k", "version", "return_input", "log")
+BOOLEANS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """`most` is how many classes the client is told of each image, None for all.
+
+    `seen`: whether each image comes back as the network saw it; `record`: whether this may be recorded.
+    """
+
+    top_k: int | None = None
+    return_input: bool = False
+    should_log: bool = True
+
+    @classmethod
+    def from_request(cls, request: Request, live_version: str, class_count: int) -> Self:
+        """Raises `Refusal` 404 where another version is asked for than the one that is live."""
+        if not request.scope["query_string"]:  # as nearly always
+            return cls()
+        if request.query_params.get("version", live_version) != live_version:
+            message = f"version: got another one, accepted: {live_version}, which is live"
+            raise HTTPError(404, "model_version_not_found", message)
+        return cls(
+            _parse_top_k(request, class_count),
+            _parse_flag(request, "return_input", default=False),
+            _parse_flag(request, "log", default=True),
+        )
+
+
+def _parse_top_k(request: Request, class_count: int) -> int | None:
+    value = request.query_params.get("top_k")
+    if value is None:
+        return None
+    if not re.fullmatch("[0-9]{1,6}", value):
+        raise UserInputError(
+            f"top_k: got no short whole number, accepted: 1 to {class_count}", "out_of_range"
+        )
+    if not 1 <= int(value) <= class_count:
+        raise UserInputError(f"top_k: got {int(value)}, accepted: 1 to {class_count}", "out_of_range")
+    return int(value)
+
+
+def _parse_flag(request: Request, name: str, *, default: bool) -> bool:
+    value = request.query_params.get(name)
+    if value is None:
+        return default
+    if value not in BOOLEANS:
+        raise UserInputError(f"{name}: accepted: true or false", "wrong_type")
+    return BOOLEANS[value]

@@ -1,0 +1,141 @@
+"""What the API counts about itself, in Prometheus' terms."""
+
+import os
+from collections import Counter as Tally
+from pathlib import Path
+
+import numpy as np
+import psutil
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from starlette.responses import Response
+
+from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE, TextfileMetrics
+
+# Seconds; one image takes about 1 ms, a large batch some 100 ms, a client that dawdles longer.
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+# Of a probability. Most answers are above 0.99, and what falls below 0.5 is a guess among several classes.
+CONFIDENCE_BUCKETS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+
+
+class Metrics:
+    """Counters of one worker; `page` adds up those of all workers of its server.
+
+    With it the page tells what flows have left in the folder `records`, where there is one.
+    """
+
+    def __init__(self, prediction_log_folder: Path | None = None, worker_count: int = 1) -> None:
+        self.prediction_log_folder = prediction_log_folder
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "relearn_requests", "Requests answered.", ["route", "status"], registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "relearn_request_seconds",
+            "Seconds from a request's arrival to its answer.",
+            ["route"],
+            registry=self.registry,
+            buckets=LATENCY_BUCKETS,
+        )
+        self.predictions = Counter(
+            "relearn_predictions", "Images predicted.", ["version", "label"], registry=self.registry
+        )
+        self.confidence = Histogram(
+            "relearn_confidence",
+            "Greatest probability of each image predicted.",
+            ["version"],
+            registry=self.registry,
+            buckets=CONFIDENCE_BUCKETS,
+        )
+        self.request_errors = Counter(
+            "relearn_request_errors", "Requests refused, by the code told.", ["code"], registry=self.registry
+        )
+        self.model_reloads = Counter(
+            "relearn_model_reloads",
+            "Times a worker went from one version to another.",
+            registry=self.registry,
+        )
+        self.orphaned_threads = Gauge(
+            "relearn_orphaned_threads",
+            "Threads that still compute for requests that were given up.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.configured_workers = Gauge(
+            "relearn_workers",
+            "Workers that the server was asked for.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.configured_workers.set(worker_count)
+        self.workers_serving = Gauge(
+            "relearn_workers_serving",
+            "Workers that serve a version.",
+            ["version"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.workers_load_failed = Gauge(
+            "relearn_workers_load_failed",
+            "Workers that could not take a released version, and still serve the one before.",
+            ["version"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.dropped_predictions = Counter(
+            "relearn_prediction_log_dropped",
+            "Predictions answered, but not wholly recorded.",
+            registry=self.registry,
+        )
+        self.exported_versions: dict[Gauge, set[str | None]] = {
+            self.workers_serving: set(),
+            self.workers_load_failed: set(),
+        }
+
+    def observe_request(self, route: str, status: int, seconds: float) -> None:
+        """Count one request; `route` is one of ours, never what a client made up."""
+        self.requests.labels(route, str(status)).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
+    def observe_predictions(self, version: str, labels: list[str], confidences: np.ndarray) -> None:
+        """Count the images of one request by label, and how sure each was, float32 (n,)."""
+        for label, count in Tally(labels).items():
+            self.predictions.labels(version, label).inc(count)
+        confidence = self.confidence.labels(version)
+        for value in confidences.tolist():
+            confidence.observe(value)
+
+    def set_version(self, version: str | None, failed_version: str | None) -> None:
+        """Tell which version this worker serves, and which one it could not take."""
+        for gauge, current_version in (
+            (self.workers_serving, version),
+            (self.workers_load_failed, failed_version),
+        ):
+            self.exported_versions[gauge] |= {current_version} - {None}
+            for exported_version in self.exported_versions[gauge]:
+                gauge.labels(exported_version).set(exported_version == current_version)
+
+    def render(self) -> Response:
+        """All of it as text; BentoML gives its workers a common folder for what they count."""
+        registry = self.registry
+        if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            for file in Path(folder).glob("gauge_live*.db"):
+                pid = int(file.stem.rpartition("_")[2])
+                if not psutil.pid_exists(pid):  # it was killed, and serves nothing any more
+                    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        textfile_metrics = (
+            TextfileMetrics.from_file(file, self.prediction_log_folder).to_text() for file in GAUGES_BY_FILE
+        )
+        return Response(
+            b"".join((generate_latest(registry), *textfile_metrics)), media_type=CONTENT_TYPE_LATEST
+        )

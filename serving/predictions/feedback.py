@@ -1,0 +1,96 @@
+"""`POST /feedback`: what somebody says that an image shows; every refusal is named."""
+
+import re
+import time
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from relearn.model.errors import UserInputError
+from relearn.model.inference.classifier import ModelCard
+from relearn.serving.http.requests import HTTPError
+from relearn.serving.inputs.input_spec import InputSpec
+from relearn.serving.inputs.parse import parse_json
+from relearn.serving.predictions.prediction_log import Feedback
+
+ACCEPTED_MEMBERS = {
+    "": 'an object with "request_id" and "label", and if need be "index" and "image"',
+    "request_id": "that of the answer, 1 to 64 letters, digits, '.', '_' and '-'",
+    "label": "the name of a class",
+    "index": "the place of the image in its request, from 0",
+}
+IF_LOGGED = "If that prediction was recorded, it counts for accuracy"
+# What becomes of the image. What another worker recorded, or was told not to, is not known here.
+IMAGE_NOTES = {
+    "kept": f"With its image it can become training data. {IF_LOGGED}.",
+    "sampled": f"{IF_LOGGED}, and with its image it can become training data.",
+    "none": f"{IF_LOGGED}; without its image it cannot become training data.",
+}
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    request_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+    label: str
+    index: Annotated[float, msgspec.Meta(ge=0, lt=2**32, multiple_of=1)] = 0  # to JSON, 3.0 is an integer
+    image: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_BODY_DECODER = msgspec.json.Decoder(_Body)
+_MEMBERS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def build_feedback_response(has_image: bool, is_image_logged: bool) -> dict[str, str]:
+    """Whether the image came with the feedback, or else is of a request whose images are kept if recorded."""
+    image_state = "kept" if has_image else "sampled" if is_image_logged else "none"
+    return {"image": image_state, "note": IMAGE_NOTES[image_state]}
+
+
+def parse_feedback(body: bytes, card: ModelCard) -> Feedback:
+    """What `body` says of an image that the classifier of `card` may have answered wrongly.
+
+    The label is one of the card's classes; the image, in the forms of /predict's JSON, is fitted to its
+    shape. Whether there was such a prediction is not asked: another worker may have made it just now.
+    """
+    payload = _decode_body(body)
+    if payload.label not in card.classes:
+        raise UserInputError(f"label: accepted: {', '.join(card.classes)}", "unknown_class")
+    feedback = Feedback(payload.request_id, int(payload.index), time.time(), payload.label)
+    if bytes(payload.image) != b"null":
+        image = _parse_image(bytes(payload.image), card)
+        feedback.shape, feedback.pixels = card.shape, image.tobytes()
+    return feedback
+
+
+def _decode_body(body: bytes) -> _Body:
+    try:
+        payload = _BODY_DECODER.decode(body)
+        raw_members = _MEMBERS_DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        code = {"Object missing": "missing_field", "Object contains": "unknown_field"}.get(
+            " ".join(str(error).split()[:2]), "wrong_type"
+        )
+        path_match = re.search(r"`\$\.(\w+)`", str(error))
+        member = path_match[1] if path_match else ""
+        raise UserInputError(f"{member or 'body'}: accepted: {ACCEPTED_MEMBERS[member]}", code) from None
+    except RecursionError:
+        raise HTTPError(400, "too_deep", "body: the JSON is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise HTTPError(400, "invalid_json", "body: no valid JSON in UTF-8") from None
+    # The decoder takes the last of two members with one name. Each name that it took has two quotes; any more
+    # outside of the values that it took are those of a member that it passed over.
+    if body.count(b'"') - sum(bytes(raw).count(b'"') for raw in raw_members.values()) > 2 * len(raw_members):
+        raise HTTPError(400, "duplicate_key", "body: got a member twice, accepted: each once")
+    return payload
+
+
+def _parse_image(raw: bytes, card: ModelCard) -> np.ndarray:
+    """The one image that `raw`, JSON, holds; the readers of /predict speak of `images`."""
+    try:
+        return parse_json(b'{"images":' + raw + b"}", InputSpec(card.shape, card.style, 1))
+    except UserInputError as error:
+        message = re.sub(r"^(images(\[0\])?|body)", "image", str(error))
+        if error.code == "batch_too_large":  # where one image is meant, more are none
+            raise UserInputError(message, "wrong_shape") from None
+        error.args = (message,)
+        raise

@@ -1,0 +1,145 @@
+"""What `records` has kept, for pandas: predictions with the truth that was told of them, and images."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from relearn.serving.predictions.prediction_log import Feedback
+
+if TYPE_CHECKING:
+    import pandas as pd  # a server does without
+
+logger = logging.getLogger(__name__)
+
+RecordKey = tuple[str, int]  # an image: the id of its request, and its index in it
+KEY_COLUMNS = ("request_id", "index")
+
+
+def load_predictions(folder: Path) -> "pd.DataFrame":
+    """One row for each image that was predicted, oldest first; an empty table where there is no record.
+
+    Columns: `request_id`, `index` of the image in its request, `time` (UTC), `worker`, `version`, `label`,
+    `p_CLASS` for every class, the statistics of `image_statistics`, and `truth`: the label told last,
+    NaN where none was. A class that a version does not know is NaN. Takes 3 s for a million rows.
+    """
+    import pandas as pd
+
+    tables = [_to_frame(header, rows) for header, rows in _read_tables(folder, "predictions")]
+    if not tables:
+        return pd.DataFrame(columns=[*KEY_COLUMNS, "time", "worker", "version", "label", "truth"])
+    frame = pd.concat(tables, ignore_index=True).sort_values("time", kind="stable", ignore_index=True)
+    label_by_key = {(entry.request_id, entry.index): entry.label for entry in load_feedback(folder)}
+    frame["truth"] = pd.Series(None, frame.index, dtype="str")
+    candidate_rows = frame.loc[frame["request_id"].isin({request_id for request_id, _ in label_by_key})]
+    # Of requests that a client gave the same id, the last one is meant.
+    row_by_key = dict(
+        zip(
+            zip(candidate_rows["request_id"], candidate_rows["index"], strict=True),
+            candidate_rows.index,
+            strict=True,
+        )
+    )
+    matched_keys = [key for key in label_by_key if key in row_by_key]
+    frame.loc[[row_by_key[key] for key in matched_keys], "truth"] = [
+        label_by_key[key] for key in matched_keys
+    ]
+    return frame
+
+
+def load_feedback(folder: Path) -> list[Feedback]:
+    """All that was told, oldest first: of several on the same image, the last one counts."""
+    lines = [line for _, content in _read_files(folder, "feedback") for line in content.split(b"\n")]
+    entries = []
+    for line in lines:
+        with suppress(msgspec.DecodeError, ValueError):  # the end of a file being written, or none of ours
+            entry = msgspec.json.decode(line, type=Feedback)
+            decode_feedback_image(entry)
+            entries.append(entry)
+    return sorted(entries, key=lambda one: one.time)
+
+
+def count_entries(folder: Path) -> tuple[int, int]:
+    """How many predictions and how much feedback are kept, from the sizes of the files: at once."""
+    prediction_count = 0
+    for file in folder.glob("predictions-*"):
+        with suppress(OSError, ValueError), file.open("rb") as stream:  # it may go, or be begun, just now
+            header_line = stream.readline()
+            prediction_count += (file.stat().st_size - len(header_line)) // _parse_row_dtype(
+                json.loads(header_line)
+            ).itemsize
+    return prediction_count, sum(content.count(b"\n") for _, content in _read_files(folder, "feedback"))
+
+
+def load_images(folder: Path) -> dict[RecordKey, np.ndarray]:
+    """Every image that was kept, or came with feedback: uint8 (channels, height, width)."""
+    sampled_images = {
+        (row["request_id"].decode(), int(row["index"])): row["image"].copy()
+        for _, rows in _read_tables(folder, "images")
+        for row in rows
+    }
+    feedback_images = [
+        ((entry.request_id, entry.index), decode_feedback_image(entry)) for entry in load_feedback(folder)
+    ]
+    return sampled_images | {key: image for key, image in feedback_images if image is not None}
+
+
+def decode_feedback_image(entry: Feedback) -> np.ndarray | None:
+    """The image that came with the feedback: uint8 (channels, height, width)."""
+    if entry.pixels is None or entry.shape is None:
+        return None
+    return np.frombuffer(entry.pixels, np.uint8).reshape(entry.shape)
+
+
+def _to_frame(header: dict[str, Any], rows: np.ndarray) -> "pd.DataFrame":
+    import pandas as pd
+
+    classes, probabilities = header["classes"], rows["probabilities"]
+    statistic_names = [
+        name for name, *_ in header["columns"] if name not in ("time", "probabilities", *KEY_COLUMNS)
+    ]
+    return pd.DataFrame(
+        {
+            "request_id": rows["request_id"].astype("U64"),
+            "index": rows["index"],
+            "time": pd.to_datetime(rows["time"], unit="s", utc=True),
+            "worker": header["worker"],
+            "version": header["version"],
+            "label": np.array(classes)[probabilities.argmax(1)],
+            **{f"p_{name}": probabilities[:, column] for column, name in enumerate(classes)},
+            **{name: rows[name] for name in statistic_names},
+        }
+    )
+
+
+def _read_tables(folder: Path, kind: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Head and whole rows of every file; one that no worker wrote so is told and passed over."""
+    for file, content in _read_files(folder, kind):
+        header_line, newline, body = content.partition(b"\n")
+        if not newline:
+            continue  # it is being begun
+        try:
+            header = json.loads(header_line)
+            dtype = _parse_row_dtype(header)
+            rows = np.frombuffer(body, dtype, len(body) // dtype.itemsize)
+        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+            logger.warning("%s is no file of records: %s", file, error)
+            continue
+        yield header, rows
+
+
+def _parse_row_dtype(header: dict[str, Any]) -> np.dtype[Any]:
+    """Of one row."""
+    return np.dtype([(name, type_code, *map(tuple, shape)) for name, type_code, *shape in header["columns"]])
+
+
+def _read_files(folder: Path, kind: str) -> Iterator[tuple[Path, bytes]]:
+    """Each file and its content, oldest first; one may be removed meanwhile."""
+    for file in sorted(folder.glob(f"{kind}-*")):
+        with suppress(FileNotFoundError):
+            yield file, file.read_bytes()

@@ -1,0 +1,95 @@
+"""Files that only grow, and go when they are old: what a worker keeps, whole whenever it dies."""
+
+import os
+import time
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+
+MAX_FILES = 16  # files that share a limit: so much of it goes at once
+
+
+class RotatingFiles:
+    """The files of one `kind` in `folder`, together at most `limit` bytes; one process appends to each.
+
+    Every file starts with a head, which tells how to read what follows. What was appended is the system's:
+    a process that is killed loses none of it. The file that was longest untouched goes first, whichever
+    process made it.
+    """
+
+    def __init__(self, folder: Path, kind: str, max_total_bytes: int) -> None:
+        self.folder, self.kind, self.max_total_bytes = folder, kind, max_total_bytes
+        self._file: FileIO | None = None
+        self._header = b""
+        self._file_bytes = 0
+
+    @property
+    def max_file_bytes(self) -> int:
+        """Bytes of one file, and so the most that should be appended at once."""
+        return self.max_total_bytes // MAX_FILES
+
+    def append(self, header: bytes, content: bytes) -> None:
+        """Add `content` after the same `head`, all of it or, with an `OSError`, nothing."""
+        if (
+            header != self._header
+            or self._file_bytes + len(content) > self.max_file_bytes
+            or not self._is_file_on_disk()
+        ):
+            self.close()
+        try:
+            if self._file is None:
+                self._file, self._header = self._open_new_file(), header
+                content = header + content
+            _write_all(self._file, content)
+        except OSError:
+            self._roll_back()
+            raise
+        self._file_bytes += len(content)
+        self._prune()
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+        self._file, self._file_bytes = None, 0
+
+    def _open_new_file(self) -> FileIO:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.folder / f"{self.kind}-{time.time_ns()}-{os.getpid()}"
+        return FileIO(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+    def _is_file_on_disk(self) -> bool:
+        """Whether nobody has removed the file meanwhile."""
+        return self._file is not None and os.fstat(self._file.fileno()).st_nlink > 0
+
+    def _roll_back(self) -> None:
+        """Take back what was written of a piece: it would shift all that follows it."""
+        if self._file:
+            with suppress(OSError):
+                if self._file_bytes:
+                    self._file.truncate(self._file_bytes)
+                else:
+                    Path(self._file.name).unlink()
+        self.close()
+
+    def _prune(self) -> None:
+        stat_by_file = {
+            file: stat for file in self.folder.glob(f"{self.kind}-*") if (stat := _stat_if_exists(file))
+        }
+        excess_bytes = sum(stat.st_size for stat in stat_by_file.values()) - self.max_total_bytes
+        for file, stat in sorted(stat_by_file.items(), key=lambda one: one[1].st_mtime_ns):
+            if excess_bytes <= 0:
+                return
+            file.unlink(missing_ok=True)
+            excess_bytes -= stat.st_size
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    remaining = memoryview(content)
+    while remaining:
+        remaining = remaining[file.write(remaining) :]
+
+
+def _stat_if_exists(file: Path) -> os.stat_result | None:
+    with suppress(FileNotFoundError):  # another worker's pruning
+        return file.stat()
+    return None

@@ -1,0 +1,189 @@
+"""The architecture: which package imports which, without a circle; importing a module does nothing."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for layer in ("model", "serving", "flows") for path in (ROOT / layer).rglob("*.py"))
+# Each package and those below it that it may import. `flows.base` are the modules at the top of flows/ that
+# its packages build on, `flows` the four flows there; `serving.base` is its config, `serving` the service.
+ALLOWED: dict[str, set[str]] = {
+    "model": set(),
+    "model.images": {"model"},
+    "model.data": {"model", "model.images"},
+    "model.networks": {"model", "model.data"},
+    "model.training": {"model", "model.data"},
+    "model.inference": {"model", "model.data", "model.images", "model.networks"},
+    "model.evaluation": {"model", "model.data", "model.images", "model.inference"},
+    "model.backprop": {"model", "model.data"},
+    "model.drift": set(),
+    "model.plots": {
+        "model",
+        "model.backprop",
+        "model.data",
+        "model.drift",
+        "model.evaluation",
+        "model.training",
+    },
+    "serving.base": {"model"},
+    "serving.metrics": {"model"},
+    "serving.page": set(),
+    "serving.releases": {"model", "model.inference"},
+    "serving.http": {"model", "serving.base"},
+    "serving.inputs": {"model", "model.images", "serving.http"},
+    "serving.runtime": {"model", "model.inference", "serving.base", "serving.releases"},
+    "serving.predictions": {
+        *("model", "model.drift", "model.inference"),
+        *("serving.base", "serving.http", "serving.inputs", "serving.runtime"),
+    },
+    "serving.api": {
+        *("model", "model.images", "model.inference", "serving.base", "serving.http", "serving.inputs"),
+        *("serving.metrics", "serving.page", "serving.predictions", "serving.runtime"),
+    },
+    "serving": {"model", "model.inference", "serving.base", "serving.api", "serving.http", "serving.releases"}
+    | {"serving.runtime"},
+    "serving.deployment": {
+        "model",
+        "model.inference",
+        "serving",
+        "serving.base",
+        "serving.http",
+        "serving.runtime",
+    },
+}
+ROOMS_OF_MODEL = {name for name in ALLOWED if name.startswith("model")}
+ROOMS_OF_SERVING = {name for name in ALLOWED if name.startswith("serving")}
+BELOW = ROOMS_OF_MODEL | ROOMS_OF_SERVING
+ALLOWED |= {
+    "flows.base": BELOW,
+    "flows.orchestration": BELOW | {"flows.base"},
+    "flows.tracking": ROOMS_OF_MODEL | {"flows.base"},
+    "flows.training": ROOMS_OF_MODEL | {"flows.base", "flows.tracking"},
+    "flows.releases": BELOW | {"flows.base", "flows.tracking"},
+    "flows.feedback": BELOW | {"flows.base", "flows.releases"},
+    "flows.promotion": BELOW | {"flows.base", "flows.tracking", "flows.releases", "flows.feedback"},
+    "flows.evaluation": BELOW
+    | {"flows.base", "flows.tracking", "flows.releases", "flows.feedback", "flows.promotion"},
+    "flows.monitoring": BELOW | {"flows.base"},
+    "flows": BELOW
+    | {"flows.base", "flows.orchestration", "flows.tracking", "flows.training", "flows.releases"}
+    | {"flows.feedback", "flows.promotion", "flows.monitoring"},
+    "flows.scheduling": BELOW
+    | {"flows.base", "flows.orchestration", "flows.tracking", "flows.monitoring", "flows"},
+    "flows.ops.checks": BELOW | {"flows.base", "flows.orchestration", "flows.tracking"},
+    "flows.ops": BELOW
+    | {"flows.base", "flows.orchestration", "flows.tracking", "flows.scheduling", "flows.ops.checks"},
+}
+ALLOWED["flows.cli"] = set(ALLOWED)
+FLOWS = {"flows.train", "flows.retrain", "flows.release", "flows.monitor"}
+# Libraries that only these packages import; the flows themselves and all that schedules them know Prefect.
+ONLY_IN = {"mlflow": "flows.tracking", "prefect": "flows", "bentoml": "serving"}
+
+
+def module_name(path: Path) -> str:
+    """`flows.cli.app` of flows/cli/app.py."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def package_of(module: str) -> str:
+    """The key of `ALLOWED` that a module belongs to."""
+    layer, *rest = module.split(".")
+    if module.startswith("flows.ops.checks"):
+        return "flows.ops.checks"
+    if len(rest) > 1 or (rest and MODULES[module].name == "__init__.py"):
+        return f"{layer}.{rest[0]}"
+    return layer if layer == "model" or module in FLOWS | {"serving.service"} else f"{layer}.base"
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """Names that a module imports: at its top, inside functions, and our own as strings."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("relearn."):
+            names.add(node.value.partition(":")[0])
+    return frozenset(names)
+
+
+def dependencies_of(module: str) -> set[str]:
+    """Modules of this project that a module imports; of a package and a module in it only the module."""
+    ours = {name.removeprefix("relearn.") for name in imports_of(module) if name.startswith("relearn.")}
+    found = ours & set(MODULES) - {module}
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_arrows(module: str) -> None:
+    """No module imports a package that its own may not know."""
+    package = package_of(module)
+    used = {package_of(other) for other in dependencies_of(module)} - {package}
+    assert set() == used - ALLOWED[package]
+    for library, home in ONLY_IN.items():
+        if library in imports_of(module):
+            assert module.startswith(home), f"{library} is imported in {home} only"
+
+
+def test_every_arrow_is_used() -> None:
+    """The packages of model and serving are allowed no more than they import."""
+    used: dict[str, set[str]] = {name: set() for name in BELOW}
+    for module in MODULES:
+        if (package := package_of(module)) in BELOW:
+            used[package] |= {package_of(other) for other in dependencies_of(module)} - {package}
+    assert {name: ALLOWED[name] for name in BELOW} == used
+
+
+def test_there_is_no_circle() -> None:
+    """Neither packages nor modules form one; imports inside functions and names in strings count."""
+    TopologicalSorter(ALLOWED).prepare()
+    TopologicalSorter({module: dependencies_of(module) for module in MODULES}).prepare()
+
+
+def test_importing_does_nothing(tmp_path: Path) -> None:
+    """Importing every module makes no file, changes no variable, seeds nothing and prints nothing."""
+    modules = [
+        "relearn."
+        + path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for path in FILES
+    ]
+    code = (
+        "import importlib, os, torch\n"
+        "ours = lambda: ({key for key in os.environ if key[:7] != '_MLFLOW'}, torch.initial_seed())\n"
+        "before = ours()\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "assert before == ours()\n"
+    )
+    here, tools = tmp_path / "here", tmp_path / "tools"  # Prefect and BentoML make folders of their own
+    here.mkdir()
+    tools.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=here,
+        env={"HOME": str(tools), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DO_NOT_TRACK": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    assert [] == list(here.iterdir())
+
+
+def test_nothing_can_unpickle() -> None:
+    """No module loads a pickle, in any of the ways there are."""
+    ways = ("read_pickle", "weights_only=False", "allow_pickle=True", "torch.jit.load")
+    for module, path in MODULES.items():
+        assert set() == imports_of(module) & {"pickle", "joblib", "cloudpickle", "dill", "shelve"}
+        for way in ways:
+            assert way not in path.read_text(), f"{path}: {way}"
