@@ -4,7 +4,7 @@ BIN := .venv/bin
 PEERS := .venv-peers/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo serve test test-all bench bench-train bench-serve lock
+.PHONY: help run demo serve test test-all bench bench-train bench-serve docs lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench-train: $(BIN)/.ready $(PEERS)/.ready ## our training beside other librarie
 
 bench-serve: $(BIN)/.ready $(PEERS)/.ready ## our server beside others, its limits, and a soak; takes wrk
 	$(BIN)/python -m benchmarks $(or $(ARGS),serve batch ready overload soak)
+
+docs: $(BIN)/.ready ## write the reference pages of docs/ from the code
+	$(BIN)/python -m infra.reference
 
 lock: $(BIN)/.ready ## pin every dependency anew
 	UV_CACHE_DIR=.cache/uv $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \

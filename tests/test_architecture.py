@@ -1,16 +1,15 @@
 """The architecture: which package imports which, without a circle; importing a module does nothing."""
 
-import ast
 import subprocess
 import sys
-from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from infra.import_graph import FILES, MODULES, dependencies_of, imports_of, package_graph, package_of
+
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for layer in ("model", "serving", "flows") for path in (ROOT / layer).rglob("*.py"))
 # Each package and those below it that it may import. `flows.base` are the modules at the top of flows/ that
 # its packages build on, `flows` the four flows there; `serving.base` is its config, `serving` the service.
 ALLOWED: dict[str, set[str]] = {
@@ -81,48 +80,8 @@ ALLOWED |= {
     | {"flows.base", "flows.orchestration", "flows.tracking", "flows.scheduling", "flows.ops.checks"},
 }
 ALLOWED["flows.cli"] = set(ALLOWED)
-FLOWS = {"flows.train", "flows.retrain", "flows.release", "flows.monitor"}
 # Libraries that only these packages import; the flows themselves and all that schedules them know Prefect.
 ONLY_IN = {"mlflow": "flows.tracking", "prefect": "flows", "bentoml": "serving"}
-
-
-def module_name(path: Path) -> str:
-    """`flows.cli.app` of flows/cli/app.py."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {module_name(path): path for path in FILES}
-
-
-def package_of(module: str) -> str:
-    """The key of `ALLOWED` that a module belongs to."""
-    layer, *rest = module.split(".")
-    if module.startswith("flows.ops.checks"):
-        return "flows.ops.checks"
-    if len(rest) > 1 or (rest and MODULES[module].name == "__init__.py"):
-        return f"{layer}.{rest[0]}"
-    return layer if layer == "model" or module in FLOWS | {"serving.service"} else f"{layer}.base"
-
-
-@cache
-def imports_of(module: str) -> frozenset[str]:
-    """Names that a module imports: at its top, inside functions, and our own as strings."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Constant) and str(node.value).startswith("relearn."):
-            names.add(node.value.partition(":")[0])
-    return frozenset(names)
-
-
-def dependencies_of(module: str) -> set[str]:
-    """Modules of this project that a module imports; of a package and a module in it only the module."""
-    ours = {name.removeprefix("relearn.") for name in imports_of(module) if name.startswith("relearn.")}
-    found = ours & set(MODULES) - {module}
-    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -138,11 +97,8 @@ def test_imports_follow_the_arrows(module: str) -> None:
 
 def test_every_arrow_is_used() -> None:
     """The packages of model and serving are allowed no more than they import."""
-    used: dict[str, set[str]] = {name: set() for name in BELOW}
-    for module in MODULES:
-        if (package := package_of(module)) in BELOW:
-            used[package] |= {package_of(other) for other in dependencies_of(module)} - {package}
-    assert {name: ALLOWED[name] for name in BELOW} == used
+    graph = package_graph()
+    assert {name: ALLOWED[name] for name in BELOW} == {name: graph[name] for name in BELOW}
 
 
 def test_there_is_no_circle() -> None:
