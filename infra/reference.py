@@ -38,7 +38,7 @@ def build_commands() -> str:
     markdown = app.generate_docs(output_format="markdown", usage_name="relearn")
     markdown = markdown.replace(
         " -m infra.reference", ""
-    )  # which cyclopts adds to the usage of nested commands
+    )  # added to the usage of nested commands
     body = markdown.partition("\n## relearn ")[2]
     return f"# Commands\n\n{NOTE}\n\n## relearn {re.sub(r'[ ]+$', '', body, flags=re.M).rstrip()}\n"
 
