@@ -6,8 +6,10 @@ import pytest
 
 from relearn.model.config import TrainConfig
 from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
 
 SHAPE = (1, 12, 12)
 CLASSES = ("ant", "bee", "cow")

@@ -6,7 +6,8 @@ import torch
 from relearn.model.config import TrainConfig
 from relearn.model.data.transforms import expects_flat_input, to_unit_float
 from relearn.model.errors import ConfigError, NotFoundError
-from relearn.model.networks.registry import build_network, count_parameters, summarize_layers
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters, summarize_layers
 
 DIGITS = (1, 28, 28)
 

@@ -10,7 +10,8 @@ import pytest
 
 from relearn.model.config import TrainConfig
 from relearn.model.errors import ConfigError, NotFoundError
-from relearn.model.networks.registry import build_network, count_parameters, get_network_class
+from relearn.model.networks.registry import build_network, get_network_class
+from relearn.model.networks.summary import count_parameters
 
 HEAD = "import torch\nfrom torch import nn\n"
 GOOD = """
