@@ -74,7 +74,7 @@ class Classifier:
     def save(self, folder: Path, training_hashes: np.ndarray | None = None) -> None:
         """Write weights, card and, for a custom network, its source file to `folder`, atomically.
 
-        `training_hashes`, uint64 as in `Splits.train_val_hashes`, identify the training images.
+        `training_hashes`, uint64 from `splits.hash_contents`, identify the training images.
         """
         weights = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
