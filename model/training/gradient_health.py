@@ -113,7 +113,7 @@ def diagnose(health: pd.DataFrame) -> GradientReport:
 
 
 def _format_warnings(epochs: int, bad_rows: pd.DataFrame, column: str, template: str) -> Iterator[str]:
-    """Yield a warning for each layer in `bad_rows` with its worst row: lowest `ratio_to_max`, else highest."""
+    """Yield a warning for each layer in `bad_rows` with its worst row (the lowest `ratio_to_max`)."""
     for layer, rows in bad_rows.groupby("layer", sort=False):
         worst_row = rows.sort_values(column, ascending=column == "ratio_to_max").iloc[0]
         occurrence = f"epoch {worst_row['epoch']}; {len(rows)} of {epochs} epochs"

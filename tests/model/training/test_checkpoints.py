@@ -1,4 +1,4 @@
-"""A training that was cut off anywhere goes on to the same weights; nothing damaged is gone on from."""
+"""Checkpoints: a resumed training reaches the same weights, and damaged checkpoints are not used."""
 
 import hashlib
 import os
@@ -29,59 +29,61 @@ from relearn.model.training.state import EpochRecord, TrainingSnapshot
 SHAPE, CLASSES, FINGERPRINT = (1, 12, 12), 4, "f" * 64
 
 
-def labelled(count: int, seed: int) -> LabelledImages:
-    draw = np.random.default_rng(seed)
+def make_images(count: int, seed: int) -> LabelledImages:
+    rng = np.random.default_rng(seed)
     return LabelledImages(
-        draw.integers(0, 256, (count, *SHAPE), dtype=np.uint8), draw.integers(0, CLASSES, count)
+        rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8), rng.integers(0, CLASSES, count)
     )
 
 
-SPLITS = Splits(labelled(200, 0), labelled(60, 1), labelled(60, 2))
+SPLITS = Splits(make_images(200, 0), make_images(60, 1), make_images(60, 2))
 
 
-def settings(**changed: object) -> TrainConfig:
+def make_config(**settings: object) -> TrainConfig:
     return TrainConfig.parse(
-        {"hidden_sizes": [16], "batch_size": 32, "threads": 1, "epochs": 4, "dropout": 0.3, **changed}
+        {"hidden_sizes": [16], "batch_size": 32, "threads": 1, "epochs": 4, "dropout": 0.3, **settings}
     )
 
 
 def train(
     config: TrainConfig,
-    start: TrainingSnapshot | None = None,
-    save: Callable[[TrainingSnapshot], None] = lambda state: None,
+    initial_snapshot: TrainingSnapshot | None = None,
+    on_checkpoint: Callable[[TrainingSnapshot], None] = lambda snapshot: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[nn.Module, FitResult]:
     network = build_network(config, SHAPE, CLASSES)
     return network, fit(
-        config, network, SPLITS, CLASSES, initial_snapshot=start, on_checkpoint=save, should_stop=should_stop
+        config,
+        network,
+        SPLITS,
+        CLASSES,
+        initial_snapshot=initial_snapshot,
+        on_checkpoint=on_checkpoint,
+        should_stop=should_stop,
     )
 
 
-def saver(folder: Path, config: TrainConfig) -> Callable[[TrainingSnapshot], None]:
-    return lambda state: void(checkpoints.save_checkpoint(folder, Checkpoint(config, FINGERPRINT, state)))
+def save_to(folder: Path, config: TrainConfig) -> Callable[[TrainingSnapshot], None]:
+    def save(snapshot: TrainingSnapshot) -> None:
+        checkpoints.save_checkpoint(folder, Checkpoint(config, FINGERPRINT, snapshot))
+
+    return save
 
 
-def void(_: object) -> None: ...
-
-
-def assert_equal_weights(expected: nn.Module, got: nn.Module) -> None:
+def assert_equal_weights(expected: nn.Module, actual: nn.Module) -> None:
     for name, value in expected.state_dict().items():
-        assert torch.equal(value, got.state_dict()[name]), name
+        assert torch.equal(value, actual.state_dict()[name]), name
 
 
-def measured(result: FitResult) -> list[tuple[float, ...]]:
-    """The history without its times."""
-    return [
-        (one.epoch, one.train_loss, one.train_accuracy, one.val_loss, one.val_accuracy, one.learning_rate)
-        for one in result.history
-    ]
+def history_without_seconds(result: FitResult) -> list[EpochRecord]:
+    return [replace(record, seconds=0.0) for record in result.history]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two checkpoints of a training of two epochs."""
-    config = settings(epochs=2)
-    train(config, save=saver(tmp_path / "run", config))
+    """Folder with two checkpoints of a training of two epochs."""
+    config = make_config(epochs=2)
+    train(config, on_checkpoint=save_to(tmp_path / "run", config))
     return tmp_path / "run"
 
 
@@ -90,7 +92,7 @@ def newest(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "settings",
     [
         {},
         {"network": "cnn"},
@@ -99,83 +101,87 @@ def newest(folder: Path) -> Path:
         {"batch_norm": True, "monitor": "val_accuracy"},
         {"augmentation_strength": 0.5},
     ],
-    ids=lambda changed: "-".join(map(str, changed.values())) or "default",
+    ids=lambda settings: "-".join(map(str, settings.values())) or "default",
 )
 @pytest.mark.parametrize("batches", [1, 7, 12, 20])
-def test_a_training_cut_at_any_batch_ends_with_the_same_weights(
-    changed: dict[str, object], batches: int, tmp_path: Path
+def test_resumed_training_reaches_the_same_weights(
+    settings: dict[str, object], batches: int, tmp_path: Path
 ) -> None:
-    """Weights, history and reason are those of the training that was never cut, to the last bit."""
-    config = settings(**changed)
-    asked = iter([False] * batches + [True] * 1000)
-    cut = train(config, save=saver(tmp_path, config), should_stop=lambda: next(asked))[1]
-    found = checkpoints.load_checkpoint(tmp_path)
-    network, resumed = train(config, start=found.checkpoint.snapshot)
+    """Weights, history and stop reason equal those of an uninterrupted training, bit for bit."""
+    config = make_config(**settings)
+    stop_answers = iter([False] * batches + [True] * 1000)
+    _, interrupted = train(
+        config, on_checkpoint=save_to(tmp_path, config), should_stop=lambda: next(stop_answers)
+    )
+    loaded = checkpoints.load_checkpoint(tmp_path)
+    network, resumed = train(config, loaded.checkpoint.snapshot)
     expected_network, expected = train(config)
 
-    assert (False, "asked to stop") == (cut.is_completed, cut.stop_reason)
-    assert {} == found.skipped
+    assert (False, "asked to stop") == (interrupted.is_completed, interrupted.stop_reason)
+    assert {} == loaded.skipped
     assert_equal_weights(expected_network, network)
-    assert measured(expected) == measured(resumed)
+    assert history_without_seconds(expected) == history_without_seconds(resumed)
     assert (expected.best_epoch, expected.stop_reason) == (resumed.best_epoch, resumed.stop_reason)
 
 
-def test_a_finished_training_is_not_trained_further(folder: Path) -> None:
-    """Going on from its last checkpoint gives what it gave."""
-    config = settings(epochs=2)
+def test_finished_training_is_not_continued(folder: Path) -> None:
+    """Resuming from its last checkpoint gives the same weights and epochs."""
+    config = make_config(epochs=2)
     expected, _ = train(config)
-    network, result = train(config, start=checkpoints.load_checkpoint(folder).checkpoint.snapshot)
+    network, result = train(config, checkpoints.load_checkpoint(folder).checkpoint.snapshot)
 
     assert_equal_weights(expected, network)
     assert 2 == len(result.history)
 
 
-def test_the_number_of_threads_is_that_of_the_start(tmp_path: Path) -> None:
-    """Sums over another number of threads differ in their last bits."""
-    config = settings(threads=None, epochs=1)
-    states: list[TrainingSnapshot] = []
-    before = torch.get_num_threads()
-    train(settings(threads=3, epochs=1), save=states.append)
-    assert 3 == train(config, start=states[0])[1].threads
-    torch.set_num_threads(before)
+def test_resumed_training_keeps_the_number_of_threads(tmp_path: Path) -> None:
+    """With another number of threads the last bits of sums would differ."""
+    config = make_config(threads=None, epochs=1)
+    snapshots: list[TrainingSnapshot] = []
+    initial_threads = torch.get_num_threads()
+    train(make_config(threads=3, epochs=1), on_checkpoint=snapshots.append)
+    assert 3 == train(config, snapshots[0])[1].threads
+    torch.set_num_threads(initial_threads)
 
 
-def test_the_last_two_are_kept(folder: Path) -> None:
-    """And nothing else, whatever a killed process left."""
+def test_last_two_checkpoints_are_kept(folder: Path) -> None:
+    """Older checkpoints and temporary files of killed processes are deleted."""
     assert ["00001-000000000", "00002-000000000"] == sorted(path.name[:15] for path in folder.iterdir())
     (folder / ".00003-000000000-x.safetensors.0123.tmp").write_bytes(b"half")
-    train(settings(epochs=1), save=saver(folder, settings(epochs=1)))
+    train(make_config(epochs=1), on_checkpoint=save_to(folder, make_config(epochs=1)))
     assert 2 == len(list(folder.iterdir()))
 
 
-def test_notes_come_back(tmp_path: Path) -> None:
-    """Whatever JSON holds, as it was given; infinity too, which stands for "no best yet"."""
-    states: list[TrainingSnapshot] = []
-    train(settings(epochs=1), save=states.append)
-    notes = [{"step": 1, "values": {"val_loss": 0.1 + 0.2}}, float("inf"), "é"]
-    checkpoints.save_checkpoint(tmp_path, Checkpoint(settings(epochs=1), FINGERPRINT, states[0], notes))
-    assert notes == checkpoints.load_checkpoint(tmp_path).checkpoint.metadata
+def test_metadata_is_restored(tmp_path: Path) -> None:
+    """Any JSON value is unchanged, and infinity, the initial best value of early stopping, too."""
+    snapshots: list[TrainingSnapshot] = []
+    train(make_config(epochs=1), on_checkpoint=snapshots.append)
+    metadata = [{"step": 1, "values": {"val_loss": 0.1 + 0.2}}, float("inf"), "é"]
+    checkpoints.save_checkpoint(
+        tmp_path, Checkpoint(make_config(epochs=1), FINGERPRINT, snapshots[0], metadata)
+    )
+    assert metadata == checkpoints.load_checkpoint(tmp_path).checkpoint.metadata
 
 
-def damaged(path: Path, how: str) -> None:
+def damage(path: Path, kind: str) -> None:
     content = bytearray(path.read_bytes())
-    if how == "flipped":
+    if kind == "flipped":
         content[len(content) // 2] ^= 1
-    path.write_bytes({"flipped": bytes(content), "truncated": bytes(content[:-1]), "empty": b""}[how])
+    path.write_bytes({"flipped": bytes(content), "truncated": bytes(content[:-1]), "empty": b""}[kind])
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "empty"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(how: str, folder: Path) -> None:
-    """That is said, with the name of the damaged one; where both are damaged, nothing is gone on from."""
-    broken = newest(folder)
-    damaged(broken, how)
-    found = checkpoints.load_checkpoint(folder)
-    (line,) = found.skipped.values()
-    assert f"{broken} is not what was written: its SHA-256 differs from its name" == line
-    assert 1 == len(found.checkpoint.snapshot.scalars["history"])
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "empty"])
+def test_damaged_checkpoint_is_reported_and_previous_one_used(kind: str, folder: Path) -> None:
+    """The report has the path of the damaged file; if both are damaged, an error reports both."""
+    damaged = newest(folder)
+    damage(damaged, kind)
+    loaded = checkpoints.load_checkpoint(folder)
+    (line,) = loaded.skipped.values()
+    assert f"{damaged} is not what was written: its SHA-256 differs from its name" == line
+    assert 1 == len(loaded.checkpoint.snapshot.scalars["history"])
 
     for path in folder.iterdir():
-        damaged(path, "empty")
+        damage(path, "empty")
     with pytest.raises(CorruptDataError, match=r"no checkpoint in .* can be used: .*SHA-256.*SHA-256"):
         checkpoints.load_checkpoint(folder)
 
@@ -186,10 +192,10 @@ class Canary:
 
 
 @pytest.mark.parametrize("write", [pickle.dumps, None], ids=["pickle", "torch"])
-def test_a_pickle_is_never_opened(
+def test_pickle_is_never_loaded(
     write: Callable[[object], bytes] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even under the name of a checkpoint, with its own digest in it."""
+    """A pickle is rejected even if its file has the name of a checkpoint with the correct digest."""
     monkeypatch.chdir(tmp_path)
     if write:
         content = write(Canary())
@@ -199,136 +205,139 @@ def test_a_pickle_is_never_opened(
     name = f"00001-000000000-{hashlib.sha256(content).hexdigest()}.safetensors"
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_bytes(content)
-    with pytest.raises(CorruptDataError, match="is no checkpoint"):
+    with pytest.raises(CorruptDataError, match="is not a valid checkpoint"):
         checkpoints.load_checkpoint(tmp_path / "run")
     assert not (tmp_path / "canary").exists()
 
 
-def test_what_was_refused_is_set_aside_and_costs_no_checkpoint(folder: Path) -> None:
-    """The one gone on from stays until there are two newer ones; what was refused is there for who asks."""
-    config, broken = settings(epochs=2), newest(folder)
-    damaged(broken, "truncated")
-    found = checkpoints.load_checkpoint(folder)
-    checkpoints.quarantine(found)
-    places: list[list[str]] = []
+def test_damaged_checkpoint_is_quarantined_and_not_counted(folder: Path) -> None:
+    """The checkpoint in use is kept until there are two newer ones; the damaged file is kept, too."""
+    config, damaged = make_config(epochs=2), newest(folder)
+    damage(damaged, "truncated")
+    loaded = checkpoints.load_checkpoint(folder)
+    checkpoints.quarantine(loaded)
+    names: list[list[str]] = []
 
-    def save(state: TrainingSnapshot) -> None:
-        checkpoints.save_checkpoint(folder, Checkpoint(config, FINGERPRINT, state))
-        places.append([path.name[:15] for path in checkpoints.list_checkpoints(folder)])
+    def save(snapshot: TrainingSnapshot) -> None:
+        checkpoints.save_checkpoint(folder, Checkpoint(config, FINGERPRINT, snapshot))
+        names.append([path.name[:15] for path in checkpoints.list_checkpoints(folder)])
 
-    train(config, start=found.checkpoint.snapshot, save=save)
-    assert [["00001-000000000", "00002-000000000"]] == places
-    assert [broken.with_suffix(".quarantined")] == list(folder.glob("*.quarantined"))
+    train(config, loaded.checkpoint.snapshot, on_checkpoint=save)
+    assert [["00001-000000000", "00002-000000000"]] == names
+    assert [damaged.with_suffix(".quarantined")] == list(folder.glob("*.quarantined"))
 
 
-def test_what_is_no_file_does_not_stand_in_the_way(folder: Path) -> None:
-    """A folder or a dead link with the name of a checkpoint, or of a temporary file."""
+def test_folders_and_broken_links_are_ignored(folder: Path) -> None:
+    """They have names of checkpoints or temporary files, and neither loading nor saving fails."""
     names = [f"0000{number}-000000000-{'0' * 64}.safetensors" for number in (8, 9)]
     (folder / names[0]).mkdir()
     (folder / names[1]).symlink_to("nowhere")
     (folder / ".x.tmp").mkdir()
-    state = checkpoints.load_checkpoint(folder).checkpoint.snapshot
-    assert 2 == len(state.scalars["history"])
-    checkpoints.save_checkpoint(folder, Checkpoint(settings(epochs=2), FINGERPRINT, state))
+    snapshot = checkpoints.load_checkpoint(folder).checkpoint.snapshot
+    assert 2 == len(snapshot.scalars["history"])
+    checkpoints.save_checkpoint(folder, Checkpoint(make_config(epochs=2), FINGERPRINT, snapshot))
 
 
-def test_a_newer_format_is_not_guessed_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both numbers are told; an older checkpoint beside it is taken instead."""
-    state = checkpoints.load_checkpoint(folder).checkpoint.snapshot
+def test_newer_format_is_reported_and_older_checkpoint_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report has both format numbers."""
+    snapshot = checkpoints.load_checkpoint(folder).checkpoint.snapshot
     monkeypatch.setattr(checkpoints, "FORMAT", 3)
-    state.scalars["history"] *= 2
-    checkpoints.save_checkpoint(folder, Checkpoint(settings(epochs=2), FINGERPRINT, state))
+    snapshot.scalars["history"] *= 2
+    checkpoints.save_checkpoint(folder, Checkpoint(make_config(epochs=2), FINGERPRINT, snapshot))
     monkeypatch.undo()
-    found = checkpoints.load_checkpoint(folder)
-    (line,) = found.skipped.values()
-    assert line.endswith("got format 3, accepted: 2; a newer Relearn wrote it")
-    assert 2 == len(found.checkpoint.snapshot.scalars["history"])
+    loaded = checkpoints.load_checkpoint(folder)
+    (line,) = loaded.skipped.values()
+    assert line.endswith("got format 3, accepted: 2; a newer version of Relearn wrote it")
+    assert 2 == len(loaded.checkpoint.snapshot.scalars["history"])
 
 
-SPOILED: dict[str, Callable[[TrainingSnapshot], TrainingSnapshot]] = {
-    "a tensor of another shape": lambda state: replace(
-        state, tensors=state.tensors | {"optimizer.0.momentum_buffer": torch.zeros(3, 3)}
+INVALID: dict[str, Callable[[TrainingSnapshot], TrainingSnapshot]] = {
+    "tensor of another shape": lambda snapshot: replace(
+        snapshot, tensors=snapshot.tensors | {"optimizer.0.momentum_buffer": torch.zeros(3, 3)}
     ),
-    "weights that are no numbers": lambda state: replace(
-        state,
-        tensors=state.tensors | {"network.output.bias": torch.full((CLASSES,), float("nan"))},
+    "NaN weights": lambda snapshot: replace(
+        snapshot,
+        tensors=snapshot.tensors | {"network.output.bias": torch.full((CLASSES,), float("nan"))},
     ),
-    "no best weights": lambda state: replace(
-        state, tensors={name: value for name, value in state.tensors.items() if not name.startswith("best")}
+    "no best weights": lambda snapshot: replace(
+        snapshot,
+        tensors={name: value for name, value in snapshot.tensors.items() if not name.startswith("best")},
     ),
-    "another history": lambda state: replace(state, scalars=state.scalars | {"history": 3}),
-    "no rate": lambda state: replace(state, scalars=state.scalars | {"lr_scheduler": None}),
+    "invalid history": lambda snapshot: replace(snapshot, scalars=snapshot.scalars | {"history": 3}),
+    "no scheduler": lambda snapshot: replace(snapshot, scalars=snapshot.scalars | {"lr_scheduler": None}),
 }
 
 
-@pytest.mark.parametrize("how", SPOILED)
-def test_contents_that_do_not_fit_are_refused(how: str, folder: Path) -> None:
-    """Though the digest is right: by one line, before anything is computed with them."""
-    state = checkpoints.load_checkpoint(folder).checkpoint.snapshot
+@pytest.mark.parametrize("defect", INVALID)
+def test_invalid_snapshot_is_rejected(defect: str, folder: Path) -> None:
+    """One line reports it before the training, although the digest of the file is correct."""
+    snapshot = checkpoints.load_checkpoint(folder).checkpoint.snapshot
     with pytest.raises(CorruptDataError, match="the checkpoint "):
-        train(settings(epochs=2), start=SPOILED[how](state))
+        train(make_config(epochs=2), INVALID[defect](snapshot))
 
 
 @pytest.mark.parametrize("header", ["[]", "null", '{"format": 1}', '{"format": 1, "config": 3}'])
-def test_a_header_of_another_form_is_refused(header: str, tmp_path: Path) -> None:
-    """By one line with the name of the file."""
+def test_invalid_header_is_rejected(header: str, tmp_path: Path) -> None:
+    """The message has the path of the file."""
     content = safetensors.torch.save({"x": torch.zeros(1)}, {"relearn": header})
     digest = hashlib.sha256(content).hexdigest()
     (tmp_path / f"00001-000000000-{digest}.safetensors").write_bytes(content)
-    with pytest.raises(CorruptDataError, match="is no checkpoint"):
+    with pytest.raises(CorruptDataError, match=rf"{digest}\.safetensors is not a valid checkpoint"):
         checkpoints.load_checkpoint(tmp_path)
 
 
-def test_another_config_is_refused_with_what_differs(folder: Path) -> None:
-    """Each setting with both values."""
+def test_different_config_is_rejected(folder: Path) -> None:
+    """The error lists each differing setting with both values."""
     checkpoint = checkpoints.load_checkpoint(folder).checkpoint
-    checkpoints.check_compatible(checkpoint, settings(epochs=2), FINGERPRINT)
-    with pytest.raises(ConfigError) as refused:
-        checkpoints.check_compatible(checkpoint, settings(epochs=3, hidden_sizes=[8]), FINGERPRINT)
+    checkpoints.check_compatible(checkpoint, make_config(epochs=2), FINGERPRINT)
+    with pytest.raises(ConfigError) as raised:
+        checkpoints.check_compatible(checkpoint, make_config(epochs=3, hidden_sizes=[8]), FINGERPRINT)
     assert (
         "hidden_sizes: got (8,), the checkpoint has (16,)",
         "epochs: got 3, the checkpoint has 2",
-    ) == refused.value.problems
+    ) == raised.value.problems
 
 
-def test_other_data_is_refused(folder: Path) -> None:
-    """The order of the images would mean others."""
+def test_different_data_is_rejected(folder: Path) -> None:
+    """A checkpoint of other data cannot be resumed, since the shuffled order would have other images."""
     checkpoint = checkpoints.load_checkpoint(folder).checkpoint
     with pytest.raises(CorruptDataError, match="the data has changed since the checkpoint"):
-        checkpoints.check_compatible(checkpoint, settings(epochs=2), "0" * 64)
+        checkpoints.check_compatible(checkpoint, make_config(epochs=2), "0" * 64)
 
 
-def test_where_there_is_none_that_is_said(tmp_path: Path) -> None:
-    """A folder that is not there, or holds other files."""
+def test_folder_without_checkpoint_is_reported(tmp_path: Path) -> None:
+    """This holds for a missing folder and for a folder with other files."""
     (tmp_path / "weights.pt").write_bytes(b"\x80")
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(NotFoundError, match=f"no checkpoint in {folder}"):
             checkpoints.load_checkpoint(folder)
 
 
-def test_a_folder_that_takes_nothing_is_heard_of_before_any_work(tmp_path: Path) -> None:
-    """With its name, the reason and the bytes that are needed."""
+def test_unwritable_folder_is_reported_before_the_training(tmp_path: Path) -> None:
+    """The message has its path, the reason and the required bytes."""
     (tmp_path / "run").write_text("a file")
-    config, heard = settings(), list[EpochRecord]()
+    config, records = make_config(), list[EpochRecord]()
     with pytest.raises(
-        InfrastructureError, match=r"checkpoint .*run.* cannot be written: .*; it takes [\d,]+ bytes"
+        InfrastructureError, match=r"checkpoint .*run.* cannot be written: .*; it needs [\d,]+ bytes"
     ):
-        fit(config, build_network(config, SHAPE, CLASSES), SPLITS, CLASSES, on_epoch=heard.append,
-            on_checkpoint=saver(tmp_path / "run", config))  # fmt: skip
-    assert [] == heard
+        fit(config, build_network(config, SHAPE, CLASSES), SPLITS, CLASSES, on_epoch=records.append,
+            on_checkpoint=save_to(tmp_path / "run", config))  # fmt: skip
+    assert [] == records
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
-    """A second one is told; a killed one leaves no lock behind."""
+def test_folder_is_locked_by_one_process(tmp_path: Path) -> None:
+    """A second process gets an error; the lock of a killed process is released."""
     code = (
         "import sys, time; from pathlib import Path; from relearn.model.training import checkpoints\n"
-        "with checkpoints.lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "with checkpoints.lock_folder(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
-        assert b"held\n" == holder.stdout.readline()
+        assert b"locked\n" == holder.stdout.readline()
         with (
-            pytest.raises(InfrastructureError, match="goes on in another process"),
+            pytest.raises(InfrastructureError, match="runs in another process"),
             checkpoints.lock_folder(tmp_path),
         ):
             pass

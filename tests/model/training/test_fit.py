@@ -1,4 +1,4 @@
-"""The loop: the same mathematics as the plain one, and it stops when and how it says."""
+"""Training loop: equal to a plain PyTorch loop, reproducible, with early stopping and clear errors."""
 
 import numpy as np
 import pytest
@@ -20,29 +20,29 @@ SHAPE = (1, 12, 12)
 CLASSES = 4
 
 
-def labelled(count: int, seed: int = 0) -> LabelledImages:
-    """Noise with a bright quarter; the quarter is the label."""
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, CLASSES, count)
-    images = draw.integers(0, 120, (count, *SHAPE), dtype=np.uint8)
+def make_images(count: int, seed: int = 0) -> LabelledImages:
+    """Make noise images with one bright quadrant; its number is the label."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count)
+    images = rng.integers(0, 120, (count, *SHAPE), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
         row, column = divmod(int(label), 2)
         image[0, row * 6 : row * 6 + 6, column * 6 : column * 6 + 6] += 100
     return LabelledImages(images, labels)
 
 
-SPLITS = Splits(labelled(500), labelled(100, 1), labelled(100, 2))
+SPLITS = Splits(make_images(500), make_images(100, 1), make_images(100, 2))
 
 
-def trained(splits: Splits = SPLITS, **settings: object) -> tuple[nn.Module, FitResult]:
+def train(splits: Splits = SPLITS, **settings: object) -> tuple[nn.Module, FitResult]:
     config = TrainConfig.parse({"hidden_sizes": [32], "batch_size": 32, "threads": 1, **settings})
     network = build_network(config, SHAPE, CLASSES)
     return network, fit(config, network, splits, CLASSES)
 
 
-def plain_epoch(config: TrainConfig, network: nn.Module, order: Tensor) -> None:
-    """One epoch as every introduction writes it."""
-    rule = torch.optim.SGD(
+def run_plain_epoch(config: TrainConfig, network: nn.Module, order: Tensor) -> None:
+    """Run one epoch with a plain PyTorch loop."""
+    optimizer = torch.optim.SGD(
         network.parameters(),
         lr=config.learning_rate,
         momentum=config.momentum,
@@ -52,79 +52,85 @@ def plain_epoch(config: TrainConfig, network: nn.Module, order: Tensor) -> None:
     labels = torch.from_numpy(SPLITS.train.labels)
     for batch in order.split(config.batch_size):
         inputs = images[batch].flatten(1) if expects_flat_input(network) else images[batch]
-        rule.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(network(inputs), labels[batch]).backward()
-        rule.step()
+        optimizer.step()
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 @pytest.mark.parametrize("batch_size", [32, 150])
-def test_an_epoch_equals_the_plain_loop(name: str, batch_size: int) -> None:
-    """Slices, layout and fused updates change no weight by more than 1e-4 of its size in an epoch."""
+def test_epoch_equals_the_plain_loop(name: str, batch_size: int) -> None:
+    """Micro-batches, memory layout and fused updates change weights by less than 1e-4, relatively."""
     config = TrainConfig(
         network=name, hidden_sizes=(32,), batch_size=batch_size, epochs=1, lr_schedule="constant", threads=1
     )
     ours, plain = build_network(config, SHAPE, CLASSES), build_network(config, SHAPE, CLASSES)
     order = torch.arange(len(SPLITS.train))
-    shuffled = BatchLoader(
+    loader = BatchLoader(
         LabelledImages(SPLITS.train.images, order.numpy()), ours, len(order), batch_size, torch.device("cpu")
     )
-    seen = torch.cat([targets for batch in shuffled.iterate_shuffled(config.seed, 1) for _, targets in batch])
-    plain_epoch(config, plain, seen.argmax(1))
+    shuffled = torch.cat(
+        [targets for batch in loader.iterate_shuffled(config.seed, 1) for _, targets in batch]
+    )
+    run_plain_epoch(config, plain, shuffled.argmax(1))
     fit(config, ours, SPLITS, CLASSES)
-    for name_, expected in plain.state_dict().items():
-        torch.testing.assert_close(expected, ours.state_dict()[name_], rtol=1e-4, atol=1e-6)
+    for weight_name, expected in plain.state_dict().items():
+        torch.testing.assert_close(expected, ours.state_dict()[weight_name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adagrad"])
-def test_a_handful_of_images_is_learned_by_heart(name: str, optimizer: str) -> None:
-    """A network that learns at all gets 32 images of noise right."""
-    draw = np.random.default_rng(3)
-    noise = LabelledImages(draw.integers(0, 256, (32, *SHAPE), dtype=np.uint8), draw.integers(0, CLASSES, 32))
-    rate = {"sgd": 0.05, "rmsprop": 0.001, "adagrad": 0.02}[optimizer]
-    settings = {"optimizer": optimizer, "learning_rate": rate, "momentum": 0.9 if optimizer == "sgd" else 0}
-    _, result = trained(
+def test_small_dataset_is_memorized(name: str, optimizer: str) -> None:
+    """Each network reaches a training accuracy of 1 on 32 noise images with each optimizer."""
+    rng = np.random.default_rng(3)
+    noise = LabelledImages(rng.integers(0, 256, (32, *SHAPE), dtype=np.uint8), rng.integers(0, CLASSES, 32))
+    learning_rate = {"sgd": 0.05, "rmsprop": 0.001, "adagrad": 0.02}[optimizer]
+    settings = {
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "momentum": 0.9 if optimizer == "sgd" else 0,
+    }
+    _, result = train(
         Splits(noise, noise, noise), network=name, epochs=80, batch_size=8, lr_schedule="constant",
         early_stopping=False, **settings,
     )  # fmt: skip
     assert 1.0 == result.history[-1].train_accuracy
 
 
-def test_every_schedule_ends_well() -> None:
-    """Each schedule learns the easy images, and moves the learning rate as it says."""
-    last = {}
+def test_every_lr_schedule_trains_well() -> None:
+    """Validation accuracy exceeds 0.95; the last learning rate is that of the schedule."""
+    last_rate = {}
     for schedule in ("constant", "cosine", "one_cycle"):
-        _, result = trained(lr_schedule=schedule, epochs=3, learning_rate=0.05)
-        last[schedule] = result.history[-1].learning_rate
+        _, result = train(lr_schedule=schedule, epochs=3, learning_rate=0.05)
+        last_rate[schedule] = result.history[-1].learning_rate
         assert result.history[-1].val_accuracy > 0.95
-    assert 0.05 == last["constant"]
-    assert max(last["cosine"], last["one_cycle"]) < 0.0005
+    assert 0.05 == last_rate["constant"]
+    assert max(last_rate["cosine"], last_rate["one_cycle"]) < 0.0005
 
 
-def test_the_same_seed_gives_the_same_weights() -> None:
-    """A training is repeatable to the last bit, dropout included; another seed gives another."""
+def test_same_seed_gives_the_same_weights() -> None:
+    """Training is reproducible bit for bit, including dropout; another seed gives other weights."""
     settings = {"epochs": 2, "dropout": 0.3}
-    first, second = trained(seed=5, **settings)[0], trained(seed=5, **settings)[0]
-    other = trained(seed=6, **settings)[0]
+    first, second = train(seed=5, **settings)[0], train(seed=5, **settings)[0]
+    different = train(seed=6, **settings)[0]
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
-    assert not torch.equal(first[0].weight, other[0].weight)
+    assert not torch.equal(first[0].weight, different[0].weight)
 
 
-def test_the_order_of_images_depends_on_seed_and_epoch_alone() -> None:
-    """Every epoch shows each image once, in an order of its own that does not change between runs."""
-    batches = BatchLoader(
+def test_order_of_images_depends_on_seed_and_epoch_alone() -> None:
+    """Every epoch has each image once, in its own order, which is the same in every run."""
+    loader = BatchLoader(
         LabelledImages(SPLITS.train.images, np.arange(500)),
         build_network(TrainConfig(hidden_sizes=(2,)), SHAPE, CLASSES), 500, 32, torch.device("cpu"),
     )  # fmt: skip
 
     def order(seed: int, epoch: int) -> list[int]:
         return [
-            int(i)
-            for batch in batches.iterate_shuffled(seed, epoch)
-            for _, one in batch
-            for i in one.argmax(1)
+            int(index)
+            for batch in loader.iterate_shuffled(seed, epoch)
+            for _, targets in batch
+            for index in targets.argmax(1)
         ]
 
     assert list(range(500)) == sorted(order(0, 1))
@@ -133,68 +139,66 @@ def test_the_order_of_images_depends_on_seed_and_epoch_alone() -> None:
     assert order(0, 1) != order(1, 1)
 
 
-def record(epoch: int, val_loss: float) -> EpochRecord:
+def make_record(epoch: int, val_loss: float) -> EpochRecord:
     return EpochRecord(epoch, 0.0, 1.0, val_loss, 1 - val_loss, 0.1, 1.0)
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 def test_patience_counts_epochs_without_improvement(monitor: str) -> None:
-    """Waiting ends after `patience` epochs that were not better by `min_delta`."""
-    patience = EarlyStopping(TrainConfig.parse({"monitor": monitor, "patience": 2, "min_delta": 0.01}))
+    """Training stops after `patience` epochs without an improvement of `min_delta`."""
+    early_stopping = EarlyStopping(TrainConfig.parse({"monitor": monitor, "patience": 2, "min_delta": 0.01}))
     losses = [0.5, 0.4, 0.395, 0.3, 0.3, 0.35]
     assert [True, True, False, True, False, False] == [
-        patience.update(record(epoch, loss)) for epoch, loss in enumerate(losses, start=1)
+        early_stopping.update(make_record(epoch, loss)) for epoch, loss in enumerate(losses, start=1)
     ]
-    assert (True, 4) == (patience.should_stop, patience.best_epoch)
+    assert (True, 4) == (early_stopping.should_stop, early_stopping.best_epoch)
 
 
 def test_early_stopping_restores_the_best_epoch() -> None:
-    """Training stops when validation no longer improves, and ends with the weights of its best epoch."""
+    """Training stops when validation no longer improves, and keeps the weights of the best epoch."""
     swapped = LabelledImages(SPLITS.validation.images, (SPLITS.validation.labels + 1) % CLASSES)
-    splits = Splits(SPLITS.train, swapped, SPLITS.test)  # the more is learned, the worse it gets
-    network, result = trained(splits, epochs=50, patience=3, lr_schedule="constant")
+    splits = Splits(SPLITS.train, swapped, SPLITS.test)  # validation gets worse with every epoch
+    network, result = train(splits, epochs=50, patience=3, lr_schedule="constant")
     assert (1, 4) == (result.best_epoch, len(result.history))
     assert "no better val_loss for 3 epochs" == result.stop_reason
-    once, _ = trained(splits, epochs=1, lr_schedule="constant")
-    assert torch.equal(once[0].weight, network[0].weight)
+    one_epoch, _ = train(splits, epochs=1, lr_schedule="constant")
+    assert torch.equal(one_epoch[0].weight, network[0].weight)
 
 
 def test_without_early_stopping_every_epoch_runs() -> None:
-    """Switched off, nothing ends a training early."""
+    """With `early_stopping=False` a training runs all epochs, although validation gets worse."""
     swapped = LabelledImages(SPLITS.validation.images, (SPLITS.validation.labels + 1) % CLASSES)
-    _, result = trained(
-        Splits(SPLITS.train, swapped, SPLITS.test), epochs=6, patience=1, early_stopping=False
-    )
+    _, result = train(Splits(SPLITS.train, swapped, SPLITS.test), epochs=6, patience=1, early_stopping=False)
     assert (6, "all epochs done") == (len(result.history), result.stop_reason)
 
 
-def test_a_loss_that_is_no_number_ends_the_training() -> None:
-    """An exploding loss is one line that names the epoch and proposes what to do."""
+def test_non_finite_loss_ends_the_training() -> None:
+    """The message has the split, epoch and batch, and proposes a lower learning rate."""
     with pytest.raises(
         UserInputError,
         match=r"in (training|validation), epoch \d, batch \d+, accepted: finite numbers; "
         r"try a learning rate below 10",
     ):
-        trained(learning_rate=10, weight_decay=1, lr_schedule="constant", epochs=3)
+        train(learning_rate=10, weight_decay=1, lr_schedule="constant", epochs=3)
 
 
-def test_training_stops_when_asked() -> None:
-    """`should_stop` is heard between two batches, and a half epoch leaves no record."""
+def test_should_stop_ends_the_training() -> None:
+    """`should_stop` is called between two batches; an incomplete epoch is not in the history."""
     config = TrainConfig(hidden_sizes=(8,), batch_size=32, epochs=5)
-    asked = iter([False] * 24 + [True] * 1000)
+    stop_answers = iter([False] * 24 + [True] * 1000)
     result = fit(
-        config, build_network(config, SHAPE, CLASSES), SPLITS, CLASSES, should_stop=lambda: next(asked)
+        config, build_network(config, SHAPE, CLASSES), SPLITS, CLASSES, should_stop=lambda: next(stop_answers)
     )
     assert ("asked to stop", 1) == (result.stop_reason, len(result.history))
 
 
-def test_callers_hear_of_every_epoch() -> None:
-    """`on_epoch` gets the records that the result holds, in order."""
-    heard: list[EpochRecord] = []
+def test_on_epoch_is_called_for_every_epoch() -> None:
+    """It receives the records of the result, in order."""
+    records: list[EpochRecord] = []
     config = TrainConfig(hidden_sizes=(8,), epochs=3)
-    result = fit(config, build_network(config, SHAPE, CLASSES), SPLITS, CLASSES, on_epoch=heard.append)
-    assert list(result.history) == heard
-    assert [1, 2, 3] == [one.epoch for one in heard]
+    result = fit(config, build_network(config, SHAPE, CLASSES), SPLITS, CLASSES, on_epoch=records.append)
+    assert list(result.history) == records
+    assert [1, 2, 3] == [record.epoch for record in records]
     assert [
         "epoch",
         "train_loss",
@@ -206,8 +210,8 @@ def test_callers_hear_of_every_epoch() -> None:
     ] == list(result.to_frame().columns)
 
 
-def test_a_batch_that_does_not_fit_is_one_line() -> None:
-    """It proposes half of it, and comes from a real limit: 4 TB for one tensor."""
+def test_out_of_memory_is_reported_in_one_line() -> None:
+    """The message proposes half the batch size; the error is real, since a tensor of 4 TB is allocated."""
     config = TrainConfig(batch_size=300, hidden_sizes=(8,), epochs=1)
 
     class Wide(nn.Module):
@@ -223,34 +227,34 @@ def test_a_batch_that_does_not_fit_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_batch_norm_needs_two_images_a_batch(network: str) -> None:
-    """A last batch of one is refused before any work."""
+def test_batch_norm_needs_two_images_in_every_batch(network: str) -> None:
+    """A last batch of one image is rejected before the training."""
     with pytest.raises(UserInputError, match="batch_size: got 499, which leaves one image of 500"):
-        trained(network=network, batch_norm=True, batch_size=499, epochs=1)
+        train(network=network, batch_norm=True, batch_size=499, epochs=1)
 
 
-def test_a_network_that_does_not_say_otherwise_sees_whole_batches() -> None:
-    """What it computes over a batch is computed over all of it."""
+def test_micro_batches_are_off_by_default() -> None:
+    """A network without `allow_micro_batches` receives complete batches."""
 
-    class Counting(nn.Module):
+    class RecordBatchSizes(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.seen: list[int] = []
+            self.batch_sizes: list[int] = []
             self.layer = nn.Linear(144, CLASSES)
 
         def forward(self, images: Tensor) -> Tensor:
-            self.seen.append(len(images))
+            self.batch_sizes.append(len(images))
             return self.layer(images.flatten(1))
 
-    network = Counting()
+    network = RecordBatchSizes()
     fit(TrainConfig(batch_size=400, epochs=1, threads=1), network, SPLITS, CLASSES)
-    assert [400, 100, 100] == network.seen
+    assert [400, 100, 100] == network.batch_sizes
 
 
-def test_weights_that_are_no_numbers_are_never_saved() -> None:
-    """Not where a training is stopped before any loss has shown them either."""
+def test_non_finite_weights_are_never_saved() -> None:
+    """This holds also if the training is stopped before a loss reveals them."""
 
-    class Steep(nn.Module):
+    class InfiniteGradient(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(144, CLASSES)
@@ -259,17 +263,17 @@ def test_weights_that_are_no_numbers_are_never_saved() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.layer(images.flatten(1)) + self.steep.sqrt()  # infinitely steep at 0
 
-    saved = list[TrainingSnapshot]()
-    asked = iter([False] + [True] * 10)
+    snapshots = list[TrainingSnapshot]()
+    stop_answers = iter([False] + [True] * 10)
     with pytest.raises(
-        UserInputError, match="weights: got some that are not, epoch 1, batch 1, accepted: finite"
+        UserInputError, match="weights: got NaN or infinity, epoch 1, batch 1, accepted: finite"
     ):
         fit(
             TrainConfig(threads=1),
-            Steep(),
+            InfiniteGradient(),
             SPLITS,
             CLASSES,
-            on_checkpoint=saved.append,
-            should_stop=lambda: next(asked),
+            on_checkpoint=snapshots.append,
+            should_stop=lambda: next(stop_answers),
         )
-    assert 1 == len(saved)
+    assert 1 == len(snapshots)
