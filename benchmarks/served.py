@@ -21,7 +21,8 @@ from benchmarks.workers import REPOSITORY, THEIRS
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
-from relearn.model.inference.classifier import WEIGHTS_FILE, Classifier, ModelCard
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import WEIGHTS_FILE, ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 from relearn.serving.config import ServeConfig

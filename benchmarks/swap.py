@@ -21,8 +21,10 @@ from relearn.flows.releases.rollback import rollback
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
 from relearn.model.images.decode import encode_png
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
 from relearn.model.plots.style import BLACK, COLORS, create_figure, style_axes
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.packaging import build_bento

@@ -37,7 +37,8 @@ from relearn.flows.tracking.store import connect, mlflow_errors
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 from relearn.model.images.decode import encode_png
-from relearn.model.inference.classifier import Classifier, read_card, read_training_hashes
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import read_card, read_training_hashes
 from relearn.serving.deployment.packaging import build_bento
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import GateOutcome, Release

@@ -28,8 +28,10 @@ from relearn.model.data.transforms import expects_flat_input, preprocess
 from relearn.model.errors import NotFoundError
 from relearn.model.evaluation.metrics import Evaluation, compute_generalization_gap, evaluate
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters, summarize_layers
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters, summarize_layers
 from relearn.model.plots import evaluation as plots
 from relearn.model.plots import learning_curves
 from relearn.model.plots.architecture import plot_architecture

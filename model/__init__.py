@@ -1,1 +1,1 @@
-"""Learns and predicts: images and labels in, a `Classifier` out. Imports nothing else of this project."""
+"""Machine learning: data, networks, training, evaluation and inference. Imports no other layer."""

@@ -1,4 +1,4 @@
-"""An append-only file of decisions: a line each, none of which can go missing unnoticed."""
+"""Append-only log file of decisions, one line each; a hash chain reveals changed and missing lines."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from relearn.model.errors import CorruptDataError, InfrastructureError
 
 
 class LogEntry(BaseModel):
-    """What every line has: its number from 1, when it was written, and the SHA-256 of the line before it."""
+    """Fields of every line: number from 1, time of writing, SHA-256 of the previous line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,15 +26,15 @@ EntryT = TypeVar("EntryT", bound=LogEntry)
 
 
 class HashChainedLog(Generic[EntryT]):
-    """The lines of one `kind` in the file at `path`; the last whole one is the truth."""
+    """Log file at `path` with entries of one type; its last complete line is the current decision."""
 
     def __init__(self, path: Path, entry_type: type[EntryT]) -> None:
         self.path, self.entry_type = path, entry_type
 
     def read_entries(self) -> list[EntryT]:
-        """All decisions, oldest first; raises `IntegrityError` where the file is not what was written.
+        """Return all entries, oldest first; raise `CorruptDataError` if a line was changed or is missing.
 
-        A last line without its end is of a process that was killed while writing it: it decided nothing.
+        A last line without a line break is ignored: its process was killed during the write.
         """
         entries: list[EntryT] = []
         previous_hash = ""
@@ -52,14 +52,13 @@ class HashChainedLog(Generic[EntryT]):
         return entries
 
     def read_last(self) -> EntryT | None:
-        """The newest decision; None before the first."""
+        """Return the newest entry; None if the log is empty."""
         return next(reversed(self.read_entries()), None)
 
     def append_entries(self, *decisions: Mapping[str, Any]) -> list[EntryT]:
-        """Add decisions: the fields of the kind but number, time and chain.
+        """Append decisions, each with all fields of the entry type but those of `LogEntry`.
 
-        Returns when they are on disk; of several, a kill leaves the first ones or all. The caller holds a
-        lock.
+        Returns after fsync; a kill in between keeps the first decisions or all. The caller holds a lock.
         """
         existing_lines = self._read_lines()
         valid_bytes = sum(len(line) + 1 for line in existing_lines)
@@ -76,7 +75,7 @@ class HashChainedLog(Generic[EntryT]):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                file.truncate(valid_bytes)  # the beginning of a line ends here
+                file.truncate(valid_bytes)  # removes an incomplete last line
                 file.write(b"".join(line + b"\n" for line in new_lines))
                 file.flush()
                 os.fsync(file.fileno())

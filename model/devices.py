@@ -1,4 +1,4 @@
-"""Where a training runs, in which precision it computes, and whether it is compiled. Weights stay float32."""
+"""Device, CPU threads, memory, numeric precision and torch.compile. Weights stay float32."""
 
 import ctypes
 import os
@@ -21,53 +21,53 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes a GPU where there is one, else the CPU.
+    """Return the device for `name`; `auto` takes the first CUDA GPU, else Apple's MPS, else the CPU.
 
-    Raises `ConfigError` with the devices of this machine when `name` is none of them.
+    Raises `ConfigError` with the available devices if `name` is not one of them.
     """
     devices = available_devices()
     device_name = devices[-1] if name == "auto" else {"cuda": "cuda:0"}.get(name, name)
     if device_name not in devices:
-        raise ConfigError([f"device: got {name!r}, on this machine: auto, {', '.join(devices)}"])
+        raise ConfigError([f"device: got {name!r}, accepted on this machine: auto, {', '.join(devices)}"])
     return torch.device(device_name)
 
 
 def available_devices() -> list[str]:
-    """The devices of this machine, the one that `auto` takes last."""
+    """List the devices of this machine; the last one is the choice of `auto`."""
     gpus = [f"cuda:{index}" for index in reversed(range(torch.cuda.device_count()))]
     return ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *gpus]
 
 
 def set_num_threads(threads: int | None) -> int:
-    """Let torch compute on `wanted` CPU threads, by default one a core; returns how many it took.
+    """Set the number of torch's CPU threads, by default one per core; return the number in use.
 
-    Sums over other thread counts differ in their last bits, so the number belongs to a run's record.
+    Another number changes the last bits of sums, so each run records it.
     """
     torch.set_num_threads(threads or cpu_count())
     return torch.get_num_threads()
 
 
 def cpu_count() -> int:
-    """How many cores this process may use; macOS tells only how many there are."""
+    """Return the number of cores this process may use; on macOS all cores of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def tune_malloc() -> None:
-    """Have this process keep the memory that torch frees, up to 64 MB, for the next batch to use.
+    """Keep up to 64 MB of freed memory in the process, for the next batch.
 
-    Left alone, glibc hands pieces of more than 128 kB back to the system, which then clears them anew page
-    by page: 500,000 times an epoch of the cnn on MNIST. Kept, two cores learn from 15,000 images a second
-    instead of 11,500. Other C libraries are left as they are.
+    By default glibc returns blocks of more than 128 kB to the system, and each new allocation causes page
+    faults: 500,000 per epoch of the cnn on MNIST. With this setting two cores train on 15,000 images per
+    second instead of 11,500. Does nothing with other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes
+        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # glibc's maximum
         mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 @contextmanager
 def explain_out_of_memory(batch_size: int) -> Iterator[None]:
-    """What does not fit into memory inside is one line that proposes a smaller batch."""
+    """Turn an out-of-memory error into an `InfrastructureError` that proposes a smaller batch."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -80,11 +80,11 @@ def explain_out_of_memory(batch_size: int) -> Iterator[None]:
 
 
 def build_forward(config: "TrainConfig", network: nn.Module, device: torch.device) -> Forward:
-    """Return `network` as a function from inputs to logits, float32, in the precision that `config` asks for.
+    """Return a function from inputs to logits, float32, with the precision and compilation of `config`.
 
-    `float32` is the arithmetic of the plain loop, `tf32` rounds the factors of matrix products to 10 bits,
-    `bfloat16` computes products in 8 bits. What is compiled raises `MachineError` at its first call where
-    torch cannot compile it; for `ConfigError` see `check_precision`.
+    `float32` is full precision, `tf32` rounds the factors of matrix products to 10 bits, `bfloat16`
+    computes products in 8 bits. Raises `ConfigError` as `check_precision` does. If torch cannot compile
+    the network, the first call of the function raises `InfrastructureError`.
     """
     check_precision(config, device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
@@ -98,13 +98,13 @@ def build_forward(config: "TrainConfig", network: nn.Module, device: torch.devic
 
 
 def check_precision(config: "TrainConfig", device: torch.device) -> None:
-    """Raise `ConfigError` for a precision that `device` does not have."""
+    """Raise `ConfigError` if `device` does not support the precision of `config`."""
     if config.precision == "tf32" and device.type != "cuda":
         raise ConfigError([f"precision: got 'tf32', accepted on {device}: float32, bfloat16"])
 
 
 def _compiled(network: nn.Module) -> Forward:
-    from torch._dynamo.exc import BackendCompilerFailed  # 1.3 s
+    from torch._dynamo.exc import BackendCompilerFailed  # takes 1.3 s to import
 
     compiled: Forward = torch.compile(network)
 

@@ -1,22 +1,22 @@
-"""Everything that may go wrong without being our bug.
+"""Expected errors, with their exit codes and HTTP statuses.
 
     RelearnError
-    ├── InputError           exit 2, HTTP 422   something the user gave
-    │   ├── ConfigError      exit 2, HTTP 422   a setting, or several at once
-    │   ├── DataError        exit 2, HTTP 422   images or labels that cannot be learned from
-    │   └── NotFoundError    exit 2, HTTP 404   a run, version, file or class that is not there
-    ├── MachineError         exit 3, HTTP 503   disk, permission, port, server, device
-    └── IntegrityError       exit 4, HTTP 500   bytes that are not what was written
+    ├── UserInputError       exit 2, HTTP 422   user input
+    │   ├── ConfigError      exit 2, HTTP 422   one or several settings
+    │   ├── DataError        exit 2, HTTP 422   unusable images or labels
+    │   └── NotFoundError    exit 2, HTTP 404   missing run, version, file or class
+    ├── InfrastructureError  exit 3, HTTP 503   disk, permission, port, server, device
+    └── CorruptDataError     exit 4, HTTP 500   stored data that was changed or damaged
 
-A message is one line: what was wrong, what was got, what is accepted. `code` is its short name for
-programs; the command line prints `error[code]: message`, the API puts both into its envelope.
+A message is one line: what was wrong, what was got, what is accepted. `code` is its identifier for
+programs; the command line prints `error[code]: message`, the API puts both into its error envelope.
 """
 
 from collections.abc import Sequence
 
 
 class RelearnError(Exception):
-    """Base of the tree above; never raised itself."""
+    """Base class of all expected errors; never raised itself."""
 
     exit_code = 1
     http_status = 500

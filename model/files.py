@@ -1,4 +1,4 @@
-"""Writes that are either not there or complete, whenever the process dies."""
+"""Atomic writes of files and folders, safe against a crash at any moment."""
 
 import os
 import secrets
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path`: temporary file beside it, fsync, rename, fsync of the folder."""
+    """Write `content` to `path`: temporary file in the same folder, fsync, rename, fsync of the folder."""
     with atomic_file(path) as temp_path:
         temp_path.write_bytes(content)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield where to write a file that becomes `path` when the block ends well, and vanishes when not."""
+    """Yield a temporary path for a file; rename it to `path` on success, delete it on an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temp_path = _temp_path(path)
     try:
@@ -32,9 +32,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends well, and vanishes when not.
+    """Yield a temporary folder; rename it to `path` on success, delete it on an exception.
 
-    A folder that stands at `path` already is replaced.
+    An existing folder at `path` is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temp_folder = _temp_path(path)
@@ -54,7 +54,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_atomically(path: Path) -> None:
-    """Take a file or folder away: it is there whole or not at all; what a kill leaves of it lies aside."""
+    """Delete a file or folder by renaming it first; a crash leaves at most a temporary file or folder."""
     temp_path = _temp_path(path)
     path.rename(temp_path)
     _fsync(path.parent)
@@ -65,17 +65,17 @@ def remove_atomically(path: Path) -> None:
 
 
 def find_stale_temp_files(folder: Path, pattern: str = ".*.tmp") -> list[Path]:
-    """What processes that were killed have left in `folder`; nothing that is still written."""
+    """List temporary files that killed processes left in `folder`."""
     return [path for path in folder.glob(pattern) if is_stale(path)]
 
 
 def is_stale(path: Path) -> bool:
-    """Whether it has not changed for a day: no process takes that long to write anything."""
+    """Return true if `path` has not changed for a day; no write takes that long."""
     return path.stat().st_mtime < time.time() - 86_400
 
 
 def _temp_path(path: Path) -> Path:
-    """A name of its own in the same folder. Not `tempfile`'s: its files are for the owner alone."""
+    """Return a unique path in the same folder. `tempfile` would give the file to its owner alone."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 

@@ -1,4 +1,4 @@
-"""Where things live, read from the environment at the moment of the call."""
+"""Paths of the home folder, read from the environment on each call."""
 
 import os
 import re
@@ -8,20 +8,19 @@ from pathlib import Path
 
 from relearn.model.errors import UserInputError
 
-# Environment variable: where people find MLflow's page, if not where programs find its server.
+# Environment variable: URL of MLflow's UI, if it differs from the tracking server's URL.
 MLFLOW_UI_URL = "RELEARN_MLFLOW_UI_URL"
 
-UNUSABLE_CHARACTERS = re.compile(
-    r"[?$\x00-\x1f\x7f\ud800-\udfff]"
-)  # the last of these stand for bytes that are no UTF-8
+# The surrogates at the end stand for bytes that are not UTF-8.
+UNUSABLE_CHARACTERS = re.compile(r"[?$\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Home:
-    """One folder that holds all state: delete it and nothing remembers anything.
+    """Folder with all state of one installation; deleting it resets everything.
 
-    `RELEARN_HOME` names it (default `./.relearn`); `RELEARN_DATA` names where torchvision finds or
-    puts its files (default `data` inside the home). No folder is made by asking for its path.
+    `RELEARN_HOME` is its path (default `./.relearn`); `RELEARN_DATA` is the folder of torchvision's files
+    (default `data` inside the home). Reading a path creates no folder.
     """
 
     root: Path
@@ -29,22 +28,22 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Raises `InputError` for a path that is no folder, or that databases or BentoML would misread."""
+        """Read both variables; raise `UserInputError` for a file, a broken link or an unusable character."""
         root = _folder_from_variable("RELEARN_HOME") or _working_folder() / ".relearn"
         if UNUSABLE_CHARACTERS.search(str(root)):
             raise UserInputError(
-                f"RELEARN_HOME: got {str(root)!r}, accepted: a path without ?, $, control characters and "
-                "bytes that are no UTF-8: databases and BentoML would take it for another one"
+                f"RELEARN_HOME: got {str(root)!r}, accepted: a UTF-8 path without ?, $ and control "
+                "characters, which databases and BentoML would misread"
             )
         if root.is_symlink() and not root.exists():
-            raise UserInputError(f"RELEARN_HOME: got {str(root)!r}, a link to nothing; accepted: a folder")
+            raise UserInputError(f"RELEARN_HOME: got {str(root)!r}, a broken link; accepted: a folder")
         if root.exists() and not root.is_dir():
             raise UserInputError(f"RELEARN_HOME: got {str(root)!r}, which is a file; accepted: a folder")
         return cls(root, _folder_from_variable("RELEARN_DATA") or root / "data")
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's store: `MLFLOW_TRACKING_URI` where it is set, else SQLite in the home."""
+        """MLflow's tracking URI: `MLFLOW_TRACKING_URI`, else SQLite in the home."""
         return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(self.root / "mlflow.db")
 
     @property
@@ -65,38 +64,37 @@ class Home:
 
     @property
     def checkpoints(self) -> Path:
-        """One folder a run whose training is not finished."""
+        """One folder per unfinished training run."""
         return self.root / "checkpoints"
 
     @property
     def eda(self) -> Path:
         return self.root / "eda"
 
-    def releases_dir(self, name: str) -> Path:
-        return self.root / "releases" / name
+    def releases_dir(self, model_name: str) -> Path:
+        return self.root / "releases" / model_name
 
-    def prediction_log_dir(self, name: str) -> Path:
-        """What was asked and answered under a name."""
-        return self.root / "predictions" / name
+    def prediction_log_dir(self, model_name: str) -> Path:
+        return self.root / "predictions" / model_name
 
-    def monitoring_dir(self, name: str) -> Path:
-        """What the monitor of a name has seen last, and when it asked for what."""
-        return self.root / "monitoring" / name
+    def monitoring_dir(self, model_name: str) -> Path:
+        """Folder of the last monitoring report and of the alerts already emitted."""
+        return self.root / "monitoring" / model_name
 
-    def feedback_dir(self, name: str) -> Path:
-        """What was decided about the feedback under a name."""
-        return self.root / "feedback" / name
+    def feedback_dir(self, model_name: str) -> Path:
+        """Folder of the decisions about user feedback."""
+        return self.root / "feedback" / model_name
 
 
 def sqlite_url(file: Path) -> str:
-    """SQLAlchemy's URL of an SQLite database in `file`, an absolute path without a `?`."""
+    """Return SQLAlchemy's URL of an SQLite database; `file` is an absolute path without a `?`."""
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def disk_usage(path: Path) -> int:
-    """Bytes of a file, or of the files under a folder; what goes meanwhile counts for nothing."""
+    """Return the bytes of a file or of all files under a folder; files deleted meanwhile count as 0."""
     total_bytes = 0
     for file in (path, *path.rglob("*")):
         with suppress(FileNotFoundError):
@@ -108,7 +106,7 @@ def _working_folder() -> Path:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        raise UserInputError("the current folder was removed; change to another one") from None
+        raise UserInputError("the current folder was deleted; change to another one") from None
 
 
 def _folder_from_variable(variable: str) -> Path | None:

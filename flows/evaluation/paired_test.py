@@ -17,7 +17,8 @@ from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.evaluation.metrics import Evaluation, evaluate
 from relearn.model.evaluation.significance import PairedComparison
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard, read_training_hashes
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard, read_training_hashes
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
 LEVEL = 0.05  # p-value below which a difference is none of chance

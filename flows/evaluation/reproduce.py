@@ -13,7 +13,8 @@ from relearn.model.errors import CorruptDataError, NotFoundError, RelearnError
 from relearn.model.evaluation.metrics import evaluate
 from relearn.model.evaluation.significance import PairedComparison
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard, build_untrained_network
+from relearn.model.inference.classifier import Classifier, build_untrained_network
+from relearn.model.inference.model_card import ModelCard
 from relearn.model.training.fit import fit
 from relearn.serving.releases.store import ReleaseStore
 

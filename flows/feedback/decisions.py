@@ -19,7 +19,7 @@ from relearn.model.data.extra_images import ExtraImages
 from relearn.model.data.splits import hash_contents, hash_to_fraction
 from relearn.model.errors import CorruptDataError
 from relearn.model.home import Home
-from relearn.model.inference.classifier import ModelCard
+from relearn.model.inference.model_card import ModelCard
 
 DECISIONS_FILE = "decisions.jsonl"
 LOCK_TIMEOUT_SECONDS = 30.0  # seconds for the lock; it is held for an append, some 10 ms

@@ -22,7 +22,7 @@ from relearn.model.data.splits import hash_contents
 from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 from relearn.model.errors import DataError, NotFoundError, RelearnError
 from relearn.model.home import Home
-from relearn.model.inference.classifier import ModelCard, read_card
+from relearn.model.inference.model_card import ModelCard, read_card
 from relearn.serving.predictions import reader
 from relearn.serving.predictions.prediction_log import Feedback
 from relearn.serving.releases.store import ReleaseStore

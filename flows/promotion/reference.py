@@ -7,7 +7,7 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError, NotFoundError
 from relearn.model.home import Home
-from relearn.model.inference.classifier import ModelCard, read_card
+from relearn.model.inference.model_card import ModelCard, read_card
 from relearn.serving.releases.ledger import Entry
 from relearn.serving.releases.store import ReleaseStore
 

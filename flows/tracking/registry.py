@@ -19,7 +19,8 @@ from mlflow.types import Schema, TensorSpec
 from relearn.flows.tracking.artifacts import PRUNED_TAG
 from relearn.flows.tracking.runs import Run
 from relearn.model.errors import CorruptDataError, NotFoundError
-from relearn.model.inference.classifier import CARD_FILE, Classifier, ModelCard, read_card
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import CARD_FILE, ModelCard, read_card
 
 CHAMPION_ALIAS, PREVIOUS_ALIAS = "champion", "previous"
 NOT_FOUND_CODES = (

@@ -1,7 +1,7 @@
-"""A network of the user's own, `package.module:Class`: imported only when named, refused before any work.
+"""Custom networks, `package.module:Class`: import and checks before the training.
 
-Its source file alone goes with the saved classifier, so the class has to stand in one file that imports
-nothing of the user's besides.
+The saved classifier contains the source file of the class and no other file, so that file must not import
+other files of the user.
 """
 
 import ast
@@ -20,13 +20,11 @@ from torch import nn
 from relearn.model.data.transforms import expects_flat_input, to_unit_float
 from relearn.model.errors import ConfigError, NotFoundError
 
-Shape = tuple[int, int, int]
-
 
 def import_network(name: str) -> type[nn.Module]:
-    """The class called `name`, from the working folder or what is installed.
+    """Import the class `name` from the working folder or an installed package.
 
-    Raises `NotFoundError` where it is not there, `ConfigError` where it cannot be used.
+    Raises `NotFoundError` if it does not exist, `ConfigError` if it cannot be used.
     """
     module_name, class_name = name.split(":", 1)
     try:
@@ -43,7 +41,7 @@ def import_network(name: str) -> type[nn.Module]:
         raise ConfigError(
             [
                 f"network: got {name}, accepted: {network_class.__module__}:{network_class.__qualname__},"
-                " where it stands"
+                " where the class is defined"
             ]
         )
     _check_self_contained(class_name, Path(inspect.getfile(network_class)))
@@ -51,10 +49,10 @@ def import_network(name: str) -> type[nn.Module]:
 
 
 def _import_module(module_name: str, class_name: str) -> ModuleType:
-    """The module from its file in the working folder, else from what is installed.
+    """Import a module from its file in the working folder, else from the installed packages.
 
-    The working folder does not join `sys.path`: a file there that is called as a module of Python's or of a
-    library, such as random.py, would be imported in its place from then on.
+    The working folder is not added to `sys.path`: from then on a file such as random.py would hide the
+    module of the standard library or of an installed package.
     """
     source_file = Path.cwd().joinpath(*module_name.split(".")).with_suffix(".py")
     if not source_file.is_file():
@@ -62,20 +60,22 @@ def _import_module(module_name: str, class_name: str) -> ModuleType:
     if _is_name_taken(module_name, source_file):
         raise ConfigError(
             [
-                f"network: {source_file} is called as a module of Python's or of a library, accepted: another"
-                " name"
+                f"network: {source_file} has the name of a module of Python or of a library,"
+                " accepted: another name"
             ]
         )
-    _check_self_contained(class_name, source_file)  # else the import fails, and does not say what is accepted
+    _check_self_contained(
+        class_name, source_file
+    )  # its message says what is accepted, an ImportError does not
     return import_file(source_file, module_name)
 
 
 def import_file(source_file: Path, name: str) -> ModuleType:
-    """The module at `source`, imported once under `name`."""
+    """Import the module in `source_file` under `name`; a second call returns the same module."""
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, source_file)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{source_file} is no Python module")
+            raise ImportError(f"{source_file} is not a Python module")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
@@ -92,12 +92,14 @@ def _is_name_taken(module_name: str, source_file: Path) -> bool:
     return module_name.partition(".")[0] in sys.stdlib_module_names
 
 
-def instantiate_and_check(network_class: type[nn.Module], name: str, shape: Shape, classes: int) -> nn.Module:
-    """Make the network and try it on two black images; `ConfigError` unless it gives logits (2, classes)."""
+def instantiate_and_check(
+    network_class: type[nn.Module], name: str, shape: tuple[int, int, int], classes: int
+) -> nn.Module:
+    """Build the network and run it on two black images; raise `ConfigError` unless it gives (2, classes)."""
     with _as_config_error(f"{name}(shape=…, classes=…) failed"):
         network = network_class(shape=shape, classes=classes)
     if next(network.parameters(), None) is None:
-        raise ConfigError([f"network: {name} has nothing to learn, accepted: a network with parameters"])
+        raise ConfigError([f"network: {name} has no parameters, accepted: a network with parameters"])
     images = to_unit_float(torch.zeros(2, *shape, dtype=torch.uint8), expects_flat_input(network))
     with (
         _as_config_error(f"{name} failed on images of shape (n, {', '.join(map(str, images.shape[1:]))})"),
@@ -109,13 +111,15 @@ def instantiate_and_check(network_class: type[nn.Module], name: str, shape: Shap
     is_tensor = isinstance(logits, torch.Tensor)
     if not is_tensor or logits.shape != (2, classes) or not logits.is_floating_point():
         result = f"{logits.dtype} {tuple(logits.shape)}" if is_tensor else type(logits).__name__
-        raise ConfigError([f"network: {name} gave {result} for 2 images, accepted: floats (2, {classes})"])
+        raise ConfigError(
+            [f"network: {name} returned {result} for 2 images, accepted: floats (2, {classes})"]
+        )
     return network
 
 
 @contextmanager
 def _as_config_error(context: str) -> Iterator[None]:
-    """Whatever the user's code raises inside is told in one line."""
+    """Turn any error of the user's code into a `ConfigError` of one line."""
     try:
         yield
     except (ModuleNotFoundError, ConfigError):
@@ -126,7 +130,7 @@ def _as_config_error(context: str) -> Iterator[None]:
 
 
 def _check_self_contained(class_name: str, source_file: Path) -> None:
-    """Refuse a source file that imports others of the user's."""
+    """Raise `ConfigError` if the source file imports another file of the user."""
     for node in ast.walk(ast.parse(source_file.read_text())):
         if isinstance(node, ast.ImportFrom):
             imported_modules = ["." * node.level + (node.module or "")]
@@ -136,14 +140,14 @@ def _check_self_contained(class_name: str, source_file: Path) -> None:
             if module.startswith(".") or _is_local_module(module, source_file):
                 raise ConfigError(
                     [
-                        f"network: {source_file} imports {module!r} from beside it, accepted: one file with"
-                        f" all that {class_name} needs, since it alone goes with the classifier"
+                        f"network: {source_file} imports {module!r} from another file of yours, accepted:"
+                        f" all code of {class_name} in one file, since only this file is saved"
                     ]
                 )
 
 
 def _is_local_module(module: str, source_file: Path) -> bool:
-    """Whether a module of no installed name stands in the working folder or beside `source`."""
+    """Return true if a module is not installed, but is in the working folder or the source file's folder."""
     top_package = module.partition(".")[0]
     return importlib.util.find_spec(top_package) is None and any(
         (folder / f"{top_package}.py").is_file() or (folder / top_package / "__init__.py").is_file()

@@ -1,7 +1,7 @@
-"""Checkpoints of a training: from any of them it goes on to the same weights, bit for bit on a CPU.
+"""Training checkpoints; a resumed training reaches the same weights, bit for bit on a CPU.
 
-A checkpoint is one safetensors file, `EPOCHS-BATCHES-SHA256.safetensors`: tensors, and in its header one
-JSON text with all the rest. Nothing in it can be executed, and its name tells whether it is what was written.
+A checkpoint is one safetensors file, `EPOCHS-BATCHES-SHA256.safetensors`: tensors, and all other values as
+one JSON text in its header. It contains no executable code; the SHA-256 in its name reveals any change.
 """
 
 import hashlib
@@ -29,15 +29,15 @@ from relearn.model.errors import (
 from relearn.model.files import write_bytes_atomically
 from relearn.model.training.state import TrainingSnapshot
 
-FORMAT = 2  # raised whenever an older reader could not make sense of it
+FORMAT = 2  # incremented when an older version could not read it
 FILENAME_PATTERN = re.compile(r"\d{5}-\d{9}-[0-9a-f]{64}\.safetensors")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training needs to go on: its settings, the data it saw, where it stands, and what was noted.
+    """Everything needed to resume a training: settings, data fingerprint and training snapshot.
 
-    `notes` is for whoever saves, anything that JSON holds; the training itself does not read it.
+    `metadata` is any JSON value of the caller; the training does not read it.
     """
 
     config: TrainConfig
@@ -48,22 +48,22 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """The newest checkpoint that can be used, and for each newer file one line why it cannot."""
+    """Newest usable checkpoint, and for each newer file one line with the reason why it is unusable."""
 
     checkpoint: Checkpoint
     skipped: dict[Path, str] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Put `checkpoint` into `folder`, and keep the one before; all else that was kept there goes.
+    """Write `checkpoint` to `folder` and delete all other checkpoints but the previous one.
 
-    Raises `MachineError` where it cannot be written; the ones before it are then still there.
+    Raises `InfrastructureError` if it cannot be written; older checkpoints are then kept.
     """
     content = _serialize(checkpoint)
     epochs, batches = len(checkpoint.snapshot.scalars["history"]), checkpoint.snapshot.scalars["metrics"][1]
     path = folder / f"{epochs:05d}-{batches:09d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     try:
-        for stale_file in filter(Path.is_file, folder.glob(".*.tmp")):  # by a process that was killed
+        for stale_file in filter(Path.is_file, folder.glob(".*.tmp")):  # of a killed process
             stale_file.unlink(missing_ok=True)
         write_bytes_atomically(path, content)
         earlier_files = [
@@ -73,17 +73,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             old_file.unlink()
     except OSError as error:
         raise InfrastructureError(
-            f"the checkpoint {path} cannot be written: {error.strerror or error}; it takes "
+            f"the checkpoint {path} cannot be written: {error.strerror or error}; it needs "
             f"{len(content):,} bytes"
         ) from None
     return path
 
 
 def load_checkpoint(folder: Path) -> LoadedCheckpoint:
-    """Read the newest checkpoint of `folder`, or an older one where that cannot be used.
+    """Read the newest usable checkpoint of `folder`.
 
-    Raises `NotFoundError` where there is none, `IntegrityError` where none can be used: damaged, of a newer
-    format, or not to be read.
+    A checkpoint is unusable if it is damaged, unreadable or of a newer format. Raises `NotFoundError` if
+    the folder has no checkpoint, `CorruptDataError` if all are unusable.
     """
     newest_first = list_checkpoints(folder)[::-1]
     if not newest_first:
@@ -98,22 +98,22 @@ def load_checkpoint(folder: Path) -> LoadedCheckpoint:
 
 
 def quarantine(loaded: LoadedCheckpoint) -> None:
-    """Rename what was refused: it is kept, but no longer as a checkpoint."""
+    """Rename the unusable checkpoints, so that they are kept but no longer read."""
     for path in loaded.skipped:
         path.rename(path.with_suffix(".quarantined"))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, of the earliest point of the training first."""
+    """List the checkpoint files in `folder`, in the order of the training."""
     return sorted(
         path for path in folder.glob("*") if FILENAME_PATTERN.fullmatch(path.name) and path.is_file()
     )
 
 
 def check_compatible(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> None:
-    """Raise what stands against going on from `checkpoint` with `config` on the data of `fingerprint`.
+    """Check that a training with `config` on the data of `fingerprint` can resume from `checkpoint`.
 
-    `ConfigError` names every setting that differs, with both values; `IntegrityError` other data.
+    Raises `ConfigError` with every setting that differs and both values, `CorruptDataError` for other data.
     """
     saved, requested = checkpoint.config.model_dump(), config.model_dump()
     differing_names = [name for name in saved if saved[name] != requested[name]]
@@ -127,23 +127,23 @@ def check_compatible(checkpoint: Checkpoint, config: TrainConfig, fingerprint: s
     if checkpoint.fingerprint != fingerprint:
         raise CorruptDataError(
             f"the data has changed since the checkpoint: got the fingerprint {fingerprint[:12]}, it was "
-            f"{checkpoint.fingerprint[:12]}; train anew"
+            f"{checkpoint.fingerprint[:12]}; start a new training"
         )
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """While this lasts no other process saves to `folder`; `MachineError` where one does already."""
+    """Lock `folder` against other processes; raise `InfrastructureError` if it is locked already."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise InfrastructureError(f"the training of {folder} goes on in another process") from None
+        raise InfrastructureError(f"the training of {folder} runs in another process") from None
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether some process saves to `folder`, on this machine or another one that shares the folder."""
+    """Return true if a process, on this machine or another one with the same disk, has locked `folder`."""
     try:
         if folder.is_dir():
             with lock_folder(folder):
@@ -182,15 +182,14 @@ def _read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["relearn"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        if (found := header["format"]) != FORMAT:
-            newer = "; a newer Relearn wrote it" if found > FORMAT else ""
-            raise ValueError(f"got format {found!r}, accepted: {FORMAT}{newer}")
-        if (
-            threads := header["values"]["threads"]
-        ) < 1:  # torch takes it before the learner looks at the rest
-            raise ValueError(f"got {threads} threads")
-        config, state = TrainConfig.parse(header["config"]), TrainingSnapshot(tensors, header["values"])
-        return Checkpoint(config, header["fingerprint"], state, header["notes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        if (format_version := header["format"]) != FORMAT:
+            hint = "; a newer version of Relearn wrote it" if format_version > FORMAT else ""
+            raise ValueError(f"got format {format_version!r}, accepted: {FORMAT}{hint}")
+        # `fit` sets the threads before `TrainingState` checks the other values.
+        if (threads := header["values"]["threads"]) < 1:
+            raise ValueError(f"got {threads} threads, accepted: 1 or more")
+        config, snapshot = TrainConfig.parse(header["config"]), TrainingSnapshot(tensors, header["values"])
+        return Checkpoint(config, header["fingerprint"], snapshot, header["notes"])
     except (SafetensorError, LookupError, TypeError, ValueError, RelearnError) as error:
-        raise CorruptDataError(f"{path} is no checkpoint: {error}") from None
+        raise CorruptDataError(f"{path} is not a valid checkpoint: {error}") from None

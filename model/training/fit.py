@@ -1,4 +1,4 @@
-"""The training loop, written out once; it knows no tracker, no flow and no file."""
+"""Training loop; independent of tracking, flows and files."""
 
 import itertools
 import time
@@ -18,17 +18,17 @@ from relearn.model.errors import UserInputError
 from relearn.model.training.batches import BatchLoader, MicroBatches
 from relearn.model.training.state import EpochRecord, RunningMetrics, TrainingSnapshot, TrainingState
 
-# Batches between two looks at whether the loss is still a number. On a CPU a look costs 0.2 µs; a
-# GPU would have to finish all it was given before it can answer.
+# Batches between two checks for a NaN or infinite loss. On a CPU a check takes 0.2 µs; a GPU must first
+# finish all queued work.
 NAN_CHECK_BATCHES_CPU, NAN_CHECK_BATCHES_GPU = 1, 50
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training gave; the network itself carries the weights of the best epoch.
+    """Result of a training; the network itself has the weights of the best epoch.
 
-    `finished` is false where it was asked to stop; `images_per_second` counts images learned from, over
-    the whole time, validation included.
+    `is_completed` is false if `should_stop` ended the training. `images_per_second` is the number of
+    training images divided by the time of training and validation.
     """
 
     history: tuple[EpochRecord, ...]
@@ -44,7 +44,7 @@ class FitResult:
         return sum(record.seconds for record in self.history)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an epoch, columns as the fields of `EpochRecord`."""
+        """Return one row per epoch; the columns are the fields of `EpochRecord`."""
         return pd.DataFrame(self.history)
 
 
@@ -55,21 +55,21 @@ def fit(
     classes: int,
     initial_snapshot: TrainingSnapshot | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
-    on_checkpoint: Callable[[TrainingSnapshot], None] = lambda state: None,
+    on_checkpoint: Callable[[TrainingSnapshot], None] = lambda snapshot: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
-    """Train `network` in place, from `start` where it is given; it ends with the weights of its best epoch.
+    """Train `network` in place, optionally from `initial_snapshot`; keep the weights of the best epoch.
 
-    `on_epoch` hears of every finished epoch; `save` then gets the state to start from later, and once
-    more when `should_stop`, which is asked between batches, ends the training early. Raises `InputError`
-    when the loss is no longer a number, `MachineError` when a batch does not fit into memory.
+    `on_epoch` is called after every epoch; `on_checkpoint` before the first one, after every one, and when
+    `should_stop`, called between batches, ends the training. Raises `UserInputError` for a NaN or infinite
+    loss or weight, `InfrastructureError` if a batch does not fit into memory.
     """
     device = devices.resolve_device(config.device)
     threads = devices.set_num_threads(
         initial_snapshot.scalars["threads"] if initial_snapshot else config.threads
     )
     devices.tune_malloc()
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
     forward = devices.build_forward(config, network, device)
     train_loader = BatchLoader(
         splits.train, network, classes, config.batch_size, device, config.augmentation_strength
@@ -80,7 +80,7 @@ def fit(
     if initial_snapshot:
         state.load_state_dict(initial_snapshot)
     else:
-        on_checkpoint(state.state_dict())  # what cannot be kept is heard of before any work
+        on_checkpoint(state.state_dict())  # an unwritable folder fails before any work
 
     is_stopped = False
     while not (state.is_finished or is_stopped):
@@ -125,10 +125,10 @@ def run_epoch(
     metrics: RunningMetrics,
     step: Callable[[], None] | None = None,
 ) -> RunningMetrics:
-    """Go through `batches` once; with `update` the weights learn from each, without it they are only used.
+    """Run one epoch: training if `step` is given, else evaluation.
 
-    Adds categorical cross-entropy and right answers, as the images were seen, to `total`, and
-    returns it; ends early, before the weights are touched, where the loss is no longer a number.
+    Adds categorical cross-entropy and correct predictions, on the augmented images, to `metrics` and
+    returns it. Ends early, before `step`, if the loss is NaN or infinite.
     """
     check_interval = NAN_CHECK_BATCHES_CPU if metrics.loss.device.type == "cpu" else NAN_CHECK_BATCHES_GPU
     with torch.set_grad_enabled(step is not None):
@@ -157,8 +157,8 @@ def _check_last_batch(train_loader: BatchLoader, network: nn.Module) -> None:
     if has_batch_norm and train_loader.last_batch_size == 1:
         raise UserInputError(
             f"batch_size: got {train_loader.batch_size}, which leaves one image of"
-            f" {len(train_loader.labels):,} for the last batch, accepted with batch norm: any that leaves two"
-            " or more"
+            f" {len(train_loader.labels):,} for the last batch, accepted with batch norm: a size that leaves"
+            " two or more"
         )
 
 
@@ -171,9 +171,9 @@ def _non_finite_error(
         for split, metrics in metrics_by_split.items()
         if not metrics.has_finite_loss
     )
-    # A stop comes before any loss of the last weights.
+    # If the training was stopped, no loss of the last weights has been computed yet.
     problem = next(
-        loss_messages, f"weights: got some that are not, epoch {epoch}, batch {train_metrics.batch_count}"
+        loss_messages, f"weights: got NaN or infinity, epoch {epoch}, batch {train_metrics.batch_count}"
     )
     return UserInputError(
         f"{problem}, accepted: finite numbers; try a learning rate below {config.learning_rate:g}",

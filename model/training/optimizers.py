@@ -1,4 +1,4 @@
-"""How weights move: the update rules, and the learning rate over the steps of a training."""
+"""Optimizers and learning rate schedulers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,15 +10,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from relearn.model.config import TrainConfig
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": partial(SGD, fused=True),  # one pass over weight, gradient and momentum instead of three
-    # Keras's defaults, which the tutorial's figure rests on; torch's are 0.99 and 1e-8.
+    "sgd": partial(SGD, fused=True),  # one pass over weight, gradient and momentum, not three
+    # Keras's defaults, used in the tutorial; torch's are 0.99 and 1e-8.
     "rmsprop": partial(RMSprop, alpha=0.9, eps=1e-7),
     "adagrad": Adagrad,
 }
 
 
 def build_optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
-    """Make the optimizer that `config` names, for all weights of `network`."""
+    """Build the optimizer of `config` for all weights of `network`."""
     settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer != "adagrad":
         settings["momentum"] = config.momentum
@@ -26,10 +26,10 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
 
 
 def build_lr_scheduler(config: TrainConfig, optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Set the learning rate of each of `steps` weight updates, over the whole training.
+    """Build the learning rate scheduler of `config` for a training of `steps` optimizer steps.
 
-    `one_cycle` goes up from 1/25 of the learning rate for 30 % of the steps, then down to almost nothing:
-    Smith and Topin 2017, https://arxiv.org/abs/1708.07120; momentum stays where the config puts it.
+    `one_cycle` rises from 1/25 of the learning rate during 30 % of the steps, then falls to almost 0
+    (Smith and Topin 2017, https://arxiv.org/abs/1708.07120); momentum stays constant.
     """
     if config.lr_schedule == "one_cycle":
         return OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps + 1, cycle_momentum=False)

@@ -1,7 +1,7 @@
-"""A training under way: what learns, by which rule, and how far it has come.
+"""State of a running training: network, optimizer, early stopping, metrics and history.
 
-`Learner.state` is all that the rest of the training depends on; a learner that restores it goes on to the
-same weights, bit for bit on a CPU with the same number of threads.
+`TrainingState.state_dict` contains everything the rest of the training depends on: after
+`load_state_dict` it reaches the same weights, bit for bit on a CPU with the same number of threads.
 """
 
 import copy
@@ -21,7 +21,7 @@ from relearn.model.training.optimizers import build_lr_scheduler, build_optimize
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave: losses in nats an image, accuracies in 0–1, the learning rate at its end."""
+    """Results of one epoch: losses in nats per image, accuracies in 0–1, learning rate at its end."""
 
     epoch: int
     train_loss: float
@@ -34,7 +34,7 @@ class EpochRecord:
 
 @dataclass
 class EarlyStopping:
-    """Remembers the best epoch, and says when waiting for a better one is over."""
+    """Best epoch so far, and the decision when to stop."""
 
     config: TrainConfig
     best_value: float = math.inf
@@ -42,7 +42,7 @@ class EarlyStopping:
     epoch: int = 0
 
     def update(self, record: EpochRecord) -> bool:
-        """Take note of an epoch; true when it is the best so far."""
+        """Record an epoch; return true if it is the best so far."""
         self.epoch = record.epoch
         value = record.val_loss if self.config.monitor == "val_loss" else -record.val_accuracy
         is_improvement = value < self.best_value - (self.config.min_delta if self.best_epoch else 0)
@@ -57,7 +57,7 @@ class EarlyStopping:
 
 @dataclass
 class RunningMetrics:
-    """What a pass over the images has added up: on the device of the network, so nothing waits for it."""
+    """Sums over the images of an epoch, on the device of the network so that no step waits for it."""
 
     loss: Tensor
     correct_count: Tensor
@@ -70,24 +70,24 @@ class RunningMetrics:
         return cls(torch.zeros((), device=device), torch.zeros((), device=device))
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Count the images of a slice; `loss` is the sum over them."""
+        """Add the images of a micro-batch; `loss` is the sum over them."""
         self.loss += loss.detach()
         self.correct_count += (logits.argmax(1) == targets.argmax(1)).sum()
         self.image_count += len(logits)
 
     @property
     def has_finite_loss(self) -> bool:
-        """A loss that was no number once stays in the sum. Waits for the device."""
+        """True if no loss was NaN or infinite, since such a loss stays in the sum. Waits for the device."""
         return math.isfinite(self.loss.item())
 
     def averages(self) -> tuple[float, float]:
-        """Loss in nats and accuracy in 0–1, over all images."""
+        """Return the loss in nats and the accuracy in 0–1, as averages over all images."""
         return self.loss.item() / self.image_count, self.correct_count.item() / self.image_count
 
 
 @dataclass(frozen=True)
 class TrainingSnapshot:
-    """A learner between two batches: tensors by name, and values that JSON holds."""
+    """Training state between two batches: tensors by name, and JSON values."""
 
     tensors: dict[str, Tensor]
     scalars: dict[str, Any]
@@ -95,7 +95,7 @@ class TrainingSnapshot:
 
 @dataclass
 class TrainingState:
-    """One network on its way through the epochs of `config`, numbered from 1."""
+    """Training of one network over the epochs of `config`, numbered from 1."""
 
     config: TrainConfig
     network: nn.Module
@@ -106,11 +106,11 @@ class TrainingState:
     train_metrics: RunningMetrics
     history: list[EpochRecord] = field(default_factory=list)
     epoch_seconds: float = 0.0
-    """Spent in the epoch under way."""
+    """Seconds spent in the current epoch."""
 
     @classmethod
     def create(cls, config: TrainConfig, network: nn.Module, steps: int) -> Self:
-        """Before the first of `steps` weight updates."""
+        """Make the state before the first of `steps` optimizer steps."""
         optimizer = build_optimizer(config, network)
         torch.manual_seed(config.seed)  # dropout
         return cls(
@@ -125,7 +125,7 @@ class TrainingState:
 
     @property
     def epoch(self) -> int:
-        """The epoch under way."""
+        """The current epoch."""
         return len(self.history) + 1
 
     @property
@@ -134,24 +134,24 @@ class TrainingState:
 
     @property
     def has_finite_weights(self) -> bool:
-        """Whether all weights are numbers. Waits for the device."""
+        """True if no weight is NaN or infinite. Waits for the device."""
         return all(bool(weight.isfinite().all()) for weight in self.network.parameters())
 
     @property
     def stop_reason(self) -> str:
-        """Why a finished training is finished."""
+        """Reason why a finished training ended."""
         if self.early_stopping.should_stop:
             return f"no better {self.config.monitor} for {self.config.patience} epochs"
         return "all epochs done"
 
     def step(self) -> None:
-        """Move the weights along the gradients of a batch."""
+        """Update the weights with the gradients of a batch."""
         self.optimizer.step()
         self.lr_scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def end_epoch(self, train_metrics: RunningMetrics, val_metrics: RunningMetrics) -> EpochRecord:
-        """Keep what an epoch gave, and its weights where they are the best so far."""
+        """Record the results of an epoch, and keep its weights if they are the best so far."""
         learning_rate = float(self.lr_scheduler.get_last_lr()[0])
         record = EpochRecord(
             self.epoch, *train_metrics.averages(), *val_metrics.averages(), learning_rate, self.epoch_seconds
@@ -163,7 +163,7 @@ class TrainingState:
         return record
 
     def state_dict(self) -> TrainingSnapshot:
-        """What to `restore` later. References, not copies: good until the next batch."""
+        """Return a snapshot for `load_state_dict`; its tensors are references, valid until the next batch."""
         optimizer_state, device = self.optimizer.state_dict(), self.train_metrics.loss.device
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"best_network.{name}": value for name, value in self.best_weights.items()}
@@ -191,16 +191,16 @@ class TrainingState:
         return TrainingSnapshot(tensors, scalars)
 
     def load_state_dict(self, snapshot: TrainingSnapshot) -> None:
-        """Stand where `state` was taken, by a learner of the same config, network and data.
+        """Restore a snapshot of a training with the same config, network and data.
 
-        Raises `IntegrityError` where the network is another one.
+        Raises `CorruptDataError` if the snapshot does not fit the network, or has NaN or infinite weights.
         """
         try:
             self._load(snapshot.tensors, snapshot.scalars)
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-            raise CorruptDataError(f"the checkpoint is of another network: {error}") from None
+            raise CorruptDataError(f"the checkpoint does not fit the network: {error}") from None
         if not self.has_finite_weights:
-            raise CorruptDataError("the checkpoint has weights that are no numbers")
+            raise CorruptDataError("the checkpoint has NaN or infinite weights")
 
     def _load(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
         self.network.load_state_dict(_strip_prefix("network.", tensors))
@@ -224,7 +224,7 @@ class TrainingState:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.train_metrics.loss.device)
 
     def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """What the update rule remembers of each weight, in the memory layout of the weight."""
+        """Return the optimizer state of each weight, in the memory layout of the weight."""
         states: dict[int, dict[str, Tensor]] = {}
         weights = list(self.network.parameters())
         for name, value in _strip_prefix("optimizer.", tensors).items():
@@ -235,7 +235,7 @@ class TrainingState:
 
 
 def _copy_like(like: Tensor, value: Tensor) -> Tensor:
-    """`value` with the memory layout and on the device of `like`, whose shape it must have."""
+    """Copy `value` to the memory layout and device of `like`; raise `ValueError` for another shape."""
     if value.shape != like.shape:
         raise ValueError(f"got a tensor of {tuple(value.shape)}, accepted: {tuple(like.shape)}")
     return torch.empty_like(like).copy_(value)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from relearn.model.inference.classifier import ModelCard
+from relearn.model.inference.model_card import ModelCard
 from relearn.serving.config import ServeConfig
 from relearn.serving.runtime.hot_reload import ServedModel
 

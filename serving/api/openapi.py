@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from relearn.model.inference.classifier import ModelCard
+from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api import openapi_examples, schemas
 from relearn.serving.api.schemas import Json
 from relearn.serving.config import ServeConfig

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from relearn.model.images.decode import encode_png
-from relearn.model.inference.classifier import ModelCard
+from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api import info as told
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.predictions.feedback import IMAGE_NOTES

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from relearn.model.inference.classifier import ModelCard
+from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api.info import LIMIT_SETTINGS
 from relearn.serving.inputs.input_spec import InputSpec
 

@@ -72,7 +72,7 @@ def delete_bento(name: str, version: str, home: Home) -> None:
 
 def _is_packaged(classifier_folder: Path, name: str, version: str, home: Home) -> bool:
     """Whether this very classifier is packaged under this tag already."""
-    from relearn.model.inference.classifier import CARD_FILE
+    from relearn.model.inference.model_card import CARD_FILE
 
     try:
         packaged_card = (home.bentoml / "models" / name / version / CARD_FILE).read_bytes()

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from relearn.model.errors import UserInputError
-from relearn.model.inference.classifier import ModelCard
+from relearn.model.inference.model_card import ModelCard
 from relearn.serving.http.requests import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse import parse_json

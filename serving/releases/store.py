@@ -63,7 +63,8 @@ class ReleaseStore:
         Returns what a `Release` has as digests. Whole or not at all, and doing it again changes nothing.
         Raises `IntegrityError` where another classifier has this version, or the folder is unsound.
         """
-        from relearn.model.inference.classifier import CARD_FILE, Classifier
+        from relearn.model.inference.classifier import Classifier
+        from relearn.model.inference.model_card import CARD_FILE
 
         folder = self.version_folder(version)
         try:

@@ -9,8 +9,10 @@ from PIL import Image
 
 from relearn.flows.cli.app import run_command_line
 from relearn.model.config import TrainConfig
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
 
 SMALL = ["1-forward", "2-backward", "3-update", "relu", "learning-rates"]
 

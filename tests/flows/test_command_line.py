@@ -224,7 +224,7 @@ def test_what_is_no_file_of_settings_is_refused(tmp_path: Path, capsys: Capture)
         (
             "network",
             "nope",
-            "error[config]: network: got 'nope', accepted: mlp, cnn or a class of your own as "
+            "error[config]: network: got 'nope', accepted: mlp, cnn or a custom class as "
             "package.module:Class",
         ),
         ("network", "nowhere.at_all:Net", "error[network]: network: no module named 'nowhere' from {here}"),
@@ -232,7 +232,7 @@ def test_what_is_no_file_of_settings_is_refused(tmp_path: Path, capsys: Capture)
         ("dataset", "mnits", "error[data]: dataset: got 'mnits', accepted: auto, mnist, fashion_mnist, "),
         ("dataset", "folder:/no/where", "error[not_found]: dataset: /no/where is not there"),
         ("dataset", "csv:/", "error[data]: dataset: got /, which is a folder, accepted after csv: a file"),
-        ("device", "cuda:99", "error[config]: device: got 'cuda:99', on this machine: auto, cpu"),
+        ("device", "cuda:99", "error[config]: device: got 'cuda:99', accepted on this machine: auto, cpu"),
     ],
 )
 def test_what_is_not_there_is_refused_before_any_work(

@@ -16,8 +16,10 @@ from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import DataError
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
 
 ANIMALS = ("ant", "bee", "[cow]")  # the last would be a style, were it not escaped
 

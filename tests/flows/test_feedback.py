@@ -42,7 +42,8 @@ from relearn.model.data.splits import hash_contents
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError, NotFoundError
 from relearn.model.home import Home
 from relearn.model.images.decode import encode_png
-from relearn.model.inference.classifier import Classifier, ModelCard, read_card, read_training_hashes
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard, read_card, read_training_hashes
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 from relearn.serving.config import ServeConfig

@@ -12,7 +12,8 @@ from relearn.flows.tracking.runs import Experiment
 from relearn.model.config import TrainConfig
 from relearn.model.errors import CorruptDataError, NotFoundError
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, read_training_hashes
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import read_training_hashes
 from tests.flows.conftest import Ran
 from tests.flows.zoo import animals
 

@@ -24,7 +24,8 @@ from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError
 from relearn.model.evaluation.metrics import evaluate
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 from relearn.serving.deployment.packaging import find_bento_folder

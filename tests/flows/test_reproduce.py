@@ -18,7 +18,8 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import CorruptDataError, NotFoundError
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 from relearn.serving.releases.golden import Golden

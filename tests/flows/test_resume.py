@@ -184,7 +184,7 @@ def test_a_training_that_runs_is_not_gone_on_with(copied: Home, prefect_page: st
         when_saved(copied, 1, lambda: None).join()
         (run_folder,) = copied.checkpoints.iterdir()
         (line,) = fails(["train", "--resume"], 3, capsys)
-        assert f"error[infrastructure]: the training of {run_folder} goes on in another process" == line
+        assert f"error[infrastructure]: the training of {run_folder} runs in another process" == line
         assert "RUNNING" == connect(copied).get_run(run_folder.name).info.status
         first.kill()
 

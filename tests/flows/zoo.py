@@ -15,8 +15,10 @@ from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Entry, Release
 from relearn.serving.releases.store import ReleaseStore

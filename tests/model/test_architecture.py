@@ -12,7 +12,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from relearn.model.config import TrainConfig
-from relearn.model.networks.registry import build_network, summarize_layers
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import summarize_layers
 from relearn.model.plots.architecture import MAX_BOXES, plot_architecture
 
 

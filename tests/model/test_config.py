@@ -1,11 +1,13 @@
+"""Training settings: validation, text values and presets."""
+
 import pytest
 
 from relearn.model.config import PRESETS, TrainConfig
 from relearn.model.errors import ConfigError
 
 
-def test_every_problem_is_reported_at_once() -> None:
-    """A config with several mistakes names each of them, in one go."""
+def test_all_problems_are_reported_at_once() -> None:
+    """One error lists every invalid and unknown setting."""
     with pytest.raises(ConfigError) as caught:
         TrainConfig.parse({"learning_rate": -1, "epochs": 0, "epoch": 3})
     assert [
@@ -31,15 +33,15 @@ def test_every_problem_is_reported_at_once() -> None:
     + [("image_size", value) for value in (0, 7, 257)]
     + [("channels", value) for value in (0, 2, 4)],
 )
-def test_values_out_of_range_are_refused(name: str, value: object) -> None:
-    """A value that no training could use is refused, with its name, what was got and what is accepted."""
+def test_values_out_of_range_are_rejected(name: str, value: object) -> None:
+    """The message has the setting, the value and the accepted values, in less than 250 characters."""
     with pytest.raises(ConfigError, match=rf"^{name}.*: got .*, accepted: ") as caught:
         TrainConfig.parse({name: value})
     assert len(caught.value.problems[0]) < 250
 
 
-def test_values_from_text_are_read() -> None:
-    """Flags, environment and files bring text; it becomes numbers, truth values and tuples."""
+def test_text_values_are_converted() -> None:
+    """Text from flags, environment and files becomes numbers, booleans and tuples."""
     config = TrainConfig.parse(
         {"hidden_sizes": ["300", "100"], "batch_norm": "true", "learning_rate": "1e-2"}
     )
@@ -47,18 +49,18 @@ def test_values_from_text_are_read() -> None:
 
 
 def test_every_preset_is_valid() -> None:
-    """Each named set of settings makes a config."""
+    """Each preset gives a config without errors."""
     for values in PRESETS.values():
         TrainConfig.parse(values)
 
 
-def test_every_setting_explains_itself() -> None:
-    """Each setting has one sentence of help that ends with a full stop."""
-    for name, setting in TrainConfig.model_fields.items():
-        assert (setting.description or "").endswith("."), name
+def test_every_setting_has_a_help_text() -> None:
+    """Each setting has a help text that ends with a full stop."""
+    for name, field in TrainConfig.model_fields.items():
+        assert (field.description or "").endswith("."), name
 
 
-def test_a_config_survives_json() -> None:
-    """What the card keeps of a config gives the same config back."""
+def test_config_is_restored_from_json() -> None:
+    """The JSON of a config, as in the model card, gives an equal config."""
     config = TrainConfig(network="cnn", hidden_sizes=(3, 4), model_name="a-b")
     assert config == TrainConfig.model_validate_json(config.model_dump_json())

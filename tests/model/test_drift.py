@@ -24,7 +24,8 @@ from relearn.model.drift.drift_test import (
 from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 from relearn.model.evaluation.robustness import CORRUPTIONS, shift_rotate_scale
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 

@@ -27,7 +27,8 @@ from relearn.model.evaluation.metrics import (
     evaluate,
     get_metric,
 )
-from relearn.model.inference.classifier import Classifier, ModelCard
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 
 CLASSES = ("ant", "bee", "cat")

@@ -12,8 +12,10 @@ from relearn.model.evaluation.robustness import (
     make_corrupted_copies,
     shift_rotate_scale,
 )
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
 
 
 @pytest.fixture

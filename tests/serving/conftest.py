@@ -20,8 +20,10 @@ from PIL import Image
 
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.packaging import build_bento
 from relearn.serving.deployment.requirements import REQUIREMENTS

@@ -1,3 +1,5 @@
+"""Classifier: predictions, saving and loading, and errors for damaged folders."""
+
 import json
 from pathlib import Path
 
@@ -6,14 +8,16 @@ import pytest
 
 from relearn.model.config import TrainConfig
 from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
 
 SHAPE = (1, 12, 12)
 CLASSES = ("ant", "bee", "cow")
 
 
-def make(**settings: object) -> Classifier:
+def make_classifier(**settings: object) -> Classifier:
     config = TrainConfig.parse({"model_name": "zoo", **settings})
     network = build_network(config, SHAPE, len(CLASSES))
     card = ModelCard(
@@ -34,50 +38,50 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("settings", [{}, {"network": "cnn"}, {"batch_norm": True, "dropout": 0.5}])
-def test_what_is_loaded_predicts_as_what_was_saved(
+def test_loaded_classifier_gives_the_same_predictions(
     tmp_path: Path, images: np.ndarray, settings: dict[str, object]
 ) -> None:
-    """Saving and loading changes no probability, not in the last bit."""
-    classifier = make(**settings)
+    """Saving and loading changes no bit of a probability."""
+    classifier = make_classifier(**settings)
     classifier.save(tmp_path / "zoo")
     loaded = Classifier.load(tmp_path / "zoo")
     np.testing.assert_array_equal(classifier.predict(images), loaded.predict(images))
     assert classifier.card.classes == loaded.card.classes
 
 
-def test_saving_is_repeatable(tmp_path: Path) -> None:
-    """The same classifier saved twice gives the same bytes."""
-    classifier = make()
+def test_saving_is_reproducible(tmp_path: Path) -> None:
+    """The same classifier, saved twice, gives the same bytes."""
+    classifier = make_classifier()
     for folder in ("a", "b"):
         classifier.save(tmp_path / folder)
     for name in ("weights.safetensors", "card.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_probabilities_are_shares(images: np.ndarray) -> None:
-    """Each row is float32, has one number a class and adds up to one; labels are the greatest."""
-    classifier = make()
+def test_probabilities_add_up_to_one(images: np.ndarray) -> None:
+    """Each row is float32 with one value per class; the label is the class with the highest value."""
+    classifier = make_classifier()
     probabilities = classifier.predict(images)
     assert ((300, 3), np.float32) == (probabilities.shape, probabilities.dtype)
     np.testing.assert_allclose(1, probabilities.sum(1), atol=1e-6)
     assert [CLASSES[index] for index in probabilities.argmax(1)] == classifier.to_labels(probabilities)
 
 
-def test_one_image_or_many_is_the_same(images: np.ndarray) -> None:
-    """An image has the same probabilities alone and among others."""
-    classifier = make(network="cnn")
-    together = classifier.predict(images[:64])
+def test_predictions_do_not_depend_on_the_batch(images: np.ndarray) -> None:
+    """An image has the same probabilities alone and in a batch of 64, within 1e-6."""
+    classifier = make_classifier(network="cnn")
+    in_batch = classifier.predict(images[:64])
     alone = np.concatenate([classifier.predict(image[np.newaxis]) for image in images[:64]])
-    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(in_batch, alone, atol=1e-6)
 
 
-def test_no_images_give_no_rows() -> None:
-    """An empty batch is an empty answer."""
-    assert (0, 3) == make().predict(np.empty((0, *SHAPE), np.uint8)).shape
+def test_empty_batch_gives_no_rows() -> None:
+    """The result has shape (0, classes)."""
+    assert (0, 3) == make_classifier().predict(np.empty((0, *SHAPE), np.uint8)).shape
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid_images",
     [
         np.zeros((2, 1, 12, 12), np.float32),
         np.zeros((1, 12, 12), np.uint8),
@@ -85,16 +89,16 @@ def test_no_images_give_no_rows() -> None:
         np.zeros((2, 1, 12, 13), np.uint8),
     ],
 )
-def test_other_images_are_refused(wrong: np.ndarray) -> None:
-    """Images of another type or shape are refused, saying which are taken."""
+def test_images_of_another_dtype_or_shape_are_rejected(invalid_images: np.ndarray) -> None:
+    """The message has the accepted dtype and shape."""
     with pytest.raises(UserInputError, match=r"accepted: uint8 \(n, 1, 12, 12\)"):
-        make().predict(wrong)
+        make_classifier().predict(invalid_images)
 
 
 @pytest.mark.parametrize("offset", [0, 100, 5_000, -1])
-def test_a_flipped_byte_is_found(tmp_path: Path, offset: int) -> None:
-    """Weights that are not what was saved are refused before they are used."""
-    make().save(tmp_path / "zoo")
+def test_flipped_bit_is_detected(tmp_path: Path, offset: int) -> None:
+    """Changed weights are rejected before they are used."""
+    make_classifier().save(tmp_path / "zoo")
     path = tmp_path / "zoo" / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
@@ -108,27 +112,27 @@ def test_a_flipped_byte_is_found(tmp_path: Path, offset: int) -> None:
     [
         ({"format": 1}, "got format 1, accepted: 2"),
         ({"format": None}, "got format None, accepted: 2"),
-        ({"digests": {}}, "names no weights.safetensors"),
+        ({"digests": {}}, "lists no weights.safetensors"),
         ({"classes": ["ant", "bee"]}, "does not fit its card"),
         ({"colour": "red"}, "unknown setting 'colour'"),
         ({"shape": [1, 12]}, "shape"),
         ({"digests": {"weights.safetensors": "0", "../secret": "0"}}, "digests"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    """A card of another format, or one that does not describe its weights, is one line."""
-    make().save(tmp_path / "zoo")
+def test_invalid_card_is_rejected(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    """A card of another format, or one that does not fit its weights, gives one line."""
+    make_classifier().save(tmp_path / "zoo")
     path = tmp_path / "zoo" / "card.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CorruptDataError, match=message):
         Classifier.load(tmp_path / "zoo")
 
 
-def test_a_missing_or_torn_folder_is_one_line(tmp_path: Path) -> None:
-    """No folder, no card, no weights, half a card: each is said."""
+def test_missing_or_incomplete_folder_is_reported(tmp_path: Path) -> None:
+    """A missing folder, missing weights and a truncated card have a message each."""
     with pytest.raises(NotFoundError, match=r"has no card.json"):
         Classifier.load(tmp_path / "nothing")
-    make().save(tmp_path / "zoo")
+    make_classifier().save(tmp_path / "zoo")
     (tmp_path / "zoo" / "weights.safetensors").unlink()
     with pytest.raises(CorruptDataError, match="cannot be read: No such file"):
         Classifier.load(tmp_path / "zoo")
@@ -137,19 +141,19 @@ def test_a_missing_or_torn_folder_is_one_line(tmp_path: Path) -> None:
         Classifier.load(tmp_path / "zoo")
 
 
-def test_a_network_of_ones_own_travels_with_its_source(
+def test_custom_network_is_saved_with_its_source(
     tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user's own class is loaded from the source saved with it, even where the class is long gone."""
-    source = tmp_path / "own_network.py"
+    """A custom class is loaded from the saved source file, after the original one was deleted."""
+    source = tmp_path / "custom_network.py"
     source.write_text(
         "from torch import nn\n"
-        "class Own(nn.Sequential):\n"
+        "class Custom(nn.Sequential):\n"
         "    def __init__(self, shape, classes):\n"
         "        super().__init__(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))\n"
     )
     monkeypatch.chdir(tmp_path)
-    classifier = make(network="own_network:Own")
+    classifier = make_classifier(network="custom_network:Custom")
     classifier.save(tmp_path / "zoo")
     source.unlink()
     np.testing.assert_array_equal(

@@ -1,0 +1,117 @@
+"""Model card and verified files of a saved classifier."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from relearn.model.config import TrainConfig, format_problems
+from relearn.model.data.extra_images import MergeSummary
+from relearn.model.errors import CorruptDataError, NotFoundError
+from relearn.model.images.decode import ImageStyle
+from relearn.model.networks.summary import count_parameters
+
+if TYPE_CHECKING:
+    from relearn.model.data.prepared import PreparedDataset  # not loaded by a server
+
+FORMAT = 2  # of the folder; incremented when an older version could not read it
+FileName = Literal["weights.safetensors", "network.py", "training_hashes.npy"]
+CARD_FILE = "card.json"
+WEIGHTS_FILE: FileName = "weights.safetensors"
+SOURCE_FILE: FileName = "network.py"
+TRAINING_HASHES_FILE: FileName = "training_hashes.npy"
+
+
+class ModelCard(BaseModel):
+    """Metadata of a classifier, saved as `card.json` in its folder.
+
+    `digests` are the SHA-256 of all other files of the folder, `fingerprint` is that of the dataset;
+    `extra_images` counts the feedback images added to it. `device` and `threads` are those of the training.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2] = 2
+    config: TrainConfig
+    dataset: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    style: ImageStyle
+    fingerprint: str
+    extra_images: MergeSummary | None = None
+    parameters: int
+    torch: str = torch.__version__
+    device: str = "cpu"
+    threads: int | None = None
+    metrics: dict[str, float] = {}
+    digests: dict[FileName, str] = {}
+
+    @classmethod
+    def from_network(cls, config: TrainConfig, dataset: "PreparedDataset", network: nn.Module) -> Self:
+        """Make the card of a network trained on `dataset`, without metrics and digests."""
+        return cls(
+            config=config,
+            dataset=dataset.name,
+            classes=dataset.classes,
+            shape=dataset.shape,
+            style=dataset.style,
+            fingerprint=dataset.fingerprint,
+            extra_images=dataset.extra_images,
+            parameters=count_parameters(network),
+        )
+
+    @property
+    def name(self) -> str:
+        """The model name, under which the classifier is registered and released."""
+        return self.config.model_name or self.dataset
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and validate the card in `folder`.
+
+    Raises `NotFoundError` if the folder has no card, `CorruptDataError` if the card is invalid.
+    """
+    path = folder / CARD_FILE
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFoundError(f"no classifier in {folder}: it has no {CARD_FILE}") from None
+    except (ValueError, OSError) as error:
+        raise CorruptDataError(f"{path} cannot be read: {error}") from None
+    format_version = content.get("format") if isinstance(content, dict) else None
+    if format_version != FORMAT:
+        raise CorruptDataError(f"{path}: got format {format_version!r}, accepted: {FORMAT}")
+    try:
+        return ModelCard.model_validate(content)
+    except ValidationError as error:
+        problems = format_problems(error, ModelCard.model_fields)
+        raise CorruptDataError(f"{path}: {'; '.join(problems)}") from None
+
+
+def read_training_hashes(folder: Path) -> np.ndarray:
+    """Read the content hashes of the training images of the classifier in `folder`; uint64, sorted.
+
+    Raises `CorruptDataError` if they were not saved, or were changed since.
+    """
+    digest = read_card(folder).digests.get(TRAINING_HASHES_FILE)
+    if digest is None:
+        raise CorruptDataError(f"{folder / CARD_FILE} lists no {TRAINING_HASHES_FILE}")
+    array: np.ndarray = np.load(io.BytesIO(read_verified(folder / TRAINING_HASHES_FILE, digest)))
+    return array
+
+
+def read_verified(path: Path, sha256: str) -> bytes:
+    """Read a file; raise `CorruptDataError` if it cannot be read or has another SHA-256."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CorruptDataError(f"{path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CorruptDataError(f"{path} is not what was saved: its SHA-256 differs")
+    return content
