@@ -86,7 +86,10 @@ def test_a_release_in_trouble_costs_no_answer(tmp_path: Path) -> None:
             assert comes(partial(all_refuse, server, version, reason))
             page = httpx.get(f"{server.url}/metrics", timeout=5, trust_env=False).text
             assert f'relearn_workers_load_failed{{version="{version}"}} 2.0' in page
-            assert f"version {version} cannot be served, what was live stays" in server.log_file.read_text()
+            assert (
+                f"version {version} cannot be served, the previous version stays live"
+                in server.log_file.read_text()
+            )
         stage.promote("5")
         assert comes(lambda: all_serve(server, "5"))
         assert [None, None] == refused(server)

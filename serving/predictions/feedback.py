@@ -9,9 +9,9 @@ import numpy as np
 
 from relearn.model.errors import UserInputError
 from relearn.model.inference.model_card import ModelCard
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse import parse_json
+from relearn.serving.inputs.parse_json import parse_json
 from relearn.serving.predictions.prediction_log import Feedback
 
 ACCEPTED_MEMBERS = {

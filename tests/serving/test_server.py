@@ -159,7 +159,7 @@ def test_a_request_that_does_not_come_to_its_end_is_given_up(second: Server):
         status, answer = read(wire)
 
     assert 504 == status
-    assert b'"code":"timeout","message":"not answered within 2 seconds"' in answer
+    assert b'"code":"timeout","message":"request: not finished within 2 seconds"' in answer
 
 
 def test_a_stopping_server_finishes_what_it_accepted(second: Server):
@@ -208,7 +208,7 @@ def test_a_stopping_server_refuses_the_rest(bento: str, home: Home):
     end.join()
 
     assert 503 == status
-    assert b'"code":"stopping","message":"server: it is being stopped"' in answer
+    assert b'"code":"stopping","message":"server: it is stopping"' in answer
     assert 0 == stopping.process.returncode
 
 

@@ -1,18 +1,16 @@
-"""From the bytes of a request to images: uint8 (n, channels, height, width); every refusal is named."""
+"""Parsing the JSON body of a prediction request into images uint8 (n, channels, height, width)."""
 
 import math
 import re
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
 from relearn.model.errors import UserInputError
-from relearn.serving.http.requests import HTTPError, MediaType
-from relearn.serving.inputs.image_files import IMAGE_TYPES, parse_base64_images, parse_image
+from relearn.serving.http.errors import HTTPError
+from relearn.serving.inputs.image_files import parse_base64_images
 from relearn.serving.inputs.input_spec import InputSpec, format_shape
-from relearn.serving.inputs.multipart import parse_multipart
 
 
 def _nest_list_type(element_type: Any, depth: int) -> Any:
@@ -24,7 +22,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _BODY_DECODER = msgspec.json.Decoder(_Body)
-# By how deeply the numbers are nested: one flat image is 1 deep, several with channels are 4 deep.
+# Indexed by nesting depth - 1: one flat image has depth 1, several images with channels have depth 4.
 _BYTE_DECODERS, _FLOAT_DECODERS = (
     [
         msgspec.json.Decoder(_nest_list_type(Annotated[number_type, msgspec.Meta(ge=0, le=255)], depth))
@@ -37,57 +35,34 @@ _STRING_START = re.compile(rb'\s*\[?\s*"')
 _STRINGS_DECODER = msgspec.json.Decoder(list[str] | str)
 
 
-def parse_body(media_type: MediaType, body: bytes, input_spec: InputSpec) -> np.ndarray:
-    """The images of a body of one of `MEDIA_TYPES`."""
-    if media_type.name == MULTIPART_TYPE:
-        return parse_multipart(body, input_spec, media_type.parameters.get("boundary", ""))
-    return PARSERS[media_type.name](body, input_spec)
-
-
-def is_cheap_to_parse(media_type: MediaType, body: bytes) -> bool:
-    """Whether reading this body is a matter of its length: a small picture may unfold to a large one."""
-    name = media_type.name
-    return name == "application/octet-stream" or (name == "application/json" and body.count(b'"') <= 2)
-
-
-def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
-    """The pixels of one image or several and nothing else: uint8, channel by channel, row by row."""
-    bytes_per_image = math.prod(input_spec.shape)
-    if len(body) % bytes_per_image:
-        raise UserInputError(
-            f"body: got {len(body)} bytes, accepted: {bytes_per_image} for each image of"
-            f" {format_shape(input_spec.shape)}",
-            "wrong_shape",
-        )
-    input_spec.check_image_count(len(body) // bytes_per_image)
-    return np.frombuffer(body, np.uint8).reshape(-1, *input_spec.shape)
-
-
 def parse_json(body: bytes, input_spec: InputSpec) -> np.ndarray:
-    """`{"images": [...]}`: one image or several, as whole numbers 0–255, flat or nested, or as base64."""
+    """Parse `{"images": [...]}`: one image or several, integers 0–255, flat or nested, or base64 files."""
     raw = _extract_images(body)
     if _STRING_START.match(raw):
         _check_utf8(body)
-        input_spec.check_image_count(-(-raw.count(b'"') // 2))  # base64 has none in it
+        input_spec.check_image_count(-(-raw.count(b'"') // 2))  # base64 contains no quotes
         return parse_base64_images(_decode_strings(raw), input_spec)
     depth = _OPENING_BRACKETS.match(raw).group().count(b"[")  # type: ignore[union-attr]  # matches anything
     if depth == 0:
-        raise UserInputError(f"images: got neither list nor text, accepted: {input_spec}", "wrong_type")
+        raise UserInputError(f"images: got neither list nor string, accepted: {input_spec}", "wrong_type")
     if depth > len(_BYTE_DECODERS):
-        raise UserInputError(f"images: got lists {depth} deep, accepted: {input_spec}", "wrong_shape")
+        raise UserInputError(f"images: got lists nested {depth} deep, accepted: {input_spec}", "wrong_shape")
     _check_json_size(raw, input_spec)
     return _to_batch(_decode_array(raw, depth, input_spec), input_spec)
 
 
 def _check_json_size(raw: bytes, input_spec: InputSpec) -> None:
-    """Refuse too many numbers or lists by their signs: as lists they take up to 80 times the bytes."""
+    """Reject too many numbers or lists before decoding: Python lists take up to 80 times the bytes.
+
+    Commas and brackets are counted instead.
+    """
     input_spec.check_value_count(raw.count(b",") + 1)
     if (list_count := raw.count(b"[")) > input_spec.max_images * math.prod(input_spec.shape):
         raise UserInputError(f"images: got {list_count} lists, accepted: {input_spec}", "wrong_shape")
 
 
 def _extract_images(body: bytes) -> bytes:
-    """The text of the member `images`, unread."""
+    """Return the JSON text of the member `images`, not decoded."""
     try:
         raw = bytes(_BODY_DECODER.decode(body).images)
     except msgspec.ValidationError as error:
@@ -95,12 +70,12 @@ def _extract_images(body: bytes) -> bytes:
         code = {"Object missing": "missing_field", "Object contains": "unknown_field"}.get(
             " ".join(str(error).split()[:2]), "wrong_type"
         )
-        raise UserInputError('body: accepted: an object with the one member "images"', code) from None
+        raise UserInputError('body: accepted: an object with only the member "images"', code) from None
     except RecursionError:
         raise HTTPError(400, "too_deep", "body: the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _json_syntax_error(body, error) from None
-    # The decoder takes the last of two members with one name; a proxy that looks may have taken the first.
+    # The decoder takes the last of two members with one name; a proxy may have validated the first.
     if body.rstrip()[:-1].rstrip().removesuffix(raw).count(b'"') > 2:
         raise HTTPError(400, "duplicate_key", 'body: got "images" twice, accepted: once')
     return raw
@@ -112,8 +87,8 @@ def _decode_strings(raw: bytes) -> list[str]:
     except msgspec.ValidationError as error:
         path_match = re.search(r"`\$(.*)`", str(error))
         raise UserInputError(
-            f"images{path_match[1] if path_match else ''}: texts and numbers are mixed, accepted: one or the"
-            " other",
+            f"images{path_match[1] if path_match else ''}: got strings mixed with numbers, accepted: either"
+            " strings or numbers",
             "wrong_type",
         ) from None
     return [strings] if isinstance(strings, str) else strings
@@ -123,7 +98,7 @@ def _check_utf8(body: bytes) -> None:
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        raise HTTPError(400, "invalid_encoding", f"body: byte {error.start} is no UTF-8") from None
+        raise HTTPError(400, "invalid_encoding", f"body: byte {error.start} is not UTF-8") from None
 
 
 def _json_syntax_error(body: bytes, error: Exception) -> HTTPError:
@@ -131,12 +106,12 @@ def _json_syntax_error(body: bytes, error: Exception) -> HTTPError:
     position_match = re.search(r"byte (\d+)", str(error))
     position = int(position_match[1]) if position_match else len(body)
     if re.match(rb"-?(NaN|Infinity)", body[max(position - 1, 0) :].lstrip(b"[,: ")):
-        return HTTPError(400, "non_finite", f"body: byte {position}: NaN and Infinity are no JSON numbers")
-    return HTTPError(400, "invalid_json", f"body: no valid JSON at byte {position}")
+        return HTTPError(400, "non_finite", f"body: byte {position}: NaN and Infinity are not JSON numbers")
+    return HTTPError(400, "invalid_json", f"body: invalid JSON at byte {position}")
 
 
 def _decode_array(raw: bytes, depth: int, input_spec: InputSpec) -> np.ndarray:
-    """The numbers of `raw`, uint8; in full strictness first, then with whole numbers written as 12.0."""
+    """Decode the numbers of `raw` to uint8, as JSON integers, else as floats without a fraction (12.0)."""
     try:
         return _to_array(_BYTE_DECODERS[depth - 1].decode(raw), np.uint8, input_spec)
     except msgspec.ValidationError as error:
@@ -150,7 +125,7 @@ def _decode_array(raw: bytes, depth: int, input_spec: InputSpec) -> np.ndarray:
     if len(fraction_indices):
         location = "".join(f"[{index}]" for index in fraction_indices[0])
         raise UserInputError(
-            f"images{location}: got {numbers[tuple(fraction_indices[0])]:g}, accepted: whole numbers 0–255,"
+            f"images{location}: got {numbers[tuple(fraction_indices[0])]:g}, accepted: integers 0–255,"
             " not scaled",
             "not_whole",
         )
@@ -165,7 +140,7 @@ def _to_array(numbers: list[Any], dtype: Any, input_spec: InputSpec) -> np.ndarr
 
 
 def _ragged_error(numbers: list[Any], input_spec: InputSpec) -> UserInputError:
-    """Which image, or which row or channel of the only image, is not as the others are."""
+    """Name the first image, or row or channel of a single image, whose shape differs from the others."""
     shapes = [_get_shape(item) for item in numbers]
     expected_shapes = [*input_spec.accepted_shapes, *(shape[1:] for shape in input_spec.accepted_shapes)]
     common_shape = max(expected_shapes, key=shapes.count)
@@ -177,7 +152,7 @@ def _ragged_error(numbers: list[Any], input_spec: InputSpec) -> UserInputError:
 
 
 def _to_batch(numbers: np.ndarray, input_spec: InputSpec) -> np.ndarray:
-    """One image or several in any of the accepted forms → (n, channels, height, width)."""
+    """Reshape one image or several, in any accepted shape, to (n, channels, height, width)."""
     if not len(numbers):
         input_spec.check_image_count(0)
     if (
@@ -193,30 +168,26 @@ def _to_batch(numbers: np.ndarray, input_spec: InputSpec) -> np.ndarray:
 
 
 def _invalid_value_error(raw: bytes, error: msgspec.ValidationError, input_spec: InputSpec) -> UserInputError:
-    """Why one value was refused, told from where msgspec met it."""
+    """Explain which value is invalid, from the path in msgspec's error."""
     path_match = re.search(r"`\$(.*)`", str(error))
     location = f"images{path_match[1] if path_match else ''}"
-    if str(error).startswith("Integer value out of range"):  # of thousands of digits
+    if str(error).startswith("Integer value out of range"):  # thousands of digits
         return UserInputError(
-            f"{location}: got a longer number, accepted: whole numbers 0–255", "out_of_range"
+            f"{location}: got a number with too many digits, accepted: integers 0–255", "out_of_range"
         )
     if "Number out of range" in str(error):
-        return UserInputError(
-            f"{location}: got a number without end, accepted: whole numbers 0–255", "non_finite"
-        )
+        return UserInputError(f"{location}: got an infinite number, accepted: integers 0–255", "non_finite")
     if "`array`" in str(error):
         return UserInputError(
-            f"{location}: lists and numbers are mixed, accepted: {input_spec}", "wrong_shape"
+            f"{location}: got lists mixed with numbers, accepted: {input_spec}", "wrong_shape"
         )
     if "Expected `int` " in str(error) or "Expected `float` " in str(error):
         value: Any = msgspec.json.decode(raw, type=Any)
         for index in re.findall(r"\d+", location):
             value = value[int(index)]
-        return UserInputError(
-            f"{location}: got {str(value)[:20]}, accepted: whole numbers 0–255", "out_of_range"
-        )
+        return UserInputError(f"{location}: got {str(value)[:20]}, accepted: integers 0–255", "out_of_range")
     received_type = str(error).rpartition("got ")[2].split("`")[1]
-    return UserInputError(f"{location}: got {received_type}, accepted: whole numbers 0–255", "wrong_type")
+    return UserInputError(f"{location}: got {received_type}, accepted: integers 0–255", "wrong_type")
 
 
 def _get_shape(image: Any) -> tuple[int, ...] | None:
@@ -224,12 +195,3 @@ def _get_shape(image: Any) -> tuple[int, ...] | None:
         return tuple(np.shape(image))
     except ValueError:
         return None
-
-
-PARSERS: dict[str, Callable[[bytes, InputSpec], np.ndarray]] = {
-    "application/json": parse_json,
-    "application/octet-stream": parse_raw,
-    **dict.fromkeys(IMAGE_TYPES, parse_image),
-}
-MULTIPART_TYPE = "multipart/form-data"
-MEDIA_TYPES = (*PARSERS, MULTIPART_TYPE)

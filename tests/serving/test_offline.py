@@ -1,4 +1,4 @@
-"""Without any network but its own, the server starts and answers."""
+"""The server on a machine without network access."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from relearn.model.home import Home
 
 ROOT = Path(__file__).parents[2]
 
-# Run in a network namespace of its own, where nothing but this machine's loopback can be reached.
+# Runs in a separate network namespace, where only the loopback interface can be reached.
 PROGRAM = """
 import fcntl, socket, struct, sys
 from pathlib import Path
@@ -22,8 +22,8 @@ from relearn.model.home import Home
 from relearn.serving.deployment.server import run_server
 from relearn.serving.config import ServeConfig
 
-with socket.socket() as wire:  # SIOCSIFFLAGS, IFF_UP
-    fcntl.ioctl(wire, 0x8914, struct.pack("16sH22x", b"lo", 1))
+with socket.socket() as connection:  # SIOCSIFFLAGS, IFF_UP
+    fcntl.ioctl(connection, 0x8914, struct.pack("16sH22x", b"lo", 1))
 try:
     socket.create_connection(("192.0.2.1", 80), timeout=2)
 except OSError as error:
@@ -39,9 +39,9 @@ with run_server(sys.argv[2], ServeConfig(port=0), Home(root, root)) as url:
 
 @pytest.mark.slow
 @pytest.mark.needs("unshare")
-def test_the_server_needs_no_network(bento: str, home: Home, tmp_path: Path):
-    """It starts, is ready and predicts where no other machine can be reached."""
-    done = subprocess.run(
+def test_server_needs_no_network(bento: str, home: Home, tmp_path: Path):
+    """The server starts, is ready and predicts without any reachable machine."""
+    result = subprocess.run(
         ["unshare", "--net", "--map-root-user", sys.executable, "-c", PROGRAM, str(home.root), bento],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
@@ -50,4 +50,4 @@ def test_the_server_needs_no_network(bento: str, home: Home, tmp_path: Path):
         check=False,
     )
     expected = ["outside: Network is unreachable", "200 200 200 200", "200", "415"]
-    assert expected == done.stdout.splitlines(), done.stderr
+    assert expected == result.stdout.splitlines(), result.stderr

@@ -1,11 +1,13 @@
+"""Settings of the server."""
+
 import pytest
 
 from relearn.model.errors import ConfigError
 from relearn.serving.config import ServeConfig
 
 
-def test_every_setting_reaches_a_worker_through_the_environment():
-    """What is set here is what BentoML's workers read."""
+def test_settings_survive_the_environment():
+    """BentoML's workers read the settings that were written to the environment."""
     config = ServeConfig(
         host="0.0.0.0",
         port=1234,
@@ -19,13 +21,13 @@ def test_every_setting_reaches_a_worker_through_the_environment():
     assert config == ServeConfig.from_environment(config.to_environment())
 
 
-def test_an_empty_environment_gives_the_defaults():
-    """Nothing set, or set to nothing, is the default."""
+def test_empty_environment_gives_the_defaults():
+    """A missing or empty variable means the default."""
     assert ServeConfig() == ServeConfig.from_environment({"RELEARN_PORT": "", "PATH": "/bin"})
 
 
-def test_localhost_is_an_address():
-    """The one name that everybody writes is understood."""
+def test_localhost_is_accepted_as_host():
+    """The host `localhost` means 127.0.0.1."""
     assert "127.0.0.1" == ServeConfig(host="localhost").host
 
 
@@ -48,18 +50,18 @@ def test_localhost_is_an_address():
         ("image_sample_rate", -0.1),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(name: str, value: object):
-    """A setting that cannot work is named, with what was got."""
-    with pytest.raises(ConfigError) as refused:
+def test_invalid_value_is_rejected_by_name(name: str, value: object):
+    """The message names the setting, the value and what is accepted."""
+    with pytest.raises(ConfigError) as error_info:
         ServeConfig.parse({name: value})
 
-    assert str(refused.value).startswith(f"{name}: got '{value}', accepted: ")
+    assert str(error_info.value).startswith(f"{name}: got '{value}', accepted: ")
 
 
-def test_all_problems_are_told_at_once():
-    """One look at the message is enough to mend them all."""
-    with pytest.raises(ConfigError) as refused:
+def test_all_problems_are_reported_at_once():
+    """One error message lists every problem."""
+    with pytest.raises(ConfigError) as error_info:
         ServeConfig.parse({"port": 70_000, "workers": 0, "max_image": 5})
 
-    assert 3 == len(refused.value.problems)
-    assert "did you mean 'max_images'?" in str(refused.value)
+    assert 3 == len(error_info.value.problems)
+    assert "did you mean 'max_images'?" in str(error_info.value)
