@@ -47,7 +47,7 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
     images, remaining_pixels = [], MAX_PIXELS
     for name, content in files.items():
         if not content.startswith(tuple(FORMATS)):
-            raise HTTPError(415, "unsupported_image", f"{name}: the picture is neither PNG nor JPEG")
+            raise HTTPError(415, "unsupported_image", f"{name}: the image is neither PNG nor JPEG")
         try:
             # How large the file may be has been decided where its bytes were read.
             image_file = open_image(content, len(content), remaining_pixels)

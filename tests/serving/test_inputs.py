@@ -107,7 +107,7 @@ DEEP = b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         ),
         (body("/etc/passwd"), 422, "wrong_type", r"images\[0\]: got another text"),
         (body(["http://127.0.0.1:1/x.png"]), 422, "wrong_type", r"images\[0\]: got another text"),
-        (body(["R0lGODlh"]), 415, "unsupported_image", r"images\[0\]: the picture is neither PNG nor JPEG"),
+        (body(["R0lGODlh"]), 415, "unsupported_image", r"images\[0\]: the image is neither PNG nor JPEG"),
         (body(["", 1]), 422, "wrong_type", r"images\[1\]: texts and numbers are mixed"),
         (body([[*FLAT[1:], "12"]]), 422, "wrong_type", r"images\[0\]\[783\]: got str"),
         (body([0, True]), 422, "wrong_type", r"images\[1\]: got bool"),
@@ -216,7 +216,7 @@ def test_many_small_files_do_not_unfold_to_more_than_one(encoded: Callable[..., 
     """The pixels of a request are counted together: two files of 9 million are one too many."""
     half = encoded(np.zeros((1, 3000, 3000), np.uint8))
 
-    with pytest.raises(UserInputError, match=r"b: the picture has 3000 × 3000 pixels") as refused:
+    with pytest.raises(UserInputError, match=r"b: the image has 3000 × 3000 pixels") as refused:
         parse_images({"a": half, "b": half}, GREY)
 
     assert (422, "image_dimensions") == (refused.value.http_status, refused.value.code)
@@ -299,7 +299,7 @@ def test_a_body_of_too_many_pieces_takes_little_memory(tmp_path: Path, piece: by
 
 def test_an_empty_text_is_no_picture():
     """It is base64 of nothing, and nothing is no PNG."""
-    with pytest.raises(UserInputError, match=r"images\[0\]: the picture is neither PNG nor JPEG"):
+    with pytest.raises(UserInputError, match=r"images\[0\]: the image is neither PNG nor JPEG"):
         parse_base64_images([""], GREY)
 
 

@@ -438,7 +438,7 @@ def test_a_file_is_dropped_or_chosen(
     page.locator("#clear").click()
     strip = base64.b64encode(encoded(np.full((1, 1, 5000), 255, np.uint8))).decode()
     page.evaluate(DROP, [strip, "image/png"])
-    expect(page.locator("#told")).to_contain_text("the picture has 1024 × 1 pixels, accepted: sides of 4 or")
+    expect(page.locator("#told")).to_contain_text("the image has 1024 × 1 pixels, accepted: sides of 4 or")
 
     page.evaluate(DROP, [base64.b64encode(b"no picture").decode(), "image/png"])
     expect(page.locator("#told")).to_contain_text("cannot read that as an image")

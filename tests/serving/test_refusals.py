@@ -400,7 +400,7 @@ def scans(count: int) -> bytes:
 
 
 PICTURES = [
-    ("R34-gif", shown("GIF"), 415, "unsupported_image", "body: the picture is neither PNG nor JPEG"),
+    ("R34-gif", shown("GIF"), 415, "unsupported_image", "body: the image is neither PNG nor JPEG"),
     ("R34-tiff", shown("TIFF"), 415, "unsupported_image", "neither PNG nor JPEG"),
     ("R34-psd", b"8BPS\x00\x01" + bytes(100), 415, "unsupported_image", "neither PNG nor JPEG"),
     ("R34-eps", b"%!PS-Adobe-3.0 EPSF-3.0\n(x) print", 415, "unsupported_image", "neither PNG nor JPEG"),
@@ -418,7 +418,7 @@ PICTURES = [
         scans(1_500),
         422,
         "image_dimensions",
-        "body: the picture has 1,500 scans, accepted: up to 32",
+        "body: the image has 1,500 scans, accepted: up to 32",
     ),
     ("R36-crc", damaged(), 422, "invalid_image", "cannot be decoded"),
     ("R36-magic", b"\x89PNG\r\n\x1a\n", 422, "invalid_image", "cannot be decoded"),
