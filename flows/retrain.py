@@ -24,7 +24,7 @@ from relearn.flows.training.already_trained import (
 from relearn.flows.training.preconditions import check_inputs
 from relearn.flows.training.report import report
 from relearn.model.config import TrainConfig
-from relearn.model.data.eda import tables
+from relearn.model.data.eda import eda_tables
 from relearn.model.data.load import default_model_name
 from relearn.model.data.prepared import PreparedDataset, load_prepared
 from relearn.model.home import Home
@@ -106,7 +106,7 @@ def log_eda(folder: Path, run_id: str) -> None:
     prepared, run = load_prepared(folder), attach_run(Home.from_environment(), run_id)
     for name, figure in plot_eda(prepared).items():
         run.log_figure(figure, f"data/{name}.png")
-    for name, table in tables(prepared).items():
+    for name, table in eda_tables(prepared).items():
         run.log_table(table, f"data/{name}.csv")
 
 

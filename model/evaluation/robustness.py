@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from relearn.model.data.augmentation import apply_affine
 from relearn.model.data.dataset import LabelledImages
+from relearn.model.data.transforms import apply_affine
 from relearn.model.images.decode import ImageStyle
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.eda import histogram, labels, verdict
+from relearn.model.data.eda import balance_summary, histogram, label_counts
 from relearn.model.data.prepared import SPLITS, PreparedDataset
 from relearn.model.errors import UserInputError
 from relearn.model.plots import style
@@ -29,7 +29,7 @@ def plot_eda(dataset: PreparedDataset, image_count: int = 9, seed: int = 0) -> d
     splits, classes = dataset.splits, dataset.classes
     return {
         "images": plot_image_grid(splits.train, classes, image_count, seed),
-        "labels": plot_label_distribution(labels(splits, classes)),
+        "labels": plot_label_distribution(label_counts(splits, classes)),
         "pixels": plot_pixel_values(histogram(splits.train.images)),
     }
 
@@ -76,7 +76,7 @@ def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
     """Images of each class, by split; `distribution` is `look.labels`. Of many classes, both ends."""
     rows, hidden_count = distribution, len(distribution) - MAX_CLASSES
     title = f"{distribution['images'].sum():,} images in {len(distribution)} classes\n"
-    title += ellipsize(verdict(distribution), 80)
+    title += ellipsize(balance_summary(distribution), 80)
     if hidden_count > 0:
         ordered = distribution.sort_values("images", ascending=False, kind="stable")
         rows = pd.concat([ordered.head(MAX_CLASSES // 2), ordered.tail(MAX_CLASSES // 2)])

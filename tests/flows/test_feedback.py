@@ -623,7 +623,7 @@ def test_data_that_is_gone_is_said_and_hides_nothing(desk: Desk, monkeypatch: py
     monkeypatch.setattr(claims, "read_card", lambda folder: card)
     found = load_review(desk.home, NAME)
     assert 1 == len(found.acceptable_items)
-    assert "the training data could not be looked at: /no/where.npz is not there" in str(
+    assert "the training data could not be looked at: /no/where.npz does not exist" in str(
         found.training_data_error
     )
 

@@ -1,4 +1,4 @@
-"""Promises of the public datasets: found, downloaded or refused, always in the same form."""
+"""Promises of loading: built-in datasets are read or downloaded, in the size and channels of the config."""
 
 import functools
 import gc
@@ -8,7 +8,6 @@ import pickle
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,24 @@ import numpy as np
 import pytest
 
 from relearn.model.config import TrainConfig
-from relearn.model.data import builtin
 from relearn.model.data.builtin import DATASETS
-from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.download import torchvision
 from relearn.model.data.load import default_model_name, load_dataset
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.home import Home
 
-NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-RANDOM = np.random.default_rng(0)
-IMAGES, LABELS = RANDOM.integers(0, 256, (30, 28, 28), np.uint8), np.arange(30, dtype=np.uint8) % 10
+FILE_STEMS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+RNG = np.random.default_rng(0)
+IMAGES, LABELS = RNG.integers(0, 256, (30, 28, 28), np.uint8), np.arange(30, dtype=np.uint8) % 10
 
 
-def idx(array: np.ndarray) -> bytes:
+def encode_idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-FILES = {
-    f"{name}-ubyte": idx(array)
-    for name, array in zip(NAMES, (IMAGES[:20], LABELS[:20], IMAGES[20:], LABELS[20:]), strict=True)
+MNIST_FILES = {
+    f"{name}-ubyte": encode_idx(array)
+    for name, array in zip(FILE_STEMS, (IMAGES[:20], LABELS[:20], IMAGES[20:], LABELS[20:]), strict=True)
 }
 
 
@@ -45,7 +42,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path, tmp_path / "data")
 
 
-def put(home: Home, files: dict[str, bytes], folder: str = "MNIST") -> Path:
+def write_files(home: Home, files: dict[str, bytes], folder: str = "MNIST") -> Path:
     raw = home.data / folder / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -53,9 +50,9 @@ def put(home: Home, files: dict[str, bytes], folder: str = "MNIST") -> Path:
     return raw
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class QuietRequestHandler(SimpleHTTPRequestHandler):
     def log_message(self, *arguments: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -63,17 +60,19 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder served as MNIST's only mirror, with the checksums of our small files."""
     folder = tmp_path / "mirror"
     folder.mkdir()
-    for name, content in FILES.items():
+    for name, content in MNIST_FILES.items():
         (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
-    sums = [
+    checksums = [
         (file.name, hashlib.md5(file.read_bytes()).hexdigest())
-        for name in FILES
+        for name in MNIST_FILES
         for file in [folder / f"{name}.gz"]
     ]
     mnist = torchvision().datasets.MNIST
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(QuietRequestHandler, directory=folder)
+    ) as server:
         monkeypatch.setattr(mnist, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setattr(mnist, "resources", sums)
+        monkeypatch.setattr(mnist, "resources", checksums)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield folder
@@ -82,8 +81,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_mnist_on_disk_is_read(home: Home) -> None:
-    """Images are uint8 (n, 1, 28, 28), labels int64, and the test part stays the test part."""
-    put(home, FILES)
+    """Images are uint8 (n, 1, 28, 28), labels int64, and the test split is MNIST's own."""
+    write_files(home, MNIST_FILES)
     dataset = load_dataset(TrainConfig(dataset="mnist"), home)
     assert (20, 1, 28, 28) == dataset.train.images.shape
     assert (np.uint8, np.int64) == (dataset.train.images.dtype, dataset.train.labels.dtype)
@@ -102,20 +101,20 @@ def test_mnist_on_disk_is_read(home: Home) -> None:
     ("name", "folder", "style", "example"),
     [("fashion_mnist", "FashionMNIST", "photo", "Trouser"), ("kmnist", "KMNIST", "mnist", "ki")],
 )
-def test_the_kin_of_mnist_have_names_and_styles_of_their_own(
+def test_relatives_of_mnist_have_their_own_classes_and_styles(
     home: Home, name: str, folder: str, style: str, example: str
 ) -> None:
-    """Classes are named as their makers name them."""
-    put(home, FILES, folder)
+    """Classes have their published names."""
+    write_files(home, MNIST_FILES, folder)
     dataset = load_dataset(TrainConfig(dataset=name), home)
     assert (name, style, example) == (dataset.name, dataset.style, dataset.classes[1])
     assert 10 == len(dataset.classes)
 
 
-def test_auto_is_mnist_only_where_all_of_it_is_on_disk(home: Home) -> None:
-    """`auto` takes MNIST from disk, else digits; it does not download."""
+def test_auto_is_mnist_only_if_all_its_files_are_on_disk(home: Home) -> None:
+    """Otherwise `auto` is digits; it downloads nothing."""
     assert "digits" == load_dataset(TrainConfig(dataset="auto"), home).name
-    raw = put(home, FILES)
+    raw = write_files(home, MNIST_FILES)
     assert "mnist" == load_dataset(TrainConfig(dataset="auto"), home).name
     (raw / "t10k-labels-idx1-ubyte").unlink()
     assert "digits" == load_dataset(TrainConfig(dataset="auto"), home).name
@@ -125,54 +124,58 @@ def test_auto_is_mnist_only_where_all_of_it_is_on_disk(home: Home) -> None:
     ("changes", "message"),
     [
         (
-            {"train-images-idx3-ubyte": idx(np.zeros((20, 29, 28), np.uint8))},
+            {"train-images-idx3-ubyte": encode_idx(np.zeros((20, 29, 28), np.uint8))},
             "29 × 28 pixels, accepted: 28 × 28",
         ),
-        ({"train-labels-idx1-ubyte": idx(LABELS[:19])}, "20 images, but .* 19 labels"),
+        ({"train-labels-idx1-ubyte": encode_idx(LABELS[:19])}, "20 images, but .* 19 labels"),
         (
-            {"t10k-images-idx3-ubyte": FILES["t10k-labels-idx1-ubyte"]},
-            "is no idx3 file of uint8 .*: it starts with 00000801",
+            {"t10k-images-idx3-ubyte": MNIST_FILES["t10k-labels-idx1-ubyte"]},
+            "is not an idx3 file of uint8 .*: it starts with 00000801",
         ),
     ],
 )
-def test_files_that_do_not_fit_are_refused(home: Home, changes: dict[str, bytes], message: str) -> None:
-    """Wrong sizes, wrong counts and swapped files are named."""
-    put(home, FILES | changes)
+def test_files_of_another_size_or_kind_are_rejected(
+    home: Home, changes: dict[str, bytes], message: str
+) -> None:
+    """The message names wrong sizes, wrong counts and swapped files."""
+    write_files(home, MNIST_FILES | changes)
     with pytest.raises(DataError, match=message):
         load_dataset(TrainConfig(dataset="mnist"), home)
 
 
-def test_a_download_brings_the_files_once(home: Home, mirror: Path) -> None:
-    """What is asked for by name and not there is fetched, checked and kept; the second time is offline."""
+def test_dataset_is_downloaded_once(home: Home, mirror: Path) -> None:
+    """Missing files are downloaded, checked and kept; the second load works offline."""
     dataset = load_dataset(TrainConfig(dataset="mnist"), home)
     assert np.array_equal(IMAGES[:20], dataset.train.images[:, 0])
-    assert sorted(FILES) == sorted(file.name for file in (home.data / "MNIST" / "raw").iterdir())
+    assert sorted(MNIST_FILES) == sorted(file.name for file in (home.data / "MNIST" / "raw").iterdir())
     assert ["MNIST"] == [file.name for file in home.data.iterdir()]
     for file in mirror.iterdir():
         file.unlink()
     assert dataset.fingerprint == load_dataset(TrainConfig(dataset="mnist"), home).fingerprint
 
 
-def test_a_download_leaves_files_that_are_there(home: Home, mirror: Path) -> None:
-    """Only what is missing is brought."""
-    mine = idx(LABELS[:20][::-1])
-    put(home, {"train-labels-idx1-ubyte": mine})
+def test_download_keeps_existing_files(home: Home, mirror: Path) -> None:
+    """Only missing files are added."""
+    existing_labels = encode_idx(LABELS[:20][::-1])
+    write_files(home, {"train-labels-idx1-ubyte": existing_labels})
     load_dataset(TrainConfig(dataset="mnist"), home)
-    assert mine == (home.data / "MNIST" / "raw" / "train-labels-idx1-ubyte").read_bytes()
+    assert existing_labels == (home.data / "MNIST" / "raw" / "train-labels-idx1-ubyte").read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # torchvision leaves a refused answer open
-@pytest.mark.parametrize("damage", ["gone", "html", "torn"])
-def test_a_failed_download_is_one_line_and_no_file(home: Home, mirror: Path, damage: str) -> None:
-    """Missing on the mirror, a web page instead, half a file: refused, and nothing half-written stays."""
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # torchvision does not close a failed response
+@pytest.mark.parametrize("damage", ["missing", "html", "truncated"])
+def test_failed_download_is_reported_in_one_line_and_leaves_no_file(
+    home: Home, mirror: Path, damage: str
+) -> None:
+    """A file missing on the mirror, a web page instead, half a file: each is rejected."""
     file = mirror / "t10k-images-idx3-ubyte.gz"
-    if damage == "gone":
+    if damage == "missing":
         file.unlink()
     else:
         file.write_bytes(b"<html>" if damage == "html" else file.read_bytes()[:100])
     with pytest.raises(InfrastructureError) as caught:
         load_dataset(TrainConfig(dataset="mnist"), home)
-    assert "MNIST is not complete" in str(caught.value)
+    assert "MNIST is incomplete" in str(caught.value)
     assert "missing: train-images-idx3-ubyte" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [] == list(home.data.iterdir())
@@ -180,7 +183,7 @@ def test_a_failed_download_is_one_line_and_no_file(home: Home, mirror: Path, dam
     gc.collect()
 
 
-def test_digits_look_like_mnist(home: Home) -> None:
+def test_digits_have_the_form_of_mnist(home: Home) -> None:
     """1,797 digits, each within 20 × 20 around a centre of mass at 14, about as bright as MNIST's."""
     dataset = load_dataset(TrainConfig(dataset="digits"), home)
     images = dataset.train.images[:, 0].astype(float)
@@ -189,111 +192,95 @@ def test_digits_look_like_mnist(home: Home) -> None:
     assert (178, 182) == tuple(np.bincount(dataset.train.labels)[:2])
     rows, columns = (images > 0).any(axis=2).sum(axis=1), (images > 0).any(axis=1).sum(axis=1)
     assert 20 >= max(rows.max(), columns.max())
-    centres = (images.sum(axis=2) @ np.arange(28)) / images.sum(axis=(1, 2))
-    assert np.abs(centres - 14).max() < 1
+    centers = (images.sum(axis=2) @ np.arange(28)) / images.sum(axis=(1, 2))
+    assert np.abs(centers - 14).max() < 1
     assert 0.12 < images.mean() / 255 < 0.15
     assert 250 < np.median(images.max(axis=(1, 2)))
 
 
 @pytest.fixture
 def cifar10(home: Home, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Five batches of two images and a test batch, in CIFAR-10's files, with their checksums."""
+    """Pixels of small CIFAR-10 files: five batches of two images and a test batch, with checksums."""
     folder = home.data / "cifar-10-batches-py"
     folder.mkdir(parents=True)
-    pixels = RANDOM.integers(0, 256, (12, 3072), np.uint8)
-    sums = {}
+    pixels = RNG.integers(0, 256, (12, 3072), np.uint8)
+    checksums = {}
     for index, name in enumerate([f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]):
         rows = pixels[2 * index : 2 * index + 2]
         (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": [index % 10, 9]}))
-        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+        checksums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [*"abcdefghij"]}))
-    kind = torchvision().datasets.CIFAR10
-    monkeypatch.setattr(kind, "train_list", list(sums.items())[:5])
-    monkeypatch.setattr(kind, "test_list", list(sums.items())[5:])
+    dataset_class = torchvision().datasets.CIFAR10
+    monkeypatch.setattr(dataset_class, "train_list", list(checksums.items())[:5])
+    monkeypatch.setattr(dataset_class, "test_list", list(checksums.items())[5:])
     checksum = hashlib.md5((folder / "batches.meta").read_bytes()).hexdigest()
-    monkeypatch.setattr(kind, "meta", {"filename": "batches.meta", "key": "label_names", "md5": checksum})
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": checksum}
+    monkeypatch.setattr(dataset_class, "meta", meta)
     return pixels
 
 
-def test_cifar10_has_planes_of_colour(home: Home, cifar10: np.ndarray) -> None:
-    """Three channels come first, as in the file."""
+def test_cifar10_has_channels_first(home: Home, cifar10: np.ndarray) -> None:
+    """Images are (3, 32, 32), as in the file."""
     dataset = load_dataset(TrainConfig(dataset="cifar10"), home)
     assert (10, 3, 32, 32) == dataset.train.images.shape
     assert np.array_equal(cifar10[:10], dataset.train.images.reshape(10, -1))
     assert ("photo", "b", [5, 9]) == (dataset.style, dataset.classes[1], dataset.test.labels.tolist())
 
 
-def test_a_changed_cifar10_is_not_opened(home: Home, cifar10: np.ndarray) -> None:
-    """A file with another checksum is refused before its pickle is read."""
+def test_changed_cifar10_file_is_not_unpickled(home: Home, cifar10: np.ndarray) -> None:
+    """A file with another checksum is rejected first."""
     (home.data / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"cos\nsystem\n(S'exit 9'\ntR.")
     with pytest.raises(DataError, match="incomplete or changed"):
         load_dataset(TrainConfig(dataset="cifar10"), home)
 
 
-def test_size_and_channels_are_as_asked(home: Home) -> None:
-    """Another size is resized to, grey becomes colour; what is lost is noted."""
-    put(home, FILES)
+def test_images_get_the_size_and_channels_of_the_config(home: Home) -> None:
+    """Images are resized, grey becomes colour, and lost resolution is noted."""
+    write_files(home, MNIST_FILES)
     larger = load_dataset(TrainConfig(dataset="mnist", image_size=32, channels=3), home)
-    few = "mnist: got 20 training and 10 test images, 60,000 and 10,000 were published"
-    assert ((3, 32, 32), (few,)) == (larger.shape, larger.notes)
+    count_note = "mnist: got 20 training and 10 test images, the published dataset has 60,000 and 10,000"
+    assert ((3, 32, 32), (count_note,)) == (larger.shape, larger.notes)
     assert (3, 32, 32) == larger.test.images.shape[1:]
     assert (larger.train.images[:, :1] == larger.train.images).all()
     smaller = load_dataset(TrainConfig(dataset="mnist", image_size=14), home)
-    assert (few, "resolution is lost: 28 × 28 pixels become 14 × 14") == smaller.notes
+    assert (count_note, "resolution is lost: 28 × 28 pixels become 14 × 14") == smaller.notes
     blocks = IMAGES[0].reshape(14, 2, 14, 2).mean(axis=(1, 3))
     assert 0.9 < np.corrcoef(blocks.ravel(), smaller.train.images[0].ravel())[0, 1]
 
 
-def test_lost_colour_is_noted(home: Home, cifar10: np.ndarray) -> None:
-    """Grey is the eye's mixture of red, green and blue."""
+def test_conversion_to_grey_is_noted(home: Home, cifar10: np.ndarray) -> None:
+    """Grey is the luma of red, green and blue."""
     dataset = load_dataset(TrainConfig(dataset="cifar10", channels=1), home)
     assert "colour is lost" in dataset.notes[0]
     red, green, blue = cifar10[0].reshape(3, 32, 32)[:, 5, 7].astype(float)
     assert abs(0.299 * red + 0.587 * green + 0.114 * blue - dataset.train.images[0, 0, 5, 7]) <= 0.51
 
 
-@pytest.mark.parametrize("asked", ["mnsit", "folder:", "zip:/data", "", "MNIST"])
-def test_an_unknown_dataset_is_told_the_known_ones(home: Home, asked: str) -> None:
-    """The message lists every accepted form."""
+@pytest.mark.parametrize("name", ["mnsit", "folder:", "zip:/data", "", "MNIST"])
+def test_unknown_dataset_is_rejected_with_all_accepted_forms(home: Home, name: str) -> None:
+    """The message lists built-in names and the prefixes of custom datasets."""
     with pytest.raises(DataError) as caught:
-        load_dataset(TrainConfig(dataset=asked), home)
-    for name in [*DATASETS, "auto", "folder:PATH", "csv:PATH", "parquet:PATH", "npz:PATH"]:
-        assert name in str(caught.value)
+        load_dataset(TrainConfig(dataset=name), home)
+    for accepted in [*DATASETS, "auto", "folder:PATH", "csv:PATH", "parquet:PATH", "npz:PATH"]:
+        assert accepted in str(caught.value)
 
 
-def test_the_fingerprint_covers_all_that_matters() -> None:
-    """Pixels, labels, class names and parts change it; name and notes do not."""
-    part = LabelledImages(IMAGES[:4, None], LABELS[:4].astype(np.int64))
-    base = Dataset("a", "a", ("x", "y"), "photo", part, None)
-    other = replace(part, labels=part.labels[::-1].copy())
-    brighter = replace(part, images=np.where(part.images == 7, 8, part.images).astype(np.uint8))
-    variants = [
-        replace(base, train=other),
-        replace(base, train=brighter),
-        replace(base, classes=("x", "z")),
-        replace(base, test=part),
-        replace(base, train=replace(part, images=part.images.reshape(4, 1, 14, 56))),
-    ]
-    assert 6 == len({base.fingerprint, *(variant.fingerprint for variant in variants)})
-    assert base.fingerprint == replace(base, name="b", notes=("note",)).fingerprint
-
-
-def test_real_mnist(real_data: Path, tmp_path: Path) -> None:
-    """The real files give 60,000 and 10,000 images, the first a five and a seven."""
+def test_real_mnist_is_loaded(real_data: Path, tmp_path: Path) -> None:
+    """The real files give 60,000 and 10,000 images; the first ones are a five and a seven."""
     dataset = load_dataset(TrainConfig(dataset="auto"), Home(tmp_path, real_data))
     assert (60_000, 10_000) == (len(dataset.train), len(dataset.test))
     assert (5, 7) == (dataset.train.labels[0], dataset.test.labels[0])
     assert "20bf6dd21945" == dataset.fingerprint[:12]
 
 
-def test_the_table_is_complete() -> None:
-    """The names that the settings promise are there."""
-    assert ["mnist", "fashion_mnist", "kmnist", "cifar10", "digits"] == list(builtin.DATASETS)
+def test_built_in_datasets_are_complete() -> None:
+    """DATASETS has the names that the settings list."""
+    assert ["mnist", "fashion_mnist", "kmnist", "cifar10", "digits"] == list(DATASETS)
 
 
 @pytest.mark.parametrize("file", ["Some Letters.npz", "digits.npz", "ÄÖ.npz"])
-def test_the_name_is_known_before_anything_is_read(file: str, tmp_path: Path) -> None:
-    """It is that of the loaded dataset, unless another is asked for."""
+def test_model_name_is_derived_without_reading_the_data(file: str, tmp_path: Path) -> None:
+    """It is the name of the loaded dataset, unless the config sets another."""
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / file, images=images, labels=np.arange(20) % 2)
     home, config = Home(tmp_path, tmp_path), TrainConfig(dataset=f"npz:{tmp_path / file}")
