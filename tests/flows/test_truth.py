@@ -9,7 +9,7 @@ import pytest
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.releases.release_state import ReleaseState, record_decision, sync_with_ledger
-from relearn.flows.releases.rollback import rollback
+from relearn.flows.releases.rollback import roll_back
 from relearn.flows.tracking.store import connect
 from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
 from relearn.serving.runtime.hot_reload import load_release
@@ -69,7 +69,7 @@ def test_rollback_brings_the_previous_back(zoo: Zoo) -> None:
     """A line in the ledger, the pointer, and nothing else; who made it and why is kept."""
     zoo.promote("1")
     zoo.promote("2")
-    entry = rollback(zoo.home, "zoo", None, "too many sevens")
+    entry = roll_back(zoo.home, "zoo", None, "too many sevens")
 
     assert ("rollback", "2", "1", None) == (
         entry.action,
@@ -87,24 +87,24 @@ def test_rollback_to_any_version_that_was_live(zoo: Zoo) -> None:
     """What would be brought back after it is what was live before that version."""
     for version in "123":
         zoo.promote(version)
-    assert "1" == rollback(zoo.home, "zoo", "1", "way back").live.version
-    entry = rollback(zoo.home, "zoo", "3", "after all")
+    assert "1" == roll_back(zoo.home, "zoo", "1", "way back").live.version
+    entry = roll_back(zoo.home, "zoo", "3", "after all")
     assert ("3", "2") == (entry.live.version, entry.rollback_target)
-    assert "2" == rollback(zoo.home, "zoo", None, "no").live.version
+    assert "2" == roll_back(zoo.home, "zoo", None, "no").live.version
 
 
 def test_a_rollback_is_refused_in_one_line(zoo: Zoo) -> None:
     """To what is live, to what never was, from the first: each with what would be accepted."""
     with pytest.raises(NotFoundError, match="nothing is live"):
-        rollback(zoo.home, "zoo", None, "why not")
+        roll_back(zoo.home, "zoo", None, "why not")
     zoo.promote("1")
     with pytest.raises(NotFoundError, match="no version was live before 1; accepted for --to: none"):
-        rollback(zoo.home, "zoo", None, "why not")
+        roll_back(zoo.home, "zoo", None, "why not")
     zoo.promote("2")
     with pytest.raises(UserInputError, match="version 2 is live already; accepted: 1"):
-        rollback(zoo.home, "zoo", "2", "why not")
+        roll_back(zoo.home, "zoo", "2", "why not")
     with pytest.raises(NotFoundError, match="got '3', which was never live; accepted: 1"):
-        rollback(zoo.home, "zoo", "3", "why not")
+        roll_back(zoo.home, "zoo", "3", "why not")
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "card.json", "golden.safetensors"])
@@ -116,7 +116,7 @@ def test_a_damaged_version_is_not_gone_back_to(zoo: Zoo, file: str) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
     with pytest.raises(CorruptDataError):
-        rollback(zoo.home, "zoo", None, "why not")
+        roll_back(zoo.home, "zoo", None, "why not")
     assert ("2", 2) == (zoo.releases.read_current().version, len(zoo.releases.ledger.read_entries()))
 
 
