@@ -47,7 +47,9 @@ def compare_runs(
             f"--order-by: got {order_by!r}, accepted: a metric such as {', '.join(DEFAULT_METRICS[:4])}"
         )
     if filter_string is not None and not filter_string.strip():
-        raise UserInputError(f"--filter: got nothing, accepted: an MLflow filter, such as {FILTER_EXAMPLE!r}")
+        raise UserInputError(
+            f"--filter: got nothing, accepted: a filter of MLflow's, such as {FILTER_EXAMPLE!r}"
+        )
     client = connect_existing(home)
     mlflow_runs = _find_runs(home, client, runs, name, filter_string)
     if order_by and metric_info:
@@ -108,7 +110,7 @@ def _find_runs(
     matching_runs = {run.info.run_id: run for run in search_runs(client, None, filter_string)}
     runs = [matching_runs[run_id] for run_id in run_ids if run_id in matching_runs]
     if not runs:
-        raise NotFoundError(f"none of these runs matches --filter {filter_string!r}")
+        raise NotFoundError(f"none of these runs fits --filter {filter_string!r}")
     return runs
 
 
