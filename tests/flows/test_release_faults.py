@@ -1,4 +1,4 @@
-"""Releases that are killed, that come at once, and whose database goes away: one truth, no matter what."""
+"""Releases that are killed, run concurrently or lose their database leave a consistent state."""
 
 import os
 import random
@@ -35,20 +35,21 @@ from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.postgres import Postgres
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))
-ANYTHING = PromotionConfig(promotion_rule="non_inferior", accuracy_margin=1)  # all that is not clearly worse
-AS_FLAGS = ("--promotion-rule", "non_inferior", "--accuracy-margin", "1")
+# Promotes every candidate that is not significantly worse.
+PERMISSIVE = PromotionConfig(promotion_rule="non_inferior", accuracy_margin=1)
+PERMISSIVE_FLAGS = ("--promotion-rule", "non_inferior", "--accuracy-margin", "1")
 
 
-class Workshop:
-    """A home in which candidates for the digits are made and released, by processes of their own."""
+class Workspace:
+    """Home in which candidates for the digits are trained, and released by separate processes."""
 
     def __init__(self, home: Home, environment: dict[str, str]) -> None:
         self.home, self.environment = home, environment
         self.prepared: PreparedDataset = prepare_dataset(TrainConfig(dataset="digits"), home)
         self.releases = ReleaseStore(home.releases_dir("digits"))
 
-    def candidate(self, epochs: int = 1, seed: int = 0) -> str:
-        """The id of a run with a classifier that has learned for so many epochs."""
+    def train_candidate(self, epochs: int = 1, seed: int = 0) -> str:
+        """Train a classifier for `epochs`; return the id of its run."""
         config = TrainConfig(dataset="digits", hidden_sizes=(32,), epochs=epochs, seed=seed)
         torch.manual_seed(seed)
         network = build_network(config, self.prepared.shape, 10)
@@ -64,8 +65,8 @@ class Workshop:
             )
         return run.id
 
-    def begin(self, run_id: str, *flags: str) -> subprocess.Popen[str]:
-        """`relearn release RUN`, begun."""
+    def start_release(self, run_id: str, *flags: str) -> subprocess.Popen[str]:
+        """Start `relearn release RUN`."""
         return subprocess.Popen(
             [RELEARN, "release", run_id, *flags],
             env=self.environment,
@@ -75,46 +76,46 @@ class Workshop:
             start_new_session=True,
         )
 
-    def done(self, run_id: str, *flags: str) -> None:
-        """`relearn release RUN`, from the beginning to the end."""
-        process = self.begin(run_id, *flags)
+    def release(self, run_id: str, *flags: str) -> None:
+        """Run `relearn release RUN`."""
+        process = self.start_release(run_id, *flags)
         _, errors = process.communicate(timeout=120)
         assert 0 == process.returncode, errors
 
-    def agrees(self) -> str | None:
-        """Ledger, pointer, folder, Bento and aliases mean the same; returns the version that is live."""
-        truth, client = ReleaseState.from_store(self.releases), connect(self.home)
-        assert truth.live == self.releases.read_current()
+    def assert_consistent(self) -> str | None:
+        """Assert that ledger, pointer, folder, Bento and aliases agree; return the live version."""
+        state, client = ReleaseState.from_store(self.releases), connect(self.home)
+        assert state.live == self.releases.read_current()
         aliases = client.get_registered_model("digits").aliases
-        meant = {alias: str(version) for alias, version in aliases.items()}
-        assert meant.get("champion") == (truth.live and truth.live.version)
-        assert meant.get("previous") == truth.previous_version
-        runs = [version.run_id for version in client.search_model_versions("name = 'digits'")]
-        assert len(set(runs)) == len(runs), "a run has two versions"
-        live = None
+        version_by_alias = {alias: str(version) for alias, version in aliases.items()}
+        assert version_by_alias.get("champion") == (state.live and state.live.version)
+        assert version_by_alias.get("previous") == state.previous_version
+        run_ids = [version.run_id for version in client.search_model_versions("name = 'digits'")]
+        assert len(set(run_ids)) == len(run_ids), "a run has two versions"
+        live_version = None
         for entry in self.releases.ledger.read_entries():
-            assert entry.previous_live == live, "the history is not linear"
-            live = entry.live and entry.live.version
-        if truth.live:
-            assert load_release(self.releases, truth.live).version == live
-            assert (self.home.bentoml / "bentos" / "digits" / str(live) / "bento.yaml").is_file()
-        return live
+            assert entry.previous_live == live_version, "the history is not linear"
+            live_version = entry.live and entry.live.version
+        if state.live:
+            assert load_release(self.releases, state.live).version == live_version
+            assert (self.home.bentoml / "bentos" / "digits" / str(live_version) / "bento.yaml").is_file()
+        return live_version
 
 
 @pytest.fixture
-def workshop(copied: Home, on_server: str, clean: dict[str, str], tmp_path: Path) -> Workshop:
-    """In the state that the first `relearn run` left, without its release; flows report to a real server."""
+def workspace(copied: Home, on_server: str, clean: dict[str, str], tmp_path: Path) -> Workspace:
+    """The home of the first `relearn run`, without its release; flows report to a real server."""
     connect(copied).delete_registered_model("digits")
     variables = {"RELEARN_HOME": str(copied.root), "PREFECT_API_URL": f"{on_server}/api"}
-    return Workshop(copied, clean | variables)
+    return Workspace(copied, clean | variables)
 
 
 @contextmanager
-def serving(workshop: Workshop) -> Iterator[Server]:
-    """A real server that follows what is live."""
-    live = workshop.releases.read_current()
-    assert live is not None
-    server = start_server(live.bento, ServeConfig(port=0), workshop.home, model_name="digits")
+def serving(workspace: Workspace) -> Iterator[Server]:
+    """Start a real server that follows the live version."""
+    release = workspace.releases.read_current()
+    assert release is not None
+    server = start_server(release.bento, ServeConfig(port=0), workspace.home, model_name="digits")
     try:
         server.wait_until_ok("/readyz")
         yield server
@@ -122,103 +123,103 @@ def serving(workshop: Workshop) -> Iterator[Server]:
         server.stop()
 
 
-def answered(server: Server, version: str | None) -> bool:
-    """Whether the server answers 200 all the time until, within 5 s, the answer is from `version`."""
+def is_served_without_errors(server: Server, version: str | None) -> bool:
+    """Return whether the server predicts with `version` within 5 s, with no reply other than 200."""
     image = np.zeros((1, 28, 28), np.uint8).tolist()
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        answer = httpx.post(f"{server.url}/predict", json={"images": image}, timeout=10)
-        assert answer.status_code == 200, answer.text
-        if answer.json()["version"] == version:
+        response = httpx.post(f"{server.url}/predict", json={"images": image}, timeout=10)
+        assert response.status_code == 200, response.text
+        if response.json()["version"] == version:
             return True
         time.sleep(0.05)
     return False
 
 
-def killed_at_random(workshop: Workshop, kills: int, seed: int) -> list[str]:
-    """Kill releases at random moments; after each the next start finds, and makes, everything agree."""
-    draw, lives = random.Random(seed), []
-    began = time.monotonic()
-    workshop.done(workshop.candidate(), *AS_FLAGS)
-    length = time.monotonic() - began
-    with serving(workshop) as server:
+def kill_releases_at_random(workspace: Workspace, kills: int, seed: int) -> list[str]:
+    """Kill releases at random times, repair and repeat each; return the live version after each."""
+    generator, live_versions = random.Random(seed), []
+    start_time = time.monotonic()
+    workspace.release(workspace.train_candidate(), *PERMISSIVE_FLAGS)
+    duration_seconds = time.monotonic() - start_time
+    with serving(workspace) as server:
         for _ in range(kills):
-            run_id = workshop.candidate()
-            process = workshop.begin(run_id, *AS_FLAGS)
-            time.sleep(draw.uniform(0, length))
+            run_id = workspace.train_candidate()
+            process = workspace.start_release(run_id, *PERMISSIVE_FLAGS)
+            time.sleep(generator.uniform(0, duration_seconds))
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            sync_with_ledger(workshop.home, "digits")
-            assert answered(server, workshop.agrees())
-            release(run_id, ANYTHING)
-            lives.append(str(workshop.agrees()))
-            assert answered(server, lives[-1])
-            last = workshop.releases.ledger.read_last()
+            sync_with_ledger(workspace.home, "digits")
+            assert is_served_without_errors(server, workspace.assert_consistent())
+            release(run_id, PERMISSIVE)
+            live_versions.append(str(workspace.assert_consistent()))
+            assert is_served_without_errors(server, live_versions[-1])
+            last = workspace.releases.ledger.read_last()
             assert last is not None
             assert ("promote", run_id) == (last.action, last.run_id)
-    return lives
+    return live_versions
 
 
-def test_a_release_may_be_killed(workshop: Workshop) -> None:
-    """Wherever it was: nothing is half live, and done again it ends as if it had not been killed."""
-    assert ["2"] == killed_at_random(workshop, kills=1, seed=0)
+def test_killed_release_leaves_a_consistent_state(workspace: Workspace) -> None:
+    """Repeated, it ends as if it had not been killed."""
+    assert ["2"] == kill_releases_at_random(workspace, kills=1, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(1, 21))
-def test_a_release_may_be_killed_anywhere(workshop: Workshop, seed: int) -> None:
-    """A hundred in all, each at another moment of the whole life of the process."""
-    assert ["2", "3", "4", "5", "6"] == killed_at_random(workshop, kills=5, seed=seed)
+def test_releases_killed_at_random_leave_a_consistent_state(workspace: Workspace, seed: int) -> None:
+    """100 kills in all, at random times over the whole duration of the process."""
+    assert ["2", "3", "4", "5", "6"] == kill_releases_at_random(workspace, kills=5, seed=seed)
 
 
-def together(workshop: Workshop, count: int) -> list[str]:
-    """Release so many candidates at once; returns their runs."""
-    runs = [workshop.candidate(epochs=1 + seed, seed=seed) for seed in range(count)]
-    processes = [workshop.begin(run_id) for run_id in runs]
+def release_concurrently(workspace: Workspace, count: int) -> list[str]:
+    """Release `count` candidates concurrently; return their run ids."""
+    run_ids = [workspace.train_candidate(epochs=1 + seed, seed=seed) for seed in range(count)]
+    processes = [workspace.start_release(run_id) for run_id in run_ids]
     for process in processes:
         _, errors = process.communicate(timeout=280)
         assert process.returncode in (0, 4), errors
         assert process.returncode == 0 or errors.startswith("error[rejected]"), errors
-    return runs
+    return run_ids
 
 
-def one_history(workshop: Workshop, runs: list[str]) -> None:
-    """Every run has one decision, each made against what was live then; the best is not far from the top."""
-    assert workshop.agrees() is not None
-    entries = workshop.releases.ledger.read_entries()
-    assert sorted(runs) == sorted(entry.run_id for entry in entries)
+def assert_linear_history(workspace: Workspace, run_ids: list[str]) -> None:
+    """Assert that every run has one decision, and every promotion its own version."""
+    assert workspace.assert_consistent() is not None
+    entries = workspace.releases.ledger.read_entries()
+    assert sorted(run_ids) == sorted(entry.run_id for entry in entries)
     promoted = [entry.live for entry in entries if entry.action == "promote"]
     assert len({live.version for live in promoted if live}) == len(promoted)
 
 
 @pytest.mark.slow
-def test_eight_promotions_at_once(workshop: Workshop) -> None:
-    """One order, no lost update, one version a run; SQLite behind MLflow."""
-    one_history(workshop, together(workshop, 8))
+def test_eight_concurrent_releases_have_a_linear_history(workspace: Workspace) -> None:
+    """With SQLite behind MLflow no update is lost, and a run has one version."""
+    assert_linear_history(workspace, release_concurrently(workspace, 8))
 
 
 @pytest.fixture
-def on_postgres(workshop: Workshop, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """The same workshop, its runs and versions in PostgreSQL."""
+def on_postgres(workspace: Workspace, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The same home with runs and versions in PostgreSQL."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri)
-    return Workshop(workshop.home, workshop.environment | {"MLFLOW_TRACKING_URI": postgres.uri})
+    return Workspace(workspace.home, workspace.environment | {"MLFLOW_TRACKING_URI": postgres.uri})
 
 
 @pytest.mark.slow
 @pytest.mark.needs("initdb", "pg_ctl")
-def test_eight_promotions_at_once_on_postgres(on_postgres: Workshop) -> None:
-    """The same with a real PostgreSQL behind MLflow."""
-    one_history(on_postgres, together(on_postgres, 8))
+def test_eight_concurrent_releases_on_postgres_have_a_linear_history(on_postgres: Workspace) -> None:
+    """The same holds with PostgreSQL behind MLflow."""
+    assert_linear_history(on_postgres, release_concurrently(on_postgres, 8))
 
 
 @pytest.mark.slow
 @pytest.mark.needs("initdb", "pg_ctl")
-def test_a_database_that_is_away_is_one_line(on_postgres: Workshop, postgres: Postgres) -> None:
-    """Stopped before the release begins: within a minute one line with host and port, exit code 3."""
-    run_id = on_postgres.candidate()
+def test_stopped_database_is_reported_in_one_line(on_postgres: Workspace, postgres: Postgres) -> None:
+    """Within a minute the release prints one line with host and port, exit code 3."""
+    run_id = on_postgres.train_candidate()
     postgres.stop("fast")
-    process = on_postgres.begin(run_id)
+    process = on_postgres.start_release(run_id)
     _, errors = process.communicate(timeout=60)
 
     assert (3, 1) == (process.returncode, len(errors.splitlines())), errors
@@ -229,10 +230,12 @@ def test_a_database_that_is_away_is_one_line(on_postgres: Workshop, postgres: Po
 @pytest.mark.slow
 @pytest.mark.needs("initdb", "pg_ctl")
 @pytest.mark.parametrize("seed", range(4))
-def test_a_database_that_dies_in_a_release(on_postgres: Workshop, postgres: Postgres, seed: int) -> None:
-    """Gone at a random moment, in mid-commit perhaps: one line or done; again, and there is one version."""
-    run_id = on_postgres.candidate()
-    process = on_postgres.begin(run_id)
+def test_release_can_be_repeated_after_a_database_crash(
+    on_postgres: Workspace, postgres: Postgres, seed: int
+) -> None:
+    """The release prints at most one line; repeated, it registers one version."""
+    run_id = on_postgres.train_candidate()
+    process = on_postgres.start_release(run_id)
     time.sleep(4 + random.Random(seed).uniform(0, 6))
     postgres.stop("immediate")
     _, errors = process.communicate(timeout=120)
@@ -240,24 +243,24 @@ def test_a_database_that_dies_in_a_release(on_postgres: Workshop, postgres: Post
     assert len(errors.splitlines()) <= 1, errors
 
     postgres.start()
-    on_postgres.done(run_id)
-    assert "1" == on_postgres.agrees()
+    on_postgres.release(run_id)
+    assert "1" == on_postgres.assert_consistent()
     assert 1 == len(connect(on_postgres.home).search_model_versions("name = 'digits'"))
 
 
 @pytest.mark.slow
 @pytest.mark.needs("initdb", "pg_ctl")
-def test_a_database_that_hangs_is_not_waited_for_long(on_postgres: Workshop, postgres: Postgres) -> None:
-    """It takes connections and never answers: one line within a minute; awake again, the release is done."""
-    run_id = on_postgres.candidate()
+def test_hanging_database_is_reported_in_one_line(on_postgres: Workspace, postgres: Postgres) -> None:
+    """The release prints one line within 90 s; once the database answers again, it can be repeated."""
+    run_id = on_postgres.train_candidate()
     postgres.signal(signal.SIGSTOP)
     try:
-        process = on_postgres.begin(run_id)
+        process = on_postgres.start_release(run_id)
         _, errors = process.communicate(timeout=90)
     finally:
         postgres.signal(signal.SIGCONT)
     assert (3, 1) == (process.returncode, len(errors.splitlines())), errors
     assert f"127.0.0.1:{postgres.port}" in errors
 
-    on_postgres.done(run_id)
-    assert "1" == on_postgres.agrees()
+    on_postgres.release(run_id)
+    assert "1" == on_postgres.assert_consistent()

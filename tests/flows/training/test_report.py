@@ -1,4 +1,4 @@
-"""Promises of the page that a retraining leaves in Prefect."""
+"""The report of a retraining."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from relearn.flows.results import (
     SmokeTestResult,
     TrainResult,
 )
-from relearn.flows.training.report import report
+from relearn.flows.training.report import to_markdown
 from relearn.model.data.prepared import PreparedDataset
 from relearn.model.data.validation import Finding
 
@@ -71,133 +71,140 @@ RELEASED = ReleaseResult(
 SECONDS = {"data": 2.0, "training mlp": 12.0, "training cnn": 156.0, "packaging": 30.0}
 
 
-def done(trained: list[TrainResult], best: TrainResult, **changes: Any) -> RetrainResult:
-    """A retraining whose candidate is `best`."""
-    told = {"name": "mnist", "release_result": RELEASED, "stage_seconds": SECONDS} | changes
-    return RetrainResult(url="", train_results=tuple(trained), best=best, **told)
+def make_result(train_results: list[TrainResult], best: TrainResult, **changes: Any) -> RetrainResult:
+    """Build the result of a retraining whose candidate is `best`."""
+    fields = {"name": "mnist", "release_result": RELEASED, "stage_seconds": SECONDS} | changes
+    return RetrainResult(url="", train_results=tuple(train_results), best=best, **fields)
 
 
-def rows(page: str, heading: str) -> list[list[str]]:
-    """The cells of the table under a heading, without its head."""
-    part = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    lines = [line for line in part.splitlines() if line.startswith("|")]
+def parse_rows(markdown: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table under a heading, without its header."""
+    section = markdown.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
 
 
 def test_result_comes_first() -> None:
-    """The first lines say how good the candidate is, how it was chosen, and what came of it."""
-    page = report(done([MLP, CNN], CNN), DATASET)
+    """The first lines have accuracy, selection and gate decision of the candidate."""
+    markdown = to_markdown(make_result([MLP, CNN], CNN), DATASET)
 
-    assert page.startswith(
-        "# mnist: 98.91% of the test images right\n\nThe candidate is the **cnn**. It did best of 2"
+    assert markdown.startswith(
+        "# mnist: 98.91% of the test images correct\n\nThe candidate is the **cnn**. It was the best of 2"
     )
-    assert "**PROMOTE**: version 3 is live: better on reference: +0.67 points" in page
+    assert "**PROMOTE**: version 3 is live: better on reference: +0.67 points" in markdown
 
 
-def test_a_candidate_that_was_held_is_not_sold_as_released() -> None:
-    """The verdict and its reasons, what stays live, and no answer where no server was asked."""
-    verdict = GateDecision(action="hold", reasons=("reference: +0.02 points",), checks=())
+def test_held_candidate_is_not_reported_as_released() -> None:
+    """The report has the decision, the live version, and no prediction without a smoke test."""
+    decision = GateDecision(action="hold", reasons=("reference: +0.02 points",), checks=())
     held = RELEASED.model_copy(
-        update={"gate_decision": verdict, "live_version": "2", "smoke_test_result": None}
+        update={"gate_decision": decision, "live_version": "2", "smoke_test_result": None}
     )
-    page = report(done([MLP], MLP, release_result=held), DATASET)
+    markdown = to_markdown(make_result([MLP], MLP, release_result=held), DATASET)
 
-    assert "**HOLD**: version 2 stays live, the candidate is held: reference: +0.02 points" in page
-    assert "First answer" not in page
-
-
-def test_one_network_was_not_chosen() -> None:
-    """Without another there was no choice to tell of."""
-    assert "did best of" not in report(done([MLP], MLP), DATASET)
+    assert "**HOLD**: version 2 stays live, the candidate is held: reference: +0.02 points" in markdown
+    assert "First answer" not in markdown
 
 
-def test_networks_stand_side_by_side() -> None:
-    """The released one first, each with its numbers and the link to its run."""
-    page = report(done([MLP, CNN], CNN), DATASET)
+def test_single_network_was_not_selected() -> None:
+    """The report of one network mentions no selection."""
+    assert "the best of" not in to_markdown(make_result([MLP], MLP), DATASET)
+
+
+def test_networks_are_rows_of_a_table() -> None:
+    """The candidate is first; each row has metrics and a link to the run."""
+    markdown = to_markdown(make_result([MLP, CNN], CNN), DATASET)
 
     assert [
         ["**cnn**", "542,230", "98.85%", "98.91%", "0.989", "14/15", "60,000", f"[bb]({CNN.url})"],
         ["mlp", "407,050", "98.10%", "98.24%", "0.982", "14/15", "60,000", f"[aa]({MLP.url})"],
-    ] == rows(page, "Networks")
+    ] == parse_rows(markdown, "Networks")
 
 
-def test_released_network_leads_and_the_others_follow_by_validation() -> None:
-    """Also where another has the better accuracy, since the loss may have decided."""
-    third = MLP.model_copy(update={"network": "own", "val_accuracy": 0.97})
-    page = report(done([third, CNN, MLP], MLP), DATASET)
+def test_candidate_is_first_and_the_others_follow_by_validation_accuracy() -> None:
+    """Another network may have a better accuracy, since the loss may have decided."""
+    custom = MLP.model_copy(update={"network": "own", "val_accuracy": 0.97})
+    markdown = to_markdown(make_result([custom, CNN, MLP], MLP), DATASET)
 
-    assert ["mlp", "cnn", "own"] == [row[0].strip("*") for row in rows(page, "Networks")]
+    assert ["mlp", "cnn", "own"] == [row[0].strip("*") for row in parse_rows(markdown, "Networks")]
 
 
 def test_warnings_name_their_network() -> None:
-    """What deserves a second look stands under the table."""
-    careless = MLP.model_copy(update={"warnings": ("training accuracy is 14.0 points above validation",)})
+    """The warnings of a training are listed under the table."""
+    overfitted = MLP.model_copy(update={"warnings": ("training accuracy is 14.0 points above validation",)})
 
-    assert "- mlp: training accuracy is 14.0 points" in report(done([careless], careless), DATASET)
-
-
-@pytest.mark.parametrize("truth", ["7", "1"])
-def test_answer_stands_beside_the_truth(truth: str) -> None:
-    """A wrong first answer is not sold as a success."""
-    page = report(
-        done([MLP], MLP, release_result=RELEASED.model_copy(update={"expected_label": truth})), DATASET
+    assert "- mlp: training accuracy is 14.0 points" in to_markdown(
+        make_result([overfitted], overfitted), DATASET
     )
 
-    assert f"version 3 was sent an image of '{truth}' and said '7' with 99.9%; an answer takes 4.4 ms" in page
+
+@pytest.mark.parametrize("label", ["7", "1"])
+def test_first_prediction_has_the_expected_label(label: str) -> None:
+    """A wrong first prediction is visible."""
+    markdown = to_markdown(
+        make_result([MLP], MLP, release_result=RELEASED.model_copy(update={"expected_label": label})), DATASET
+    )
+
+    expected = f"version 3 predicted '7' with 99.9% for an image of '{label}'; a prediction takes 4.4 ms"
+    assert expected in markdown
 
 
 def test_data_is_described() -> None:
-    """Parts, classes, size and the beginning of the fingerprint."""
-    page = report(done([MLP], MLP), DATASET)
+    """The report has splits, classes, image size and the start of the fingerprint."""
+    markdown = to_markdown(make_result([MLP], MLP), DATASET)
 
-    assert "48,000 for training, 12,000 for validation, 10,000 for test; 10 classes" in page
-    assert "grey images of 28×28 pixels; fingerprint `0123456789ab`" in page
-    assert "Nothing was found wrong with it." in page
+    assert "48,000 for training, 12,000 for validation, 10,000 for test; 10 classes" in markdown
+    assert "gray images of 28×28 pixels; fingerprint `0123456789ab`" in markdown
+    assert "The checks found no problem." in markdown
 
 
 def test_findings_are_listed() -> None:
-    """Each finding with its level."""
-    found = DATASET.model_copy(
+    """Each finding has its level."""
+    dataset = DATASET.model_copy(
         update={"findings": [Finding("warning", "balance", "2 classes are rare", 2, "x")]}
     )
 
-    assert "- warning: 2 classes are rare" in report(done([MLP], MLP), found)
+    assert "- warning: 2 classes are rare" in to_markdown(make_result([MLP], MLP), dataset)
 
 
 def test_time_adds_up() -> None:
-    """Every stage with its share, and all of them together."""
-    page = report(done([MLP], MLP), DATASET)
+    """Every stage has its share; the last row is the total."""
+    markdown = to_markdown(make_result([MLP], MLP), DATASET)
 
     assert [
         ["data", "2.0 s", "1%"],
         ["training mlp", "12.0 s", "6%"],
         ["training cnn", "2 min 36 s", "78%"],
         ["packaging", "30.0 s", "15%"],
-        ["**all**", "**3 min 20 s**", ""],
-    ] == rows(page, "Time")
+        ["**total**", "**3 min 20 s**", ""],
+    ] == parse_rows(markdown, "Time")
 
 
-def test_names_of_the_user_change_nothing_else() -> None:
-    """A class or path with Markdown or HTML in it is shown as it is: as many cells, no new element."""
-    odd = "a|b <img src=x> **c** [d](http://e) `f`\n# g"
-    dataset = DATASET.model_copy(update={"name": odd, "source": f"folder:/{odd}"})
-    trial = SmokeTestResult(first_prediction=ANSWER.model_copy(update={"label": odd, "version": odd}))
-    verdict = GateDecision(action="hold", reasons=(odd,), checks=())
+def test_untrusted_text_is_escaped() -> None:
+    """Markdown or HTML in a class or path adds no cell and no element."""
+    text = "a|b <img src=x> **c** [d](http://e) `f`\n# g"
+    dataset = DATASET.model_copy(update={"name": text, "uri": f"folder:/{text}"})
+    prediction = ANSWER.model_copy(update={"label": text, "version": text})
+    decision = GateDecision(action="hold", reasons=(text,), checks=())
     released = RELEASED.model_copy(
-        update={"expected_label": odd, "smoke_test_result": trial, "gate_decision": verdict}
+        update={
+            "expected_label": text,
+            "smoke_test_result": SmokeTestResult(first_prediction=prediction),
+            "gate_decision": decision,
+        }
     )
-    network = MLP.model_copy(update={"network": odd, "warnings": (odd,)})
-    told = done([network], network, name=odd, release_result=released, stage_seconds={odd: 1.0})
-    page = report(told, dataset)
-    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)
+    network = MLP.model_copy(update={"network": text, "warnings": (text,)})
+    result = make_result([network], network, name=text, release_result=released, stage_seconds={text: 1.0})
+    markdown = to_markdown(result, dataset)
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
 
-    assert {8, 3} == {len(row) for heading in ("Networks", "Time") for row in rows(page, heading)}
+    assert {8, 3} == {len(row) for heading in ("Networks", "Time") for row in parse_rows(markdown, heading)}
     assert 1 == html.count("<h1>")
     assert "<img" not in html
     assert [MLP.url] == re.findall(r'<a href="(.*?)">', html)
     assert html.count("a|b &lt;img src=x&gt; **c** [d](http://e) `f` # g") >= 7
 
 
-def test_page_is_short() -> None:
-    """One screen and a half."""
-    assert len(report(done([MLP, CNN], CNN), DATASET).splitlines()) < 50
+def test_report_is_short() -> None:
+    """It has fewer than 50 lines."""
+    assert len(to_markdown(make_result([MLP, CNN], CNN), DATASET).splitlines()) < 50
