@@ -1,4 +1,4 @@
-"""Promises of feedback: it waits for a yes, outlives its records, and some of it is never trained on."""
+"""Feedback: it is reviewed, outlives the prediction log, and a part of it is never trained on."""
 
 import json
 import multiprocessing
@@ -17,8 +17,8 @@ import pytest
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.config import PromotionConfig
-from relearn.flows.evaluation.reproduce import reproduce
-from relearn.flows.feedback import review as claims
+from relearn.flows.evaluation.reproduce import reproduce_version
+from relearn.flows.feedback import review
 from relearn.flows.feedback.decisions import (
     DecisionLog,
     LabelCorrection,
@@ -26,10 +26,10 @@ from relearn.flows.feedback.decisions import (
     load_recent_holdout,
     resolve_accepted_labels,
 )
-from relearn.flows.feedback.review import NO_IMAGE, load_review
+from relearn.flows.feedback.review import NO_IMAGE, accept, load_review
 from relearn.flows.promotion.candidate_scores import score_classifier
 from relearn.flows.promotion.gate import evaluate_gate
-from relearn.flows.promotion.gate_report import figure, page
+from relearn.flows.promotion.gate_report import plot, to_markdown
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState, record_decision
 from relearn.flows.tracking import registry
@@ -58,44 +58,43 @@ SHAPE = (1, 12, 12)
 NAME = "light"
 
 
-def drawn(seed: int, count: int) -> np.ndarray:
-    """Images that nobody has seen."""
+def random_images(seed: int, count: int) -> np.ndarray:
+    """Return new random images."""
     return np.random.default_rng(seed).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
 
 
 @dataclass
-class Desk:
-    """A home where version 1 of `light` is live, and what people say there; workers keep all images."""
+class Workspace:
+    """Home in which version 1 of `light` is live, with functions that log predictions and feedback."""
 
     home: Home
     prepared: PreparedDataset
     classifier: Classifier
     image_sample_rate: float = 0.0
-    asked: int = field(default=0)
+    request_count: int = field(default=0)
 
-    def answered(self, images: np.ndarray, request_id: str = "") -> str:
-        """Records one request as a worker does; returns its id."""
-        self.asked += 1
-        request_id = request_id or f"request-{self.asked}"
-        with_images = PredictionLog(
-            self.folder, ServeConfig(image_sample_rate=self.image_sample_rate), 1, pytest.fail
-        )
-        with_images.log(
-            request_id, ServedModel("1", self.classifier), images, self.classifier.predict(images)
-        )
-        with_images.close()
+    def log_request(self, images: np.ndarray, request_id: str = "") -> str:
+        """Log one request as a worker does; return its id."""
+        self.request_count += 1
+        request_id = request_id or f"request-{self.request_count}"
+        config = ServeConfig(image_sample_rate=self.image_sample_rate)
+        writer = PredictionLog(self.folder, config, 1, pytest.fail)
+        writer.log(request_id, ServedModel("1", self.classifier), images, self.classifier.predict(images))
+        writer.close()
         return request_id
 
-    def told(self, label: str, image: np.ndarray | None = None, request_id: str = "", index: int = 0) -> None:
-        """Somebody says that an image shows `label`, and sends it, after a request for it was answered."""
+    def log_feedback(
+        self, label: str, image: np.ndarray | None = None, request_id: str = "", index: int = 0
+    ) -> None:
+        """Log feedback with its image, after a new request for the image if there is no `request_id`."""
         if not request_id and image is not None:
-            request_id = self.answered(image[None])
-        one = Feedback(request_id, index, time.time(), label)
+            request_id = self.log_request(image[None])
+        feedback = Feedback(request_id, index, time.time(), label)
         if image is not None:
-            one.shape, one.pixels = image.shape, image.tobytes()
-        records = PredictionLog(self.folder, ServeConfig(), 1, pytest.fail)
-        records.log_feedback(one)
-        records.close()
+            feedback.shape, feedback.pixels = image.shape, image.tobytes()
+        writer = PredictionLog(self.folder, ServeConfig(), 1, pytest.fail)
+        writer.log_feedback(feedback)
+        writer.close()
 
     @property
     def folder(self) -> Path:
@@ -103,18 +102,18 @@ class Desk:
 
     def ids(self, label: str | None = None) -> list[str]:
         return [
-            one.correction.id
-            for one in load_review(self.home, NAME).items
-            if label in (None, one.correction.label)
+            item.correction.id
+            for item in load_review(self.home, NAME).items
+            if label in (None, item.correction.label)
         ]
 
 
 @pytest.fixture(scope="module")
-def one_desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    """To be copied, not to be changed."""
-    folder = tmp_path_factory.mktemp("desk")
+def shared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The workspace that tests copy, read-only."""
+    folder = tmp_path_factory.mktemp("workspace")
     labels = np.arange(300) % 2
-    np.savez(folder / "light.npz", images=drawn(0, 300)[:, 0], labels=labels)
+    np.savez(folder / "light.npz", images=random_images(0, 300)[:, 0], labels=labels)
     home = Home(folder / "home", folder / "data")
     config = TrainConfig(dataset=f"npz:{folder / 'light.npz'}", hidden_sizes=(4,), epochs=2)
     prepared = prepare_dataset(config, home)
@@ -130,7 +129,7 @@ def one_desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
         published_at=datetime.now(UTC),
         sha256=releases.add_version("1", folder / "saved"),
     )
-    frozen = ReferenceSet(prepared.splits.test, prepared.classes, prepared.uri).save(releases)
+    fingerprint = ReferenceSet(prepared.splits.test, prepared.classes, prepared.uri).save(releases)
     record_decision(
         home,
         NAME,
@@ -139,243 +138,259 @@ def one_desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
         subject="1",
         run_id="r",
         reasons=(),
-        fingerprints={"reference": frozen},
+        fingerprints={"reference": fingerprint},
         live=live,
         rollback_target=None,
     )
-    return Desk(home, prepared, classifier)
+    return Workspace(home, prepared, classifier)
 
 
 @pytest.fixture
-def desk(one_desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def workspace(shared_workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace for this test."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
-    shutil.copytree(one_desk.home.root, tmp_path / "home")
-    return Desk(Home(tmp_path / "home", tmp_path / "data"), one_desk.prepared, one_desk.classifier)
+    shutil.copytree(shared_workspace.home.root, tmp_path / "home")
+    home = Home(tmp_path / "home", tmp_path / "data")
+    return Workspace(home, shared_workspace.prepared, shared_workspace.classifier)
 
 
-def trained_on(desk: Desk) -> PreparedDataset:
-    """What the next training of `light` is given."""
-    return prepare_dataset(desk.classifier.card.config, desk.home, collect_extra_images(desk.home, NAME))
+def prepare_next_training(workspace: Workspace) -> PreparedDataset:
+    """Return the data of the next training of `light`."""
+    return prepare_dataset(
+        workspace.classifier.card.config, workspace.home, collect_extra_images(workspace.home, NAME)
+    )
 
 
-def claimed(image: np.ndarray, label: str = "0") -> LabelCorrection:
+def make_correction(image: np.ndarray, label: str = "0") -> LabelCorrection:
     return LabelCorrection.from_feedback(image, label, "r", 0, reported_at=datetime.now(UTC))
 
 
-def test_nothing_is_data_before_somebody_says_so(desk: Desk) -> None:
-    """What was told changes no training; it is listed with who said what of whom, when, and how sure."""
-    image = drawn(1, 1)[0]
-    desk.told("1", image)
-    (one,) = load_review(desk.home, NAME).items
-    row = desk.classifier.predict(image[None])[0]
+def test_feedback_is_not_trained_on_before_its_review(workspace: Workspace) -> None:
+    """It is listed with request, version, prediction, probability, time and image."""
+    image = random_images(1, 1)[0]
+    workspace.log_feedback("1", image)
+    (item,) = load_review(workspace.home, NAME).items
+    correction, probabilities = item.correction, workspace.classifier.predict(image[None])[0]
 
-    assert "" == collect_extra_images(desk.home, NAME).digest
-    assert desk.prepared.fingerprint == trained_on(desk).fingerprint
-    assert ("new", None, None, ()) == (one.state, one.decision, one.rejection_reason, one.warnings)
-    assert ("1", "request-1", "1") == (
-        one.correction.label,
-        one.correction.request_id,
-        one.correction.version,
+    assert "" == collect_extra_images(workspace.home, NAME).digest
+    assert workspace.prepared.fingerprint == prepare_next_training(workspace).fingerprint
+    assert ("new", None, None, ()) == (item.state, item.decision, item.rejection_reason, item.warnings)
+    assert ("1", "request-1", "1") == (correction.label, correction.request_id, correction.version)
+    assert (str(probabilities.argmax()), pytest.approx(probabilities.max())) == (
+        correction.predicted_label,
+        correction.probability,
     )
-    assert (str(row.argmax()), pytest.approx(row.max())) == (
-        one.correction.predicted_label,
-        one.correction.probability,
-    )
-    assert abs((datetime.now(UTC) - one.correction.reported_at).total_seconds()) < 60
-    assert np.array_equal(image, one.correction.image)
+    assert abs((datetime.now(UTC) - correction.reported_at).total_seconds()) < 60
+    assert np.array_equal(image, correction.image)
 
 
-def test_what_is_accepted_joins_the_next_training(desk: Desk, capsys: Capture) -> None:
-    """Under the label that was told; the fingerprint is another, the card tells how many and which."""
-    images = drawn(2, 12)
+def test_accepted_feedback_is_merged_into_the_next_training(workspace: Workspace, capsys: Capture) -> None:
+    """It has the reported label; the fingerprint changes, and the card has number and digest."""
+    images = random_images(2, 12)
     for number, image in enumerate(images):
-        desk.told(str(number % 2), image)
+        workspace.log_feedback(str(number % 2), image)
     assert 0 == run_command_line(["feedback", "accept", "--all"])
-    after = trained_on(desk)
-    joined = ModelCard.from_network(desk.classifier.card.config, after, desk.classifier.network).extra_images
-    sides = [
-        claim.is_in_holdout for claim in resolve_accepted_labels(DecisionLog(desk.home, NAME).load()).values()
-    ]
+    prepared = prepare_next_training(workspace)
+    card = ModelCard.from_network(workspace.classifier.card.config, prepared, workspace.classifier.network)
+    accepted = resolve_accepted_labels(DecisionLog(workspace.home, NAME).load()).values()
+    in_holdout = [correction.is_in_holdout for correction in accepted]
 
-    assert f"accepted 12: {sides.count(False)} for the next training, {sides.count(True)} to compare" in (
-        capsys.readouterr().out
-    )
-    assert desk.prepared.fingerprint != after.fingerprint
-    assert (sides.count(False), 12) == (joined.merged, joined.last_decision)
-    assert len(joined.digest) == 64
-    known = dict(
-        zip(hash_contents(after.splits.train.images).tolist(), after.splits.train.labels, strict=True)
-    )
-    told = dict(zip(hash_contents(images).tolist(), np.arange(12) % 2, strict=True))
-    trained = known.keys() & told.keys()
-    assert len(trained) > 3
-    assert all(known[content] == told[content] for content in trained)
+    printed = capsys.readouterr().out
+    training_count, holdout_count = in_holdout.count(False), in_holdout.count(True)
+    assert f"accepted 12: {training_count} for the next training, {holdout_count} to compare" in printed
+    assert workspace.prepared.fingerprint != prepared.fingerprint
+    assert (training_count, 12) == (card.extra_images.merged, card.extra_images.last_decision)
+    assert len(card.extra_images.digest) == 64
+    train_split = prepared.splits.train
+    training_labels = dict(zip(hash_contents(train_split.images).tolist(), train_split.labels, strict=True))
+    reported_labels = dict(zip(hash_contents(images).tolist(), np.arange(12) % 2, strict=True))
+    merged_hashes = training_labels.keys() & reported_labels.keys()
+    assert len(merged_hashes) > 3
+    assert all(training_labels[image] == reported_labels[image] for image in merged_hashes)
 
 
-def test_a_third_is_never_trained_on(desk: Desk) -> None:
-    """About 30 %, by the image alone: the same ones whoever tells them, when, and as what."""
-    images = drawn(3, 400)
-    ours = [claimed(image) for image in images]
-    DecisionLog(desk.home, NAME).record("accept", ours)
-    compared = load_recent_holdout(desk.home, NAME, ("0", "1"), SHAPE, np.empty(0, np.uint64))
-    joining = collect_extra_images(desk.home, NAME)
+def test_holdout_is_never_trained_on(workspace: Workspace) -> None:
+    """It is about 30 % of the accepted images, chosen by content alone."""
+    images = random_images(3, 400)
+    corrections = [make_correction(image) for image in images]
+    DecisionLog(workspace.home, NAME).record("accept", corrections)
+    holdout = load_recent_holdout(workspace.home, NAME, ("0", "1"), SHAPE, np.empty(0, np.uint64))
+    extra_images = collect_extra_images(workspace.home, NAME)
 
-    assert 0.23 < len(compared) / 400 < 0.37  # three deviations
-    assert 400 == len(compared) + len(joining.images)
-    assert not np.isin(hash_contents(compared.images), trained_on(desk).splits.train_val_hashes).any()
-    assert set(hash_contents(compared.images).tolist()) == set(joining.excluded_hashes.tolist())
-    later = [
+    assert 0.23 < len(holdout) / 400 < 0.37  # three standard deviations
+    assert 400 == len(holdout) + len(extra_images.images)
+    assert not np.isin(
+        hash_contents(holdout.images), prepare_next_training(workspace).splits.train_val_hashes
+    ).any()
+    assert set(hash_contents(holdout.images).tolist()) == set(extra_images.excluded_hashes.tolist())
+    with_other_fields = [
         LabelCorrection.from_feedback(image, "1", "x", 7, reported_at=datetime.now(UTC)).is_in_holdout
         for image in images[::-1]
     ]
-    assert [one.is_in_holdout for one in ours[::-1]] == later
+    assert [correction.is_in_holdout for correction in corrections[::-1]] == with_other_fields
 
 
-def test_recent_images_that_were_learned_from_are_left_out(desk: Desk) -> None:
-    """By either side of a comparison; of no image there are none, in the right shape."""
-    ours = [claimed(image, "1") for image in drawn(4, 20)]
-    empty = load_recent_holdout(desk.home, NAME, ("0", "1"), SHAPE, np.empty(0, np.uint64))
-    DecisionLog(desk.home, NAME).record("accept", ours)
-    held = [one for one in ours if one.is_in_holdout]
-    seen = np.array([held[0].image_hash], np.uint64)
+def test_training_images_are_excluded_from_the_holdout(workspace: Workspace) -> None:
+    """Images of other classes or shapes are left out too; an empty holdout has the right shape."""
+    corrections = [make_correction(image, "1") for image in random_images(4, 20)]
+    empty = load_recent_holdout(workspace.home, NAME, ("0", "1"), SHAPE, np.empty(0, np.uint64))
+    DecisionLog(workspace.home, NAME).record("accept", corrections)
+    in_holdout = [correction for correction in corrections if correction.is_in_holdout]
+    training_hashes = np.array([in_holdout[0].image_hash], np.uint64)
 
     assert (0, SHAPE) == (len(empty), empty.images.shape[1:])
-    left = load_recent_holdout(desk.home, NAME, ("0", "1"), SHAPE, seen)
-    assert [one.image_hash for one in held[1:]] == hash_contents(left.images).tolist()
-    assert {1} == set(left.labels.tolist())
-    assert 0 == len(load_recent_holdout(desk.home, NAME, ("a", "b"), SHAPE, seen))
-    assert 0 == len(load_recent_holdout(desk.home, NAME, ("0", "1"), (1, 8, 8), seen))
+    holdout = load_recent_holdout(workspace.home, NAME, ("0", "1"), SHAPE, training_hashes)
+    assert [correction.image_hash for correction in in_holdout[1:]] == hash_contents(holdout.images).tolist()
+    assert {1} == set(holdout.labels.tolist())
+    assert 0 == len(load_recent_holdout(workspace.home, NAME, ("a", "b"), SHAPE, training_hashes))
+    assert 0 == len(load_recent_holdout(workspace.home, NAME, ("0", "1"), (1, 8, 8), training_hashes))
 
 
-def test_one_recent_image_is_compared_by(desk: Desk) -> None:
-    """As many as there are: measured, judged, told and drawn."""
-    ours = [one for one in map(claimed, drawn(28, 20)) if one.is_in_holdout]
-    DecisionLog(desk.home, NAME).record("accept", ours[:1])
-    told = load_recent_holdout(desk.home, NAME, ("0", "1"), SHAPE, desk.prepared.splits.train_val_hashes)
-    sets = {"reference": desk.prepared.splits.test, "recent": told}
-    measured = score_classifier(desk.classifier, sets, ("0", "1"))
-    verdict = evaluate_gate(measured, measured, PromotionConfig())
+def test_single_recent_image_is_compared(workspace: Workspace) -> None:
+    """Scores, gate, report and figure accept a holdout of one image."""
+    corrections = [
+        correction for correction in map(make_correction, random_images(28, 20)) if correction.is_in_holdout
+    ]
+    DecisionLog(workspace.home, NAME).record("accept", corrections[:1])
+    holdout = load_recent_holdout(
+        workspace.home, NAME, ("0", "1"), SHAPE, workspace.prepared.splits.train_val_hashes
+    )
+    image_sets = {"reference": workspace.prepared.splits.test, "recent": holdout}
+    scores = score_classifier(workspace.classifier, image_sets, ("0", "1"))
+    decision = evaluate_gate(scores, scores, PromotionConfig())
 
-    compared = verdict.comparisons["recent"]
-    assert (1, 1, 0.0, 1.0) == (len(told), compared.images, compared.difference, compared.p_value)
-    assert "| recent | 1 | 0 | 0 |" in page(verdict)
-    assert 3 == len(figure(verdict, measured, measured).axes)
+    comparison = decision.comparisons["recent"]
+    assert (1, 1, 0.0, 1.0) == (len(holdout), comparison.images, comparison.difference, comparison.p_value)
+    assert "| recent | 1 | 0 | 0 |" in to_markdown(decision)
+    assert 3 == len(plot(decision, scores, scores).axes)
 
 
-def test_contradictions_are_told_and_wait_for_a_person(desk: Desk, capsys: Capture) -> None:
-    """`--all` leaves them out and says so; one of two may be accepted, both at once may not."""
-    plain, torn = drawn(5, 2)
-    mine, label = desk.prepared.splits.train.images[0].copy(), int(desk.prepared.splits.train.labels[0])
-    other = str(1 - label)
-    desk.told("0", plain)
-    desk.told("0", torn)
-    desk.told("1", torn)
-    desk.told(other, mine)
-    found = {
-        (one.correction.label, one.correction.image_hash): one for one in load_review(desk.home, NAME).items
+def test_contradictory_labels_are_reported_and_need_a_decision(workspace: Workspace, capsys: Capture) -> None:
+    """`--all` leaves them out with a message; one of two may be accepted, both at once may not."""
+    undisputed, disputed = random_images(5, 2)
+    existing, label = (
+        workspace.prepared.splits.train.images[0].copy(),
+        int(workspace.prepared.splits.train.labels[0]),
+    )
+    other_label = str(1 - label)
+    workspace.log_feedback("0", undisputed)
+    workspace.log_feedback("0", disputed)
+    workspace.log_feedback("1", disputed)
+    workspace.log_feedback(other_label, existing)
+    items = {
+        (item.correction.label, item.correction.image_hash): item
+        for item in load_review(workspace.home, NAME).items
     }
-    first, second = (found[said, claimed(torn).image_hash] for said in "01")
+    first, second = (items[reported, make_correction(disputed).image_hash] for reported in "01")
 
-    assert (f"the same image was told as 1 ({second.correction.id[:8]})",) == first.warnings
-    assert (f"the same image was told as 0 ({first.correction.id[:8]})",) == second.warnings
-    assert (f"the training data says that it is {label}",) == found[other, claimed(mine).image_hash].warnings
-    with pytest.raises(DataError, match="say different things of one image, accepted: one"):
-        claims.accept(desk.home, NAME, [first, second])
+    assert (f"the same image was reported as 1 ({second.correction.id[:8]})",) == first.warnings
+    assert (f"the same image was reported as 0 ({first.correction.id[:8]})",) == second.warnings
+    existing_item = items[other_label, make_correction(existing).image_hash]
+    assert (f"the training data has it as {label}",) == existing_item.warnings
+    with pytest.raises(DataError, match="give one image different labels, accepted: one of them"):
+        accept(workspace.home, NAME, [first, second])
 
     assert 0 == run_command_line(["feedback", "accept", "--all"])
-    said = capsys.readouterr().out
-    assert "accepted 1:" in said
-    assert 3 == said.count("left out: ")
-    assert [plain.tobytes()] == [
-        one.pixels for one in resolve_accepted_labels(DecisionLog(desk.home, NAME).load()).values()
-    ]
+    printed = capsys.readouterr().out
+    assert "accepted 1:" in printed
+    assert 3 == printed.count("left out: ")
+    accepted = resolve_accepted_labels(DecisionLog(workspace.home, NAME).load()).values()
+    assert [undisputed.tobytes()] == [correction.pixels for correction in accepted]
     assert 0 == run_command_line(["feedback", "accept", second.correction.id])
-    states = {one.correction.id: (one.state, one.warnings) for one in load_review(desk.home, NAME).items}
+    states = {
+        item.correction.id: (item.state, item.warnings) for item in load_review(workspace.home, NAME).items
+    }
     assert ("new", (f"the same image was accepted as 1 ({second.correction.id[:8]})",)) == states[
         first.correction.id
     ]
     assert 0 == run_command_line(["feedback", "accept", first.correction.id])
     assert 0 == run_command_line(["feedback", "reject", second.correction.id])
-    assert "0" == resolve_accepted_labels(DecisionLog(desk.home, NAME).load())[claimed(torn).image_hash].label
+    accepted_labels = resolve_accepted_labels(DecisionLog(workspace.home, NAME).load())
+    assert "0" == accepted_labels[make_correction(disputed).image_hash].label
 
 
-def test_an_accepted_label_takes_the_place_of_the_datasets(desk: Desk) -> None:
-    """Somebody has looked at it: the image is not trained on under both."""
-    train = desk.prepared.splits.train
-    number = next(n for n in range(len(train)) if not claimed(train.images[n]).is_in_holdout)
-    image, other = train.images[number].copy(), 1 - int(train.labels[number])
-    desk.told(str(other), image)
-    claims.accept(desk.home, NAME, load_review(desk.home, NAME).items)
-    after = trained_on(desk).splits.train
+def test_accepted_label_replaces_that_of_the_dataset(workspace: Workspace) -> None:
+    """The image is not trained on with both labels."""
+    train = workspace.prepared.splits.train
+    index = next(
+        index for index in range(len(train)) if not make_correction(train.images[index]).is_in_holdout
+    )
+    image, other_label = train.images[index].copy(), 1 - int(train.labels[index])
+    workspace.log_feedback(str(other_label), image)
+    accept(workspace.home, NAME, load_review(workspace.home, NAME).items)
+    merged = prepare_next_training(workspace).splits.train
 
-    assert [other] == after.labels[hash_contents(after.images) == claimed(image).image_hash].tolist()
-    assert len(train) == len(after)
+    assert [other_label] == merged.labels[
+        hash_contents(merged.images) == make_correction(image).image_hash
+    ].tolist()
+    assert len(train) == len(merged)
 
 
-def test_duplicates_are_one_answer(desk: Desk) -> None:
-    """Told again it is counted; what the data has, and what classifiers are tested with, is no data."""
-    image = drawn(6, 1)[0]
-    splits = desk.prepared.splits
+def test_repeated_feedback_is_one_correction(workspace: Workspace) -> None:
+    """Its reports are counted; images of the training data and test images cannot be accepted."""
+    image = random_images(6, 1)[0]
+    splits = workspace.prepared.splits
     for _ in range(3):
-        desk.told("1", image)
-    desk.told(str(splits.train.labels[0]), splits.train.images[0].copy())
-    desk.told(str(splits.test.labels[0]), splits.test.images[0].copy())
-    again, known, tested = load_review(desk.home, NAME).items
+        workspace.log_feedback("1", image)
+    workspace.log_feedback(str(splits.train.labels[0]), splits.train.images[0].copy())
+    workspace.log_feedback(str(splits.test.labels[0]), splits.test.images[0].copy())
+    repeated, in_training, in_test = load_review(workspace.home, NAME).items
 
-    assert (3, None) == (again.correction.reports, again.rejection_reason)
-    assert "the training data has it already" == known.rejection_reason
-    assert "its image is one that classifiers are tested with" == tested.rejection_reason
-    assert [again] == load_review(desk.home, NAME).acceptable_items
-    with pytest.raises(DataError, match="cannot be accepted: its image is one that classifiers are tested"):
-        claims.accept(desk.home, NAME, [again, tested])
-    assert [] == DecisionLog(desk.home, NAME).load()
-
-
-def test_what_was_said_last_of_an_image_counts(desk: Desk) -> None:
-    """Who corrects themselves says one thing."""
-    image = drawn(7, 1)[0]
-    desk.told("0", image, desk.answered(image[None], "mine"))
-    desk.told("1", image, "mine")
-    assert ["1"] == [one.correction.label for one in load_review(desk.home, NAME).items]
+    assert (3, None) == (repeated.correction.reports, repeated.rejection_reason)
+    assert "the training data has it already" == in_training.rejection_reason
+    assert "its image is a test image" == in_test.rejection_reason
+    assert [repeated] == load_review(workspace.home, NAME).acceptable_items
+    with pytest.raises(DataError, match="cannot be accepted: its image is a test image"):
+        accept(workspace.home, NAME, [repeated, in_test])
+    assert [] == DecisionLog(workspace.home, NAME).load()
 
 
-def test_without_an_image_it_is_no_data(desk: Desk) -> None:
-    """It is listed as what it is; where the server kept the image, none has to be sent."""
-    images = drawn(8, 3)
-    desk.told("1", None, desk.answered(images, "not-kept"), 2)
-    desk.image_sample_rate = 1.0
-    desk.told("1", None, desk.answered(images, "kept"), 2)
-    lost, kept = load_review(desk.home, NAME).items
+def test_last_feedback_on_an_image_of_a_request_counts(workspace: Workspace) -> None:
+    """The second label replaces the first."""
+    image = random_images(7, 1)[0]
+    workspace.log_feedback("0", image, workspace.log_request(image[None], "repeated"))
+    workspace.log_feedback("1", image, "repeated")
+    assert ["1"] == [item.correction.label for item in load_review(workspace.home, NAME).items]
 
-    assert (NO_IMAGE, "1") == (lost.rejection_reason, lost.correction.version)
-    assert (None, images[2].tobytes()) == (kept.rejection_reason, kept.correction.pixels)
+
+def test_feedback_without_an_image_cannot_be_accepted(workspace: Workspace) -> None:
+    """It is listed; if the server has logged the image, none has to be sent."""
+    images = random_images(8, 3)
+    workspace.log_feedback("1", None, workspace.log_request(images, "not-logged"), 2)
+    workspace.image_sample_rate = 1.0
+    workspace.log_feedback("1", None, workspace.log_request(images, "logged"), 2)
+    without_image, with_image = load_review(workspace.home, NAME).items
+
+    assert (NO_IMAGE, "1") == (without_image.rejection_reason, without_image.correction.version)
+    assert (None, images[2].tobytes()) == (with_image.rejection_reason, with_image.correction.pixels)
     with pytest.raises(DataError, match="no image: cannot become training data"):
-        claims.accept(desk.home, NAME, [lost])
+        accept(workspace.home, NAME, [without_image])
 
 
-def test_another_image_than_the_answered_one_is_doubtful(desk: Desk) -> None:
-    """Told by what was measured of it; who knows of no answer is believed, if looked at."""
-    asked, sent = drawn(9, 2)
-    desk.told("1", sent, desk.answered(asked[None]))
-    desk.told("0", sent, "never-answered")
-    other, unknown = load_review(desk.home, NAME).items
-    assert "another image came with it than the one that was answered" in other.warnings
+def test_feedback_with_another_image_has_a_warning(workspace: Workspace) -> None:
+    """Its image statistics differ from those of the prediction; without a prediction there is no warning."""
+    predicted, sent = random_images(9, 2)
+    workspace.log_feedback("1", sent, workspace.log_request(predicted[None]))
+    workspace.log_feedback("0", sent, "unknown-request")
+    mismatched, unknown = load_review(workspace.home, NAME).items
+    assert "its image is not the one that was predicted" in mismatched.warnings
     assert (None, None) == (unknown.correction.predicted_label, unknown.correction.version)
 
 
-def test_other_classes_and_shapes_are_refused_by_name(desk: Desk) -> None:
-    desk.told("cat", drawn(10, 1)[0])
-    desk.told("1", np.zeros((1, 8, 8), np.uint8), "elsewhere")
-    unknown, small = load_review(desk.home, NAME).items
-    assert "the classifier knows no class 'cat'" == unknown.rejection_reason
+def test_feedback_with_another_class_or_shape_cannot_be_accepted(workspace: Workspace) -> None:
+    """The reason names class or shape."""
+    workspace.log_feedback("cat", random_images(10, 1)[0])
+    workspace.log_feedback("1", np.zeros((1, 8, 8), np.uint8), "other-request")
+    unknown, small = load_review(workspace.home, NAME).items
+    assert "the classifier has no class 'cat'" == unknown.rejection_reason
     assert "its image is 1 × 8 × 8, accepted: 1 × 12 × 12" == small.rejection_reason
 
 
-def test_a_decision_can_be_changed_and_is_remembered(desk: Desk, capsys: Capture) -> None:
-    """The last one counts; what was rejected and is told again stays rejected; all of it is on record."""
-    image = next(one for one in drawn(11, 20) if not claimed(one).is_in_holdout)
-    desk.told("1", image)
-    (number,) = desk.ids()
+def test_decision_can_be_changed_and_is_logged(workspace: Workspace, capsys: Capture) -> None:
+    """The last decision counts; rejected feedback that is reported again stays rejected."""
+    image = next(image for image in random_images(11, 20) if not make_correction(image).is_in_holdout)
+    workspace.log_feedback("1", image)
+    (correction_id,) = workspace.ids()
     for verb, images in (
         ("accept", 1),
         ("accept", 1),
@@ -384,124 +399,139 @@ def test_a_decision_can_be_changed_and_is_remembered(desk: Desk, capsys: Capture
         ("accept", 1),
         ("reject", 0),
     ):
-        assert 0 == run_command_line(["feedback", verb, number[:6]])
-        assert images == len(collect_extra_images(desk.home, NAME).images), verb
-    desk.told("1", image)
+        assert 0 == run_command_line(["feedback", verb, correction_id[:6]])
+        assert images == len(collect_extra_images(workspace.home, NAME).images), verb
+    workspace.log_feedback("1", image)
 
     assert "1 were already" in capsys.readouterr().out
-    assert ["rejected"] == [one.state for one in load_review(desk.home, NAME).items]
-    made = DecisionLog(desk.home, NAME).load()
-    assert ["accept", "reject", "accept", "reject"] == [one.action for one in made]
-    assert all("@" in one.actor and one.correction.request_id == "request-1" for one in made)
+    assert ["rejected"] == [item.state for item in load_review(workspace.home, NAME).items]
+    decisions = DecisionLog(workspace.home, NAME).load()
+    assert ["accept", "reject", "accept", "reject"] == [decision.action for decision in decisions]
+    assert all("@" in decision.actor for decision in decisions)
+    assert {"request-1"} == {decision.correction.request_id for decision in decisions}
 
 
-def test_accepted_feedback_outlives_its_records(desk: Desk) -> None:
-    """Records are bounded, the oldest go first: it is trained on all the same, and can still be rejected."""
-    desk.told("1", next(one for one in drawn(12, 20) if not claimed(one).is_in_holdout))
-    claims.accept(desk.home, NAME, load_review(desk.home, NAME).acceptable_items)
-    before = trained_on(desk)
-    shutil.rmtree(desk.folder)
-    shutil.rmtree(desk.home.dataset_cache)
+def test_accepted_feedback_outlives_the_prediction_log(workspace: Workspace) -> None:
+    """Without the log it is still trained on, and can still be rejected."""
+    workspace.log_feedback(
+        "1", next(image for image in random_images(12, 20) if not make_correction(image).is_in_holdout)
+    )
+    accept(workspace.home, NAME, load_review(workspace.home, NAME).acceptable_items)
+    fingerprint = prepare_next_training(workspace).fingerprint
+    shutil.rmtree(workspace.folder)
+    shutil.rmtree(workspace.home.dataset_cache)
 
-    assert (1, before.fingerprint) == (trained_on(desk).extra_images.merged, trained_on(desk).fingerprint)
-    assert 0 == run_command_line(["feedback", "reject", *desk.ids()])
-    assert desk.prepared.fingerprint == trained_on(desk).fingerprint
+    assert (1, fingerprint) == (
+        prepare_next_training(workspace).extra_images.merged,
+        prepare_next_training(workspace).fingerprint,
+    )
+    assert 0 == run_command_line(["feedback", "reject", *workspace.ids()])
+    assert workspace.prepared.fingerprint == prepare_next_training(workspace).fingerprint
 
 
-def test_an_earlier_training_can_be_put_together_again(desk: Desk) -> None:
-    """Whatever was decided since; where decisions are lost, that is the reason."""
-    DecisionLog(desk.home, NAME).record("accept", [claimed(image) for image in drawn(13, 5)])
-    before = collect_extra_images(desk.home, NAME)
-    DecisionLog(desk.home, NAME).record("reject", [claimed(image) for image in drawn(13, 3)])
-    DecisionLog(desk.home, NAME).record("accept", [claimed(image) for image in drawn(14, 3)])
+def test_extra_images_of_an_earlier_training_can_be_collected(workspace: Workspace) -> None:
+    """Later decisions do not count; lost decisions are an error."""
+    DecisionLog(workspace.home, NAME).record(
+        "accept", [make_correction(image) for image in random_images(13, 5)]
+    )
+    earlier = collect_extra_images(workspace.home, NAME)
+    DecisionLog(workspace.home, NAME).record(
+        "reject", [make_correction(image) for image in random_images(13, 3)]
+    )
+    DecisionLog(workspace.home, NAME).record(
+        "accept", [make_correction(image) for image in random_images(14, 3)]
+    )
 
     assert (
-        before.digest
-        == collect_extra_images(desk.home, NAME, before.last_decision).digest
-        != collect_extra_images(desk.home, NAME).digest
+        earlier.digest
+        == collect_extra_images(workspace.home, NAME, earlier.last_decision).digest
+        != collect_extra_images(workspace.home, NAME).digest
     )
     with pytest.raises(CorruptDataError, match=r"decisions\.jsonl has 11 decisions, accepted: 12 or more"):
-        collect_extra_images(desk.home, NAME, 12)
+        collect_extra_images(workspace.home, NAME, 12)
 
 
-def test_a_version_that_learned_from_feedback_can_be_reproduced(desk: Desk) -> None:
-    """Bit for bit, whatever was accepted since; where the decisions are lost, that is the reason."""
-    DecisionLog(desk.home, NAME).record("accept", [claimed(image) for image in drawn(26, 30)])
-    config, data = desk.classifier.card.config, trained_on(desk)
+def test_version_trained_with_feedback_can_be_reproduced(workspace: Workspace) -> None:
+    """Later decisions do not count; lost decisions are an error."""
+    DecisionLog(workspace.home, NAME).record(
+        "accept", [make_correction(image) for image in random_images(26, 30)]
+    )
+    config, prepared = workspace.classifier.card.config, prepare_next_training(workspace)
     network = build_network(config, SHAPE, 2)
-    learned = fit(config, network, data.splits, 2)
-    card = ModelCard.from_network(config, data, network).model_copy(update={"threads": learned.threads})
-    folder, releases = desk.home.root / "saved", ReleaseStore(desk.home.releases_dir(NAME))
-    Classifier(network, card).save(folder, data.splits.train_val_hashes)
-    Golden.from_classifier(Classifier(network, card), data.splits.test.images).save(folder)
+    threads = fit(config, network, prepared.splits, 2).threads
+    card = ModelCard.from_network(config, prepared, network).model_copy(update={"threads": threads})
+    folder, releases = workspace.home.root / "saved", ReleaseStore(workspace.home.releases_dir(NAME))
+    Classifier(network, card).save(folder, prepared.splits.train_val_hashes)
+    Golden.from_classifier(Classifier(network, card), prepared.splits.test.images).save(folder)
     releases.add_version("2", folder)
-    DecisionLog(desk.home, NAME).record("accept", [claimed(image, "1") for image in drawn(27, 30)])
+    DecisionLog(workspace.home, NAME).record(
+        "accept", [make_correction(image, "1") for image in random_images(27, 30)]
+    )
 
-    assert "identical" == reproduce(desk.home, NAME, "2").verdict
-    shutil.rmtree(desk.home.feedback_dir(NAME))
+    assert "identical" == reproduce_version(workspace.home, NAME, "2").verdict
+    shutil.rmtree(workspace.home.feedback_dir(NAME))
     with pytest.raises(CorruptDataError, match=r"decisions\.jsonl has 0 decisions, accepted: 30 or more"):
-        reproduce(desk.home, NAME, "2")
+        reproduce_version(workspace.home, NAME, "2")
 
 
-def _accept(
-    home: Home, images: np.ndarray, start: "multiprocessing.synchronize.Barrier | None" = None
+def _accept_images(
+    home: Home, images: np.ndarray, barrier: "multiprocessing.synchronize.Barrier | None" = None
 ) -> None:
-    ours = [claimed(image) for image in images]
-    if start:
-        start.wait(60)
-    for one in ours:
-        DecisionLog(home, NAME).record("accept", [one])
+    corrections = [make_correction(image) for image in images]
+    if barrier:
+        barrier.wait(60)
+    for correction in corrections:
+        DecisionLog(home, NAME).record("accept", [correction])
 
 
-def test_reviewers_at_once_lose_nothing(desk: Desk) -> None:
-    """Four processes accept as fast as they can; each decision is there once, in one chain."""
-    images = drawn(15, 100)
+def test_concurrent_reviewers_lose_no_decision(workspace: Workspace) -> None:
+    """Four processes accept as fast as they can; each decision is in the log once."""
+    images = random_images(15, 100)
     context = multiprocessing.get_context("fork")
-    start = context.Barrier(4)
-    people = [
-        context.Process(target=_accept, args=(desk.home, images[n * 20 : n * 20 + 40], start))
+    barrier = context.Barrier(4)
+    reviewers = [
+        context.Process(target=_accept_images, args=(workspace.home, images[n * 20 : n * 20 + 40], barrier))
         for n in range(4)
     ]
-    for person in people:
-        person.start()
-    for person in people:
-        person.join(60)
+    for reviewer in reviewers:
+        reviewer.start()
+    for reviewer in reviewers:
+        reviewer.join(60)
 
-    assert [0] * 4 == [person.exitcode for person in people]
-    made = DecisionLog(desk.home, NAME).load()
-    assert 100 == len(made) == len({one.correction.id for one in made})
-    assert set(hash_contents(images).tolist()) == set(resolve_accepted_labels(made))
+    assert [0] * 4 == [reviewer.exitcode for reviewer in reviewers]
+    decisions = DecisionLog(workspace.home, NAME).load()
+    assert 100 == len(decisions) == len({decision.correction.id for decision in decisions})
+    assert set(hash_contents(images).tolist()) == set(resolve_accepted_labels(decisions))
 
 
-def test_a_reviewer_may_be_killed(desk: Desk) -> None:
-    """At any moment: what was decided before is whole, and the next one goes on, waiting for nobody."""
-    images = drawn(16, 500)
+def test_killed_reviewer_leaves_a_valid_log(workspace: Workspace) -> None:
+    """Earlier decisions are complete, a partial line is dropped, and the next reviewer does not wait."""
+    images = random_images(16, 500)
     context = multiprocessing.get_context("fork")
-    path, done = desk.home.feedback_dir(NAME) / "decisions.jsonl", 0
+    path, count = workspace.home.feedback_dir(NAME) / "decisions.jsonl", 0
     for _ in range(5):
-        person = context.Process(target=_accept, args=(desk.home, images))
-        person.start()
+        reviewer = context.Process(target=_accept_images, args=(workspace.home, images))
+        reviewer.start()
         goal = (path.stat().st_size if path.exists() else 0) + 2_000
         deadline = time.monotonic() + 30
         while not path.exists() or path.stat().st_size < goal:
             assert time.monotonic() < deadline
             time.sleep(0.0005)
-        os.kill(person.pid, signal.SIGKILL)
-        person.join()
-        made = DecisionLog(desk.home, NAME).load()
-        assert done < len(made) == len(resolve_accepted_labels(made))
-        done = len(made)
-    torn = path.read_bytes()[:-20]
-    path.write_bytes(torn)
-    assert done - 1 == len(DecisionLog(desk.home, NAME).load())
-    _accept(desk.home, drawn(17, 1))
-    assert done == len(DecisionLog(desk.home, NAME).load())
+        os.kill(reviewer.pid, signal.SIGKILL)
+        reviewer.join()
+        decisions = DecisionLog(workspace.home, NAME).load()
+        assert count < len(decisions) == len(resolve_accepted_labels(decisions))
+        count = len(decisions)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert count - 1 == len(DecisionLog(workspace.home, NAME).load())
+    _accept_images(workspace.home, random_images(17, 1))
+    assert count == len(DecisionLog(workspace.home, NAME).load())
 
 
-def test_garbage_among_the_records_hides_nothing(desk: Desk) -> None:
-    """Files and lines that no worker wrote are passed over."""
-    desk.told("1", drawn(18, 1)[0])
-    nonsense = [
+def test_invalid_files_in_the_prediction_log_are_skipped(workspace: Workspace) -> None:
+    """Feedback in other files is still listed."""
+    workspace.log_feedback("1", random_images(18, 1)[0])
+    invalid_contents = [
         b"",
         b"\n",
         b"\xff\xfe\n",
@@ -513,39 +543,42 @@ def test_garbage_among_the_records_hides_nothing(desk: Desk) -> None:
         b'{"columns":[]}\nrest',
         b'["columns"]\nrest',
     ]
-    for number, content in enumerate(nonsense):
+    for number, content in enumerate(invalid_contents):
         for kind in ("feedback", "predictions", "images"):
-            (desk.folder / f"{kind}-0-{number}").write_bytes(content)
-    (one,) = load_review(desk.home, NAME).items
-    assert ("1", "1") == (one.correction.label, one.correction.version)
+            (workspace.folder / f"{kind}-0-{number}").write_bytes(content)
+    (item,) = load_review(workspace.home, NAME).items
+    assert ("1", "1") == (item.correction.label, item.correction.version)
 
 
-def test_damaged_decisions_are_one_line(desk: Desk, capsys: Capture) -> None:
-    """A line that was changed is noticed: by who reviews, and by the next training."""
-    DecisionLog(desk.home, NAME).record("accept", [claimed(image) for image in drawn(19, 3)])
-    path = desk.home.feedback_dir(NAME) / "decisions.jsonl"
+def test_changed_decision_log_is_reported_in_one_line(workspace: Workspace, capsys: Capture) -> None:
+    """Review and next training reject a log with a changed line."""
+    DecisionLog(workspace.home, NAME).record(
+        "accept", [make_correction(image) for image in random_images(19, 3)]
+    )
+    path = workspace.home.feedback_dir(NAME) / "decisions.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"label":"0"', b'"label":"1"', 1))
     assert 4 == run_command_line(["feedback", "review"])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error[corrupt_data]: {path}, line 2 does not follow the line before it")
     with pytest.raises(CorruptDataError, match="line 2 does not follow"):
-        collect_extra_images(desk.home, NAME)
+        collect_extra_images(workspace.home, NAME)
 
 
-def test_only_the_owner_may_read(desk: Desk) -> None:
-    """Images of people lie in a folder of mode 0700."""
-    DecisionLog(desk.home, NAME).record("accept", [claimed(drawn(20, 1)[0])])
-    assert 0o700 == desk.home.feedback_dir(NAME).stat().st_mode & 0o777
+def test_decision_log_is_readable_by_its_owner_only(workspace: Workspace) -> None:
+    """The folder has mode 0700, since images may be private."""
+    DecisionLog(workspace.home, NAME).record("accept", [make_correction(random_images(20, 1)[0])])
+    assert 0o700 == workspace.home.feedback_dir(NAME).stat().st_mode & 0o777
 
 
-def test_a_home_that_cannot_be_written_is_one_line(desk: Desk) -> None:
-    (desk.home.feedback_dir(NAME) / "decisions.jsonl").mkdir(parents=True)
+def test_unreadable_decision_log_is_an_infrastructure_error(workspace: Workspace) -> None:
+    """A folder has its name."""
+    (workspace.home.feedback_dir(NAME) / "decisions.jsonl").mkdir(parents=True)
     with pytest.raises(InfrastructureError, match="cannot be read: Is a directory"):
-        DecisionLog(desk.home, NAME).record("accept", [claimed(drawn(21, 1)[0])])
+        DecisionLog(workspace.home, NAME).record("accept", [make_correction(random_images(21, 1)[0])])
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("arguments", "message"),
     [
         (
             ["accept"],
@@ -556,52 +589,54 @@ def test_a_home_that_cannot_be_written_is_one_line(desk: Desk) -> None:
             ["reject"],
             "error[user_input]: ids: got nothing, accepted: some that relearn feedback review shows",
         ),
-        (["accept", "xyz"], "error[not_found]: id: got 'xyz', which no answers begin with; see relearn"),
-        (["reject", ""], "error[not_found]: id: got '', which no answers begin with; see relearn feedback"),
+        (["accept", "xyz"], "error[not_found]: id: got 'xyz', which no corrections begin with; see"),
+        (["reject", ""], "error[not_found]: id: got '', which no corrections begin with; see relearn"),
         (["review", "--limit", "0"], "error[user_input]: --limit: got 0, accepted: 1 or more"),
         (["review", "--model-name", "dark"], "error[not_found]: nothing released as 'dark'; released: light"),
     ],
 )
-def test_what_is_asked_wrongly_is_one_line(desk: Desk, words: list[str], line: str, capsys: Capture) -> None:
-    """What was wrong, got, accepted; nothing is decided."""
-    desk.told("1", drawn(22, 1)[0])
-    assert 2 == run_command_line(["feedback", *words])
-    (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith(line)
-    assert not desk.home.feedback_dir(NAME).exists()
-
-
-def test_an_id_that_begins_several_is_refused(desk: Desk) -> None:
-    """With those that are meant."""
-    for image in drawn(23, 40):
-        desk.told("1", image, "one")
-    found = load_review(desk.home, NAME)
-    starts = [one.correction.id[0] for one in found.items]
-    several = max(starts, key=starts.count)
-    with pytest.raises(
-        NotFoundError, match=f"got '{several}', which {starts.count(several)} answers begin with"
-    ):
-        found.select([several])
-
-
-def test_the_list_shows_image_and_facts(
-    desk: Desk, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+def test_invalid_arguments_are_rejected_in_one_line(
+    workspace: Workspace, arguments: list[str], message: str, capsys: Capture
 ) -> None:
-    """For people, as a sheet of images, and for programs; it needs no colour, and markup means nothing."""
+    """The line names what was wrong, got and accepted; nothing is decided."""
+    workspace.log_feedback("1", random_images(22, 1)[0])
+    assert 2 == run_command_line(["feedback", *arguments])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)
+    assert not workspace.home.feedback_dir(NAME).exists()
+
+
+def test_ambiguous_id_prefix_is_rejected(workspace: Workspace) -> None:
+    """The message has the number of matches."""
+    for image in random_images(23, 40):
+        workspace.log_feedback("1", image, "request")
+    review_result = load_review(workspace.home, NAME)
+    initials = [item.correction.id[0] for item in review_result.items]
+    prefix = max(initials, key=initials.count)
+    with pytest.raises(
+        NotFoundError, match=f"got '{prefix}', which {initials.count(prefix)} corrections begin with"
+    ):
+        review_result.select([prefix])
+
+
+def test_review_lists_images_and_corrections(
+    workspace: Workspace, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It prints text without color, a contact sheet or JSON, and escapes markup."""
     monkeypatch.setenv("COLUMNS", "80")
     image = np.zeros(SHAPE, np.uint8)
     image[0, :6] = 255
-    desk.told("1", image)
-    desk.told("[red]", drawn(24, 1)[0])
-    first, second = desk.ids()
+    workspace.log_feedback("1", image)
+    workspace.log_feedback("[red]", random_images(24, 1)[0])
+    first, second = workspace.ids()
     assert 0 == run_command_line(["feedback", "review", "--contact-sheet", str(tmp_path / "sheet.png")])
-    said = capsys.readouterr().out
-    assert (3, 1) == (said.count("█" * 12), said.count(first[:8]))
-    assert "told 1" in said
-    assert f"{second[:8]} told [red]: the classifier knows no class '[red]'" in said
-    assert "light: 2 new" in said
-    assert "relearn feedback accept --all accepts 1 that nothing speaks against" in said
-    assert said.endswith(f"\n{tmp_path / 'sheet.png'}\n")
+    printed = capsys.readouterr().out
+    assert (3, 1) == (printed.count("█" * 12), printed.count(first[:8]))
+    assert "told 1" in printed
+    assert f"{second[:8]} told [red]: the classifier has no class '[red]'" in printed
+    assert "light: 2 new" in printed
+    assert "relearn feedback accept --all accepts 1 that nothing speaks against" in printed
+    assert printed.endswith(f"\n{tmp_path / 'sheet.png'}\n")
     assert encode_png(image)[:8] == (tmp_path / "sheet.png").read_bytes()[:8]
     assert 2 == run_command_line(["feedback", "review", "--contact-sheet", str(tmp_path / "sheet.png")])
     assert "exists; add --force to replace a file" in capsys.readouterr().err
@@ -612,64 +647,70 @@ def test_the_list_shows_image_and_facts(
     assert ("1", "new", None) == (rows[0]["label"], rows[0]["state"], rows[0]["rejection_reason"])
 
 
-def test_data_that_is_gone_is_said_and_hides_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the dataset nobody knows what is in it already."""
-    desk.told("1", drawn(25, 1)[0])
-    moved = desk.classifier.card.config.model_copy(update={"dataset": "npz:/no/where.npz"})
-    card = read_card(ReleaseStore(desk.home.releases_dir(NAME)).version_folder("1")).model_copy(
-        update={"config": moved}
+def test_missing_training_data_is_reported_by_the_review(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Corrections are still listed and can be accepted."""
+    workspace.log_feedback("1", random_images(25, 1)[0])
+    config = workspace.classifier.card.config.model_copy(update={"dataset": "npz:/no/where.npz"})
+    card = read_card(ReleaseStore(workspace.home.releases_dir(NAME)).version_folder("1")).model_copy(
+        update={"config": config}
     )
-    monkeypatch.setattr(claims, "read_card", lambda folder: card)
-    found = load_review(desk.home, NAME)
-    assert 1 == len(found.acceptable_items)
-    assert "the training data could not be looked at: /no/where.npz is not there" in str(
-        found.training_data_error
+    monkeypatch.setattr(review, "read_card", lambda folder: card)
+    review_result = load_review(workspace.home, NAME)
+    assert 1 == len(review_result.acceptable_items)
+    assert "the training data could not be loaded: /no/where.npz is not there" in str(
+        review_result.training_data_error
     )
 
 
 @pytest.fixture
-def told_home(ran: Ran, copied: Home, served: str) -> Iterator[Home]:
-    """A copy of the home of the real server, after eight real requests and what people said of them."""
+def home_with_feedback(ran: Ran, copied: Home, served: str) -> Iterator[Home]:
+    """A copy of the real server's home, after eight real requests and feedback on them."""
     images = prepare_dataset(TrainConfig(dataset="digits"), copied).splits.test.images[:8]
     shifted = np.roll(images, 3, axis=3)
     with httpx.Client(base_url=served, trust_env=False, timeout=30) as client:
         for number, image in enumerate(shifted):
             rows = image.reshape(-1).tolist()
-            answer = client.post(
-                "/predict", json={"images": [rows]}, headers={"x-request-id": f"told-{number}"}
+            response = client.post(
+                "/predict", json={"images": [rows]}, headers={"x-request-id": f"feedback-{number}"}
             )
-            assert 200 == answer.status_code, answer.text
-            said = {"request_id": f"told-{number}", "label": str(number), "image": rows}
-            assert "can become training data" in client.post("/feedback", json=said).json()["note"]
-    time.sleep(0.6)  # what was answered is on disk
+            assert 200 == response.status_code, response.text
+            feedback = {"request_id": f"feedback-{number}", "label": str(number), "image": rows}
+            assert "can become training data" in client.post("/feedback", json=feedback).json()["note"]
+    time.sleep(0.6)  # until the prediction log is written
     shutil.copytree(ran.home.prediction_log_dir("digits"), copied.prediction_log_dir("digits"))
     shutil.copytree(ran.home.releases_dir("digits"), copied.releases_dir("digits"))
     return copied
 
 
-def test_what_a_server_was_told_is_trained_on_and_judged_by(told_home: Home, on_server: str) -> None:
-    """Asked and told over HTTP, reviewed, accepted; the next training has it, and the gate its share."""
+def test_feedback_over_http_is_used_for_training_and_gate(home_with_feedback: Home, on_server: str) -> None:
+    """Once accepted, the next training has it, and the gate has its holdout."""
     from relearn.flows.release import release
     from relearn.flows.train import train
 
-    home = told_home
-    found = load_review(home, "digits")
-    ours = [one for one in found.acceptable_items if one.correction.request_id.startswith("told-")]
-    assert [str(number) for number in range(8)] == [one.correction.label for one in ours]
-    assert {("1", True)} == {(one.correction.version, one.correction.image_matches) for one in ours}
-    claims.accept(home, "digits", ours)
-    trained = train(TrainConfig(dataset="digits", epochs=1, hidden_sizes=(8,)))
+    home = home_with_feedback
+    items = [
+        item
+        for item in load_review(home, "digits").acceptable_items
+        if item.correction.request_id.startswith("feedback-")
+    ]
+    corrections = [item.correction for item in items]
+    assert [str(number) for number in range(8)] == [correction.label for correction in corrections]
+    assert {("1", True)} == {(correction.version, correction.image_matches) for correction in corrections}
+    accept(home, "digits", items)
+    run_id = train(TrainConfig(dataset="digits", epochs=1, hidden_sizes=(8,))).run_id
 
-    folder = registry.download_classifier(connect(home), trained.run_id, home.root / "fetched")
-    card, seen = read_card(folder), read_training_hashes(folder)
-    compared = [one.correction.image_hash for one in ours if one.correction.is_in_holdout]
-    joined = [one.correction.image_hash for one in ours if not one.correction.is_in_holdout]
+    folder = registry.download_classifier(connect(home), run_id, home.root / "fetched")
+    card, training_hashes = read_card(folder), set(read_training_hashes(folder).tolist())
+    holdout = [correction.image_hash for correction in corrections if correction.is_in_holdout]
+    merged = [correction.image_hash for correction in corrections if not correction.is_in_holdout]
     assert card.fingerprint != prepare_dataset(TrainConfig(dataset="digits"), home).fingerprint
-    assert (len(joined), len(ours)) == (card.extra_images.merged, card.extra_images.last_decision)
-    assert set(joined) <= set(seen.tolist())
-    assert set() == set(compared) & set(seen.tolist())
-    told = connect(home).get_run(trained.run_id).data.tags[EXTRA_IMAGES_TAG]
-    assert card.extra_images == MergeSummary.model_validate_json(told)
+    assert (len(merged), len(items)) == (card.extra_images.merged, card.extra_images.last_decision)
+    assert set(merged) <= training_hashes
+    assert set() == set(holdout) & training_hashes
+    tag = connect(home).get_run(run_id).data.tags[EXTRA_IMAGES_TAG]
+    assert card.extra_images == MergeSummary.model_validate_json(tag)
 
-    comparisons = release(trained.run_id).gate_decision.comparisons
-    assert len(compared) == comparisons["recent"].images
+    comparisons = release(run_id).gate_decision.comparisons
+    assert len(holdout) == comparisons["recent"].images
