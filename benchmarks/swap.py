@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.load import Answer, load
 from relearn.flows.releases.release_state import ReleaseState, record_decision
-from relearn.flows.releases.rollback import rollback
+from relearn.flows.releases.rollback import roll_back
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
 from relearn.model.images.decode import encode_png
@@ -123,7 +123,7 @@ class Stage:
     def step(self, step: str) -> str:
         """A promotion, or a rollback; returns what is live then."""
         if step == "back":
-            rollback(self.home, NAME, None, "a step back")
+            roll_back(self.home, NAME, None, "a step back")
         else:
             self.promote(step)
         live = self.releases.read_current()

@@ -1,4 +1,4 @@
-"""A tracking server in trouble in the middle of a training costs neither the training nor a metric."""
+"""A failing tracking server does not stop the training and loses no metric."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ EPOCHS = 400
 
 
 def start_server(home: Home, url: str, clean: dict[str, str]) -> subprocess.Popen[bytes]:
-    """An MLflow server at `url` over the store of `home`, as soon as it answers."""
+    """Start an MLflow server at `url` on the store of `home`; return it as soon as it answers."""
     store = f"sqlite:///{home.root / 'mlflow.db'}"
     options = ["--port", url.rpartition(":")[2], "--workers", "1", "--backend-store-uri", store]
     server = subprocess.Popen(
@@ -47,35 +47,36 @@ def start_server(home: Home, url: str, clean: dict[str, str]) -> subprocess.Pope
 def kill(server: subprocess.Popen[bytes]) -> None:
     if server.poll() is not None:
         return
-    family = psutil.Process(server.pid).children(recursive=True)
+    children = psutil.Process(server.pid).children(recursive=True)
     os.killpg(server.pid, signal.SIGKILL)
-    psutil.wait_procs([*family, psutil.Process(server.pid)], timeout=10)
+    psutil.wait_procs([*children, psutil.Process(server.pid)], timeout=10)
     server.wait()
 
 
-class Door(BaseHTTPRequestHandler):
-    """Listens at `outer` and hands on to the server at `inner`; answers `status` itself while that is set."""
+class Proxy(BaseHTTPRequestHandler):
+    """Proxy at `url` for the server at `target_url`; while `status` is set, it answers with that itself."""
 
-    inner: str
-    outer: str
+    target_url: str
+    url: str
     status: int | None = None
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
         if self.status is None:
-            answer = httpx.request(
-                self.command, self.inner + self.path, content=body, headers=headers, timeout=60
+            response = httpx.request(
+                self.command, self.target_url + self.path, content=body, headers=headers, timeout=60
             )
-            self.give(answer.status_code, answer.content, answer.headers.get("Content-Type", "text/plain"))
+            content_type = response.headers.get("Content-Type", "text/plain")
+            self.reply(response.status_code, response.content, content_type)
         else:
-            self.give(self.status, b"{}", "application/json")
+            self.reply(self.status, b"{}", "application/json")
 
     do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815  # http.server's names
 
-    def give(self, status: int, content: bytes, kind: str) -> None:
+    def reply(self, status: int, content: bytes, content_type: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -84,67 +85,71 @@ class Door(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def door(port: int) -> Iterator[type[Door]]:
-    """One of this test's own, open."""
+def proxy(port: int) -> Iterator[type[Proxy]]:
+    """A proxy for this test."""
 
-    class Own(Door): ...
+    class LocalProxy(Proxy): ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Own) as server:
-        Own.outer = f"http://127.0.0.1:{server.server_port}"
-        Own.inner = f"http://127.0.0.1:{port}"
+    with ThreadingHTTPServer(("127.0.0.1", 0), LocalProxy) as server:
+        LocalProxy.url = f"http://127.0.0.1:{server.server_port}"
+        LocalProxy.target_url = f"http://127.0.0.1:{port}"
         threading.Thread(target=server.serve_forever).start()
-        yield Own
+        yield LocalProxy
         server.shutdown()
 
 
 def start_training(
-    home: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
+    home: Home, clean: dict[str, str], prefect_page: str, proxy: type[Proxy]
 ) -> subprocess.Popen[str]:
-    """A long training that reports to `door`, three epochs later."""
-    many = str(EPOCHS)
-    words = ["train", "--dataset", "digits", "--threads", "1", "--epochs", many, "--patience", many]
+    """Start a long training that reports to `proxy`; return it after three epochs."""
+    epochs = str(EPOCHS)
+    command = ["train", "--dataset", "digits", "--threads", "1", "--epochs", epochs, "--patience", epochs]
     environment = clean | {
         "RELEARN_HOME": str(home.root),
         "PREFECT_API_URL": f"{prefect_page}/api",
-        "MLFLOW_TRACKING_URI": door.outer,
+        "MLFLOW_TRACKING_URI": proxy.url,
     }
     training = subprocess.Popen(
-        [BIN / "relearn", *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [BIN / "relearn", *command],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     wait_for_epochs(home, 3, training)
     return training
 
 
 @contextlib.contextmanager
-def in_trouble(
-    trouble: str, home: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
+def training_with_fault(
+    fault: str, home: Home, clean: dict[str, str], prefect_page: str, proxy: type[Proxy]
 ) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[bytes]]]:
-    """A training whose tracking server got into trouble five epochs ago, and that server."""
-    server = start_server(home, door.inner, clean)
-    with start_training(home, clean, prefect_page, door) as training:
-        if trouble == "killed":
+    """Yield a training, five epochs after a fault of its tracking server, and that server."""
+    server = start_server(home, proxy.target_url, clean)
+    with start_training(home, clean, prefect_page, proxy) as training:
+        if fault == "killed":
             kill(server)
-        elif trouble == "hanging":
+        elif fault == "hanging":
             os.killpg(server.pid, signal.SIGSTOP)
         else:
-            door.status = int(trouble)
+            proxy.status = int(fault)
         wait_for_epochs(home, 5, training)
         yield training, server
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ["killed", "hanging", "500", "429"])
-def test_a_server_in_trouble_has_every_epoch_once_in_the_end(
-    trouble: str, copied: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
+@pytest.mark.parametrize("fault", ["killed", "hanging", "500", "429"])
+def test_every_epoch_is_logged_once_after_a_server_fault(
+    fault: str, copied: Home, clean: dict[str, str], prefect_page: str, proxy: type[Proxy]
 ) -> None:
-    """The training goes on meanwhile, and ends well."""
-    with in_trouble(trouble, copied, clean, prefect_page, door) as (training, broken):
-        server = start_server(copied, door.inner, clean) if trouble == "killed" else broken
-        if trouble == "hanging":
+    """The training continues during the fault, and ends without an error."""
+    with training_with_fault(fault, copied, clean, prefect_page, proxy) as (training, broken):
+        server = start_server(copied, proxy.target_url, clean) if fault == "killed" else broken
+        if fault == "hanging":
             os.killpg(server.pid, signal.SIGCONT)
-        door.status = None
+        proxy.status = None
         output, errors = training.communicate()
-    client = MlflowClient(door.inner)
+    client = MlflowClient(proxy.target_url)
     (run,) = client.search_runs(
         [experiment.experiment_id for experiment in client.search_experiments()],
         f"params.epochs = '{EPOCHS}'",
@@ -159,15 +164,15 @@ def test_a_server_in_trouble_has_every_epoch_once_in_the_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ["killed", "hanging"])
-def test_a_server_in_trouble_does_not_hold_up_who_wants_to_stop(
-    trouble: str, copied: Home, clean: dict[str, str], prefect_page: str, door: type[Door]
+@pytest.mark.parametrize("fault", ["killed", "hanging"])
+def test_server_fault_does_not_delay_a_stop(
+    fault: str, copied: Home, clean: dict[str, str], prefect_page: str, proxy: type[Proxy]
 ) -> None:
-    """Within ten seconds, with the exit code of the signal and the way to go on."""
-    with in_trouble(trouble, copied, clean, prefect_page, door) as (training, server):
+    """The training stops within 10 s, with the exit code of the signal and advice how to resume it."""
+    with training_with_fault(fault, copied, clean, prefect_page, proxy) as (training, server):
         training.send_signal(signal.SIGTERM)
         _, errors = training.communicate(timeout=10)
     kill(server)
     (run_folder,) = copied.checkpoints.iterdir()
-    advice = f"relearn train --resume {run_folder.name[:8]} goes on"
+    advice = f"relearn train --resume {run_folder.name[:8]} resumes it"
     assert (143, f"error[stopped]: asked to end; {advice}\n") == (training.returncode, errors)

@@ -1,4 +1,4 @@
-"""Promises of `relearn reproduce`: the same, close to it, or why it cannot be; from the card alone."""
+"""`relearn reproduce`: identical, equivalent or different, from the card alone."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.evaluation.reproduce import reproduce
+from relearn.flows.evaluation.reproduce import reproduce_version
 from relearn.flows.releases.release_state import ReleaseState, record_decision
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import prepare_dataset
@@ -27,9 +27,9 @@ from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
 from tests.flows.conftest import Ran
 
-Keep = Callable[..., Home]
+AddVersion = Callable[..., Home]
 
-OWN = """
+CUSTOM_NETWORK = """
 import torch
 from torch import nn
 
@@ -47,7 +47,7 @@ class Small(nn.Module):
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Images whose brightness tells their class."""
+    """Images whose class is their brightness."""
     generator = np.random.default_rng(0)
     labels = np.arange(400) % 2
     images = generator.integers(0, 120, (400, 12, 12), dtype=np.uint8) + (120 * labels)[:, None, None]
@@ -56,11 +56,13 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def keep(file: Path, tmp_path: Path) -> Keep:
-    """Trains on the file, and keeps what came of it as version 1, changed as asked for."""
+def add_version(file: Path, tmp_path: Path) -> AddVersion:
+    """Return a function that trains on the file and adds the changed network as version 1."""
 
-    def done(
-        change: Callable[[torch.nn.Module], object] = lambda network: None, told: Any = None, **settings: Any
+    def add(
+        change: Callable[[torch.nn.Module], object] = lambda network: None,
+        card_fields: Any = None,
+        **settings: Any,
     ) -> Home:
         home = Home(tmp_path / "home", tmp_path / "data")
         config = TrainConfig.parse({"dataset": f"npz:{file}", "hidden_sizes": (16,), "epochs": 5, **settings})
@@ -69,7 +71,7 @@ def keep(file: Path, tmp_path: Path) -> Keep:
         threads = fit(config, network, prepared.splits, 2).threads
         change(network)
         card = ModelCard.from_network(config, prepared, network).model_copy(
-            update={"threads": threads, **(told or {})}
+            update={"threads": threads, **(card_fields or {})}
         )
         classifier, folder = Classifier(network, card), tmp_path / "saved"
         classifier.save(folder)
@@ -78,47 +80,47 @@ def keep(file: Path, tmp_path: Path) -> Keep:
         live = Release(
             version="1", bento="light:1", run_id="r", published_at=datetime.now(UTC), sha256=digests
         )
-        promoted: dict[str, Any] = {"action": "promote", "subject": "1", "run_id": "r", "live": live}
+        decision: dict[str, Any] = {"action": "promote", "subject": "1", "run_id": "r", "live": live}
         record_decision(
-            home, "light", ReleaseState(), **promoted, reasons=(), fingerprints={}, rollback_target=None
+            home, "light", ReleaseState(), **decision, reasons=(), fingerprints={}, rollback_target=None
         )
         return home
 
-    return done
+    return add
 
 
-def moved(by: float) -> Callable[[torch.nn.Module], object]:
+def shift_weights(offset: float) -> Callable[[torch.nn.Module], object]:
     def change(network: torch.nn.Module) -> None:
         with torch.no_grad():
-            next(network.parameters()).add_(by)
+            next(network.parameters()).add_(offset)
 
     return change
 
 
-def test_what_relearn_run_released_is_the_same(
+def test_released_version_is_reproduced_bit_for_bit(
     ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Bit for bit, whatever watched the first training; in a home that has nothing but the release."""
+    """The home needs the release alone; logging in the original training changes nothing."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     shutil.copytree(ran.home.releases_dir("digits"), tmp_path / "home" / "releases" / "digits")
     assert 0 == run_command_line(["reproduce", "1"])
-    said = capsys.readouterr().out.splitlines()[-1]
-    assert "SAME version 1 of digits was trained again, bit for bit" == said
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert "SAME version 1 of digits was trained again, bit for bit" == last_line
 
 
-def test_a_little_off_is_close(keep: Keep) -> None:
-    """With how far weights, labels and accuracy are apart."""
-    done = reproduce(keep(moved(1e-4)), "light", "1")
-    assert "equivalent" == done.verdict
-    assert done.difference == pytest.approx(1e-4, rel=0.01)
-    assert done.agreement == pytest.approx(1, abs=0.05)
+def test_small_difference_is_equivalent(add_version: AddVersion) -> None:
+    """The result has the differences of weights and labels."""
+    result = reproduce_version(add_version(shift_weights(1e-4)), "light", "1")
+    assert "equivalent" == result.verdict
+    assert result.max_difference == pytest.approx(1e-4, rel=0.01)
+    assert result.agreement == pytest.approx(1, abs=0.05)
 
 
-def test_something_else_is_not_called_close(
-    keep: Keep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_significant_difference_is_not_reproduced(
+    add_version: AddVersion, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A classifier that this card does not lead to: more than chance apart."""
-    home = keep(lambda network: [parameter.data.neg_() for parameter in network.parameters()])
+    """The version has other weights than its card leads to."""
+    home = add_version(lambda network: [parameter.data.neg_() for parameter in network.parameters()])
     monkeypatch.setenv("RELEARN_HOME", str(home.root))
     assert 4 == run_command_line(["reproduce", "1"])
     (error,) = capsys.readouterr().err.splitlines()
@@ -126,50 +128,50 @@ def test_something_else_is_not_called_close(
     assert error.endswith("more than chance")
 
 
-def test_other_circumstances_are_told(keep: Keep) -> None:
-    """What was not as it was when the version was trained."""
-    done = reproduce(keep(told={"torch": "2.0.0"}), "light", "1")
-    assert (f"torch {torch.__version__}, then 2.0.0",) == done.circumstances
+def test_environment_differences_are_reported(add_version: AddVersion) -> None:
+    """The version was trained with another torch."""
+    result = reproduce_version(add_version(card_fields={"torch": "2.0.0"}), "light", "1")
+    assert (f"torch {torch.__version__}, originally 2.0.0",) == result.environment_differences
 
 
-def test_it_learns_on_as_many_threads(keep: Keep) -> None:
-    """With another number the sums come out otherwise."""
-    done = reproduce(keep(threads=1), "light", "1")
-    assert ("identical", 1) == (done.verdict, torch.get_num_threads())
+def test_reproduction_uses_the_original_number_of_threads(add_version: AddVersion) -> None:
+    """With another number, sums are rounded differently."""
+    result = reproduce_version(add_version(threads=1), "light", "1")
+    assert ("identical", 1) == (result.verdict, torch.get_num_threads())
 
 
-def test_changed_data_is_the_reason(keep: Keep, file: Path) -> None:
-    """No training is begun on data that it was not."""
-    home = keep()
+def test_changed_data_is_reported(add_version: AddVersion, file: Path) -> None:
+    """No training is started."""
+    home = add_version()
     with np.load(file) as arrays:
         np.savez(file, images=255 - arrays["images"], labels=arrays["labels"])
     with pytest.raises(CorruptDataError, match=r"light\.npz.* has changed since: got fingerprint"):
-        reproduce(home, "light", "1")
+        reproduce_version(home, "light", "1")
 
 
-def test_data_that_is_gone_is_the_reason(keep: Keep, file: Path) -> None:
-    """Not a version that could not be found, and no traceback."""
-    home = keep()
+def test_missing_data_is_reported(add_version: AddVersion, file: Path) -> None:
+    """The error is `CorruptDataError`, not `NotFoundError` of a version."""
+    home = add_version()
     file.unlink()
-    with pytest.raises(CorruptDataError, match="its data is not to be had"):
-        reproduce(home, "light", "1")
+    with pytest.raises(CorruptDataError, match="its data cannot be loaded"):
+        reproduce_version(home, "light", "1")
 
 
-def test_an_own_network_needs_no_file_of_the_users(
-    keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_custom_network_is_reproduced_without_its_original_file(
+    add_version: AddVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its source goes with the card; its first weights come from the seed."""
-    (tmp_path / "own_small.py").write_text(OWN)
+    """Its source is stored with the card, its initial weights come from the seed."""
+    (tmp_path / "own_small.py").write_text(CUSTOM_NETWORK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    home = keep(network="own_small:Small")
+    home = add_version(network="own_small:Small")
     (tmp_path / "own_small.py").unlink()
     del sys.modules["own_small"]
 
-    assert "identical" == reproduce(home, "light", "1").verdict
+    assert "identical" == reproduce_version(home, "light", "1").verdict
 
 
-def test_a_version_that_is_not_kept_is_told(keep: Keep) -> None:
-    """With those that are."""
+def test_unknown_version_is_rejected(add_version: AddVersion) -> None:
+    """The message lists the versions that are accepted."""
     with pytest.raises(NotFoundError, match="got '2', which is not kept as light; accepted: 1"):
-        reproduce(keep(), "light", "2")
+        reproduce_version(add_version(), "light", "2")

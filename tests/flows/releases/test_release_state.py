@@ -1,4 +1,4 @@
-"""Promises of what is live: the ledger says it, pointer and aliases follow, a rollback is a line in it."""
+"""Release state and rollback: the ledger decides, live pointer and aliases follow."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.releases.release_state import ReleaseState, record_decision, sync_with_ledger
-from relearn.flows.releases.rollback import rollback
+from relearn.flows.releases.rollback import roll_back
 from relearn.flows.tracking.store import connect
 from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
 from relearn.serving.runtime.hot_reload import load_release
@@ -17,7 +17,7 @@ from tests.flows.zoo import Zoo
 
 
 def test_aliases_follow_the_ledger(zoo: Zoo) -> None:
-    """Champion and previous, after every decision; what agrees already is not touched or told."""
+    """Champion and previous follow after every decision; correct aliases are not reported."""
     zoo.promote("1")
     assert ["@champion of zoo meant nothing, the ledger says 1"] == sync_with_ledger(zoo.home, "zoo")
     zoo.promote("2")
@@ -27,8 +27,8 @@ def test_aliases_follow_the_ledger(zoo: Zoo) -> None:
     assert [] == sync_with_ledger(zoo.home, "zoo")
 
 
-def test_an_alias_moved_by_hand_is_told_and_put_back(zoo: Zoo) -> None:
-    """Neither obeyed nor ignored."""
+def test_alias_moved_by_hand_is_reported_and_reset(zoo: Zoo) -> None:
+    """Other aliases stay as they are."""
     zoo.promote("1")
     zoo.promote("2")
     sync_with_ledger(zoo.home, "zoo")
@@ -44,32 +44,31 @@ def test_an_alias_moved_by_hand_is_told_and_put_back(zoo: Zoo) -> None:
     assert {"champion": "2", "previous": "1", "mine": "3"} == zoo.aliases()
 
 
-def test_a_version_deleted_by_hand_is_told(zoo: Zoo) -> None:
-    """What is live stays live, and one line says what is gone from the registry."""
+def test_version_deleted_by_hand_is_reported(zoo: Zoo) -> None:
+    """The live version stays live, and one message names the missing version."""
     zoo.promote("1")
     connect(zoo.home).delete_model_version("zoo", "1")
 
-    told = sync_with_ledger(zoo.home, "zoo")
-    assert 1 == len(told)
-    assert "version 1 of zoo" in told[0]
+    (message,) = sync_with_ledger(zoo.home, "zoo")
+    assert "version 1 of zoo" in message
     assert "1" == zoo.releases.read_current().version
 
 
-def test_a_decision_about_the_past_is_not_written(zoo: Zoo) -> None:
-    """Who decided while something else was true has to decide again."""
-    before = ReleaseState.from_store(zoo.releases)
+def test_decision_on_an_outdated_state_is_not_recorded(zoo: Zoo) -> None:
+    """The ledger stays as it is."""
+    outdated = ReleaseState.from_store(zoo.releases)
     zoo.promote("1")
-    decision = {"action": "hold", "candidate": "x", "run_id": "x", "reasons": (), "fingerprints": {}}
+    decision = {"action": "hold", "subject": "x", "run_id": "x", "reasons": (), "fingerprints": {}}
 
-    assert record_decision(zoo.home, "zoo", before, **decision, live=None, rollback_target=None) is None
+    assert record_decision(zoo.home, "zoo", outdated, **decision, live=None, rollback_target=None) is None
     assert 1 == len(zoo.releases.ledger.read_entries())
 
 
-def test_rollback_brings_the_previous_back(zoo: Zoo) -> None:
-    """A line in the ledger, the pointer, and nothing else; who made it and why is kept."""
+def test_rollback_makes_the_previous_version_live(zoo: Zoo) -> None:
+    """Its ledger entry has user and reason, and the pointer follows."""
     zoo.promote("1")
     zoo.promote("2")
-    entry = rollback(zoo.home, "zoo", None, "too many sevens")
+    entry = roll_back(zoo.home, "zoo", None, "too many sevens")
 
     assert ("rollback", "2", "1", None) == (
         entry.action,
@@ -84,50 +83,50 @@ def test_rollback_brings_the_previous_back(zoo: Zoo) -> None:
 
 
 def test_rollback_to_any_version_that_was_live(zoo: Zoo) -> None:
-    """What would be brought back after it is what was live before that version."""
+    """The next rollback target is the version that was live before it."""
     for version in "123":
         zoo.promote(version)
-    assert "1" == rollback(zoo.home, "zoo", "1", "way back").live.version
-    entry = rollback(zoo.home, "zoo", "3", "after all")
+    assert "1" == roll_back(zoo.home, "zoo", "1", "way back").live.version
+    entry = roll_back(zoo.home, "zoo", "3", "after all")
     assert ("3", "2") == (entry.live.version, entry.rollback_target)
-    assert "2" == rollback(zoo.home, "zoo", None, "no").live.version
+    assert "2" == roll_back(zoo.home, "zoo", None, "no").live.version
 
 
-def test_a_rollback_is_refused_in_one_line(zoo: Zoo) -> None:
-    """To what is live, to what never was, from the first: each with what would be accepted."""
+def test_invalid_rollback_is_rejected(zoo: Zoo) -> None:
+    """The target is live, was never live or does not exist: each message lists what is accepted."""
     with pytest.raises(NotFoundError, match="nothing is live"):
-        rollback(zoo.home, "zoo", None, "why not")
+        roll_back(zoo.home, "zoo", None, "why not")
     zoo.promote("1")
     with pytest.raises(NotFoundError, match="no version was live before 1; accepted for --to: none"):
-        rollback(zoo.home, "zoo", None, "why not")
+        roll_back(zoo.home, "zoo", None, "why not")
     zoo.promote("2")
     with pytest.raises(UserInputError, match="version 2 is live already; accepted: 1"):
-        rollback(zoo.home, "zoo", "2", "why not")
+        roll_back(zoo.home, "zoo", "2", "why not")
     with pytest.raises(NotFoundError, match="got '3', which was never live; accepted: 1"):
-        rollback(zoo.home, "zoo", "3", "why not")
+        roll_back(zoo.home, "zoo", "3", "why not")
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "card.json", "golden.safetensors"])
-def test_a_damaged_version_is_not_gone_back_to(zoo: Zoo, file: str) -> None:
-    """What does not load, or does not answer as it did, is refused before anything is switched."""
+def test_rollback_to_a_damaged_version_is_rejected(zoo: Zoo, file: str) -> None:
+    """The live version stays live."""
     zoo.promote("1")
     zoo.promote("2")
     path = zoo.releases.version_folder("1") / file
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
     with pytest.raises(CorruptDataError):
-        rollback(zoo.home, "zoo", None, "why not")
+        roll_back(zoo.home, "zoo", None, "why not")
     assert ("2", 2) == (zoo.releases.read_current().version, len(zoo.releases.ledger.read_entries()))
 
 
-def test_the_verb_tells_what_it_did(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
-    """Versions, that no server runs, aliases in MLflow; and `history` has the reason."""
+def test_rollback_command_reports_its_effect(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints both versions and that no server runs; aliases follow, and `history` has the reason."""
     zoo.promote("1")
     zoo.promote("2")
     assert 0 == run_command_line(["rollback", "--reason", "too many\n sevens"])
-    said = capsys.readouterr().out
-    assert "zoo: version 1 is live again, version 2 no longer" in said
-    assert "no server of zoo runs on this machine" in said
+    printed = capsys.readouterr().out
+    assert "zoo: version 1 is live again, version 2 no longer" in printed
+    assert "no server of zoo runs on this machine" in printed
     assert {"champion": "1"} == zoo.aliases()
 
     assert 0 == run_command_line(["history"])
@@ -138,7 +137,7 @@ def test_the_verb_tells_what_it_did(zoo: Zoo, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "exit_code", "message"),
     [
         (["rollback", "--reason", " "], 2, "--reason: got nothing"),
         (["rollback", "--reason", "x", "--to", "9"], 2, "got '9', which was never live; accepted: none"),
@@ -154,29 +153,29 @@ def test_the_verb_tells_what_it_did(zoo: Zoo, capsys: pytest.CaptureFixture[str]
         (["release", "animal 2", "--manual-approval"], 2, "--manual-approval: got no Prefect server"),
     ],
 )
-def test_bad_input_is_one_line(
-    zoo: Zoo, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, told: str
+def test_invalid_input_is_rejected_in_one_line(
+    zoo: Zoo, capsys: pytest.CaptureFixture[str], arguments: list[str], exit_code: int, message: str
 ) -> None:
-    """What was wrong, what was got, what is accepted; and the ledger is as it was."""
+    """It names what was wrong, got and accepted; the ledger stays as it is."""
     zoo.promote("1")
-    assert code == run_command_line(arguments)
+    assert exit_code == run_command_line(arguments)
     errors = capsys.readouterr().err
-    assert told in errors
+    assert message in errors
     assert 1 == len(errors.splitlines())
     assert 1 == len(zoo.releases.ledger.read_entries())
 
 
-def test_a_new_reference_is_a_line_in_the_ledger(
+def test_new_reference_set_is_recorded_in_the_ledger(
     zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The images of another dataset with the same classes; what is live stays."""
+    """It comes from another dataset with the same classes; the live version stays live."""
     zoo.promote("1")
     images = np.random.default_rng(0).integers(0, 256, (90, 12, 12), dtype=np.uint8)
     labels = np.array(["ant", "bee", "cow"])[np.arange(90) % 3]
     np.savez(tmp_path / "more.npz", images=images, labels=labels)
 
-    said = ["reference", "--dataset", f"npz:{tmp_path / 'more.npz'}", "--reason", "a larger test"]
-    assert 0 == run_command_line(said), capsys.readouterr().err
+    command = ["reference", "--dataset", f"npz:{tmp_path / 'more.npz'}", "--reason", "a larger test"]
+    assert 0 == run_command_line(command), capsys.readouterr().err
     last = zoo.releases.ledger.read_last()
     assert ("reference", "1", ("a larger test",)) == (last.action, last.live.version, last.reasons)
     assert (

@@ -1,4 +1,4 @@
-"""The gate on real MNIST: as good is held, better is promoted, sabotaged is rejected by its cause."""
+"""The gate on MNIST: an equal candidate is held, a better one promoted, a sabotaged one rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,25 +35,27 @@ Train = Callable[..., Classifier]
 
 @pytest.fixture(scope="module")
 def train(prepared: PreparedDataset) -> Train:
-    """Trains on MNIST by a preset; `spoil` changes the labels of the training images first."""
+    """Return a function that trains on MNIST by a preset; `corrupt` changes the training labels first."""
 
-    def done(preset: str, seed: int, spoil: Callable[[np.ndarray], np.ndarray] | None = None) -> Classifier:
+    def train(
+        preset: str, seed: int, corrupt: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> Classifier:
         config = TrainConfig.from_preset(preset, dataset="mnist", seed=seed)
         splits = prepared.splits
-        if spoil:
-            spoilt = LabelledImages(splits.train.images, spoil(np.asarray(splits.train.labels)))
-            splits = Splits(spoilt, splits.validation, splits.test)
+        if corrupt:
+            train_split = LabelledImages(splits.train.images, corrupt(np.asarray(splits.train.labels)))
+            splits = Splits(train_split, splits.validation, splits.test)
         torch.manual_seed(seed)
         network = build_network(config, prepared.shape, 10)
         fit(config, network, splits, 10)
         return Classifier(network, ModelCard.from_network(config, prepared, network))
 
-    return done
+    return train
 
 
 @pytest.fixture(scope="module")
 def champion(train: Train) -> Classifier:
-    """An mlp, 98 % right."""
+    """An mlp with 98 % accuracy."""
     return train("fast", 0)
 
 
@@ -65,58 +67,58 @@ def score(prepared: PreparedDataset) -> Callable[[Classifier], ClassifierScores]
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
-def test_another_seed_is_held(
+def test_network_with_another_seed_is_held(
     train: Train, champion: Classifier, score: Callable[[Classifier], ClassifierScores], seed: int
 ) -> None:
-    """The same settings and other first weights: no guardrail breaks, and the interval has zero in it."""
-    verdict = evaluate_gate(score(train("fast", seed)), score(champion), CONFIG)
-    assert "hold" == verdict.action, verdict.reasons
-    comparison = verdict.comparisons["reference"]
+    """With the same settings all guardrails pass, and the interval contains zero."""
+    decision = evaluate_gate(score(train("fast", seed)), score(champion), CONFIG)
+    assert "hold" == decision.action, decision.reasons
+    comparison = decision.comparisons["reference"]
     assert comparison.ci_low <= 0 <= comparison.ci_high
 
 
-def test_a_better_network_is_promoted(
+def test_better_network_is_promoted(
     train: Train, champion: Classifier, score: Callable[[Classifier], ClassifierScores]
 ) -> None:
-    """A cnn that is a point better takes the mlp's place: it is neither too slow nor too large."""
-    verdict = evaluate_gate(score(train("fast-cnn", 0)), score(champion), CONFIG)
-    assert "promote" == verdict.action, verdict.reasons
-    assert verdict.comparisons["reference"].ci_low > 0
+    """A cnn that is a point better than the mlp is neither too slow nor too large."""
+    decision = evaluate_gate(score(train("fast-cnn", 0)), score(champion), CONFIG)
+    assert "promote" == decision.action, decision.reasons
+    assert decision.comparisons["reference"].ci_low > 0
 
 
-def test_a_poisoned_class_is_rejected_by_its_name(
+def test_poisoned_class_is_rejected_by_name(
     train: Train, champion: Classifier, score: Callable[[Classifier], ClassifierScores]
 ) -> None:
-    """Three of five sevens were labelled as ones; the reason names the 7."""
+    """With three of five sevens labelled as ones, the reason names the 7."""
 
     def poison(labels: np.ndarray) -> np.ndarray:
         sevens = np.flatnonzero(labels == 7)
-        spoilt = labels.copy()
-        spoilt[sevens[: 3 * len(sevens) // 5]] = 1
-        return spoilt
+        poisoned = labels.copy()
+        poisoned[sevens[: 3 * len(sevens) // 5]] = 1
+        return poisoned
 
-    verdict = evaluate_gate(score(train("fast", 0, poison)), score(champion), CONFIG)
-    assert "reject" == verdict.action
-    assert any(reason.startswith("recall of 7: got ") for reason in verdict.reasons)
+    decision = evaluate_gate(score(train("fast", 0, poison)), score(champion), CONFIG)
+    assert "reject" == decision.action
+    assert any(reason.startswith("recall of 7: got ") for reason in decision.reasons)
 
 
 def test_permuted_classes_are_rejected(
     train: Train, champion: Classifier, score: Callable[[Classifier], ClassifierScores]
 ) -> None:
-    """Learned with the labels one further: every class is lost, and the accuracy says so."""
-    verdict = evaluate_gate(
+    """With every label shifted by one, the accuracy is lost."""
+    decision = evaluate_gate(
         score(train("fast", 0, lambda labels: (labels + 1) % 10)), score(champion), CONFIG
     )
-    assert "reject" == verdict.action
-    assert any(reason.startswith("worse on reference: -9") for reason in verdict.reasons)
+    assert "reject" == decision.action
+    assert any(reason.startswith("worse on reference: -9") for reason in decision.reasons)
 
 
-def test_weights_that_are_nan_are_rejected(
+def test_nan_weights_are_rejected(
     train: Train, champion: Classifier, score: Callable[[Classifier], ClassifierScores]
 ) -> None:
-    """One of 407,050 is enough."""
+    """One NaN among 407,050 weights is enough."""
     broken = train("fast", 0)
     with torch.no_grad():
         next(broken.network.parameters())[0, 0] = float("nan")
-    verdict = evaluate_gate(score(broken), score(champion), CONFIG)
-    assert ("reject", True) == (verdict.action, verdict.reasons[0].startswith("weights: got NaN"))
+    decision = evaluate_gate(score(broken), score(champion), CONFIG)
+    assert ("reject", True) == (decision.action, decision.reasons[0].startswith("weights: got NaN"))
