@@ -45,10 +45,10 @@ bench: $(BIN)/.ready ## measure, and write benchmarks/results/
 	$(BIN)/python -m benchmarks $(or $(ARGS),throughput commands accuracy tutorial gate swap drift)
 
 bench-train: $(BIN)/.ready $(PEERS)/.ready ## our training beside other libraries, in turn
-	$(BIN)/python -m benchmarks $(or $(ARGS),train reach scale)
+	$(BIN)/python -m benchmarks $(or $(ARGS),train time_to_accuracy scale)
 
 bench-serve: $(BIN)/.ready $(PEERS)/.ready ## our server beside others, its limits, and a soak; takes wrk
-	$(BIN)/python -m benchmarks $(or $(ARGS),serve batch ready overload soak)
+	$(BIN)/python -m benchmarks $(or $(ARGS),serve batch cold_start overload soak)
 
 lock: $(BIN)/.ready ## pin every dependency anew
 	UV_CACHE_DIR=.cache/uv $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \

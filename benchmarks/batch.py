@@ -5,8 +5,8 @@ import time
 import pandas as pd
 
 from benchmarks import wrk
-from benchmarks.served import WARM_UP, Question, Released, ours, released, takes_raw
-from benchmarks.workers import spread
+from benchmarks.server_fixtures import WARM_UP, Question, Released, ours, released, takes_raw
+from benchmarks.subprocess_peers import spread
 from relearn.model.devices import set_num_threads
 
 IMAGES = 256

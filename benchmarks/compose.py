@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import wrk
-from benchmarks.served import HOST, WARM_UP
-from benchmarks.workers import REPOSITORY, spread
+from benchmarks.server_fixtures import HOST, WARM_UP
+from benchmarks.subprocess_peers import REPOSITORY, spread
 from infra.engine import ENGINE, containers, engine
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig

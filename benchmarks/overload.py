@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.load import Answer, load
-from benchmarks.served import Question, ours, released
+from benchmarks.server_fixtures import Question, ours, released
 from relearn.serving.deployment.server import Server
 
 CROWD, FEW = 256, 4  # connections

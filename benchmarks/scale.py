@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.subprocess_peers import PEERS, Task, spread, take_turns, told
 from benchmarks.train import SETTINGS
-from benchmarks.workers import PEERS, Task, spread, take_turns, told
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import SPLITS, prepare_dataset
 from relearn.model.home import Home

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmarks import wrk
-from benchmarks.served import (
+from benchmarks.server_fixtures import (
     FASTAPI,
     IMAGES,
     PEERS,
@@ -22,7 +22,7 @@ from benchmarks.served import (
     takes_raw,
     theirs,
 )
-from benchmarks.workers import THEIRS, spread
+from benchmarks.subprocess_peers import THEIRS, spread
 
 OURS = "ours"
 PACKAGES = ("bentoml", "fastapi", "litserve", "mlflow", "starlette", "uvicorn", "uvloop")

@@ -14,7 +14,7 @@ import psutil
 from scipy.stats import theilslopes
 
 from benchmarks import wrk
-from benchmarks.served import WARM_UP, Question, Released, ours, released
+from benchmarks.server_fixtures import WARM_UP, Question, Released, ours, released
 from relearn.model.plots.style import COLORS, create_figure, style_axes
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "soak.png"

@@ -31,7 +31,7 @@ def measure() -> tuple[str, str, pd.DataFrame]:
     rows = []
     for name in ("mlp", "cnn"):
         settings = config.model_copy(
-            update={"network": name, "schedule": "constant", "early_stopping": False}
+            update={"network": name, "lr_schedule": "constant", "early_stopping": False}
         )
         ours, plain = [], []
         for _ in range(ROUNDS):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.workers import PEERS, Result, Task, spread, take_turns, told
+from benchmarks.subprocess_peers import PEERS, Result, Task, spread, take_turns, told
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
@@ -16,7 +16,7 @@ SETTINGS = {
     "learning_rate": 0.01,
     "momentum": 0.95,
     "batch_size": 256,
-    "schedule": "constant",
+    "lr_schedule": "constant",
     "early_stopping": False,
     "epochs": 10_000,  # nobody asks for the last
     "device": "cpu",

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from benchmarks.peers.task import EpochDone, Part, Settings
+from benchmarks.peers.types import EpochDone, Part, Settings
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
@@ -35,7 +35,7 @@ def _prepared(settings: Settings, part: Part) -> Part:
 
 
 def _mlp(settings: Settings) -> keras.Model:
-    hidden = [layers.Dense(width, activation="relu") for width in settings["hidden"]]
+    hidden = [layers.Dense(width, activation="relu") for width in settings["hidden_sizes"]]
     return keras.Sequential([keras.Input((784,)), *hidden, layers.Dense(10)])
 
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from benchmarks.peers.task import EpochDone, Part, Settings
 from benchmarks.peers.torch_parts import network, tensors
+from benchmarks.peers.types import EpochDone, Part, Settings
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:

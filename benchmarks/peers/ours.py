@@ -1,6 +1,6 @@
 """Our own loop."""
 
-from benchmarks.peers.task import EpochDone, Part, Settings
+from benchmarks.peers.types import EpochDone, Part, Settings
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.splits import Splits

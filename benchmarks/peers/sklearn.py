@@ -3,12 +3,12 @@
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-from benchmarks.peers.task import EpochDone, Part, Settings
+from benchmarks.peers.types import EpochDone, Part, Settings
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
     classifier = MLPClassifier(
-        settings["hidden"],
+        settings["hidden_sizes"],
         solver=settings["optimizer"],
         learning_rate_init=settings["learning_rate"],
         momentum=settings["momentum"],

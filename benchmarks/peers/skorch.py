@@ -7,8 +7,8 @@ from skorch.dataset import Dataset
 from skorch.helper import predefined_split
 from torch import nn
 
-from benchmarks.peers.task import EpochDone, Part, Settings
 from benchmarks.peers.torch_parts import network, tensors
+from benchmarks.peers.types import EpochDone, Part, Settings
 
 
 def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from benchmarks.peers.task import Part, Settings
+from benchmarks.peers.types import Part, Settings
 
 
 def network(settings: Settings) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.workers import PEERS, Task, Worker, WorkerError, spread, take_turns
+from benchmarks.subprocess_peers import PEERS, Task, Worker, WorkerError, spread, take_turns
 from relearn.model.config import PRESETS, TrainConfig
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home

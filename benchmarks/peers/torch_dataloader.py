@@ -1,6 +1,6 @@
 """The loop as every introduction to torch writes it."""
 
-from benchmarks.peers.task import EpochDone, Part, Settings
+from benchmarks.peers.types import EpochDone, Part, Settings
 from benchmarks.throughput import plain_fit
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.task import EpochDone, Part, Settings
+from benchmarks.peers.types import EpochDone, Part, Settings
 from relearn.model import devices
 from relearn.model.config import TrainConfig
 from relearn.model.data.transforms import expects_flat_input, to_unit_float

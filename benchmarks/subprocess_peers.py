@@ -199,8 +199,8 @@ def spread(values: list[float], digits: int = 1) -> tuple[str, str]:
 
 PEERS: dict[str, Peer] = {
     "ours": Peer("ours", ("torch",), OURS),
-    "matrix products alone": Peer("limit", ("torch",), OURS),
-    "torch with DataLoader": Peer("plain", ("torch",), OURS),
+    "matrix products alone": Peer("matmul_limit", ("torch",), OURS),
+    "torch with DataLoader": Peer("torch_dataloader", ("torch",), OURS),
     "Lightning": Peer("lightning", ("lightning", "torch")),
     "skorch": Peer("skorch", ("skorch", "torch")),
     "Keras on TensorFlow": Peer("keras", ("keras", "tensorflow-cpu"), backend="tensorflow"),

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks.workers import REPOSITORY, THEIRS
+from benchmarks.subprocess_peers import REPOSITORY, THEIRS
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home

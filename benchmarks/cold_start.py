@@ -13,8 +13,8 @@ import pandas as pd
 import psutil
 
 from benchmarks import wrk
-from benchmarks.served import HOST, WARM_UP, Question, Released, released
-from benchmarks.workers import spread
+from benchmarks.server_fixtures import HOST, WARM_UP, Question, Released, released
+from benchmarks.subprocess_peers import spread
 
 RELEARN = str(Path(sys.executable).parent / "relearn")
 PATIENCE = 60.0  # seconds
