@@ -1,10 +1,17 @@
-"""The loop as every introduction to torch writes it."""
+"""Plain torch loop with a DataLoader."""
 
-from benchmarks.peers.types import EpochDone, Part, Settings
+from benchmarks.peers.types import EpochEndCallback, Settings, Split
 from benchmarks.throughput import plain_fit
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
 
 
-def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
-    plain_fit(TrainConfig.parse(settings), LabelledImages(*learn), LabelledImages(*look), epoch_done)
+def train(
+    settings: Settings, train_split: Split, validation_split: Split, on_epoch_end: EpochEndCallback
+) -> None:
+    plain_fit(
+        TrainConfig.parse(settings),
+        LabelledImages(*train_split),
+        LabelledImages(*validation_split),
+        on_epoch_end,
+    )

@@ -1,4 +1,4 @@
-"""What every peer is given."""
+"""Argument types of the `train` functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,5 +6,5 @@ from typing import Any
 import numpy as np
 
 Settings = dict[str, Any]
-Part = tuple[np.ndarray, np.ndarray]
-EpochDone = Callable[[float], None]
+Split = tuple[np.ndarray, np.ndarray]
+EpochEndCallback = Callable[[float], None]
