@@ -116,5 +116,5 @@ def test_histogram_title_has_the_ranges_before_and_after_preprocessing() -> None
     counts = np.zeros(256, np.int64)
     counts[[51, 204]] = 10
     title = plot_pixel_values(counts).get_suptitle()
-    assert "Pixels from 51 to 204, 127.5 on average; 0.0% are 0" in title
-    assert "from 0.2 to 0.8, 0.500 on average" in title
+    assert "Pixel values 51 to 204, mean 127.5; 0.0% are 0" in title
+    assert "0.2 to 0.8, mean 0.500" in title

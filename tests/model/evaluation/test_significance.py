@@ -1,4 +1,4 @@
-"""Promises of the paired statistics, checked against scipy."""
+"""Tests of the paired statistics against scipy."""
 
 import math
 
@@ -13,8 +13,8 @@ from relearn.model.evaluation.significance import PairedComparison, bootstrap_ci
 COUNTS = st.integers(0, 60)
 
 
-def pairs(gained: int, lost: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """What candidate and champion have right, with these counts of images that tell them apart."""
+def correct_masks(gained: int, lost: int, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks of correct predictions of candidate and champion with these discordant counts."""
     candidate, champion = np.ones(images, bool), np.ones(images, bool)
     champion[:gained] = False
     candidate[gained : gained + lost] = False
@@ -22,8 +22,8 @@ def pairs(gained: int, lost: int, images: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(COUNTS, COUNTS)
-def test_mcnemar_is_a_fair_coin(gained: int, lost: int):
-    """The exact test sums the probabilities of all outcomes at most as likely as the one seen."""
+def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int):
+    """The p-value sums the probabilities of all outcomes at most as likely as the observed one."""
     tosses = gained + lost
     likelihood = stats.binom.pmf(np.arange(tosses + 1), tosses, 0.5)
     expected = likelihood[likelihood <= likelihood[gained] * (1 + 1e-7)].sum()
@@ -41,15 +41,15 @@ def test_mcnemar_agrees_with_published_numbers():
 
 
 @given(COUNTS, COUNTS)
-def test_a_shortfall_is_the_lower_tail(gained: int, lost: int):
-    """How likely a fair coin shows so few heads."""
+def test_one_sided_mcnemar_is_the_lower_tail(gained: int, lost: int):
+    """The p-value is the binomial distribution function at the candidate's count."""
     assert pytest.approx(stats.binom.cdf(gained, gained + lost, 0.5)) == mcnemar(gained, lost, "less")
 
 
 @pytest.mark.parametrize(("gained", "lost", "images"), [(30, 12, 1_000), (5, 5, 360), (80, 10, 10_000)])
-def test_the_interval_is_that_of_scipys_bootstrap(gained: int, lost: int, images: int):
-    """Drawing the counts is drawing the images: both intervals agree within what 10,000 draws allow."""
-    candidate, champion = pairs(gained, lost, images)
+def test_bootstrap_interval_agrees_with_scipy(gained: int, lost: int, images: int):
+    """Resampling counts equals resampling images, within the precision of 10,000 resamples."""
+    candidate, champion = correct_masks(gained, lost, images)
     expected = stats.bootstrap(
         ((candidate.astype(float) - champion),),
         np.mean,
@@ -60,14 +60,14 @@ def test_the_interval_is_that_of_scipys_bootstrap(gained: int, lost: int, images
     ).confidence_interval
 
     low, high = bootstrap_ci(gained, lost, images)
-    spread = expected.high - expected.low
-    assert abs(low - expected.low) < 0.06 * spread
-    assert abs(high - expected.high) < 0.06 * spread
+    width = expected.high - expected.low
+    assert abs(low - expected.low) < 0.06 * width
+    assert abs(high - expected.high) < 0.06 * width
 
 
-def test_a_comparison_counts_the_pairs():
-    """Gained and lost images, the difference of the accuracies, and the same numbers each time."""
-    candidate, champion = pairs(30, 10, 2_000)
+def test_comparison_has_the_discordant_counts():
+    """A comparison has both counts and the accuracy difference, and is deterministic."""
+    candidate, champion = correct_masks(30, 10, 2_000)
     comparison = PairedComparison.from_correct(candidate, champion)
 
     assert (2_000, 30, 10) == (
@@ -81,7 +81,7 @@ def test_a_comparison_counts_the_pairs():
     assert "+1.00 points on 2,000 images" in str(comparison)
 
 
-def test_equal_answers_are_no_difference():
-    """Nothing to tell apart is nothing to promote."""
-    same = PairedComparison.from_correct(np.ones(50, bool), np.ones(50, bool))
-    assert (0.0, 0.0, 0.0, 1.0) == (same.difference, same.ci_low, same.ci_high, same.p_value)
+def test_equal_predictions_have_p_value_1():
+    """Without discordant images the difference and its interval are 0, and the p-value is 1."""
+    equal = PairedComparison.from_correct(np.ones(50, bool), np.ones(50, bool))
+    assert (0.0, 0.0, 0.0, 1.0) == (equal.difference, equal.ci_low, equal.ci_high, equal.p_value)

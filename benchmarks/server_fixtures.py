@@ -1,4 +1,4 @@
-"""The servers that are measured: ours as users run it, and those of others with the same network."""
+"""Servers under test: `relearn serve` with a released model, and peers with the same network."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks.workers import REPOSITORY, THEIRS
+from benchmarks.subprocess_peers import PEER_PYTHON, REPOSITORY
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
@@ -34,26 +34,26 @@ from relearn.serving.releases.store import ReleaseStore
 
 NAME, VERSION = "mnist", "1"
 HOST = "127.0.0.1"
-IMAGES = 32  # different ones that take turns
-PATIENCE = 60.0  # seconds until a server answers
-# Every server is asked for so long before it counts: ours settles two seconds after its start.
+IMAGES = 32  # distinct images, sent in turn
+START_TIMEOUT_SECONDS = 60.0  # seconds until a server answers
+# Every server is response for so long before it counts: ours settles two seconds after its start.
 WARM_UP = 3.0
 
 
 class ServerError(Exception):
-    """A server could not be had; carries the last line that it wrote."""
+    """Server is unavailable; carries the last line of its log."""
 
 
 @dataclass(frozen=True)
 class Peer:
     """A server in `benchmarks/servers/`: the arguments of Python that start it, where it predicts, and the
-    member of a JSON body that holds the images.
+    images_key of a JSON body that holds the images.
     """
 
     command: str
     path: str = "/predict"
-    member: str = "images"
-    raw: str = ""  # where it takes bytes
+    images_key: str = "images"
+    raw: str = ""  # path for raw bytes
 
 
 UVICORN = (
@@ -69,13 +69,15 @@ PEERS: dict[str, Peer] = {
     "LitServe": Peer("-m benchmarks.servers.litserve {port}"),
     BENTOML_SYNC: Peer(f"{BENTOML} benchmarks.servers.bentoml:Sync"),
     "BentoML's methods, async": Peer(f"{BENTOML} benchmarks.servers.bentoml:Async"),
-    "mlflow models serve": Peer("-m benchmarks.servers.mlflow {port}", path="/invocations", member="inputs"),
+    "mlflow models serve": Peer(
+        "-m benchmarks.servers.mlflow {port}", path="/invocations", images_key="inputs"
+    ),
 }
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a server is asked: `bodies` of one media type, each with `images` images, and their `labels`."""
+class Workload:
+    """Request bodies of one media type, each with `images` images, and the expected labels."""
 
     url: str
     media_type: str
@@ -84,43 +86,47 @@ class Question:
     labels: tuple[str, ...]
 
     @classmethod
-    def json(cls, url: str, member: str, released: "Released") -> "Question":
-        """One image a request, as numbers."""
-        bodies = [{member: [image.tolist()]} for image in released.images[:, 0]]
+    def json(cls, url: str, images_key: str, released: "ReleasedModel") -> "Workload":
+        """Make requests of one image as JSON."""
+        bodies = [{images_key: [image.tolist()]} for image in released.images[:, 0]]
         encoded = tuple(json.dumps(body, separators=(",", ":")).encode() for body in bodies)
         return cls(url, "application/json", encoded, 1, released.labels)
 
     @classmethod
-    def raw(cls, url: str, released: "Released", images: int = 1) -> "Question":
-        """So many images a request, as the bytes that they are."""
+    def raw(cls, url: str, released: "ReleasedModel", images: int = 1) -> "Workload":
+        """Make requests of `images` images as raw bytes."""
         repeated = np.resize(released.images, (IMAGES, images, 28, 28))
         labels = tuple(np.resize(released.labels, IMAGES * images))
-        return cls(url, "application/octet-stream", tuple(one.tobytes() for one in repeated), images, labels)
+        return cls(
+            url, "application/octet-stream", tuple(batch.tobytes() for batch in repeated), images, labels
+        )
 
-    def answers(self) -> bool:
-        """Whether the first of it is answered."""
+    def is_answered(self) -> bool:
+        """Return whether the first request is answered."""
         try:
             headers = {"Content-Type": self.media_type}
-            asked = httpx.post(self.url, content=self.bodies[0], headers=headers, trust_env=False, timeout=10)
+            response = httpx.post(
+                self.url, content=self.bodies[0], headers=headers, trust_env=False, timeout=10
+            )
         except httpx.HTTPError:
             return False
-        return asked.is_success
+        return response.is_success
 
     def check(self) -> None:
-        """Raise `ServerError` where the labels of all answers are not those that ours gives offline."""
+        """Raise `ServerError` if the predicted labels differ from the offline predictions."""
         with httpx.Client(headers={"Content-Type": self.media_type}, trust_env=False) as client:
-            told = [client.post(self.url, content=body).text for body in self.bodies]
-        got = tuple(re.findall(r'"label": *"(\d)"', "".join(told)))
-        if got != self.labels:
-            wrong = sum(one != other for one, other in zip(got, self.labels, strict=False))
-            raise ServerError(f"{len(got)} answers instead of {len(self.labels)}, {wrong} of them others")
+            responses = [client.post(self.url, content=body).text for body in self.bodies]
+        labels = tuple(re.findall(r'"label": *"(\d)"', "".join(responses)))
+        if labels != self.labels:
+            wrong = sum(label != expected for label, expected in zip(labels, self.labels, strict=False))
+            raise ServerError(f"{len(labels)} labels instead of {len(self.labels)}, {wrong} of them wrong")
 
 
 @dataclass(frozen=True)
-class Released:
-    """A home with an mlp that has learned from MNIST, released and packaged.
+class ReleasedModel:
+    """A home with an mlp trained on MNIST, released and packaged.
 
-    `images` uint8 (32, 1, 28, 28) are some that it has not seen, `labels` what it says of them.
+    `images` uint8 (32, 1, 28, 28) are test images, `labels` their predicted labels.
     """
 
     home: Home
@@ -132,8 +138,8 @@ class Released:
 
 
 @contextmanager
-def released() -> Iterator[Released]:
-    """Train for an epoch, and let that be what is live, in a home that is gone afterwards."""
+def release_model() -> Iterator[ReleasedModel]:
+    """Train for one epoch, and release the classifier in a temporary home."""
     config = TrainConfig(dataset=NAME, hidden_sizes=(512,), epochs=1)
     prepared = prepare_dataset(config, Home.from_environment())
     network = build_network(config, (1, 28, 28), classes=10)
@@ -147,7 +153,7 @@ def released() -> Iterator[Released]:
         bento = build_bento(saved, NAME, VERSION, home)
         _release(home, saved, bento)
         labels = tuple(classifier.to_labels(classifier.predict(images)))
-        yield Released(home, bento, saved / WEIGHTS_FILE, classifier, images, labels)
+        yield ReleasedModel(home, bento, saved / WEIGHTS_FILE, classifier, images, labels)
 
 
 def _release(home: Home, saved: Path, bento: str) -> None:
@@ -173,8 +179,8 @@ def _release(home: Home, saved: Path, bento: str) -> None:
 
 
 @contextmanager
-def ours(released: Released, workers: int = 1) -> Iterator[Server]:
-    """The server that `relearn serve` starts, with the settings that it has by default."""
+def start_relearn(released: ReleasedModel, workers: int = 1) -> Iterator[Server]:
+    """Start the server of `relearn serve` with default settings."""
     server = start_server(
         released.bento, ServeConfig(port=0, workers=workers), released.home, model_name=NAME
     )
@@ -185,15 +191,15 @@ def ours(released: Released, workers: int = 1) -> Iterator[Server]:
         server.stop()
 
 
-def takes_raw(server: Server) -> bool:
-    """Whether it says that it takes images as bytes."""
-    told = httpx.get(f"{server.url}/openapi.json", trust_env=False).json()
-    return "application/octet-stream" in told["paths"]["/predict"]["post"]["requestBody"]["content"]
+def accepts_raw(server: Server) -> bool:
+    """Return whether the OpenAPI document lists raw bytes."""
+    responses = httpx.get(f"{server.url}/openapi.json", trust_env=False).json()
+    return "application/octet-stream" in responses["paths"]["/predict"]["post"]["requestBody"]["content"]
 
 
 @contextmanager
-def theirs(peer: Peer, released: Released, workers: int = 1) -> Iterator[str]:
-    """A server of `PEERS`, once it answers; gives its URL. Raises `ServerError` where it does not."""
+def start_peer(peer: Peer, released: ReleasedModel, workers: int = 1) -> Iterator[str]:
+    """Start a server of `PEERS`, and yield its URL once it answers. Raises `ServerError` otherwise."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
@@ -201,55 +207,58 @@ def theirs(peer: Peer, released: Released, workers: int = 1) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
-                [str(THEIRS), *peer.command.format(port=port, workers=workers).split()],
+                [str(PEER_PYTHON), *peer.command.format(port=port, workers=workers).split()],
                 cwd=REPOSITORY,
                 env=_environment(released, folder),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # as ours: Linux shares cores among sessions first
+                start_new_session=True,  # as ours: Linux divides the cores among sessions first
             )
         except OSError:
-            raise ServerError(f"{THEIRS} is missing, make bench-serve makes it") from None
+            raise ServerError(f"{PEER_PYTHON} is missing; run make bench-serve") from None
         try:
-            question = Question.json(url + peer.path, peer.member, released)
-            deadline = time.monotonic() + PATIENCE
-            while not question.answers():
+            workload = Workload.json(url + peer.path, peer.images_key, released)
+            deadline = time.monotonic() + START_TIMEOUT_SECONDS
+            while not workload.is_answered():
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     raise ServerError(_last_line(log.read()))
                 time.sleep(0.1)
             yield url
         finally:
-            _end(process)
+            _kill_tree(process)
 
 
-def _environment(released: Released, folder: str) -> dict[str, str]:
-    from benchmarks.servers.network import WEIGHTS as VARIABLE
+def _environment(released: ReleasedModel, folder: str) -> dict[str, str]:
+    from benchmarks.servers.network import WEIGHTS_VARIABLE
 
-    own = {name: value for name, value in os.environ.items() if name not in ("BENTOML_HOME", "PYTHONPATH")}
-    return own | {
-        VARIABLE: str(released.weights),
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("BENTOML_HOME", "PYTHONPATH")
+    }
+    return environment | {
+        WEIGHTS_VARIABLE: str(released.weights),
         "PYTHONPATH": str(REPOSITORY),
         "OMP_NUM_THREADS": "1",
         "BENTOML_HOME": folder,
         "BENTOML_DO_NOT_TRACK": "True",
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-        "PATH": f"{THEIRS.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{PEER_PYTHON.parent}{os.pathsep}{os.environ['PATH']}",
     }
 
 
 def _last_line(log: bytes) -> str:
     lines = [line.strip() for line in log.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it wrote nothing"
+    return lines[-1] if lines else "its log is empty"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it and all that it has started."""
+def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and all its descendants."""
     try:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
-        family = []
-    for one in family:
-        one.kill() if one.is_running() else None
+        processes = []
+    for member in processes:
+        if member.is_running():
+            member.kill()
     process.wait()

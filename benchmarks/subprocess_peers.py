@@ -1,4 +1,4 @@
-"""Trainings that take turns: each in a process of its own that lives on, waits, and trains when asked."""
+"""Interleaved training benchmarks: each library in its own process, which trains one epoch per request."""
 
 import json
 import os
@@ -17,50 +17,50 @@ from typing import IO, Any, Self, cast
 from benchmarks.peers.worker import CORES
 
 REPOSITORY = Path(__file__).parents[1]
-OURS = Path(sys.executable)
-THEIRS = REPOSITORY / ".venv-peers/bin/python"
+OWN_PYTHON = Path(sys.executable)
+PEER_PYTHON = REPOSITORY / ".venv-peers/bin/python"
 
-# Seconds until an answer: ten times the slowest epoch on a quiet machine, that of Keras on JAX with the cnn.
-PATIENCE = 300
+# Ten times the slowest epoch on an idle machine, the cnn of Keras on JAX.
+EPOCH_TIMEOUT_SECONDS = 300
 
 
-# Rounds that do not count: the first epoch compiles and lays out its memory, and with the start of all
-# others in between the next one still took up to twenty times as long as those that follow.
-WARM_UP = 1
+# Rounds that are not measured: the first epoch compiles and allocates memory. Because other processes start
+# in between, the second one still took up to twenty times as long as later ones.
+WARM_UP_ROUNDS = 1
 
-# Epochs of a turn that do not count. After waiting for all others, the first epoch takes up to 0.1 s longer,
-# of an mlp's 0.5 s, than those that follow, and a training is many epochs without a wait.
-RUN_UP = 1
+# Epochs per round that are not measured. After a wait, the first epoch of an mlp takes up to 0.1 s longer
+# than later ones (0.5 s), and a training has no waits between its epochs.
+WARM_UP_EPOCHS = 1
 
 
 class WorkerError(Exception):
-    """A worker could not start or ended early; carries the last line it wrote."""
+    """Worker could not start or ended early; carries the last line of its log."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A file in `benchmarks/peers/`, the Python it runs with, and the packages whose versions matter."""
+    """Module in `benchmarks/peers/`, its Python interpreter, and the packages to report."""
 
     file: str
     packages: tuple[str, ...]
-    python: Path = THEIRS
+    python: Path = PEER_PYTHON
     backend: str = ""
     networks: tuple[str, ...] = ("mlp", "cnn")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is to do: `data` is a folder as `relearn.model.data.prepared` makes it."""
+    """Task of a worker; `data` is a folder written by `relearn.model.data.prepared`."""
 
     peer: Peer
     settings: Mapping[str, Any]
     data: Path
-    look_at: str = "validation"
+    validation_split_name: str = "validation"
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Seconds with the look included, accuracy of that look in 0–1, and the most memory held so far."""
+    """Seconds with evaluation, validation accuracy in 0–1, and peak memory so far in MB."""
 
     seconds: float
     accuracy: float
@@ -69,7 +69,7 @@ class Epoch:
 
 @dataclass
 class Result:
-    """What came of a worker: its epochs in the rounds that count, or the line with which it failed."""
+    """Result of a worker: warm-up epochs, measured epochs, or the error."""
 
     warm_up: list[Epoch] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
@@ -78,24 +78,24 @@ class Result:
 
 
 class Worker:
-    """One process; `epoch` has it train on, leaving the context ends it. Raises `WorkerError`.
+    """A training process; `epoch` trains one epoch, leaving the context kills it. Raises `WorkerError`.
 
     `start_seconds` is how long it took to start and import.
     """
 
     def __init__(self, task: Task) -> None:
-        said = {
+        request = {
             "peer": task.peer.file,
             "packages": task.peer.packages,
             "data": str(task.data),
-            "look_at": task.look_at,
+            "validation_split_name": task.validation_split_name,
             "settings": dict(task.settings),
         }
         start = time.perf_counter()
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed on leaving
         try:
             self.process = subprocess.Popen(
-                [task.peer.python, "-m", "benchmarks.peers.worker", json.dumps(said)],
+                [task.peer.python, "-m", "benchmarks.peers.worker", json.dumps(request)],
                 cwd=REPOSITORY,
                 env=_environment(task.peer),
                 stdin=subprocess.PIPE,
@@ -103,10 +103,13 @@ class Worker:
                 stderr=self.errors,
             )
         except OSError:
-            raise WorkerError(f"{task.peer.python} is missing, make bench-train makes it") from None
-        self.asks, self.answers = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
+            raise WorkerError(f"{task.peer.python} is missing; run make bench-train") from None
+        self.requests, self.replies = (
+            cast(IO[bytes], self.process.stdin),
+            cast(IO[bytes], self.process.stdout),
+        )
         try:
-            self.versions: dict[str, str] = self._answer()["versions"]
+            self.versions: dict[str, str] = self._read_reply()["versions"]
         except WorkerError:
             self.__exit__()
             raise
@@ -114,22 +117,22 @@ class Worker:
 
     def epoch(self) -> Epoch:
         try:
-            self.asks.write(b"\n")
-            self.asks.flush()
+            self.requests.write(b"\n")
+            self.requests.flush()
         except BrokenPipeError:
             raise WorkerError(self._last_line()) from None
-        return Epoch(**self._answer())
+        return Epoch(**self._read_reply())
 
-    def _answer(self) -> dict[str, Any]:
-        if not select.select([self.answers], [], [], PATIENCE)[0]:
-            raise WorkerError(f"no answer in {PATIENCE} s")
-        line = self.answers.readline()
+    def _read_reply(self) -> dict[str, Any]:
+        if not select.select([self.replies], [], [], EPOCH_TIMEOUT_SECONDS)[0]:
+            raise WorkerError(f"no answer in {EPOCH_TIMEOUT_SECONDS} s")
+        line = self.replies.readline()
         if not line:
             raise WorkerError(self._last_line())
         return cast(dict[str, Any], json.loads(line))
 
     def _last_line(self) -> str:
-        self.process.wait(PATIENCE)
+        self.process.wait(EPOCH_TIMEOUT_SECONDS)
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").split("\n")
         return next(filter(str.strip, reversed(lines)), f"ended with {self.process.returncode}")
@@ -140,12 +143,12 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        for file in (self.asks, self.answers, self.errors):
+        for file in (self.requests, self.replies, self.errors):
             file.close()
 
 
 def _environment(peer: Peer) -> dict[str, str]:
-    """Two cores and no GPU for everyone."""
+    """Give every worker two cores and no GPU."""
     return {
         **os.environ,
         "OMP_NUM_THREADS": str(CORES),
@@ -155,16 +158,15 @@ def _environment(peer: Peer) -> dict[str, str]:
     }
 
 
-def take_turns(tasks: Mapping[str, Task], rounds: int) -> dict[str, Result]:
-    """`WARM_UP` rounds, then `rounds` that count; in each, every task has its turn, one after the other.
+def run_interleaved(tasks: Mapping[str, Task], rounds: int) -> dict[str, Result]:
+    """Run all tasks one after the other in each of `WARM_UP_ROUNDS` + `rounds` rounds.
 
-    A turn is `RUN_UP` epochs that do not count, and one that does. A worker that fails is out of the
-    rounds that follow.
+    A task trains `WARM_UP_EPOCHS` epochs and one measured epoch per round. A failed worker is not run again.
     """
     results = {name: Result() for name in tasks}
     workers: dict[str, Worker] = {}
     with ExitStack() as stack:
-        for turn in range(1 - WARM_UP, 1 + rounds):
+        for turn in range(1 - WARM_UP_ROUNDS, 1 + rounds):
             for name, task in tasks.items():
                 result = results[name]
                 if result.error:
@@ -173,34 +175,34 @@ def take_turns(tasks: Mapping[str, Task], rounds: int) -> dict[str, Result]:
                     if name not in workers:
                         workers[name] = stack.enter_context(Worker(task))
                         result.versions = workers[name].versions
-                    *run_up, epoch = (workers[name].epoch() for _ in range(RUN_UP + 1))
+                    *warm_up_epochs, epoch = (workers[name].epoch() for _ in range(WARM_UP_EPOCHS + 1))
                 except WorkerError as error:
                     result.error = str(error)
                     print(f"{name}: {error}", flush=True)
                 else:
-                    result.warm_up += run_up
+                    result.warm_up += warm_up_epochs
                     (result.epochs if turn > 0 else result.warm_up).append(epoch)
                     print(f"round {turn} of {rounds}, {name}: {epoch}", flush=True)
     return results
 
 
-def told(rounds: int) -> str:
-    """A sentence on `take_turns`, for the notes below the tables."""
+def interleaving_note(rounds: int) -> str:
+    """Describe `run_interleaved` in the note of a table."""
     return (
-        f"{rounds} rounds after {WARM_UP} to warm up, everyone in turn on the same two cores; a turn is "
-        f"{RUN_UP + 1} epochs, of which the last counts."
+        f"{rounds} interleaved rounds after {WARM_UP_ROUNDS} warm-up round on the same two cores; each round "
+        f"is {WARM_UP_EPOCHS + 1} epochs per library, of which the last is measured."
     )
 
 
-def spread(values: list[float], digits: int = 1) -> tuple[str, str]:
-    """Median and range, as a table shows them."""
+def median_range(values: list[float], digits: int = 1) -> tuple[str, str]:
+    """Format median and range for a table."""
     return f"{median(values):.{digits}f}", f"{min(values):.{digits}f}–{max(values):.{digits}f}"
 
 
 PEERS: dict[str, Peer] = {
-    "ours": Peer("ours", ("torch",), OURS),
-    "matrix products alone": Peer("limit", ("torch",), OURS),
-    "torch with DataLoader": Peer("plain", ("torch",), OURS),
+    "ours": Peer("ours", ("torch",), OWN_PYTHON),
+    "matrix products alone": Peer("matmul_limit", ("torch",), OWN_PYTHON),
+    "torch with DataLoader": Peer("torch_dataloader", ("torch",), OWN_PYTHON),
     "Lightning": Peer("lightning", ("lightning", "torch")),
     "skorch": Peer("skorch", ("skorch", "torch")),
     "Keras on TensorFlow": Peer("keras", ("keras", "tensorflow-cpu"), backend="tensorflow"),

@@ -1,4 +1,4 @@
-"""Seconds until a network is as right as it should be on MNIST's test images: ours against Keras."""
+"""Time to accuracy on MNIST's test images: our training against Keras."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,24 +7,29 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.workers import PEERS, Task, Worker, WorkerError, spread, take_turns
+from benchmarks.subprocess_peers import PEERS, Task, Worker, WorkerError, median_range, run_interleaved
 from relearn.model.config import PRESETS, TrainConfig
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
 
 TARGETS = {"mlp": 0.98, "cnn": 0.99}
-FAST = {"mlp": PRESETS["fast"], "cnn": PRESETS["fast-cnn"]}
-KERAS: dict[str, Any] = {"optimizer": "rmsprop", "learning_rate": 0.001, "batch_size": 256, "epochs": 15}
-THEIRS: dict[str, dict[str, Any]] = {
-    "mlp": {"hidden_sizes": (784, 512), **KERAS},
-    "cnn": KERAS,
+OWN_SETTINGS = {"mlp": PRESETS["fast"], "cnn": PRESETS["fast-cnn"]}
+KERAS_TUTORIAL: dict[str, Any] = {
+    "optimizer": "rmsprop",
+    "learning_rate": 0.001,
+    "batch_size": 256,
+    "epochs": 15,
 }
-ALIKE = {"dataset": "mnist", "device": "cpu", "early_stopping": False}
+KERAS_SETTINGS: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden_sizes": (784, 512), **KERAS_TUTORIAL},
+    "cnn": KERAS_TUTORIAL,
+}
+SHARED_SETTINGS = {"dataset": "mnist", "device": "cpu", "early_stopping": False}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One training up to the target, or through all its epochs."""
+    """A training that ended at the target accuracy, or after all its epochs."""
 
     reached: bool
     start_seconds: float
@@ -34,12 +39,12 @@ class Attempt:
 
 
 def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
-    """A training of each in turn, with another seed in every round."""
+    """Train each library once per round, with a new seed in every round."""
     data = prepare_dataset(TrainConfig(dataset="mnist"), Home.from_environment()).folder
     rows = []
     for network, target in TARGETS.items():
-        theirs = _fastest(network, data)
-        settings = {"ours": FAST[network], theirs: THEIRS[network]}
+        theirs = _fastest_keras(network, data)
+        settings = {"ours": OWN_SETTINGS[network], theirs: KERAS_SETTINGS[network]}
         attempts = [
             {
                 name: _attempt(_task(name, network, chosen, data, seed), target)
@@ -47,51 +52,56 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
             }
             for seed in range(rounds)
         ]
-        ratios = [_ratio(found["ours"], found[theirs]) for found in attempts]
-        ahead = _spread([ratio for ratio in ratios if ratio], 2)
+        ratios = [_ratio(round_attempts["ours"], round_attempts[theirs]) for round_attempts in attempts]
+        speedup = _spread([ratio for ratio in ratios if ratio], 2)
         rows += [
             {
                 "network": network,
                 "test accuracy": f"{100 * target:g} %",
                 "library": name,
-                **_figures([found[name] for found in attempts]),
-                "ours is faster by, median": ahead[0],
-                "range of that": ahead[1],
+                **_figures([round_attempts[name] for round_attempts in attempts]),
+                "speedup of ours, median": speedup[0],
+                "range of the speedup": speedup[1],
                 "settings": ", ".join(f"{key} {value}" for key, value in chosen.items()),
             }
             for name, chosen in settings.items()
         ]
     note = (
-        f"{rounds} rounds, one training of each in turn, with another seed every round; a ratio is taken in "
-        "a round in which both got there. After every epoch the test images are looked at, to stop the clock "
-        "and for nothing else. Seconds of the epochs with that look, set-up and compiling included; the "
-        "start of the process and its imports are told beside. Both on the same two cores, Keras on the "
-        "backend that a trial of four epochs says is through all of them first."
+        f"{rounds} rounds, one training of each in turn, with a new seed every round; the speedup is of "
+        "rounds in which both reached the target. The test images are evaluated after every epoch, only to "
+        "stop the clock. Seconds include this evaluation, set-up and compilation; the start of the process "
+        "and its imports are a separate column. Both run on the same two cores, Keras on the backend that is "
+        "fastest in a trial of four epochs."
     )
-    return "Seconds to an accuracy", note, pd.DataFrame(rows)
+    return "Time to accuracy", note, pd.DataFrame(rows)
 
 
 def _task(name: str, network: str, settings: dict[str, Any], data: Path, seed: int) -> Task:
-    return Task(PEERS[name], {**ALIKE, **settings, "network": network, "seed": seed}, data, look_at="test")
+    return Task(
+        PEERS[name],
+        {**SHARED_SETTINGS, **settings, "network": network, "seed": seed},
+        data,
+        validation_split_name="test",
+    )
 
 
-def _fastest(network: str, data: Path) -> str:
-    """The backend on which Keras would be through all its epochs first, or the first where none runs."""
+def _fastest_keras(network: str, data: Path) -> str:
+    """Return the backend on which Keras is estimated to finish first, or the first one if none runs."""
     tasks = {
-        name: _task(name, network, THEIRS[network], data, seed=0)
+        name: _task(name, network, KERAS_SETTINGS[network], data, seed=0)
         for name, peer in PEERS.items()
         if peer.file == "keras"
     }
-    results = take_turns(tasks, rounds=1)
+    results = run_interleaved(tasks, rounds=1)
 
-    def whole(name: str) -> float:
+    def total_seconds(name: str) -> float:
         found = results[name]
         if found.error:
             return float("inf")
         first, *later = (epoch.seconds for epoch in found.warm_up + found.epochs)
-        return first + (int(KERAS["epochs"]) - 1) * min(later)
+        return first + (int(KERAS_TUTORIAL["epochs"]) - 1) * min(later)
 
-    return min(tasks, key=whole)
+    return min(tasks, key=total_seconds)
 
 
 def _attempt(task: Task, target: float) -> Attempt | str:
@@ -110,7 +120,7 @@ def _attempt(task: Task, target: float) -> Attempt | str:
 
 
 def _ratio(ours: Attempt | str, theirs: Attempt | str) -> float | None:
-    """How often ours fits into theirs, where both got there."""
+    """How often ours fits into theirs, where both got reached."""
     if isinstance(ours, str) or isinstance(theirs, str) or not (ours.reached and theirs.reached):
         return None
     return theirs.seconds / ours.seconds
@@ -118,19 +128,19 @@ def _ratio(ours: Attempt | str, theirs: Attempt | str) -> float | None:
 
 def _figures(found: list[Attempt | str]) -> dict[str, str]:
     attempts = [attempt for attempt in found if isinstance(attempt, Attempt)]
-    there = [attempt for attempt in attempts if attempt.reached]
-    seconds, between = _spread([attempt.seconds for attempt in there])
+    reached = [attempt for attempt in attempts if attempt.reached]
+    seconds, between = _spread([attempt.seconds for attempt in reached])
     errors = [line for line in found if isinstance(line, str)]
     lowest = min((attempt.best for attempt in attempts), default=float("nan"))
     return {
         "seconds, median": errors[-1] if errors else seconds,
         "range": between,
-        "and to start, median": _spread([attempt.start_seconds for attempt in attempts])[0],
-        "epochs, median": f"{median(attempt.epochs for attempt in there):g}" if there else "–",
-        "got there": f"{len(there)} of {len(found)}",
+        "start-up seconds, median": _spread([attempt.start_seconds for attempt in attempts])[0],
+        "epochs, median": f"{median(attempt.epochs for attempt in reached):g}" if reached else "–",
+        "reached target": f"{len(reached)} of {len(found)}",
         "best accuracy, lowest": f"{100 * lowest:.2f} %",
     }
 
 
 def _spread(values: list[float], digits: int = 1) -> tuple[str, str]:
-    return spread(values, digits) if values else ("–", "–")
+    return median_range(values, digits) if values else ("–", "–")

@@ -1,4 +1,4 @@
-"""Worked examples: the tables agree with torch, and their numbers can be recomputed by hand."""
+"""Tests of the worked examples: tables agree with torch, and their numbers can be recomputed by hand."""
 
 import math
 
@@ -26,8 +26,8 @@ from relearn.model.networks.registry import build_network
 SIZES = [(2, 3, 3, 1), (4, 5, 3), (2, 2, 1), (3, 2), (30, 12, 10)]
 
 
-def in_torch(example: WorkedExample) -> tuple[nn.Sequential, Tensor]:
-    """The same network as torch modules, and its loss by torch's own functions."""
+def to_torch(example: WorkedExample) -> tuple[nn.Sequential, Tensor]:
+    """Return the same network as torch modules, and its loss computed by torch."""
     modules: list[nn.Module] = []
     for layer in example.layers:
         linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[0], dtype=torch.float64)
@@ -44,17 +44,17 @@ def in_torch(example: WorkedExample) -> tuple[nn.Sequential, Tensor]:
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_the_update_is_that_of_torch(sizes: tuple[int, ...]) -> None:
-    """Before, gradient and after of every weight and bias are those of autograd and torch.optim.SGD."""
+def test_update_table_agrees_with_torch(sizes: tuple[int, ...]) -> None:
+    """Before, gradient and after of every weight and bias equal those of autograd and torch.optim.SGD."""
     example = random_example(sizes, steps=1, learning_rate=0.3, seed=4)
-    network, loss = in_torch(example)
+    network, loss = to_torch(example)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     loss.backward()
     gradients = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
     optimizer.step()
 
-    def column(values: list[Tensor]) -> list[float]:  # a weight (out, in) is told by what it comes from
+    def column(values: list[Tensor]) -> list[float]:  # the table lists a weight (out, in) by its input unit
         return torch.cat([torch.atleast_2d(value.detach()).T.flatten() for value in values]).tolist()
 
     table = example.update_table()
@@ -64,10 +64,10 @@ def test_the_update_is_that_of_torch(sizes: tuple[int, ...]) -> None:
     assert loss.item() == pytest.approx(example.losses[0], abs=1e-10)
 
 
-def test_the_steps_are_those_of_torch() -> None:
-    """Thirty steps with momentum have the losses that torch.optim.SGD has."""
+def test_losses_agree_with_torch() -> None:
+    """Thirty steps with momentum have the losses of torch.optim.SGD."""
     example = random_example((2, 3, 3, 1), steps=30, learning_rate=0.1, momentum=0.9)
-    network, _ = in_torch(example)
+    network, _ = to_torch(example)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     losses = []
     for _ in range(31):
@@ -80,8 +80,8 @@ def test_the_steps_are_those_of_torch() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_numbers_shown_are_the_numbers_used(seed: int) -> None:
-    """Every sum can be recomputed from the two decimals that the first layer's computation shows."""
+def test_displayed_numbers_are_exact(seed: int) -> None:
+    """Every z of the first layer can be recomputed from the two decimals of its displayed computation."""
     example = random_example((2, 3, 3, 1), steps=1, seed=seed)
     for row in example.forward_table().head(3).itertuples():
         text = row.computation.replace("−", "-").replace("·", "*")
@@ -90,14 +90,14 @@ def test_the_numbers_shown_are_the_numbers_used(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_half_of_every_hidden_layer_is_active(seed: int) -> None:
-    """Whatever the seed, there is something to see flowing back."""
+    """For any seed, gradients flow through at least half of the units."""
     example = random_example((2, 3, 4, 1), steps=1, seed=seed)
     for z in example.forward_pass.pre_activations[:-1]:
         assert 2 * (z > 0).sum() >= z.shape[1]
 
 
-def test_the_tables_have_their_columns_and_order() -> None:
-    """One row for each unit, for each output, from the output back, for each weight and bias."""
+def test_tables_have_their_columns_and_order() -> None:
+    """Rows: per unit (forward), per output (error), from the output back (delta), per weight (update)."""
     example = random_example((2, 3, 3, 1), steps=1, seed=2)
     forward, error = example.forward_table(), example.error_table()
     delta, update = example.delta_table(), example.update_table()
@@ -110,7 +110,7 @@ def test_the_tables_have_their_columns_and_order() -> None:
 
 
 def test_delta_is_the_upstream_gradient_times_the_derivative_of_relu() -> None:
-    """An inactive unit gets a δ of zero, an active one all of its upstream gradient."""
+    """An inactive unit has a δ of zero, an active unit its full upstream gradient."""
     table = random_example((2, 3, 3, 1), steps=1, seed=2).delta_table()
     hidden = table[table["relu_grad"].notna()]
     assert {0, 1} == set(hidden["relu_grad"])
@@ -118,15 +118,17 @@ def test_delta_is_the_upstream_gradient_times_the_derivative_of_relu() -> None:
     assert pd.NA is table["relu_grad"][0]
 
 
-def test_seeds_repeat() -> None:
-    """The same seed gives the same example, another seed another."""
-    first, again, other = (random_example((2, 3, 3, 1), steps=2, seed=seed) for seed in (5, 5, 6))
-    assert first.losses == again.losses
-    assert first.losses != other.losses
+def test_examples_are_reproducible() -> None:
+    """The same seed gives the same example, a different seed a different one."""
+    first, same_seed, different_seed = (
+        random_example((2, 3, 3, 1), steps=2, seed=seed) for seed in (5, 5, 6)
+    )
+    assert first.losses == same_seed.losses
+    assert first.losses != different_seed.losses
 
 
-def test_drawing_an_example_leaves_the_random_state_alone() -> None:
-    """Neither the small example nor the untrained network moves torch's own random state."""
+def test_random_examples_keep_the_random_state_of_torch() -> None:
+    """Neither the random example nor the random network changes torch's global random state."""
     before = torch.get_rng_state()
     random_example((2, 3, 1), steps=1)
     random_mlp((16, 4, 2))
@@ -134,15 +136,15 @@ def test_drawing_an_example_leaves_the_random_state_alone() -> None:
 
 
 def test_units_of_wide_layers_have_distinct_names() -> None:
-    """Unit 11 of layer 1 and unit 1 of layer 11 are not both called N111."""
+    """Unit 11 of layer 1 and unit 1 of layer 11 have different names, not both N111."""
     names = random_example((12, 11, 3), steps=1).unit_names
     assert "N1.11" == names[1][10]
     assert len({name for layer in names for name in layer}) == 26
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_an_image_goes_through_a_real_network(name: str) -> None:
-    """The probabilities are those of the network, the names those of the classes, and nothing is changed."""
+def test_image_example_has_the_outputs_of_the_network(name: str) -> None:
+    """Probabilities and class names equal those of the network, which is not changed."""
     torch.manual_seed(0)
     network = build_network(
         TrainConfig(network=name, hidden_sizes=(16,), dropout=0.4), (1, 12, 12), 10
@@ -163,29 +165,29 @@ def test_an_image_goes_through_a_real_network(name: str) -> None:
     assert "144 products" in example.forward_table()["computation"][0] or name == "cnn"
 
 
-def test_a_label_that_is_no_class_is_refused() -> None:
-    """The message names the classes there are."""
+def test_unknown_label_is_rejected() -> None:
+    """The error lists the classes."""
     image = np.zeros((1, 4, 4), dtype=np.uint8)
     with pytest.raises(UserInputError, match="got 'five', accepted: no, yes"):
         image_example(random_mlp((16, 2)), image, "five", ["no", "yes"])
 
 
-def test_targets_of_one_and_of_many_outputs() -> None:
-    """One-hot for several outputs, the label itself for a single one."""
+def test_targets_of_one_and_of_several_outputs() -> None:
+    """The target is one-hot for several outputs, and the label itself for a single output."""
     assert [[0.0, 0.0, 1.0]] == one_hot(2, 3).tolist()
     assert [[1.0]] == one_hot(1, 1).tolist()
 
 
 def test_a_learning_rate_can_be_too_large_and_too_small() -> None:
-    """On the 16 examples a middle rate ends below both a tiny one and a huge one."""
+    """On the 16 examples a medium rate ends with a lower loss than a tiny and a huge rate."""
     example = random_example((2, 3, 3, 1), steps=1, seed=2)
     losses = compare_learning_rates(example, [0.005, 0.5, 50], steps=100)
     assert losses[0.5][-1] < losses[0.005][-1] < losses[50][-1]
     assert [101] * 3 == [len(values) for values in losses.values()]
 
 
-def test_a_batch_has_the_mean_loss() -> None:
-    """With several rows the loss is their mean."""
+def test_loss_of_a_batch_is_the_mean() -> None:
+    """With several rows the loss is the mean over the rows."""
     example = random_example((2, 3, 2), steps=1)
     twice = trace_sgd(example.layers, example.inputs.repeat(2, 1), example.targets.repeat(2, 1), steps=5)
     once = trace_sgd(example.layers, example.inputs, example.targets, steps=5)
@@ -195,11 +197,11 @@ def test_a_batch_has_the_mean_loss() -> None:
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_autograd_agrees(sizes: tuple[int, ...]) -> None:
-    """The printed difference between δ and autograd is within rounding error."""
+    """The difference between δ and autograd is within rounding error."""
     assert random_example(sizes, steps=1, seed=4).autograd_error < 1e-14
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1.005, "1.00"), (-0.5, "−0.50"), (-0.001, "0.00")])
 def test_numbers_have_a_real_minus_sign(value: float, expected: str) -> None:
-    """Negative numbers have a minus sign, and zero has none."""
+    """Negative numbers have a typographic minus sign, and zero has none."""
     assert expected == format_number(value)
