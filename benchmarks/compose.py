@@ -15,7 +15,7 @@ import pandas as pd
 from benchmarks import wrk
 from benchmarks.server_fixtures import HOST, WARM_UP
 from benchmarks.subprocess_peers import REPOSITORY, median_range
-from infra.engine import ENGINE
+from infra.chaos.containers import ENGINE, list_containers, run_engine
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.server import start_server
