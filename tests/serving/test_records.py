@@ -258,7 +258,7 @@ def test_the_answer_to_feedback_is_as_the_document_promises(recording: tuple[Ser
         (b'{"request_id": "a", "label": "1", "image": [1]}', 422, "wrong_shape", "image: got 1, accepted"),
         (MANY, 422, "wrong_shape", "image: got 9999 numbers, accepted: "),
         (b'{"request_id": "a", "label": "1", "image": "no"}', 422, "wrong_type", "image: got another string"),
-        (b'{"request_id": "a", "label": "1", "image": "R0lG"}', 415, "unsupported_image", "image: the pict"),
+        (b'{"request_id": "a", "label": "1", "image": "R0lG"}', 415, "unsupported_image", "image: the image"),
     ],
 )  # fmt: skip
 def test_bad_feedback_is_refused_by_name(
