@@ -440,7 +440,7 @@ INVALID_IMAGE_FILES = [
         repeat_scans(1_500),
         422,
         "image_dimensions",
-        "has 1,500 scans, accepted: up to 32",
+        "body: the image has 1,500 scans, accepted: up to 32",
     ),
     ("R36-crc", corrupt_noise(), 422, "invalid_image", "cannot be decoded"),
     ("R36-magic", b"\x89PNG\r\n\x1a\n", 422, "invalid_image", "cannot be decoded"),

@@ -453,7 +453,7 @@ def test_image_file_is_dropped_or_chosen(
     strip = base64.b64encode(encoded(np.full((1, 1, 5000), 255, np.uint8))).decode()
     page.evaluate(DROP, [strip, "image/png"])
     expect(page.locator("#message")).to_contain_text(
-        re.compile("has 1024 × 1 pixels, accepted: sides of 4 or")
+        re.compile("the image has 1024 × 1 pixels, accepted: sides of 4 or")
     )
 
     page.evaluate(DROP, [base64.b64encode(b"not an image").decode(), "image/png"])
