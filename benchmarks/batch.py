@@ -44,8 +44,8 @@ def measure(rounds: int = 5, seconds: float = 4.0) -> tuple[str, str, pd.DataFra
     if not served:
         rows.append(dict.fromkeys(rows[0], "–") | {"what": "relearn serve: raw bytes are not accepted"})
     note = (
-        f"{IMAGES} MNIST images a request as uint8, mlp 784-512-10, one worker and torch on one thread, with "
-        f"all that the server does by default; answers are JSON with the probability of every class. wrk on "
+        f"{IMAGES} MNIST images per request as uint8, mlp 784-512-10, one worker, torch on one thread, "
+        "default settings; answers are JSON with the probability of every class. wrk on "
         f"the same machine, {seconds:g} s per measurement, {rounds} interleaved rounds; ratios are within a "
         "round. Targets: 30,000 images/s in the process, 60 % of that over HTTP."
     )
@@ -57,7 +57,7 @@ def _run_load(workload: Workload, connections: int, seconds: float) -> wrk.LoadR
 
 
 def _in_process(release: ReleasedModel, seconds: float) -> float:
-    """Return images per second of the classifier, result for `IMAGES` at a time."""
+    """Return images per second of the classifier in batches of `IMAGES`."""
     images = release.images.repeat(IMAGES // len(release.images), axis=0)
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:

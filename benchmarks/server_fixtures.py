@@ -36,7 +36,7 @@ NAME, VERSION = "mnist", "1"
 HOST = "127.0.0.1"
 IMAGES = 32  # distinct images, sent in turn
 START_TIMEOUT_SECONDS = 60.0  # seconds until a server answers
-# Every server is response for so long before it counts: ours settles two seconds after its start.
+# Seconds of load before the measurement: ours runs background work for two seconds after its start.
 WARM_UP = 3.0
 
 
@@ -46,9 +46,7 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """A server in `benchmarks/servers/`: the arguments of Python that start it, where it predicts, and the
-    images_key of a JSON body that holds the images.
-    """
+    """Server in `benchmarks/servers/`: Python arguments, path of predictions, JSON key of the images."""
 
     command: str
     path: str = "/predict"
@@ -193,8 +191,8 @@ def start_relearn(released: ReleasedModel, workers: int = 1) -> Iterator[Server]
 
 def accepts_raw(server: Server) -> bool:
     """Return whether the OpenAPI document lists raw bytes."""
-    responses = httpx.get(f"{server.url}/openapi.json", trust_env=False).json()
-    return "application/octet-stream" in responses["paths"]["/predict"]["post"]["requestBody"]["content"]
+    document = httpx.get(f"{server.url}/openapi.json", trust_env=False).json()
+    return "application/octet-stream" in document["paths"]["/predict"]["post"]["requestBody"]["content"]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ FIGURE_FILE = Path(__file__).parents[1] / "docs" / "images" / "soak.png"
 OURS, LEAKING = "relearn serve", "the same with a leak"
 CONNECTIONS = 32
 LOAD_FRACTION = 0.5  # of the peak requests per second
-SAMPLE_INTERVAL_SECONDS = 1.0  # seconds between two soaks
+SAMPLE_INTERVAL_SECONDS = 1.0
 WARM_UP_FRACTION = 0.2  # of the time, ignored because caches fill
 # At this rate, the memory of a worker doubles in two days.
 MAX_LEAK_MB_PER_HOUR = 10.0
@@ -39,7 +39,7 @@ def leak(*arguments):
     return timeout(*arguments)
 
 
-asyncio.timeout = leak  # result for once a request
+asyncio.timeout = leak  # called once per request
 """
 
 

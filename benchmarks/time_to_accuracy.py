@@ -120,7 +120,7 @@ def _attempt(task: Task, target: float) -> Attempt | str:
 
 
 def _ratio(ours: Attempt | str, theirs: Attempt | str) -> float | None:
-    """How often ours fits into theirs, where both got reached."""
+    """Return the speedup of ours, or None unless both reached the target."""
     if isinstance(ours, str) or isinstance(theirs, str) or not (ours.reached and theirs.reached):
         return None
     return theirs.seconds / ours.seconds
