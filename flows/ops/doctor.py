@@ -10,7 +10,7 @@ from functools import partial
 
 from relearn.flows import environment
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed
-from relearn.flows.ops.timeouts import iterate_with_timeout
+from relearn.flows.timeouts import iterate_with_timeout
 from relearn.model.errors import CorruptDataError, RelearnError
 from relearn.model.home import Home
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.discovery import find_running_servers
@@ -67,9 +68,9 @@ def services(
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         },
     )
-    with make_http_client() as http_client:
-        if "PREFECT_API_URL" not in os.environ and not prefect.is_healthy(http_client):
-            yield prefect
+    prefect_state = PrefectApi(os.environ.get("PREFECT_API_URL") or f"{prefect.url}/api").get_state()
+    if "PREFECT_API_URL" not in os.environ and prefect_state != "up":
+        yield prefect
     if not home.tracking_uri.startswith("http"):
         yield Service(
             "mlflow",

@@ -16,9 +16,9 @@ import httpx
 from rich.filesize import decimal
 
 from relearn.flows import environment
-from relearn.flows.ops.timeouts import iterate_with_timeout
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.flows.timeouts import iterate_with_timeout
 from relearn.model.home import MLFLOW_UI_URL, Home, disk_usage
 from relearn.serving.deployment.discovery import RunningServer, find_running_servers
 from relearn.serving.predictions.reader import count_entries
@@ -96,14 +96,14 @@ def _describe_server(server: RunningServer) -> str:
 def describe_ui_urls(home: Home) -> str:
     """Where flows and runs can be looked at; and whether `relearn up` keeps all alive."""
     prefect = PrefectApi.from_environment(home)
-    lines = [f"flows at {prefect.ui_url}"] if prefect.is_up() else []
+    lines = [f"flows at {prefect.ui_url}"] if prefect.get_state() == "up" else []
     stack = LocalStack.read(home)
     local_url = stack.service_urls.get("mlflow", DEFAULT_MLFLOW_URL) if stack else DEFAULT_MLFLOW_URL
     mlflow_url = httpx.URL(
         home.tracking_uri.rstrip("/") if home.tracking_uri.startswith("http") else local_url
     )
     with suppress(httpx.HTTPError):
-        if httpx.get(f"{mlflow_url}/health", timeout=1, trust_env=False).is_success:
+        if httpx.get(f"{mlflow_url}/health", timeout=1, trust_env=False).text == "OK":
             lines.append(f"runs at {os.environ.get(MLFLOW_UI_URL) or mlflow_url.copy_with(userinfo=b'')}")
     if stack:
         lines.append(f"kept alive by relearn up, process {stack.process_id}")

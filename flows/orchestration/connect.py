@@ -19,6 +19,7 @@ from prefect.settings import (
 
 from relearn.flows import environment
 from relearn.flows.orchestration.local_stack import LocalStack
+from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError, UserInputError
 from relearn.model.home import Home
 
@@ -36,7 +37,7 @@ def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[st
     not answer, or a temporary one does not start; `InputError` where it would have to be one that lasts.
     """
     configured_url = PREFECT_API_URL.value()
-    if configured_url and not _is_up(configured_url):
+    if configured_url and not PrefectApi(configured_url).is_up():
         raise InfrastructureError(f"PREFECT_API_URL: no Prefect server answers at {configured_url}")
     local_stack = LocalStack.read(home)
     default_url = f"http://{PREFECT_SERVER_API_HOST.value()}:{PREFECT_SERVER_API_PORT.value()}"
@@ -121,7 +122,4 @@ def _find_free_port() -> int:
 
 
 def _is_up(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=2).json() is True
-    except (httpx.HTTPError, ValueError):
-        return False
+    return PrefectApi(url).get_state() == "up"

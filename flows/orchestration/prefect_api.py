@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
 from relearn.flows.environment import HEARTBEAT_INTERVAL_SECONDS
 from relearn.flows.orchestration.local_stack import LocalStack
+from relearn.flows.timeouts import iterate_with_timeout
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
 
@@ -32,6 +33,11 @@ TERMINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 ACTIVE_STATES = ("RUNNING", "CANCELLING", "PAUSED")
 
 JsonObject = Mapping[str, Any]
+ServerState = Literal["up", "absent", "silent", "foreign"]
+STATE_PROBLEMS: Mapping[ServerState, str] = {
+    "silent": "takes connections, and does not answer",
+    "foreign": "is no Prefect server",
+}
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,31 @@ class PrefectApi:
     def ui_url(self) -> str:
         return self.api_url.removesuffix("/api")
 
-    def is_up(self) -> bool:
-        """Whether a Prefect server is there; raises `MachineError` where something else is, or it hangs."""
+    def get_state(self) -> ServerState:
+        """Return the state of the server within two timeouts, even if it sends a byte a second."""
         try:
-            return bool(self._request("GET", "/health").json() is True)
+            return next(iterate_with_timeout(2 * self.timeout_seconds, lambda: [self._probe()]))
+        except TimeoutError:
+            return "silent"
+
+    def _probe(self) -> ServerState:
+        try:
+            is_healthy = self._request("GET", "/health").json() is True
+            is_prefect = is_healthy and isinstance(self._request("GET", "/admin/version").json(), str)
         except httpx.ConnectError:
-            return False
+            return "absent"
         except httpx.TimeoutException:
-            raise InfrastructureError(f"{self.ui_url} takes connections, and does not answer") from None
-        except (httpx.HTTPError, ValueError):
-            raise InfrastructureError(f"{self.ui_url} is no Prefect server") from None
+            return "silent"
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            return "foreign"
+        return "up" if is_prefect else "foreign"
+
+    def is_up(self) -> bool:
+        """Return whether a server runs; raises `InfrastructureError` if it hangs or is no Prefect server."""
+        state = self.get_state()
+        if problem := STATE_PROBLEMS.get(state):
+            raise InfrastructureError(f"{self.ui_url} {problem}")
+        return state == "up"
 
     def get_version(self) -> str:
         return str(self._request("GET", "/admin/version").json())

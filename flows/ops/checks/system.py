@@ -18,7 +18,6 @@ from rich.filesize import decimal
 from relearn.flows import environment
 from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import PrefectApi
-from relearn.model.errors import InfrastructureError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 from relearn.serving.config import VERSION_HEADER, ServeConfig
@@ -190,10 +189,7 @@ def _find_listener(port: int) -> str | None:
 
 
 def _is_prefect(port: int) -> bool:
-    try:
-        return PrefectApi(f"http://127.0.0.1:{port}/api").is_up()
-    except InfrastructureError:
-        return False
+    return PrefectApi(f"http://127.0.0.1:{port}/api").get_state() == "up"
 
 
 def _try_get(port: int, path: str) -> httpx.Response | None:

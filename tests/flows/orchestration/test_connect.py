@@ -1,0 +1,126 @@
+"""Which Prefect server flows report to, beside servers of other programs on its port."""
+
+import http.server
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from relearn.flows.ops.services import services
+from relearn.flows.ops.status import status
+from relearn.flows.orchestration.connect import connect_prefect
+from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.model.errors import InfrastructureError
+from relearn.model.home import Home
+from relearn.serving.config import ServeConfig
+
+Handler = http.server.BaseHTTPRequestHandler
+stopped = threading.Event()
+
+
+class ConstantServer(http.server.BaseHTTPRequestHandler):
+    """A server that answers `true` to every request."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"true")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class DribblingServer(http.server.BaseHTTPRequestHandler):
+    """A server that sends headers, and then a byte every half second."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        while not stopped.wait(0.5):
+            self.wfile.write(b" ")
+            self.wfile.flush()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def run_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Handler]], int]]:
+    """Start a server of this kind on Prefect's port of this test; returns the port."""
+    servers: list[http.server.ThreadingHTTPServer] = []
+    stopped.clear()
+
+    def start(handler: type[Handler]) -> int:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PREFECT_SERVER_API_PORT", str(server.server_port))
+        servers.append(server)
+        return server.server_port
+
+    yield start
+    stopped.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def connect_at(port: int, home: Home) -> Iterator[str | None]:
+    from prefect.settings import PREFECT_SERVER_API_PORT, temporary_settings
+
+    with temporary_settings({PREFECT_SERVER_API_PORT: port}), connect_prefect(home) as ui_url:
+        yield ui_url
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    home = Home(tmp_path / "home", tmp_path / "data")
+    home.prefect.mkdir(parents=True)
+    return home
+
+
+@pytest.mark.parametrize("handler", [ConstantServer, DribblingServer])
+def test_server_of_another_program_is_passed_over(
+    handler: type[Handler], home: Home, run_server: Callable[[type[Handler]], int]
+) -> None:
+    """Flows report to a temporary server then, also if the other server never finishes a response."""
+    port = run_server(handler)
+    with connect_at(port, home) as ui_url:
+        assert ui_url is None
+
+
+def test_configured_server_has_to_be_prefect(home: Home, run_server: Callable[[type[Handler]], int]) -> None:
+    """One line says that `PREFECT_API_URL` names another program."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    url = f"http://127.0.0.1:{run_server(ConstantServer)}"
+    with (
+        temporary_settings({PREFECT_API_URL: f"{url}/api"}),
+        pytest.raises(InfrastructureError, match=f"{url} is no Prefect server"),
+        connect_prefect(home),
+    ):
+        pass
+
+
+def test_probe_takes_two_timeouts_at_most(run_server: Callable[[type[Handler]], int]) -> None:
+    """A byte every half second does not extend the probe."""
+    port, start = run_server(DribblingServer), time.monotonic()
+    assert "silent" == PrefectApi(f"http://127.0.0.1:{port}/api", timeout_seconds=1.0).get_state()
+    assert time.monotonic() - start < 10
+
+
+def test_status_and_up_recognize_another_program(
+    home: Home, run_server: Callable[[type[Handler]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` claims no UI of ours there, and `up` does not take it for Prefect's server."""
+    port = run_server(ConstantServer)
+    monkeypatch.setattr("relearn.flows.ops.status.DEFAULT_MLFLOW_URL", f"http://127.0.0.1:{port}")
+    lines = {line.label: line.text for line in status(home)}
+    assert "neither Prefect's nor MLflow's is up" == lines["pages"]
+    names = [service.name for service in services(home, "digits", ServeConfig(), port, 1, 2)]
+    assert "prefect" in names
