@@ -68,7 +68,9 @@ def services(
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         },
     )
-    prefect_state = PrefectApi(os.environ.get("PREFECT_API_URL") or f"{prefect.url}/api").get_state()
+    prefect_api = PrefectApi(os.environ.get("PREFECT_API_URL") or f"{prefect.url}/api")
+    if (prefect_state := prefect_api.get_state()) == "unauthorized":
+        raise prefect_api.error(prefect_state)
     if "PREFECT_API_URL" not in os.environ and prefect_state != "up":
         yield prefect
     if not home.tracking_uri.startswith("http"):

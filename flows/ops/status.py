@@ -96,7 +96,7 @@ def _describe_server(server: RunningServer) -> str:
 def describe_ui_urls(home: Home) -> str:
     """Where flows and runs can be looked at; and whether `relearn up` keeps all alive."""
     prefect = PrefectApi.from_environment(home)
-    lines = [f"flows at {prefect.ui_url}"] if prefect.get_state() == "up" else []
+    lines = [f"flows at {prefect.ui_url}"] if prefect.get_state() in ("up", "unauthorized") else []
     stack = LocalStack.read(home)
     local_url = stack.service_urls.get("mlflow", DEFAULT_MLFLOW_URL) if stack else DEFAULT_MLFLOW_URL
     mlflow_url = httpx.URL(

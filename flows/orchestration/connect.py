@@ -122,4 +122,8 @@ def _find_free_port() -> int:
 
 
 def _is_up(url: str) -> bool:
-    return PrefectApi(url).get_state() == "up"
+    """Return whether a Prefect server that we can use is there; raises if it asks for a password."""
+    prefect_api = PrefectApi(url)
+    if (state := prefect_api.get_state()) == "unauthorized":
+        raise prefect_api.error(state)
+    return state == "up"

@@ -5,7 +5,7 @@ Prefect itself is left out: to import it takes seconds, makes its folder, and ma
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -33,19 +33,21 @@ TERMINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 ACTIVE_STATES = ("RUNNING", "CANCELLING", "PAUSED")
 
 JsonObject = Mapping[str, Any]
-ServerState = Literal["up", "absent", "silent", "foreign"]
+ServerState = Literal["up", "absent", "silent", "foreign", "unauthorized"]
 STATE_PROBLEMS: Mapping[ServerState, str] = {
     "silent": "takes connections, and does not answer",
     "foreign": "is no Prefect server",
+    "unauthorized": "asks for a password",
 }
+PASSWORD_FIX = "set PREFECT_API_AUTH_STRING to its user:password"  # noqa: S105 names the variable
 
 
 @dataclass(frozen=True)
 class PrefectApi:
-    """Where its API is, user:password where it asks for them, and how many seconds an answer may take."""
+    """Client of the API at `api_url`; `auth` is user:password, by default `PREFECT_API_AUTH_STRING`."""
 
     api_url: str
-    auth: str = ""
+    auth: str = field(default_factory=lambda: os.environ.get("PREFECT_API_AUTH_STRING", ""), repr=False)
     timeout_seconds: float = 2.0
 
     @classmethod
@@ -56,7 +58,7 @@ class PrefectApi:
         port = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
         local_url = local_stack.service_urls.get("prefect") if local_stack else None
         api_url = os.environ.get("PREFECT_API_URL") or f"{local_url or f'http://{host}:{port}'}/api"
-        return cls(api_url.rstrip("/"), os.environ.get("PREFECT_API_AUTH_STRING", ""))
+        return cls(api_url.rstrip("/"))
 
     @property
     def ui_url(self) -> str:
@@ -71,22 +73,30 @@ class PrefectApi:
 
     def _probe(self) -> ServerState:
         try:
-            is_healthy = self._request("GET", "/health").json() is True
-            is_prefect = is_healthy and isinstance(self._request("GET", "/admin/version").json(), str)
+            if self._request("GET", "/health").json() is not True:
+                return "foreign"
+            response = self._request("GET", "/admin/version")  # the health of a server needs no password
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                return "unauthorized"
+            return "up" if isinstance(response.json(), str) else "foreign"
         except httpx.ConnectError:
             return "absent"
         except httpx.TimeoutException:
             return "silent"
         except (httpx.HTTPError, httpx.InvalidURL, ValueError):
             return "foreign"
-        return "up" if is_prefect else "foreign"
 
     def is_up(self) -> bool:
-        """Return whether a server runs; raises `InfrastructureError` if it hangs or is no Prefect server."""
+        """Return whether a server runs; raises `InfrastructureError` if it cannot be used."""
         state = self.get_state()
-        if problem := STATE_PROBLEMS.get(state):
-            raise InfrastructureError(f"{self.ui_url} {problem}")
+        if state in STATE_PROBLEMS:
+            raise self.error(state)
         return state == "up"
+
+    def error(self, state: ServerState) -> InfrastructureError:
+        """Return the error of a server in one of the states of `STATE_PROBLEMS`."""
+        advice = f": {PASSWORD_FIX}" if state == "unauthorized" else ""
+        return InfrastructureError(f"{self.ui_url} {STATE_PROBLEMS[state]}{advice}")
 
     def get_version(self) -> str:
         return str(self._request("GET", "/admin/version").json())

@@ -10,6 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from relearn.flows import environment
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import (
+    PASSWORD_FIX,
+    STATE_PROBLEMS,
     WORK_POOL,
     ZOMBIE_AUTOMATION,
     ZOMBIE_GRACE,
@@ -17,7 +19,6 @@ from relearn.flows.orchestration.prefect_api import (
     parse_time,
 )
 from relearn.flows.tracking import schema
-from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home, sqlite_url
 
 
@@ -39,14 +40,14 @@ def server(home: Home) -> Iterator[CheckResult]:
     """Whether one is there; without, flows report to a temporary one, and nothing is scheduled."""
     prefect, installed_version = PrefectApi.from_environment(home), metadata.version("prefect")
     is_configured = "PREFECT_API_URL" in os.environ
-    try:
-        is_up = prefect.is_up()
-    except InfrastructureError as error:
-        yield (failed if is_configured else warning)(str(error), FIXES["server"])
-        return
-    if not is_up and is_configured:
+    state = prefect.get_state()
+    if state == "unauthorized":
+        yield failed(f"{prefect.ui_url} {STATE_PROBLEMS[state]}", PASSWORD_FIX)
+    elif state in STATE_PROBLEMS:
+        yield (failed if is_configured else warning)(str(prefect.error(state)), FIXES["server"])
+    elif state == "absent" and is_configured:
         yield failed(f"PREFECT_API_URL: no Prefect server answers at {prefect.ui_url}", FIXES["server"])
-    elif not is_up:
+    elif state == "absent":
         yield skipped(
             f"none answers at {prefect.ui_url}: flows report to a temporary one, nothing is scheduled"
         )

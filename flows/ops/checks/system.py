@@ -189,7 +189,7 @@ def _find_listener(port: int) -> str | None:
 
 
 def _is_prefect(port: int) -> bool:
-    return PrefectApi(f"http://127.0.0.1:{port}/api").get_state() == "up"
+    return PrefectApi(f"http://127.0.0.1:{port}/api").get_state() in ("up", "unauthorized")
 
 
 def _try_get(port: int, path: str) -> httpx.Response | None:

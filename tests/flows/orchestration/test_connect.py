@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from relearn.flows.ops.doctor import run_check
 from relearn.flows.ops.services import services
 from relearn.flows.ops.status import status
-from relearn.flows.orchestration.connect import connect_prefect
+from relearn.flows.orchestration.connect import connect_prefect, wait_for_server
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
@@ -124,3 +125,50 @@ def test_status_and_up_recognize_another_program(
     assert "neither Prefect's nor MLflow's is up" == lines["pages"]
     names = [service.name for service in services(home, "digits", ServeConfig(), port, 1, 2)]
     assert "prefect" in names
+
+
+class PasswordServer(http.server.BaseHTTPRequestHandler):
+    """Prefect's server with `PREFECT_SERVER_API_AUTH_STRING=admin:pass`: only its health is public."""
+
+    def do_GET(self) -> None:
+        is_allowed = self.path == "/api/health" or self.headers["authorization"] == "Basic YWRtaW46cGFzcw=="
+        self.send_response(200 if is_allowed else 401)
+        self.end_headers()
+        body = b"true" if self.path == "/api/health" else b'"3.9.1"'
+        self.wfile.write(body if is_allowed else b'{"exception_message": "Unauthorized"}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("auth", [None, "admin:wrong"])
+def test_server_with_a_password_is_one_line(
+    auth: str | None,
+    home: Home,
+    run_server: Callable[[type[Handler]], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flows, `up` and `doctor` name the variable that holds the password, without it or with a wrong one."""
+    port = run_server(PasswordServer)
+    if auth:
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", auth)
+    message = f"http://127.0.0.1:{port} asks for a password: set PREFECT_API_AUTH_STRING to its user:password"
+    with pytest.raises(InfrastructureError, match=message), connect_at(port, home):
+        pass
+    with pytest.raises(InfrastructureError, match=message):
+        list(services(home, "digits", ServeConfig(), port, 1, 2))
+    with pytest.raises(InfrastructureError, match=message):
+        wait_for_server(f"http://127.0.0.1:{port}/api")
+    (result,) = run_check(home, "prefect", "server")
+    assert ("failed", message) == (result.state, f"{result.message}: {result.fix}")
+
+
+def test_server_with_the_right_password_is_used(
+    home: Home, run_server: Callable[[type[Handler]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password is sent, and never shown."""
+    port = run_server(PasswordServer)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:pass")
+    with connect_at(port, home) as ui_url:
+        assert f"http://127.0.0.1:{port}" == ui_url
+    assert "pass" not in repr(PrefectApi(f"http://127.0.0.1:{port}/api"))
