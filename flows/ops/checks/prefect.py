@@ -21,6 +21,8 @@ from relearn.flows.orchestration.prefect_api import (
 from relearn.flows.tracking import schema
 from relearn.model.home import Home, sqlite_url
 
+FREE_PREFECT_PORT = 4210  # suggested if 4200 is in use
+
 
 def settings(home: Home) -> Iterator[CheckResult]:
     """Check that Prefect accepts the settings of its variables and its profile."""
@@ -43,8 +45,14 @@ def server(home: Home) -> Iterator[CheckResult]:
     state = prefect.get_state()
     if state == "unauthorized":
         yield failed(f"{prefect.ui_url} {STATE_PROBLEMS[state]}", PASSWORD_FIX)
+    elif state in STATE_PROBLEMS and is_configured:
+        yield failed(f"{prefect.ui_url} {STATE_PROBLEMS[state]}", FIXES["server"])
     elif state in STATE_PROBLEMS:
-        yield (failed if is_configured else warning)(str(prefect.error(state)), FIXES["server"])
+        yield warning(
+            f"{prefect.ui_url} {STATE_PROBLEMS[state]}",
+            "nothing has to be done: flows report to a temporary server; to schedule retrainings, start one on"
+            f" another port: relearn up --prefect-port {FREE_PREFECT_PORT}",
+        )
     elif state == "absent" and is_configured:
         yield failed(f"PREFECT_API_URL: no Prefect server answers at {prefect.ui_url}", FIXES["server"])
     elif state == "absent":

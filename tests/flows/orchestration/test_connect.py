@@ -172,3 +172,20 @@ def test_server_with_the_right_password_is_used(
     with connect_at(port, home) as ui_url:
         assert f"http://127.0.0.1:{port}" == ui_url
     assert "pass" not in repr(PrefectApi(f"http://127.0.0.1:{port}/api"))
+
+
+def test_doctor_suggests_another_port_beside_another_program(
+    home: Home, run_server: Callable[[type[Handler]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`PREFECT_API_URL` is mentioned only if it is set."""
+    url = f"http://127.0.0.1:{run_server(ConstantServer)}"
+    (result,) = run_check(home, "prefect", "server")
+    assert ("warning", f"{url} is no Prefect server") == (result.state, result.message)
+    assert "flows report to a temporary server" in result.fix
+    assert "relearn up --prefect-port " in result.fix
+    assert "PREFECT_API_URL" not in result.fix
+
+    monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+    (result,) = run_check(home, "prefect", "server")
+    assert ("failed", f"{url} is no Prefect server") == (result.state, result.message)
+    assert "unset PREFECT_API_URL" in result.fix
