@@ -1,12 +1,14 @@
 """Where flows report to: the Prefect server that answers, else a temporary one of their own."""
 
 import atexit
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager
+from pathlib import Path
 
 import httpx
 from filelock import FileLock
@@ -24,6 +26,8 @@ from relearn.model.errors import InfrastructureError, UserInputError
 from relearn.model.home import Home
 
 STARTUP_TIMEOUT_SECONDS = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to make
+
+EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .+$", re.MULTILINE)
 
 
 @contextmanager
@@ -98,12 +102,17 @@ def _start_server(home: Home) -> str:
     deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
     while not _is_up(url := f"http://127.0.0.1:{port}/api"):
         if process.poll() is not None or time.monotonic() > deadline:
-            log_lines = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
             raise InfrastructureError(
-                f"Prefect's server did not start; the last it said, in {log}: {log_lines[-1]}"
+                f"Prefect's server did not start: {_find_reason(log)}; its log is {log}"
             )
         time.sleep(0.1)
     return url
+
+
+def _find_reason(log: Path) -> str:
+    """Return the last line of the log that ends a traceback, else its last line."""
+    text = log.read_text(errors="replace")
+    return [*(text.strip().splitlines() or ["its log is empty"]), *EXCEPTION_LINE.findall(text)][-1]
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:

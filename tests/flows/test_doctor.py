@@ -387,6 +387,18 @@ def test_a_full_disk_is_told_and_ends_no_check(disk: Callable[[str], Path], caps
     assert [] == list((place / "home").iterdir())
 
 
+def test_full_temporary_folder_is_a_warning(
+    disk: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite and MLflow need room there, wherever the home is."""
+    folder = disk("size=1m")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    _, result = run_check(Home(tmp_path / "home", tmp_path), "system", "disk")
+    assert "warning" == result.state
+    assert f"free for temporary files in {folder}" in result.message
+    assert "set TMPDIR to a folder with 20.0 MB free" in result.fix
+
+
 def test_a_file_in_the_place_of_the_home_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

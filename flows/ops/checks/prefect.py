@@ -50,8 +50,8 @@ def server(home: Home) -> Iterator[CheckResult]:
     elif state in STATE_PROBLEMS:
         yield warning(
             f"{prefect.ui_url} {STATE_PROBLEMS[state]}",
-            "nothing has to be done: flows report to a temporary server; to schedule retrainings, start one on"
-            f" another port: relearn up --prefect-port {FREE_PREFECT_PORT}",
+            "nothing has to be done: flows report to a temporary server; to schedule retrainings, start one"
+            f" on another port: relearn up --prefect-port {FREE_PREFECT_PORT}",
         )
     elif state == "absent" and is_configured:
         yield failed(f"PREFECT_API_URL: no Prefect server answers at {prefect.ui_url}", FIXES["server"])

@@ -32,6 +32,7 @@ VERSION_LIMIT_REASONS = {
 LOW_DISK_BYTES = (
     1_000_000_000  # bytes: MNIST prepared, and trained on by two networks, takes 0.2 GB, pictures more
 )
+MIN_TEMPORARY_BYTES = 20_000_000  # bytes; SQLite sorts there, MLflow and BentoML pack models there
 MIN_DISK_BYTES = 50_000_000  # bytes; a release with its Bento takes 10 MB
 PROBE_CONTENT = bytes(65_536)  # more than a full disk takes
 MLFLOW_PORT = 5000
@@ -116,6 +117,12 @@ def disk(home: Home) -> Iterator[CheckResult]:
         yield (failed if usage.free < MIN_DISK_BYTES else warning)(message, FREE_SPACE_FIX)
     else:
         yield ok(message)
+    temporary_folder = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 the default of SQLite and Python
+    if temporary_folder.is_dir() and (free := shutil.disk_usage(temporary_folder).free) < MIN_TEMPORARY_BYTES:
+        yield warning(
+            f"{decimal(free)} free for temporary files in {temporary_folder}",
+            f"make room there, or set TMPDIR to a folder with {decimal(MIN_TEMPORARY_BYTES)} free",
+        )
 
 
 def limits(_home: Home) -> Iterator[CheckResult]:

@@ -12,7 +12,7 @@ import pytest
 from relearn.flows.ops.doctor import run_check
 from relearn.flows.ops.services import services
 from relearn.flows.ops.status import status
-from relearn.flows.orchestration.connect import connect_prefect, wait_for_server
+from relearn.flows.orchestration.connect import _start_temporary_server, connect_prefect, wait_for_server
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
@@ -189,3 +189,16 @@ def test_doctor_suggests_another_port_beside_another_program(
     (result,) = run_check(home, "prefect", "server")
     assert ("failed", f"{url} is no Prefect server") == (result.state, result.message)
     assert "unset PREFECT_API_URL" in result.fix
+
+
+def test_temporary_server_that_does_not_start_names_the_reason(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of the database is in the line, although the log has more lines after it."""
+    monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
+    (home.prefect / "prefect.db").write_bytes(b"no database" * 1_000)
+    with pytest.raises(InfrastructureError) as raised:
+        _start_temporary_server(home)
+    assert "Prefect's server did not start: " in str(raised.value)
+    assert "file is not a database" in str(raised.value)
+    assert "Fatal Python error" not in (home.prefect / "temporary_server.log").read_text()
