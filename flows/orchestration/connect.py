@@ -27,7 +27,7 @@ from relearn.model.home import Home
 
 STARTUP_TIMEOUT_SECONDS = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to make
 
-EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .+$", re.MULTILINE)
+EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .")
 
 
 @contextmanager
@@ -102,17 +102,15 @@ def _start_server(home: Home) -> str:
     deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
     while not _is_up(url := f"http://127.0.0.1:{port}/api"):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise InfrastructureError(
-                f"Prefect's server did not start: {_find_reason(log)}; its log is {log}"
-            )
+            raise InfrastructureError(f"Prefect's server did not start: {_find_reason(log)}; see {log}")
         time.sleep(0.1)
     return url
 
 
 def _find_reason(log: Path) -> str:
     """Return the last line of the log that ends a traceback, else its last line."""
-    text = log.read_text(errors="replace")
-    return [*(text.strip().splitlines() or ["its log is empty"]), *EXCEPTION_LINE.findall(text)][-1]
+    lines = log.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
+    return next(filter(EXCEPTION_LINE.match, reversed(lines)), lines[-1])
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:

@@ -22,8 +22,8 @@ def main(port: int) -> None:
 
 
 def _exit_with_parent() -> None:
-    # The pipe closes however the parent dies. `sys.stdin` is not used: if the server fails to start, its lock,
-    # held by this thread, would crash the interpreter and hide the reason.
+    # The pipe closes however the parent dies. `sys.stdin` is not used: if the server fails to start, the lock
+    # that this thread holds would crash the interpreter and hide the reason.
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

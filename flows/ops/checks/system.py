@@ -126,9 +126,9 @@ def disk(home: Home) -> Iterator[CheckResult]:
 
 
 def limits(_home: Home) -> Iterator[CheckResult]:
-    """Check the limits of open files and of the size of a file."""
+    """Check the limits of open files, file size, memory, and of processes and threads."""
     environment.check_limits()
-    yield ok("a process may open as many files as a run needs, of any size")
+    yield ok("open files, file size, memory, processes and threads suffice for a run")
 
 
 def loopback(_home: Home) -> Iterator[CheckResult]:
