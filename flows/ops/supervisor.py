@@ -8,6 +8,7 @@ the lock, and what people see.
 import http.client
 import os
 import re
+import resource
 import shlex
 import socket
 import subprocess
@@ -44,6 +45,8 @@ logfile = {folder}/supervisor.log
 pidfile = {folder}/supervisor.pid
 childlogdir = {folder}
 umask = 077
+minfds = {max_files}
+minprocs = {max_processes}
 
 [unix_http_server]
 file = {folder}/{socket}
@@ -205,9 +208,14 @@ class Supervisor:
             )
             for priority, service in enumerate(self.services, 1)
         )
-        return SUPERVISORD_TEMPLATE.format(
-            folder=_escape_percent(self.folder), socket=SOCKET_FILENAME
-        ) + "".join(programs)
+        # supervisor raises its limits to these numbers and ends if the system allows less: ours are enough.
+        settings = SUPERVISORD_TEMPLATE.format(
+            folder=_escape_percent(self.folder),
+            socket=SOCKET_FILENAME,
+            max_files=_at_most(resource.RLIMIT_NOFILE, 1_024),
+            max_processes=_at_most(resource.RLIMIT_NPROC, 200),
+        )
+        return settings + "".join(programs)
 
     def _query_process_info(self) -> dict[str, dict[str, Any]]:
         """What supervisor says of each part; nothing before it can be asked."""
@@ -254,6 +262,12 @@ class Supervisor:
 def _escape_percent(text: object) -> str:
     """As supervisor reads it, which takes % for the beginning of a variable."""
     return str(text).replace("%", "%%")
+
+
+def _at_most(limit: int, number: int) -> int:
+    """Return `number`, or what the system allows at most if that is less."""
+    _, allowed = resource.getrlimit(limit)
+    return min(number, allowed) if allowed >= 0 else number
 
 
 def _check_port(service: Service) -> None:

@@ -189,3 +189,30 @@ def test_a_per_cent_sign_is_one(home: Home):
     """In the path of a home, which supervisor would take for a variable."""
     with run_services(Home(home.root / "5%d", home.data), (part("one"),)) as supervisor:
         until(supervisor, all_up)
+
+
+FEW_FILES = """
+import resource, sys
+from pathlib import Path
+from relearn.flows.ops.supervisor import run_services
+from relearn.model.home import Home
+from tests.flows.test_up import all_up, part, until
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+resource.setrlimit(resource.RLIMIT_NPROC, (150, 150))
+root = Path(sys.argv[1])
+with run_services(Home(root, root), (part("one"),)) as supervisor:
+    until(supervisor, all_up)
+"""
+
+
+def test_services_start_with_few_open_files_and_processes(home: Home):
+    """supervisor's own default asks for 1,024 open files and 200 processes, more than services need."""
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(home.root)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
