@@ -157,7 +157,7 @@ def part_of(stage: Stage, name: str) -> psutil.Process:
     words = {
         "prefect": "server start",
         "mlflow": "mlflow server",
-        "worker": "relearn.flows.scheduling.runner",
+        "worker": "relearn.flows.scheduling.worker",
         "api": "relearn serve",
     }
     return next(one for one in supervisor.children() if words[name] in " ".join(one.cmdline()))

@@ -2,8 +2,8 @@
 
 `python -m relearn.flows.orchestration.temporary_server PORT` starts it.
 
-Prefect's own temporary server shares the terminal's signals with us: Ctrl-C ends it before the flow can
-report how it ended. And after a kill -9 of the flow it would stay for ever.
+Prefect's own temporary server gets the signals of our terminal: Ctrl-C ends it before the flow can report
+its end, and after a kill -9 of the flow it would run forever.
 """
 
 import os

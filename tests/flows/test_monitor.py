@@ -130,7 +130,7 @@ def test_what_is_alike_gives_no_alarm(
     assert ("digits", "1", 300, 300) == (watched.name, watched.live_version, watched.images, watched.requests)
     assert {"1": 300} == watched.images_by_version
     assert ((), (), {}) == (watched.drift.drifted_tests, watched.alerts, watched.drift.insufficient_data)
-    assert ("no drift", "300 answers in the last 24 hours") == (watched.summary, watched.window_summary)
+    assert ("no drift", "300 predictions in the last 24 hours") == (watched.summary, watched.window_summary)
 
 
 def test_drift_gives_the_alarm_once(
@@ -149,7 +149,8 @@ def test_drift_gives_the_alarm_once(
     ]
     page = (home.monitoring_dir("digits") / "report.md").read_text()
     assert (
-        f"relearn.drift goes on: a retraining was asked for at {first.window_end:%Y-%m-%d %H:%M} UTC" in page
+        f"relearn.drift continues: a retraining was asked for at {first.window_end:%Y-%m-%d %H:%M} UTC"
+        in page
     )
     third = monitor("digits", CONFIG.model_copy(update={"cooldown_hours": 0.0}))
     assert [(True, third.window_end)] == [(one.emitted_now, one.last_emitted) for one in third.alerts]
@@ -196,7 +197,7 @@ def test_other_versions_tell_of_images_alone(
     assert {230} == {one.images for one in watched.drift.tests}
     assert watched.live_accuracy is None
     page = (home.monitoring_dir("digits") / "report.md").read_text()
-    assert "confidence and labels not tested: version 1 has 30 answers, accepted: 100 or more" in page
+    assert "confidence and labels not tested: version 1 has 30 predictions, accepted: 100 or more" in page
 
 
 def test_a_look_leaves_a_report(
@@ -247,8 +248,8 @@ def test_an_empty_window_is_told(home: Home, asked: Asked, unseen: tuple, on_ser
     asked(unseen[0][:20], 30)
     old = monitor("digits", CONFIG)
 
-    assert ["no answers", "no answers"] == [never.summary, old.summary]
-    assert "0 answers in the last 24 hours; accepted: 100 or more" == old.window_summary
+    assert ["no predictions", "no predictions"] == [never.summary, old.summary]
+    assert "0 predictions in the last 24 hours; accepted: 100 or more" == old.window_summary
     assert (None, None, ()) == (old.window_predictions, old.live_accuracy, old.alerts)
     assert not figure.exists()
 
@@ -258,8 +259,8 @@ def test_few_answers_are_told(home: Home, asked: Asked, unseen: tuple, on_server
     asked(255 - unseen[0][:99])
     watched = monitor("digits", CONFIG)
 
-    assert "too few answers to tell drift" == watched.summary
-    assert "99 answers in the last 24 hours; accepted: 100 or more" == watched.window_summary
+    assert "too few predictions to test drift" == watched.summary
+    assert "99 predictions in the last 24 hours; accepted: 100 or more" == watched.window_summary
     assert () == watched.alerts
 
 
@@ -323,7 +324,7 @@ def test_the_verb_says_what_was_seen(
     rows = {cells[1]: cells for cells in map(str.split, said.out.splitlines()) if len(cells) > 10}
     assert "yes" == rows["vertical_gradient_rms"][-2]
     assert "version 1 is " in said.out
-    assert "nobody told the truth about an answer of version 1: POST /feedback does" in said.out
+    assert "no prediction of version 1 has a label yet: send labels to POST /feedback" in said.out
     assert "a retraining was asked for by the event relearn.drift" in said.out
     assert "digits: drift in " in said.out
     assert f"more in {home.monitoring_dir('digits')}" in said.out
@@ -338,7 +339,7 @@ def test_the_verb_refuses_what_is_not_live(capsys: pytest.CaptureFixture[str]):
 def test_accuracy_is_told_with_its_interval():
     """Wilson's, as the textbooks have it for 9 of 10."""
     accuracy = LiveAccuracy.from_counts(9, 10)
-    assert "90.0% of 10 told truths (95 % interval 59.6 to 98.2)" == str(accuracy)
+    assert "90.0% of 10 labels (95 % interval 59.6 to 98.2)" == str(accuracy)
 
 
 @pytest.mark.parametrize(

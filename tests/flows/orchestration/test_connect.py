@@ -122,7 +122,7 @@ def test_status_and_up_recognize_another_program(
     port = run_server(ConstantServer)
     monkeypatch.setattr("relearn.flows.ops.status.DEFAULT_MLFLOW_URL", f"http://127.0.0.1:{port}")
     lines = {line.label: line.text for line in status(home)}
-    assert "neither Prefect's nor MLflow's is up" == lines["pages"]
+    assert "neither Prefect nor MLflow runs" == lines["UIs"]
     names = [service.name for service in services(home, "digits", ServeConfig(), port, 1, 2)]
     assert "prefect" in names
 
