@@ -10,6 +10,7 @@ import re
 import resource
 import socket
 import ssl
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stderr
 from pathlib import Path
@@ -44,6 +45,8 @@ HONORED_PREFIXES = {
 }
 MIN_OPEN_FILES = 64  # a training has 40 open
 MIN_FILE_BYTES = 100_000_000
+MIN_ADDRESS_BYTES = 4_000_000_000  # a training of digits on 2 cores reserves 3.1 GB, most of it never used
+MIN_THREADS = 64  # a training on 2 cores and its Prefect server have 26
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -220,7 +223,7 @@ def _find_prefect_variable(setting: str) -> str:
 
 
 def check_limits() -> None:
-    """Raise `MachineError` where a process may open too few files, or write too short ones."""
+    """Raise `InfrastructureError` if a process may have too few files, bytes or threads."""
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     file_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= open_files < MIN_OPEN_FILES:
@@ -231,6 +234,35 @@ def check_limits() -> None:
         raise InfrastructureError(
             f"a file may have {file_bytes:,} bytes here, accepted: {MIN_FILE_BYTES:,}; ulimit -f unlimited"
         )
+    address_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= address_bytes < MIN_ADDRESS_BYTES:
+        raise InfrastructureError(
+            f"a process may have {address_bytes:,} bytes of memory here, accepted: {MIN_ADDRESS_BYTES:,};"
+            " ulimit -v unlimited"
+        )
+    if (thread_count := _count_startable_threads()) < MIN_THREADS:
+        raise InfrastructureError(
+            f"only {thread_count} more processes and threads can be started here, accepted: {MIN_THREADS};"
+            " ulimit -u unlimited, or raise the limit of processes of this container"
+        )
+
+
+def _count_startable_threads() -> int:
+    """Start up to `MIN_THREADS` threads: the system's limits are per user, container and machine."""
+    finish = threading.Event()
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(MIN_THREADS):
+            thread = threading.Thread(target=finish.wait, daemon=True)
+            thread.start()
+            threads.append(thread)
+    except (RuntimeError, MemoryError):
+        pass
+    finally:
+        finish.set()
+        for thread in threads:
+            thread.join()
+    return len(threads)
 
 
 def check_loopback() -> None:

@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from relearn.flows.config import MonitorConfig
 from relearn.flows.monitoring.alerts import emit_alerts
-from relearn.flows.monitoring.report import gauges, page
+from relearn.flows.monitoring.report import to_markdown, to_metrics
 from relearn.flows.monitoring.window import WindowReport, build_window_report
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
@@ -121,9 +121,9 @@ def publish_report(report: WindowReport) -> None:
     """Write the report to the home and to Prefect, its metrics for Prometheus to the prediction log."""
     home = Home.from_environment()
     folder = home.monitoring_dir(report.name)
-    markdown = page(report)
+    markdown = to_markdown(report)
     figure_link = f"\n![Window and reference set]({FIGURE_FILE})\n" if report.drift.tests else ""
     write_bytes_atomically(folder / REPORT_FILE, f"{markdown}{figure_link}".encode())
     write_bytes_atomically(folder / NUMBERS_FILE, report.model_dump_json(indent=2).encode() + b"\n")
-    TextfileMetrics(MONITOR_FILE, gauges(report)).write(home.prediction_log_dir(report.name))
+    TextfileMetrics(MONITOR_FILE, to_metrics(report)).write(home.prediction_log_dir(report.name))
     create_markdown_artifact(markdown, key="monitor", description=f"Recent predictions of {report.name}")

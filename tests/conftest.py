@@ -37,7 +37,8 @@ ALONE = {
     f"tests/flows/{name}.py"
     for name in (
         *("test_command_line", "evaluation/test_compare", "test_eda", "test_backprop", "promotion/test_gate"),
-        *("training/test_report", "test_store", "test_tracking", "releases/test_release_state", "test_up"),
+        *("training/test_report", "tracking/test_store", "tracking/test_runs", "ops/test_supervisor"),
+        "releases/test_release_state",
     )
 }
 

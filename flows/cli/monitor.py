@@ -44,17 +44,17 @@ def monitor(
 
 def print_report(console: Console, report: "WindowReport", home: Home) -> None:
     """Print what was seen, the outcome last but for where there is more."""
-    from relearn.flows.monitoring.report import lines, measures
+    from relearn.flows.monitoring.report import drift_table, summary_lines
 
     if report.drift.tests:
-        console.print(measures(report))
+        console.print(drift_table(report))
     if report.window_predictions:
         console.print(
             f"version {report.live_version} is {report.window_predictions.mean_confidence:.1%} sure on"
             f" average; {report.window_predictions.low_confidence_fraction:.1%} of its answers are below"
             f" {report.config.low_confidence:.0%}"
         )
-    for line in lines(report):
+    for line in summary_lines(report):
         console.print(escape(line))
     color = "red" if report.alerts else "yellow" if not report.drift.tests else "green"
     console.print(f"{escape(report.name)}: [{color}]{escape(report.summary)}[/], {report.window_summary}")

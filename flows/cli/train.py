@@ -39,6 +39,7 @@ def run(
         mlp and cnn.
     """
     start, console, home = perf_counter(), Console(), Home.from_environment()
+    environment.check_limits()
     from relearn.model.networks.registry import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
@@ -63,7 +64,6 @@ def _check(config: TrainConfig, networks: Sequence[str], home: Home) -> None:
     from relearn.flows.training.preconditions import check_inputs
     from relearn.model.data.load import default_model_name
 
-    environment.check_limits()
     check_inputs(config, networks, home)
     check_store(home, default_model_name(config, home))
 
@@ -81,6 +81,7 @@ def train(
         Go on with a training that was cut off: its run, by default the last one.
     """
     home = Home.from_environment()
+    environment.check_limits()
     run_id = None
     if resume is not None:
         run_id, config = _resolve_resume(home, resume, config)

@@ -1,4 +1,4 @@
-"""Alarms: events of Prefect that ask for a retraining, each at most once in a while."""
+"""Alerts: Prefect events that request a retraining, each at most once per cooldown."""
 
 import json
 import threading
@@ -17,12 +17,12 @@ from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 
 DRIFT_EVENT, ACCURACY_EVENT = "relearn.drift", "relearn.accuracy"
-LAST_EMITTED_FILE = "alarms.json"  # when each was last given
-TIMEOUT_SECONDS = 30.0  # seconds for the lock; it is held for milliseconds
+LAST_EMITTED_FILE = "alarms.json"  # the time at which each event was last emitted
+TIMEOUT_SECONDS = 30.0  # for the lock, which is held for milliseconds, and for Prefect to take the event
 
 
 class Alert(BaseModel, frozen=True):
-    """An event that was called for: why, when it was given last, and whether that was now."""
+    """A due event: its reason, when it was last emitted, and whether it was emitted now."""
 
     event: str
     reason: str
@@ -31,7 +31,7 @@ class Alert(BaseModel, frozen=True):
 
 
 def resource_id(name: str) -> str:
-    """What Prefect's events call a name."""
+    """Return the resource id of a model name in Prefect's events."""
     return f"relearn.name.{name}"
 
 
@@ -43,14 +43,15 @@ def emit_alerts(
     now: datetime,
     **payload: Any,
 ) -> tuple[Alert, ...]:
-    """Give the alarm of each event in `reasons` that was not given within `cooldown` before `at`.
+    """Emit each event of `reason_by_event` that was not emitted within `cooldown` before `now`.
 
-    The event concerns the `resource` of the name; `told` goes with its reason. Of several monitors at
-    once one gives it. Raises `MachineError` where the lock is held for long.
+    The event has the resource of `name`, its reason, and `payload`. If several monitors run at once, one of
+    them emits it. Raises `InfrastructureError` if the lock is held for longer than `TIMEOUT_SECONDS`, or
+    Prefect does not take the event.
     """
     folder = home.monitoring_dir(name)
     folder.mkdir(parents=True, exist_ok=True)
-    busy = f"another monitor has been busy with {name} for {TIMEOUT_SECONDS:g} seconds"
+    busy = f"another monitor of {name} has held its lock for {TIMEOUT_SECONDS:g} seconds"
     with locked(folder / ".lock", busy, TIMEOUT_SECONDS):
         return tuple(
             _emit_alert(
@@ -71,7 +72,7 @@ def _emit_alert(
 ) -> Alert:
     last_emitted = load_last_emitted(path)
     previous = last_emitted.get(event)
-    if previous and timedelta(0) <= now - previous < cooldown:  # a clock that was put back holds up nothing
+    if previous and timedelta(0) <= now - previous < cooldown:  # negative if the clock was set back
         return Alert(event=event, reason=reason, last_emitted=previous, emitted_now=False)
     emitted = emit_event(
         event,
@@ -79,23 +80,23 @@ def _emit_alert(
         payload={"name": name, "reason": reason, **payload},
     )
     if emitted is None or not _flush_events():
-        raise InfrastructureError(f"the event {event} of {name} could not be given to Prefect")
-    # After the event: a kill in between asks twice, where the other order would ask never.
+        raise InfrastructureError(f"the event {event} of {name} could not be sent to Prefect")
+    # After the event: a kill in between emits it twice; in the other order it would never be emitted.
     timestamps = {key: value.isoformat() for key, value in {**last_emitted, event: now}.items()}
     write_bytes_atomically(path, json.dumps(timestamps, indent=2).encode())
     return Alert(event=event, reason=reason, last_emitted=now, emitted_now=True)
 
 
 def _flush_events() -> bool:
-    """Whether Prefect has what was queued for it, within `PATIENCE`."""
-    waiter = threading.Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
-    waiter.start()
-    waiter.join(TIMEOUT_SECONDS)
-    return not waiter.is_alive()
+    """Wait for queued events to be sent; returns whether that was done within `TIMEOUT_SECONDS`."""
+    flush_thread = threading.Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
+    flush_thread.start()
+    flush_thread.join(TIMEOUT_SECONDS)
+    return not flush_thread.is_alive()
 
 
 def load_last_emitted(path: Path) -> dict[str, datetime]:
-    """When each event was given last; what cannot be read has not been."""
+    """Return when each event was last emitted; empty for a missing or invalid file."""
     try:
         return {
             event: datetime.fromisoformat(timestamp)

@@ -1,4 +1,4 @@
-"""What the monitor sees of the answers of a window: how many, how sure, how right, and how far from usual."""
+"""The report of a time window of predictions: counts, confidence, live accuracy, drift."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,12 +15,11 @@ from relearn.model.drift.image_statistics import STATISTICS
 if TYPE_CHECKING:
     import pandas as pd
 
-
-MAX_NAMED_TESTS = 3  # measures that are named in an outcome
+MAX_NAMED_TESTS = 3  # drift tests named in a summary
 
 
 class LiveAccuracy(BaseModel, frozen=True):
-    """How many of the told truths were answered; `low` and `high` are Wilson's 95 % interval of the share."""
+    """Accuracy on predictions with a label; `ci_low` and `ci_high` are Wilson's 95 % interval (0..1)."""
 
     labels: int
     correct: int
@@ -40,13 +39,13 @@ class LiveAccuracy(BaseModel, frozen=True):
 
     def __str__(self) -> str:
         return (
-            f"{self.fraction:.1%} of {self.labels:,} told truths "
+            f"{self.fraction:.1%} of {self.labels:,} labels "
             f"(95 % interval {100 * self.ci_low:.1f} to {100 * self.ci_high:.1f})"
         )
 
 
 class PredictionSummary(BaseModel, frozen=True):
-    """What one version said to some images: shares of the labels, mean confidence, share of low ones."""
+    """The predictions of one version: label fractions, mean confidence, fraction of low confidence (0..1)."""
 
     images: int
     label_fractions: dict[str, float]
@@ -55,7 +54,7 @@ class PredictionSummary(BaseModel, frozen=True):
 
     @classmethod
     def from_sample(cls, sample: DriftSample, classes: Sequence[str], low_threshold: float) -> Self:
-        """Of one that has answers; `low` is the confidence below which one is low."""
+        """Summarize a sample with predictions; confidence below `low_threshold` is low."""
         labels, confidence = sample.predicted_labels(), sample.values(CONFIDENCE)
         confidence = confidence[np.isfinite(confidence)]
         fractions = np.bincount(labels, minlength=len(classes)) / len(labels)
@@ -70,11 +69,11 @@ class PredictionSummary(BaseModel, frozen=True):
 
 
 class WindowReport(BaseModel, frozen=True):
-    """One look, by `config`, at the answers up to `at`, while `version` of `name` was live.
+    """The predictions of model `name` in the window that ends at `window_end`.
 
-    `images` and `requests` are those of all versions, `versions` has the images of each. `now` is what the
-    live version said, `before` what it says to the reference images, `right` (0..1) how many of these it has
-    right; `accuracy` is that of the live version. `alarms` are those that were called for.
+    `images` and `requests` count those of all versions, `images_by_version` the images of each.
+    `window_predictions` and `live_accuracy` are those of the live version; `reference_predictions` and
+    `reference_accuracy` (0..1) are its predictions of the reference images. `alerts` are the due ones.
     """
 
     name: str
@@ -93,9 +92,9 @@ class WindowReport(BaseModel, frozen=True):
 
     @property
     def summary(self) -> str:
-        """What it comes to, in a few words."""
+        """Return the result in a few words."""
         if not self.drift.tests:
-            return "too few answers to tell drift" if self.images else "no answers"
+            return "too few predictions to test drift" if self.images else "no predictions"
         drifted_names = [drift_test.name for drift_test in self.drift.drifted_tests]
         if len(drifted_names) > MAX_NAMED_TESTS:
             drifted_names[MAX_NAMED_TESTS - 1 :] = [
@@ -105,13 +104,13 @@ class WindowReport(BaseModel, frozen=True):
 
     @property
     def window_summary(self) -> str:
-        """What was looked at."""
+        """Return the number of predictions in the window, and how many are required if these are too few."""
         requirement = f"; accepted: {self.config.min_predictions:,} or more" if not self.drift.tests else ""
-        return f"{self.images:,} answers in the last {self.config.window_hours:g} hours{requirement}"
+        return f"{self.images:,} predictions in the last {self.config.window_hours:g} hours{requirement}"
 
     @property
     def alert_reasons(self) -> dict[str, str]:
-        """The events that are called for, and why."""
+        """Return the due events, each with its reason."""
         config, accuracy, reasons_by_event = self.config, self.live_accuracy, {}
         if self.drift.drifted_tests:
             reasons_by_event[DRIFT_EVENT] = "; ".join(
@@ -119,7 +118,7 @@ class WindowReport(BaseModel, frozen=True):
             )
         if accuracy and accuracy.labels >= config.min_labels and accuracy.ci_high < config.min_live_accuracy:
             reasons_by_event[ACCURACY_EVENT] = (
-                f"right are {accuracy}, accepted: {config.min_live_accuracy:.0%}"
+                f"live accuracy is {accuracy}, accepted: {config.min_live_accuracy:.0%}"
             )
         return reasons_by_event
 
@@ -132,13 +131,13 @@ def build_window_report(
     labels: np.ndarray,
     classes: Sequence[str],
     config: MonitorConfig,
-    at: datetime,
+    window_end: datetime,
 ) -> tuple[WindowReport, DriftSample]:
-    """All of a window, rows as `load_predictions` gives them; with what was compared of it.
+    """Build the report of a window, with rows as from `load_predictions`; also returns its drift sample.
 
-    `reference` and `labels`, int (n,), are the reference images and their truths, answered by `version`. Of
-    the window the traits of all images count, since they tell of the images alone; probabilities, labels
-    and truths only of those that `version` has answered: another version is sure in another way.
+    `reference` has the predictions of `version` for the reference images, `labels`, int (n,), their labels.
+    Image statistics count for all images of the window, since they do not depend on the version;
+    probabilities and labels count for predictions of `version` only: confidence differs between versions.
     """
     window_sample = to_drift_sample(window, version, classes)
     live_rows = window[window["version"] == version]
@@ -147,7 +146,7 @@ def build_window_report(
     report = WindowReport(
         name=name,
         live_version=version,
-        window_end=at,
+        window_end=window_end,
         images=len(window),
         requests=window["request_id"].nunique(),
         images_by_version={
@@ -176,7 +175,10 @@ def build_window_report(
 
 
 def to_drift_sample(window: "pd.DataFrame", version: str, classes: Sequence[str]) -> DriftSample:
-    """Rows of records as a `Sample`; what a row does not have is NaN, as are answers of other versions."""
+    """Convert logged predictions to a `DriftSample`.
+
+    Missing values are NaN, and so are the probabilities of other versions.
+    """
     probability_columns = [f"p_{name}" for name in classes]
     statistics, probabilities = (
         window.reindex(columns=names).to_numpy(np.float32)
@@ -187,5 +189,5 @@ def to_drift_sample(window: "pd.DataFrame", version: str, classes: Sequence[str]
 
 
 def join_names(names: Sequence[str]) -> str:
-    """a, b and c."""
+    """Join names as in "a, b and c"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -1,6 +1,6 @@
-"""Every seam looked at: what is well, what is not, and how to mend it. Nothing is changed by looking.
+"""`relearn doctor`: runs the checks of `relearn.flows.ops.checks`, each with a time limit.
 
-A check is a function of `relearn.flows.ops.checks`: it takes the home and yields one or several findings.
+A check takes the home, yields one or more results, and changes nothing.
 """
 
 import importlib
@@ -10,13 +10,13 @@ from functools import partial
 
 from relearn.flows import environment
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed
-from relearn.flows.ops.timeouts import iterate_with_timeout
+from relearn.flows.timeouts import iterate_with_timeout
 from relearn.model.errors import CorruptDataError, RelearnError
 from relearn.model.home import Home
 
 CheckFunction = Callable[[Home], Iterator[CheckResult]]
 
-CHECK_TIMEOUT_SECONDS = 5.0  # seconds that a check is given; the slowest, loading a release, takes 0.3
+CHECK_TIMEOUT_SECONDS = 5.0  # per check; the slowest, loading a release, takes 0.3 s
 # Modules of `relearn.flows.ops.checks` with their functions, in the order in which they run.
 CHECKS = {
     "system": ("versions", "home", "disk", "limits", "loopback", "ports", "keys"),
@@ -25,11 +25,11 @@ CHECKS = {
     "prefect": ("settings", "database", "server", "worker", "automation", "next_run", "stuck_runs"),
     "releases": ("ledger", "pointer", "live", "servers"),
 }
-PREREQUISITES = ("store", "server")  # where one of them is not ok, the rest of its group is not run
+PREREQUISITES = ("store", "server")  # if one of them is not ok, the rest of its group is not run
 
 
 def run_checks(home: Home) -> Iterator[CheckResult]:
-    """Look at every seam, in order; each finding comes as soon as it is made, whatever is broken."""
+    """Run all checks in order; yields each result as soon as it is known."""
     for group, checks in CHECKS.items():
         for check in checks:
             states = set()
@@ -41,17 +41,17 @@ def run_checks(home: Home) -> Iterator[CheckResult]:
 
 
 def run_check(home: Home, group: str, check: str) -> Iterator[CheckResult]:
-    """One check; that it cannot be made is a finding too."""
+    """Run one check; an error or a timeout of the check is a result too."""
     try:
         function: CheckFunction = getattr(importlib.import_module(f"relearn.flows.ops.checks.{group}"), check)
     except Exception as error:
-        yield failed(f"cannot be looked at: {type(error).__name__}: {error}", "see versions, above")
+        yield failed(f"cannot be checked: {type(error).__name__}: {error}", "see versions")
         return
     try:
         with environment.short_mlflow_timeouts():
             yield from iterate_with_timeout(CHECK_TIMEOUT_SECONDS, partial(function, home))
     except TimeoutError as error:
-        yield failed(f"{error}: something accepts questions and hangs", FIXES.get(check, ""))
+        yield failed(f"{error}: a server accepts connections and hangs", FIXES.get(check, ""))
     except CorruptDataError as error:
         yield failed(str(error), FIXES.get(check, ""), exit_code=error.exit_code)
     except (RelearnError, OSError) as error:

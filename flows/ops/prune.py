@@ -1,4 +1,4 @@
-"""What is kept, and what may go: of each name the newest stay, and all that something still needs."""
+"""`relearn prune`: finds and deletes old versions, run files, checkpoints and data that nothing needs."""
 
 import re
 from collections import Counter
@@ -18,17 +18,14 @@ from relearn.model.home import Home, disk_usage
 from relearn.model.training import checkpoints
 from relearn.serving.deployment.discovery import find_running_servers
 from relearn.serving.deployment.packaging import bento_store_paths, delete_bento
-from relearn.serving.releases import store as released
-from relearn.serving.releases.store import ReleaseStore
+from relearn.serving.releases.store import ReleaseStore, list_released_names
 
-_MERGED_DATASET_PATTERN = re.compile(
-    r"\w+-[0-9a-f]{16}-[0-9a-f]{16}"
-)  # a folder of prepared data that something joined
+MERGED_DATASET_PATTERN = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # folder of data with extra images
 
 
 @dataclass(frozen=True)
 class Prunable:
-    """Something that may go: what it is, whose, its bytes, and how it goes, if it still may."""
+    """Something to delete; `delete` returns whether it did: it checks again that nothing needs it."""
 
     kind: str
     name: str
@@ -37,22 +34,25 @@ class Prunable:
 
 
 def prune(home: Home, keep_newest: int) -> Iterator[Prunable]:
-    """Remove what is `superfluous`, and tell of each when it is gone; `MachineError` where another does."""
-    busy = f"another relearn prune is at work in {home.root}"
+    """Delete what `find_prunable` finds; yields each that was deleted.
+
+    Raises `InfrastructureError` if another `relearn prune` runs.
+    """
+    busy = f"another relearn prune runs in {home.root}"
     with locked(home.root / ".prune.lock", busy), mlflow_errors(home.tracking_uri):
         yield from (prunable for prunable in find_prunable(home, keep_newest) if prunable.delete())
 
 
 def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
-    """All that nobody needs, but the newest `keep` (1 or more) versions and trainings of each name.
+    """Find all that nothing needs, except the newest `keep_newest` (1 or more) versions and runs per model.
 
-    Never what is live, what a rollback would bring back, what has any alias in MLflow, what a server of
-    this machine serves or was started from, what is being trained or released. Each can be removed at any
-    moment: what points at something goes before it, and what has become needed meanwhile stays.
+    Excluded are the live version, the rollback target, versions with any alias in MLflow, versions that a
+    server of this machine serves or was started from, and running trainings and releases. Deletion may be
+    interrupted at any time: references are deleted before their targets, and each item is checked again.
     """
     client, prunables = connect_existing(home), list[Prunable]()
     with mlflow_errors(client.tracking_uri):
-        for name in sorted({*released.list_released_names(home), *artifacts.list_experiment_names(client)}):
+        for name in sorted({*list_released_names(home), *artifacts.list_experiment_names(client)}):
             versions = ModelVersions(home, client, name, keep_newest)
             prunable_versions = sorted(versions.list_all() - versions.find_protected(), key=int)
             prunables += [versions.to_prunable(version) for version in prunable_versions]
@@ -66,7 +66,7 @@ def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
 
 @dataclass(frozen=True)
 class ModelVersions:
-    """The versions of one name: in MLflow, as folders that are served, as Bentos and their models."""
+    """The versions of a model: in MLflow's registry, as release folders, as Bentos and their models."""
 
     home: Home
     client: Client
@@ -78,7 +78,7 @@ class ModelVersions:
         return ReleaseStore(self.home.releases_dir(self.name))
 
     def list_all(self) -> set[str]:
-        """All there are, wherever; of a name that was never released here none, whoever registered some."""
+        """Return all versions, wherever stored; none for a model that was never released in this home."""
         if not self.releases.ledger.path.exists():
             return set()
         bento_versions = (
@@ -93,14 +93,14 @@ class ModelVersions:
         }
 
     def iterate_run_ids(self) -> Iterator[tuple[str, str]]:
-        """The versions that are registered or were live, each with the run that it comes from."""
+        """Yield the versions that are registered or were live, each with its run id."""
         yield from registry.list_versions(self.client, self.name).items()
         for entry in self.releases.ledger.read_entries():
             if entry.live:
                 yield entry.live.version, entry.live.run_id
 
     def find_protected(self) -> set[str]:
-        """Those that must stay, as things are now."""
+        """Return the versions that must stay now."""
         all_versions, entries = self.list_all(), self.releases.ledger.read_entries()
         candidates = (entry.subject for entry in entries if entry.action != "reference")
         decided_versions = [int(candidate) for candidate in candidates if candidate.isdecimal()]
@@ -131,7 +131,7 @@ class ModelVersions:
         return Prunable("version", f"{self.name} {version}", size, partial(self._delete, version))
 
     def _find_served(self) -> set[str]:
-        """By servers of this machine, and what they were started from, since their workers start from it."""
+        """Return the versions that servers of this machine serve or start their workers from."""
         served_versions: set[str] = set()
         for server in find_running_servers(self.home):
             name, _, version = (server.bento or "").partition(":")
@@ -158,7 +158,7 @@ class ModelVersions:
 
 
 def _find_unused_references(releases: ReleaseStore) -> Iterator[Prunable]:
-    """Sets of reference images that candidates are no longer judged by."""
+    """Yield reference sets that are no longer used to evaluate candidates."""
     last_entry = releases.ledger.read_last()
     current_fingerprint = last_entry.fingerprints.get("reference") if last_entry else None
     for folder in releases.root.glob("reference/*") if current_fingerprint else ():
@@ -170,7 +170,7 @@ def _find_unused_references(releases: ReleaseStore) -> Iterator[Prunable]:
 def _find_old_runs(
     home: Home, client: Client, name: str, keep_newest: int, protected_run_ids: set[str]
 ) -> Iterator[Prunable]:
-    """Files of old runs, and checkpoints of trainings that nobody went on with; not of the runs `needed`."""
+    """Yield files of old runs, and checkpoints of unfinished trainings, except of `protected_run_ids`."""
     counts_by_kind: Counter[str] = Counter()
     for run_tree in artifacts.list_run_trees(client, name):
         counts_by_kind[run_tree.job_type] += 1
@@ -202,7 +202,7 @@ def _delete_artifacts(client: Client, run_tree: RunTree) -> bool:
 
 
 def _delete_checkpoint(folder: Path) -> bool:
-    """Unless the training goes on just now."""
+    """Delete a checkpoint unless a training has locked it."""
     with suppress(InfrastructureError), checkpoints.lock_folder(folder):
         return _delete_path(folder)
     return False
@@ -214,14 +214,12 @@ def _delete_path(path: Path) -> bool:
 
 
 def _find_outdated_datasets(home: Home) -> Iterator[Prunable]:
-    """Prepared data with additions of another day than the newest of it; who needs it prepares it again."""
+    """Yield prepared data with extra images, except the newest of each dataset; it can be prepared again."""
     seen_prefixes: set[str] = set()
     merged_folders = [
-        folder
-        for folder in home.dataset_cache.glob("*-*-*")
-        if _MERGED_DATASET_PATTERN.fullmatch(folder.name)
+        folder for folder in home.dataset_cache.glob("*-*-*") if MERGED_DATASET_PATTERN.fullmatch(folder.name)
     ]
-    for folder in sorted(merged_folders, key=lambda one: one.stat().st_mtime, reverse=True):
+    for folder in sorted(merged_folders, key=lambda folder: folder.stat().st_mtime, reverse=True):
         prefix = folder.name.rpartition("-")[0]
         if prefix in seen_prefixes and is_stale(folder):
             yield Prunable("prepared data", folder.name, disk_usage(folder), partial(_delete_path, folder))
@@ -229,7 +227,7 @@ def _find_outdated_datasets(home: Home) -> Iterator[Prunable]:
 
 
 def _find_leftovers(home: Home) -> Iterator[Prunable]:
-    """What was being written, or removed, by processes that were killed, and what killed servers used."""
+    """Yield temporary files of killed processes, and status folders of killed servers."""
     parent_folders = [
         home.checkpoints,
         home.dataset_cache,
@@ -240,11 +238,11 @@ def _find_leftovers(home: Home) -> Iterator[Prunable]:
         folder for parent_folder in parent_folders for folder in find_stale_temp_files(parent_folder)
     ]
     stale_paths += find_stale_temp_files(home.bentoml / "tmp", "relearn-*")
-    boards_in_use = {server.worker_status_dir for server in find_running_servers(home)}
+    status_dirs = {server.worker_status_dir for server in find_running_servers(home)}
     stale_paths += [
         folder
         for folder in find_stale_temp_files(home.root / "servers", "*")
-        if not any(Path(board).is_relative_to(folder) for board in boards_in_use)
+        if not any(Path(status_dir).is_relative_to(folder) for status_dir in status_dirs)
     ]
     for path in stale_paths:
         yield Prunable("leftover", path.name, disk_usage(path), partial(_delete_path, path))

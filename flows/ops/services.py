@@ -1,4 +1,4 @@
-"""The parts that `relearn up` keeps alive: what each is started by, and how one sees that it answers."""
+"""The services of `relearn up`: their commands, ports and health checks."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.discovery import find_running_servers
@@ -15,9 +16,9 @@ from relearn.serving.deployment.discovery import find_running_servers
 
 @dataclass(frozen=True)
 class Service:
-    """One program on `host` and `port`, which the option `flag` chooses.
+    """A program that listens on `host` and `port`; the flag `port_flag` sets the port.
 
-    `page` is where people find it, `health` the path that answers 200 once it is up.
+    `ui_path` is the path of its UI, `health_path` answers with 200 once it is up.
     """
 
     name: str
@@ -41,17 +42,17 @@ class Service:
 
 
 def make_http_client() -> httpx.Client:
-    """One for many looks: to make one takes 15 ms."""
+    """Create a client to be reused for health checks: creating it takes 15 ms."""
     return httpx.Client(timeout=2, trust_env=False)
 
 
 def services(
     home: Home, name: str, config: ServeConfig, prefect_port: int, mlflow_port: int, worker_port: int
 ) -> Iterator[Service]:
-    """Those that this home needs, in the order in which they are started and, backwards, ended.
+    """Yield the services to start, in start order; they are stopped in reverse order.
 
-    Not a page of runs that lie somewhere else, nor what is there already: Prefect's server that answers
-    on its port, and the API of `name` from this home.
+    Skips MLflow's server if tracking is remote, Prefect's server if one answers on its port, and the API if
+    one serves `name` from this home. Raises `InfrastructureError` if Prefect's server asks for a password.
     """
     address_flags = ("--host", "127.0.0.1", "--port")
     prefect = Service(
@@ -61,15 +62,17 @@ def services(
         "--prefect-port",
         "/api/health",
         environment={
-            # By default the page of any site may ask it.
+            # By default pages of any site may send requests to it.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{prefect_port},http://localhost:{prefect_port}",
-            # Who holds a place: kept in memory, a restart would end every run within four minutes.
+            # Concurrency leases: if kept in memory, a restart would end every run within four minutes.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         },
     )
-    with make_http_client() as http_client:
-        if "PREFECT_API_URL" not in os.environ and not prefect.is_healthy(http_client):
-            yield prefect
+    prefect_api = PrefectApi(os.environ.get("PREFECT_API_URL") or f"{prefect.url}/api")
+    if (prefect_state := prefect_api.get_state()) == "unauthorized":
+        raise prefect_api.error(prefect_state)
+    if "PREFECT_API_URL" not in os.environ and prefect_state != "up":
+        yield prefect
     if not home.tracking_uri.startswith("http"):
         yield Service(
             "mlflow",
@@ -79,13 +82,13 @@ def services(
             "/health",
             environment={
                 "MLFLOW_BACKEND_STORE_URI": home.tracking_uri,
-                "MLFLOW_ARTIFACTS_DESTINATION": str(home.artifacts),  # else where the user stands
+                "MLFLOW_ARTIFACTS_DESTINATION": str(home.artifacts),  # by default the current folder
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             },
         )
     yield Service(
         "worker",
-        (sys.executable, "-m", "relearn.flows.scheduling.runner", name),
+        (sys.executable, "-m", "relearn.flows.scheduling.worker", name),
         worker_port,
         "--worker-port",
         "/health",

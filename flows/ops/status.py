@@ -1,6 +1,6 @@
-"""What there is, what runs and what comes next, each in a line; what cannot be asked says so in its own.
+"""`relearn status`: disk, servers and UIs of a home; live version, schedule and data of each model.
 
-All is asked at once: who does not answer holds up nobody else.
+All queries run at once, each with a time limit: a server that hangs delays no other line.
 """
 
 import json
@@ -16,25 +16,25 @@ import httpx
 from rich.filesize import decimal
 
 from relearn.flows import environment
-from relearn.flows.ops.timeouts import iterate_with_timeout
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.flows.timeouts import iterate_with_timeout
 from relearn.model.home import MLFLOW_UI_URL, Home, disk_usage
 from relearn.serving.deployment.discovery import RunningServer, find_running_servers
 from relearn.serving.predictions.reader import count_entries
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
-QUERY_TIMEOUT = 3.0  # seconds for an answer; those of the home take milliseconds
-QUERY_TIMEOUTS = {"retrained": 10.0}  # to import MLflow takes 2 of them
+QUERY_TIMEOUT_SECONDS = 3.0  # queries of the home take milliseconds
+QUERY_TIMEOUTS_SECONDS = {"retrained": 10.0}  # importing MLflow takes 2 s
 UNIT_SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
-DEFAULT_MLFLOW_URL = "http://127.0.0.1:5000"  # where `mlflow server` and `relearn up` show the runs
+DEFAULT_MLFLOW_URL = "http://127.0.0.1:5000"  # of `mlflow server` and `relearn up`
 
 StatusQuery = Callable[[], str]
 
 
 @dataclass(frozen=True)
 class StatusLine:
-    """`about` the home or a name, `label` what is told of it."""
+    """A line about `subject`, which is the home or a model name."""
 
     subject: str
     label: str
@@ -42,11 +42,11 @@ class StatusLine:
 
 
 def status(home: Home) -> Iterator[StatusLine]:
-    """The lines of the home, then those of each name that something is released under."""
+    """Yield the lines of the home, then those of each released model."""
     queries: dict[tuple[str, str], StatusQuery] = {
         ("home", "disk"): partial(describe_disk, home),
         ("home", "servers"): partial(describe_servers, home),
-        ("home", "pages"): partial(describe_ui_urls, home),
+        ("home", "UIs"): partial(describe_ui_urls, home),
     }
     for name in list_released_names(home):
         queries |= {
@@ -54,11 +54,13 @@ def status(home: Home) -> Iterator[StatusLine]:
             (name, "retrained"): partial(describe_last_retraining, home, name),
             (name, "next"): partial(describe_next_runs, home, name),
             (name, "data"): partial(describe_data, home, name),
-            (name, "records"): partial(describe_prediction_log, home, name),
+            (name, "predictions"): partial(describe_prediction_log, home, name),
         }
     with environment.short_mlflow_timeouts():
         results = {
-            key: iterate_with_timeout(QUERY_TIMEOUTS.get(key[1], QUERY_TIMEOUT), partial(_run_query, query))
+            key: iterate_with_timeout(
+                QUERY_TIMEOUTS_SECONDS.get(key[1], QUERY_TIMEOUT_SECONDS), partial(_run_query, query)
+            )
             for key, query in queries.items()
         }
         for (subject, label), result in results.items():
@@ -68,7 +70,7 @@ def status(home: Home) -> Iterator[StatusLine]:
 
 
 def describe_disk(home: Home) -> str:
-    """The home, and how much lies in each of its folders."""
+    """Return the home, its size and the sizes of its folders."""
     if not home.root.is_dir():
         return f"{home.root} is not there yet"
     sizes = {path.name: disk_usage(path) for path in home.root.iterdir()}
@@ -80,10 +82,8 @@ def describe_disk(home: Home) -> str:
 
 
 def describe_servers(home: Home) -> str:
-    """The servers of this home."""
-    return (
-        "; ".join(map(_describe_server, find_running_servers(home))) or "none runs: relearn serve starts one"
-    )
+    """Return the running servers of this home, with version and uptime."""
+    return "; ".join(map(_describe_server, find_running_servers(home))) or "none: relearn serve starts one"
 
 
 def _describe_server(server: RunningServer) -> str:
@@ -94,29 +94,29 @@ def _describe_server(server: RunningServer) -> str:
 
 
 def describe_ui_urls(home: Home) -> str:
-    """Where flows and runs can be looked at; and whether `relearn up` keeps all alive."""
+    """Return the URLs of Prefect's and MLflow's UIs, and the process of `relearn up`."""
     prefect = PrefectApi.from_environment(home)
-    lines = [f"flows at {prefect.ui_url}"] if prefect.is_up() else []
+    lines = [f"Prefect at {prefect.ui_url}"] if prefect.get_state() in ("up", "unauthorized") else []
     stack = LocalStack.read(home)
     local_url = stack.service_urls.get("mlflow", DEFAULT_MLFLOW_URL) if stack else DEFAULT_MLFLOW_URL
     mlflow_url = httpx.URL(
         home.tracking_uri.rstrip("/") if home.tracking_uri.startswith("http") else local_url
     )
     with suppress(httpx.HTTPError):
-        if httpx.get(f"{mlflow_url}/health", timeout=1, trust_env=False).is_success:
-            lines.append(f"runs at {os.environ.get(MLFLOW_UI_URL) or mlflow_url.copy_with(userinfo=b'')}")
+        if httpx.get(f"{mlflow_url}/health", timeout=1, trust_env=False).text == "OK":
+            lines.append(f"MLflow at {os.environ.get(MLFLOW_UI_URL) or mlflow_url.copy_with(userinfo=b'')}")
     if stack:
         lines.append(f"kept alive by relearn up, process {stack.process_id}")
-    return ", ".join(lines) or "neither Prefect's nor MLflow's is up"
+    return ", ".join(lines) or "neither Prefect nor MLflow runs"
 
 
 def describe_live_version(home: Home, name: str) -> str:
-    """The version, and since when."""
+    """Return the live version, since when it is live, and the rollback target."""
     last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()
     if last_entry is None or last_entry.live is None:
         return "nothing: every candidate was rejected"
     rollback_note = (
-        f"; a rollback brings {last_entry.rollback_target} back" if last_entry.rollback_target else ""
+        f"; a rollback makes {last_entry.rollback_target} live again" if last_entry.rollback_target else ""
     )
     return (
         f"version {last_entry.live.version} since"
@@ -125,7 +125,7 @@ def describe_live_version(home: Home, name: str) -> str:
 
 
 def describe_last_retraining(home: Home, name: str) -> str:
-    """The last retraining, and what came of it."""
+    """Return the result, time and run of the last retraining."""
     from relearn.flows.results import GATE_DECISION_TAG
     from relearn.flows.tracking.store import connect_existing
 
@@ -152,7 +152,7 @@ def describe_last_retraining(home: Home, name: str) -> str:
 
 
 def describe_next_runs(home: Home, name: str) -> str:
-    """When it is retrained, and monitored, next."""
+    """Return when the model is retrained and monitored next."""
     prefect = PrefectApi.from_environment(home)
     if not prefect.is_up():
         return "nothing is scheduled: no Prefect server is up"
@@ -165,14 +165,16 @@ def describe_next_runs(home: Home, name: str) -> str:
 
 
 def describe_data(home: Home, name: str) -> str:
-    """What the live version learned from, and whether something else has been prepared since."""
+    """Return the dataset of the live version, and a newer one that was prepared since."""
     releases = ReleaseStore(home.releases_dir(name))
     last_entry = releases.ledger.read_last()
     if last_entry is None or last_entry.live is None:
         return "none"
     card = json.loads((releases.version_folder(last_entry.live.version) / "card.json").read_bytes())
     text = f"{card['dataset']}, {len(card['classes'])} classes, fingerprint {card['fingerprint'][:12]}"
-    datasets = sorted(_list_prepared_datasets(home, card["dataset"]), key=lambda one: float(one["since"]))
+    datasets = sorted(
+        _list_prepared_datasets(home, card["dataset"]), key=lambda dataset: float(dataset["since"])
+    )
     matches = [dataset for dataset in datasets if dataset["fingerprint"] == card["fingerprint"]]
     if matches:
         text += f", {matches[-1]['images']:,} images"
@@ -182,7 +184,7 @@ def describe_data(home: Home, name: str) -> str:
 
 
 def describe_prediction_log(home: Home, name: str) -> str:
-    """How many predictions are recorded, and how much feedback."""
+    """Return the numbers of logged predictions and of predictions with feedback."""
     prediction_count, feedback_count = count_entries(home.prediction_log_dir(name))
     return (
         f"{prediction_count:,} predictions, {feedback_count:,} with feedback"
@@ -206,8 +208,8 @@ def _run_query(query: StatusQuery) -> list[str]:
 def _read_result(result: Iterator[str]) -> str:
     try:
         return next(result)
-    except Exception as error:  # whatever it is, it is told in this line, and the others go on
-        return f"cannot be told, see relearn doctor: {' '.join(str(error).split())}"
+    except Exception as error:  # printed in this line; the others are not affected
+        return f"unknown, see relearn doctor: {' '.join(str(error).split())}"
 
 
 def _current_timestamp() -> float:
@@ -215,14 +217,14 @@ def _current_timestamp() -> float:
 
 
 def _format_time(timestamp: float) -> str:
-    """A moment (Unix, seconds), and how far away it is."""
+    """Format a Unix time, in seconds, with its distance from now."""
     seconds_ahead = timestamp - _current_timestamp()
     distance = f"in {_humanize(seconds_ahead)}" if seconds_ahead > 0 else f"{_humanize(-seconds_ahead)} ago"
     return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%d %H:%M} UTC ({distance})"
 
 
 def _humanize(seconds: float) -> str:
-    """`seconds` in the largest unit of which there are two."""
+    """Format a duration in the largest unit of which it has two."""
     for unit, unit_seconds in UNIT_SECONDS.items():
         if seconds >= 2 * unit_seconds:
             return f"{seconds / unit_seconds:.0f} {unit}"

@@ -1,13 +1,13 @@
-"""`relearn up`: the parts of a home started, kept alive, and ended together.
+"""`relearn up`: starts the services of a home, keeps them alive, and stops them together.
 
-Keeping processes alive is the work of supervisor, which runs as a child of ours: it starts a part again that
-dies, after 1, 2, 3, … seconds where it does not stay up, and ends all of them in order. Ours are the list,
-the lock, and what people see.
+supervisor, a child process, restarts a service that exits, after 1, 2, 3, … seconds if it exits again, and
+stops the services in order. This module adds the list of services, the lock of the home, and the states.
 """
 
 import http.client
 import os
 import re
+import resource
 import shlex
 import socket
 import subprocess
@@ -29,12 +29,12 @@ from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.model.errors import InfrastructureError, UserInputError
 from relearn.model.home import Home
 
-START_SECONDS = 5  # seconds after which a part is no longer said to have died while it started
-# Seconds that a part has to end; Prefect and MLflow take 1 to 3, the API as long as its requests take.
+START_SECONDS = 5  # a service that exits sooner failed to start
+# Time for a service to stop: Prefect and MLflow take 1 to 3 s, the API as long as its requests take.
 STOP_SECONDS = 20
 
 SOCKET_FILENAME = "supervisor.sock"
-# Of the path of a socket, to which supervisor adds its process id while it makes it.
+# Length of a socket's path, to which supervisor appends its process id while it creates it.
 MAX_SOCKET_BYTES = (107 if sys.platform == "linux" else 103) - len(".4194304")
 
 SUPERVISORD_TEMPLATE = """\
@@ -44,6 +44,8 @@ logfile = {folder}/supervisor.log
 pidfile = {folder}/supervisor.pid
 childlogdir = {folder}
 umask = 077
+minfds = {max_files}
+minprocs = {max_processes}
 
 [unix_http_server]
 file = {folder}/{socket}
@@ -72,7 +74,7 @@ EXIT_PATTERN = re.compile(r"exited: (\w+) \((.*?)(?:; not expected)?\)$", re.MUL
 
 @dataclass(frozen=True)
 class ServiceState:
-    """How a part is just now: up, starting or down; how often it has died, and how the last time."""
+    """The state of a service: `status` is up, starting or down; `last_exit` its last exit reason."""
 
     service: Service
     status: str
@@ -82,10 +84,11 @@ class ServiceState:
 
 @contextmanager
 def run_services(home: Home, services: Iterable[Service]) -> Iterator["Supervisor"]:
-    """All `parts` of `home`, kept alive for the length of a `with` block; leaves no process.
+    """Run the services of `home` inside a `with` block; no process is left after it.
 
-    They are asked for once what an earlier one has left is ended: it may look as if it were there already.
-    Raises `MachineError` where this home is up already, or a port is somebody else's.
+    `services` is iterated after the leftovers of an earlier `relearn up` are stopped: they might count as
+    running services. Raises `InfrastructureError` if this home is up already or a port is in use,
+    `UserInputError` if the path of the home is too long.
     """
     folder = home.root / "up"
     if (path_bytes := len(os.fsencode(folder / SOCKET_FILENAME))) > MAX_SOCKET_BYTES:
@@ -109,21 +112,20 @@ def run_services(home: Home, services: Iterable[Service]) -> Iterator["Superviso
 
 
 class Supervisor:
-    """supervisor, run for the parts of one home, spoken to through a socket in `folder`."""
+    """The supervisor process of one home's services; it is controlled through a socket in `folder`."""
 
     def __init__(self, folder: Path, services: Sequence[Service]) -> None:
         self.folder, self.services, self._client = folder, services, make_http_client()
         self._process: subprocess.Popen[bytes] | None = None
         self._has_responded = False
-        self._process_trees: dict[
-            int, set[psutil.Process]
-        ] = {}  # of each process of supervisor's: those it started
+        # The process id of each service, with the processes that it has started.
+        self._process_trees: dict[int, set[psutil.Process]] = {}
 
     def log_path(self, service: Service) -> Path:
         return self.folder / f"{service.name}.log"
 
     def start(self) -> None:
-        """Start all parts in order, none waiting for another."""
+        """Start all services in order, without waiting for each other."""
         config_file, log_file = self.folder / "supervisor.conf", self.folder / "supervisor.log"
         config_file.write_text(self._render_config())
         log_file.unlink(missing_ok=True)
@@ -134,15 +136,15 @@ class Supervisor:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "supervisor.supervisord", "-c", str(config_file)],
                 env=environment,
-                cwd=self.folder,  # where no files of the user's are that a part would read
+                cwd=self.folder,  # has no files of the user that a service would read
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us
+                start_new_session=True,  # Ctrl-C is for this process
             )
 
     def poll_states(self) -> list[ServiceState]:
-        """How each part is. Where supervisor itself was killed, it is started again, and so are they."""
+        """Return the state of each service; restarts supervisor and the services if supervisor was killed."""
         if self._process is None or self._process.poll() is not None:
             if not self._has_responded:
                 raise InfrastructureError(f"supervisor does not start: {self._read_last_error()}")
@@ -170,7 +172,7 @@ class Supervisor:
         ]
 
     def stop(self) -> None:
-        """End the parts, the last one first; what does not end by itself is killed."""
+        """Stop the services in reverse order; kill those that do not stop in time."""
         if self._process:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -181,7 +183,7 @@ class Supervisor:
         self._client.close()
 
     def stop_leftovers(self) -> None:
-        """Of a `relearn up` that was killed supervisor goes on, and keeps the parts alive."""
+        """Stop the supervisor and services of a `relearn up` that was killed."""
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
             old_supervisor = psutil.Process(int((self.folder / "supervisor.pid").read_text()))
             if str(self.folder / "supervisor.conf") in old_supervisor.cmdline():
@@ -205,12 +207,17 @@ class Supervisor:
             )
             for priority, service in enumerate(self.services, 1)
         )
-        return SUPERVISORD_TEMPLATE.format(
-            folder=_escape_percent(self.folder), socket=SOCKET_FILENAME
-        ) + "".join(programs)
+        # supervisor raises its limits to these numbers and ends if the system allows less: ours are enough.
+        settings = SUPERVISORD_TEMPLATE.format(
+            folder=_escape_percent(self.folder),
+            socket=SOCKET_FILENAME,
+            max_files=_at_most(resource.RLIMIT_NOFILE, 1_024),
+            max_processes=_at_most(resource.RLIMIT_NPROC, 200),
+        )
+        return settings + "".join(programs)
 
     def _query_process_info(self) -> dict[str, dict[str, Any]]:
-        """What supervisor says of each part; nothing before it can be asked."""
+        """Return supervisor's info on each service; empty before it answers."""
         socket_file = self.folder / SOCKET_FILENAME
         transport = SupervisorTransport(serverurl=f"unix://{socket_file}")
         try:
@@ -227,11 +234,11 @@ class Supervisor:
 
     def _read_last_error(self) -> str:
         lines = (self.folder / "supervisor.out").read_text(errors="replace").strip().splitlines()
-        errors = [line for line in lines if line.startswith("Error")]  # after which it tells of its help
-        return (errors or lines or ["it said nothing"])[-1]
+        errors = [line for line in lines if line.startswith("Error")]  # a hint on its help follows
+        return (errors or lines or ["it printed nothing"])[-1]
 
     def _read_exits(self) -> dict[str, tuple[int, str]]:
-        """How often each part died, and how the last time, as supervisor has logged it."""
+        """Read the number of exits of each service, and the reason of the last, from supervisor's log."""
         try:
             exits = EXIT_PATTERN.findall((self.folder / "supervisor.log").read_text(errors="replace"))
         except FileNotFoundError:
@@ -240,7 +247,7 @@ class Supervisor:
         return {name: (counts[name], reason) for name, reason in exits}
 
     def _kill_orphans(self, live_pids: Set[int] = frozenset()) -> None:
-        """Kill what parts that are gone have started and left, which may still hold their ports."""
+        """Kill processes that dead services have started: they may still hold their ports."""
         dead_pids = [pid for pid in self._process_trees if pid not in live_pids]
         orphans = [
             process for pid in dead_pids for process in self._process_trees.pop(pid) if process.is_running()
@@ -252,8 +259,14 @@ class Supervisor:
 
 
 def _escape_percent(text: object) -> str:
-    """As supervisor reads it, which takes % for the beginning of a variable."""
+    """Escape % for supervisor, which expands variables that begin with it."""
     return str(text).replace("%", "%%")
+
+
+def _at_most(limit: int, number: int) -> int:
+    """Return `number`, or what the system allows at most if that is less."""
+    _, allowed = resource.getrlimit(limit)
+    return min(number, allowed) if allowed >= 0 else number
 
 
 def _check_port(service: Service) -> None:

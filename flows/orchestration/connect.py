@@ -1,12 +1,14 @@
-"""Where flows report to: the Prefect server that answers, else a temporary one of their own."""
+"""The Prefect server that flows report to: a persistent one if it runs, else a temporary one."""
 
 import atexit
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager
+from pathlib import Path
 
 import httpx
 from filelock import FileLock
@@ -19,24 +21,28 @@ from prefect.settings import (
 
 from relearn.flows import environment
 from relearn.flows.orchestration.local_stack import LocalStack
+from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError, UserInputError
 from relearn.model.home import Home
 
-STARTUP_TIMEOUT_SECONDS = 120.0  # seconds; 5 to 10 on two quiet cores, 15 with a database to make
+STARTUP_TIMEOUT_SECONDS = 120.0  # takes 5 to 10 s on two idle cores, 15 s if it creates its database
+
+EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .")
 
 
 @contextmanager
 def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[str | None]:
-    """Flows called inside report to `PREFECT_API_URL`, to the server of this machine, or to a temporary one.
+    """Let flows report to `PREFECT_API_URL`, else to the server of this machine, else to a temporary one.
 
-    That of this machine is the one of `relearn up`, if it runs, else the one at Prefect's own port.
+    The server of this machine is that of `relearn up` if it runs, else the one on Prefect's own port.
 
-    Yields where the first two show them; None for a temporary server, which keeps its runs in the home,
-    where `prefect server start` shows them later. Raises `MachineError` when the server that was named does
-    not answer, or a temporary one does not start; `InputError` where it would have to be one that lasts.
+    Yields the URL of the UI of a persistent server; None for a temporary one. A temporary server keeps its
+    runs in the home, where `prefect server start` shows them later. Raises `InfrastructureError` if the
+    configured server does not answer, a server asks for a password, or a temporary one does not start;
+    `UserInputError` if `require_persistent` and there is no persistent server.
     """
     configured_url = PREFECT_API_URL.value()
-    if configured_url and not _is_up(configured_url):
+    if configured_url and not PrefectApi(configured_url).is_up():
         raise InfrastructureError(f"PREFECT_API_URL: no Prefect server answers at {configured_url}")
     local_stack = LocalStack.read(home)
     default_url = f"http://{PREFECT_SERVER_API_HOST.value()}:{PREFECT_SERVER_API_PORT.value()}"
@@ -46,27 +52,29 @@ def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[st
     persistent_url = configured_url or (local_api_url if _is_up(local_api_url) else None)
     if require_persistent and not persistent_url:
         raise UserInputError(
-            "--manual-approval: got no Prefect server whose page could ask, accepted: one started with "
+            "--manual-approval: got no Prefect server whose UI could ask, accepted: one started with "
             "prefect server start"
         )
     api_url = persistent_url or _start_temporary_server(home)
     with ExitStack() as settings:
-        with chdir(home.prefect):  # to change one setting Prefect reads all of them again, files included
+        with chdir(home.prefect):  # to change one setting, Prefect reads all settings again, from files too
             settings.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
         yield persistent_url and persistent_url.removesuffix("/api")
 
 
 @contextmanager
 def prefect_errors() -> Iterator[None]:
-    """What Prefect's server does not answer inside is a `MachineError`."""
+    """Raise `InfrastructureError` if a request to Prefect's server inside is not answered."""
     try:
         yield
     except httpx.TransportError as error:
-        raise InfrastructureError(f"Prefect's server at {PREFECT_API_URL.value()} is away: {error}") from None
+        raise InfrastructureError(
+            f"Prefect's server at {PREFECT_API_URL.value()} does not answer: {error}"
+        ) from None
 
 
 def wait_for_server(url: str) -> None:
-    """Return once the server at `url` answers; raises `MachineError` where it takes longer than to start."""
+    """Wait for the server at `url`; raises `InfrastructureError` after `STARTUP_TIMEOUT_SECONDS`."""
     deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
     while not _is_up(url):
         if time.monotonic() > deadline:
@@ -75,9 +83,9 @@ def wait_for_server(url: str) -> None:
 
 
 def _start_temporary_server(home: Home) -> str:
-    """Start one, and end it when this process ends: only then has Prefect told it everything."""
+    """Start a server that ends with this process: only then has Prefect reported everything to it."""
     environment.check_loopback()
-    # Of two that are started at once in a new home each would make the tables of the same database.
+    # Two servers started at once in a new home would both create the tables of the same database.
     with FileLock(home.prefect / ".starting.lock", timeout=STARTUP_TIMEOUT_SECONDS):
         return _start_server(home)
 
@@ -87,22 +95,25 @@ def _start_server(home: Home) -> str:
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "relearn.flows.orchestration.temporary_server", str(port)],
-            cwd=home.prefect,  # where no files of the user's are that Prefect would read
+            cwd=home.prefect,  # has no settings files of the user that Prefect would read
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C is for this process
         )
     atexit.register(_terminate, process)
     deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
     while not _is_up(url := f"http://127.0.0.1:{port}/api"):
         if process.poll() is not None or time.monotonic() > deadline:
-            log_lines = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-            raise InfrastructureError(
-                f"Prefect's server did not start; the last it said, in {log}: {log_lines[-1]}"
-            )
+            raise InfrastructureError(f"Prefect's server did not start: {_find_reason(log)}; see {log}")
         time.sleep(0.1)
     return url
+
+
+def _find_reason(log: Path) -> str:
+    """Return the last line of the log that ends a traceback, else its last line."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
+    return next(filter(EXCEPTION_LINE.match, reversed(lines)), lines[-1])
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
@@ -121,7 +132,8 @@ def _find_free_port() -> int:
 
 
 def _is_up(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=2).json() is True
-    except (httpx.HTTPError, ValueError):
-        return False
+    """Return whether a usable Prefect server is there; raises if it asks for a password."""
+    prefect_api = PrefectApi(url)
+    if (state := prefect_api.get_state()) == "unauthorized":
+        raise prefect_api.error(state)
+    return state == "up"

@@ -1,4 +1,4 @@
-"""What `relearn up` keeps alive for a home, and where: it leaves word, for the verbs that ask."""
+"""The file in which `relearn up` publishes its process and the URLs of its services for other commands."""
 
 from typing import Self
 
@@ -12,14 +12,14 @@ FILENAME = "up.json"
 
 
 class LocalStack(BaseModel, frozen=True):
-    """The process of `relearn up`, by the tags of `owner`, and the address of each part."""
+    """The process of a `relearn up`, as tags of `process_identity`, and the URL of each service by name."""
 
     process_tags: dict[str, str]
     service_urls: dict[str, str]
 
     @classmethod
     def read(cls, home: Home) -> Self | None:
-        """None where no `relearn up` runs for `home` on this machine."""
+        """Return the stack of `home`; None if no `relearn up` runs for it on this machine."""
         try:
             stack = cls.model_validate_json((home.root / "up" / FILENAME).read_bytes())
         except (OSError, ValidationError):
@@ -28,7 +28,7 @@ class LocalStack(BaseModel, frozen=True):
 
     @classmethod
     def write(cls, home: Home, service_urls: dict[str, str]) -> None:
-        """Say that this process keeps `parts` alive."""
+        """Publish this process as the one that runs the services."""
         stack = cls(process_tags=process_identity.process_tags(), service_urls=service_urls)
         write_bytes_atomically(home.root / "up" / FILENAME, stack.model_dump_json(indent=2).encode() + b"\n")
 

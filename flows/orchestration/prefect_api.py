@@ -1,88 +1,116 @@
-"""What a running Prefect server tells, asked over HTTP.
+"""Client of the REST API of a Prefect server.
 
-Prefect itself is left out: to import it takes seconds, makes its folder, and may be what does not work.
+It does not import Prefect: the import takes seconds, creates a folder, and may be what fails.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
 from relearn.flows.environment import HEARTBEAT_INTERVAL_SECONDS
 from relearn.flows.orchestration.local_stack import LocalStack
+from relearn.flows.timeouts import iterate_with_timeout
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
 
-WORK_POOL = "relearn"  # the work pool whose worker runs what is scheduled
+WORK_POOL = "relearn"  # of the workers that run scheduled flows
 ZOMBIE_AUTOMATION = "relearn: close runs without heartbeat"
-SCHEDULED_FLOWS = ("retrain", "monitor")  # that are scheduled, each as a deployment called after a name
-ZOMBIE_GRACE = timedelta(minutes=10)  # without heartbeat; the rule ends ours long before
-HEARTBEAT_GRACE = timedelta(
-    seconds=1.5 * HEARTBEAT_INTERVAL_SECONDS
-)  # without one, after which a run that is called crashed is
-PICKUP_GRACE = timedelta(
-    seconds=30
-)  # in which a runner that is well has taken a run; it asks every 5 seconds
-START_GRACE = timedelta(minutes=10)  # in which a run that was taken has begun, unless who took it is gone
+SCHEDULED_FLOWS = ("retrain", "monitor")  # each has one deployment per model, with the model's name
+ZOMBIE_GRACE = timedelta(minutes=10)  # without heartbeat; the automation ends our runs long before
+# A CRASHED run with no heartbeat for this long is really dead.
+HEARTBEAT_GRACE = timedelta(seconds=1.5 * HEARTBEAT_INTERVAL_SECONDS)
+PICKUP_GRACE = timedelta(seconds=30)  # for a healthy worker to claim a due run; it polls every 5 seconds
+START_GRACE = timedelta(minutes=10)  # for a claimed run to start; later its worker is gone
 TERMINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-# Not one that was taken and has not begun: where its machine is gone, it is so for `BEGUN`.
+# PENDING is not active: a claimed run whose machine is gone stays PENDING for `START_GRACE`.
 ACTIVE_STATES = ("RUNNING", "CANCELLING", "PAUSED")
 
 JsonObject = Mapping[str, Any]
+ServerState = Literal["up", "absent", "silent", "foreign", "unauthorized"]
+STATE_PROBLEMS: Mapping[ServerState, str] = {
+    "silent": "takes connections, and does not answer",
+    "foreign": "is no Prefect server",
+    "unauthorized": "asks for a password",
+}
+PASSWORD_FIX = "set PREFECT_API_AUTH_STRING to its user:password"  # noqa: S105 names the variable
 
 
 @dataclass(frozen=True)
 class PrefectApi:
-    """Where its API is, user:password where it asks for them, and how many seconds an answer may take."""
+    """Client of the API at `api_url`; `auth` is user:password, by default from `PREFECT_API_AUTH_STRING`."""
 
     api_url: str
-    auth: str = ""
+    auth: str = field(default_factory=lambda: os.environ.get("PREFECT_API_AUTH_STRING", ""), repr=False)
     timeout_seconds: float = 2.0
 
     @classmethod
     def from_environment(cls, home: Home) -> "PrefectApi":
-        """The one that `PREFECT_API_URL` names, else that of `relearn up`, else that of this machine."""
+        """Return the server of `PREFECT_API_URL`, else of `relearn up`, else on Prefect's port here."""
         local_stack = LocalStack.read(home)
         host = os.environ.get("PREFECT_SERVER_API_HOST") or "127.0.0.1"
         port = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
         local_url = local_stack.service_urls.get("prefect") if local_stack else None
         api_url = os.environ.get("PREFECT_API_URL") or f"{local_url or f'http://{host}:{port}'}/api"
-        return cls(api_url.rstrip("/"), os.environ.get("PREFECT_API_AUTH_STRING", ""))
+        return cls(api_url.rstrip("/"))
 
     @property
     def ui_url(self) -> str:
         return self.api_url.removesuffix("/api")
 
-    def is_up(self) -> bool:
-        """Whether a Prefect server is there; raises `MachineError` where something else is, or it hangs."""
+    def get_state(self) -> ServerState:
+        """Return the state of the server within two timeouts, even if it sends a byte a second."""
         try:
-            return bool(self._request("GET", "/health").json() is True)
+            return next(iterate_with_timeout(2 * self.timeout_seconds, lambda: [self._probe()]))
+        except TimeoutError:
+            return "silent"
+
+    def _probe(self) -> ServerState:
+        try:
+            if self._request("GET", "/health").json() is not True:
+                return "foreign"
+            response = self._request("GET", "/admin/version")  # the health of a server needs no password
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                return "unauthorized"
+            return "up" if isinstance(response.json(), str) else "foreign"
         except httpx.ConnectError:
-            return False
+            return "absent"
         except httpx.TimeoutException:
-            raise InfrastructureError(f"{self.ui_url} takes connections, and does not answer") from None
-        except (httpx.HTTPError, ValueError):
-            raise InfrastructureError(f"{self.ui_url} is no Prefect server") from None
+            return "silent"
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            return "foreign"
+
+    def is_up(self) -> bool:
+        """Return whether a server runs; raises `InfrastructureError` if it cannot be used."""
+        state = self.get_state()
+        if state in STATE_PROBLEMS:
+            raise self.error(state)
+        return state == "up"
+
+    def error(self, state: ServerState) -> InfrastructureError:
+        """Return the error of a server in one of the states of `STATE_PROBLEMS`."""
+        advice = f": {PASSWORD_FIX}" if state == "unauthorized" else ""
+        return InfrastructureError(f"{self.ui_url} {STATE_PROBLEMS[state]}{advice}")
 
     def get_version(self) -> str:
         return str(self._request("GET", "/admin/version").json())
 
     def get_work_pool(self) -> JsonObject | None:
-        """The work pool of ours; None where nothing was ever scheduled."""
+        """Return our work pool; None if nothing was ever scheduled."""
         return self._row(f"/work_pools/{WORK_POOL}")
 
     def list_workers(self) -> list[JsonObject]:
         return self._query(f"work_pools/{WORK_POOL}/workers")
 
     def list_automations(self) -> list[JsonObject]:
-        """The automations that end runs whose process was killed; one is enough."""
+        """Return the automations that mark runs without heartbeat as crashed; one is expected."""
         return self._query("automations", automations={"name": {"any_": [ZOMBIE_AUTOMATION]}})
 
     def list_deployments(self, name: str | None = None) -> list[JsonObject]:
-        """What is scheduled, under `name` where it is given; each with its flow as `flow_name`."""
+        """Return our deployments, of all models or of `name`; each has its flow's name as `flow_name`."""
         flow_rows = self._query("flows", flows={"name": {"any_": list(SCHEDULED_FLOWS)}})
         flow_names = {flow["id"]: flow["name"] for flow in flow_rows}
         deployment_filter = {"name": {"any_": [name]}} if name else {}
@@ -92,75 +120,75 @@ class PrefectApi:
         return [{**row, "flow_name": flow_names.get(row["flow_id"], "")} for row in rows]
 
     def find_next_run_time(self, deployment: JsonObject) -> datetime | None:
-        """When the next run of `deployment` is due; None where none is planned."""
+        """Return the start time of the next scheduled run of `deployment`; None if there is none."""
         run = self._query_first_run(deployment, _state_filter("SCHEDULED"), "EXPECTED_START_TIME_ASC")
         return parse_time(run["expected_start_time"]) if run else None
 
     def find_last_started(self, deployment: JsonObject) -> JsonObject | None:
-        """The run of `deployment` that began last, whatever became of it.
+        """Return the run of `deployment` that started last, whatever its state.
 
-        Not one that was cancelled because another was under way: Prefect gives it a start, and it never ran.
+        A run that was cancelled because another was active is skipped: it has a start time and never ran.
         """
         started = self._query_runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 20)
         return next((run for run in started if run["run_count"] or run["state_type"] != "CANCELLED"), None)
 
     def find_last_ended(self, deployment: JsonObject, *states: str) -> JsonObject | None:
-        """The run of `deployment` that ended last in one of these states."""
+        """Return the run of `deployment` that ended last in one of these states."""
         return self._query_first_run(deployment, _state_filter(*states), "END_TIME_DESC")
 
     def is_busy(self, deployment: JsonObject) -> bool:
-        """Whether a run of `deployment` is under way."""
+        """Return whether a run of `deployment` is active."""
         return self._query_first_run(deployment, _state_filter(*ACTIVE_STATES), "START_TIME_DESC") is not None
 
     def list_overdue_runs(self, deployment: JsonObject) -> list[JsonObject]:
-        """Runs of `deployment` that are due, and that nobody has taken."""
+        """Return the due runs of `deployment` that no worker has claimed."""
         cutoff = {"before_": (datetime.now(UTC) - PICKUP_GRACE).isoformat()}
         run_filter = _state_filter("SCHEDULED") | {"next_scheduled_start_time": cutoff}
         return self._query_runs(deployment, run_filter, "NEXT_SCHEDULED_START_TIME_ASC")
 
     def list_stuck_pending(self, deployment: JsonObject) -> list[JsonObject]:
-        """Runs of `deployment` that were taken, by a runner that is gone."""
+        """Return the runs of `deployment` claimed by a worker that is gone."""
         pending = self._query_runs(deployment, _state_filter("PENDING"), "EXPECTED_START_TIME_ASC")
         return [
             run for run in pending if datetime.now(UTC) - parse_time(run["state"]["timestamp"]) > START_GRACE
         ]
 
     def list_stuck_cancelling(self, deployment: JsonObject) -> list[JsonObject]:
-        """Runs of `deployment` that somebody cancels, and that have not been heard of since."""
+        """Return the runs of `deployment` in CANCELLING without heartbeat since."""
         runs = self._query_runs(deployment, _state_filter("CANCELLING"), "EXPECTED_START_TIME_ASC")
         return [run for run in runs if self._lacks_heartbeat(run)]
 
     def get_flow_run(self, run_id: str) -> JsonObject | None:
-        """The flow run of this id; None where it was never there, or was deleted."""
+        """Return the flow run of this id; None if it does not exist or was deleted."""
         return self._row(f"/flow_runs/{run_id}")
 
     def is_finished(self, run: JsonObject) -> bool:
-        """Whether `run` has ended.
+        """Return whether `run` has ended.
 
-        One that is called crashed may live, after this server was away, until it asks to keep its place.
+        After an outage of the server a run called CRASHED may be alive until its next heartbeat is due.
         """
         state_type = (run["state"] or {}).get("type")
         return state_type in TERMINAL_STATES and (state_type != "CRASHED" or self._lacks_heartbeat(run))
 
     def list_states(self, run: JsonObject) -> list[JsonObject]:
-        """All that `run` has been, one after the other."""
+        """Return all states of `run`, oldest first."""
         rows: list[JsonObject] = self._parse_response(
             self._request("GET", f"/flow_run_states/?flow_run_id={run['id']}")
         )
         return rows
 
     def mark_crashed(self, run_id: str, reason: str) -> None:
-        """Let the run be over, where it is said to be under way."""
+        """Mark the run as CRASHED if it is active."""
         run = self.get_flow_run(run_id)
         if run and (run["state"] or {}).get("type") in ACTIVE_STATES:
             self._set_state(run, {"type": "CRASHED", "name": "Crashed", "message": reason}, force=True)
 
     def mark_cancelled(self, run: JsonObject) -> None:
-        """Let a run be cancelled, whatever it is."""
+        """Mark a run as CANCELLED, whatever its state."""
         self._set_state(run, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
 
     def reschedule(self, run: JsonObject, scheduled_at: datetime, reason: str) -> None:
-        """Let a run that is over be due once more, as the retry in Prefect's page does."""
+        """Schedule a run that has ended once more, like the retry in Prefect's UI."""
         state_details = {"scheduled_time": scheduled_at.isoformat()}
         state = {
             "type": "SCHEDULED",
@@ -171,12 +199,12 @@ class PrefectApi:
         self._set_state(run, state)
 
     def list_late_runs(self) -> list[JsonObject]:
-        """Runs that should have begun, and that nobody has taken."""
+        """Return runs whose start time has passed and that no worker has claimed."""
         state_filter = {"name": {"any_": ["Late"]}}
         return self._query("flow_runs", flow_runs={"state": state_filter}, sort="EXPECTED_START_TIME_ASC")
 
     def list_runs_without_heartbeat(self) -> list[JsonObject]:
-        """Runs that are said to be running, and have not been heard of for `SILENT`."""
+        """Return RUNNING runs without heartbeat for `ZOMBIE_GRACE`."""
         cutoff = datetime.now(UTC) - ZOMBIE_GRACE
         run_filter = {"state": {"type": {"any_": ["RUNNING"]}}, "start_time": {"before_": cutoff.isoformat()}}
         running = self._query("flow_runs", flow_runs=run_filter, limit=20)
@@ -201,11 +229,11 @@ class PrefectApi:
         if result["status"] != "ACCEPT":
             reason = result["details"].get("reason")
             raise InfrastructureError(
-                f"{self.ui_url} does not let {run['name']} be {state['name']}: {reason}"
+                f"{self.ui_url} rejected the state {state['name']} of {run['name']}: {reason}"
             )
 
     def _lacks_heartbeat(self, run: JsonObject) -> bool:
-        """Whether nothing was heard of it for so long that its process is gone, nor did its state change."""
+        """Return whether neither a heartbeat nor a state change came within `HEARTBEAT_GRACE`."""
         cutoff = datetime.now(UTC) - HEARTBEAT_GRACE
         return parse_time(run["state"]["timestamp"]) < cutoff and not self._has_heartbeat(run, cutoff)
 
@@ -221,10 +249,10 @@ class PrefectApi:
         return bool(result["events"])
 
     def _row(self, path: str) -> JsonObject | None:
-        answer = self._request("GET", path)
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        response = self._request("GET", path)
+        if response.status_code == httpx.codes.NOT_FOUND:
             return None
-        row: JsonObject = self._parse_response(answer)
+        row: JsonObject = self._parse_response(response)
         return row
 
     def _query(self, collection: str, **body: Any) -> list[JsonObject]:

@@ -2,8 +2,8 @@
 
 `python -m relearn.flows.orchestration.temporary_server PORT` starts it.
 
-Prefect's own temporary server shares the terminal's signals with us: Ctrl-C ends it before the flow can
-report how it ended. And after a kill -9 of the flow it would stay for ever.
+Prefect's own temporary server gets the signals of our terminal: Ctrl-C ends it before the flow can report
+its end, and after a kill -9 of the flow it would run forever.
 """
 
 import os
@@ -22,7 +22,10 @@ def main(port: int) -> None:
 
 
 def _exit_with_parent() -> None:
-    sys.stdin.buffer.read()  # the other end of the pipe closes however the parent dies
+    # The pipe closes however the parent dies. `sys.stdin` is not used: if the server fails to start, the lock
+    # that this thread holds would crash the interpreter and hide the reason.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

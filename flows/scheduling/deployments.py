@@ -1,7 +1,8 @@
-"""When a name is trained again: deployments of our flows, which Prefect's page shows and changes.
+"""Prefect deployments of the flows `retrain` and `monitor`, one each per model.
 
-Each has one run at a time: what comes while one runs is cancelled, and says so. The runner takes what is due;
-a rule closes runs whose process has not been heard of.
+A deployment has one run at a time: Prefect cancels a run that is requested meanwhile, with a message. The
+worker takes scheduled runs. An automation marks runs without heartbeat as crashed. Prefect's UI shows and
+changes all of them.
 """
 
 from collections.abc import Mapping
@@ -41,16 +42,17 @@ from relearn.model.data.load import resolve_source
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
 
-# After which a run's process is taken for dead: a server that is away for two minutes hears of none.
-HEARTBEAT_TIMEOUT = 6 * HEARTBEAT_INTERVAL_SECONDS  # seconds
+# Without a heartbeat for this long a run counts as dead; a server that is down for two minutes gets none.
+HEARTBEAT_TIMEOUT_SECONDS = 6 * HEARTBEAT_INTERVAL_SECONDS
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-MONITOR_SCHEDULE = Cron("7 * * * *", timezone="UTC")  # for the watch; at the full hour others are busy
+MONITOR_SCHEDULE = Cron("7 * * * *", timezone="UTC")  # the full hour is when other programs are busy
 
 
 def ensure_deployments(name: str) -> bool:
-    """See that Prefect's server has what the runner needs; what people have changed there stays as it is.
+    """Create the work pool, automation and deployments of model `name` that are missing.
 
-    Returns whether `name` can be retrained; what data one of your own is trained on, only a plan tells.
+    Changes made in Prefect's UI are kept. Returns whether the model can be retrained: a model that is no
+    built-in dataset has no retraining before `schedule_retraining` names its data.
     """
     with get_client(sync_client=True) as client:
         with suppress(ObjectAlreadyExists):
@@ -58,9 +60,7 @@ def ensure_deployments(name: str) -> bool:
         _ensure_zombie_automation(client)
         deployments = {flow: find_deployment(client, flow, name) for flow in (retrain, monitor)}
         for flow, existing in deployments.items():
-            if (
-                existing
-            ):  # from an earlier version of ours, perhaps: the form of its page follows the settings
+            if existing:  # perhaps by an earlier version of Relearn: the form in the UI follows the settings
                 schema = parameter_schema(flow).model_dump(exclude_unset=True)
                 client.update_deployment(existing.id, DeploymentUpdate(parameter_openapi_schema=schema))
     if not deployments[retrain] and name in DATASETS:
@@ -79,7 +79,10 @@ def schedule_retraining(
     gate: PromotionConfig,
     force: bool,
 ) -> None:
-    """Train `name` again whenever `cron` says, with these settings; replaces what was planned before."""
+    """Schedule the retraining of model `name` with these settings; replaces its previous schedule.
+
+    Raises `UserInputError` for an invalid `cron` or `timezone`.
+    """
     try:
         CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
@@ -100,14 +103,14 @@ def schedule_retraining(
 
 
 def unschedule_retraining(name: str) -> None:
-    """No more runs of `name` by the clock; it can still be started in the page, and by an event."""
+    """Remove the schedule of model `name`; Prefect's UI and events still start retrainings."""
     with get_client(sync_client=True) as client:
         if existing := find_deployment(client, retrain, name):
             client.update_deployment(existing.id, DeploymentUpdate(schedules=[]))
 
 
 def find_deployment(client: SyncPrefectClient, flow: Flow[..., Any], name: str) -> DeploymentResponse | None:
-    """That of `flow` for `name`, None where there is none."""
+    """Return the deployment of `flow` for model `name`, None if there is none."""
     try:
         return client.read_deployment_by_name(f"{flow.name}/{name}")
     except ObjectNotFound:
@@ -116,7 +119,7 @@ def find_deployment(client: SyncPrefectClient, flow: Flow[..., Any], name: str) 
 
 def _deploy_retraining(name: str, parameters: Mapping[str, Any], schedule: Schedule | None = None) -> None:
     trigger = DeploymentEventTrigger(
-        name=f"relearn: retrain {name} when the watch asks for it",
+        name=f"relearn: retrain {name} when the monitor requests it",
         expect={DRIFT_EVENT, ACCURACY_EVENT},
         match={"prefect.resource.id": resource_id(name)},
         parameters={},
@@ -145,7 +148,7 @@ def _deploy(
 
 
 def _ensure_zombie_automation(client: SyncPrefectClient) -> None:
-    """The one rule that closes runs without heartbeat: made where it is missing, no second one kept."""
+    """Create the automation that marks runs without heartbeat as crashed; delete duplicates."""
     automations = client.read_automations_by_name(ZOMBIE_AUTOMATION)
     for duplicate in automations[1:]:
         client.delete_automation(duplicate.id)
@@ -155,24 +158,24 @@ def _ensure_zombie_automation(client: SyncPrefectClient) -> None:
     heartbeat_event = "prefect.flow-run.heartbeat"
     Automation(
         name=ZOMBIE_AUTOMATION,
-        description="A run whose process was killed would be Running for ever, and no other could start.",
+        description="A run whose process was killed would stay Running forever, and block the next run.",
         trigger=EventTrigger(
             after={heartbeat_event},
             expect={heartbeat_event, *end_events},
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={
+            match_related={  # only the flows of Relearn
                 "prefect.resource.role": "flow",
                 "prefect.resource.name": list(SCHEDULED_FLOWS),
-            },  # not others'
+            },
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=HEARTBEAT_TIMEOUT),
+            within=timedelta(seconds=HEARTBEAT_TIMEOUT_SECONDS),
         ),
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
-                message=f"its process was not heard of for {HEARTBEAT_TIMEOUT} seconds",
+                message=f"no heartbeat for {HEARTBEAT_TIMEOUT_SECONDS} seconds",
             )
         ],
     ).create()

@@ -1,85 +1,194 @@
-"""What a runner does beside the runs: it looks after those that were cut off, and tells how things stand."""
+"""The control loop of a worker: closes lost runs, reschedules interrupted ones, exports metrics.
+
+A run is lost if its process is gone while MLflow and Prefect still call it running. A retraining is
+interrupted if it crashed (its process or machine is gone) or failed with an `InfrastructureError`, such as
+an unreachable server. It is rescheduled, for whichever worker takes it. So is any run that a worker claimed
+and never started.
+"""
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from filelock import FileLock, Timeout
 
+from relearn.flows import process_identity
 from relearn.flows.orchestration.prefect_api import JsonObject, PrefectApi, parse_time
-from relearn.flows.scheduling import again, lost_runs
-from relearn.flows.tracking.store import connect
+from relearn.flows.tracking.runs import FLOW_RUN_TAG, close_orphaned_run, find_orphaned_runs, find_running
+from relearn.flows.tracking.store import Client, connect
+from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
+from relearn.model.training.checkpoints import is_locked
 from relearn.serving.metrics.textfile_metrics import WORKER_FILE, TextfileMetrics
 
-INTERVAL_SECONDS = 20.0  # seconds between two looks
-HTTP_TIMEOUT = 10.0  # seconds for an answer of Prefect's server; nobody waits for us
+INTERVAL_SECONDS = 20.0  # between two passes
+HTTP_TIMEOUT_SECONDS = 10.0  # for a response of Prefect's server; no user waits for it
+MAX_RETRIES = 2  # a run that is killed each time, perhaps for want of memory, is not retried forever
+RETRY_MESSAGE_PREFIX = "resumes after: "  # begins the message of each rescheduled state
+MAX_AGE = timedelta(days=1)  # of an interruption; an older run is not resumed
+RETRY_DELAY = timedelta(minutes=1)  # before each retry, for an unreachable server to come back
 
 
 def run_forever(home: Home) -> None:
-    """Look after the runs of `home`; who is away is asked again."""
+    """Reconcile the runs of `home` forever; an unreachable server is retried on the next pass."""
     while True:
         for task in (close_orphaned_runs, reconcile, refresh_metrics):
             run_safely(task, home)
         time.sleep(INTERVAL_SECONDS)
 
 
+def run_safely(task: Callable[[Home], None], home: Home) -> None:
+    """Run `task` and print its error: the next pass may succeed."""
+    try:
+        task(home)
+    except Exception as error:
+        _print(f"{task.__name__}: {error}")
+
+
 def close_orphaned_runs(home: Home) -> None:
-    """End the runs of this machine whose process is gone."""
-    lost_runs.close_orphaned_local(connect(home), _connect_prefect(home))
+    """Close, in Prefect and in MLflow, the runs of this machine whose process is gone."""
+    client, prefect_api = connect(home), _connect_prefect(home)
+    for run in find_orphaned_runs(client):
+        # Prefect first: a run that MLflow has closed is not found again.
+        if flow_run_id := run.data.tags.get(FLOW_RUN_TAG):
+            prefect_api.mark_crashed(flow_run_id, "its process is gone")
+        close_orphaned_run(client, run)
+        _print(f"closed {run.info.run_name}: its process is gone")
 
 
 def reconcile(home: Home) -> None:
-    """See to the runs of every machine; one runner of the home at a time, the others pass over it."""
-    with suppress(Timeout), FileLock(home.root / ".runner.lock", timeout=0):
+    """Reconcile the runs of every machine; one worker of the home at a time, the others skip the pass."""
+    with suppress(Timeout), FileLock(home.root / ".worker.lock", timeout=0):
         client, prefect_api = connect(home), _connect_prefect(home)
-        lost_runs.close_orphaned_remote(client, prefect_api, home)
-        lost_runs.finish_cancelling(prefect_api)
-        for message in again.reschedule_interrupted(prefect_api, lost_runs.open_flow_runs(client)):
-            print(message, flush=True)  # noqa: T201
+        close_orphaned_remote(client, prefect_api, home)
+        finish_cancelling(prefect_api)
+        for message in reschedule_interrupted(prefect_api, open_flow_runs(client)):
+            _print(message)
+
+
+def close_orphaned_remote(client: Client, prefect_api: PrefectApi, home: Home) -> None:
+    """Close, in MLflow, runs of other machines that have ended in Prefect: the machine may never come back.
+
+    A run that still locks its checkpoints is left open: it trains, and Prefect lost contact with it.
+    """
+    for run in find_running(client):
+        flow_run_id = run.data.tags.get(FLOW_RUN_TAG)
+        if flow_run_id and not process_identity.is_this_host(run.data.tags):
+            flow_run = prefect_api.get_flow_run(flow_run_id)
+            if (
+                flow_run
+                and prefect_api.is_finished(flow_run)
+                and not is_locked(home.checkpoints / run.info.run_id)
+            ):
+                close_orphaned_run(client, run)
+                _print(f"closed {run.info.run_name}: it has ended in Prefect")
+
+
+def finish_cancelling(prefect_api: PrefectApi) -> None:
+    """Mark runs stuck in CANCELLING as CANCELLED when no process is left to do it."""
+    for deployment in prefect_api.list_deployments():
+        for run in prefect_api.list_stuck_cancelling(deployment):
+            prefect_api.mark_cancelled(run)
+            _print(f"closed {run['name']}: it was cancelled, and no process runs it")
+
+
+def open_flow_runs(client: Client) -> set[str]:
+    """Return the ids of the flow runs that have a run RUNNING in MLflow."""
+    return {run.data.tags[FLOW_RUN_TAG] for run in find_running(client) if FLOW_RUN_TAG in run.data.tags}
+
+
+def reschedule_interrupted(prefect_api: PrefectApi, open_flow_run_ids: Collection[str]) -> Iterator[str]:
+    """Reschedule the interrupted runs of each deployment; yields a message for each.
+
+    These are runs that were claimed and never started and, of each model, the retraining that started last.
+    Cancelled runs are not resumed, and none while another run of the deployment is active. The flow runs in
+    `open_flow_run_ids` are alive whatever Prefect says, or are closed before the next pass.
+    """
+    for deployment in prefect_api.list_deployments():
+        for run in _find_interrupted(prefect_api, deployment, open_flow_run_ids):
+            if prefect_api.is_busy(deployment):
+                break
+            reason = run["state"]["message"] or run["state"]["name"]
+            prefect_api.reschedule(
+                run, parse_time(run["state"]["timestamp"]) + RETRY_DELAY, RETRY_MESSAGE_PREFIX + reason
+            )
+            yield f"{run['name']} {RETRY_MESSAGE_PREFIX}{reason}"
+
+
+def _find_interrupted(
+    prefect_api: PrefectApi, deployment: JsonObject, open_flow_run_ids: Collection[str]
+) -> Iterator[JsonObject]:
+    stuck_runs = prefect_api.list_stuck_pending(deployment)
+    yield from (run for run in stuck_runs if _can_retry(prefect_api, run))
+    run = prefect_api.find_last_started(deployment) if deployment["flow_name"] == "retrain" else None
+    is_interrupted = (
+        run
+        and run["id"] not in open_flow_run_ids
+        and _is_interrupted(run["state"])
+        and prefect_api.is_finished(run)
+    )
+    if run and is_interrupted and _can_retry(prefect_api, run):
+        yield run
+
+
+def _can_retry(prefect_api: PrefectApi, run: JsonObject) -> bool:
+    """Return whether the run was never cancelled and was retried fewer than `MAX_RETRIES` times."""
+    states = prefect_api.list_states(run)
+    is_cancelled = any(state["type"] in ("CANCELLING", "CANCELLED") for state in states)
+    retry_count = sum((state["message"] or "").startswith(RETRY_MESSAGE_PREFIX) for state in states)
+    return not is_cancelled and retry_count < MAX_RETRIES
+
+
+def _is_interrupted(state: JsonObject) -> bool:
+    is_infrastructure_failure = state["type"] == "FAILED" and f" {InfrastructureError.__name__}: " in (
+        state["message"] or ""
+    )
+    is_recent = datetime.now(UTC) - parse_time(state["timestamp"]) < MAX_AGE
+    return is_recent and (is_infrastructure_failure or state["type"] == "CRASHED")
 
 
 def refresh_metrics(home: Home) -> None:
-    """Leave numbers for Prometheus with the records of every name; every runner leaves the same."""
-    server = _connect_prefect(home)
-    for deployment in server.list_deployments():
+    """Write metrics for Prometheus into the prediction log of every model; every worker writes the same."""
+    prefect_api = _connect_prefect(home)
+    for deployment in prefect_api.list_deployments():
         if deployment["flow_name"] == "retrain":
-            TextfileMetrics(WORKER_FILE, gauges(home, server, deployment)).write(
+            TextfileMetrics(WORKER_FILE, build_metrics(home, prefect_api, deployment)).write(
                 home.prediction_log_dir(deployment["name"])
             )
 
 
-def gauges(home: Home, server: PrefectApi, deployment: JsonObject) -> dict[str, Mapping[str, float]]:
-    """What Prefect knows of retraining one name, now.
+def build_metrics(
+    home: Home, prefect_api: PrefectApi, deployment: JsonObject
+) -> dict[str, Mapping[str, float]]:
+    """Return the current metrics of retraining one model.
 
-    That there was nothing new to learn is a good end; one that somebody has cancelled is none.
+    A retraining that found nothing new to learn counts as completed; a cancelled one counts as neither
+    completed nor failed.
     """
-    done = server.find_last_ended(deployment, "COMPLETED")
-    last = server.find_last_ended(deployment, "COMPLETED", "FAILED", "CRASHED")
+    last_completed = prefect_api.find_last_ended(deployment, "COMPLETED")
+    last_ended = prefect_api.find_last_ended(deployment, "COMPLETED", "FAILED", "CRASHED")
     disk = shutil.disk_usage(home.root)
     values: dict[str, float] = {
         "relearn_worker_heartbeat_timestamp_seconds": time.time(),
         "relearn_retraining_scheduled": not deployment["paused"]
-        and any(one["active"] for one in deployment["schedules"]),
-        "relearn_retraining_failed": last is not None and last["state"]["type"] != "COMPLETED",
-        "relearn_retraining_late": len(server.list_overdue_runs(deployment)),
+        and any(schedule["active"] for schedule in deployment["schedules"]),
+        "relearn_retraining_failed": last_ended is not None and last_ended["state"]["type"] != "COMPLETED",
+        "relearn_retraining_late": len(prefect_api.list_overdue_runs(deployment)),
         "relearn_disk_free_bytes": disk.free,
         "relearn_disk_size_bytes": disk.total,
     }
-    if done:
-        values["relearn_retraining_last_success_timestamp_seconds"] = parse_time(done["end_time"]).timestamp()
+    if last_completed:
+        ended_at = parse_time(last_completed["end_time"])
+        values["relearn_retraining_last_success_timestamp_seconds"] = ended_at.timestamp()
     return {name: {"": float(value)} for name, value in values.items()}
 
 
 def _connect_prefect(home: Home) -> PrefectApi:
-    return replace(PrefectApi.from_environment(home), timeout_seconds=HTTP_TIMEOUT)
+    return replace(PrefectApi.from_environment(home), timeout_seconds=HTTP_TIMEOUT_SECONDS)
 
 
-def run_safely(task: Callable[[Home], None], home: Home) -> None:
-    """Do it; what goes wrong is printed, for the next attempt may go well."""
-    try:
-        task(home)
-    except Exception as error:
-        print(f"{task.__name__}: {error}", flush=True)  # noqa: T201
+def _print(message: str) -> None:
+    print(message, flush=True)  # noqa: T201

@@ -1,31 +1,75 @@
-"""Prefect's worker: takes runs that are due from the server, each a process of its own."""
+"""The worker: a process that runs what Prefect's server schedules and reconciles interrupted runs.
+
+`python -m relearn.flows.scheduling.worker [NAME]` starts it; any number of workers may share a home. With
+NAME it first ensures the deployments of this model; `--deploy NAME` does only that. `relearn up` keeps one
+worker alive. Each run is a process of its own. If a run is killed, the worker reports it to Prefect at once;
+if the worker is killed with its runs, the next worker finds them.
+
+Prefect is imported by the functions that use it, after `prepare_worker_environment`.
+"""
 
 import asyncio
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+from argparse import ArgumentParser
 from contextlib import suppress
 
 import psutil
-from prefect.settings import PREFECT_API_URL
-from prefect.workers.process import ProcessWorker
 
-from relearn.flows.orchestration.connect import wait_for_server
-from relearn.flows.orchestration.prefect_api import WORK_POOL
-from relearn.flows.scheduling import reconcile
-from relearn.flows.scheduling.deployments import ensure_deployments
+from relearn.flows import environment
+from relearn.flows.ending import run_with_exit_code
+from relearn.flows.orchestration.prefect_api import WORK_POOL, PrefectApi
 from relearn.model.data.builtin import DATASETS
 from relearn.model.home import Home
 
-MAX_RUNS = 2  # runs: a retraining, and the watch beside it
-STOP_TIMEOUT = 12.0  # seconds that a run has to stop; `relearn up` gives the runner 20
+MAX_RUNS = 2  # a retraining, and the monitor at the same time
+STOP_TIMEOUT_SECONDS = 12.0  # for the runs to stop; `relearn up` gives the worker 20
+
+
+def main() -> None:
+    """Run scheduled flows until SIGTERM, or only deploy the flows of a model."""
+    parser = ArgumentParser(
+        "python -m relearn.flows.scheduling.worker", description="Run scheduled flows until SIGTERM."
+    )
+    parser.add_argument("name", nargs="?", help="model whose flows are deployed before the worker starts")
+    parser.add_argument("--deploy", metavar="NAME", help="deploy the flows of the model NAME, and end")
+    arguments, home = parser.parse_args(), prepare_worker_environment()
+    if arguments.deploy:
+        deploy(arguments.deploy)
+    else:
+        run_worker(home, arguments.name)
+
+
+def prepare_worker_environment() -> Home:
+    """Set the variables that the worker, its runs and their tools read; returns the home."""
+    home = Home.from_environment()
+    environment.set_tool_defaults(home)
+    home.prefect.mkdir(0o700, parents=True, exist_ok=True)  # Prefect looks for it when it is imported
+    defaults = {
+        "PREFECT_API_URL": PrefectApi.from_environment(home).api_url,
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
+        # No user waits at a terminal: requests are retried for four minutes instead of one.
+        "PREFECT_CLIENT_MAX_RETRIES": "7",
+        # The response of Prefect's server while it cannot reach its database.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    os.environ |= {"RELEARN_HOME": str(home.root), "RELEARN_DATA": str(home.data)}
+    os.chdir(home.prefect)  # Prefect reads settings from files of the current folder
+    return home
 
 
 def run_worker(home: Home, name: str | None) -> None:
-    """Run what is due until SIGTERM; with a name, see first that its retraining can be."""
-    wait_for_server(PREFECT_API_URL.value())
+    """Run scheduled flows until SIGTERM; with `name`, first ensure the deployments of this model."""
+    from relearn.flows.orchestration.connect import wait_for_server
+    from relearn.flows.scheduling import reconcile
+
+    wait_for_server(os.environ["PREFECT_API_URL"])
     if name:
         deploy(name)
     threading.Thread(target=reconcile.run_forever, args=(home,), daemon=True).start()
@@ -35,14 +79,22 @@ def run_worker(home: Home, name: str | None) -> None:
 
 
 def deploy(name: str) -> None:
-    """See that Prefect's server has what runners need for `name`, as soon as it answers."""
-    wait_for_server(PREFECT_API_URL.value())
+    """Ensure the work pool and the deployments of model `name` as soon as Prefect's server answers."""
+    from relearn.flows.orchestration.connect import wait_for_server
+    from relearn.flows.scheduling.deployments import ensure_deployments
+
+    wait_for_server(os.environ["PREFECT_API_URL"])
     if not ensure_deployments(name):
         known = ", ".join(sorted(DATASETS))
-        print(f"{name} is retrained once relearn schedule says with what; built in are {known}")  # noqa: T201
+        print(  # noqa: T201
+            f"{name} is not retrained yet: it is no built-in dataset ({known});"
+            f" relearn schedule --model-name {name} deploys it"
+        )
 
 
 async def _run_prefect_worker() -> None:
+    from prefect.workers.process import ProcessWorker
+
     worker = ProcessWorker(WORK_POOL, name=f"relearn on {socket.gethostname()}", limit=MAX_RUNS)
     worker_task = asyncio.create_task(worker.start(with_healthcheck=True))
     stop_requested = asyncio.Event()
@@ -56,12 +108,13 @@ async def _run_prefect_worker() -> None:
 
 
 def _stop_runs() -> None:
-    """Let the runs stop where they can go on, each asked once; those of our group are, when we are.
+    """Send SIGTERM to each run once, so that it stops at its next checkpoint, and wait for all of them.
 
-    Meanwhile the worker takes others: they are asked too.
+    Runs in our process group get the signal with us. Prefect's worker keeps taking runs meanwhile: those are
+    stopped too.
     """
     signaled_runs: set[psutil.Process] = set()
-    deadline = time.monotonic() + STOP_TIMEOUT
+    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
     while (runs := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
         for run in {*runs} - signaled_runs:
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -69,3 +122,7 @@ def _stop_runs() -> None:
                     run.terminate()
             signaled_runs.add(run)
         psutil.wait_procs(runs, 0.5)
+
+
+if __name__ == "__main__":
+    sys.exit(run_with_exit_code(main))

@@ -1,1 +1,1 @@
-"""."""
+"""Access to MLflow: its store, runs, artifacts and model registry. No other package imports `mlflow`."""

@@ -1,4 +1,4 @@
-"""What MLflow keeps of the runs of one name: who belongs together, how much it is, and how it goes."""
+"""Files of runs in MLflow: which runs belong together, the size of their files, and how to delete them."""
 
 import secrets
 import tempfile
@@ -12,16 +12,14 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from relearn.model.errors import CorruptDataError
 
-PRUNED_TAG = (
-    "relearn.pruned"  # tag: where the files were that were removed; they are tried again while it is set
-)
-JOB_TYPE_TAG = "relearn.job_type"  # tag: what a run did
+PRUNED_TAG = "relearn.pruned"  # URIs of the deleted files; a later prune tries to delete them again
+JOB_TYPE_TAG = "relearn.job_type"  # retrain, train or evaluate
 PARENT_TAG = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
 class RunTree:
-    """A run with those that it is the parent of; `kind` is what it did: retrain, train, evaluate."""
+    """A run of type `job_type` (retrain, train or evaluate), and its children: `runs` has the root first."""
 
     job_type: str
     run_name: str
@@ -42,12 +40,12 @@ class RunTree:
 
 
 def list_experiment_names(client: MlflowClient) -> list[str]:
-    """Of all experiments; those of other programs have no families of ours."""
+    """Return the names of all experiments; those of other programs have no run trees."""
     return [experiment.name for experiment in client.search_experiments()]
 
 
 def list_run_trees(client: MlflowClient, experiment_name: str) -> list[RunTree]:
-    """All runs of ours in the experiment `name`, newest first."""
+    """Return our runs in an experiment as trees, newest first."""
     experiment = client.get_experiment_by_name(experiment_name)
     if experiment is None:
         return []
@@ -71,14 +69,14 @@ def list_run_trees(client: MlflowClient, experiment_name: str) -> list[RunTree]:
 
 
 def list_artifact_uris(client: MlflowClient, run: Run) -> list[str]:
-    """The URIs under which a run's files lie: its own, and those of its classifier."""
+    """Return the URIs of a run's files: its artifacts and its logged models."""
     if PRUNED_TAG in run.data.tags:
         return run.data.tags[PRUNED_TAG].split()
     return [run.info.artifact_uri, *(model.artifact_location for model in _list_logged_models(client, run))]
 
 
 def measure_bytes(uri: str) -> int:
-    """Bytes under `uri`."""
+    """Return the number of bytes under `uri`."""
     repository = get_artifact_repository(uri)
 
     def sum_bytes(path: str | None) -> int:
@@ -89,7 +87,10 @@ def measure_bytes(uri: str) -> int:
 
 
 def probe_write(uri: str) -> None:
-    """Keep a small file under `uri`, read it back, and remove it again; raises what its store raises."""
+    """Write a small file under `uri`, read it back and delete it.
+
+    Raises the errors of the artifact store, and `CorruptDataError` if the content differs.
+    """
     content = secrets.token_bytes(64)
     repository = get_artifact_repository(f"{uri.rstrip('/')}/doctor-{secrets.token_hex(6)}")
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,13 +103,13 @@ def probe_write(uri: str) -> None:
         finally:
             repository.delete_artifacts()
         if file.read_bytes() != content:
-            raise CorruptDataError("a file came back as another one")
+            raise CorruptDataError("a file was read back with different content")
 
 
 def delete_artifacts(client: MlflowClient, run: Run) -> None:
-    """Take a run's files and classifier away; its params, metrics and tags stay.
+    """Delete a run's files and classifier; its params, metrics and tags stay.
 
-    What points at files goes before them: first the run says that it has none.
+    References are deleted before files: first the run is tagged as pruned.
     """
     uris = list_artifact_uris(client, run)
     client.set_tag(run.info.run_id, PRUNED_TAG, " ".join(uris))

@@ -1,6 +1,6 @@
-"""Trained classifiers in MLflow: logged with their run, registered as versions of a name.
+"""Trained classifiers in MLflow: logged models of a run, registered as versions of a model name.
 
-Everything is stored as plain files, safetensors and JSON; nothing has to be unpickled to be used.
+They are stored as safetensors and JSON, without pickle.
 """
 
 import tempfile
@@ -23,21 +23,16 @@ from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import CARD_FILE, ModelCard, read_card
 
 CHAMPION_ALIAS, PREVIOUS_ALIAS = "champion", "previous"
-NOT_FOUND_CODES = (
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_PARAMETER_VALUE",
-)  # the second for an alias that is not set
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second for an unset alias
 
 
 def log_classifier(
     run: Run, classifier: Classifier, training_hashes: np.ndarray, timestamp_ms: int | None = None
 ) -> str:
-    """Keep `classifier` with its run as a logged model, signature included; returns the model's id.
+    """Log `classifier` with its signature and metrics as a logged model of `run`; returns the model's id.
 
-    `seen` tells the images that it has learned from, uint64 as `splits.contents` gives it.
-
-    Its metrics are of the time `milliseconds` (Unix, now by default). Logged again for the same run, it is
-    the same model.
+    `training_hashes`, uint64 (n,), are the hashes of the images that it was trained on. `timestamp_ms` is
+    the time of the metrics (Unix, now by default). Logging again for the same run updates the same model.
     """
     card = classifier.card
     existing_models = run.client.search_logged_models([run.experiment_id], f"source_run_id = '{run.id}'")
@@ -65,34 +60,38 @@ def log_classifier(
 
 
 def build_signature(card: ModelCard) -> ModelSignature:
-    """uint8 images in, float32 probabilities out, any number at once."""
+    """Return the signature: uint8 images (n, *shape) in, float32 probabilities (n, classes) out."""
     image_spec = TensorSpec(np.dtype("uint8"), (-1, *card.shape), "images")
     probability_spec = TensorSpec(np.dtype("float32"), (-1, len(card.classes)), "probabilities")
     return ModelSignature(inputs=Schema([image_spec]), outputs=Schema([probability_spec]))
 
 
 def register(client: MlflowClient, run_id: str, name: str) -> str:
-    """Register the classifier of a run as the next version of `name`; the same run twice is one version."""
+    """Register the classifier of a run as the next version of `name`; returns the version.
+
+    A run that is registered already keeps its version.
+    """
     for version, version_run_id in list_versions(client, name).items():
         if version_run_id == run_id:
             return version
-    with suppress(MlflowException):  # it is there already
+    with suppress(MlflowException):  # it exists already
         client.create_registered_model(name)
     model_id = get_logged_model_id(client, run_id)
-    # A server of MLflow takes this source only where the model is named besides.
+    # MLflow's server accepts this source only together with `model_id`.
     return str(client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id).version)
 
 
 def sync_aliases(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) -> list[str]:
-    """Let each alias of `name` mean its version, or nothing for None; returns what had to be changed.
+    """Set each alias of `name` to its version, or delete it for None; returns a message per change.
 
-    A version that is gone from the registry is told, and its alias left as it is.
+    The alias of a version that is gone from the registry is left as it is, with a message.
     """
     messages = []
     for alias, current_version in find_mismatched_aliases(client, name, aliases).items():
         version = aliases[alias]
         message = (
-            f"@{alias} of {name} meant {current_version or 'nothing'}, the ledger says {version or 'nothing'}"
+            f"@{alias} of {name} pointed to {current_version or 'no version'}, the ledger says"
+            f" {version or 'no version'}"
         )
         try:
             if version is None:
@@ -102,7 +101,7 @@ def sync_aliases(client: MlflowClient, name: str, aliases: Mapping[str, str | No
         except MlflowException as error:
             if error.error_code not in NOT_FOUND_CODES:
                 raise
-            message = f"@{alias} of {name} cannot mean version {version} of {name}: it is gone from MLflow"
+            message = f"@{alias} of {name} cannot point to version {version}: it is gone from MLflow"
         messages.append(message)
     return messages
 
@@ -110,21 +109,20 @@ def sync_aliases(client: MlflowClient, name: str, aliases: Mapping[str, str | No
 def find_mismatched_aliases(
     client: MlflowClient, name: str, aliases: Mapping[str, str | None]
 ) -> dict[str, str | None]:
-    """Those of `aliases` that do not mean what they should, and what each means instead."""
+    """Return the aliases that do not point to their version in `aliases`, each with its actual version."""
     version_by_alias = {alias: _get_version_by_alias(client, name, alias) for alias in aliases}
     return {alias: version for alias, version in version_by_alias.items() if version != aliases[alias]}
 
 
 def list_versions(client: MlflowClient, name: str) -> dict[str, str]:
-    """The registered versions of `name`, and the run that each comes from."""
-    model_versions = (
-        client.search_model_versions(f"name = '{name}'") if "'" not in name else []
-    )  # none of ours
+    """Return the registered versions of `name`, each with its run id."""
+    # No model of ours has a quote in its name.
+    model_versions = client.search_model_versions(f"name = '{name}'") if "'" not in name else []
     return {str(version.version): str(version.run_id) for version in model_versions}
 
 
 def find_versions_with_alias(client: MlflowClient, name: str) -> set[str]:
-    """The versions of `name` that have an alias, whichever."""
+    """Return the versions of `name` that have any alias."""
     try:
         return {str(version) for version in client.get_registered_model(name).aliases.values()}
     except MlflowException as error:
@@ -134,14 +132,14 @@ def find_versions_with_alias(client: MlflowClient, name: str) -> set[str]:
 
 
 def delete_version(client: MlflowClient, name: str, version: str) -> None:
-    """Let `version` of `name` be registered no longer, whether it was or not."""
+    """Delete a version from the registry; does nothing if it is not registered."""
     with suppress(MlflowException):
         client.get_model_version(name, version)
         client.delete_model_version(name, version)
 
 
 def _get_version_by_alias(client: MlflowClient, name: str, alias: str) -> str | None:
-    """Asked for itself: what a search of the registry tells of aliases may be empty."""
+    """Return the version of one alias; a search of the registry may return models without their aliases."""
     try:
         return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
@@ -151,9 +149,9 @@ def _get_version_by_alias(client: MlflowClient, name: str, alias: str) -> str | 
 
 
 def get_logged_model_id(client: MlflowClient, run_id: str) -> str:
-    """The id of the model logged by a run; `NotFoundError` where there is none, or it was pruned."""
+    """Return the id of the model that a run logged; raises `NotFoundError` if it has none or was pruned."""
     if PRUNED_TAG in client.get_run(run_id).data.tags:
-        raise NotFoundError(f"the classifier of run {run_id[:8]} is no longer kept: it was pruned")
+        raise NotFoundError(f"the classifier of run {run_id[:8]} was deleted by relearn prune")
     model_id = _find_output_model_id(client, run_id)
     if model_id is None:
         raise NotFoundError(f"the run {run_id} has no classifier")
@@ -166,17 +164,17 @@ def _find_output_model_id(client: MlflowClient, run_id: str) -> str | None:
 
 
 def download_classifier(client: MlflowClient, run_id: str, folder: Path) -> Path:
-    """Put the classifier of a run into `folder`; returns where it stands.
+    """Download the classifier of a run into `folder`; returns the folder.
 
-    Raises `IntegrityError` when what arrives is not what was logged.
+    Raises `CorruptDataError` if its files are missing or invalid, `NotFoundError` if the run has none.
     """
     try:
         mlflow.artifacts.download_artifacts(
             f"models:/{get_logged_model_id(client, run_id)}", dst_path=str(folder)
         )
     except (MlflowException, OSError) as error:
-        raise CorruptDataError(f"the classifier of run {run_id} cannot be fetched: {error}") from None
+        raise CorruptDataError(f"the classifier of run {run_id} cannot be downloaded: {error}") from None
     if not (folder / CARD_FILE).is_file():
-        raise CorruptDataError(f"the classifier of run {run_id[:8]} is no longer among MLflow's files")
+        raise CorruptDataError(f"the classifier of run {run_id[:8]} is missing from MLflow's artifacts")
     read_card(folder)
     return folder

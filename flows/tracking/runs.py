@@ -1,6 +1,6 @@
-"""Runs in MLflow: what a training was given, how it went, what came of it.
+"""Experiments and runs in MLflow: params, metrics, datasets, figures, status.
 
-Metric keys are the same for every network; diagnostics stand under `gradients/` and `time/`.
+Metric keys are the same for every network; diagnostics have the prefixes `gradients/` and `time/`.
 """
 
 import os
@@ -37,20 +37,17 @@ from relearn.model.home import Home
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FLOW_RUN_TAG = "relearn.flow_run"  # tag: the flow run that made a run; a retry of it goes on with that run
-FAILURE_REASON_TAG = "relearn.failure_reason"  # tag: what ended a run that failed
-EXTRA_IMAGES_TAG = (
-    "relearn.extra_images"  # tag: what joined the data from elsewhere, such as accepted feedback
-)
-RESULT_TAG = "relearn.result"  # tag: what came of a finished training, for a retry that need not repeat it
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development"
-}  # else the page shows prompts and judges
+FLOW_RUN_TAG = "relearn.flow_run"  # the flow run that created a run; a retry of the flow run resumes it
+FAILURE_REASON_TAG = "relearn.failure_reason"  # the error of a failed run
+EXTRA_IMAGES_TAG = "relearn.extra_images"  # `MergeSummary` of merged images, such as accepted feedback
+RESULT_TAG = "relearn.result"  # the result of a finished training, so that a retry need not repeat it
+# Without this tag MLflow's UI shows prompts and judges.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One open run; whatever is logged is kept under its id."""
+    """An open run, with MLflow's logging methods."""
 
     id: str
     name: str
@@ -59,7 +56,7 @@ class Run:
 
     @property
     def url(self) -> str:
-        """The page of the run; without the last part MLflow shows what it has for prompts and judges."""
+        """Return the page of the run; without `workflowType` MLflow shows that of prompts and judges."""
         base_url = ui_url(mlflow.get_tracking_uri())
         return f"{base_url}/#/experiments/{self.experiment_id}/runs/{self.id}?workflowType=machine_learning"
 
@@ -70,9 +67,10 @@ class Run:
     def log_metrics(
         self, values: Mapping[str, float], step: int = 0, timestamp_ms: int | None = None
     ) -> None:
-        """One call however many there are: against SQLite a call costs 5 ms.
+        """Log metrics in one call: with SQLite a call takes 5 ms.
 
-        The same values of the same time (Unix, now by default) and step are kept once.
+        `timestamp_ms` is Unix time, now by default. Values logged twice with the same time and step are
+        stored once.
         """
         logged_at_ms = timestamp_ms or int(1000 * time())
         self.client.log_batch(
@@ -80,26 +78,26 @@ class Run:
         )
 
     def get_logged_steps(self, key: str) -> set[int]:
-        """The steps at which the metric `key` is there."""
+        """Return the steps at which the metric `key` was logged."""
         return {metric.step for metric in self.client.get_metric_history(self.id, key)}
 
     def set_tags(self, values: Mapping[str, str]) -> None:
         self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
 
     def set_description(self, markdown: str) -> None:
-        """What stands first on the page of the run."""
+        """Set the text that the page of the run shows first."""
         self.set_tags({"mlflow.note.content": markdown})
 
     def log_dataset(self, prepared: PreparedDataset) -> None:
-        """The data as a dataset input, once; its digest is the fingerprint, cut to what MLflow holds."""
+        """Log the data as dataset inputs, once; their digest is the fingerprint, cut to 36 characters."""
         inputs = self.client.get_run(self.id).inputs
         if inputs and inputs.dataset_inputs:
             return
         if prepared.extra_images:
             self.set_tags({EXTRA_IMAGES_TAG: prepared.extra_images.model_dump_json()})
         splits = prepared.splits
-        parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
-        for context, split in parts.items():
+        contexts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+        for context, split in contexts.items():
             dataset = mlflow.data.numpy_dataset.from_numpy(
                 split.images,
                 targets=split.labels,
@@ -125,12 +123,12 @@ class Run:
     reraise=True,
 )
 def _log_input(dataset: Dataset, context: str, tags: dict[str, str]) -> None:
-    """Log once more where another run has logged the same data for the first time just now."""
+    """Log a dataset; retries if another run logs the same dataset for the first time at this moment."""
     mlflow.log_input(dataset, context=context, tags=tags)
 
 
 def check_store(home: Home, name: str) -> None:
-    """Raise within seconds what `Experiment.open` would raise of the store or of the experiment `name`."""
+    """Raise, within seconds, the errors of `Experiment.open_or_create` about the store or the experiment."""
     with environment.short_mlflow_timeouts():
         client = connect(home)
         with mlflow_errors(client.tracking_uri):
@@ -140,7 +138,7 @@ def check_store(home: Home, name: str) -> None:
 
 
 def find_deleted_experiments(client: MlflowClient) -> dict[str, str]:
-    """The names of experiments that were deleted, each with the command that brings it back."""
+    """Return the names of deleted experiments, each with the command that restores it."""
     experiments = client.search_experiments(view_type=entities.ViewType.DELETED_ONLY)
     return {experiment.name: _build_restore_command(experiment) for experiment in experiments}
 
@@ -148,13 +146,13 @@ def find_deleted_experiments(client: MlflowClient) -> dict[str, str]:
 def _check_not_deleted(experiment: entities.Experiment) -> None:
     if experiment.lifecycle_stage == "deleted":
         raise UserInputError(
-            f"the experiment {experiment.name!r} was deleted in MLflow: bring it back with "
-            f"`{_build_restore_command(experiment)}`, or give another --model-name"
+            f"the experiment {experiment.name!r} was deleted in MLflow: restore it with "
+            f"`{_build_restore_command(experiment)}`, or choose another --model-name"
         )
 
 
 def _build_restore_command(experiment: entities.Experiment) -> str:
-    """A command line that brings an experiment back, from wherever it is typed; it tells no password."""
+    """Return a command that restores an experiment from any folder; it contains no password."""
     mlflow_program = shlex.quote(str(Path(sys.executable).parent / "mlflow"))
     uri = mlflow.get_tracking_uri()
     uri_assignment = "" if "MLFLOW_TRACKING_URI" in os.environ else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
@@ -163,7 +161,7 @@ def _build_restore_command(experiment: entities.Experiment) -> str:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All runs under one name."""
+    """The experiment of one model name."""
 
     id: str
     name: str
@@ -171,16 +169,16 @@ class Experiment:
 
     @classmethod
     def open_or_create(cls, home: Home, name: str) -> Self:
-        """Make or find the experiment `name`, and close runs whose process is gone.
+        """Open the experiment `name`, created if needed, and close runs whose process is gone.
 
-        Raises `InputError` for a tracking URI that MLflow does not take or an experiment that was
-        deleted, `MachineError` when the store cannot be reached.
+        Raises `UserInputError` for a tracking URI that MLflow does not accept or a deleted experiment,
+        `InfrastructureError` if the store cannot be reached.
         """
         client = connect(home)
         with mlflow_errors(client.tracking_uri):
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
-                # A server knows where its files belong, a database alone does not.
+                # A server chooses the place of its artifacts, a database alone does not.
                 is_remote = client.tracking_uri.startswith("http")
                 location = None if is_remote else home.artifacts.as_uri()
                 experiment_id = client.create_experiment(
@@ -201,10 +199,13 @@ class Experiment:
         parent_run_id: str | None = None,
         resume_run_id: str | None = None,
     ) -> Iterator[Run]:
-        """Open a run, or the run `resume` again; it ends FINISHED, FAILED by an error, KILLED by a signal."""
+        """Start a run, or resume the run `resume_run_id`.
+
+        It ends FINISHED, FAILED if an error is raised inside, or KILLED by a signal.
+        """
         mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
         with mlflow_errors(self.client.tracking_uri):
-            if resume_run_id:  # whose it is comes first: one that is RUNNING and nobody's would be closed
+            if resume_run_id:  # the process tags first: a RUNNING run without a live process would be closed
                 self.client.log_batch(
                     resume_run_id, tags=[RunTag(*tag) for tag in process_identity.process_tags().items()]
                 )
@@ -215,7 +216,7 @@ class Experiment:
                 nested=True,
                 parent_run_id=parent_run_id,
                 tags={**process_identity.process_tags(), **process_identity.git_commit_tag(), **tags},
-                log_system_metrics=False,  # its end would wait for a store that hangs
+                log_system_metrics=False,  # its end would wait for a store that hangs; see `_end_run`
             )
             run = Run(mlflow_run.info.run_id, name, self.id, self.client)
             if FAILURE_REASON_TAG in mlflow_run.data.tags:
@@ -231,18 +232,18 @@ class Experiment:
             mlflow.end_run()
 
     def get_run(self, run_id: str) -> MlflowRun:
-        """The run of this id."""
+        """Return the run of this id."""
         with mlflow_errors(self.client.tracking_uri):
             return self.client.get_run(run_id)
 
     def mark_finished(self, run: MlflowRun) -> None:
-        """Let a run be FINISHED whose process was lost just before it said so."""
+        """Mark a run as FINISHED whose process was killed before it could."""
         if run.info.status != "FINISHED":
             with mlflow_errors(self.client.tracking_uri):
                 self.client.set_terminated(run.info.run_id, "FINISHED")
 
     def find_by_flow_run(self, flow_run_id: str, kind: str, network: str | None = None) -> MlflowRun | None:
-        """The run of this kind that the flow run of this id made, for `network`, when it was tried before."""
+        """Return the run of job type `kind` that the flow run created earlier, for `network` if given."""
         filter_string = f"tags.`{FLOW_RUN_TAG}` = '{flow_run_id}' and tags.`relearn.job_type` = '{kind}'"
         if network:
             filter_string += f" and params.network = '{network}'"
@@ -250,7 +251,7 @@ class Experiment:
             return next(iter(self.client.search_runs([self.id], filter_string, max_results=1)), None)
 
     def find_latest(self, kind: str, tags: Mapping[str, str]) -> MlflowRun | None:
-        """The run of this kind that finished last, where it has these tags."""
+        """Return the last finished run of job type `kind` if it has these tags, else None."""
         filter_string = f"tags.`relearn.job_type` = '{kind}' and attributes.status = 'FINISHED'"
         newest_first = ["attributes.start_time DESC"]
         with mlflow_errors(self.client.tracking_uri):
@@ -259,25 +260,25 @@ class Experiment:
 
 
 def close_orphaned_run(client: MlflowClient, run: MlflowRun) -> None:
-    """End it as KILLED."""
+    """Mark a run as KILLED."""
     client.set_terminated(run.info.run_id, "KILLED")
 
 
 def find_running(client: MlflowClient) -> list[MlflowRun]:
-    """Runs of any name that MLflow calls RUNNING."""
+    """Return the RUNNING runs of all experiments."""
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiment_ids, "attributes.status = 'RUNNING'"))
 
 
 def find_orphaned_runs(client: MlflowClient) -> list[MlflowRun]:
-    """Those of this machine whose process is gone."""
+    """Return the RUNNING runs of this machine whose process is gone."""
     return [run for run in find_running(client) if process_identity.is_process_dead(run.data.tags)]
 
 
 def _end_run(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> None:
-    """Tell MLflow what ended a run, if it listens; whoever waits is told that, not what MLflow says to it.
+    """Log the error that ended a run; errors of MLflow itself are suppressed in favor of that error.
 
-    A run that it has not heard the end of is closed when the next one starts.
+    A run that MLflow still calls RUNNING is closed when the next run starts.
     """
     flush_thread = threading.Thread(target=monitor.finish, daemon=True)
     flush_thread.start()
@@ -290,14 +291,14 @@ def _end_run(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> N
 
 
 def attach_run(home: Home, run_id: str) -> Run:
-    """The run of this id, to log more under it."""
+    """Return the run of this id, to log more to it."""
     client = connect(home)
     info = client.get_run(run_id).info
     return Run(run_id, info.run_name, info.experiment_id, client)
 
 
 def get_last_feedback_decision(home: Home, run_id: str) -> int:
-    """Up to which decision feedback joined the data of a run; 0 where there was none yet."""
+    """Return the number of the last feedback decision in the data of a run; 0 if there is none."""
     client = connect_existing(home)
     with mlflow_errors(client.tracking_uri):
         tag_value = client.get_run(run_id).data.tags.get(EXTRA_IMAGES_TAG)
@@ -305,7 +306,10 @@ def get_last_feedback_decision(home: Home, run_id: str) -> int:
 
 
 def resolve_run_id(home: Home, run_ref: str) -> str:
-    """The id of the run called `run`: its id, the beginning of it, or its name (the newest of that name)."""
+    """Return the id of the run with this id, id prefix (4 or more characters), or name (the newest).
+
+    Raises `NotFoundError` if there is none.
+    """
     client = connect_existing(home)
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiment_ids, order_by=["attributes.start_time DESC"], max_results=10_000)
@@ -319,7 +323,7 @@ def resolve_run_id(home: Home, run_ref: str) -> str:
     newest_runs = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:3])
     raise NotFoundError(
         f"no run {run_ref!r} in MLflow"
-        + (f"; the newest are {newest_runs}" if newest_runs else ": it has none")
+        + (f"; the newest are {newest_runs}" if newest_runs else ": it has no runs")
     )
 
 

@@ -1,7 +1,7 @@
-"""Which form the database of MLflow or Prefect has, and which forms the installed program knows.
+"""Schema revisions: that of MLflow's or Prefect's database, and those that the installed program knows.
 
-Both number the forms by Alembic's revisions. These are read from the files of the program and not by
-importing it: it may be what does not work.
+Both use Alembic. The known revisions are read from the program's files, without importing it: the import
+may be what fails.
 """
 
 import importlib.util
@@ -17,14 +17,14 @@ PREFECT_MIGRATIONS = "prefect", "server/database/_migrations/versions/sqlite"
 
 @dataclass(frozen=True)
 class KnownRevisions:
-    """The revisions that a program knows, and the newest of them, which it works with."""
+    """The schema revisions that a program knows; `head` is the newest, which it requires."""
 
     revisions: frozenset[str]
     head: str
 
     @classmethod
     def from_package(cls, package: str, folder: str) -> "KnownRevisions":
-        """Read what `program` brings in `folder`; raises `FileNotFoundError` where it is not installed."""
+        """Read the migrations in `folder` of `package`; raises `FileNotFoundError` if it is not installed."""
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise FileNotFoundError(f"{package} is not installed")
@@ -42,7 +42,7 @@ class KnownRevisions:
 
 
 def read_current_revision(uri: str) -> str | None:
-    """The revision of the database at `uri`; None where it has none. Raises what SQLAlchemy raises."""
+    """Return the revision of the database at `uri`, None if it has none; raises SQLAlchemy's errors."""
     engine = sqlalchemy.create_engine(uri)
     try:
         with engine.connect() as connection:

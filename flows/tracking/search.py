@@ -10,7 +10,7 @@ from relearn.flows.tracking.artifacts import JOB_TYPE_TAG
 from relearn.flows.tracking.store import Client, mlflow_errors
 from relearn.model.errors import NotFoundError, UserInputError
 
-MlflowRun = Run
+MlflowRun = Run  # the type for packages that do not import MLflow
 FILTER_EXAMPLE = "params.network = 'cnn' and metrics.test_accuracy > 0.97"
 
 
@@ -47,6 +47,6 @@ def search_runs(
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             raise UserInputError(
-                f"--filter: got {filter_string or query!r}, accepted: a filter of MLflow's, such as "
-                f"{FILTER_EXAMPLE!r}; it says: {textwrap.shorten(error.message, 200, placeholder='…')}"
+                f"--filter: got {filter_string or query!r}, accepted: a filter string of MLflow, such as "
+                f"{FILTER_EXAMPLE!r}; MLflow says: {textwrap.shorten(error.message, 200, placeholder='…')}"
             ) from None

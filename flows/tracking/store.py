@@ -1,4 +1,4 @@
-"""The store behind MLflow: which one it is, whether it answers, and what to say when it does not."""
+"""MLflow's tracking store: a database or a server. Connects to it and translates its errors."""
 
 import logging
 import os
@@ -25,33 +25,35 @@ from relearn.model.home import MLFLOW_UI_URL, Home, sqlite_url
 LOG_LEVELS = {
     "mlflow": logging.WARNING,
     "alembic": logging.WARNING,
-    # They print a traceback for what is raised as well, and then is one line.
+    # These log a traceback for errors that are raised too, and then printed as one line.
     "mlflow.store.db": logging.CRITICAL,
     "mlflow.system_metrics": logging.CRITICAL,
 }
 
-STATEMENT_TIMEOUT = 20.0  # seconds that a database is given for one statement; they take milliseconds
+STATEMENT_TIMEOUT_SECONDS = 20.0  # for one statement of a database; it takes milliseconds
 
-Client = MlflowClient  # as those call it who do without importing MLflow
-DEFAULT_MLFLOW_URL = (  # where the runs of a local store are shown, once `mlflow server` is started
-    "http://127.0.0.1:5000"
-)
+Client = MlflowClient  # the type for packages that do not import MLflow
+DEFAULT_MLFLOW_URL = "http://127.0.0.1:5000"  # of `mlflow server` with a local store
 
 
 def connect(home: Home) -> MlflowClient:
-    """A client of the store that `home` names, which is then also MLflow's own default."""
+    """Return a client of the store of `home`, and make it MLflow's default store.
+
+    A local store is created if needed. Raises `UserInputError` for a URI that MLflow does not accept,
+    `InfrastructureError` if the store cannot be used.
+    """
     uri = _validate_uri(home.tracking_uri)
     for logger_name, level in LOG_LEVELS.items():
         logging.getLogger(logger_name).setLevel(level)
     file = sqlite_path(uri)
     env_uri = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
-    if env_uri is None:  # MLflow exports it, and a second home in this process would be taken for the first
+    if env_uri is None:  # MLflow exports it; a second home in this process would get the first one's store
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         with mlflow_errors(uri):
             if uri.startswith("postgresql"):
-                _set_statement_timeout(STATEMENT_TIMEOUT)
+                _set_statement_timeout(STATEMENT_TIMEOUT_SECONDS)
                 _ping(uri)
             if file and not file.exists():
                 _create_store(file, home)
@@ -63,7 +65,7 @@ def connect(home: Home) -> MlflowClient:
 
 
 def _ping(uri: str) -> None:
-    """Ask a database once whether it is there: MLflow asks ten times, for 100 seconds."""
+    """Connect to a database once: MLflow tries ten times, for 100 seconds."""
     engine = sqlalchemy.create_engine(uri)
     try:
         engine.connect().close()
@@ -72,14 +74,14 @@ def _ping(uri: str) -> None:
 
 
 def _set_statement_timeout(seconds: float) -> None:
-    """Let a PostgreSQL that has taken a statement, and hangs, be an error: its driver would wait for ever."""
+    """Limit how long a statement may take: the driver of PostgreSQL waits forever for one that hangs."""
     import psycopg2
     from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
 
     def wait(connection: Any) -> None:
         while (state := connection.poll()) != POLL_OK:
-            reading, writing = ([connection], []) if state == POLL_READ else ([], [connection])
-            if not any(select.select(reading, writing, [], seconds)):
+            readers, writers = ([connection], []) if state == POLL_READ else ([], [connection])
+            if not any(select.select(readers, writers, [], seconds)):
                 connection.close()
                 raise psycopg2.OperationalError(f"no answer within {seconds:g} seconds")
 
@@ -87,10 +89,10 @@ def _set_statement_timeout(seconds: float) -> None:
 
 
 def _create_store(file: Path, home: Home) -> None:
-    """Make an empty store, whole or not at all.
+    """Create an empty store atomically.
 
-    MLflow makes its tables in place: a process killed in those seconds, or a second one that starts in
-    them, leaves a store that no later one can open.
+    MLflow creates its tables in place, which takes seconds: a process that is killed meanwhile, or a second
+    one that starts, leaves a store that MLflow can no longer open.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -105,7 +107,7 @@ def _create_store(file: Path, home: Home) -> None:
 
 
 def connect_existing(home: Home) -> MlflowClient:
-    """The same, for reading only: raises `NotFoundError` rather than making an empty store."""
+    """Connect for reading; raises `NotFoundError` instead of creating an empty store."""
     file = sqlite_path(_validate_uri(home.tracking_uri))
     if file and not file.exists():
         raise NotFoundError(f"no run yet, there is no {file}: run relearn run or relearn train")
@@ -113,7 +115,7 @@ def connect_existing(home: Home) -> MlflowClient:
 
 
 def ui_url(uri: str) -> str:
-    """Where the runs of a store are shown: at a server its own address, without user and password."""
+    """Return the URL of MLflow's UI for a store; for a server its own URL, without user and password."""
     if configured_url := os.environ.get(MLFLOW_UI_URL):
         return configured_url.rstrip("/")
     if not uri.startswith("http"):
@@ -129,7 +131,7 @@ def _validate_uri(uri: str) -> str:
         is_complete = sqlite_path(uri) not in (Path(), Path(":memory:")) and (
             sqlite_path(uri) or split_uri.hostname
         )
-    except (ValueError, ArgumentError):  # a bracket that is not closed
+    except (ValueError, ArgumentError):  # an unclosed bracket
         is_supported = is_complete = False
     if not (is_supported and is_complete):
         raise UserInputError(
@@ -140,7 +142,7 @@ def _validate_uri(uri: str) -> str:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite store; None for any other."""
+    """Return the file of an SQLite store; None for other stores."""
     if not uri.startswith("sqlite"):
         return None
     return Path(sqlalchemy.make_url(uri).database or "")
@@ -148,7 +150,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 @contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
-    """What the store at `uri` refuses or does not answer inside is a `MachineError`."""
+    """Raise errors of the store at `uri` inside as `InfrastructureError`."""
     try:
         yield
     except MlflowException as error:
@@ -158,7 +160,7 @@ def mlflow_errors(uri: str) -> Iterator[None]:
 
 
 def _to_infrastructure_error(uri: str, message: str) -> InfrastructureError:
-    """The first line of what was said that says it, without a password that may stand in it."""
+    """Return an error with the first line of `message` that gives a reason, its password redacted."""
     for spelling in (uri, uri.rstrip("/")):
         message = message.replace(spelling, redact_password(spelling))
     lines = [

@@ -163,7 +163,7 @@ def find_service(stack: Stack, service: str) -> psutil.Process:
     words = {
         "prefect": "server start",
         "mlflow": "mlflow server",
-        "worker": "relearn.flows.scheduling.runner",
+        "worker": "relearn.flows.scheduling.worker",
         "api": "relearn serve",
     }
     return next(child for child in supervisor.children() if words[service] in " ".join(child.cmdline()))

@@ -193,12 +193,17 @@ def test_two_first_runs_at_once_share_a_new_home(tmp_path: Path) -> None:
     assert [0, 0] == [one.returncode for one in both]
 
 
-@pytest.mark.parametrize("limit", ["MIN_OPEN_FILES", "MIN_FILE_BYTES"])
+@pytest.mark.parametrize("limit", ["MIN_OPEN_FILES", "MIN_FILE_BYTES", "MIN_ADDRESS_BYTES"])
 def test_a_limit_of_the_system_is_named(limit: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """By train and by doctor, where the system allows less than is needed."""
-    kind = {"MIN_OPEN_FILES": resource.RLIMIT_NOFILE, "MIN_FILE_BYTES": resource.RLIMIT_FSIZE}[limit]
+    kinds = {
+        "MIN_OPEN_FILES": (resource.RLIMIT_NOFILE, 1_000),
+        "MIN_FILE_BYTES": (resource.RLIMIT_FSIZE, 50_000_000),
+        "MIN_ADDRESS_BYTES": (resource.RLIMIT_AS, 10**14),
+    }
+    kind, allowed = kinds[limit]
     before = resource.getrlimit(kind)
-    resource.setrlimit(kind, (50_000_000 if before[0] < 0 else before[0], before[1]))
+    resource.setrlimit(kind, (allowed if before[0] < 0 else before[0], before[1]))
     monkeypatch.setattr(environment, limit, 10**15)
     try:
         assert 3 == run_command_line(TRAIN)
@@ -207,6 +212,40 @@ def test_a_limit_of_the_system_is_named(limit: str, monkeypatch: pytest.MonkeyPa
         assert "ulimit" in capsys.readouterr().out
     finally:
         resource.setrlimit(kind, before)
+
+
+FEW_PROCESSES = """
+import os, resource, sys
+from pathlib import Path
+from relearn.flows import environment
+from relearn.flows.ending import run_with_exit_code
+from relearn.flows.ops.checks import system
+from relearn.flows.ops.doctor import run_check
+from relearn.model.home import Home
+
+home = Home(Path("/nowhere"), Path("/nowhere"))
+resource.setrlimit(resource.RLIMIT_NPROC, (20, 20))
+os.setuid(os.getuid() or 65_534)  # the limit is none for root
+exit_code = run_with_exit_code(environment.check_limits)
+print([(result.state, result.message) for result in run_check(home, "system", "limits")])
+sys.exit(exit_code)
+"""
+
+
+def test_limit_of_processes_is_named() -> None:
+    """By the check that a run makes first and by doctor, which is the same."""
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_PROCESSES],
+        env={**os.environ, "RELEARN_HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert 3 == done.returncode, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert " more processes and threads can be started here, accepted: 64; ulimit -u unlimited" in line
+    assert "[('failed', 'only " in done.stdout
 
 
 def test_a_tool_that_cannot_be_imported_is_one_line(

@@ -137,7 +137,7 @@ def test_similar_images_raise_no_alert(
     assert ("digits", "1", 300, 300) == (result.name, result.live_version, result.images, result.requests)
     assert {"1": 300} == result.images_by_version
     assert ((), (), {}) == (result.drift.drifted_tests, result.alerts, result.drift.insufficient_data)
-    assert ("no drift", "300 answers in the last 24 hours") == (result.summary, result.window_summary)
+    assert ("no drift", "300 predictions in the last 24 hours") == (result.summary, result.window_summary)
 
 
 def test_drift_raises_one_alert_until_the_cooldown_ends(
@@ -156,7 +156,7 @@ def test_drift_raises_one_alert_until_the_cooldown_ends(
     ]
     report = (home.monitoring_dir("digits") / "report.md").read_text()
     assert (
-        f"relearn.drift goes on: a retraining was asked for at {first.window_end:%Y-%m-%d %H:%M} UTC"
+        f"relearn.drift continues: a retraining was asked for at {first.window_end:%Y-%m-%d %H:%M} UTC"
         in report
     )
     third = monitor("digits", CONFIG.model_copy(update={"cooldown_hours": 0.0}))
@@ -209,7 +209,7 @@ def test_predictions_of_other_versions_count_for_image_statistics_only(
     assert {230} == {test.images for test in result.drift.tests}
     assert result.live_accuracy is None
     report = (home.monitoring_dir("digits") / "report.md").read_text()
-    assert "confidence and labels not tested: version 1 has 30 answers, accepted: 100 or more" in report
+    assert "confidence and labels not tested: version 1 has 30 predictions, accepted: 100 or more" in report
 
 
 def test_monitor_writes_its_reports(
@@ -260,8 +260,8 @@ def test_empty_window_is_reported(home: Home, log_predictions: LogPredictions, u
     log_predictions(unseen[0][:20], 30)
     outdated = monitor("digits", CONFIG)
 
-    assert ["no answers", "no answers"] == [empty.summary, outdated.summary]
-    assert "0 answers in the last 24 hours; accepted: 100 or more" == outdated.window_summary
+    assert ["no predictions", "no predictions"] == [empty.summary, outdated.summary]
+    assert "0 predictions in the last 24 hours; accepted: 100 or more" == outdated.window_summary
     assert (None, None, ()) == (outdated.window_predictions, outdated.live_accuracy, outdated.alerts)
     assert not figure.exists()
 
@@ -273,8 +273,8 @@ def test_too_few_predictions_are_not_tested(
     log_predictions(255 - unseen[0][:99])
     result = monitor("digits", CONFIG)
 
-    assert "too few answers to tell drift" == result.summary
-    assert "99 answers in the last 24 hours; accepted: 100 or more" == result.window_summary
+    assert "too few predictions to test drift" == result.summary
+    assert "99 predictions in the last 24 hours; accepted: 100 or more" == result.window_summary
     assert () == result.alerts
 
 
@@ -338,7 +338,7 @@ def test_command_prints_the_report(
     rows = {cells[1]: cells for cells in map(str.split, printed.out.splitlines()) if len(cells) > 10}
     assert "yes" == rows["vertical_gradient_rms"][-2]
     assert "version 1 is " in printed.out
-    assert "nobody told the truth about an answer of version 1: POST /feedback does" in printed.out
+    assert "no prediction of version 1 has a label yet: send labels to POST /feedback" in printed.out
     assert "a retraining was asked for by the event relearn.drift" in printed.out
     assert "digits: drift in " in printed.out
     assert f"more in {home.monitoring_dir('digits')}" in printed.out
@@ -353,7 +353,7 @@ def test_command_without_a_release_is_rejected(capsys: pytest.CaptureFixture[str
 def test_live_accuracy_has_its_interval():
     """For 9 of 10 it is Wilson's interval from the textbook."""
     accuracy = LiveAccuracy.from_counts(9, 10)
-    assert "90.0% of 10 told truths (95 % interval 59.6 to 98.2)" == str(accuracy)
+    assert "90.0% of 10 labels (95 % interval 59.6 to 98.2)" == str(accuracy)
 
 
 @pytest.mark.parametrize(

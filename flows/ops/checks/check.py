@@ -7,21 +7,22 @@ from relearn.model.errors import InfrastructureError
 
 CheckState = Literal["ok", "skipped", "warning", "failed"]
 
-# What helps where a check ends by an error.
+# The fix for each check that raises an error.
 FIXES = {
-    "keys": "put it right, or unset RELEARN_API_KEYS_FILE",
-    "store": "start what MLFLOW_TRACKING_URI names, or unset it: runs are then kept in the home",
-    "artifacts": "look at the log of MLflow's server",
-    "server": "start one there, or unset PREFECT_API_URL: flows then report to a temporary one",
-    "servers": "end it, and start it again: relearn serve",
+    "keys": "correct the file, or unset RELEARN_API_KEYS_FILE",
+    "store": "start the store of MLFLOW_TRACKING_URI, or unset it: runs are then stored in the home",
+    "artifacts": "see the log of MLflow's server",
+    "server": "start a server there, or unset PREFECT_API_URL: flows then report to a temporary one",
+    "servers": "stop the server, and start it again: relearn serve",
 }
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found, `about` which name, server or port; `mend` says what to do where it is not well.
+    """The result of a check; `subject` is a model, server or port, `fix` what to do about a fault.
 
-    `away` is what does not run, or is not there yet: no fault. `check` and `seam` are filled in by `examine`.
+    "skipped" means that the thing does not run or exist yet, which is no fault. `check` and `group` are set
+    by `run_checks`.
     """
 
     state: CheckState

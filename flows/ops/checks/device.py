@@ -1,4 +1,4 @@
-"""What networks learn on."""
+"""The check of the device that networks are trained on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +9,11 @@ from relearn.flows.ops.checks.check import CheckResult, ok, warning
 from relearn.model import devices
 from relearn.model.home import Home
 
-NVIDIA_DEVICE_FILE = Path("/dev/nvidiactl")  # is there where the driver of an NVIDIA GPU is
+NVIDIA_DEVICE_FILE = Path("/dev/nvidiactl")  # exists if the driver of an NVIDIA GPU is loaded
 
 
 def device(_home: Home) -> Iterator[CheckResult]:
-    """A GPU where there is one, else the CPU; and whether torch can use the one that is there."""
+    """Report the best device; warn if this machine has a GPU that torch cannot use."""
     *_, best_device = devices.available_devices()
     if best_device != "cpu":
         name = torch.cuda.get_device_name(best_device) if best_device.startswith("cuda") else "Apple's GPU"
@@ -21,7 +21,7 @@ def device(_home: Home) -> Iterator[CheckResult]:
     elif NVIDIA_DEVICE_FILE.exists():
         yield warning(
             f"this machine has an NVIDIA GPU, and torch {torch.__version__} cannot use it",
-            "install the torch that is built for its CUDA: python -m torch.utils.collect_env tells which",
+            "install a torch built for its CUDA version: python -m torch.utils.collect_env prints it",
         )
     else:
         yield ok(f"cpu, {devices.cpu_count()} cores; torch finds no GPU")

@@ -1,4 +1,4 @@
-"""MLflow: the store of runs, its artifacts, runs that nobody ends, the aliases of what is live."""
+"""Checks of MLflow: its store, experiments, artifacts, orphaned runs, aliases of the registry."""
 
 import shlex
 import sqlite3
@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from relearn.flows.environment import redact_password
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed, ok, skipped, warning
-from relearn.flows.tracking import artifacts as archive
 from relearn.flows.tracking import registry, schema
+from relearn.flows.tracking.artifacts import probe_write
 from relearn.flows.tracking.runs import find_deleted_experiments, find_orphaned_runs
 from relearn.flows.tracking.store import Client, connect, connect_existing, sqlite_path
 from relearn.model.errors import CorruptDataError, InfrastructureError
@@ -20,14 +20,14 @@ from relearn.model.home import Home
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
-MAX_CHECKED_BYTES = 500_000_000  # bytes of a database that is looked through in less than 2 s
+MAX_CHECKED_BYTES = 500_000_000  # a database of this size is checked in less than 2 s
 
 
 def store(home: Home) -> Iterator[CheckResult]:
-    """Whether it can be reached, is whole, and has the form that this MLflow works with."""
+    """Check that the store can be reached, is undamaged, and has the schema of this MLflow."""
     uri, file = home.tracking_uri, sqlite_path(home.tracking_uri)
     if file and not file.exists():
-        yield skipped(f"no run yet: the first makes {file}")
+        yield skipped(f"no run yet: the first run creates {file}")
         return
     try:
         experiments = connect(home).search_experiments()
@@ -41,30 +41,30 @@ def store(home: Home) -> Iterator[CheckResult]:
 
 
 def _explain_unusable(uri: str, error: InfrastructureError) -> CheckResult:
-    """Why, as far as it can be told, and what helps against it."""
+    """Return why the store cannot be used, and the fix."""
     file, revision = sqlite_path(uri), None
     if uri.startswith("http"):
         if "Invalid Host header" in str(error):
             host = urlsplit(uri).netloc.rpartition("@")[2]
-            message = f"MLflow's server at {redact_password(uri)} refuses requests that call it {host}"
-            return failed(message, f"start it with --allowed-hosts {host}, beside those it has")
+            message = f"MLflow's server at {redact_password(uri)} rejects requests for the host name {host}"
+            return failed(message, f"start it with --allowed-hosts {host}, in addition to its present ones")
         return failed(str(error), FIXES["store"])
     with suppress(SQLAlchemyError):
         revision = schema.read_current_revision(uri)
     known_revisions = schema.KnownRevisions.from_package(*schema.MLFLOW_MIGRATIONS)
     if revision in known_revisions.revisions:
         message = (
-            f"{redact_password(uri)} is of an older MLflow: its schema is {revision}, this one needs"
-            f" {known_revisions.head}"
+            f"{redact_password(uri)} is of an older MLflow: its schema is {revision}, this MLflow"
+            f" requires {known_revisions.head}"
         )
         store_argument = shlex.quote(uri) if file else '"$MLFLOW_TRACKING_URI"'
-        return failed(message, f"keep a copy of it, then: mlflow db upgrade {store_argument}")
+        return failed(message, f"make a copy of it, then: mlflow db upgrade {store_argument}")
     if revision is not None:
         message = (
-            f"{redact_password(uri)} is of another MLflow: this one does not know its schema, {revision}"
+            f"{redact_password(uri)} is of another MLflow: its schema, {revision}, is unknown to this one"
         )
         return failed(
-            message, "install the MLflow that made it, or name another store by MLFLOW_TRACKING_URI"
+            message, "install the MLflow that created it, or set MLFLOW_TRACKING_URI to another store"
         )
     return failed(
         str(error), _suggest_restore(file) if file else "start that database, or unset MLFLOW_TRACKING_URI"
@@ -72,12 +72,12 @@ def _explain_unusable(uri: str, error: InfrastructureError) -> CheckResult:
 
 
 def _suggest_restore(file: Path) -> str:
-    """Not to begin a new one: it would number its versions from 1, and those are taken."""
-    return f"put a copy of {file} back; without one, sqlite3 {file} .recover saves what can be read"
+    """Return a fix without a new store: that would number its versions from 1, which exist already."""
+    return f"restore {file} from a copy; without one, sqlite3 {file} .recover saves what can be read"
 
 
 def _find_damage(file: Path) -> str:
-    """What SQLite finds wrong with its file; large ones are not looked through."""
+    """Return the damage that SQLite finds in its file, "" for none; large files are not checked."""
     if file.stat().st_size > MAX_CHECKED_BYTES:
         return ""
     try:
@@ -89,68 +89,68 @@ def _find_damage(file: Path) -> str:
 
 
 def experiments(home: Home) -> Iterator[CheckResult]:
-    """Report deleted experiments: nothing is trained under their names until they are back."""
+    """Report deleted experiments: their names cannot be used for training until they are restored."""
     restore_commands, model_names = (
         find_deleted_experiments(connect_existing(home)),
         list_released_names(home),
     )
     for name, restore_command in restore_commands.items():
-        message = "was deleted in MLflow: nothing can be trained under this name"
+        message = "was deleted in MLflow: no model of this name can be trained"
         yield (failed if name in model_names else warning)(message, restore_command, name)
     if not restore_commands:
-        yield ok("none was deleted")
+        yield ok("none is deleted")
 
 
 def artifacts(home: Home) -> Iterator[CheckResult]:
-    """Whether files of runs can be kept: one is, read back, and removed with all that was made for it."""
+    """Check that artifacts can be stored: a file is written, read back and deleted."""
     experiments = connect_existing(home).search_experiments()
     locations = sorted(
         {experiment.artifact_location for experiment in experiments if experiment.name != "Default"}
     )
     if not locations:
-        yield skipped("no run has kept a file yet")
+        yield skipped("no run has stored a file yet")
     for location in locations:
         try:
-            archive.probe_write(location)
-        except Exception as error:  # each kind of store has its own
+            probe_write(location)
+        except Exception as error:  # each kind of store has its own error classes
             is_unproxied = home.tracking_uri.startswith("http") and not location.startswith(
                 "mlflow-artifacts:"
             )
             yield failed(
-                f"{location} takes no files: {' '.join(str(error).split())[:200]}",
+                f"{location} cannot store files: {' '.join(str(error).split())[:200]}",
                 (
                     "start MLflow's server with --serve-artifacts, or let this machine write there"
                     if is_unproxied
-                    else "let this user write there; where it is full: relearn prune --keep 3"
+                    else "let this user write there; if it is full: relearn prune --keep 3"
                 ),
             )
         else:
-            yield ok(f"{location} takes files, and gives them back")
+            yield ok(f"{location} stores files and returns them")
 
 
 def orphaned_runs(home: Home) -> Iterator[CheckResult]:
-    """Runs said to be running, whose process is gone."""
+    """Report runs that are RUNNING and whose process is gone."""
     orphaned_runs = find_orphaned_runs(connect_existing(home))
     for run in orphaned_runs:
         short_id = run.info.run_id[:8]
         has_checkpoint = (home.checkpoints / run.info.run_id).is_dir()
         yield warning(
-            f"{run.info.run_name} ({short_id}) is said to be running, its process is gone",
+            f"{run.info.run_name} ({short_id}) is RUNNING in MLflow, and its process is gone",
             (
-                f"relearn train --resume {short_id} goes on with it"
+                f"relearn train --resume {short_id} continues it"
                 if has_checkpoint
                 else "the next relearn run closes it"
             ),
         )
     if not orphaned_runs:
-        yield ok("every run that is said to be running has its process, or is of another machine")
+        yield ok("every RUNNING run of this machine has its process")
 
 
 def aliases(home: Home) -> Iterator[CheckResult]:
-    """Whether @champion and @previous mean what the ledger says."""
+    """Check that @champion and @previous point to the versions that the ledger says."""
     client = connect_existing(home)
     for name in list_released_names(home):
-        with suppress(CorruptDataError, InfrastructureError):  # of the ledger: its own check tells
+        with suppress(CorruptDataError, InfrastructureError):  # of the ledger, which has its own check
             last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()
             if last_entry and last_entry.live:
                 yield _check_aliases(client, name, last_entry.live, last_entry.rollback_target)
@@ -169,17 +169,17 @@ def _check_aliases(
     )
     if deleted_versions:
         return warning(
-            f"version {min(deleted_versions)} is gone from MLflow's registry; it is served all the same",
-            "nothing has to be done: the next release sets the aliases anew",
+            f"version {min(deleted_versions)} is gone from MLflow's registry; it is still served",
+            "nothing has to be done: the next release sets the aliases again",
             name,
         )
     if mismatches:
         messages = (
-            f"@{alias} means {actual_version or 'nothing'}, the ledger says"
-            f" {expected_versions[alias] or 'nothing'}"
+            f"@{alias} points to {actual_version or 'no version'}, the ledger says"
+            f" {expected_versions[alias] or 'no version'}"
             for alias, actual_version in mismatches.items()
         )
-        fix = f"relearn release {live_release.run_id[:8]} puts that right, and changes nothing else"
+        fix = f"relearn release {live_release.run_id[:8]} corrects this, and changes nothing else"
         return warning("; ".join(messages), fix, name)
-    messages = (f"@{alias} {version or 'nothing'}" for alias, version in expected_versions.items())
-    return ok(f"MLflow's aliases mean what the ledger says: {', '.join(messages)}", name)
+    messages = (f"@{alias} {version or 'no version'}" for alias, version in expected_versions.items())
+    return ok(f"MLflow's aliases agree with the ledger: {', '.join(messages)}", name)

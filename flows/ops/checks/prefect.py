@@ -1,4 +1,4 @@
-"""Prefect: its server and database, the runner, the rule against zombies, what is due and what is stuck."""
+"""Checks of Prefect: settings, database, server, worker, automation, next runs, stuck runs."""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from relearn.flows import environment
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import (
+    PASSWORD_FIX,
+    STATE_PROBLEMS,
     WORK_POOL,
     ZOMBIE_AUTOMATION,
     ZOMBIE_GRACE,
@@ -17,8 +19,9 @@ from relearn.flows.orchestration.prefect_api import (
     parse_time,
 )
 from relearn.flows.tracking import schema
-from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home, sqlite_url
+
+FREE_PREFECT_PORT = 4210  # suggested if 4200 is in use
 
 
 def settings(home: Home) -> Iterator[CheckResult]:
@@ -32,36 +35,40 @@ def settings(home: Home) -> Iterator[CheckResult]:
         for folder in created_folders:
             with suppress(OSError):
                 folder.rmdir()
-    yield ok("Prefect takes its settings")
+    yield ok("Prefect accepts its settings")
 
 
 def server(home: Home) -> Iterator[CheckResult]:
-    """Whether one is there; without, flows report to a temporary one, and nothing is scheduled."""
+    """Check the server; without one, flows report to a temporary server, and nothing is scheduled."""
     prefect, installed_version = PrefectApi.from_environment(home), metadata.version("prefect")
     is_configured = "PREFECT_API_URL" in os.environ
-    try:
-        is_up = prefect.is_up()
-    except InfrastructureError as error:
-        yield (failed if is_configured else warning)(str(error), FIXES["server"])
-        return
-    if not is_up and is_configured:
-        yield failed(f"PREFECT_API_URL: no Prefect server answers at {prefect.ui_url}", FIXES["server"])
-    elif not is_up:
-        yield skipped(
-            f"none answers at {prefect.ui_url}: flows report to a temporary one, nothing is scheduled"
+    state = prefect.get_state()
+    if state == "unauthorized":
+        yield failed(f"{prefect.ui_url} {STATE_PROBLEMS[state]}", PASSWORD_FIX)
+    elif state in STATE_PROBLEMS and is_configured:
+        yield failed(f"{prefect.ui_url} {STATE_PROBLEMS[state]}", FIXES["server"])
+    elif state in STATE_PROBLEMS:
+        yield warning(
+            f"{prefect.ui_url} {STATE_PROBLEMS[state]}",
+            "nothing has to be done: flows report to a temporary server; to schedule retrainings, start one"
+            f" on another port: relearn up --prefect-port {FREE_PREFECT_PORT}",
         )
+    elif state == "absent" and is_configured:
+        yield failed(f"PREFECT_API_URL: no Prefect server answers at {prefect.ui_url}", FIXES["server"])
+    elif state == "absent":
+        yield skipped(f"none at {prefect.ui_url}: flows report to a temporary server, nothing is scheduled")
     elif (server_version := prefect.get_version()) != installed_version:
         message = f"{prefect.ui_url} is Prefect {server_version}, installed here is {installed_version}"
-        yield warning(message, "start it with the one that is installed here")
+        yield warning(message, "start it with the Prefect that is installed here")
     else:
         yield ok(f"{prefect.ui_url} answers, Prefect {server_version}")
 
 
 def database(home: Home) -> Iterator[CheckResult]:
-    """Whether the one in the home has a form that this Prefect knows; an older one it brings up to date."""
+    """Check that this Prefect knows the schema of its database in the home; it upgrades an older one."""
     file = home.prefect / "prefect.db"
     if not file.exists():
-        yield skipped(f"no flow yet: the first makes {file}")
+        yield skipped(f"no flow yet: the first flow creates {file}")
         return
     try:
         revision = schema.read_current_revision(sqlite_url(file))
@@ -69,7 +76,7 @@ def database(home: Home) -> Iterator[CheckResult]:
         reason = str(error).splitlines()[0]
         yield failed(
             f"{file} cannot be used: {reason}",
-            "end the server and move the file away: the next one begins a new one, and MLflow keeps its runs",
+            "stop the server and move the file away: the next server creates it anew, MLflow keeps its runs",
         )
         return
     known_revisions = schema.KnownRevisions.from_package(*schema.PREFECT_MIGRATIONS)
@@ -77,13 +84,13 @@ def database(home: Home) -> Iterator[CheckResult]:
         yield ok(f"{file} has a schema that Prefect {metadata.version('prefect')} knows")
     else:
         yield failed(
-            f"{file} is of another Prefect: this one does not know its schema, {revision}",
-            "install the Prefect that made it, or move the file away: the next server begins a new one",
+            f"{file} is of another Prefect: its schema, {revision}, is unknown to this one",
+            "install the Prefect that created it, or move the file away: the next server creates a new one",
         )
 
 
 def worker(home: Home) -> Iterator[CheckResult]:
-    """Whether a worker takes what is scheduled."""
+    """Check that a worker is online to run scheduled flows."""
     prefect = PrefectApi.from_environment(home)
     pool = prefect.get_work_pool()
     if pool is None:
@@ -97,34 +104,36 @@ def worker(home: Home) -> Iterator[CheckResult]:
     elif online_workers:
         yield ok(f"{len(online_workers)} online: {', '.join(online_workers)}")
     else:
-        yield failed("no worker is online: what is due does not run", "relearn up keeps one")
+        yield failed("no worker is online: scheduled flows do not run", "relearn up runs one")
 
 
 def automation(home: Home) -> Iterator[CheckResult]:
-    """Whether runs whose process was killed are ended, so that the next one may begin."""
+    """Check the automation that ends runs whose process was killed, so that the next run can start."""
     prefect = PrefectApi.from_environment(home)
     if prefect.get_work_pool() is None:
         yield skipped("nothing is scheduled")
         return
     automations, automations_url = prefect.list_automations(), f"{prefect.ui_url}/automations"
-    consequence = "after a kill -9 the next run would never begin"
+    consequence = "after a kill -9 the next run would never start"
     if not automations:
-        yield failed(f"{ZOMBIE_AUTOMATION!r} is missing: {consequence}", "relearn up sets it when it starts")
+        yield failed(
+            f"{ZOMBIE_AUTOMATION!r} is missing: {consequence}", "relearn up creates it when it starts"
+        )
     elif not any(automation.get("enabled") for automation in automations):
         yield failed(
             f"{ZOMBIE_AUTOMATION!r} is switched off: {consequence}", f"switch it on at {automations_url}"
         )
     elif len(automations) > 1:
         yield warning(
-            f"{ZOMBIE_AUTOMATION!r} is there {len(automations)} times",
+            f"{ZOMBIE_AUTOMATION!r} exists {len(automations)} times",
             f"delete all but one at {automations_url}",
         )
     else:
-        yield ok("runs without heartbeat are closed")
+        yield ok("runs without heartbeat are marked as crashed")
 
 
 def next_run(home: Home) -> Iterator[CheckResult]:
-    """When what is scheduled runs next; where nothing is planned, the scheduler is dead."""
+    """Report the next run of each deployment; a schedule without runs means that the scheduler is dead."""
     prefect = PrefectApi.from_environment(home)
     deployments = prefect.list_deployments()
     for deployment in deployments:
@@ -133,13 +142,13 @@ def next_run(home: Home) -> Iterator[CheckResult]:
             schedule for schedule in deployment.get("schedules", ()) if schedule.get("active")
         ]
         if deployment.get("paused") or not active_schedules:
-            yield skipped("paused, or without a time", subject)
+            yield skipped("paused, or without a schedule", subject)
         elif next_start := prefect.find_next_run_time(deployment):
             yield ok(f"next at {next_start:%Y-%m-%d %H:%M} UTC", subject)
         else:
             yield failed(
-                "has a time, and no run is planned: the scheduler of Prefect's server has died",
-                "start that server again, from where SQLAlchemy is older than 2.1",
+                "has a schedule, and no run is planned: the scheduler of Prefect's server has died",
+                "start that server again, with SQLAlchemy older than 2.1",
                 subject,
             )
     if not deployments:
@@ -147,18 +156,18 @@ def next_run(home: Home) -> Iterator[CheckResult]:
 
 
 def stuck_runs(home: Home) -> Iterator[CheckResult]:
-    """Runs that nobody takes, and runs that nobody has heard of."""
+    """Report late runs that no worker claims, and running ones without heartbeat."""
     prefect = PrefectApi.from_environment(home)
     late_runs, silent_runs = prefect.list_late_runs(), prefect.list_runs_without_heartbeat()
     if late_runs:
         expected_start = parse_time(late_runs[0]["expected_start_time"])
         message = f"{len(late_runs)} runs are late, the first since {expected_start:%Y-%m-%d %H:%M} UTC"
-        yield warning(message, "see runner, above")
+        yield warning(message, "see worker")
     minutes = ZOMBIE_GRACE.total_seconds() / 60
     for run in silent_runs:
         yield warning(
-            f"{run['name']} is said to be running, and was not heard of for {minutes:g} minutes",
-            f"let its state be Crashed at {prefect.ui_url}/runs/flow-run/{run['id']}; see rule, above",
+            f"{run['name']} is RUNNING in Prefect, without heartbeat for {minutes:g} minutes",
+            f"set its state to Crashed at {prefect.ui_url}/runs/flow-run/{run['id']}; see automation",
         )
     if not late_runs and not silent_runs:
-        yield ok("no run is late, none is silent")
+        yield ok("no run is late or without heartbeat")

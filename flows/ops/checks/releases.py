@@ -1,19 +1,18 @@
-"""What is live: ledger, pointer, the release itself, and the servers that should answer with it."""
+"""Checks of releases: ledger, live pointer, live release, running servers."""
 
 from collections.abc import Iterator
 
 from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped, warning
 from relearn.model.errors import CorruptDataError, InfrastructureError, RelearnError
 from relearn.model.home import Home
-from relearn.serving.deployment.discovery import RunningServer
-from relearn.serving.deployment.discovery import find_running_servers as running
+from relearn.serving.deployment.discovery import RunningServer, find_running_servers
 from relearn.serving.releases.ledger import Entry
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 from relearn.serving.runtime.hot_reload import load_release
 
 
 def ledger(home: Home) -> Iterator[CheckResult]:
-    """Whether every line follows the one before it."""
+    """Check that no line of a ledger was changed or lost."""
     for name in list_released_names(home):
         path = ReleaseStore(home.releases_dir(name)).ledger.path
         try:
@@ -21,7 +20,7 @@ def ledger(home: Home) -> Iterator[CheckResult]:
         except CorruptDataError as error:
             yield failed(
                 str(error),
-                f"put a copy of {path.name} back, it decides what is live; servers keep what they serve",
+                f"restore {path.name} from a copy: it decides what is live; servers keep what they serve",
                 name,
                 CorruptDataError.exit_code,
             )
@@ -36,25 +35,25 @@ def ledger(home: Home) -> Iterator[CheckResult]:
 
 
 def pointer(home: Home) -> Iterator[CheckResult]:
-    """Whether what servers follow is what the ledger says."""
+    """Check that the live pointer, which servers follow, agrees with the ledger."""
     for name, last_entry in _read_last_entries(home):
         releases = ReleaseStore(home.releases_dir(name))
-        fix = f"relearn serve --model-name {name} puts it right when it starts, and so does every decision"
+        fix = f"relearn serve --model-name {name} corrects it when it starts, and so does every decision"
         try:
             pointer_release = releases.read_current()
         except CorruptDataError as error:
             yield warning(str(error), fix, name)
             continue
         if pointer_release == last_entry.live:
-            yield ok("means what the ledger says", name)
+            yield ok("agrees with the ledger", name)
         else:
             ledger_status = f"version {last_entry.live.version}" if last_entry.live else "nothing is live"
             pointer_status = f"version {pointer_release.version}" if pointer_release else "nothing"
-            yield warning(f"means {pointer_status}, the ledger says {ledger_status}", fix, name)
+            yield warning(f"points to {pointer_status}, the ledger says {ledger_status}", fix, name)
 
 
 def live(home: Home) -> Iterator[CheckResult]:
-    """Whether the release can be loaded, and answers as it did when it was released."""
+    """Check that the live release loads, and predicts as it did when it was released."""
     for name, last_entry in _read_last_entries(home):
         if last_entry.live is None:
             yield skipped("nothing is live", name)
@@ -66,24 +65,24 @@ def live(home: Home) -> Iterator[CheckResult]:
             yield failed(
                 f"version {last_entry.live.version}: {error}",
                 (
-                    f"{rollback_command} brings version {last_entry.rollback_target} back"
+                    f"{rollback_command} makes version {last_entry.rollback_target} live again"
                     if last_entry.rollback_target
-                    else "put a copy of it back"
+                    else "restore it from a copy"
                 ),
                 name,
                 error.exit_code,
             )
         else:
-            yield ok(f"version {last_entry.live.version} loads, and answers as when it was released", name)
+            yield ok(f"version {last_entry.live.version} loads, and predicts as when it was released", name)
 
 
 def servers(home: Home) -> Iterator[CheckResult]:
-    """Whether each that runs answers, and with what the ledger says."""
+    """Check that each running server answers, with the live version of the ledger."""
     live_versions = {
         name: last_entry.live.version if last_entry.live else None
         for name, last_entry in _read_last_entries(home)
     }
-    running_servers = list(running(home))
+    running_servers = list(find_running_servers(home))
     for server in running_servers:
         yield _check_server(server, live_versions.get(server.model_name or ""))
     if not running_servers:
@@ -95,7 +94,7 @@ def _check_server(server: RunningServer, expected_version: str | None) -> CheckR
     if served_version is None:
         return failed(
             f"runs as process {server.pid}, and does not answer",
-            f"end it and start it again: kill {server.pid}; relearn serve --model-name {server.model_name}",
+            f"stop it and start it again: kill {server.pid}; relearn serve --model-name {server.model_name}",
             server.url,
         )
     if server.model_name is None or served_version == expected_version:
@@ -104,13 +103,13 @@ def _check_server(server: RunningServer, expected_version: str | None) -> CheckR
     return failed(
         f"answers with version {served_version}, the ledger of {server.model_name} says"
         f" {expected_version or 'nothing'}",
-        f"see what each worker says at {server.url}/info, and start it again where it stays so",
+        f"see the state of its workers at {server.url}/info, and start it again if it stays so",
         server.url,
     )
 
 
 def _read_last_entries(home: Home) -> Iterator[tuple[str, Entry]]:
-    """The names whose ledger can be read, each with its last line; of others the ledger's own check tells."""
+    """Yield each model name with the last entry of its ledger; unreadable ledgers are left to `ledger`."""
     for name in list_released_names(home):
         try:
             last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()

@@ -1,4 +1,4 @@
-"""The machine: what is installed, the home and its disk, ports, keys. Nothing heavy is imported here."""
+"""Checks of the machine: versions, home, disk, limits, ports, API keys. Imports nothing that takes long."""
 
 import errno
 import os
@@ -18,7 +18,6 @@ from rich.filesize import decimal
 from relearn.flows import environment
 from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import PrefectApi
-from relearn.model.errors import InfrastructureError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 from relearn.serving.config import VERSION_HEADER, ServeConfig
@@ -30,18 +29,17 @@ VERSION_LIMIT_REASONS = {
     "sqlalchemy": "with 2.1 Prefect's scheduler has died silently, and no schedule fired",
     "fastapi": "with 0.160 Prefect could not be imported",
 }
-LOW_DISK_BYTES = (
-    1_000_000_000  # bytes: MNIST prepared, and trained on by two networks, takes 0.2 GB, pictures more
-)
-MIN_DISK_BYTES = 50_000_000  # bytes; a release with its Bento takes 10 MB
-PROBE_CONTENT = bytes(65_536)  # more than a full disk takes
+LOW_DISK_BYTES = 1_000_000_000  # MNIST, prepared and with two trained networks, takes 0.2 GB, photos more
+MIN_TEMPORARY_BYTES = 20_000_000  # SQLite sorts there, MLflow and BentoML pack models there
+MIN_DISK_BYTES = 50_000_000  # a release with its Bento takes 10 MB
+PROBE_CONTENT = bytes(65_536)  # more than fits on a full disk
 MLFLOW_PORT = 5000
 FREE_SPACE_FIX = "make room: relearn prune --keep 3 removes old versions, files of old runs and checkpoints"
-OTHER_HOME_FIX = "let RELEARN_HOME name another folder"
+OTHER_HOME_FIX = "set RELEARN_HOME to another folder"
 
 
 def versions(_home: Home) -> Iterator[CheckResult]:
-    """What is installed, against what pyproject.toml asks for."""
+    """Compare the installed packages with the requirements of pyproject.toml."""
     requirements = [Requirement(line) for line in metadata.requires("relearn") or ()]
     applicable = [
         requirement
@@ -55,7 +53,7 @@ def versions(_home: Home) -> Iterator[CheckResult]:
     ]
     for requirement in unmet:
         message = (
-            f"{requirement.name} {_get_installed_version(requirement.name)}, asked for is"
+            f"{requirement.name} {_get_installed_version(requirement.name)}, required is"
             f" {requirement.specifier or 'any version'}"
         )
         reason = (
@@ -71,7 +69,7 @@ def versions(_home: Home) -> Iterator[CheckResult]:
     if not unmet:
         reported_versions = ", ".join(f"{name} {_get_installed_version(name)}" for name in REPORTED_PACKAGES)
         yield ok(
-            f"{len(applicable)} packages are as asked for; Python {platform.python_version()},"
+            f"{len(applicable)} packages fit their requirements; Python {platform.python_version()},"
             f" {reported_versions}"
         )
 
@@ -84,13 +82,13 @@ def _get_installed_version(name: str) -> str:
 
 
 def home(home: Home) -> Iterator[CheckResult]:
-    """Whether it takes files: really written, forced to the disk, renamed, and taken away again."""
+    """Check that the home is writable: a file is written, synced, renamed and deleted."""
     if not home.root.exists():
         existing_parent = next(folder for folder in home.root.parents if folder.exists())
         if os.access(existing_parent, os.W_OK) and existing_parent.is_dir():
-            yield skipped(f"{home.root} is not there yet: the first relearn run makes it")
+            yield skipped(f"{home.root} is not there yet: the first relearn run creates it")
         else:
-            yield failed(f"{home.root} cannot be made: {existing_parent} takes no files", OTHER_HOME_FIX)
+            yield failed(f"{home.root} cannot be created: {existing_parent} is not writable", OTHER_HOME_FIX)
         return
     probe = home.root / ".doctor"
     try:
@@ -99,30 +97,36 @@ def home(home: Home) -> Iterator[CheckResult]:
     except OSError as error:
         is_disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         yield failed(
-            f"{home.root} takes no files: {error.strerror}",
+            f"{home.root} is not writable: {error.strerror}",
             FREE_SPACE_FIX if is_disk_full else OTHER_HOME_FIX,
         )
     else:
-        yield ok(f"{home.root} takes files")
+        yield ok(f"{home.root} is writable")
 
 
 def disk(home: Home) -> Iterator[CheckResult]:
-    """Bytes and files that fit in it."""
+    """Check the free bytes and files of the home's disk, and the space for temporary files."""
     existing_folder = next(folder for folder in (home.root, *home.root.parents) if folder.is_dir())
     usage, filesystem = shutil.disk_usage(existing_folder), os.statvfs(existing_folder)
     message = f"{decimal(usage.free)} free of {decimal(usage.total)}"
     if filesystem.f_files and not filesystem.f_favail:
-        yield failed("no further file fits on it, however small", FREE_SPACE_FIX)
+        yield failed("the disk has no room for another file, however small", FREE_SPACE_FIX)
     elif usage.free < LOW_DISK_BYTES:
         yield (failed if usage.free < MIN_DISK_BYTES else warning)(message, FREE_SPACE_FIX)
     else:
         yield ok(message)
+    temporary_folder = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 the default of SQLite and Python
+    if temporary_folder.is_dir() and (free := shutil.disk_usage(temporary_folder).free) < MIN_TEMPORARY_BYTES:
+        yield warning(
+            f"{decimal(free)} free for temporary files in {temporary_folder}",
+            f"make room there, or set TMPDIR to a folder with {decimal(MIN_TEMPORARY_BYTES)} free",
+        )
 
 
 def limits(_home: Home) -> Iterator[CheckResult]:
-    """Check the limits of open files and of the size of a file."""
+    """Check the limits of open files, file size, memory, and of processes and threads."""
     environment.check_limits()
-    yield ok("a process may open as many files as a run needs, of any size")
+    yield ok("open files, file size, memory, processes and threads suffice for a run")
 
 
 def loopback(_home: Home) -> Iterator[CheckResult]:
@@ -132,7 +136,7 @@ def loopback(_home: Home) -> Iterator[CheckResult]:
 
 
 def ports(home: Home) -> Iterator[CheckResult]:
-    """Where API, flows and runs listen by default: free, or theirs."""
+    """Check that the default ports of the API, Prefect and MLflow are free or used by them."""
     servers_by_port = {server.url.rpartition(":")[2]: server for server in find_running_servers(home)}
     api_port = ServeConfig.from_environment(os.environ).port
     if str(api_port) in servers_by_port:
@@ -150,23 +154,25 @@ def ports(home: Home) -> Iterator[CheckResult]:
     if _is_prefect(prefect_port):
         yield ok("a Prefect server", f"port {prefect_port}")
     else:
-        yield _check_port(prefect_port, "let PREFECT_SERVER_API_PORT be another one")
+        yield _check_port(prefect_port, "set PREFECT_SERVER_API_PORT to another one")
     if (response := _try_get(MLFLOW_PORT, "/health")) is not None and response.text == "OK":
         yield ok("an MLflow server", f"port {MLFLOW_PORT}")
     else:
-        yield _check_port(MLFLOW_PORT, "mlflow server --port 5001 for the page of runs")
+        yield _check_port(MLFLOW_PORT, "mlflow server --port 5001")
 
 
 def _check_port(port: int, fix: str) -> CheckResult:
-    """Free, or whose it is."""
+    """Check that the port is free; else name the program that listens on it."""
     listener = _find_listener(port)
     if listener is None:
         return ok("free", f"port {port}")
-    return warning(f"in use by {listener}", f"end that, or take another port: {fix}", f"port {port}")
+    return warning(
+        f"in use by {listener}", f"stop that program, or choose another port: {fix}", f"port {port}"
+    )
 
 
 def _find_listener(port: int) -> str | None:
-    """Who listens on this port of this machine; None for nobody."""
+    """Return the program that listens on a port of this machine; None if it is free."""
     with socket.socket() as listener_socket:
         listener_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -190,10 +196,7 @@ def _find_listener(port: int) -> str | None:
 
 
 def _is_prefect(port: int) -> bool:
-    try:
-        return PrefectApi(f"http://127.0.0.1:{port}/api").is_up()
-    except InfrastructureError:
-        return False
+    return PrefectApi(f"http://127.0.0.1:{port}/api").get_state() in ("up", "unauthorized")
 
 
 def _try_get(port: int, path: str) -> httpx.Response | None:
@@ -204,16 +207,16 @@ def _try_get(port: int, path: str) -> httpx.Response | None:
 
 
 def keys(_home: Home) -> Iterator[CheckResult]:
-    """The file with API keys: whether it can be read, and by its owner alone."""
+    """Check that the file with API keys is valid, and readable by its owner only."""
     config = ServeConfig.from_environment(os.environ)
     ApiKeys.from_config(config, os.environ)
     file = config.api_keys_file
     if file is None:
-        yield skipped("RELEARN_API_KEYS_FILE names no file with API keys")
+        yield skipped("RELEARN_API_KEYS_FILE is not set")
     elif _is_readable_by_others(file):
         yield warning(f"others on this machine can read {file}", f"chmod 600 {file}")
     else:
-        yield ok(f"{file} is for its owner alone")
+        yield ok(f"{file} is readable by its owner only")
 
 
 def _is_readable_by_others(file: Path) -> bool:

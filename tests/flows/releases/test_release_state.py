@@ -19,7 +19,7 @@ from tests.flows.zoo import Zoo
 def test_aliases_follow_the_ledger(zoo: Zoo) -> None:
     """Champion and previous follow after every decision; correct aliases are not reported."""
     zoo.promote("1")
-    assert ["@champion of zoo meant nothing, the ledger says 1"] == sync_with_ledger(zoo.home, "zoo")
+    assert ["@champion of zoo pointed to no version, the ledger says 1"] == sync_with_ledger(zoo.home, "zoo")
     zoo.promote("2")
     sync_with_ledger(zoo.home, "zoo")
 
@@ -38,8 +38,8 @@ def test_alias_moved_by_hand_is_reported_and_reset(zoo: Zoo) -> None:
     client.set_registered_model_alias("zoo", "mine", "3")
 
     assert [
-        "@champion of zoo meant 3, the ledger says 2",
-        "@previous of zoo meant nothing, the ledger says 1",
+        "@champion of zoo pointed to 3, the ledger says 2",
+        "@previous of zoo pointed to no version, the ledger says 1",
     ] == sync_with_ledger(zoo.home, "zoo")
     assert {"champion": "2", "previous": "1", "mine": "3"} == zoo.aliases()
 

@@ -1,4 +1,4 @@
-"""Promises of the status: all on one screen, soon, and what does not answer is told in its own line."""
+"""`relearn status` fits on one screen, is fast, and reports a server that does not answer in its line."""
 
 import json
 import os
@@ -23,32 +23,32 @@ from tests.flows.zoo import SHAPE, Zoo
 
 
 @pytest.fixture(autouse=True)
-def _nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Prefect server that runs here by chance is asked."""
+def _no_other_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query no Prefect server that runs on this machine by chance."""
     monkeypatch.setenv("PREFECT_SERVER_API_PORT", str(free_port()))
 
 
-def told(home: Home) -> dict[str, str]:
-    """What is told, by its label."""
+def read_lines(home: Home) -> dict[str, str]:
+    """Return the text of each line by its label."""
     return {line.label: line.text for line in status(home)}
 
 
-def test_an_empty_home_says_how_to_begin(
+def test_empty_home_suggests_the_first_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And nothing is made in it."""
+    """Nothing is created in it."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     assert 0 == run_command_line(["status"])
 
-    said = capsys.readouterr().out
-    assert f"{tmp_path / 'home'} is not there yet" in said
-    assert "nothing is released yet: run relearn run" in said
+    output = capsys.readouterr().out
+    assert f"{tmp_path / 'home'} is not there yet" in output
+    assert "nothing is released yet: run relearn run" in output
     assert [] == list(tmp_path.iterdir())
 
 
-def test_what_is_live_and_what_came_of_the_last_retraining(ran: Ran) -> None:
-    """After a first run: version, verdict, data, sizes; nothing is scheduled, and no server runs."""
-    lines = told(ran.home)
+def test_status_after_the_first_run(ran: Ran) -> None:
+    """It has the version, the gate decision, the data and sizes; nothing is scheduled, no server runs."""
+    lines = read_lines(ran.home)
 
     assert lines["live"].startswith("version 1 since ")
     assert lines["retrained"].startswith("PROMOTE, ")
@@ -58,36 +58,36 @@ def test_what_is_live_and_what_came_of_the_last_retraining(ran: Ran) -> None:
     assert "nothing is scheduled: no Prefect server is up" == lines["next"]
 
 
-def test_data_that_has_changed_since_is_told(ran: Ran, tmp_path: Path) -> None:
-    """What was prepared last, where it is not what the live version learned from."""
+def test_newer_prepared_data_is_reported(ran: Ran, tmp_path: Path) -> None:
+    """The line has the data that was prepared last if the live version was trained on other data."""
     home = Home(tmp_path, tmp_path)
     shutil.copytree(ran.home.root / "releases", tmp_path / "releases")
     shutil.copytree(ran.home.dataset_cache, home.dataset_cache)
-    (known,) = home.dataset_cache.glob("*/manifest.json")
-    changed = json.loads(known.read_text()) | {"fingerprint": "f" * 64}
+    (manifest,) = home.dataset_cache.glob("*/manifest.json")
+    changed = json.loads(manifest.read_text()) | {"fingerprint": "f" * 64}
     newer = home.dataset_cache / "digits-newer" / "manifest.json"
     newer.parent.mkdir()
     newer.write_text(json.dumps(changed))
     os.utime(newer, (time.time() + 60, time.time() + 60))
 
-    assert told(home)["data"].endswith("; prepared since: 1,797 images, ffffffffffff")
+    assert read_lines(home)["data"].endswith("; prepared since: 1,797 images, ffffffffffff")
 
 
-def test_records_and_feedback_are_counted(zoo: Zoo) -> None:
-    """By the files that the API's own writer makes."""
+def test_predictions_and_feedback_are_counted(zoo: Zoo) -> None:
+    """The files are written by the API's own log."""
     live = load_release(zoo.releases, zoo.promote("1").live)
     images = np.zeros((5, *SHAPE), np.uint8)
-    records = PredictionLog(zoo.home.prediction_log_dir("zoo"), ServeConfig(), 1, lambda lost: None)
+    log = PredictionLog(zoo.home.prediction_log_dir("zoo"), ServeConfig(), 1, lambda dropped: None)
     for request in ("a", "b"):
-        records.log(request, live, images, live.classifier.predict(images))
-    records.log_feedback(Feedback("a", 0, time.time(), "bee"))
-    records.close()
+        log.log(request, live, images, live.classifier.predict(images))
+    log.log_feedback(Feedback("a", 0, time.time(), "bee"))
+    log.close()
 
-    assert "10 predictions, 1 with feedback" == told(zoo.home)["records"]
+    assert "10 predictions, 1 with feedback" == read_lines(zoo.home)["predictions"]
 
 
-def test_what_hangs_or_is_broken_is_told_in_its_line(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are as ever."""
+def test_hanging_or_broken_part_is_reported_in_its_line(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other lines are not affected."""
     zoo.promote("1")
     zoo.promote("2")
     sync_with_ledger(zoo.home, "zoo")
@@ -97,12 +97,12 @@ def test_what_hangs_or_is_broken_is_told_in_its_line(zoo: Zoo, monkeypatch: pyte
         RunningServer.from_process(os.getpid(), url, 1, "zoo:2", "zoo", folder).write(folder)
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-        lines = told(zoo.home)
+        lines = read_lines(zoo.home)
 
     assert lines["live"].startswith("version 2 since ")
-    assert lines["live"].endswith("; a rollback brings 1 back")
+    assert lines["live"].endswith("; a rollback makes 1 live again")
     assert f"zoo at {url}, which does not answer" in lines["servers"]
     assert "takes connections, and does not answer" in lines["next"]
-    assert lines["retrained"].startswith("cannot be told, see relearn doctor: MLflow at ")
+    assert lines["retrained"].startswith("unknown, see relearn doctor: MLflow at ")
     zoo.releases.ledger.path.write_text("{}\n")
-    assert "ledger.jsonl, line 1" in told(zoo.home)["live"]
+    assert "ledger.jsonl, line 1" in read_lines(zoo.home)["live"]

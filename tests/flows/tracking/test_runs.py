@@ -1,4 +1,4 @@
-"""Runs are kept under their name, with what they were given, and end as they ended."""
+"""Experiments and runs in MLflow, and errors of its store."""
 
 import subprocess
 import sys
@@ -22,8 +22,8 @@ from relearn.model.home import Home
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """One store for this file: to make its database takes 3 s."""
-    root = tmp_path_factory.mktemp("tracked")
+    """A store for this file: to create its database takes 3 s."""
+    root = tmp_path_factory.mktemp("tracking")
     return Home(root, root / "data")
 
 
@@ -32,7 +32,7 @@ def experiment(home: Home) -> Experiment:
     return Experiment.open_or_create(home, "zoo")
 
 
-def stored(experiment: Experiment, run_id: str) -> MlflowRun:
+def read_run(experiment: Experiment, run_id: str) -> MlflowRun:
     return experiment.client.get_run(run_id)
 
 
@@ -47,8 +47,10 @@ def stored(experiment: Experiment, run_id: str) -> MlflowRun:
     ],
     ids=lambda value: str(value or "no error"),
 )
-def test_a_run_ends_as_it_ended(experiment: Experiment, error: BaseException | None, status: str) -> None:
-    """No error finishes it, an error fails it with its reason, a signal kills it; none stays open."""
+def test_status_of_a_run_says_how_it_ended(
+    experiment: Experiment, error: BaseException | None, status: str
+) -> None:
+    """Without error it is FINISHED, with an error FAILED with its reason, by a signal KILLED."""
 
     def work() -> None:
         with experiment.start_run("a run", {}) as run:
@@ -62,16 +64,16 @@ def test_a_run_ends_as_it_ended(experiment: Experiment, error: BaseException | N
             work()
     else:
         work()
-    ended = stored(experiment, runs[0])
-    assert status == ended.info.status
+    mlflow_run = read_run(experiment, runs[0])
+    assert status == mlflow_run.info.status
     reason = f"{type(error).__name__}: {error}" if status == "FAILED" else None
-    assert reason == ended.data.tags.get("relearn.failure_reason")
+    assert reason == mlflow_run.data.tags.get("relearn.failure_reason")
 
 
-def test_what_ended_a_run_is_told_though_mlflow_is_away(
+def test_error_of_a_run_is_raised_although_mlflow_fails(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not what MLflow says to it; nothing of the run is left open in this process, and it is closed later."""
+    """MLflow's own error is suppressed. No run stays active in this process; the run is closed later."""
     database = Path(experiment.client.tracking_uri.removeprefix("sqlite:///"))
     content = database.read_bytes()
 
@@ -87,44 +89,44 @@ def test_what_ended_a_run_is_told_though_mlflow_is_away(
         work()
     database.write_bytes(content)
     assert mlflow.active_run() is None
-    assert "RUNNING" == stored(experiment, run_id).info.status
+    assert "RUNNING" == read_run(experiment, run_id).info.status
     experiment.client.set_terminated(run_id, "KILLED")
 
 
-def test_a_run_that_goes_on_forgets_why_it_failed(experiment: Experiment) -> None:
-    """A reason stands with what failed only."""
+def test_resumed_run_loses_its_failure_reason(experiment: Experiment) -> None:
+    """Only a failed run has the tag."""
     with pytest.raises(UserInputError), experiment.start_run("a run", {}) as run:
         raise UserInputError("a reason")
-    assert "UserInputError: a reason" == stored(experiment, run.id).data.tags["relearn.failure_reason"]
+    assert "UserInputError: a reason" == read_run(experiment, run.id).data.tags["relearn.failure_reason"]
     with experiment.start_run("a run", {}, resume_run_id=run.id):
         pass
-    assert "FINISHED" == stored(experiment, run.id).info.status
-    assert "relearn.failure_reason" not in stored(experiment, run.id).data.tags
+    assert "FINISHED" == read_run(experiment, run.id).info.status
+    assert "relearn.failure_reason" not in read_run(experiment, run.id).data.tags
 
 
-def test_a_run_that_goes_on_is_somebodys_before_it_runs(
+def test_resumed_run_gets_its_process_tags_before_it_starts(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else who closes runs whose process is gone would find it RUNNING, and the process before this one."""
+    """Else another process would see it RUNNING with the tags of a dead process, and close it."""
     with pytest.raises(UserInputError), experiment.start_run("a run", {}) as run:
         raise UserInputError("a reason")
     experiment.client.set_tag(run.id, process_identity.PROCESS_TAG, "1@0")
-    start = mlflow.start_run
+    start_run = mlflow.start_run
 
-    def started(**asked: Any) -> mlflow.ActiveRun:
-        tags = stored(experiment, run.id).data.tags
-        seen.append(process_identity.process_tags().items() <= tags.items())
-        return start(**asked)
+    def check_tags_and_start(**arguments: Any) -> mlflow.ActiveRun:
+        tags = read_run(experiment, run.id).data.tags
+        has_process_tags.append(process_identity.process_tags().items() <= tags.items())
+        return start_run(**arguments)
 
-    seen: list[bool] = []
-    monkeypatch.setattr(mlflow, "start_run", started)
+    has_process_tags: list[bool] = []
+    monkeypatch.setattr(mlflow, "start_run", check_tags_and_start)
     with experiment.start_run("a run", {}, resume_run_id=run.id):
         pass
-    assert [True] == seen
+    assert [True] == has_process_tags
 
 
-def test_a_run_keeps_what_it_is_given(experiment: Experiment, home: Home) -> None:
-    """Params as text, metrics by step, the data with its fingerprint, the description, the parent."""
+def test_logged_values_are_stored(experiment: Experiment, home: Home) -> None:
+    """Params are text, metrics have steps, datasets have the fingerprint; description and parent are tags."""
     prepared = prepare_dataset(TrainConfig(dataset="digits"), home)
     with (
         experiment.start_run("retrain", {}) as parent,
@@ -135,35 +137,35 @@ def test_a_run_keeps_what_it_is_given(experiment: Experiment, home: Home) -> Non
             run.log_metrics({"val_loss": 1 / step, "val_accuracy": 0.5}, step)
         run.log_dataset(prepared)
         run.set_description("**well**")
-    kept = stored(experiment, run.id)
-    assert {"hidden_sizes": "3,4", "size": "None"} == kept.data.params
+    mlflow_run = read_run(experiment, run.id)
+    assert {"hidden_sizes": "3,4", "size": "None"} == mlflow_run.data.params
     history = experiment.client.get_metric_history(run.id, "val_loss")
-    assert [(1, 1.0), (2, 0.5)] == [(one.step, one.value) for one in history]
+    assert [(1, 1.0), (2, 0.5)] == [(metric.step, metric.value) for metric in history]
     assert (parent.id, "**well**") == (
-        kept.data.tags["mlflow.parentRunId"], kept.data.tags["mlflow.note.content"]
+        mlflow_run.data.tags["mlflow.parentRunId"], mlflow_run.data.tags["mlflow.note.content"]
     )  # fmt: skip
-    inputs = {one.dataset.name: one for one in kept.inputs.dataset_inputs}
+    inputs = {entry.dataset.name: entry for entry in mlflow_run.inputs.dataset_inputs}
     assert {"digits training", "digits validation", "digits test"} == set(inputs)
-    assert {prepared.fingerprint[:36]} == {one.dataset.digest for one in inputs.values()}
+    assert {prepared.fingerprint[:36]} == {entry.dataset.digest for entry in inputs.values()}
     assert prepared.fingerprint in {tag.value for tag in inputs["digits training"].tags}
 
 
-def test_a_run_can_be_added_to_later(experiment: Experiment, home: Home) -> None:
-    """What is logged through a reopened run stands under the same id."""
+def test_attached_run_logs_to_the_same_id(experiment: Experiment, home: Home) -> None:
+    """Metrics can be logged later, from another object."""
     with experiment.start_run("first", {}) as run:
         attach_run(home, run.id).log_metrics({"late": 1.0})
-    assert {"late": 1.0} == {"late": stored(experiment, run.id).data.metrics["late"]}
+    assert {"late": 1.0} == {"late": read_run(experiment, run.id).data.metrics["late"]}
 
 
-def test_lost_runs_are_closed_and_living_ones_are_not(experiment: Experiment, home: Home) -> None:
-    """The next start ends as KILLED what a dead process left open, and nothing else."""
+def test_opening_an_experiment_closes_orphaned_runs(experiment: Experiment, home: Home) -> None:
+    """A run of a dead process is marked KILLED; a run of a live process stays RUNNING."""
     code = (
         "import os, sys\n"
         "from relearn.flows.tracking.runs import Experiment\n"
         "from relearn.model.home import Home\n"
         "from pathlib import Path\n"
         "root = Path(sys.argv[1])\n"
-        "with Experiment.open(Home(root, root), 'zoo').start_run('lost', {}) as run:\n"
+        "with Experiment.open_or_create(Home(root, root), 'zoo').start_run('lost', {}) as run:\n"
         "    print(run.id, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -171,17 +173,17 @@ def test_lost_runs_are_closed_and_living_ones_are_not(experiment: Experiment, ho
         [sys.executable, "-c", code, home.root], capture_output=True, text=True, check=False
     )
     assert -9 == done.returncode
-    lost = done.stdout.strip()
-    assert "RUNNING" == stored(experiment, lost).info.status
+    orphaned_id = done.stdout.strip()
+    assert "RUNNING" == read_run(experiment, orphaned_id).info.status
     with experiment.start_run("living", {}) as living:
         Experiment.open_or_create(home, "zoo")
         assert ("KILLED", "RUNNING") == (
-            stored(experiment, lost).info.status, stored(experiment, living.id).info.status
+            read_run(experiment, orphaned_id).info.status, read_run(experiment, living.id).info.status
         )  # fmt: skip
 
 
-def test_a_run_is_found_by_id_beginning_or_name(experiment: Experiment, home: Home) -> None:
-    """The id, four or more of its first characters, or the name, of which the newest counts."""
+def test_run_is_resolved_by_id_prefix_or_name(experiment: Experiment, home: Home) -> None:
+    """A prefix has four or more characters; of several runs with a name the newest is meant."""
     ids = []
     for _ in range(2):
         with experiment.start_run("twin", {}) as run:
@@ -196,28 +198,28 @@ def test_a_run_is_found_by_id_beginning_or_name(experiment: Experiment, home: Ho
         resolve_run_id(home, "none")
 
 
-def test_a_deleted_experiment_says_how_to_get_it_back(home: Home) -> None:
-    """A name whose experiment was deleted is refused with the command that restores it."""
-    gone = Experiment.open_or_create(home, "gone")
-    gone.client.delete_experiment(gone.id)
-    with pytest.raises(UserInputError, match=f"mlflow experiments restore --experiment-id {gone.id}"):
-        Experiment.open_or_create(home, "gone")
+def test_deleted_experiment_is_rejected_with_the_restore_command(home: Home) -> None:
+    """The command has the experiment's id."""
+    deleted = Experiment.open_or_create(home, "deleted")
+    deleted.client.delete_experiment(deleted.id)
+    with pytest.raises(UserInputError, match=f"mlflow experiments restore --experiment-id {deleted.id}"):
+        Experiment.open_or_create(home, "deleted")
 
 
 @pytest.mark.parametrize(
     "uri", ["./mlruns", "file:///tmp/mlruns", "oracle://db", "http://", "sqlite://", "postgresql://["]
 )
-def test_a_store_of_another_kind_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
-    """A tracking URI that MLflow does not take is one line that lists what it does."""
+def test_unsupported_tracking_uri_is_rejected(uri: str, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    """One line lists the accepted kinds."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UserInputError, match=r"MLFLOW_TRACKING_URI: got .*, accepted: sqlite:"):
         connect(home)
 
 
-def test_a_server_that_is_away_is_one_line_without_its_password(
+def test_unreachable_server_is_one_line_without_its_password(
     monkeypatch: pytest.MonkeyPatch, home: Home
 ) -> None:
-    """What does not answer is a `MachineError` soon, and no password is in what it says."""
+    """It raises `InfrastructureError` soon."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with pytest.raises(
@@ -227,8 +229,8 @@ def test_a_server_that_is_away_is_one_line_without_its_password(
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_kept_and_said(tmp_path: Path) -> None:
-    """A damaged store is named, and not made anew."""
+def test_file_that_is_no_database_is_reported_and_kept(tmp_path: Path) -> None:
+    """A damaged store is not replaced by an empty one."""
     store = tmp_path / "mlflow.db"
     store.write_bytes(b"this is not a database" * 100)
     with pytest.raises(InfrastructureError, match=r"cannot be used: .*not a database"):
@@ -237,13 +239,13 @@ def test_a_file_that_is_no_database_is_kept_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("uri", "redacted"),
     [
         ("postgresql://ann:p@ss@db/x", "postgresql://ann:…@db/x"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
     ],
 )
-def test_passwords_are_left_out(uri: str, shown: str) -> None:
-    """A URI is shown as it is, but for its password."""
-    assert shown == redact_password(uri)
+def test_password_is_redacted(uri: str, redacted: str) -> None:
+    """The rest of the URI is unchanged."""
+    assert redacted == redact_password(uri)

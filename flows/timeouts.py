@@ -1,4 +1,4 @@
-"""What may hang is asked in a thread of its own, and waited for so long and no longer."""
+"""Calls with a time limit: each runs in a thread of its own, because it may never return."""
 
 import threading
 import time
@@ -10,10 +10,10 @@ Item = TypeVar("Item")
 
 
 def iterate_with_timeout(timeout_seconds: float, produce: Callable[[], Iterable[Item]]) -> Iterator[Item]:
-    """Begin to ask; gives what `ask` tells, each as it comes.
+    """Start `produce` in a thread and yield its items as they come.
 
-    Raises what it raises, `TimeoutError` once so long has passed. A thread that hangs is left behind, and
-    ends with this process.
+    Raises the errors of `produce`, and `TimeoutError` once `timeout_seconds` have passed. A thread that
+    hangs is left behind; it ends with this process.
     """
     results: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
 
@@ -22,7 +22,7 @@ def iterate_with_timeout(timeout_seconds: float, produce: Callable[[], Iterable[
             for item in produce():
                 results.put((item,))
             results.put(None)
-        except BaseException as error:  # raised again by whoever waits
+        except BaseException as error:  # raised again in the thread that iterates
             results.put(error)
 
     threading.Thread(target=produce_all, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Retraining by the clock: a real Prefect server, a real runner, real signals."""
+"""Scheduled retraining with a real Prefect server, a real worker and real signals."""
 
 import socket
 import sqlite3
@@ -48,66 +48,67 @@ QUICK = TrainConfig.parse({"dataset": "digits", "epochs": 2})
 LONG = TrainConfig.parse({"dataset": "digits", "epochs": 5_000, "learning_rate": 0.001})
 
 
-def plan(name: str, config: TrainConfig = QUICK, insist: bool = False) -> None:
+def schedule_mlp(name: str, config: TrainConfig = QUICK) -> None:
     deployments.schedule_retraining(
-        name, "0 3 1 1 *", "Europe/Berlin", config, ("mlp",), PromotionConfig(), insist
+        name, "0 3 1 1 *", "Europe/Berlin", config, ("mlp",), PromotionConfig(), False
     )
 
 
-def deployed(client: SyncPrefectClient, name: str) -> Any:
+def find_retraining(client: SyncPrefectClient, name: str) -> Any:
     return deployments.find_deployment(client, retrain, name)
 
 
-def test_a_server_is_made_ready_once(on_server: str) -> None:
-    """One pool, one rule, one deployment a name, however often; a second rule goes."""
+def test_deployments_are_created_once(on_server: str) -> None:
+    """There is one pool, one automation and one deployment per flow; a duplicate automation is deleted."""
     deployments.ensure_deployments(name := "kmnist")
     with get_client(sync_client=True) as client:
-        first = deployed(client, name)
-        (rule,) = client.read_automations_by_name(deployments.ZOMBIE_AUTOMATION)
-        client.create_automation(AutomationCore.model_validate(rule.model_dump()))
+        first = find_retraining(client, name)
+        (automation,) = client.read_automations_by_name(deployments.ZOMBIE_AUTOMATION)
+        client.create_automation(AutomationCore.model_validate(automation.model_dump()))
         deployments.ensure_deployments(name)
 
-        assert first.id == deployed(client, name).id
+        assert first.id == find_retraining(client, name).id
         assert 1 == len(client.read_automations_by_name(deployments.ZOMBIE_AUTOMATION))
         assert "process" == client.read_work_pool(deployments.WORK_POOL).type
         (hourly,) = client.read_deployment_by_name(f"monitor/{name}").schedules
         assert "7 * * * *" == hourly.schedule.cron
 
 
-def test_what_was_changed_in_the_page_stays(on_server: str) -> None:
-    """A schedule that somebody set there is there after the runner has started again."""
+def test_changes_in_prefects_ui_are_kept(on_server: str) -> None:
+    """A schedule that a user set there survives the next start of the worker."""
     deployments.ensure_deployments(name := "fashion_mnist")
     with get_client(sync_client=True) as client:
-        found = deployed(client, name)
-        theirs = DeploymentScheduleUpdate(schedule=CronSchedule(cron="7 7 * * *", timezone="UTC"))
-        client.update_deployment(found.id, DeploymentUpdate(schedules=[theirs], parameters={"insist": True}))
+        deployment = find_retraining(client, name)
+        custom = DeploymentScheduleUpdate(schedule=CronSchedule(cron="7 7 * * *", timezone="UTC"))
+        update = DeploymentUpdate(schedules=[custom], parameters={"force": True})
+        client.update_deployment(deployment.id, update)
         deployments.ensure_deployments(name)
 
-        (kept,) = deployed(client, name).schedules
-        assert "7 7 * * *" == kept.schedule.cron
-        assert {"insist": True} == deployed(client, name).parameters
+        (schedule,) = find_retraining(client, name).schedules
+        assert "7 7 * * *" == schedule.schedule.cron
+        assert {"force": True} == find_retraining(client, name).parameters
 
 
-def test_a_plan_replaces_the_one_before(on_server: str) -> None:
-    """Its settings are the parameters of the form; the form's fields are those of our settings."""
-    name = f"plan-{uuid4().hex[:8]}"
+def test_schedule_replaces_the_previous_one(on_server: str) -> None:
+    """Its settings become the deployment's parameters, and the fields of the form in Prefect's UI."""
+    name = f"schedule-{uuid4().hex[:8]}"
     deployments.schedule_retraining(name, "0 1 * * *", "UTC", LONG, ("cnn",), PromotionConfig(), True)
-    plan(name)
+    schedule_mlp(name)
     with get_client(sync_client=True) as client:
-        found = deployed(client, name)
-        (only,) = found.schedules
-        assert ("0 3 1 1 *", "Europe/Berlin") == (only.schedule.cron, only.schedule.timezone)
-        assert QUICK == TrainConfig.model_validate(found.parameters["config"])
-        assert ["mlp"] == found.parameters["networks"]
-        form = found.parameter_openapi_schema["definitions"]["TrainConfig"]["properties"]
+        deployment = find_retraining(client, name)
+        (schedule,) = deployment.schedules
+        assert ("0 3 1 1 *", "Europe/Berlin") == (schedule.schedule.cron, schedule.schedule.timezone)
+        assert QUICK == TrainConfig.model_validate(deployment.parameters["config"])
+        assert ["mlp"] == deployment.parameters["networks"]
+        form = deployment.parameter_openapi_schema["definitions"]["TrainConfig"]["properties"]
         assert set(TrainConfig.model_fields) == set(form)
 
         deployments.unschedule_retraining(name)
-        assert [] == deployed(client, name).schedules
+        assert [] == find_retraining(client, name).schedules
 
 
 @pytest.mark.parametrize(
-    ("flags", "line"),
+    ("flags", "message"),
     [
         (["--cron", "61 * * * *"], "--cron: got '61 * * * *', accepted: five fields, such as \"0 3 * * *\""),
         (["--cron", "0 3 * * *", "--timezone", "Mars/X"], "--timezone: got 'Mars/X', accepted: a name such"),
@@ -116,16 +117,16 @@ def test_a_plan_replaces_the_one_before(on_server: str) -> None:
         (["--force"], "--timezone and --force: got no --cron, accepted: with --cron only"),
     ],
 )
-def test_a_wrong_plan_is_refused(
-    flags: list[str], line: str, on_server: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_schedule_is_rejected(
+    flags: list[str], message: str, on_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a line, and nothing is planned."""
+    """One line names the flag, and nothing is scheduled."""
     assert 2 == run_command_line(["schedule", *flags])
-    assert line in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_the_same_again_is_known(copied: Home) -> None:
-    """The retraining that ended last is found by its inputs, and by no others."""
+def test_last_retraining_is_found_by_its_inputs(copied: Home) -> None:
+    """Other inputs do not find it."""
     experiment = Experiment.open_or_create(copied, "digits")
     (last,) = experiment.client.search_runs([experiment.id], "tags.`relearn.job_type` = 'retrain'")
 
@@ -140,42 +141,42 @@ def test_the_same_again_is_known(copied: Home) -> None:
     )
 
 
-def test_whatever_changes_is_worth_a_training() -> None:
-    """A setting, the networks, the gate, the data: each makes other inputs."""
+def test_each_input_changes_the_tag() -> None:
+    """A setting, the networks, the gate, the data: each changes the hash of the inputs."""
     gate, strict = PromotionConfig(), PromotionConfig(min_accuracy=0.5)
-    changed = [
+    tags = [
         build_input_tag(QUICK, ("mlp",), gate, "a"),
         build_input_tag(LONG, ("mlp",), gate, "a"),
         build_input_tag(QUICK, ("mlp", "cnn"), gate, "a"),
         build_input_tag(QUICK, ("mlp",), strict, "a"),
         build_input_tag(QUICK, ("mlp",), gate, "b"),
     ]
-    assert 5 == len({one[INPUT_HASH_TAG] for one in changed})
-    assert changed[0] == build_input_tag(QUICK, ("mlp",), gate, "a")
+    assert 5 == len({tag[INPUT_HASH_TAG] for tag in tags})
+    assert tags[0] == build_input_tag(QUICK, ("mlp",), gate, "a")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Prefect's server and the runner of a home, kept up; `client` asks the server."""
+    """Prefect's server and the worker of a home, kept alive; `client` queries the server."""
 
     home: Home
     supervisor: Supervisor
     client: SyncPrefectClient
 
-    def ask(self, **parameters: Any) -> FlowRun:
-        """Let a retraining of digits be due now."""
-        found: FlowRun = run_deployment("retrain/digits", timeout=0, parameters=parameters)
-        return found
+    def request(self, **parameters: Any) -> FlowRun:
+        """Request a retraining of digits."""
+        run: FlowRun = run_deployment("retrain/digits", timeout=0, parameters=parameters)
+        return run
 
     def state(self, run: FlowRun) -> State[Any]:
         state = self.client.read_flow_run(run.id).state
         assert state is not None
         return state
 
-    def until(self, true: Callable[[], Any], seconds: float = 180) -> Any:
-        """What it returns, once it does; the runner has to be looked after meanwhile."""
-        deadline = time.monotonic() + seconds
-        while not (value := true()):
+    def until(self, condition: Callable[[], Any], timeout_seconds: float = 180) -> Any:
+        """Return the first true value of `condition`; meanwhile the services are polled."""
+        deadline = time.monotonic() + timeout_seconds
+        while not (value := condition()):
             assert time.monotonic() < deadline
             self.supervisor.poll_states()
             time.sleep(0.5)
@@ -186,7 +187,7 @@ class Stage:
         return self.state(run)
 
     def training(self) -> psutil.Process:
-        """The process of the retraining that runs, once it has a checkpoint."""
+        """Wait for a checkpoint; returns the process of the retraining."""
         self.until(lambda: list(self.home.checkpoints.glob("*/*.safetensors")))
         return next(process for process in self.family() if "prefect.engine" in process.cmdline())
 
@@ -201,13 +202,13 @@ def stage(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("RELEARN_HOME", "home")  # runs have other working folders
     monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
     monkeypatch.delenv("RELEARN_DATA", raising=False)
-    ports = {part: free_port() for part in ("prefect", "mlflow", "worker")}
+    ports = {name: free_port() for name in ("prefect", "mlflow", "worker")}
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    wanted = services(home, "digits", ServeConfig(), *ports.values())
-    light = [part for part in wanted if part.name in ("prefect", "worker")]
+    all_services = services(home, "digits", ServeConfig(), *ports.values())
+    needed = [service for service in all_services if service.name in ("prefect", "worker")]
     with (
-        run_services(home, light) as supervisor,
-        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{ports['flows']}/api"}),
+        run_services(home, needed) as supervisor,
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{ports['prefect']}/api"}),
     ):
         deadline = time.monotonic() + 120
         while {state.status for state in supervisor.poll_states()} != {"up"}:
@@ -217,112 +218,117 @@ def stage(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
             yield Stage(home, supervisor, client)
 
 
-def tracked(client: MlflowClient) -> list[str]:
-    """The states of all runs."""
-    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    return [run.info.status for run in client.search_runs(everywhere)]
+def mlflow_statuses(client: MlflowClient) -> list[str]:
+    """Return the status of each run in MLflow."""
+    experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return [run.info.status for run in client.search_runs(experiment_ids)]
 
 
 @pytest.mark.slow
-def test_one_at_a_time_and_never_for_nothing(stage: Stage) -> None:
-    """Of two triggers one runs, and the other is refused with a reason; the same data are skipped; of several
-    that are late one catches up; of two events one starts a retraining."""
-    plan("digits")
-    first, second = stage.ask(), stage.ask()
+def test_one_retraining_runs_at_a_time_and_only_for_new_inputs(stage: Stage) -> None:
+    """Of two triggers one runs and the other is cancelled with a reason. A retraining with the same inputs is
+    skipped. Of several late runs, and of two events, one retrains."""
+    schedule_mlp("digits")
+    first, second = stage.request(), stage.request()
     ends = {stage.end(run).name: stage.state(run).message for run in (first, second)}
     assert {"Completed", "Cancelled"} == set(ends)
     assert "Deployment concurrency limit reached." == ends["Cancelled"]
 
-    same = stage.end(stage.ask())
+    same = stage.end(stage.request())
     assert "Skipped" == same.name
     assert "data and settings are those of run" in (same.message or "")
 
-    found = deployed(stage.client, "digits")
+    deployment = find_retraining(stage.client, "digits")
     times = [datetime.now(UTC) + timedelta(seconds=second) for second in range(4)]
     time.sleep(5)
-    insisting = {"parameters": {"insist": True}}
-    make = stage.client.create_flow_run_from_deployment
-    late = [make(found.id, state=Scheduled(scheduled_time=one), **insisting) for one in times]
+    late = [
+        stage.client.create_flow_run_from_deployment(
+            deployment.id, state=Scheduled(scheduled_time=start), parameters={"force": True}
+        )
+        for start in times
+    ]
     caught_up = [stage.end(run) for run in late]
     assert 1 == [state.name for state in caught_up].count("Completed")
     assert {"Completed", "Skipped", "Cancelled"} >= {state.name for state in caught_up}
 
-    before = {run.id for run in retrainings(stage)}
-    plan("digits", QUICK.model_copy(update={"seed": 1}))
+    earlier_ids = {run.id for run in retrainings(stage)}
+    schedule_mlp("digits", QUICK.model_copy(update={"seed": 1}))
     for _ in range(2):
         emit_event(DRIFT_EVENT, resource={"prefect.resource.id": resource_id("digits")})
-    stage.until(lambda: [run for run in retrainings(stage) if run.id not in before])
+    stage.until(lambda: [run for run in retrainings(stage) if run.id not in earlier_ids])
     time.sleep(20)  # for a second one to come
-    new = [stage.end(run).name for run in retrainings(stage) if run.id not in before]
+    new = [stage.end(run).name for run in retrainings(stage) if run.id not in earlier_ids]
     assert 1 == new.count("Completed")
     assert {"Completed", "Cancelled", "Skipped"} >= set(new)
 
 
 def retrainings(stage: Stage) -> list[FlowRun]:
-    """Those of the deployment that are not still to come."""
-    found = httpx.post(
+    """Return the retrainings that are not scheduled for later."""
+    rows = httpx.post(
         f"{str(stage.client.api_url).rstrip('/')}/flow_runs/filter",
         json={"flows": {"name": {"any_": ["retrain"]}}},
     ).json()
-    return [FlowRun.model_validate(run) for run in found if run["state_type"] != "SCHEDULED"]
+    return [FlowRun.model_validate(run) for run in rows if run["state_type"] != "SCHEDULED"]
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_was_killed_is_closed_and_goes_on_by_itself(stage: Stage) -> None:
-    """In Prefect and in MLflow, at once; a minute later it goes on in the same run of MLflow."""
+def test_killed_run_is_closed_and_resumed(stage: Stage) -> None:
+    """Prefect and MLflow close it at once; a minute later it resumes in the same run of MLflow."""
     client = connect(stage.home)
-    run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
+    run = stage.request(config=LONG.model_dump(mode="json"), networks=["mlp"])
     stage.training().kill()
     assert "Crashed" == stage.end(run).name
-    stage.until(lambda: "RUNNING" not in tracked(client), 120)
-    assert ["KILLED", "KILLED"] == tracked(client)
+    stage.until(lambda: "RUNNING" not in mlflow_statuses(client), 120)
+    assert ["KILLED", "KILLED"] == mlflow_statuses(client)
 
-    stage.until(lambda: ["RUNNING", "RUNNING"] == tracked(client))
+    stage.until(lambda: ["RUNNING", "RUNNING"] == mlflow_statuses(client))
     assert ("Running", 2) == (stage.state(run).name, stage.client.read_flow_run(run.id).run_count)
 
 
 @pytest.mark.slow
-def test_a_killed_runner_leaves_nothing_running(stage: Stage) -> None:
-    """Its runs die with it, are closed in two minutes, and go on with the runner that comes after."""
+def test_runs_of_a_killed_worker_are_closed_and_resumed(stage: Stage) -> None:
+    """They die with the worker, are closed within two minutes, and are resumed by the next worker."""
     client = connect(stage.home)
-    run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
+    run = stage.request(config=LONG.model_dump(mode="json"), networks=["mlp"])
     training = stage.training()
-    runner = next(one for one in stage.family() if "relearn.flows.scheduling.runner" in one.cmdline())
-    runner.kill()
+    worker = next(
+        process for process in stage.family() if "relearn.flows.scheduling.worker" in process.cmdline()
+    )
+    worker.kill()
     stage.until(lambda: not training.is_running())
     stage.until(lambda: stage.state(run).is_final(), 120)
-    stage.until(lambda: "RUNNING" not in tracked(client), 120)
+    stage.until(lambda: "RUNNING" not in mlflow_statuses(client), 120)
     assert "Crashed" == stage.state(run).name
 
-    stage.until(lambda: ["RUNNING", "RUNNING"] == tracked(client))
+    stage.until(lambda: ["RUNNING", "RUNNING"] == mlflow_statuses(client))
     assert "Running" == stage.state(run).name
 
 
 @pytest.mark.slow
-def test_who_ends_everything_lets_a_run_stop_where_it_can_go_on(stage: Stage) -> None:
-    """It is over in MLflow and in Prefect, and has a checkpoint, from which it goes on the next time."""
+def test_shutdown_stops_a_run_at_a_checkpoint(stage: Stage) -> None:
+    """The run is closed in MLflow and in Prefect, and resumes from its checkpoint after the next start."""
     client = connect(stage.home)
-    run = stage.ask(config=LONG.model_dump(mode="json"), networks=["mlp"])
+    run = stage.request(config=LONG.model_dump(mode="json"), networks=["mlp"])
     training = stage.training()
     stage.supervisor.stop()
 
     assert not training.is_running()
-    assert ["KILLED", "KILLED"] == tracked(client)
+    assert ["KILLED", "KILLED"] == mlflow_statuses(client)
     assert list(stage.home.checkpoints.glob("*/*.safetensors"))
     with closing(sqlite3.connect(stage.home.prefect / "prefect.db")) as database:
-        asked = "select state_type from flow_run where replace(id, '-', '') = ?"
-        assert "RUNNING" != database.execute(asked, [run.id.hex]).fetchone()[0]
+        query = "select state_type from flow_run where replace(id, '-', '') = ?"
+        assert "RUNNING" != database.execute(query, [run.id.hex]).fetchone()[0]
 
     next_time = replace(stage, supervisor=Supervisor(stage.supervisor.folder, stage.supervisor.services))
     next_time.supervisor.start()
     try:
-        next_time.until(lambda: ["RUNNING", "RUNNING"] == tracked(client))
+        next_time.until(lambda: ["RUNNING", "RUNNING"] == mlflow_statuses(client))
     finally:
         next_time.supervisor.stop()
 
 
 def test_lost_runs_are_closed(copied: Home, on_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a run whose Prefect server has never heard of it."""
+    """The same holds for a run that Prefect's server does not know."""
     monkeypatch.setenv("PREFECT_API_URL", f"{on_server}/api")
     client = connect(copied)
     experiment = client.get_experiment_by_name("digits").experiment_id
@@ -330,11 +336,11 @@ def test_lost_runs_are_closed(copied: Home, on_server: str, monkeypatch: pytest.
     client.create_run(experiment, run_name="lost", tags=tags)
     reconcile.close_orphaned_runs(copied)
 
-    assert "RUNNING" not in tracked(client)
+    assert "RUNNING" not in mlflow_statuses(client)
 
 
-def test_a_lost_run_is_closed_in_prefect_first(copied: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Prefect is away MLflow goes on calling it running, for the next look to find it."""
+def test_lost_run_is_closed_in_prefect_first(copied: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Prefect is unreachable, the run stays RUNNING in MLflow, so that the next pass finds it."""
     client = connect(copied)
     experiment = client.get_experiment_by_name("digits").experiment_id
     tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0", "relearn.flow_run": str(uuid4())}
@@ -343,4 +349,4 @@ def test_a_lost_run_is_closed_in_prefect_first(copied: Home, monkeypatch: pytest
     with pytest.raises(httpx.ConnectError):
         reconcile.close_orphaned_runs(copied)
 
-    assert "RUNNING" in tracked(client)
+    assert "RUNNING" in mlflow_statuses(client)
