@@ -32,7 +32,7 @@ EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .")
 
 @contextmanager
 def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[str | None]:
-    """Let flows report to `PREFECT_API_URL`, else to the server of this machine, else to a temporary one.
+    """Connect flows to `PREFECT_API_URL`, else to the server of this machine, else to a temporary one.
 
     The server of this machine is that of `relearn up` if it runs, else the one on Prefect's own port.
 

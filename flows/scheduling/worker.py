@@ -85,9 +85,9 @@ def deploy(name: str) -> None:
 
     wait_for_server(os.environ["PREFECT_API_URL"])
     if not ensure_deployments(name):
-        known = ", ".join(sorted(DATASETS))
+        datasets = ", ".join(sorted(DATASETS))
         print(  # noqa: T201
-            f"{name} is not retrained yet: it is no built-in dataset ({known});"
+            f"{name} is not retrained yet: it is no built-in dataset ({datasets});"
             f" relearn schedule --model-name {name} deploys it"
         )
 

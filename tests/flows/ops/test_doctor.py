@@ -447,7 +447,7 @@ def prefect(prefect_page: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[http
 
 
 def test_schedule_without_worker_or_automation_is_found(zoo: Zoo, prefect: httpx.Client) -> None:
-    """If flows are scheduled, a worker has to be online, and one automation has to end killed runs."""
+    """Scheduled flows need an online worker, and one automation that ends killed runs."""
     assert {"ok", "skipped"} == {
         run_one(zoo.home, "prefect", check).state for check in ("server", "worker", "automation")
     }

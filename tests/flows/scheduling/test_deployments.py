@@ -226,8 +226,8 @@ def mlflow_statuses(client: MlflowClient) -> list[str]:
 
 @pytest.mark.slow
 def test_one_retraining_runs_at_a_time_and_only_for_new_inputs(stage: Stage) -> None:
-    """Of two triggers one runs and the other is cancelled with a reason. A retraining with the same inputs is
-    skipped. Of several late runs, and of two events, one retrains."""
+    """Two triggers start one run; the other is cancelled with a reason. A retraining with the same inputs is
+    skipped. Several late runs, and two events, lead to one retraining."""
     schedule_mlp("digits")
     first, second = stage.request(), stage.request()
     ends = {stage.end(run).name: stage.state(run).message for run in (first, second)}
@@ -328,7 +328,7 @@ def test_shutdown_stops_a_run_at_a_checkpoint(stage: Stage) -> None:
 
 
 def test_lost_runs_are_closed(copied: Home, on_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same holds for a run that Prefect's server does not know."""
+    """Prefect's server need not know the run."""
     monkeypatch.setenv("PREFECT_API_URL", f"{on_server}/api")
     client = connect(copied)
     experiment = client.get_experiment_by_name("digits").experiment_id

@@ -195,7 +195,7 @@ def test_run_is_not_resumed_after_a_later_run(later_state: State, retraining: Re
 
 
 def test_no_run_is_resumed_while_another_is_active(retraining: Retraining) -> None:
-    """The same holds if the active run started before the crashed one."""
+    """The active run may have started before the crashed one."""
     first = retraining.run(Running(), Crashed())
     retraining.run(Running(), Crashed())
     retraining.set_states(first, AwaitingRetry(), Running())
@@ -359,7 +359,7 @@ def read_metrics(home: Home, name: str) -> dict[str, float]:
 def test_metrics_describe_retraining(
     retraining: Retraining, copied: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it is scheduled, the last result, the last success, the number of late runs, the disk."""
+    """They have the schedule, the last result, the last success, the number of late runs, the disk."""
     name = retraining.name
     started_at = time.time()
     reconcile.refresh_metrics(copied)

@@ -92,16 +92,16 @@ STOP_RUNS = """
 import subprocess, threading
 from relearn.flows.scheduling import worker
 
-def run(words):
+def start_run(words):
     run = subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, start_new_session=True)
     run.stdout.readline()
     runs.append(run)
 
 runs = []
-run("trap 'sleep 1; exit' TERM; echo; sleep 60 & wait")
-threading.Timer(0.3, run, ["echo; exec sleep 60"]).start()
+start_run("trap 'sleep 1; exit' TERM; echo; sleep 60 & wait")
+threading.Timer(0.3, start_run, ["echo; exec sleep 60"]).start()
 worker._stop_runs()
-print([one.poll() is not None for one in runs])
+print([run.poll() is not None for run in runs])
 """
 
 
