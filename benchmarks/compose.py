@@ -15,7 +15,7 @@ import pandas as pd
 from benchmarks import wrk
 from benchmarks.served import HOST, WARM_UP
 from benchmarks.workers import REPOSITORY, spread
-from infra.engine import ENGINE, containers, engine
+from infra.chaos.containers import ENGINE, list_containers, run_engine
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.server import start_server
@@ -33,9 +33,9 @@ def measure(rounds: int = 15, seconds: float = 3.0) -> tuple[str, str, pd.DataFr
     """Requests a second in turn, and megabytes."""
     memory = dict(_memory())
     with _outside() as outside:
-        (api,) = containers("api")
+        (api,) = list_containers("api")
         places = {
-            "in the container": f"http://{engine('inspect', '--format', ADDRESS, api).strip()}:3000",
+            "in the container": f"http://{run_engine('inspect', '--format', ADDRESS, api).strip()}:3000",
             "in the container, through the published port": f"http://{HOST}:3000",
             "outside": outside,
         }
@@ -77,7 +77,7 @@ def _outside() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder), Path(folder) / "data")
         for part in ("releases", "bentoml"):
-            engine("cp", f"{containers('api')[0]}:{HOME}/{part}", str(home.root / part))
+            run_engine("cp", f"{list_containers('api')[0]}:{HOME}/{part}", str(home.root / part))
         live: Release | None = ReleaseStore(home.releases_dir(NAME)).read_current()
         assert live, "nothing is live: infra/smoke.sh leaves a release"
         server = start_server(
@@ -92,14 +92,14 @@ def _outside() -> Iterator[str]:
 
 def _memory() -> Iterator[tuple[str, float]]:
     """Of each container that holds any, by the name of its service and its number."""
-    told = engine("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}")
+    told = run_engine("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}")
     for name, used, unit in re.findall(r"^relearn[-_](\S+) ([\d.]+) ?(\w+)", told, re.M):
         if float(used):
             yield name, float(used) * UNITS[unit]
 
 
 def _size(image: str) -> float:
-    return int(engine("image", "inspect", image, "--format", "{{.Size}}")) / 1e6
+    return int(run_engine("image", "inspect", image, "--format", "{{.Size}}")) / 1e6
 
 
 def _key() -> str:

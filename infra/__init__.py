@@ -1,1 +1,4 @@
-"""Scripts around the project: its demo, its pictures, and what happens when its parts die."""
+"""Scripts around the project: setup, Compose, image checks, the demo and the README screenshot.
+
+Fault injection is in `infra.chaos`, alert rules and dashboards are in `infra/monitoring`.
+"""

@@ -1,7 +1,8 @@
-"""The whole loop on handwritten digits: `make demo` takes two minutes, tells each step, and checks it.
+"""Demo of the whole lifecycle on handwritten digits: `make demo` takes two minutes and checks each step.
 
-A first release answers; what it is asked drifts; people correct it; the watch notices and asks for a
-retraining; the gate lets the new one pass for what it gained; the running API answers with it; and back.
+A first release serves predictions. The input drifts and users send labels. The monitor detects the drift and
+requests a retraining. The gate promotes the new version and the running API serves it. A rollback restores
+the first version.
 """
 
 import io
@@ -16,115 +17,131 @@ from PIL import Image
 from rich.console import Console
 from scipy import ndimage
 
-from infra.alive import Alive, everything_up, wait_for
+from infra.chaos.local_stack import LocalStack, run_local_stack, wait_for
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
 from relearn.model.home import Home
 
-ANSWERS = 400  # asked in each act
-TURN = 35  # degrees by which the new handwriting leans
+IMAGE_COUNT = 400  # images per step
+ROTATION_DEGREES = 35  # of the drifted handwriting
 SETTINGS = ("--dataset", "digits", "--networks", "mlp", "--epochs", "15", "--augmentation-strength", "0.4")
 
 console = Console(highlight=False)
 
 
 def main() -> None:
-    began = time.monotonic()
+    """Run the demo in a temporary home."""
+    start_time = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, httpx.Client(trust_env=False, timeout=10) as client:
-        step("Everything is started: Prefect, MLflow, a runner and the API, which has nothing to serve yet.")
-        with everything_up(Path(folder)) as alive:
-            play(alive, client)
-    console.print(f"\n[bold green]All of it held[/], in {time.monotonic() - began:.0f} s.")
+        print_step("Start all services: Prefect, MLflow, a worker, and the API, with no model yet.")
+        with run_local_stack(Path(folder)) as stack:
+            run_demo(stack, client)
+    console.print(f"\n[bold green]All checks passed[/] in {time.monotonic() - start_time:.0f} s.")
 
 
-def play(alive: Alive, client: httpx.Client) -> None:
-    api = alive.url("api")
-    digits = load_dataset(TrainConfig(dataset="digits"), Home(alive.folder, alive.folder))
-    images, labels = digits.train.images[:ANSWERS], digits.train.labels[:ANSWERS]
-    others, theirs = digits.train.images[ANSWERS : 2 * ANSWERS], digits.train.labels[ANSWERS : 2 * ANSWERS]
-    turned = leaning(images)
+def run_demo(stack: LocalStack, client: httpx.Client) -> None:
+    """Run all steps against the running services; exit at the first failed check."""
+    api = stack.url("api")
+    digits = load_dataset(TrainConfig(dataset="digits"), Home(stack.folder, stack.folder)).train
+    images, labels = digits.images[:IMAGE_COUNT], digits.labels[:IMAGE_COUNT]
+    unseen = slice(IMAGE_COUNT, 2 * IMAGE_COUNT)
+    rotated = rotate(images)
 
-    step("A first classifier, of upright digits, is trained, judged, released. The running API takes it up.")
-    relearn(alive, "schedule", "--cron", "0 3 * * *", *SETTINGS)
-    relearn(alive, "run", *SETTINGS)
-    wait_for(lambda: version(client, api) == "1", "the API to serve version 1")
+    print_step("Train, evaluate and release a first classifier of upright digits. The running API loads it.")
+    run_verb(stack, "schedule", "--cron", "0 3 * * *", *SETTINGS)
+    run_verb(stack, "run", *SETTINGS)
+    wait_for(lambda: get_version(client, api) == "1", "the API to serve version 1")
 
-    step(f"{ANSWERS} digits are asked, upright as it has learned them.")
-    upright, _ = ask(client, api, images, labels)
-    check(upright > 0.9, f"{upright:.1%} right")
+    print_step(f"Request predictions for {IMAGE_COUNT} upright digits, like the training data.")
+    upright_accuracy, _ = predict(client, api, images, labels)
+    check(upright_accuracy > 0.9, f"accuracy {upright_accuracy:.1%}")
 
-    step(f"Other people write: all digits lean by {TURN} degrees. They correct it, and send their images.")
-    before, requests = ask(client, api, turned, labels)
-    check(before < upright - 0.1, f"{before:.1%} right")
-    for request, image, label in zip(requests, turned, labels, strict=True):
-        told = {"request_id": request, "label": str(label), "image": image[0].tolist()}
-        client.post(f"{api}/feedback", json=told).raise_for_status()
+    print_step(
+        f"The input drifts: all digits lean by {ROTATION_DEGREES} degrees. Users send labels and images."
+    )
+    drifted_accuracy, request_ids = predict(client, api, rotated, labels)
+    check(drifted_accuracy < upright_accuracy - 0.1, f"accuracy {drifted_accuracy:.1%}")
+    for request_id, image, label in zip(request_ids, rotated, labels, strict=True):
+        feedback = {"request_id": request_id, "label": str(label), "image": image[0].tolist()}
+        client.post(f"{api}/feedback", json=feedback).raise_for_status()
 
-    step("What they said waits until somebody has looked at it; then most joins the data, some judges.")
-    said = relearn(alive, "feedback", "accept", "--all")
-    check(f"accepted {ANSWERS}" in said, said.strip().splitlines()[0])
+    print_step("Review the feedback: most of it becomes training data, the rest evaluates candidates.")
+    output = run_verb(stack, "feedback", "accept", "--all")
+    check(f"accepted {IMAGE_COUNT}" in output, output.strip().splitlines()[0])
 
-    step("The watch finds that what is asked is not what was learned from, and asks for a retraining.")
-    said = relearn(alive, "monitor")
-    outcome, asked = said.splitlines()[-2], "a retraining was asked for by the event relearn.drift"
-    check("drift in" in outcome and asked in said, outcome)
+    print_step("The monitor detects the drift and requests a retraining.")
+    output = run_verb(stack, "monitor")
+    outcome = output.splitlines()[-2]
+    check("drift in" in outcome and "relearn.drift" in output, outcome)
 
-    step("The runner retrains. The gate compares both on the same images, recent ones among them.")
-    wait_for(lambda: version(client, api) == "2", "the API to serve version 2")
-    said = relearn(alive, "history")
-    gain = said.partition("better on recent")[2].partition("(")[0]
+    print_step(
+        "The worker retrains. The gate compares both versions on the same images, including recent ones."
+    )
+    wait_for(lambda: get_version(client, api) == "2", "the API to serve version 2")
+    output = run_verb(stack, "history")
+    gain = output.partition("better on recent")[2].partition("(")[0]
     check(gain != "", f"better on recent{gain}")
 
-    step("The same API, which nobody has restarted, is asked others that lean, of which it has learned none.")
-    after, _ = ask(client, api, leaning(others), theirs)
-    check(after > before + 0.1, f"{after:.1%} right, before it were {before:.1%}")
+    print_step(
+        "Request predictions from the same API, never restarted, for rotated digits not used in training."
+    )
+    new_accuracy, _ = predict(client, api, rotate(digits.images[unseen]), digits.labels[unseen])
+    check(
+        new_accuracy > drifted_accuracy + 0.1,
+        f"accuracy {new_accuracy:.1%}, previously {drifted_accuracy:.1%}",
+    )
 
-    step("And back, as one would at night: without training, in a second.")
-    relearn(alive, "rollback", "--reason", "to show it")
-    wait_for(lambda: version(client, api) == "1", "the API to serve version 1 again")
-    check(True, "version 1 answers")
+    print_step("Roll back to version 1: no training, in a second.")
+    run_verb(stack, "rollback", "--reason", "to show it")
+    wait_for(lambda: get_version(client, api) == "1", "the API to serve version 1 again")
+    check(True, "the API serves version 1")
 
 
-def leaning(images: np.ndarray) -> np.ndarray:
-    """The same digits turned by `TURN` degrees; uint8 (n, 1, height, width)."""
-    turned: np.ndarray = ndimage.rotate(images, TURN, axes=(3, 2), reshape=False, order=1)
-    return turned
+def rotate(images: np.ndarray) -> np.ndarray:
+    """Rotate images uint8 (n, 1, height, width) by `ROTATION_DEGREES`."""
+    rotated: np.ndarray = ndimage.rotate(images, ROTATION_DEGREES, axes=(3, 2), reshape=False, order=1)
+    return rotated
 
 
-def ask(client: httpx.Client, api: str, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[str]]:
-    """The share of right answers, and the id of each request; one image a request, as people ask."""
-    right, requests = 0, []
+def predict(
+    client: httpx.Client, api: str, images: np.ndarray, labels: np.ndarray
+) -> tuple[float, list[str]]:
+    """Request one prediction for each image; return the accuracy in 0–1 and the request ids."""
+    correct, request_ids = 0, []
     for image, label in zip(images, labels, strict=True):
-        picture = io.BytesIO()
-        Image.fromarray(image[0]).save(picture, "PNG")
+        png = io.BytesIO()
+        Image.fromarray(image[0]).save(png, "PNG")
         headers = {"content-type": "image/png"}
-        answer = client.post(f"{api}/predict", content=picture.getvalue(), headers=headers).raise_for_status()
-        told = answer.json()
-        right += told["predictions"][0]["label"] == str(label)
-        requests.append(told["request_id"])
-    return right / len(images), requests
+        response = client.post(f"{api}/predict", content=png.getvalue(), headers=headers)
+        body = response.raise_for_status().json()
+        correct += body["predictions"][0]["label"] == str(label)
+        request_ids.append(body["request_id"])
+    return correct / len(images), request_ids
 
 
-def version(client: httpx.Client, api: str) -> str | None:
-    """That which answers, by an inference of its own."""
+def get_version(client: httpx.Client, api: str) -> str | None:
+    """Return the version that the API serves, None if it serves none."""
     with suppress(httpx.HTTPError):
-        return client.get(f"{api}/readyz").headers.get("x-relearn-version")
+        version: str | None = client.get(f"{api}/readyz").headers.get("x-relearn-version")
+        return version
     return None
 
 
-def relearn(alive: Alive, *words: str) -> str:
-    """Run a verb for all to see."""
-    console.print(f"  [dim]$ relearn {' '.join(words)}[/]", soft_wrap=True)
-    return alive.relearn(*words)
+def run_verb(stack: LocalStack, *arguments: str) -> str:
+    """Print and run a verb of the command line; return its output."""
+    console.print(f"  [dim]$ relearn {' '.join(arguments)}[/]", soft_wrap=True)
+    return stack.relearn(*arguments)
 
 
-def step(line: str) -> None:
+def print_step(line: str) -> None:
+    """Print the heading of a step."""
     console.print(f"\n[bold]{line}[/]", soft_wrap=True)
 
 
-def check(holds: bool, line: str) -> None:
-    if not holds:
-        raise SystemExit(f"  this should not be: {line}")
+def check(is_met: bool, line: str) -> None:
+    """Print a result; exit if the check failed."""
+    if not is_met:
+        raise SystemExit(f"  check failed: {line}")
     console.print(f"  [green]✓[/] {line.strip()}", soft_wrap=True)
 
 

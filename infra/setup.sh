@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Make .venv with all that Relearn needs: `make` runs this once, and again when the lock has changed.
+# Create .venv with all dependencies of Relearn. `make` runs this once, and again when the lock has changed.
 #
-#   infra/setup.sh [PYTHON]     # by default the first supported Python on the PATH
+#   infra/setup.sh [PYTHON]     # default: the first supported Python on the PATH
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ for candidate in ${1:-python3 python3.13 python3.12 python3.11 python3.14}; do
     usable "$candidate" && python=$candidate && break
 done
 if [ -z "$python" ]; then
-    echo "Python 3.11 to 3.14 with its venv module is needed; got ${1:-python3}, $("${1:-python3}" --version 2>&1 || true)." >&2
+    echo "Python 3.11 to 3.14 with its venv module is required; got ${1:-python3}, $("${1:-python3}" --version 2>&1 || true)." >&2
     echo "Install one (Debian, Ubuntu: apt install python3-venv), or name one: make PYTHON=/path/to/python3.13" >&2
     exit 3
 fi
@@ -23,13 +23,13 @@ fi
 echo "Setting up .venv with Python $(version "$python"): $(grep -c == requirements.lock) packages, once."
 "$python" -m venv .venv
 
-# What pip downloads lies beside .venv, so that an interrupted set-up goes on, and is removed at the end.
+# The download cache is next to .venv, so that an interrupted setup can continue; it is removed at the end.
 export PIP_CACHE_DIR=$PWD/.cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1
 .venv/bin/python -m pip install --no-compile --progress-bar off -r requirements.lock 2>&1 | awk '
     /^(Collecting|Requirement already)/ { if (++n % 20 == 0) { print "  " n ": " ($1 == "Collecting" ? $2 : $4); fflush() } }
-    /^Installing collected/ { print "  all found, installing"; fflush() }
+    /^Installing collected/ { print "  all downloaded, installing"; fflush() }
     /^(ERROR|error|  *error)/ { print; fflush() }'
-# On all cores, which takes half as long as pip does; files that are no Python, such as templates, are left out.
+# On all cores this takes half as long as in pip. Failures are ignored: templates are not valid Python.
 .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 rm -rf .cache/pip

@@ -1,18 +1,18 @@
 #!/bin/bash
-# The whole life, once, against servers that are up and have released nothing yet:
-# first training, prediction, a better classifier and the swap to it, rollback, a restart of everything.
+# Smoke test of the whole lifecycle against running services without a release:
+# first training, prediction, promotion and hot reload of a better classifier, rollback, restart of all services.
 #
-#   infra/smoke.sh                  # against docker compose, as .env sets it
+#   infra/smoke.sh                  # against docker compose, with the settings of .env
 #   PATH=.venv/bin:$PATH IN='env RELEARN_HOME=… PREFECT_API_URL=http://127.0.0.1:4200/api' RESTART='…' infra/smoke.sh
-#                                   # against relearn up, which RESTART ends and starts again
+#                                   # against relearn up; RESTART stops it and starts it again
 set -euo pipefail
 cd "$(dirname "$0")/.."
-setting() { # NAME DEFAULT: what the environment says, or else .env
-    local told=${!1:-$(sed -n "s/^$1=//p" .env 2>/dev/null | tail -n 1)}
-    echo "${told:-$2}"
+setting() { # NAME DEFAULT: the value in the environment or .env
+    local value=${!1:-$(sed -n "s/^$1=//p" .env 2>/dev/null | tail -n 1)}
+    echo "${value:-$2}"
 }
 
-IN=${IN-docker compose exec -T worker} # what runs a program where the runner is
+IN=${IN-docker compose exec -T worker} # runs a program in the worker's environment
 RESTART=${RESTART:-docker compose restart}
 NAME=$(setting RELEARN_MODEL_NAME digits)
 API=http://127.0.0.1:$(setting API_PORT 3000)
@@ -21,7 +21,7 @@ PREFECT=http://127.0.0.1:$(setting PREFECT_PORT 4200)
 
 folder=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
-# A file, for all users of a machine see what stands on command lines.
+# In a file, since command lines are visible to all users of the machine.
 if [ -e secrets/client_key ]; then echo "x-api-key: $(cat secrets/client_key)"; fi > "$folder/key"
 
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
@@ -32,33 +32,33 @@ fail() {
 expect() { [ "$2" = "$3" ] || fail "$1: got $2, expected $3"; }
 
 status() { curl -s -o /dev/null -w '%{http_code}' --max-time 5 "$API$1" || true; }
-ask() { # of one image: HTTP status, version, label
+predict() { # prints HTTP status, version and label for one image
     curl -s --max-time 5 -w '\n%{http_code}' -H "@$folder/key" -H 'content-type: image/png' \
         --data-binary "@$folder/digit.png" "$API/predict" | paste -sd ' ' |
         sed -E 's/.*"version":"([^"]*)".*"label":"([^"]*)".*([0-9]{3})$/\3 \1 \2/; t; s/.*([0-9]{3})$/\1/'
 }
-live() { for _ in $(seq 20); do ask; done | cut -d ' ' -f 2 | sort -u | paste -sd ' '; } # of all workers
-until_live() { # one version, within twenty rounds
+served_versions() { for _ in $(seq 20); do predict; done | cut -d ' ' -f 2 | sort -u | paste -sd ' '; } # by all workers
+wait_until_served() { # VERSION: by all workers, in at most 20 attempts
     for _ in $(seq 20); do
-        [ "$(live)" != "$1" ] || return 0
+        [ "$(served_versions)" != "$1" ] || return 0
         sleep 0.3
     done
-    fail "version $1 is not live: $(ask)"
+    fail "version $1 is not served: $(predict)"
 }
-until_status() { # of a path, within two minutes
+wait_for_status() { # PATH STATUS: for at most two minutes
     for _ in $(seq 120); do
         [ "$(status "$1")" != "$2" ] || return 0
         sleep 1
     done
-    fail "$1 answers $(status "$1"), not $2"
+    fail "$1: got status $(status "$1"), expected $2"
 }
-retrain() { # by the work pool, with these settings
+retrain() { # SETTINGS: runs a retraining in the work pool
     $IN prefect deployment run "retrain/$NAME" --watch --param networks='["mlp"]' \
         --param config="{\"dataset\": \"$NAME\", $1}" > "$folder/retraining" 2>&1 ||
         { cat "$folder/retraining" && fail "the retraining"; }
 }
-verdicts() { $IN relearn history --model-name "$NAME" --json | sed -E 's/.*"action": ?"([^"]*)".*/\1/' | paste -sd ' '; }
-known() { # how many runs MLflow and Prefect know of
+ledger_actions() { $IN relearn history --model-name "$NAME" --json | sed -E 's/.*"action": ?"([^"]*)".*/\1/' | paste -sd ' '; }
+count_runs() { # prints the number of runs in MLflow and in Prefect
     local experiment
     experiment=$(curl -sf "$MLFLOW/api/2.0/mlflow/experiments/get-by-name?experiment_name=$NAME" |
         sed -nE 's/.*"experiment_id": *"([0-9]+)".*/\1/p')
@@ -68,56 +68,56 @@ known() { # how many runs MLflow and Prefect know of
         -d '{"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"like_": "retrain"}}}'
 }
 
-say "everything comes up"
-until_status /livez 200
+say "waiting for all services"
+wait_for_status /livez 200
 for _ in $(seq 120); do
     ! { curl -sf -o /dev/null "$PREFECT/api/deployments/name/retrain/$NAME" && $IN true; } 2>/dev/null || break
     sleep 1
 done
-curl -sf -o /dev/null "$PREFECT/api/deployments/name/retrain/$NAME" || fail "Prefect knows no retraining of $NAME"
+curl -sf -o /dev/null "$PREFECT/api/deployments/name/retrain/$NAME" || fail "Prefect has no deployment retrain/$NAME"
 
 $IN python -c "
 import sys; from PIL import Image; from sklearn.datasets import load_digits
 Image.fromarray((load_digits().images[0] * 255 / 16).astype('uint8')).save(sys.stdout.buffer, 'PNG')" > "$folder/digit.png"
 
-say "alive, and nothing to serve yet"
+say "the API is live, with no model yet"
 expect "/readyz" "$(status /readyz)" 503
 
 for page in "$MLFLOW/" "$PREFECT/"; do
-    expect "the page $page" "$(curl -sL -o /dev/null -w '%{http_code}' "$page")" 200
+    expect "the UI $page" "$(curl -sL -o /dev/null -w '%{http_code}' "$page")" 200
 done
 
-say "a first training, a weak one"
+say "first training, with a weak config"
 retrain '"epochs": 1, "learning_rate": 0.01'
-until_live 1
-say "it answers: $(ask)"
+wait_until_served 1
+say "prediction: $(predict)"
 
-say "a better one, while the API is asked over and over"
-while sleep 0.05; do ask; done > "$folder/answers" &
-asking=$!
+say "training of a better classifier, under a constant load of requests"
+while sleep 0.05; do predict; done > "$folder/predictions" &
+load=$!
 retrain '"epochs": 15'
-until_live 2
-kill "$asking"
-bad=$(grep -cv '^200 ' "$folder/answers" || true)
-expect "answers other than 200, of $(wc -l < "$folder/answers")" "$bad" 0
-expect "versions that answered" "$(cut -d ' ' -f 2 "$folder/answers" | sort -u | paste -sd ' ')" "1 2"
-expect "verdicts" "$(verdicts)" "promote promote"
-expect "the answer" "$(ask)" "200 2 0"
-say "promoted and swapped: $(wc -l < "$folder/answers") answers, none failed"
+wait_until_served 2
+kill "$load"
+failed=$(grep -cv '^200 ' "$folder/predictions" || true)
+expect "failed requests, of $(wc -l < "$folder/predictions")" "$failed" 0
+expect "served versions" "$(cut -d ' ' -f 2 "$folder/predictions" | sort -u | paste -sd ' ')" "1 2"
+expect "ledger actions" "$(ledger_actions)" "promote promote"
+expect "prediction" "$(predict)" "200 2 0"
+say "version 2 is promoted and served: $(wc -l < "$folder/predictions") requests, none failed"
 
-say "back to the first"
+say "rollback to version 1"
 $IN relearn rollback --model-name "$NAME" --reason "a smoke test" > "$folder/rollback" || { cat "$folder/rollback" && fail "the rollback"; }
-until_live 1
+wait_until_served 1
 
-known=$(known | paste -sd ' ')
-say "everything starts again; runs that MLflow and Prefect know: $known"
+run_counts=$(count_runs | paste -sd ' ')
+say "restart of all services; runs in MLflow and Prefect: $run_counts"
 (eval "$RESTART") > "$folder/restart" 2>&1 || { cat "$folder/restart" && fail "the restart"; }
-until_status /readyz 200
-expect "live" "$(live)" 1
+wait_for_status /readyz 200
+expect "served versions" "$(served_versions)" 1
 for _ in $(seq 60); do
-    [ "$(known 2>/dev/null | paste -sd ' ')" != "$known" ] || break
+    [ "$(count_runs 2>/dev/null | paste -sd ' ')" != "$run_counts" ] || break
     sleep 2
 done
-expect "runs that MLflow and Prefect know" "$(known | paste -sd ' ')" "$known"
-expect "verdicts" "$(verdicts)" "promote promote rollback"
-say "all is still there"
+expect "runs in MLflow and Prefect" "$(count_runs | paste -sd ' ')" "$run_counts"
+expect "ledger actions" "$(ledger_actions)" "promote promote rollback"
+say "passed: nothing was lost in the restart"

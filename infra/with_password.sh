@@ -1,7 +1,7 @@
 #!/bin/sh
-# with-password FILE PROGRAM…: runs PROGRAM with the content of FILE as the password of its database.
+# with-password FILE PROGRAM…: run PROGRAM with the content of FILE as PGPASSWORD.
 PGPASSWORD=$(cat "$1" 2> /dev/null)
-case $PGPASSWORD in *[![:space:]]*) ;; *) echo "$1 holds no password: infra/secrets.sh makes one" >&2 && exit 3 ;; esac
+case $PGPASSWORD in *[![:space:]]*) ;; *) echo "$1 contains no password: run infra/secrets.sh" >&2 && exit 3 ;; esac
 export PGPASSWORD
 shift
 exec "$@"

@@ -47,7 +47,7 @@ class ByRoom(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        room = file.rpartition("/")[0]
+        room = "/".join(file.split("/")[:2])
         return room if room in {"tests/flows", "tests/serving"} and file not in ALONE else file
 
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Run once by PostgreSQL's image, on an empty volume: a database and a role of its own for each of the two.
+# Run once by the PostgreSQL image on an empty volume: creates a database and a role for MLflow and for Prefect.
 set -euo pipefail
 for name in mlflow prefect; do
     PASSWORD=$(cat "/run/secrets/${name}_password") \

@@ -1,1 +1,4 @@
-"""."""
+"""Bentos and server processes: building, starting, stopping and finding them.
+
+The service that a server runs is `relearn.serving.service`.
+"""

@@ -1,8 +1,7 @@
-"""The build of a Bento as a program of its own.
+"""Program that builds one Bento.
 
-`python -m relearn.serving.deployment.build_bento FOLDER NAME VERSION LABELS` runs it.
-
-It runs in a copy of the source, with a BentoML home of its own; `packaging` moves what it makes.
+Usage: `python -m relearn.serving.deployment.build_bento FOLDER NAME VERSION LABELS`. `packaging` runs it in
+a copy of the source with a temporary BentoML home, and moves the result into the stores.
 """
 
 import json
@@ -16,7 +15,7 @@ from relearn.serving.deployment.requirements import REQUIREMENTS
 
 
 def run_bentoml_build(classifier_folder: str, name: str, version: str, labels: dict[str, str]) -> None:
-    """Make BentoML model and Bento `name:version` in BentoML's home, without asking any index."""
+    """Create the BentoML model and the Bento `name:version` in BentoML's home, with no network access."""
     tag = f"{name}:{version}"
     with bentoml.models.create(
         tag, module="relearn.model.inference.classifier", labels=labels
@@ -39,7 +38,7 @@ def run_bentoml_build(classifier_folder: str, name: str, version: str, labels: d
 
 
 def pin_version(requirement: str) -> str:
-    """`torch==2.13.0`, without the local label `+cpu` that no index knows."""
+    """Pin the installed version, without a local label such as `+cpu`, which no index knows."""
     return f"{requirement}=={metadata.version(requirement).partition('+')[0]}"
 
 

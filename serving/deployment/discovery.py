@@ -1,4 +1,4 @@
-"""The servers of a home that run on this machine: where each answers, and what its workers serve."""
+"""Discovery of the running servers of a home on this machine: their URLs and served versions."""
 
 import json
 import time
@@ -15,12 +15,12 @@ from relearn.serving.config import VERSION_HEADER
 from relearn.serving.runtime.worker_status import WorkerStatusDir
 
 SERVER_FILE = "server.json"
-POLL_INTERVAL_SECONDS = 0.1  # seconds between two questions
+POLL_INTERVAL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server, by the process that runs it; `follows` is the name whose live version it serves."""
+    """A server and its process; with `model_name` it serves the live version of that model."""
 
     pid: int
     create_time: float
@@ -40,30 +40,31 @@ class RunningServer:
         model_name: str | None,
         worker_status_dir: Path,
     ) -> "RunningServer":
+        """Describe the server that runs as process `pid`."""
         return cls(
             pid, psutil.Process(pid).create_time(), url, workers, bento, model_name, str(worker_status_dir)
         )
 
     def write(self, folder: Path) -> None:
-        """Let `servers` find it; the folder is that of this server alone."""
+        """Write `server.json` to the server's own `folder`, for `find_running_servers`."""
         write_bytes_atomically(folder / SERVER_FILE, json.dumps(asdict(self)).encode())
 
     def is_running(self) -> bool:
-        """Whether its process is there, and is not another one that was given the same number."""
+        """Check that its process exists and that the pid was not reused."""
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.create_time) < 5  # clocks are put right
+            return abs(psutil.Process(self.pid).create_time() - self.create_time) < 5  # clock adjustments
         except psutil.NoSuchProcess:
             return False
 
     def read_worker_versions(self) -> dict[int, str | None]:
-        """What each worker tells that it serves; asked without HTTP, for which one may need a key."""
+        """Read the version of each worker from its status file: HTTP may need an API key."""
         return {
             status["worker"]: status["version"]
             for status in WorkerStatusDir(Path(self.worker_status_dir)).read()
         }
 
     def get_served_version(self) -> str | None:
-        """The version that has just answered over HTTP; of all routes, this one needs no key."""
+        """Request the served version over HTTP from `/readyz`, which needs no API key."""
         try:
             response = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
         except httpx.HTTPError:
@@ -72,7 +73,7 @@ class RunningServer:
         return version
 
     def wait_for_version(self, version: str, timeout_seconds: float) -> bool:
-        """Whether within so many seconds all workers tell that they serve `version`, and it answers."""
+        """Wait until all workers report `version` and it responds; return False after the timeout."""
         deadline = time.monotonic() + timeout_seconds
         while True:
             versions = self.read_worker_versions()
@@ -85,11 +86,11 @@ class RunningServer:
 
 
 def find_running_servers(home: Home) -> Iterator[RunningServer]:
-    """Those that run now."""
+    """Yield the servers of `home` that are running."""
     for file in sorted((home.root / "servers").glob(f"*/{SERVER_FILE}")):
         try:
             server = RunningServer(**json.loads(file.read_bytes()))
         except (OSError, ValueError, TypeError):
-            continue  # one that ends just now, or was written by another version of this program
+            continue  # the server has just stopped, or another program version wrote the file
         if server.is_running():
             yield server

@@ -1,4 +1,4 @@
-"""Classifier folder → BentoML model → Bento: all that answers requests, in one folder of its own."""
+"""Packaging of a classifier folder as a BentoML model and a Bento that serves it."""
 
 import json
 import os
@@ -18,12 +18,12 @@ _TAG = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
 
 
 def build_bento(classifier_folder: Path, name: str, version: str, home: Home) -> str:
-    """Make the Bento `name:version` of a saved classifier in `home.bentoml`; returns its tag.
+    """Build the Bento `name:version` of a saved classifier in `home.bentoml`; return its tag.
 
-    The Bento carries the classifier, the source of `model` and `serving`, and pinned requirements.
-    Made beside the stores and moved in whole: it is there or not. Doing it again changes nothing.
-    Raises `InputError` for a name or version BentoML cannot use, what `Classifier.load` raises for an
-    unsound folder, `IntegrityError` when another classifier stands under this tag, `MachineError`.
+    The Bento contains the classifier, the source of `model` and `serving`, and pinned requirements. The
+    build is atomic and idempotent. Raises `UserInputError` for a name or version that BentoML cannot use,
+    `CorruptDataError` if another classifier has this tag, `InfrastructureError` if the build fails, and
+    the errors of `Classifier.load`.
     """
     for identifier in (name, version):
         if not _TAG.fullmatch(identifier):
@@ -31,7 +31,7 @@ def build_bento(classifier_folder: Path, name: str, version: str, home: Home) ->
                 f"release: got {identifier!r}, accepted: lower-case letters, digits, '-', '_' and '.', 63 at"
                 " most, a letter or digit at both ends"
             )
-    from relearn.model.inference.classifier import Classifier  # torch, which starting a server does without
+    from relearn.model.inference.classifier import Classifier  # imports torch, which a start does not need
 
     card = Classifier.load(classifier_folder).card
     if not _is_packaged(classifier_folder, name, version, home):
@@ -45,7 +45,7 @@ def build_bento(classifier_folder: Path, name: str, version: str, home: Home) ->
 
 
 def find_bento_folder(tag: str, home: Home) -> Path:
-    """Where the Bento `name:version` lies; exact, unlike BentoML's own look-up by the start of a version."""
+    """Return the folder of the Bento `name:version`; BentoML's own look-up also matches prefixes."""
     name, _, version = tag.partition(":")
     folder = home.bentoml / "bentos" / name / version
     if not version or not (folder / "bento.yaml").is_file():
@@ -54,12 +54,12 @@ def find_bento_folder(tag: str, home: Home) -> Path:
 
 
 def bento_store_paths(name: str, home: Home) -> tuple[Path, Path]:
-    """Where BentoML keeps the versions of `name`: its Bentos, and the models that these name."""
+    """Return the folders of BentoML's stores for `name`: Bentos, and the models they refer to."""
     return home.bentoml / "bentos" / name, home.bentoml / "models" / name
 
 
 def delete_bento(name: str, version: str, home: Home) -> None:
-    """Take a Bento and then its model away, where they are; `name:latest` means the newest that is left."""
+    """Delete a Bento and then its model, if present; `name:latest` becomes the newest remaining version."""
     for store in bento_store_paths(name, home):
         if (store / version).is_dir():
             remove_atomically(store / version)
@@ -71,7 +71,7 @@ def delete_bento(name: str, version: str, home: Home) -> None:
 
 
 def _is_packaged(classifier_folder: Path, name: str, version: str, home: Home) -> bool:
-    """Whether this very classifier is packaged under this tag already."""
+    """Check whether the Bento exists; raise `CorruptDataError` if it holds another classifier."""
     from relearn.model.inference.model_card import CARD_FILE
 
     try:
@@ -86,17 +86,17 @@ def _is_packaged(classifier_folder: Path, name: str, version: str, home: Home) -
 def _build_in_subprocess(
     classifier_folder: Path, name: str, version: str, labels: dict[str, str], staging: Path
 ) -> None:
-    """Run BentoML's build in a process of its own, from a copy of the source, with `staging` as its home.
+    """Run BentoML's build in a subprocess, from a copy of the source, with `staging` as BentoML's home.
 
-    It changes the working directory, `sys.path` and the logging of the process it runs in, and importing
-    the service from the copy shows that the copy is complete.
+    The build changes working directory, `sys.path` and logging of its process. Its import of the service
+    from the copy proves that the copy is complete.
     """
     context = staging / "context"
     source = Path(str(relearn.__file__)).parent
     ignore_patterns = shutil.ignore_patterns("__pycache__", "__main__.py", "flows")
     shutil.copytree(source, context / source.name, ignore=ignore_patterns)
     environment = build_bentoml_environment() | {"BENTOML_HOME": str(staging), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("PYTHONSAFEPATH", None)  # the copy is imported, from the folder where the build runs
+    environment.pop("PYTHONSAFEPATH", None)  # the build imports the copy from its working directory
     command = [
         sys.executable,
         "-m",
@@ -115,20 +115,20 @@ def _build_in_subprocess(
     )
     if result.returncode:
         error_lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-        raise InfrastructureError(f"{name}:{version} could not be packaged: {error_lines[-1]}")
+        raise InfrastructureError(f"the build of the Bento {name}:{version} failed: {error_lines[-1]}")
 
 
 def build_bentoml_environment() -> dict[str, str]:
-    """Our environment for BentoML's processes: no telemetry unless the user asked for it."""
+    """Return the environment for BentoML's processes: telemetry is off unless the user enabled it."""
     environment = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", **os.environ}
-    environment.pop("BENTOML_CONTAINERIZED", None)  # with it, workers that die are not replaced
+    environment.pop("BENTOML_CONTAINERIZED", None)  # if set, dead workers are not replaced
     if not environment.get("BENTOML_CONFIG"):
-        environment.pop("BENTOML_CONFIG", None)  # set but empty, BentoML looks for a file without a name
+        environment.pop("BENTOML_CONFIG", None)  # if empty, BentoML opens a file without a name
     return environment
 
 
 def _move_to_store(staging_store: Path, version: str, store: Path) -> None:
-    """Move one version into BentoML's store, and let `name:latest` mean it."""
+    """Move one version into BentoML's store and make it `name:latest`."""
     store.mkdir(parents=True, exist_ok=True)
     if not (store / version).exists():
         (staging_store / version).rename(store / version)

@@ -1,6 +1,6 @@
-"""What `model` and `serving` import while they serve, or a floor that BentoML leaves open.
+"""Requirements of serving: imports of `model` and `serving`, and minimum versions that BentoML leaves open.
 
-`python -m relearn.serving.deployment.requirements` prints it, for an image that does no more than serve.
+`python -m relearn.serving.deployment.requirements` prints them, for an image that only serves.
 """
 
 REQUIREMENTS = (

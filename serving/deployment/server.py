@@ -1,4 +1,4 @@
-"""BentoML's server as a process: started, waited for, and always ended."""
+"""BentoML's server as a subprocess: start, readiness and stop."""
 
 import errno
 import http.client
@@ -39,12 +39,12 @@ STARTUP_TIMEOUT = 60.0  # seconds; about 6 on a quiet machine of 2 cores
 
 
 class StartupError(InfrastructureError):
-    """A server was started, and does not answer."""
+    """A server started but did not become available."""
 
 
 @dataclass
 class Server:
-    """A running server; `folder` holds its log and what BentoML writes while it runs."""
+    """A running server; `folder` holds its log and BentoML's runtime files."""
 
     address: tuple[str, int]
     folder: Path
@@ -54,17 +54,19 @@ class Server:
 
     @property
     def url(self) -> str:
+        """Base URL; IPv6 addresses are in brackets."""
         host, port = self.address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def log_file(self) -> Path:
+        """Combined stdout and stderr of the server."""
         return self.folder / "server.log"
 
     def wait_until_ok(self, path: str, timeout_seconds: float = STARTUP_TIMEOUT) -> None:
-        """Return when `path` answers 200; `StartupError` with the end of the log when it does not.
+        """Wait until `path` returns 200; otherwise raise `StartupError` with the end of the log.
 
-        `IntegrityError` at once where the classifier of the Bento is not what was saved.
+        Raises `CorruptDataError` immediately if the classifier of the Bento is damaged.
         """
         deadline = time.monotonic() + timeout_seconds
         while (response := self._get(path))[0] != 200:
@@ -80,7 +82,7 @@ class Server:
         self.worker_processes = psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self) -> None:
-        """Ask the server to finish what it has accepted, then end whatever of it is left."""
+        """Stop the server gracefully, then kill the processes that remain."""
         with suppress(psutil.NoSuchProcess):
             self.worker_processes += psutil.Process(self.process.pid).children(recursive=True)
         try:
@@ -96,7 +98,7 @@ class Server:
             psutil.wait_procs(self.worker_processes, timeout=5)
 
     def exit_error(self) -> StartupError:
-        """What to say of a server that ended by itself."""
+        """Return the error for a server that exited by itself."""
         return StartupError(f"the server ended with code {self.process.wait()}{self._log_tail()}")
 
     def _get(self, path: str) -> tuple[int | None, bytes]:
@@ -111,7 +113,7 @@ class Server:
             connection.close()
 
     def _model_error(self) -> str:
-        """Why there is nothing to serve, as a worker has logged it."""
+        """Extract from the log why the classifier cannot be served."""
         reason = self.log_file.read_text(errors="replace").rpartition(MODEL_CORRUPT_MESSAGE)[2]
         return f"the classifier{MODEL_CORRUPT_MESSAGE}{reason.splitlines()[0]}"
 
@@ -127,19 +129,18 @@ class Server:
 def start_server(
     bento: str | None, config: ServeConfig, home: Home, model_name: str | None = None, api_keys: str = ""
 ) -> Server:
-    """Start `bentoml serve` for the Bento `name:version`, or from source, without a classifier, for None.
+    """Start `bentoml serve` for the Bento `name:version`, or for None from source, without a classifier.
 
-    It serves what its Bento carries or, where it is to `follow` a name, what is live under that name, and
-    then it records under it what is asked and answered. Clients need one of `keys`, parted by commas, or of
-    the file that is set. Returns at once. Raises `ConfigError` for keys that are none, and for none where
-    others could ask; `NotFoundError` for a Bento that is not there, `MachineError` for an address that
-    cannot be used.
+    The server serves the classifier of its Bento. With `model_name` it follows the live version of that
+    model instead, and logs predictions. Clients need one of `api_keys`, separated by commas, or a key of
+    `config.api_keys_file`. Returns immediately. Raises `ConfigError` for invalid keys, and without keys on
+    a public host; `NotFoundError` for a missing Bento, `InfrastructureError` for an unusable address.
     """
     require_keys_if_public(config, ApiKeys.from_config(config, {API_KEYS: api_keys}))
     target = SERVICE_IMPORT_PATH if bento is None else str(find_bento_folder(bento, home))
     port = _find_usable_port(config.host, config.port)
     folder = _prepare_folder(home, port)
-    # Without a limit of its own BentoML waits a day for requests that do not end.
+    # Without this option BentoML waits up to a day for requests in progress.
     options = {
         "--host": config.host,
         "--port": port,
@@ -156,7 +157,7 @@ def start_server(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us: we pass it on as a request to finish
+            start_new_session=True,  # Ctrl-C reaches only us; we stop the server gracefully
         )
     reachable_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
     server = Server((reachable_host, port), folder, process, config.graceful_timeout_seconds)
@@ -168,10 +169,10 @@ def start_server(
 
 @contextmanager
 def run_server(bento: str | None, config: ServeConfig, home: Home) -> Iterator[str]:
-    """A server that answers for the length of a `with` block: gives its URL, leaves no process behind.
+    """Run a server for a `with` block, yield its URL, and stop all its processes.
 
-    With a Bento it is ready to predict, from source it is alive. The log is kept when it does not come up,
-    and when the block fails.
+    With a Bento the server is ready to predict, from source it is live. The log is kept if the start or the
+    block fails.
     """
     server = start_server(bento, config, home)
     try:
@@ -204,11 +205,11 @@ def _build_release_environment(home: Home, model_name: str) -> dict[str, str]:
 
 
 def _prepare_folder(home: Home, port: int) -> Path:
-    """A BentoML home for one server: a second one in the same home would wipe the first one's metrics."""
+    """Create a BentoML home for one server: servers in the same home would delete each other's metrics."""
     folder = home.root / "servers" / str(port)
     for required_folder in (folder, home.bentoml / "models"):
         required_folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / WORKER_STATUS_FOLDER, ignore_errors=True)  # what a server that was killed has told
+    shutil.rmtree(folder / WORKER_STATUS_FOLDER, ignore_errors=True)  # left by a killed server
     (folder / "models").unlink(missing_ok=True)
     (folder / "models").symlink_to(home.bentoml / "models")
     return folder
@@ -230,6 +231,6 @@ def _find_usable_port(host: str, port: int) -> int:
 def _explain_bind_error(error: OSError) -> str:
     return {
         errno.EADDRINUSE: "the port is in use, choose another one with --port",
-        errno.EACCES: "only an administrator may, choose a port from 1024 up with --port",
+        errno.EACCES: "ports below 1024 need administrator rights, choose a higher one with --port",
         errno.EADDRNOTAVAIL: "this machine has no such address",
     }.get(error.errno or 0, error.strerror or str(error))

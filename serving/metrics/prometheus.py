@@ -1,4 +1,4 @@
-"""What the API counts about itself, in Prometheus' terms."""
+"""Prometheus metrics of the API."""
 
 import os
 from collections import Counter as Tally
@@ -19,59 +19,59 @@ from starlette.responses import Response
 
 from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE, TextfileMetrics
 
-# Seconds; one image takes about 1 ms, a large batch some 100 ms, a client that dawdles longer.
+# Seconds: one image takes about 1 ms, a large batch some 100 ms, a slow client longer.
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-# Of a probability. Most answers are above 0.99, and what falls below 0.5 is a guess among several classes.
+# Probabilities: most predictions are above 0.99; below 0.5 the model is undecided between classes.
 CONFIDENCE_BUCKETS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Metrics:
-    """Counters of one worker; `page` adds up those of all workers of its server.
+    """Metrics of one worker; `render` aggregates those of all workers of its server.
 
-    With it the page tells what flows have left in the folder `records`, where there is one.
+    `render` also includes the metrics that flows wrote into `prediction_log_folder`.
     """
 
     def __init__(self, prediction_log_folder: Path | None = None, worker_count: int = 1) -> None:
         self.prediction_log_folder = prediction_log_folder
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "relearn_requests", "Requests answered.", ["route", "status"], registry=self.registry
+            "relearn_requests", "Completed requests.", ["route", "status"], registry=self.registry
         )
         self.request_seconds = Histogram(
             "relearn_request_seconds",
-            "Seconds from a request's arrival to its answer.",
+            "Seconds from the arrival of a request to its response.",
             ["route"],
             registry=self.registry,
             buckets=LATENCY_BUCKETS,
         )
         self.predictions = Counter(
-            "relearn_predictions", "Images predicted.", ["version", "label"], registry=self.registry
+            "relearn_predictions", "Predicted images.", ["version", "label"], registry=self.registry
         )
         self.confidence = Histogram(
             "relearn_confidence",
-            "Greatest probability of each image predicted.",
+            "Highest class probability of each predicted image.",
             ["version"],
             registry=self.registry,
             buckets=CONFIDENCE_BUCKETS,
         )
         self.request_errors = Counter(
-            "relearn_request_errors", "Requests refused, by the code told.", ["code"], registry=self.registry
+            "relearn_request_errors", "Rejected requests by error code.", ["code"], registry=self.registry
         )
         self.model_reloads = Counter(
             "relearn_model_reloads",
-            "Times a worker went from one version to another.",
+            "Switches of a worker from one version to another.",
             registry=self.registry,
         )
         self.orphaned_threads = Gauge(
             "relearn_orphaned_threads",
-            "Threads that still compute for requests that were given up.",
+            "Threads that still compute for requests that timed out.",
             registry=self.registry,
             multiprocess_mode="livesum",
         )
         self.configured_workers = Gauge(
             "relearn_workers",
-            "Workers that the server was asked for.",
+            "Configured number of workers.",
             registry=self.registry,
             multiprocess_mode="livemax",
         )
@@ -85,14 +85,14 @@ class Metrics:
         )
         self.workers_load_failed = Gauge(
             "relearn_workers_load_failed",
-            "Workers that could not take a released version, and still serve the one before.",
+            "Workers that failed to load a released version and still serve the previous one.",
             ["version"],
             registry=self.registry,
             multiprocess_mode="livesum",
         )
         self.dropped_predictions = Counter(
             "relearn_prediction_log_dropped",
-            "Predictions answered, but not wholly recorded.",
+            "Predictions served, but not completely recorded.",
             registry=self.registry,
         )
         self.exported_versions: dict[Gauge, set[str | None]] = {
@@ -101,12 +101,12 @@ class Metrics:
         }
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
-        """Count one request; `route` is one of ours, never what a client made up."""
+        """Count one request; `route` is a known route, never a path made up by a client."""
         self.requests.labels(route, str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
 
     def observe_predictions(self, version: str, labels: list[str], confidences: np.ndarray) -> None:
-        """Count the images of one request by label, and how sure each was, float32 (n,)."""
+        """Count the images of one request by label, with their `confidences` float32 (n,) in 0–1."""
         for label, count in Tally(labels).items():
             self.predictions.labels(version, label).inc(count)
         confidence = self.confidence.labels(version)
@@ -114,7 +114,7 @@ class Metrics:
             confidence.observe(value)
 
     def set_version(self, version: str | None, failed_version: str | None) -> None:
-        """Tell which version this worker serves, and which one it could not take."""
+        """Set the version that this worker serves, and the one that it failed to load."""
         for gauge, current_version in (
             (self.workers_serving, version),
             (self.workers_load_failed, failed_version),
@@ -124,12 +124,12 @@ class Metrics:
                 gauge.labels(exported_version).set(exported_version == current_version)
 
     def render(self) -> Response:
-        """All of it as text; BentoML gives its workers a common folder for what they count."""
+        """Render all metrics as text; BentoML's workers share a folder of counts."""
         registry = self.registry
         if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             for file in Path(folder).glob("gauge_live*.db"):
                 pid = int(file.stem.rpartition("_")[2])
-                if not psutil.pid_exists(pid):  # it was killed, and serves nothing any more
+                if not psutil.pid_exists(pid):  # a killed worker serves no version
                     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What the flows of a name saw last, for Prometheus: each leaves a file, and `/metrics` tells them."""
+"""Gauges that flows write to files of one model name, for `/metrics` to include."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,51 +11,48 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relearn.model.files import write_bytes_atomically
 
-MONITOR_FILE, WORKER_FILE = "monitor.prom", "worker.prom"  # in the folder of the records
-# Gauges by file: what each tells, and its label if it has one.
+MONITOR_FILE, WORKER_FILE = "monitor.prom", "worker.prom"  # in the folder of the prediction log
+# Gauges by file, each with its help text and the name of its label, "" for none.
 GAUGES_BY_FILE = {
     MONITOR_FILE: {
-        "relearn_monitor_last_run_timestamp_seconds": ("Unix time of the monitor's last look.", ""),
-        "relearn_monitor_predictions": ("Images answered in its window.", ""),
-        "relearn_monitor_labels": ("Images among them that somebody told the truth of.", ""),
-        "relearn_drift": ("1 for a measure that has drifted, 0 for one that has not.", "test"),
-        "relearn_drift_effect_size": ("Distance of a measure from the reference images, 0 to 1.", "test"),
-        "relearn_class_fraction": ("Share of the images answered with a label.", "label"),
-        "relearn_mean_confidence": ("Mean of the greatest probability of each image.", ""),
-        "relearn_low_confidence_fraction": ("Share of the images with a low confidence.", ""),
-        "relearn_live_accuracy": ("Share of the told truths that the live version had answered.", ""),
-        "relearn_live_accuracy_low": ("Low end of its 95 % interval.", ""),
-        "relearn_live_accuracy_high": ("High end of its 95 % interval.", ""),
-        "relearn_reference_accuracy": ("Share of the reference images that the live version has right.", ""),
+        "relearn_monitor_last_run_timestamp_seconds": ("Unix time of the last run of the monitor.", ""),
+        "relearn_monitor_predictions": ("Predicted images in the window of the monitor.", ""),
+        "relearn_monitor_labels": ("Predicted images in the window with a label from feedback.", ""),
+        "relearn_drift": ("1 if the drift test detected drift, else 0.", "test"),
+        "relearn_drift_effect_size": ("Effect size of the drift test, 0 to 1.", "test"),
+        "relearn_class_fraction": ("Fraction of the images predicted as this label.", "label"),
+        "relearn_mean_confidence": ("Mean of the highest class probability of each image.", ""),
+        "relearn_low_confidence_fraction": ("Fraction of the images with a low confidence.", ""),
+        "relearn_live_accuracy": ("Accuracy of the live version on labels from feedback.", ""),
+        "relearn_live_accuracy_low": ("Lower bound of its 95 % interval.", ""),
+        "relearn_live_accuracy_high": ("Upper bound of its 95 % interval.", ""),
+        "relearn_reference_accuracy": ("Accuracy of the live version on the reference images.", ""),
     },
     WORKER_FILE: {
-        "relearn_worker_heartbeat_timestamp_seconds": ("Unix time of a runner's last look.", ""),
-        "relearn_retraining_scheduled": ("1 where retraining is planned by the clock.", ""),
+        "relearn_worker_heartbeat_timestamp_seconds": ("Unix time of the last heartbeat of a worker.", ""),
+        "relearn_retraining_scheduled": ("1 if a schedule for retraining is active.", ""),
         "relearn_retraining_last_success_timestamp_seconds": (
-            "Unix time of the end of the last one that ended well.",
+            "Unix time of the end of the last successful retraining.",
             "",
         ),
-        "relearn_retraining_failed": ("1 where the last retraining that ended failed or crashed.", ""),
-        "relearn_retraining_late": ("Retrainings that are due and that no runner has taken.", ""),
-        "relearn_disk_free_bytes": ("Bytes that are free on the disk of the home.", ""),
-        "relearn_disk_size_bytes": ("Bytes of the disk of the home.", ""),
+        "relearn_retraining_failed": ("1 if the last finished retraining failed or crashed.", ""),
+        "relearn_retraining_late": ("Retrainings that are due and not started by a worker.", ""),
+        "relearn_disk_free_bytes": ("Free bytes on the disk of the home.", ""),
+        "relearn_disk_size_bytes": ("Size of the disk of the home in bytes.", ""),
     },
 }
 
 
 @dataclass(frozen=True)
 class TextfileMetrics:
-    """Values of the gauges of `file`, by the value of their label, "" for those without.
-
-    A collector of Prometheus.
-    """
+    """Values of the gauges of one file by label value, "" without a label; a Prometheus collector."""
 
     filename: str
     values: Mapping[str, Mapping[str, float]]
 
     @classmethod
     def from_file(cls, filename: str, folder: Path | None) -> Self:
-        """What `write` has left in `folder`; nothing where there is nothing, or something else."""
+        """Read the file that `write` created in `folder`; no values if it is missing or invalid."""
         values: dict[str, dict[str, float]] = {}
         try:
             text = (folder / filename).read_bytes().decode() if folder else ""
@@ -66,22 +63,21 @@ class TextfileMetrics:
                         sample.labels[label_name] if label_name else "": float(sample.value)
                         for sample in family.samples
                     }
-        except (
-            Exception
-        ):  # whatever stands there and its reader makes of it, the server's own numbers are told
+        except Exception:  # a damaged file must not hide the server's own metrics
             return cls(filename, {})
         return cls(filename, values)
 
     def write(self, folder: Path) -> None:
-        """Let every server that records into `folder` tell it."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # records are the owner's alone
+        """Write the values for every server that logs predictions to `folder`."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # only the owner may read the prediction log
         write_bytes_atomically(folder / self.filename, self.to_text())
 
     def to_text(self) -> bytes:
-        """In Prometheus' text format."""
+        """Render the values in Prometheus' text format."""
         return generate_latest(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges, as prometheus_client asks of a collector."""
         for name, values in self.values.items():
             documentation, label_name = GAUGES_BY_FILE[self.filename][name]
             family = GaugeMetricFamily(name, documentation, labels=[label_name] if label_name else [])

@@ -1,4 +1,4 @@
-"""`POST /feedback`: what somebody says that an image shows; every refusal is named."""
+"""`POST /feedback`: the label that a client reports for a predicted image; every error has a code."""
 
 import re
 import time
@@ -15,13 +15,13 @@ from relearn.serving.inputs.parse import parse_json
 from relearn.serving.predictions.prediction_log import Feedback
 
 ACCEPTED_MEMBERS = {
-    "": 'an object with "request_id" and "label", and if need be "index" and "image"',
-    "request_id": "that of the answer, 1 to 64 letters, digits, '.', '_' and '-'",
+    "": 'an object with "request_id" and "label", optionally "index" and "image"',
+    "request_id": "the one of the prediction, 1 to 64 letters, digits, '.', '_' and '-'",
     "label": "the name of a class",
-    "index": "the place of the image in its request, from 0",
+    "index": "the position of the image in its request, from 0",
 }
 IF_LOGGED = "If that prediction was recorded, it counts for accuracy"
-# What becomes of the image. What another worker recorded, or was told not to, is not known here.
+# Use of the image. This worker does not know whether another worker recorded the prediction.
 IMAGE_NOTES = {
     "kept": f"With its image it can become training data. {IF_LOGGED}.",
     "sampled": f"{IF_LOGGED}, and with its image it can become training data.",
@@ -41,16 +41,16 @@ _MEMBERS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def build_feedback_response(has_image: bool, is_image_logged: bool) -> dict[str, str]:
-    """Whether the image came with the feedback, or else is of a request whose images are kept if recorded."""
+    """Build the response: the image came with the feedback, or the request is sampled, or there is none."""
     image_state = "kept" if has_image else "sampled" if is_image_logged else "none"
     return {"image": image_state, "note": IMAGE_NOTES[image_state]}
 
 
 def parse_feedback(body: bytes, card: ModelCard) -> Feedback:
-    """What `body` says of an image that the classifier of `card` may have answered wrongly.
+    """Parse the feedback in `body` on a prediction of the classifier of `card`.
 
-    The label is one of the card's classes; the image, in the forms of /predict's JSON, is fitted to its
-    shape. Whether there was such a prediction is not asked: another worker may have made it just now.
+    The label must be a class of the card. The image has a form that `/predict` accepts in JSON and is
+    resized to the card's shape. The prediction itself is not looked up: another worker may have made it.
     """
     payload = _decode_body(body)
     if payload.label not in card.classes:
@@ -77,20 +77,20 @@ def _decode_body(body: bytes) -> _Body:
         raise HTTPError(400, "too_deep", "body: the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise HTTPError(400, "invalid_json", "body: no valid JSON in UTF-8") from None
-    # The decoder takes the last of two members with one name. Each name that it took has two quotes; any more
-    # outside of the values that it took are those of a member that it passed over.
+    # For a duplicate member the decoder takes the last one. Each decoded name has two quotes; more quotes
+    # outside the decoded values belong to a member that the decoder skipped.
     if body.count(b'"') - sum(bytes(raw).count(b'"') for raw in raw_members.values()) > 2 * len(raw_members):
         raise HTTPError(400, "duplicate_key", "body: got a member twice, accepted: each once")
     return payload
 
 
 def _parse_image(raw: bytes, card: ModelCard) -> np.ndarray:
-    """The one image that `raw`, JSON, holds; the readers of /predict speak of `images`."""
+    """Parse the one image in `raw` JSON; errors of the parser of `/predict` are renamed to `image`."""
     try:
         return parse_json(b'{"images":' + raw + b"}", InputSpec(card.shape, card.style, 1))
     except UserInputError as error:
         message = re.sub(r"^(images(\[0\])?|body)", "image", str(error))
-        if error.code == "batch_too_large":  # where one image is meant, more are none
+        if error.code == "batch_too_large":  # feedback is about one image
             raise UserInputError(message, "wrong_shape") from None
         error.args = (message,)
         raise

@@ -1,13 +1,13 @@
-"""What was asked and answered, and what was said about it: kept off the path of requests.
+"""The prediction log: predictions, sampled images and feedback, written outside the request path.
 
-A folder holds what was recorded under one name, by all workers of all its servers. Its files are tables
-of rows of a fixed size behind one line of JSON that tells version, classes and columns (`predictions-…`,
-`images-…`), or lines of JSON (`feedback-…`). `relearn.serving.predictions.reader` reads them into pandas.
+One folder for each model name, shared by all workers of all servers. `predictions-…` and `images-…` files
+are tables of fixed-size rows after a JSON header line with version, classes and columns; `feedback-…`
+files are JSON lines. `relearn.serving.predictions.reader` loads them into pandas.
 
-Why not a format that has a name: one record costs 0.08 µs as a row, 0.14 µs in Arrow IPC and 2.8 µs as a
-line of JSON, which at 30,000 images a second would be a tenth of a core; and it takes 140 bytes as a row
-and 350 as JSON, whereas Arrow takes 1,432 bytes for a lone record, and most come alone where requests
-are few. A row that a kill tore is told by its size. (10 classes; 1,200 records at a time; one of 2 cores.)
+Reason for this format: a row costs 0.08 µs and 140 bytes, a line of JSON 2.8 µs (a tenth of a core at
+30,000 images per second) and 350 bytes. Arrow IPC costs 0.14 µs, but 1,432 bytes for a single record, and
+at low traffic most records come singly. A row truncated by a kill is recognized by its size. (10 classes;
+batches of 1,200 records; one of 2 cores.)
 """
 
 import hashlib
@@ -33,18 +33,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 
-FLUSH_INTERVAL_SECONDS = 0.25  # seconds from a prediction to its record, and the most that a kill loses
-MAX_QUEUE_BYTES = (
-    2**25
-)  # bytes of images and probabilities that may wait; 0.25 s at 40,000 images a second take 2^23
-# Feedback is rare and dear, and images are large: neither may push out the other, nor the predictions.
+FLUSH_INTERVAL_SECONDS = 0.25  # maximum delay from a prediction to its record; a kill loses no more
+MAX_QUEUE_BYTES = 2**25  # of queued images and probabilities; 0.25 s at 40,000 images per second take 2^23
+# Feedback is rare and valuable, images are large: separate quotas keep one kind from displacing another.
 QUOTAS = {"predictions": 0.5, "images": 0.25, "feedback": 0.25}
 KEY_FIELDS = [("request_id", "S64"), ("index", "<u4")]
 STATISTIC_FIELDS = [(name, "<f4") for name in STATISTICS]
 
 
 class LoggedRequest(NamedTuple):
-    """One request: images uint8 (n, channels, height, width), probabilities float32 (n, classes)."""
+    """A predicted request: images uint8 (n, channels, height, width), probabilities float32 (n, classes)."""
 
     request_id: str
     time: float
@@ -54,18 +52,18 @@ class LoggedRequest(NamedTuple):
 
 
 class Feedback(msgspec.Struct):
-    """What somebody says that one image shows; the image itself, pixels of `shape`, where they sent it."""
+    """A label that a client reports for one image; with `pixels` of `shape` if the client sent the image."""
 
     request_id: str
     index: Annotated[int, msgspec.Meta(ge=0)]
-    time: Annotated[float, msgspec.Meta(ge=0, lt=2**37)]  # the year 6325; later ones pandas cannot tell
+    time: Annotated[float, msgspec.Meta(ge=0, lt=2**37)]  # until the year 6325, within pandas' range
     label: str
     shape: tuple[int, int, int] | None = None
     pixels: bytes | None = None
 
 
 class PredictionLog:
-    """Those of one worker; `lost` is called with how many predictions were not, or not wholly, recorded."""
+    """Writer of one worker; calls `on_dropped` with the number of predictions not completely recorded."""
 
     def __init__(
         self, folder: Path, config: ServeConfig, worker_index: int, on_dropped: Callable[[int], None]
@@ -85,13 +83,15 @@ class PredictionLog:
         self._queued_bytes = 0
         self._queue_lock, self._feedback_lock = threading.Lock(), threading.Lock()
         self._stop_event = threading.Event()
-        self._writer_thread = threading.Thread(target=self._flush_until_closed, name="records", daemon=True)
+        self._writer_thread = threading.Thread(
+            target=self._flush_until_closed, name="prediction-log", daemon=True
+        )
         self._writer_thread.start()
 
     def log(
         self, request_id: str, served_model: "ServedModel", images: np.ndarray, probabilities: np.ndarray
     ) -> None:
-        """Record one request soon; costs 1 µs, and waits for nothing."""
+        """Queue one request for recording; takes 1 µs and never blocks."""
         request_bytes = images.nbytes + probabilities.nbytes
         with self._queue_lock:
             has_room = self._queued_bytes + request_bytes <= MAX_QUEUE_BYTES
@@ -104,23 +104,23 @@ class PredictionLog:
             self._on_dropped(len(images))
 
     def log_feedback(self, feedback: Feedback) -> None:
-        """Keep `feedback`; returns when it is kept, raises `MachineError` where it cannot be."""
+        """Write `feedback` before returning; raise `InfrastructureError` if it cannot be written."""
         try:
             with self._feedback_lock:
                 self.rotating_files["feedback"].append(b"", msgspec.json.encode(feedback) + b"\n")
         except OSError as error:
-            logger.error("feedback cannot be kept: %s", error)
-            raise InfrastructureError(f"feedback cannot be kept: {error}", "not_recorded") from None
+            logger.error("feedback cannot be written: %s", error)
+            raise InfrastructureError(f"feedback cannot be written: {error}", "not_recorded") from None
 
     def should_log_images(self, request_id: str) -> bool:
-        """Whether the images of this request are kept where it is recorded: every worker says alike."""
+        """Decide by the hash of the id whether images of this request are logged: all workers agree."""
         if not self.image_sample_rate:
             return False
         hash_prefix = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")
         return hash_prefix < self.image_sample_rate * 2**64
 
     def close(self) -> None:
-        """Write what waits, unless the disk takes longer than a stopping server has."""
+        """Write the queue, but wait 2 s at most: a stopping server has no more time."""
         self._stop_event.set()
         self._writer_thread.join(2)
         if not self._writer_thread.is_alive():
@@ -133,11 +133,11 @@ class PredictionLog:
             is_last_flush = self._stop_event.wait(FLUSH_INTERVAL_SECONDS)
             with self._queue_lock:
                 queue, self._queue, self._queued_bytes = self._queue, [], 0
-            for served_model, requests in groupby(queue, lambda one: one.served_model):
+            for served_model, requests in groupby(queue, lambda request: request.served_model):
                 self._write(served_model, list(requests))
 
     def _write(self, served_model: "ServedModel", requests: list[LoggedRequest]) -> None:
-        """What does not go well is told by its number, and once in the log; it ends nothing."""
+        """Write the requests; a failure is counted, logged once and never raised."""
         sampled_requests = [request for request in requests if self.should_log_images(request.request_id)]
         try:
             self._append_rows("predictions", served_model, build_prediction_rows(requests))
@@ -146,7 +146,7 @@ class PredictionLog:
         except Exception as error:
             self._on_dropped(sum(len(request.images) for request in requests))
             self._log_state_change(
-                f"records cannot be written, predictions are still answered: {error}", error
+                f"the prediction log cannot be written, requests are still served: {error}", error
             )
         else:
             self._log_state_change("")
@@ -168,12 +168,12 @@ class PredictionLog:
         if message and not self._last_error:
             logger.error(message, exc_info=None if isinstance(error, OSError) else error)
         elif self._last_error and not message:
-            logger.warning("records are written again")
+            logger.warning("the prediction log is written again")
         self._last_error = message
 
 
 def build_prediction_rows(requests: list[LoggedRequest]) -> np.ndarray:
-    """A row for each image: which one, when, what was answered, what drift is tested by."""
+    """Build one row for each image: key, time, probabilities, and the statistics of the drift tests."""
     probabilities = np.concatenate([request.probabilities for request in requests])
     statistics = compute_statistics(np.concatenate([request.images for request in requests]))
     rows = _build_keyed_rows(
@@ -189,7 +189,7 @@ def build_prediction_rows(requests: list[LoggedRequest]) -> np.ndarray:
 
 
 def build_image_rows(requests: list[LoggedRequest]) -> np.ndarray:
-    """A row for each image: which one, and its pixels."""
+    """Build one row for each image: key and pixels."""
     rows = _build_keyed_rows(requests, [("image", "|u1", requests[0].images.shape[1:])])
     rows["image"] = np.concatenate([request.images for request in requests])
     return rows

@@ -1,4 +1,4 @@
-"""What `records` has kept, for pandas: predictions with the truth that was told of them, and images."""
+"""Reader of the prediction log: predictions with their labels from feedback as a DataFrame, and images."""
 
 import json
 import logging
@@ -13,20 +13,20 @@ import numpy as np
 from relearn.serving.predictions.prediction_log import Feedback
 
 if TYPE_CHECKING:
-    import pandas as pd  # a server does without
+    import pandas as pd  # not imported by the server
 
 logger = logging.getLogger(__name__)
 
-RecordKey = tuple[str, int]  # an image: the id of its request, and its index in it
+RecordKey = tuple[str, int]  # of an image: request id, index in the request
 KEY_COLUMNS = ("request_id", "index")
 
 
 def load_predictions(folder: Path) -> "pd.DataFrame":
-    """One row for each image that was predicted, oldest first; an empty table where there is no record.
+    """Load one row for each predicted image, oldest first; an empty log gives an empty table.
 
     Columns: `request_id`, `index` of the image in its request, `time` (UTC), `worker`, `version`, `label`,
-    `p_CLASS` for every class, the statistics of `image_statistics`, and `truth`: the label told last,
-    NaN where none was. A class that a version does not know is NaN. Takes 3 s for a million rows.
+    `p_CLASS` for every class (NaN for a class that the version does not know), the `STATISTICS` of the
+    image, and `truth`: the last label from feedback, NaN without feedback. Takes 3 s for a million rows.
     """
     import pandas as pd
 
@@ -37,7 +37,7 @@ def load_predictions(folder: Path) -> "pd.DataFrame":
     label_by_key = {(entry.request_id, entry.index): entry.label for entry in load_feedback(folder)}
     frame["truth"] = pd.Series(None, frame.index, dtype="str")
     candidate_rows = frame.loc[frame["request_id"].isin({request_id for request_id, _ in label_by_key})]
-    # Of requests that a client gave the same id, the last one is meant.
+    # Feedback refers to the last request with its id: a client may reuse one.
     row_by_key = dict(
         zip(
             zip(candidate_rows["request_id"], candidate_rows["index"], strict=True),
@@ -53,22 +53,22 @@ def load_predictions(folder: Path) -> "pd.DataFrame":
 
 
 def load_feedback(folder: Path) -> list[Feedback]:
-    """All that was told, oldest first: of several on the same image, the last one counts."""
+    """Load all feedback, oldest first; the last entry for an image counts."""
     lines = [line for _, content in _read_files(folder, "feedback") for line in content.split(b"\n")]
     entries = []
     for line in lines:
-        with suppress(msgspec.DecodeError, ValueError):  # the end of a file being written, or none of ours
+        with suppress(msgspec.DecodeError, ValueError):  # an incomplete last line or a foreign file
             entry = msgspec.json.decode(line, type=Feedback)
             decode_feedback_image(entry)
             entries.append(entry)
-    return sorted(entries, key=lambda one: one.time)
+    return sorted(entries, key=lambda entry: entry.time)
 
 
 def count_entries(folder: Path) -> tuple[int, int]:
-    """How many predictions and how much feedback are kept, from the sizes of the files: at once."""
+    """Count the logged predictions and feedback entries quickly, predictions by file size."""
     prediction_count = 0
     for file in folder.glob("predictions-*"):
-        with suppress(OSError, ValueError), file.open("rb") as stream:  # it may go, or be begun, just now
+        with suppress(OSError, ValueError), file.open("rb") as stream:  # just deleted or just created
             header_line = stream.readline()
             prediction_count += (file.stat().st_size - len(header_line)) // _parse_row_dtype(
                 json.loads(header_line)
@@ -77,7 +77,7 @@ def count_entries(folder: Path) -> tuple[int, int]:
 
 
 def load_images(folder: Path) -> dict[RecordKey, np.ndarray]:
-    """Every image that was kept, or came with feedback: uint8 (channels, height, width)."""
+    """Load every sampled image and every image from feedback: uint8 (channels, height, width)."""
     sampled_images = {
         (row["request_id"].decode(), int(row["index"])): row["image"].copy()
         for _, rows in _read_tables(folder, "images")
@@ -90,7 +90,7 @@ def load_images(folder: Path) -> dict[RecordKey, np.ndarray]:
 
 
 def decode_feedback_image(entry: Feedback) -> np.ndarray | None:
-    """The image that came with the feedback: uint8 (channels, height, width)."""
+    """Decode the image of the feedback, if any: uint8 (channels, height, width)."""
     if entry.pixels is None or entry.shape is None:
         return None
     return np.frombuffer(entry.pixels, np.uint8).reshape(entry.shape)
@@ -118,28 +118,28 @@ def _to_frame(header: dict[str, Any], rows: np.ndarray) -> "pd.DataFrame":
 
 
 def _read_tables(folder: Path, kind: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Head and whole rows of every file; one that no worker wrote so is told and passed over."""
+    """Yield the header and the complete rows of every file; skip unreadable files with a warning."""
     for file, content in _read_files(folder, kind):
         header_line, newline, body = content.partition(b"\n")
         if not newline:
-            continue  # it is being begun
+            continue  # just created
         try:
             header = json.loads(header_line)
             dtype = _parse_row_dtype(header)
             rows = np.frombuffer(body, dtype, len(body) // dtype.itemsize)
         except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-            logger.warning("%s is no file of records: %s", file, error)
+            logger.warning("%s is not a prediction log file: %s", file, error)
             continue
         yield header, rows
 
 
 def _parse_row_dtype(header: dict[str, Any]) -> np.dtype[Any]:
-    """Of one row."""
+    """Parse the dtype of one row."""
     return np.dtype([(name, type_code, *map(tuple, shape)) for name, type_code, *shape in header["columns"]])
 
 
 def _read_files(folder: Path, kind: str) -> Iterator[tuple[Path, bytes]]:
-    """Each file and its content, oldest first; one may be removed meanwhile."""
+    """Yield each file with its content, oldest first; skip files that are deleted meanwhile."""
     for file in sorted(folder.glob(f"{kind}-*")):
         with suppress(FileNotFoundError):
             yield file, file.read_bytes()

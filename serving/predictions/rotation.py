@@ -1,4 +1,4 @@
-"""Files that only grow, and go when they are old: what a worker keeps, whole whenever it dies."""
+"""Append-only files with rotation: a worker's data survives its death, and the oldest files are deleted."""
 
 import os
 import time
@@ -6,15 +6,15 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-MAX_FILES = 16  # files that share a limit: so much of it goes at once
+MAX_FILES = 16  # files within one limit: rotation deletes 1/16 of it at once
 
 
 class RotatingFiles:
-    """The files of one `kind` in `folder`, together at most `limit` bytes; one process appends to each.
+    """The files of one `kind` in `folder`, together at most `max_total_bytes`; one process per file.
 
-    Every file starts with a head, which tells how to read what follows. What was appended is the system's:
-    a process that is killed loses none of it. The file that was longest untouched goes first, whichever
-    process made it.
+    Every file starts with a header that describes its content. Appended bytes are in the page cache of the
+    operating system: a killed process loses none of them. The least recently written file is deleted
+    first, whichever process made it.
     """
 
     def __init__(self, folder: Path, kind: str, max_total_bytes: int) -> None:
@@ -25,11 +25,11 @@ class RotatingFiles:
 
     @property
     def max_file_bytes(self) -> int:
-        """Bytes of one file, and so the most that should be appended at once."""
+        """Maximum size of one file and of one append, in bytes."""
         return self.max_total_bytes // MAX_FILES
 
     def append(self, header: bytes, content: bytes) -> None:
-        """Add `content` after the same `head`, all of it or, with an `OSError`, nothing."""
+        """Append all of `content` to a file with this `header`, or nothing and raise `OSError`."""
         if (
             header != self._header
             or self._file_bytes + len(content) > self.max_file_bytes
@@ -48,6 +48,7 @@ class RotatingFiles:
         self._prune()
 
     def close(self) -> None:
+        """Close the current file; the next append starts another one."""
         if self._file:
             self._file.close()
         self._file, self._file_bytes = None, 0
@@ -58,11 +59,11 @@ class RotatingFiles:
         return FileIO(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
     def _is_file_on_disk(self) -> bool:
-        """Whether nobody has removed the file meanwhile."""
+        """Return False once another process has deleted the file."""
         return self._file is not None and os.fstat(self._file.fileno()).st_nlink > 0
 
     def _roll_back(self) -> None:
-        """Take back what was written of a piece: it would shift all that follows it."""
+        """Remove a partial write: it would shift every later row."""
         if self._file:
             with suppress(OSError):
                 if self._file_bytes:
@@ -76,7 +77,7 @@ class RotatingFiles:
             file: stat for file in self.folder.glob(f"{self.kind}-*") if (stat := _stat_if_exists(file))
         }
         excess_bytes = sum(stat.st_size for stat in stat_by_file.values()) - self.max_total_bytes
-        for file, stat in sorted(stat_by_file.items(), key=lambda one: one[1].st_mtime_ns):
+        for file, stat in sorted(stat_by_file.items(), key=lambda item: item[1].st_mtime_ns):
             if excess_bytes <= 0:
                 return
             file.unlink(missing_ok=True)
@@ -90,6 +91,6 @@ def _write_all(file: FileIO, content: bytes) -> None:
 
 
 def _stat_if_exists(file: Path) -> os.stat_result | None:
-    with suppress(FileNotFoundError):  # another worker's pruning
+    with suppress(FileNotFoundError):  # deleted by another worker
         return file.stat()
     return None

@@ -1,6 +1,6 @@
-"""Golden requests: images with the answers that a classifier gave when it was released.
+"""Golden requests: images with the probabilities that a classifier predicted at its release.
 
-Whoever loads or starts it later asks them again, and trusts nothing that answers otherwise.
+The smoke test and the hot reload predict them again and reject a classifier whose probabilities differ.
 """
 
 import math
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 GOLDEN_FILE = "golden.safetensors"
 SAMPLE_SIZE = 32
-TOLERANCE = 1e-5  # of a probability; another number of threads or images at a time changes 1e-7
+TOLERANCE = 1e-5  # of a probability; another batch size or thread count changes it by 1e-7
 
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """`images` uint8 (n, channels, height, width), and `probabilities` float32 (n, classes) for them."""
+    """`images` uint8 (n, channels, height, width) with their `probabilities` float32 (n, classes)."""
 
     images: np.ndarray
     probabilities: np.ndarray
 
     @classmethod
     def from_classifier(cls, classifier: "Classifier", images: np.ndarray) -> Self:
-        """The answers to `COUNT` of `images`, evenly chosen."""
+        """Predict at most `SAMPLE_SIZE` evenly spaced images of `images`."""
         indices = np.unique(np.linspace(0, len(images) - 1, SAMPLE_SIZE, dtype=int))
         golden_images = np.ascontiguousarray(images[indices])
         return cls(golden_images, classifier.predict(golden_images))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
+        """Read `golden.safetensors` of `folder`; raise `CorruptDataError` if it cannot be read."""
         try:
             return cls(**safetensors.numpy.load((folder / GOLDEN_FILE).read_bytes()))
         except (OSError, SafetensorError, TypeError) as error:
@@ -50,13 +50,13 @@ class Golden:
         (folder / GOLDEN_FILE).write_bytes(content)
 
     def check(self, probabilities: np.ndarray) -> None:
-        """Raise `IntegrityError` where these are not the answers of the release, each within 1e-5."""
+        """Raise `CorruptDataError` unless each probability is within 1e-5 of the released one."""
         is_same_shape = probabilities.shape == self.probabilities.shape
         max_difference = (
             float(np.abs(probabilities - self.probabilities).max()) if is_same_shape else math.inf
         )
-        if not max_difference <= TOLERANCE:  # NaN is no answer either
+        if not max_difference <= TOLERANCE:  # NaN fails too
             raise CorruptDataError(
-                f"its answers to {len(self.images)} golden requests are off by up to {max_difference:.2g}, "
-                f"accepted: {TOLERANCE:g}"
+                f"its probabilities for {len(self.images)} golden requests differ by up to "
+                f"{max_difference:.2g}, accepted: {TOLERANCE:g}"
             )

@@ -1,4 +1,4 @@
-"""What was decided about the releases of one name, and what has been live since: a line a decision."""
+"""The ledger of one model name: one line for each release decision, and the live release after it."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -7,14 +7,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from relearn.model.append_log import HashChainedLog, LogEntry
 
-GateOutcome = Literal["promote", "hold", "reject"]  # of a judgement
+GateOutcome = Literal["promote", "hold", "reject"]  # result of the gate
 LedgerAction = Literal[GateOutcome, "rollback", "reference"]
 
 
 class Release(BaseModel):
-    """What answers: a version, its Bento, the run it comes from, since when.
+    """A published version: its Bento, its training run and its time of publication.
 
-    `digests` holds the SHA-256 of the files of its folder that no other file there vouches for.
+    `sha256` maps the files in `CHECKSUMMED_FILES` of its folder to their SHA-256; the card holds those of
+    the other files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,12 +28,12 @@ class Release(BaseModel):
 
 
 class Entry(LogEntry):
-    """One decision: who made it, when, about which run, why, and what is live after it.
+    """One decision: actor, action, subject, reasons, and the live release after it.
 
-    `candidate` is what was decided about: a version, or the first eight characters of the run of one that
-    was never registered. `before` is the version that was live, `previous` the one that a rollback would
-    bring back after this. `fingerprints` are those of the data: what the candidate learned from and the
-    reference set.
+    `subject` is a version, or the first eight characters of the run id of a candidate that was never
+    registered. `previous_live` is the version that was live before the decision, `rollback_target` the
+    version that a rollback would restore after it. `fingerprints` are those of the candidate's training
+    data and of the reference set.
     """
 
     actor: str
@@ -47,14 +48,14 @@ class Entry(LogEntry):
 
 
 class Ledger(HashChainedLog[Entry]):
-    """An append-only file; its last whole line is the truth."""
+    """Append-only file of decisions; its last complete line says what is live."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, Entry)
 
     def append(self, **decision: Any) -> Entry:
-        """Add a decision: the fields of an `Entry` but number, time and chain.
+        """Append a decision: the fields of `Entry` except those of `LogEntry`.
 
-        Returns when it is on disk. The caller holds the lock of the releases.
+        Returns when the line is on disk. The caller holds the lock of the `ReleaseStore`.
         """
         return self.append_entries(decision)[0]

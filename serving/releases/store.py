@@ -1,6 +1,6 @@
-"""The releases of one name: a folder a version, the ledger, and the live pointer derived from it.
+"""The releases of one model name: a folder for each version, the ledger, and the live pointer.
 
-Flows write through this, the service reads it.
+The pointer is derived from the ledger. Flows write the releases, the service reads them.
 """
 
 import hashlib
@@ -17,51 +17,50 @@ from pydantic import ValidationError
 from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError
 from relearn.model.files import atomic_file, atomic_folder
 from relearn.model.home import Home
-from relearn.serving.releases import golden
-from relearn.serving.releases.golden import Golden
+from relearn.serving.releases.golden import GOLDEN_FILE, Golden
 from relearn.serving.releases.ledger import Entry, Ledger, Release
 
 logger = logging.getLogger(__name__)
 
 LEDGER_FILE, POINTER_FILE = "ledger.jsonl", "current.json"
-CHECKSUMMED_FILES = ("card.json", golden.GOLDEN_FILE)  # the card vouches for the rest of the folder
-LOCK_TIMEOUT = 30.0  # seconds for the lock; it is held for a decision, some 10 ms, never for a training
+CHECKSUMMED_FILES = ("card.json", GOLDEN_FILE)  # the card holds the checksums of the other files
+LOCK_TIMEOUT = 30.0  # seconds; the lock is held for one decision (about 10 ms), never for a training
 
 
 class ReleaseStore:
-    """The releases under `root`, which is `home.releases(name)`."""
+    """The releases under `root`, which is `home.releases_dir(name)`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.ledger = Ledger(root / LEDGER_FILE)
 
     def version_folder(self, version: str) -> Path:
-        """Where the classifier of `version` lies, or would lie."""
+        """Return the folder of the classifier of `version`; it need not exist."""
         return self.root / version
 
     def reference_folder(self, fingerprint: str) -> Path:
-        """Where the reference images of this fingerprint lie, or would lie."""
+        """Return the folder of the reference images with this fingerprint; it need not exist."""
         return self.root / "reference" / fingerprint[:16]
 
     def list_versions(self) -> list[str]:
-        """Those whose classifier is kept, oldest first."""
+        """Return the versions with a stored classifier, oldest first."""
         return sorted((path.parent.name for path in self.root.glob("[0-9]*/card.json")), key=int)
 
     def read_current(self) -> Release | None:
-        """What the pointer means; None before the first release, `IntegrityError` where it is unreadable."""
+        """Read the live pointer: None before the first release, `CorruptDataError` if it is unreadable."""
         path = self.root / POINTER_FILE
         try:
             return Release.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
         except (ValidationError, OSError) as error:
-            raise CorruptDataError(f"{path} is no live pointer: {str(error).splitlines()[0]}") from None
+            raise CorruptDataError(f"{path} is not a live pointer: {str(error).splitlines()[0]}") from None
 
     def add_version(self, version: str, classifier_folder: Path) -> dict[str, str]:
-        """Keep a verified copy of the classifier and its golden answers as `version`.
+        """Store a verified copy of the classifier and its golden requests as `version`.
 
-        Returns what a `Release` has as digests. Whole or not at all, and doing it again changes nothing.
-        Raises `IntegrityError` where another classifier has this version, or the folder is unsound.
+        Returns the `sha256` of its `Release`. Atomic and idempotent. Raises `CorruptDataError` if another
+        classifier has this version, or if `classifier_folder` is damaged.
         """
         from relearn.model.inference.classifier import Classifier
         from relearn.model.inference.model_card import CARD_FILE
@@ -70,7 +69,7 @@ class ReleaseStore:
         try:
             Classifier.load(folder)
             Golden.load(folder)
-        except (NotFoundError, CorruptDataError):  # it is not there, or damaged
+        except (NotFoundError, CorruptDataError):  # missing or damaged
             with atomic_folder(folder) as temporary_folder:
                 shutil.copytree(classifier_folder, temporary_folder, dirs_exist_ok=True)
                 Classifier.load(temporary_folder)
@@ -81,31 +80,35 @@ class ReleaseStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One decision at a time; the lock of a process that dies is free. `MachineError` after 30 s."""
+        """Hold the lock for one decision; raise `InfrastructureError` after `LOCK_TIMEOUT`.
+
+        The lock of a process that dies is released.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.root / ".lock", timeout=LOCK_TIMEOUT):
                 yield
         except Timeout:
             raise InfrastructureError(
-                f"another process has been deciding about {self.root.name} for {LOCK_TIMEOUT:g} seconds"
+                f"another process has held the release lock of {self.root.name} for {LOCK_TIMEOUT:g} seconds"
             ) from None
 
     def append_decision(self, **decision: Any) -> Entry:
-        """Write a decision to the ledger, and let the pointer mean what is live after it.
+        """Append a decision to the ledger and update the live pointer.
 
-        The pointer is written before, and takes its place after: on a full disk nothing is decided.
+        The new pointer is written before the decision and renamed after it: on a full disk both stay as
+        they were.
         """
         with self._update_pointer_after(decision["live"]):
             return self.ledger.append(**decision)
 
     def repair_pointer(self) -> str | None:
-        """Bring the pointer into agreement with the ledger; says what was wrong with it, None for nothing."""
-        if self._describe_mismatch() is None:  # as nearly always, and then nothing has to be writable
+        """Make the pointer agree with the ledger; return what was wrong with it, or None."""
+        if self._describe_mismatch() is None:  # the usual case; it needs no write access
             return None
         with self.locked():
             mismatch = self._describe_mismatch()
-            if mismatch is None:  # another process was deciding just then
+            if mismatch is None:  # another process was about to update it
                 return None
             last_entry = self.ledger.read_last()
             with self._update_pointer_after(last_entry.live if last_entry else None):
@@ -119,16 +122,16 @@ class ReleaseStore:
         try:
             current_release = self.read_current()
         except CorruptDataError:
-            return f"could not be read, {expectation}"
+            return f"was unreadable, {expectation}"
         if current_release == expected_release:
             return None
         return (
-            f"meant {f'version {current_release.version}' if current_release else 'nothing'}, {expectation}"
+            f"named {f'version {current_release.version}' if current_release else 'nothing'}, {expectation}"
         )
 
     @contextmanager
     def _update_pointer_after(self, release: Release | None) -> Iterator[None]:
-        """Let the pointer mean `release` once the block has ended well."""
+        """Point at `release` once the block has ended without an error."""
         path = self.root / POINTER_FILE
         if release is None:
             yield
@@ -143,18 +146,19 @@ class ReleaseStore:
 
 
 def list_released_names(home: Home) -> list[str]:
-    """The names under which something has been decided in `home`."""
+    """Return the model names in `home` that have a ledger."""
     return sorted(path.parent.name for path in (home.root / "releases").glob(f"*/{LEDGER_FILE}"))
 
 
 def resolve_name(home: Home, name: str | None) -> str:
-    """`name`, or the only one there is; raises `NotFoundError`, which tells the names there are."""
+    """Return `name`, by default the only released one; `NotFoundError` lists the released names."""
     released_names = list_released_names(home)
     if not released_names:
         raise NotFoundError("nothing released yet: run `relearn run`")
     if name is None and len(released_names) > 1:
         raise NotFoundError(
-            f"several names are released, choose one: --model-name {' or --model-name '.join(released_names)}"
+            "several models are released, choose one: "
+            f"--model-name {' or --model-name '.join(released_names)}"
         )
     if name is not None and name not in released_names:
         raise NotFoundError(f"nothing released as {name!r}; released: {', '.join(released_names)}")
@@ -162,7 +166,7 @@ def resolve_name(home: Home, name: str | None) -> str:
 
 
 def get_current_release(home: Home, name: str | None = None) -> tuple[str, Release]:
-    """The live release under `name`; without a name, that of the only one released in `home`."""
+    """Return `name` and its live release; by default of the only model released in `home`."""
     name = resolve_name(home, name)
     store = ReleaseStore(home.releases_dir(name))
     if repair_message := store.repair_pointer():

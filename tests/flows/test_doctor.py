@@ -287,7 +287,7 @@ def test_a_pointer_moved_by_hand_is_found(live: Zoo) -> None:
     found = one(live.home, "releases", "pointer")
     assert ("warning", "means version 1, the ledger says version 2") == (found.state, found.message)
     pointer.write_text("{")
-    assert "is no live pointer" in one(live.home, "releases", "pointer").message
+    assert "is not a live pointer" in one(live.home, "releases", "pointer").message
 
     live.releases.repair_pointer()
     assert "ok" == one(live.home, "releases", "pointer").state

@@ -247,7 +247,7 @@ def test_an_unreadable_pointer_changes_nothing(worker: Worker, releases: Release
     (releases.root / "current.json").write_bytes(content)
     asyncio.run(worker.until(lambda: worker.told))
     assert ["1"] == worker.versions
-    assert "is no live pointer" in worker.told[0][1]
+    assert "is not a live pointer" in worker.told[0][1]
 
 
 def test_no_release_is_no_trouble(tmp_path: Path):

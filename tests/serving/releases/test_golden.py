@@ -16,40 +16,42 @@ def golden(classifier: Classifier, images: np.ndarray) -> Golden:
     return Golden.from_classifier(classifier, images)
 
 
-def test_they_are_images_with_their_answers(golden: Golden, classifier: Classifier, images: np.ndarray):
-    """Evenly chosen, from the first to the last, answered by the classifier itself."""
+def test_golden_requests_are_images_with_predictions(
+    golden: Golden, classifier: Classifier, images: np.ndarray
+):
+    """The images are evenly spaced from the first to the last; the classifier itself predicts them."""
     assert SAMPLE_SIZE == len(golden.images)
     assert np.array_equal(images[[0, -1]], golden.images[[0, -1]])
     assert np.array_equal(classifier.predict(golden.images), golden.probabilities)
     assert 3 == len(Golden.from_classifier(classifier, images[:3]).images)
 
 
-def test_they_are_read_back_as_they_were_saved(golden: Golden, tmp_path: Path):
+def test_loaded_golden_requests_equal_saved_ones(golden: Golden, tmp_path: Path):
     golden.save(tmp_path)
-    again = Golden.load(tmp_path)
-    assert np.array_equal(golden.images, again.images)
-    assert np.array_equal(golden.probabilities, again.probabilities)
+    loaded = Golden.load(tmp_path)
+    assert np.array_equal(golden.images, loaded.images)
+    assert np.array_equal(golden.probabilities, loaded.probabilities)
 
 
-def test_another_classifier_does_not_pass(
+def test_different_classifier_fails_check(
     golden: Golden, classifier: Classifier, make_classifier: Callable[..., Classifier]
 ):
-    """The same one does, image by image as well."""
+    """The same classifier passes, also with one image per batch."""
     golden.check(classifier.predict(golden.images))
     golden.check(np.concatenate([classifier.predict(image[None]) for image in golden.images]))
-    with pytest.raises(CorruptDataError, match=r"32 golden requests are off by up to .*, accepted: 1e-05"):
+    with pytest.raises(CorruptDataError, match=r"32 golden requests differ by up to .*, accepted: 1e-05"):
         golden.check(make_classifier(seed=1).predict(golden.images))
 
 
 @pytest.mark.parametrize("wrong", [np.full((32, 10), np.nan), np.zeros((32, 9)), np.zeros((31, 10))])
-def test_what_is_no_answer_does_not_pass(golden: Golden, wrong: np.ndarray):
-    """NaN, and shapes that do not fit, are as wrong as wrong numbers."""
+def test_invalid_probabilities_fail_check(golden: Golden, wrong: np.ndarray):
+    """NaN and wrong shapes are rejected like wrong numbers."""
     with pytest.raises(CorruptDataError):
         golden.check(wrong.astype(np.float32))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"torn", b"\x00" * 100])
-def test_a_damaged_file_is_an_integrity_error(tmp_path: Path, content: bytes | None):
+def test_damaged_file_raises_corrupt_data_error(tmp_path: Path, content: bytes | None):
     if content is not None:
         (tmp_path / GOLDEN_FILE).write_bytes(content)
     with pytest.raises(CorruptDataError, match="cannot be read"):

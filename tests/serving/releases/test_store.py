@@ -1,4 +1,4 @@
-"""Release folders, the live pointer, and its agreement with the ledger."""
+"""Promises of the release store: release folders, the live pointer, and its agreement with the ledger."""
 
 import json
 import os
@@ -28,19 +28,19 @@ def releases(tmp_path: Path) -> ReleaseStore:
 
 
 @pytest.fixture
-def other(make_classifier: Callable[..., Classifier], save: Save, tmp_path: Path) -> Path:
-    """Another saved classifier."""
-    return save(make_classifier(seed=1), tmp_path / "other")
+def second_classifier(make_classifier: Callable[..., Classifier], save: Save, tmp_path: Path) -> Path:
+    """The folder of a classifier that differs from `saved`."""
+    return save(make_classifier(seed=1), tmp_path / "second")
 
 
 def test_nothing_is_live_before_the_first_release(releases: ReleaseStore):
-    """Asking makes no folder."""
+    """Reading creates no folder."""
     assert (None, None) == (releases.read_current(), releases.repair_pointer())
     assert not releases.root.exists()
 
 
-def test_what_is_published_is_live(releases: ReleaseStore, saved: Path, publish: Publish):
-    """The pointer says what the ledger says; the folder holds a classifier that loads."""
+def test_published_version_is_live(releases: ReleaseStore, saved: Path, publish: Publish):
+    """Pointer and ledger agree, and the release folder holds a classifier that loads."""
     published = publish(releases, "3", saved)
 
     assert published == releases.read_current() == releases.ledger.read_last().live
@@ -51,12 +51,12 @@ def test_what_is_published_is_live(releases: ReleaseStore, saved: Path, publish:
     Classifier.load(releases.version_folder("3"))
 
 
-def test_the_next_release_keeps_the_one_before(
-    releases: ReleaseStore, saved: Path, other: Path, publish: Publish
+def test_new_release_keeps_previous_version(
+    releases: ReleaseStore, saved: Path, second_classifier: Path, publish: Publish
 ):
     """Only the pointer moves."""
     publish(releases, "3", saved)
-    publish(releases, "4", other)
+    publish(releases, "4", second_classifier)
 
     assert "4" == releases.read_current().version
     assert (
@@ -65,27 +65,29 @@ def test_the_next_release_keeps_the_one_before(
     )
 
 
-def test_keeping_again_changes_nothing(releases: ReleaseStore, saved: Path):
-    """A release that is tried again finds its folder and leaves it as it is."""
-    first = releases.add_version("3", saved)
+def test_adding_a_version_twice_changes_nothing(releases: ReleaseStore, saved: Path):
+    """A repeated release finds its folder and leaves it unchanged."""
+    checksums = releases.add_version("3", saved)
     files = {path: path.stat().st_mtime_ns for path in releases.version_folder("3").iterdir()}
 
-    assert first == releases.add_version("3", saved)
+    assert checksums == releases.add_version("3", saved)
     assert files == {path: path.stat().st_mtime_ns for path in releases.version_folder("3").iterdir()}
     assert ["3"] == [path.name for path in releases.root.iterdir()]
 
 
-def test_a_version_is_never_given_to_another_classifier(releases: ReleaseStore, saved: Path, other: Path):
-    """Refused, and what was there stays."""
-    first = releases.add_version("3", saved)
+def test_version_is_never_reused_for_another_classifier(
+    releases: ReleaseStore, saved: Path, second_classifier: Path
+):
+    """The second classifier is rejected and the stored one stays."""
+    checksums = releases.add_version("3", saved)
     with pytest.raises(CorruptDataError, match="another classifier"):
-        releases.add_version("3", other)
-    assert first == releases.add_version("3", saved)
+        releases.add_version("3", second_classifier)
+    assert checksums == releases.add_version("3", saved)
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", GOLDEN_FILE])
-def test_an_unsound_folder_is_not_kept(releases: ReleaseStore, saved: Path, tmp_path: Path, file: str):
-    """Weights that do not fit their card, or golden answers that cannot be read: no folder appears."""
+def test_damaged_classifier_is_not_stored(releases: ReleaseStore, saved: Path, tmp_path: Path, file: str):
+    """Weights that do not match their card or unreadable golden requests leave no folder."""
     shutil.copytree(saved, tmp_path / "bad")
     (tmp_path / "bad" / file).write_bytes(b"torn")
 
@@ -95,19 +97,19 @@ def test_an_unsound_folder_is_not_kept(releases: ReleaseStore, saved: Path, tmp_
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "card.json", GOLDEN_FILE])
-def test_a_folder_that_was_damaged_is_kept_anew(releases: ReleaseStore, saved: Path, file: str):
-    """A version that is released again is served as it was saved, not as it was found."""
-    first = releases.add_version("3", saved)
+def test_damaged_release_folder_is_replaced(releases: ReleaseStore, saved: Path, file: str):
+    """Adding the version again restores the saved files."""
+    checksums = releases.add_version("3", saved)
     (releases.version_folder("3") / file).write_bytes(b"torn")
 
-    assert first == releases.add_version("3", saved)
+    assert checksums == releases.add_version("3", saved)
     assert (saved / file).read_bytes() == (releases.version_folder("3") / file).read_bytes()
 
 
 @pytest.mark.needs("mount", "umount")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_on_a_full_disk_nothing_is_decided(tmp_path: Path, saved: Path, publish: Publish):
-    """Ledger and pointer mean what they meant: what is reported as failed has not happened."""
+def test_full_disk_leaves_ledger_and_pointer_unchanged(tmp_path: Path, saved: Path, publish: Publish):
+    """A release that is reported as failed has no effect."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
@@ -127,34 +129,34 @@ def test_on_a_full_disk_nothing_is_decided(tmp_path: Path, saved: Path, publish:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"version": "3"}', b"[1]"])
-def test_a_pointer_that_says_nothing_is_an_integrity_error(releases: ReleaseStore, content: bytes):
-    """A file that was never written so is not taken for no release."""
+def test_invalid_pointer_raises_corrupt_data_error(releases: ReleaseStore, content: bytes):
+    """A damaged pointer is not read as "nothing released"."""
     releases.root.mkdir(parents=True)
     (releases.root / "current.json").write_bytes(content)
 
-    with pytest.raises(CorruptDataError, match="is no live pointer"):
+    with pytest.raises(CorruptDataError, match="is not a live pointer"):
         releases.read_current()
 
 
 @pytest.mark.parametrize("pointer", [None, b"", b"older"])
-def test_the_pointer_follows_the_ledger(
-    releases: ReleaseStore, saved: Path, other: Path, publish: Publish, pointer: bytes | None
+def test_pointer_is_repaired_from_the_ledger(
+    releases: ReleaseStore, saved: Path, second_classifier: Path, publish: Publish, pointer: bytes | None
 ):
-    """Killed between the two, or edited by hand: the next start puts the pointer right, and says so."""
+    """After a kill between both writes or an edit by hand, the next start repairs the pointer and says so."""
     publish(releases, "3", saved)
-    older = (releases.root / "current.json").read_bytes()
-    publish(releases, "4", other)
+    old_pointer = (releases.root / "current.json").read_bytes()
+    publish(releases, "4", second_classifier)
     path = releases.root / "current.json"
-    path.unlink() if pointer is None else path.write_bytes(older if pointer == b"older" else pointer)
+    path.unlink() if pointer is None else path.write_bytes(old_pointer if pointer == b"older" else pointer)
 
-    told = releases.repair_pointer()
-    assert told.endswith("the ledger says 4")
+    message = releases.repair_pointer()
+    assert message.endswith("the ledger says 4")
     assert "4" == releases.read_current().version
     assert releases.repair_pointer() is None
 
 
-def test_reading_needs_no_writing(releases: ReleaseStore, saved: Path, publish: Publish):
-    """Where pointer and ledger agree, settling leaves not even a lock."""
+def test_repair_writes_nothing_when_pointer_is_correct(releases: ReleaseStore, saved: Path, publish: Publish):
+    """Not even a lock file appears."""
     publish(releases, "3", saved)
     before = sorted(releases.root.iterdir())
     assert releases.repair_pointer() is None
@@ -176,18 +178,18 @@ for _ in range(20):
 """
 
 
-def test_four_processes_decide_one_after_the_other(releases: ReleaseStore):
-    """Under the lock each sees what the others have written: no line is lost, none has two followers."""
+def test_lock_serializes_decisions_of_four_processes(releases: ReleaseStore):
+    """Each process sees the lines of the others: no line is lost and the chain never forks."""
     command = [sys.executable, "-c", DECIDE, str(releases.root)]
-    processes = [subprocess.Popen(command, cwd=Path(__file__).parents[2]) for _ in range(4)]
+    processes = [subprocess.Popen(command, cwd=Path(__file__).parents[3]) for _ in range(4)]
 
     assert [0] * 4 == [process.wait() for process in processes]
     entries = releases.ledger.read_entries()
     assert [str(number) for number in range(80)] == [entry.subject for entry in entries]
 
 
-def test_the_only_name_needs_no_naming(saved: Path, tmp_path: Path, publish: Publish):
-    """One release is found by itself, several by name, and what is missing is told."""
+def test_only_released_model_is_the_default(saved: Path, tmp_path: Path, publish: Publish):
+    """With several models the name is required; errors list the released names."""
     home = Home(tmp_path, tmp_path)
     with pytest.raises(NotFoundError, match="nothing released yet: run `relearn run`"):
         get_current_release(home)

@@ -1,4 +1,4 @@
-"""Make the picture of the README anew that shows a terminal: `python -m infra.pictures`."""
+"""Generator of the README's terminal screenshot: `python -m infra.readme_screenshot`."""
 
 import io
 import os
@@ -17,26 +17,27 @@ RELEARN = Path(sys.executable).parent / "relearn"
 
 
 def main() -> None:
+    """Run `relearn run` in a temporary home and write docs/images/run.svg."""
     with tempfile.TemporaryDirectory() as home:
         environment = {
             **os.environ,
             "RELEARN_HOME": f"{home}/.relearn",
             "FORCE_COLOR": "1",
-            "TTY_INTERACTIVE": "0",  # a picture of moving bars would show each of their positions
+            "TTY_INTERACTIVE": "0",  # progress bars would appear in each of their states
             "COLUMNS": "100",
         }
-        said = subprocess.run(
+        output = subprocess.run(
             [RELEARN, "run", "--dataset", "digits"],
             env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-        (IMAGES / "run.svg").write_text(terminal("make run", said.replace(f"{home}/", "")))
+        (IMAGES / "run.svg").write_text(render_terminal("make run", output.replace(f"{home}/", "")))
 
 
-def terminal(command: str, said: str) -> str:
-    """What a terminal shows after `command`, as SVG; its fonts are the reader's own."""
+def render_terminal(command: str, output: str) -> str:
+    """Render a command and its output as SVG, without embedded fonts."""
     console = Console(record=True, width=100, file=io.StringIO())
     console.print(f"[green]$[/] {command}")
-    console.print(Text.from_ansi(said), soft_wrap=False)
+    console.print(Text.from_ansi(output), soft_wrap=False)
     return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="relearn"), flags=re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""Classifier folder → Bento: complete, pinned, without anything of flows, and the same when done twice."""
+"""Promises of packaging: the Bento is complete, pinned, free of `flows`, and built only once."""
 
 import ast
 import re
@@ -15,8 +15,8 @@ from relearn.serving.deployment.packaging import build_bento, find_bento_folder
 from relearn.serving.deployment.requirements import REQUIREMENTS
 
 
-def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file under `folder`, its bytes and when it was written."""
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return bytes and modification time of every file under `folder`."""
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -24,19 +24,19 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def files(root: Path) -> set[str]:
-    """The source files under `root`, a folder that holds model and serving."""
-    found = [path for room in ("model", "serving") for path in (root / room).rglob("*.*")]
-    return {str(path.relative_to(root)) for path in found if path.suffix != ".pyc"}
+def list_source_files(root: Path) -> set[str]:
+    """Return the source files of `model` and `serving` under `root`."""
+    paths = [path for layer in ("model", "serving") for path in (root / layer).rglob("*.*")]
+    return {str(path.relative_to(root)) for path in paths if path.suffix != ".pyc"}
 
 
-def test_the_bento_carries_source_classifier_and_pins(bento: str, saved: Path, home: Home):
-    """Model and serving, its page too, the classifier by tag, exact versions that every index knows."""
+def test_bento_contains_source_classifier_and_pins(bento: str, saved: Path, home: Home):
+    """It has `model` and `serving` with the page, the classifier by tag, and versions that an index knows."""
     folder = find_bento_folder(bento, home)
-    source = files(Path(__file__).parents[2])
+    source = list_source_files(Path(__file__).parents[3])
 
     assert {"serving/service.py", "serving/page/index.html"} <= source
-    assert source == files(folder / "src" / "relearn")
+    assert source == list_source_files(folder / "src" / "relearn")
     stored = home.bentoml / "models" / "digits" / "3"
     assert {path.name for path in saved.iterdir()} | {"model.yaml"} == {
         path.name for path in stored.iterdir()
@@ -47,8 +47,8 @@ def test_the_bento_carries_source_classifier_and_pins(bento: str, saved: Path, h
     assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", pin) for pin in pins)
 
 
-def test_the_source_in_the_bento_needs_nothing_of_flows(bento: str, home: Home):
-    """No file of it names flows, mlflow or prefect in an import."""
+def test_source_in_the_bento_does_not_import_flows(bento: str, home: Home):
+    """No file imports flows, mlflow or prefect."""
     for file in (find_bento_folder(bento, home) / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -56,18 +56,18 @@ def test_the_source_in_the_bento_needs_nothing_of_flows(bento: str, home: Home):
             assert not any(re.match(r"(relearn\.flows|mlflow|prefect)\b", name) for name in names), file
 
 
-def test_packaging_again_changes_nothing(bento: str, saved: Path, home: Home):
-    """The same classifier under the same version: same tag, not one file touched, nothing left over."""
-    before = tree(home.bentoml)
+def test_building_twice_changes_nothing(bento: str, saved: Path, home: Home):
+    """The same classifier and version give the same tag, no changed file and no temporary file."""
+    before = snapshot(home.bentoml)
 
     assert "digits:3" == build_bento(saved, "digits", "3", home)
 
-    assert before == tree(home.bentoml)
+    assert before == snapshot(home.bentoml)
     assert [] == list((home.bentoml / "tmp").iterdir())
 
 
-def test_a_bento_that_is_gone_is_made_again(saved: Path, tmp_path: Path):
-    """Killed between the model and the Bento, the next try completes it."""
+def test_missing_bento_is_built_again(saved: Path, tmp_path: Path):
+    """After a kill between model and Bento, the next build completes it."""
     home = Home(tmp_path, tmp_path)
     build_bento(saved, "digits", "1", home)
     shutil.rmtree(home.bentoml / "bentos" / "digits" / "1")
@@ -77,33 +77,32 @@ def test_a_bento_that_is_gone_is_made_again(saved: Path, tmp_path: Path):
     assert (find_bento_folder("digits:1", home) / "bento.yaml").is_file()
 
 
-def test_two_versions_stand_side_by_side(
+def test_new_version_leaves_previous_one_unchanged(
     bento: str, make_classifier: Callable[..., Classifier], home: Home, tmp_path: Path
 ):
-    """The next version leaves the one before it as it is, and is the latest."""
-    before = tree(find_bento_folder(bento, home))
+    """The new version becomes the latest."""
+    before = snapshot(find_bento_folder(bento, home))
     make_classifier(seed=1).save(tmp_path / "next")
 
     build_bento(tmp_path / "next", "digits", "4", home)
 
-    assert before == tree(find_bento_folder(bento, home))
+    assert before == snapshot(find_bento_folder(bento, home))
     assert "4" == (home.bentoml / "bentos" / "digits" / "latest").read_text()
     stored = [Classifier.load(home.bentoml / "models" / "digits" / version) for version in "34"]
-    assert 2 == len({tuple(one.card.digests.values()) for one in stored})
+    assert 2 == len({tuple(classifier.card.digests.values()) for classifier in stored})
 
 
-def test_another_classifier_under_the_same_version_is_refused(
+def test_version_is_never_reused_for_another_classifier(
     bento: str, make_classifier: Callable[..., Classifier], home: Home, tmp_path: Path
 ):
-    """A version means one classifier for ever."""
-    make_classifier(seed=2).save(tmp_path / "other")
+    make_classifier(seed=2).save(tmp_path / "second")
 
     with pytest.raises(CorruptDataError, match="another classifier is packaged as digits:3"):
-        build_bento(tmp_path / "other", "digits", "3", home)
+        build_bento(tmp_path / "second", "digits", "3", home)
 
 
-def test_an_unsound_classifier_is_not_packaged(saved: Path, tmp_path: Path):
-    """One byte changed: refused, and nothing is left behind."""
+def test_damaged_classifier_is_not_packaged(saved: Path, tmp_path: Path):
+    """One changed byte is enough, and no file is created."""
     shutil.copytree(saved, tmp_path / "bad")
     weights = tmp_path / "bad" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
@@ -120,14 +119,14 @@ def test_an_unsound_classifier_is_not_packaged(saved: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "version"), [("Digits", "1"), ("digits-", "1"), ("a/b", "1"), ("x", ""), ("x", "é")]
 )
-def test_a_tag_that_bentoml_cannot_hold_is_refused_first(saved: Path, home: Home, name: str, version: str):
-    """Said before anything is made, with what is accepted."""
+def test_invalid_tag_is_rejected(saved: Path, home: Home, name: str, version: str):
+    """The message lists the accepted characters."""
     with pytest.raises(UserInputError, match="accepted: lower-case letters"):
         build_bento(saved, name, version, home)
 
 
-def test_a_version_is_found_by_its_whole_name(bento: str, home: Home):
-    """`digits:3` is not `digits:30`, nor any other that starts alike."""
+def test_bento_is_found_only_by_its_full_tag(bento: str, home: Home):
+    """`digits:3` does not match `digits:30` or another tag with the same prefix."""
     (home.bentoml / "bentos" / "digits" / "30").mkdir(exist_ok=True)
 
     for tag in ("digits:30", "digits:", "digits", "other:3"):

@@ -1,4 +1,4 @@
-"""`relearn serve` and `relearn predict`, as they are typed."""
+"""Promises of `relearn serve` and `relearn predict` on the command line."""
 
 import os
 import shlex
@@ -39,8 +39,8 @@ def released_home(
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, images: np.ndarray, encoded: Callable[..., bytes]) -> list[Path]:
-    """Two files: an image in the classifier's size, and a drawing in another."""
+def image_files(tmp_path: Path, images: np.ndarray, encoded: Callable[..., bytes]) -> list[Path]:
+    """Two files: a PNG image in the classifier's size, and a JPEG drawing in another size."""
     page = np.full((1, 90, 70), 255, np.uint8)
     page[0, 10:80, 30:40] = 0
     files = [tmp_path / "one.png", tmp_path / "two.jpg"]
@@ -49,49 +49,49 @@ def pictures(tmp_path: Path, images: np.ndarray, encoded: Callable[..., bytes]) 
     return files
 
 
-def expected(classifier: Classifier, files: list[Path]) -> np.ndarray:
+def predict_directly(classifier: Classifier, files: list[Path]) -> np.ndarray:
     return classifier.predict(
         np.stack([fit_image(decode_image(file.read_bytes()), (1, 28, 28), "mnist") for file in files])
     )
 
 
 @pytest.mark.parametrize(("name", "read"), [("out.csv", pd.read_csv), ("out.parquet", pd.read_parquet)])
-def test_predict_writes_what_the_api_would_answer(
+def test_predict_writes_the_predictions_of_the_api(
     released_home: Home,
     classifier: Classifier,
-    pictures: list[Path],
+    image_files: list[Path],
     tmp_path: Path,
     name: str,
     read: Callable[[Path], pd.DataFrame],
 ):
-    """One row a file, every probability by class."""
-    assert 0 == run_command_line(["predict", *map(str, pictures), "-o", str(tmp_path / name)])
+    """The table has one row for each file and one column for each class probability."""
+    assert 0 == run_command_line(["predict", *map(str, image_files), "-o", str(tmp_path / name)])
 
-    answers = read(tmp_path / name)
-    probabilities = expected(classifier, pictures)
-    assert [*map(str, pictures)] == answers["file"].tolist()
-    assert classifier.to_labels(probabilities) == answers["label"].astype(str).tolist()
-    assert np.allclose(probabilities, answers[[f"p_{digit}" for digit in range(10)]], atol=1e-5)
-    assert np.allclose(probabilities.max(axis=1), answers["probability"], atol=1e-5)
+    table = read(tmp_path / name)
+    probabilities = predict_directly(classifier, image_files)
+    assert [*map(str, image_files)] == table["file"].tolist()
+    assert classifier.to_labels(probabilities) == table["label"].astype(str).tolist()
+    assert np.allclose(probabilities, table[[f"p_{digit}" for digit in range(10)]], atol=1e-5)
+    assert np.allclose(probabilities.max(axis=1), table["probability"], atol=1e-5)
 
 
-def test_predict_shows_a_table(
-    released_home: Home, classifier: Classifier, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+def test_predict_prints_a_table(
+    released_home: Home, classifier: Classifier, image_files: list[Path], capsys: pytest.CaptureFixture[str]
 ):
-    """On the terminal: file, label, probability."""
-    assert 0 == run_command_line(["predict", str(pictures[0])])
+    """The terminal shows file, label and probability."""
+    assert 0 == run_command_line(["predict", str(image_files[0])])
 
-    probabilities = expected(classifier, pictures[:1])
-    lines = capsys.readouterr().out
-    assert f"{probabilities.max():.1%}" in lines
-    assert classifier.to_labels(probabilities)[0] in lines
+    probabilities = predict_directly(classifier, image_files[:1])
+    output = capsys.readouterr().out
+    assert f"{probabilities.max():.1%}" in output
+    assert classifier.to_labels(probabilities)[0] in output
 
 
-def test_predict_takes_any_saved_classifier(
-    saved: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+def test_predict_accepts_any_saved_classifier(
+    saved: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]
 ):
-    """Nothing needs to be released."""
-    assert 0 == run_command_line(["predict", str(pictures[0]), "--classifier", str(saved)])
+    """It needs no release."""
+    assert 0 == run_command_line(["predict", str(image_files[0]), "--classifier", str(saved)])
     assert "one.png" in capsys.readouterr().out
 
 
@@ -126,17 +126,17 @@ def test_predict_takes_any_saved_classifier(
         (["serve", "--host", "example.org"], "error[config]: host: got 'example.org', accepted: localhost"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(
+def test_user_error_is_reported_in_one_line(
     released_home: Home,
-    pictures: list[Path],
+    image_files: list[Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     message: str,
 ):
-    """Exit code 2, the file or flag by name, no traceback, nothing written."""
-    (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "half.png").write_bytes(pictures[0].read_bytes()[:100])
+    """Exit code 2, the name of the file or flag, no traceback, no file written."""
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "half.png").write_bytes(image_files[0].read_bytes()[:100])
     (tmp_path / "there.csv").write_text("kept")
     before = sorted(tmp_path.iterdir())
 
@@ -149,18 +149,18 @@ def test_what_cannot_be_done_is_one_line(
     assert "kept" == (tmp_path / "there.csv").read_text()
 
 
-def test_before_any_release_both_verbs_say_how_to_make_one(
-    pictures: list[Path], capsys: pytest.CaptureFixture[str]
+def test_missing_release_is_reported_with_the_next_command(
+    image_files: list[Path], capsys: pytest.CaptureFixture[str]
 ):
-    """The command that leads out of it."""
-    for arguments in (["serve"], ["predict", str(pictures[0])]):
+    """Both verbs name the command that creates a release."""
+    for arguments in (["serve"], ["predict", str(image_files[0])]):
         assert 2 == run_command_line(arguments)
         assert "error[not_found]: nothing released yet: run `relearn run`\n" == capsys.readouterr().err
 
 
 @pytest.fixture
 def serving(released_home: Home) -> Iterator[subprocess.Popen[str]]:
-    """`relearn serve` on a free port; hears Ctrl-C also where the shell that runs the tests does not."""
+    """`relearn serve` on a free port, which handles SIGINT even if the shell of the tests ignores it."""
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += "from relearn.__main__ import main; main()"
     process = subprocess.Popen(
@@ -175,29 +175,29 @@ def serving(released_home: Home) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_serve_answers_its_own_curl_until_it_is_told_to_stop(serving: subprocess.Popen[str]):
-    """The printed command works as it is pasted; after SIGTERM nothing is left."""
-    first, curl = serving.stdout.readline(), serving.stdout.readline()
+def test_printed_curl_command_works_until_serve_stops(serving: subprocess.Popen[str]):
+    """The command works when pasted; after SIGTERM no process remains."""
+    first_line, curl = serving.stdout.readline(), serving.stdout.readline()
     processes = psutil.Process(serving.pid).children(recursive=True)
-    answer = subprocess.run(
+    response = subprocess.run(
         ["curl", "-s", *shlex.split(curl)[1:]], capture_output=True, text=True, check=False
     )
     serving.terminate()
 
-    assert first.startswith("digits 3 answers at http://127.0.0.1:"), serving.stderr.read()
-    assert '"version":"3"' in answer.stdout
+    assert first_line.startswith("digits 3 answers at http://127.0.0.1:"), serving.stderr.read()
+    assert '"version":"3"' in response.stdout
     assert 143 == serving.wait(20)
     assert "error[stopped]: asked to end\n" == serving.stderr.read()
     assert len(processes) >= 2
     assert not any(process.is_running() for process in processes)
 
 
-def test_serve_stops_at_ctrl_c_before_it_is_up(serving: subprocess.Popen[str]):
-    """Changing one's mind leaves nothing behind."""
-    me = psutil.Process(serving.pid)
-    while not me.children():
+def test_ctrl_c_stops_serve_during_the_start(serving: subprocess.Popen[str]):
+    """No process remains."""
+    process = psutil.Process(serving.pid)
+    while not process.children():
         time.sleep(0.05)
-    processes = me.children(recursive=True)
+    processes = process.children(recursive=True)
     serving.send_signal(signal.SIGINT)
 
     assert 130 == serving.wait(20)
