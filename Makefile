@@ -44,11 +44,11 @@ test-all: $(BIN)/.ready ## the same, slow proofs included; fails where a program
 bench: $(BIN)/.ready ## measure, and write benchmarks/results/
 	$(BIN)/python -m benchmarks $(or $(ARGS),throughput commands accuracy tutorial gate swap drift)
 
-bench-train: $(BIN)/.ready $(PEERS)/.ready ## our training beside other libraries, in turn
-	$(BIN)/python -m benchmarks $(or $(ARGS),train reach scale)
+bench-train: $(BIN)/.ready $(PEERS)/.ready ## compare our training with other libraries
+	$(BIN)/python -m benchmarks $(or $(ARGS),train time_to_accuracy scale)
 
-bench-serve: $(BIN)/.ready $(PEERS)/.ready ## our server beside others, its limits, and a soak; takes wrk
-	$(BIN)/python -m benchmarks $(or $(ARGS),serve batch ready overload soak)
+bench-serve: $(BIN)/.ready $(PEERS)/.ready ## compare our server with others, its limits, and a soak test; requires wrk
+	$(BIN)/python -m benchmarks $(or $(ARGS),serve batch cold_start overload soak)
 
 docs: $(BIN)/.ready ## write the reference pages of docs/ from the code
 	$(BIN)/python -m infra.reference

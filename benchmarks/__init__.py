@@ -1,1 +1,1 @@
-"""Measurements, each with its conditions: `make bench` writes them to `benchmarks/results/`."""
+"""Benchmarks. `make bench` writes their tables, with the conditions, to `benchmarks/results/`."""

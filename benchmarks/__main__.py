@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME…] [--rounds N] [--seconds N] [--minutes N]`: measure, and write the tables."""
+"""`python -m benchmarks [NAME…] [--rounds N] [--seconds N] [--minutes N]`: run benchmarks, write tables."""
 
 import argparse
 import os
@@ -15,18 +15,18 @@ import torch
 from benchmarks import (
     accuracy,
     batch,
+    cold_start,
     commands,
     compose,
     drift,
     gate,
     overload,
-    reach,
-    ready,
     scale,
     serve,
     soak,
     swap,
     throughput,
+    time_to_accuracy,
     train,
 )
 from relearn.model.files import write_bytes_atomically
@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def conditions() -> str:
-    """What the figures below depend on."""
+    """Describe date, commit, hardware and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
@@ -50,13 +50,13 @@ def conditions() -> str:
 
 
 def write(name: str, title: str, note: str, table: pd.DataFrame) -> None:
-    text = f"# {title}\n\n{note}\n\nConditions: {conditions()}.\n\n{markdown(table)}\n"
+    text = f"# {title}\n\n{note}\n\nConditions: {conditions()}.\n\n{to_markdown(table)}\n"
     write_bytes_atomically(RESULTS / f"{name}.md", text.encode())
     table.to_csv(RESULTS / f"{name}.csv", index=False)
     print(text)
 
 
-def markdown(table: pd.DataFrame) -> str:
+def to_markdown(table: pd.DataFrame) -> str:
     rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
@@ -68,50 +68,50 @@ BENCHMARKS: dict[str, Callable[..., tuple[str, str, pd.DataFrame]]] = {
     "best": accuracy.measure_best,
     "tutorial": accuracy.measure_tutorial,
     "train": train.measure,
-    "reach": reach.measure,
+    "time_to_accuracy": time_to_accuracy.measure,
     "scale": scale.measure,
     "gate": gate.measure,
     "drift": drift.measure,
     "swap": swap.measure,
     "serve": serve.measure,
     "batch": batch.measure,
-    "ready": ready.measure,
+    "cold_start": cold_start.measure,
     "overload": overload.measure,
     "soak": soak.measure,
     "compose": compose.measure,
 }
-# Options, each of those benchmarks that have a parameter of its name: what it is, and from where on.
+# Type, help and minimum of each option. A benchmark takes the options that are parameters of its function.
 OPTIONS = {
-    "rounds": (int, "turns of everyone", 1),
-    "seconds": (float, "length of a turn", 1),
-    "minutes": (float, "length of a soak", 0.2),
+    "rounds": (int, "measured rounds", 1),
+    "seconds": (float, "seconds per measurement", 1),
+    "minutes": (float, "minutes per soak test", 0.2),
 }
 
 
-def taken(name: str) -> set[str]:
-    """The options that a benchmark takes."""
+def options_of(name: str) -> set[str]:
+    """Return the options that a benchmark takes."""
     return set(signature(BENCHMARKS[name]).parameters) & set(OPTIONS)
 
 
-def chosen_options() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; all by default")
     for option, (kind, help_, _) in OPTIONS.items():
-        those = ", ".join(name for name in BENCHMARKS if option in taken(name))
-        parser.add_argument(f"--{option}", type=kind, help=f"{help_}, in {those}")
-    chosen = parser.parse_args()
-    unknown = [name for name in chosen.names if name not in BENCHMARKS]
+        benchmark_names = ", ".join(name for name in BENCHMARKS if option in options_of(name))
+        parser.add_argument(f"--{option}", type=kind, help=f"{help_}, in {benchmark_names}")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"got {' '.join(unknown)}, accepted: {', '.join(BENCHMARKS)}")
-    for option, (_, _, least) in OPTIONS.items():
-        if (value := getattr(chosen, option)) is not None and value < least:
-            parser.error(f"--{option}: got {value:g}, accepted: from {least:g} on")
-    return chosen
+    for option, (_, _, minimum) in OPTIONS.items():
+        if (value := getattr(arguments, option)) is not None and value < minimum:
+            parser.error(f"--{option}: got {value:g}, accepted: {minimum:g} or more")
+    return arguments
 
 
 if __name__ == "__main__":
-    chosen = chosen_options()
-    given = {option: value for option in OPTIONS if (value := getattr(chosen, option)) is not None}
-    for name in chosen.names or BENCHMARKS:
-        options = {option: value for option, value in given.items() if option in taken(name)}
+    arguments = parse_arguments()
+    overrides = {option: value for option in OPTIONS if (value := getattr(arguments, option)) is not None}
+    for name in arguments.names or BENCHMARKS:
+        options = {option: value for option, value in overrides.items() if option in options_of(name)}
         write(name, *BENCHMARKS[name](**options))

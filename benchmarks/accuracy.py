@@ -1,4 +1,4 @@
-"""How right the presets are on real MNIST: mean of several seeds on the test images."""
+"""Test accuracy of the presets on MNIST: mean over several seeds."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -35,43 +35,43 @@ TUTORIAL: Trainings = (
 
 
 def measure_ours() -> tuple[str, str, pd.DataFrame]:
-    """The settings that we chose."""
+    """Measure the default and the fast presets."""
     note = (
         f"MNIST, {SEEDS} seeds each; settings were chosen on validation images only, the test images were "
-        "scored once at the end of each training. The validation part is one and the same for all seeds. "
-        "Seconds on one thread, with a training on every core."
+        "scored once at the end of each training. The validation split is the same for all seeds. "
+        "Seconds on one thread, with one training per core."
     )
     return "Accuracy of the presets on MNIST", note, _table(OURS)
 
 
 def measure_best() -> tuple[str, str, pd.DataFrame]:
-    """The settings that take their time."""
+    """Measure the preset `best`."""
     note = (
         f"MNIST, {SEEDS_OF_BEST} seeds; settings were chosen on validation images only, the test images "
-        "were scored once at the end of each training. One training after the other, each on all cores."
+        "were scored once at the end of each training. Trainings run one after the other, each on all cores."
     )
-    return "Accuracy of the preset best on MNIST", note, _table(BEST, SEEDS_OF_BEST, at_once=False)
+    return "Accuracy of the preset best on MNIST", note, _table(BEST, SEEDS_OF_BEST, parallel=False)
 
 
 def measure_tutorial() -> tuple[str, str, pd.DataFrame]:
-    """The settings of the tutorial."""
+    """Measure the presets of the tutorial."""
     note = (
-        f"MNIST, {SEEDS} seeds each, as `--preset` gives them; the validation part is the same for all "
-        "seeds. Seconds on one thread, with a training on every core."
+        f"MNIST, {SEEDS} seeds each, as in `--preset`; the validation split is the same for all "
+        "seeds. Seconds on one thread, with one training per core."
     )
     return "Accuracy of the tutorial's settings on MNIST", note, _table(TUTORIAL)
 
 
-def _table(trainings: Trainings, seeds: int = SEEDS, at_once: bool = True) -> pd.DataFrame:
-    """One thread a training and one training a core, sooner done than one after the other on all cores."""
+def _table(trainings: Trainings, seeds: int = SEEDS, parallel: bool = True) -> pd.DataFrame:
+    """Train on one thread each, one training per core: faster than one after the other on all cores."""
     configs = [
         TrainConfig.from_preset(
-            preset, **settings, dataset="mnist", seed=seed, threads=1 if at_once else devices.cpu_count()
+            preset, **settings, dataset="mnist", seed=seed, threads=1 if parallel else devices.cpu_count()
         )
         for preset, settings in trainings
         for seed in range(seeds)
     ]
-    with ProcessPoolExecutor(devices.cpu_count() if at_once else 1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(devices.cpu_count() if parallel else 1, get_context("spawn")) as pool:
         results = pd.DataFrame(pool.map(_train, configs))
     return pd.DataFrame(
         _row(preset, configs[start], results[start : start + seeds])
@@ -101,14 +101,14 @@ def _train(config: TrainConfig) -> dict[str, float]:
     prepared = prepare_dataset(config, Home.from_environment())
     classes = len(prepared.classes)
     network = build_network(config, prepared.shape, classes)
-    fitted = fit(config, network, prepared.splits, classes)
+    result = fit(config, network, prepared.splits, classes)
     card = ModelCard.from_network(config, prepared, network)
-    best = fitted.history[fitted.best_epoch - 1]
+    best = result.history[result.best_epoch - 1]
     print(config.network, config.hidden_sizes, config.optimizer, config.seed, best, flush=True)
     return {
         "test": 100 * evaluate(Classifier(network, card), prepared.splits.test).accuracy,
         "validation": 100 * best.val_accuracy,
         "training": 100 * best.train_accuracy,
-        "epochs": len(fitted.history),
-        "seconds": fitted.seconds,
+        "epochs": len(result.history),
+        "seconds": result.seconds,
     }

@@ -1,4 +1,4 @@
-"""What a person waits for: the help, the main job, and the memory that a training takes."""
+"""Wall-clock time of the help and of a retraining, and peak memory of a training."""
 
 import os
 import re
@@ -15,14 +15,14 @@ RELEARN = str(Path(sys.executable).parent / "relearn")
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
-    """Seconds and megabytes of whole processes."""
+    """Measure seconds and megabytes of whole processes."""
     with tempfile.TemporaryDirectory() as home:
-        own = {**os.environ, "RELEARN_HOME": home}
-        helps = [_seconds(["--help"], own)[0] for _ in range(10)]
-        first, said_first = _seconds(["run", "--dataset", "digits"], own)
-        second, said_second = _seconds(["run", "--dataset", "digits"], own)
+        environment = {**os.environ, "RELEARN_HOME": home}
+        helps = [_seconds(["--help"], environment)[0] for _ in range(10)]
+        first, first_stages = _seconds(["run", "--dataset", "digits"], environment)
+        second, second_stages = _seconds(["run", "--dataset", "digits"], environment)
         peaks = {
-            name: _peak(["train", "--dataset", "mnist", "--network", name, "--epochs", "2"], own)
+            name: _peak(["train", "--dataset", "mnist", "--network", name, "--epochs", "2"], environment)
             for name in ("mlp", "cnn")
         }
     rows = [
@@ -30,8 +30,8 @@ def measure() -> tuple[str, str, pd.DataFrame]:
             "what": "relearn --help",
             "figure": f"{median(helps):.2f} s (median of 10, {min(helps):.2f}–{max(helps):.2f})",
         },
-        {"what": "relearn run on digits, in an empty home", "figure": f"{first:.1f} s: {said_first}"},
-        {"what": "the same again", "figure": f"{second:.1f} s: {said_second}"},
+        {"what": "relearn run on digits, in an empty home", "figure": f"{first:.1f} s: {first_stages}"},
+        {"what": "the same command a second time", "figure": f"{second:.1f} s: {second_stages}"},
         *(
             {"what": f"peak memory of training {name} on MNIST", "figure": f"{peak:.0f} MB"}
             for name, peak in peaks.items()
@@ -46,10 +46,12 @@ def measure() -> tuple[str, str, pd.DataFrame]:
 
 def _seconds(arguments: list[str], environment: dict[str, str]) -> tuple[float, str]:
     start = time.perf_counter()
-    done = subprocess.run([RELEARN, *arguments], env=environment, capture_output=True, text=True, check=True)
+    process = subprocess.run(
+        [RELEARN, *arguments], env=environment, capture_output=True, text=True, check=True
+    )
     seconds = time.perf_counter() - start
-    said = re.search(r"s in all: ((?:[a-z ]+ [\d.]+(?:, )?)+)", " ".join(done.stdout.split()))
-    return seconds, said[1] if said else ""
+    stages = re.search(r"s in all: ((?:[a-z ]+ [\d.]+(?:, )?)+)", " ".join(process.stdout.split()))
+    return seconds, stages[1] if stages else ""
 
 
 def _peak(arguments: list[str], environment: dict[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""How often the monitor sees drift, by the size of its window: where there is none, and where there is."""
+"""Detection rate and false alarm rate of the drift tests, by window size."""
 
 import tempfile
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ from relearn.model.plots.style import (
 )
 from relearn.model.training.fit import fit
 
-PICTURES = Path(__file__).parents[1] / "docs" / "images"
+FIGURES = Path(__file__).parents[1] / "docs" / "images"
 SIZES = (200, 300, 500, 1_000, 1_500)
-QUIET, SHIFTED = 1_000, 100  # windows of each size: of what the reference is of, and of something else
-MONTHS, LEAST = 20, 200  # months of hourly looks, and answers a day
+QUIET, SHIFTED = 1_000, 100  # windows of each size without and with drift
+MONTHS, LEAST = 20, 200  # simulated months; predictions per day and per window
 CONFIG = MonitorConfig()
 LEVELS = (0.01, 0.001, CONFIG.drift_significance)
 PARTLY = 0.2  # of the images
@@ -42,7 +42,7 @@ PARTLY = 0.2  # of the images
 
 @dataclass(frozen=True)
 class Traffic:
-    """What may come: all of it as one sample, and how much of it the classifier has right."""
+    """Pool of requests as one sample, and the accuracy of the classifier on it."""
 
     sample: DriftSample
     right: float
@@ -55,7 +55,7 @@ class Traffic:
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
-    """MNIST's test images, parted anew into reference and traffic for every window."""
+    """Split MNIST's test images into reference and traffic anew for every window."""
     usual, shifts = _traffic()
     quiet = {size: _trials(usual, usual, size, QUIET) for size in SIZES}
     all_of_it, partly = (
@@ -104,8 +104,8 @@ def _traffic() -> tuple[Traffic, dict[str, Traffic]]:
     even = labels % 2 == 0
     return traffic(images, labels), {
         "other writers (scikit-learn's)": traffic(others.images, others.labels),
-        "turned by 5°": traffic(shift_rotate_scale(images, rotation=5), labels),
-        "turned by 30°": traffic(shift_rotate_scale(images, rotation=30), labels),
+        "rotated by 5°": traffic(shift_rotate_scale(images, rotation=5), labels),
+        "rotated by 30°": traffic(shift_rotate_scale(images, rotation=30), labels),
         "with a thinner pen": traffic(CORRUPTIONS["mnist"]["thinner"](images), labels),
         "noisy": traffic(CORRUPTIONS["mnist"]["noisy"](images), labels),
         "even digits only": traffic(images[even], labels[even]),
@@ -113,9 +113,9 @@ def _traffic() -> tuple[Traffic, dict[str, Traffic]]:
 
 
 def _trials(usual: Traffic, other: Traffic, size: int, trials: int, share: float = 1.0) -> list[DriftReport]:
-    """One half of the usual images is the reference; the window comes from the other half, or its like.
+    """Draw the reference from one half of the usual images, and the window from the other half.
 
-    `share` of the window is `other`, the rest usual.
+    A fraction `share` of the window is from `other`.
     """
     generator, count = np.random.default_rng(size), round(share * size)
     drifts = []
@@ -150,9 +150,9 @@ def _seen(drifts: Sequence[DriftReport]) -> float:
 
 
 def _false(drifts: Sequence[DriftReport], corrected: bool, far: float) -> float:
-    """Windows with a p-value below the first of `LEVELS` for anything at least as `far`.
+    """Return the fraction of windows with p < `LEVELS[0]` in a test with an effect size of `far` or more.
 
-    The least p-value of a window was corrected by the number of its measures, all others by less.
+    Holm multiplies the smallest p-value by the number of tests, so dividing by it gives the uncorrected one.
     """
     alarms = []
     for drift in drifts:
@@ -162,7 +162,7 @@ def _false(drifts: Sequence[DriftReport], corrected: bool, far: float) -> float:
 
 
 def _months(usual: Traffic) -> dict[float, int]:
-    """Months of hourly looks at a window of `LEAST` answers that have a false alarm, by level."""
+    """Count months of hourly runs on windows of `LEAST` predictions that have a false alarm, by level."""
     least = []
     for month in range(MONTHS):
         order = np.random.default_rng(month).permutation(len(usual))
@@ -181,11 +181,11 @@ def _row(name: str, usual: Traffic, other: Traffic | None, shares: Sequence[floa
         farthest = max(_compared(usual.sample, other.sample).tests, key=lambda one: one.effect_size)
         distance = f"{farthest.name}, {farthest.effect_size:.2f}" if other is not usual else "–"
     seen = {f"seen in {size:,}": f"{share:.1%}" for size, share in zip(SIZES, shares, strict=True)}
-    return {"what comes": name, "read rightly": right, "farthest measure": distance} | seen
+    return {"traffic": name, "accuracy": right, "largest effect size": distance} | seen
 
 
 def _figure(quiet: dict[int, list[DriftReport]], seen: dict[str, list[float]]) -> None:
-    """Left: false alarms by three rules. Right: how often each kind of drift is seen."""
+    """Plot false alarms by four rules (left), and the detection rate of each kind of drift (right)."""
     worst = max(map(_seen, quiet.values()))
     figure = create_figure(
         5.0,
@@ -200,8 +200,8 @@ def _figure(quiet: dict[int, list[DriftReport]], seen: dict[str, list[float]]) -
         f"… and distance ≥ {far:g}": ("D-.", BLUE, [_false(quiet[size], True, far) for size in SIZES]),
         f"… and p < {CONFIG.drift_significance:g}": ("o-", VERMILION, [_seen(quiet[size]) for size in SIZES]),
     }
-    for label, (style, colour, shares) in rules.items():
-        false.plot(SIZES, 100 * np.array(shares), style, color=colour, markersize=5, label=label)
+    for label, (style, color, shares) in rules.items():
+        false.plot(SIZES, 100 * np.array(shares), style, color=color, markersize=5, label=label)
     false.set_ylabel("false alarms, % of windows")
     for place, (name, shares) in enumerate(seen.items()):
         style = LINE_STYLES[place % len(LINE_STYLES)]
@@ -215,4 +215,4 @@ def _figure(quiet: dict[int, list[DriftReport]], seen: dict[str, list[float]]) -
         axes.set_xlabel("images in the window")
         axes.legend(frameon=False, fontsize="small")
         style_axes(axes)
-    figure.savefig(PICTURES / "drift.png")
+    figure.savefig(FIGURES / "drift.png")

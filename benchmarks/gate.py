@@ -1,4 +1,4 @@
-"""How often the gate promotes: equal classifiers, truly better ones, one decision and a year of nights."""
+"""Promotion rate of the gate for equal and for better candidates, per decision and per year."""
 
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,8 @@ TRIALS = 20_000
 NIGHTS, YEARS = 365, 1_000
 # Two mlps of other seeds, 98 % right on MNIST, differ on 1.2 % of its test images; with a fair coin on 2.4 %
 # of the images and no doubt about the rest, so do these.
-DOUBTFUL = 0.024
-MOST = 3  # promotions a year that are shown; more than that has not been seen
+DISPUTED_FRACTION = 0.024
+MAX_PROMOTIONS = 3  # bars of promotions per year; more were not observed
 GAINS = np.arange(0, 1.55, 0.1) / 100
 
 _p_value = cache(mcnemar)
@@ -33,7 +33,7 @@ LEVEL = PromotionConfig().significance
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
-    """Drawn by chance, judged by the test that the gate uses; other guardrails are left out."""
+    """Simulate decisions of the significance test of the gate, without the other guardrails."""
     shares = {size: np.array([_promoted(size, gain) for gain in GAINS]) for size in SIZES}
     years = {size: _years(size) for size in SIZES}
     _figure(shares, years)
@@ -50,7 +50,8 @@ def measure() -> tuple[str, str, pd.DataFrame]:
     ]
     note = (
         f"{TRIALS:,} decisions for each share, {YEARS:,} years for each size. Candidate and champion differ "
-        f"on {DOUBTFUL / 2:.1%} of the images, as two seeds of the mlp do on MNIST; a better one has "
+        f"on {DISPUTED_FRACTION / 2:.1%} of the images, as two seeds of the mlp do on MNIST; a better one "
+        f"has "
         "the advantage on a part of the others. Every candidate of a year is as good as all others, judged "
         "on the same images: a champion that got there by luck keeps its luck, and is harder to beat next "
         "night. A promotion of an equal one costs nothing but the swap. With a second set of images, recent "
@@ -60,8 +61,8 @@ def measure() -> tuple[str, str, pd.DataFrame]:
 
 
 def _promoted(size: int, gain: float) -> float:
-    """The share of decisions that are PROMOTE when the candidate is truly better by `gain`."""
-    half = DOUBTFUL / 4
+    """Return the fraction of PROMOTE decisions if the candidate is better by `gain`."""
+    half = DISPUTED_FRACTION / 4
     chances = (half + gain, half, 1 - 2 * half - gain)
     drawn = np.random.default_rng(size).multinomial(size, chances, TRIALS)
     promotions = sum(gained > lost and _p_value(int(gained), int(lost)) < LEVEL for gained, lost, _ in drawn)
@@ -69,9 +70,9 @@ def _promoted(size: int, gain: float) -> float:
 
 
 def _years(size: int) -> np.ndarray:
-    """Promotions in a year of nightly candidates that are all equally good, for each year."""
+    """Return the promotions per year of nightly, equally good candidates."""
     generator = np.random.default_rng(size)
-    doubtful = round(DOUBTFUL * size)
+    doubtful = round(DISPUTED_FRACTION * size)
     champion = generator.random((YEARS, doubtful)) < 0.5
     promotions = np.zeros(YEARS, int)
     for _ in range(NIGHTS):
@@ -89,7 +90,7 @@ def _years(size: int) -> np.ndarray:
 
 
 def _figure(shares: dict[int, np.ndarray], years: dict[int, np.ndarray]) -> None:
-    """Left: the share promoted by the true gain. Right: promotions in a year of equal candidates."""
+    """Plot promotion rate by true gain (left), and promotions per year of equal candidates (right)."""
     equal = max(curve[0] for curve in shares.values())
     figure = create_figure(
         4.6,
@@ -98,10 +99,10 @@ def _figure(shares: dict[int, np.ndarray], years: dict[int, np.ndarray]) -> None
     )
     power, year = figure.subplots(1, 2, width_ratios=(3, 2))
     styles = zip(SIZES, (VERMILION, GREEN, BLUE), (":", "--", "-"), strict=True)
-    for place, (size, colour, style) in enumerate(styles):
-        power.plot(100 * GAINS, 100 * shares[size], style, color=colour, label=f"{size:,} images")
-        counts = np.bincount(years[size], minlength=MOST + 1)[: MOST + 1]
-        year.bar(np.arange(MOST + 1) + 0.25 * (place - 1), 100 * counts / YEARS, 0.22, color=colour)
+    for place, (size, color, style) in enumerate(styles):
+        power.plot(100 * GAINS, 100 * shares[size], style, color=color, label=f"{size:,} images")
+        counts = np.bincount(years[size], minlength=MAX_PROMOTIONS + 1)[: MAX_PROMOTIONS + 1]
+        year.bar(np.arange(MAX_PROMOTIONS + 1) + 0.25 * (place - 1), 100 * counts / YEARS, 0.22, color=color)
     power.axhline(100 * LEVEL / 2, color=GRAY, linewidth=0.8)
     power.set_xlabel("points of accuracy by which the candidate is truly better")
     power.set_ylabel("promoted, % of decisions")

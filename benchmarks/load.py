@@ -1,4 +1,4 @@
-"""Load for a server, from a process of its own: what is done meanwhile does not slow the clients down."""
+"""Load generator in a separate process, so that the caller does not slow the clients down."""
 
 import asyncio
 import itertools
@@ -13,16 +13,16 @@ from typing import NamedTuple
 import uvloop
 
 Address = tuple[str, int]
-Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-PATIENCE = 30.0  # seconds for an answer
+RESPONSE_TIMEOUT_SECONDS = 30.0  # seconds for an answer
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Answer(NamedTuple):
-    """What came back on a connection for `asked`, the number of a request; times as `time.time` tells them.
+    """Response on a connection to request number `asked`; times are from `time.time`.
 
-    `status` is 0 where the connection failed, and `body` then says how.
+    `status` is 0 if the connection failed; `body` is then the error.
     """
 
     connection: int
@@ -37,74 +37,73 @@ class Answer(NamedTuple):
 def load(
     address: Address, requests: Sequence[bytes], connections: int, pause: float = 0.0
 ) -> Iterator[list[Answer]]:
-    """Ask for the length of a `with` block; the list that it gives holds all answers when the block ends.
+    """Send requests during a `with` block; the yielded list has all answers when the block ends.
 
-    Each connection stays open and sends one of `requests` after the other, as soon as the one before is
-    answered and `pause` seconds have passed.
+    Each connection stays open and sends the next of `requests` as soon as the previous one is answered and
+    `pause` seconds have passed.
     """
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, address, requests, connections, pause))
+    pipe, child_pipe = context.Pipe()
+    process = context.Process(target=_run_process, args=(child_pipe, address, requests, connections, pause))
     process.start()
-    theirs.close()  # so that its end is an end here, too
+    child_pipe.close()  # otherwise the end of the child process would go unnoticed
     answers: list[Answer] = []
     try:
-        ours.recv()  # it has begun
+        pipe.recv()  # wait for the start
         yield answers
-        ours.send("enough")
-        answers += ours.recv()
+        pipe.send("stop")
+        answers += pipe.recv()
         process.join()
     finally:
         process.kill()
 
 
-def _work(
+def _run_process(
     pipe: Connection, address: Address, requests: Sequence[bytes], connections: int, pause: float
 ) -> None:
-    uvloop.run(_ask_until_told(pipe, address, requests, connections, pause))
+    uvloop.run(_run_clients(pipe, address, requests, connections, pause))
 
 
-async def _ask_until_told(
+async def _run_clients(
     pipe: Connection, address: Address, requests: Sequence[bytes], connections: int, pause: float
 ) -> None:
-    enough = asyncio.Event()
+    stop = asyncio.Event()
     clients = [
-        asyncio.create_task(_client(number, address, requests, pause, enough))
-        for number in range(connections)
+        asyncio.create_task(_client(number, address, requests, pause, stop)) for number in range(connections)
     ]
-    pipe.send("begun")
+    pipe.send("started")
     await asyncio.to_thread(pipe.recv)
-    enough.set()
+    stop.set()
     pipe.send(list(itertools.chain(*await asyncio.gather(*clients))))
 
 
 async def _client(
-    number: int, address: Address, requests: Sequence[bytes], pause: float, enough: asyncio.Event
+    number: int, address: Address, requests: Sequence[bytes], pause: float, stop: asyncio.Event
 ) -> list[Answer]:
-    """Everything that one connection was answered; one that fails is told, and opened again."""
-    answers, wire = [], None
-    await asyncio.sleep(0.005 * number)  # of workers the first to wake would take all that come at once
+    """Return all answers on one connection. A failure is an answer too, and the connection is reopened."""
+    answers, streams = [], None
+    await asyncio.sleep(0.005 * number)  # of connections that open at once, one worker would take all
     for turn in itertools.count(number):
-        if enough.is_set():
+        if stop.is_set():
             break
         asked, sent = turn % len(requests), time.time()
         try:
-            async with asyncio.timeout(PATIENCE):
-                wire = wire or await asyncio.open_connection(*address)
-                status, body = await _exchange(wire, requests[asked])
+            async with asyncio.timeout(RESPONSE_TIMEOUT_SECONDS):
+                streams = streams or await asyncio.open_connection(*address)
+                status, body = await _exchange(streams, requests[asked])
         except (OSError, EOFError, ValueError) as error:
-            status, body, wire = 0, repr(error).encode(), None
+            status, body, streams = 0, repr(error).encode(), None
         answers.append(Answer(number, asked, sent, time.time(), status, body))
         await asyncio.sleep(pause if status else max(pause, 0.01))
     return answers
 
 
-async def _exchange(wire: Wire, request: bytes) -> tuple[int, bytes]:
-    """Status and body of the answer."""
-    reader, writer = wire
+async def _exchange(streams: Streams, request: bytes) -> tuple[int, bytes]:
+    """Send a request, and return status and body of the answer."""
+    reader, writer = streams
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
     length = _LENGTH.search(head)
     if not length:
-        raise ValueError(f"an answer without its length: {head!r}")
+        raise ValueError(f"answer without Content-Length: {head!r}")
     return int(head.split(b" ", 2)[1]), await reader.readexactly(int(length[1]))

@@ -1,4 +1,4 @@
-"""More clients than a worker answers: who is refused, how fast, and how soon all is as before."""
+"""Overload: latency of accepted and rejected requests, and the recovery afterwards."""
 
 import time
 from typing import Any
@@ -7,78 +7,79 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.load import Answer, load
-from benchmarks.served import Question, ours, released
+from benchmarks.server_fixtures import Workload, release_model, start_relearn
 from relearn.serving.deployment.server import Server
 
 CROWD, FEW = 256, 4  # connections
-CALM, PRESS = 3.0, 10.0  # seconds
-REFUSED = 429
+IDLE_SECONDS, OVERLOAD_SECONDS = 3.0, 10.0  # seconds
+REJECTED_STATUS = 429
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
-    """A few connections, then a crowd of them, then the few again."""
-    with released() as release, ours(release) as server:
-        question = Question.json(f"{server.url}/predict", "images", release)
-        requests = [_post(question, body) for body in question.bodies]
-        time.sleep(CALM)
-        before = _load(server, requests, FEW, CALM)
-        crowd = _load(server, requests, CROWD, PRESS)
-        ended = time.time()
-        after = _load(server, requests, FEW, 2 * CALM)
-    usual = float(np.percentile(_milliseconds(before), 99))
-    late = [one for one in after if one.status != 200 or _milliseconds([one])[0] > 2 * usual]
-    # The 99 % of before is passed by one in a hundred on a quiet machine too: what counts is until then.
-    recovered = _recovered(after, late, ended)
+    """Measure with few connections, then with many, then with few again."""
+    with release_model() as release, start_relearn(release) as server:
+        workload = Workload.json(f"{server.url}/predict", "images", release)
+        requests = [_post(workload, body) for body in workload.bodies]
+        time.sleep(IDLE_SECONDS)
+        before = _run_load(server, requests, FEW, IDLE_SECONDS)
+        crowd = _run_load(server, requests, CROWD, OVERLOAD_SECONDS)
+        overload_end = time.time()
+        after = _run_load(server, requests, FEW, 2 * IDLE_SECONDS)
+    usual_p99 = float(np.percentile(_milliseconds(before), 99))
+    late = [answer for answer in after if answer.status != 200 or _milliseconds([answer])[0] > 2 * usual_p99]
+    # The 99 % of before is passed by answer in a hundred on a quiet machine too: what counts is until then.
+    recovered = _recovered(after, late, overload_end)
     rows = [
         _row(f"{FEW} connections, before", before, 200),
         _row(f"{CROWD} connections, answered", crowd, 200),
-        _row(f"{CROWD} connections, refused with 429", crowd, REFUSED),
+        _row(f"{CROWD} connections, rejected with 429", crowd, REJECTED_STATUS),
         _row(f"{FEW} connections, after", after, 200),
     ]
-    other = sum(one.status not in (200, REFUSED) for one in (*before, *crowd, *after))
+    unexpected = sum(answer.status not in (200, REJECTED_STATUS) for answer in (*before, *crowd, *after))
     note = (
-        f"One worker, one image as JSON a request. {CROWD} connections ask for {PRESS:g} s, each again as "
-        "soon as it is answered or refused, with no regard to Retry-After. Answers other than 200 and 429: "
-        f"{other}. {recovered} Clients and server share the cores. Aimed at: 95 % of the refusals within "
-        "100 ms, as before within 5 s."
+        f"One worker, one image as JSON per request. {CROWD} connections send requests for "
+        f"{OVERLOAD_SECONDS:g} s, each as soon as the last one is answered or rejected, ignoring "
+        f"Retry-After. Answers other than 200 and 429: {unexpected}. {recovered} Clients and server share "
+        "the cores. "
+        "Targets: 95 % of the rejections within 100 ms, recovery within 5 s."
     )
     return "Overload", note, pd.DataFrame(rows)
 
 
-def _post(question: Question, body: bytes) -> bytes:
-    head = f"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {question.media_type}\r\n"
+def _post(workload: Workload, body: bytes) -> bytes:
+    head = f"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {workload.media_type}\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def _load(server: Server, requests: list[bytes], connections: int, seconds: float) -> list[Answer]:
+def _run_load(server: Server, requests: list[bytes], connections: int, seconds: float) -> list[Answer]:
     with load(server.address, requests, connections) as answers:
         time.sleep(seconds)
     return answers
 
 
 def _milliseconds(answers: list[Answer]) -> list[float]:
-    return [1000 * (one.received - one.sent) for one in answers]
+    return [1000 * (answer.received - answer.sent) for answer in answers]
 
 
-def _recovered(after: list[Answer], late: list[Answer], ended: float) -> str:
-    """When 50 answers in a row, the first of them included, were as fast as before."""
-    ordered = sorted(after, key=lambda one: one.received)
-    slow = {id(one) for one in late}
-    for place in range(len(ordered) - 50):
-        if not any(id(one) in slow for one in ordered[place : place + 50]):
-            seconds = max(0.0, ordered[place].received - ended)
-            return f"{seconds:.2f} s after the crowd had left, 50 answers in a row were as fast as before."
-    return "Within the time that was watched, answers were not as fast as before again."
+def _recovered(after: list[Answer], late: list[Answer], overload_end: float) -> str:
+    """Describe when 50 answers in a row were as fast as before."""
+    ordered = sorted(after, key=lambda answer: answer.received)
+    slow = {id(answer) for answer in late}
+    for start in range(len(ordered) - 50):
+        if not any(id(answer) in slow for answer in ordered[start : start + 50]):
+            seconds = max(0.0, ordered[start].received - overload_end)
+            return f"{seconds:.2f} s after the overload, 50 answers in a row were as fast as before."
+    return "No recovery within the measured time."
 
 
 def _row(what: str, answers: list[Answer], status: int) -> dict[str, Any]:
-    of_status = [one for one in answers if one.status == status]
-    if not of_status:
+    matching = [answer for answer in answers if answer.status == status]
+    if not matching:
         return {"what": what, "number": 0} | dict.fromkeys(QUANTILES, "–")
-    quantiles = np.percentile(_milliseconds(of_status), list(QUANTILES.values()))
-    return {"what": what, "number": len(of_status)} | {
+    quantiles = np.percentile(_milliseconds(matching), list(QUANTILES.values()))
+    return {"what": what, "number": len(matching)} | {
         name: f"{value:.1f}" for name, value in zip(QUANTILES, quantiles, strict=True)
     }
 
 
-QUANTILES = {"ms, 50 %": 50, "ms, 95 %": 95, "ms, 99 %": 99, "ms, at most": 100}
+QUANTILES = {"p50, ms": 50, "p95, ms": 95, "p99, ms": 99, "max, ms": 100}

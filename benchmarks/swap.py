@@ -1,4 +1,4 @@
-"""A swap nobody notices: a real server under load, while what is live changes twelve times."""
+"""Hot reload under load: the released version of a real server changes twelve times."""
 
 import json
 import tempfile
@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.load import Answer, load
 from relearn.flows.releases.release_state import ReleaseState, record_decision
-from relearn.flows.releases.rollback import rollback
+from relearn.flows.releases.rollback import roll_back
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
 from relearn.model.images.decode import encode_png
@@ -33,7 +33,7 @@ from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
 
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "swap.png"
+FIGURE_FILE = Path(__file__).parents[1] / "docs" / "images" / "swap.png"
 NAME, SHAPE = "digits", (1, 28, 28)
 CONNECTIONS = 16
 # Eleven versions: ten promotions after the first, and two steps back.
@@ -44,7 +44,7 @@ NEAR = 1.0  # seconds before and after a change that count as during it
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen of one server under load.
+    """Observations of one server under load.
 
     `answers` has a row a request: `at` and `seconds` (s), `connection`, `status`, and, of those that were
     answered, `version`, `worker`, and whether the answer is `right`, that of the version it names.
@@ -62,7 +62,7 @@ class Watched:
 
     @property
     def wrong(self) -> int:
-        """Answers that are not those of the version that they name."""
+        """Answers that differ from those of the version that they name."""
         return int((~self.answers["right"]).sum()) - self.failed
 
     @property
@@ -79,14 +79,14 @@ class Watched:
         return back
 
     def milliseconds(self, near: bool) -> np.ndarray:
-        """The times of requests during changes, or away from them."""
+        """Return request latencies during changes (`near`), or at other times."""
         times = np.array([time for time, *_ in self.changes])
         close = (np.abs(self.answers["at"].to_numpy()[:, None] - times) < NEAR).any(1)
         return 1000 * self.answers["seconds"].to_numpy()[close == near]
 
 
 class Stage:
-    """A home with classifiers of other answers each, version 1 live and packaged."""
+    """A home with classifiers that predict differently; version 1 is released and packaged."""
 
     def __init__(self, root: Path) -> None:
         self.home = Home(root, root)
@@ -105,7 +105,7 @@ class Stage:
         self.bento = build_bento(self.folders["1"], NAME, "1", self.home)
 
     def promote(self, version: str, digests: dict[str, str] | None = None) -> None:
-        """Let it be live, as a release does once it has been judged; with `digests` it is kept already."""
+        """Release a version as after a promotion; with `digests` its files are stored already."""
         now = ReleaseState.from_store(self.releases)
         live = Release(
             version=version,
@@ -121,9 +121,9 @@ class Stage:
         )
 
     def step(self, step: str) -> str:
-        """A promotion, or a rollback; returns what is live then."""
+        """Promote or roll back, and return the live version."""
         if step == "back":
-            rollback(self.home, NAME, None, "a step back")
+            roll_back(self.home, NAME, None, "a step back")
         else:
             self.promote(step)
         live = self.releases.read_current()
@@ -132,7 +132,7 @@ class Stage:
 
 
 def _classifier(seed: int) -> Classifier:
-    """Untrained, and sharp enough that no two of them answer alike."""
+    """Build an untrained classifier with confident predictions, different for each seed."""
     torch.manual_seed(seed)
     config = TrainConfig(hidden_sizes=(512,), seed=seed)
     network = build_network(config, SHAPE, 10)
@@ -152,7 +152,7 @@ def _classifier(seed: int) -> Classifier:
 
 
 def watch(stage: Stage, workers: int, steps: Sequence[str] = STEPS, pace: float = PACE) -> Watched:
-    """Put a real server under load, and change what is live every `pace` seconds."""
+    """Put a real server under load, and change the released version every `pace` seconds."""
     changes, took = [], []
     requests = [as_png(image) if number % 2 else as_json(image) for number, image in enumerate(stage.images)]
     with served(stage, workers) as server, load(server.address, requests, CONNECTIONS) as answers:
@@ -172,29 +172,29 @@ def served(stage: Stage, workers: int) -> Iterator[Server]:
     server = start_server(stage.bento, ServeConfig(port=0, workers=workers), stage.home, model_name=NAME)
     try:
         server.wait_until_ok("/readyz")
-        _until(lambda: len(known(server)) == workers)
+        _until(lambda: len(worker_versions(server)) == workers)
         yield server
     finally:
         server.stop()
 
 
 def all_serve(server: Server, version: str) -> bool:
-    return set(known(server).values()) == {version}
+    return set(worker_versions(server).values()) == {version}
 
 
-def known(server: Server) -> dict[int, str]:
-    """What each worker serves, as the server says."""
+def worker_versions(server: Server) -> dict[int, str]:
+    """Return the version that each worker serves, from `/info`."""
     told = httpx.get(f"{server.url}/info", timeout=5, trust_env=False).json()
     return {one["worker"]: one["version"] for one in told["workers"]}
 
 
 def as_png(image: np.ndarray) -> bytes:
-    """The request for one image as a picture: read and predicted beside the event loop."""
+    """Make a PNG request, which is decoded and predicted in a thread."""
     return _post("image/png", encode_png(image))
 
 
 def as_json(image: np.ndarray) -> bytes:
-    """The request for one image as numbers: predicted in the event loop."""
+    """Make a JSON request, which is predicted in the event loop."""
     return _post("application/json", json.dumps({"images": image.tolist()}).encode())
 
 
@@ -204,7 +204,7 @@ def _post(media_type: str, body: bytes) -> bytes:
 
 
 def _read(answer: Answer, stage: Stage) -> dict[str, Any]:
-    """One row of the answers."""
+    """Convert an answer to a row of `answers`."""
     seconds = answer.received - answer.sent
     row = {"at": answer.received, "seconds": seconds, "connection": answer.connection, "right": False}
     if answer.status != 200:
@@ -220,12 +220,12 @@ def _until(condition: Callable[..., object], *arguments: Any) -> None:
     deadline = time.monotonic() + 60
     while not condition(*arguments):
         if time.monotonic() > deadline:
-            raise TimeoutError("what was waited for did not come within a minute")
+            raise TimeoutError("the condition was not met within 60 s")
         time.sleep(0.02)
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
-    """With one worker and with two."""
+    """Measure with one worker and with two."""
     rows = []
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
@@ -244,7 +244,7 @@ def measure() -> tuple[str, str, pd.DataFrame]:
                 "within a second of a swap": "{:.1f}, {:.1f}".format(*np.percentile(near, (50, 99))),
             }
         )
-    figure(watched).savefig(PICTURE)
+    figure(watched).savefig(FIGURE_FILE)
     note = (
         f"{CONNECTIONS} connections that stay open, each asking again as soon as it is answered, PNG and "
         "JSON in turn; ten promotions and two rollbacks, each through the ledger. Every answer is compared "
@@ -252,11 +252,11 @@ def measure() -> tuple[str, str, pd.DataFrame]:
         "version that was replaced where its worker had already answered the same connection from a later "
         "one. Clients and server share the cores."
     )
-    return "A swap nobody notices", note, pd.DataFrame(rows)
+    return "Hot reload under load", note, pd.DataFrame(rows)
 
 
 def figure(watched: Watched) -> Any:
-    """Requests over time, coloured by the version that answered."""
+    """Plot requests over time, colored by the answering version."""
     answers = watched.answers
     begin = answers["at"].min()
     edges = np.linspace(0, answers["at"].max() - begin, 121)
@@ -271,14 +271,14 @@ def figure(watched: Watched) -> Any:
         f"{len(watched.changes)} changes",
     )
     axes = drawn.subplots()
-    colours = [COLORS[int(version) % len(COLORS)] for version in versions]
-    axes.stackplot(edges[:-1], counts, step="post", colors=colours, linewidth=0)
+    color_list = [COLORS[int(version) % len(COLORS)] for version in versions]
+    axes.stackplot(edges[:-1], counts, step="post", colors=color_list, linewidth=0)
     top = axes.get_ylim()[1]
     for at, version, back in watched.changes:
         axes.axvline(at - begin, color=BLACK, linestyle=":" if back else "-", linewidth=0.8)
         axes.text(at - begin, top, f" {'back to ' if back else ''}{version}", va="top", fontsize=8)
     axes.set_xlabel("seconds")
-    axes.set_ylabel("requests/s, coloured by version")
+    axes.set_ylabel("requests/s, colored by version")
     axes.margins(x=0)
     style_axes(axes)
     return drawn

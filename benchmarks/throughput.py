@@ -1,4 +1,4 @@
-"""Our loop against the plain one with a DataLoader, on the same images, in turn."""
+"""Training throughput: our loop against a plain torch loop with a DataLoader, interleaved."""
 
 import time
 from collections.abc import Callable
@@ -24,21 +24,21 @@ EPOCHS = 2
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
-    """Thousand training images a second, validation pass included in the time of both."""
+    """Measure thousand training images per second, validation included."""
     config = TrainConfig(dataset="mnist", epochs=EPOCHS, batch_size=256, learning_rate=0.01, momentum=0.95)
     splits = prepare_dataset(config, Home.from_environment()).splits
     devices.set_num_threads(None)
     rows = []
     for name in ("mlp", "cnn"):
         settings = config.model_copy(
-            update={"network": name, "schedule": "constant", "early_stopping": False}
+            update={"network": name, "lr_schedule": "constant", "early_stopping": False}
         )
         ours, plain = [], []
         for _ in range(ROUNDS):
             ours.append(_seconds(fit, settings, build_network(settings, (1, 28, 28), 10), splits, 10))
             plain.append(_seconds(plain_fit, settings, splits.train, splits.validation))
         images = EPOCHS * len(splits.train) / 1000
-        ratios = [theirs / mine for mine, theirs in zip(ours, plain, strict=True)]
+        ratios = [plain_seconds / own_seconds for own_seconds, plain_seconds in zip(ours, plain, strict=True)]
         rows.append(
             {
                 "network": name,
@@ -51,7 +51,7 @@ def measure() -> tuple[str, str, pd.DataFrame]:
     note = (
         f"{EPOCHS} epochs on MNIST, {len(splits.train):,} images each, batch 256, float32, SGD; the plain "
         "loop is torch's with a DataLoader over a TensorDataset of float32 images and no workers. "
-        f"{ROUNDS} rounds, both in turn; a ratio is taken within a round."
+        f"{ROUNDS} rounds, interleaved; ratios are within a round."
     )
     return "Training throughput", note, pd.DataFrame(rows)
 
@@ -68,21 +68,21 @@ def plain_fit(
     validation: LabelledImages,
     on_epoch: Callable[[float], None] = lambda accuracy: None,
 ) -> nn.Module:
-    """Training as every introduction writes it; `on_epoch` hears of the accuracy on `validation`, in 0–1."""
+    """Train with a plain torch loop; `on_epoch` receives the validation accuracy in 0–1."""
     network = build_network(config, (1, 28, 28), 10)
-    rule = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
-    learning = DataLoader(_tensors(train, network), config.batch_size, shuffle=True)
-    looking = DataLoader(_tensors(validation, network), config.batch_size)
+    optimizer = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
+    train_loader = DataLoader(_tensors(train, network), config.batch_size, shuffle=True)
+    validation_loader = DataLoader(_tensors(validation, network), config.batch_size)
     for _ in range(config.epochs):
         network.train()
-        for images, labels in learning:
-            rule.zero_grad()
+        for images, labels in train_loader:
+            optimizer.zero_grad()
             F.cross_entropy(network(images), labels).backward()
-            rule.step()
+            optimizer.step()
         network.eval()
         correct, loss = 0, 0.0
         with torch.no_grad():
-            for images, labels in looking:
+            for images, labels in validation_loader:
                 logits = network(images)
                 loss += F.cross_entropy(logits, labels, reduction="sum").item()
                 correct += int((logits.argmax(1) == labels).sum())
@@ -90,8 +90,8 @@ def plain_fit(
     return network
 
 
-def _tensors(part: LabelledImages, network: nn.Module) -> TensorDataset:
-    images = torch.tensor(part.images).float() / 255
+def _tensors(split: LabelledImages, network: nn.Module) -> TensorDataset:
+    images = torch.tensor(split.images).float() / 255
     return TensorDataset(
-        images.flatten(1) if expects_flat_input(network) else images, torch.tensor(part.labels)
+        images.flatten(1) if expects_flat_input(network) else images, torch.tensor(split.labels)
     )

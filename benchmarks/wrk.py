@@ -1,4 +1,4 @@
-"""Load by wrk, which takes far less of a machine than the server that it asks."""
+"""Load generation by wrk, which needs far less CPU than the server under test."""
 
 import json
 import os
@@ -12,10 +12,10 @@ SCRIPT = Path(__file__).parent / "post.lua"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What came of a load; `failed` counts answers other than 2xx and 3xx, and connections that failed.
+class LoadResult:
+    """Result of a load; `failed` counts answers other than 2xx and 3xx, and failed connections.
 
-    `p50` and `p99` are milliseconds.
+    `p50` and `p99` are latencies in milliseconds.
     """
 
     requests: int
@@ -26,11 +26,11 @@ class Asked:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.seconds
 
 
-def ask(
+def run_wrk(
     url: str,
     media_type: str,
     bodies: Sequence[bytes],
@@ -38,12 +38,11 @@ def ask(
     seconds: float,
     pause: int = 0,
     key: str = "",
-) -> Asked:
-    """Post `bodies` to `url` in turn for about so many seconds, over connections that stay open.
+) -> LoadResult:
+    """Post `bodies` to `url` in turn for about `seconds`, over connections that stay open.
 
-    Each asks again as soon as it is answered and `pause` milliseconds have passed, with `key` where the
-    server wants one. Raises `RuntimeError`
-    with wrk's own words where it cannot.
+    Each connection sends the next request `pause` milliseconds after an answer, with the API key `key` unless
+    it is empty. Raises `RuntimeError` with the output of wrk if it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / str(number) for number in range(len(bodies))]
@@ -52,14 +51,14 @@ def ask(
         duration = f"{max(1, round(seconds))}s"  # wrk takes whole seconds
         options = ["--threads", "1", "--connections", str(connections), "--duration", duration]
         arguments = [media_type, str(pause), *map(str, files)]
-        done = subprocess.run(
+        process = subprocess.run(
             ["wrk", *options, "--timeout", "30s", "--script", str(SCRIPT), url, "--", *arguments],
             capture_output=True,
             text=True,
             check=False,
             env={**os.environ, "API_KEY": key},
         )
-    told = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not told:
-        raise RuntimeError(f"wrk: {(done.stderr or done.stdout).strip()}")
-    return Asked(**json.loads(told[0]))
+    result_lines = [line for line in process.stdout.splitlines() if line.startswith("{")]
+    if not result_lines:
+        raise RuntimeError(f"wrk: {(process.stderr or process.stdout).strip()}")
+    return LoadResult(**json.loads(result_lines[0]))

@@ -1,4 +1,4 @@
-"""Every setting of gate and monitor, written once: type, default, range and one sentence of help."""
+"""Settings of gate and monitor: type, default, range and one sentence of help for each."""
 
 from typing import Literal
 
@@ -9,77 +9,80 @@ from relearn.serving.config import ServeConfig
 
 
 class PromotionConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What a candidate has to show before it is served."""
+    """Conditions on which a candidate becomes the champion."""
 
     promotion_rule: Literal["better", "non_inferior"] = Field(
-        "better", description="better than the champion beyond chance, or only not worse by accuracy_margin."
+        "better",
+        description="better: significantly more accurate; non_inferior: at most accuracy_margin worse.",
     )
     significance: float = Field(
         0.05,
         gt=0,
         le=0.5,
-        description="p-value of the paired test below which a difference is none of chance.",
+        description="Significance level of the paired test.",
     )
-    min_accuracy: float = Field(0.0, ge=0, le=1, description="Lowest accuracy on the reference images.")
+    min_accuracy: float = Field(0.0, ge=0, le=1, description="Minimum accuracy on the reference set.")
     accuracy_margin: float = Field(
         0.005,
         ge=0,
         le=1,
-        description="Largest loss on the reference, at the low end of the interval, for non_inferior.",
+        description="non_inferior: maximum loss of accuracy, at the lower end of the 95 % interval.",
     )
     recall_margin: float = Field(
-        0.02, ge=0, le=1, description="Largest loss of recall in any one class, beyond chance."
+        0.02, ge=0, le=1, description="Maximum significant loss of recall in any class."
     )
     calibration_margin: float = Field(
-        0.02, ge=0, le=1, description="Largest growth of the expected calibration error."
+        0.02, ge=0, le=1, description="Maximum increase of the expected calibration error."
     )
     robustness_margin: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="Largest loss of accuracy on images changed in any one way, beyond chance.",
+        description="Maximum significant loss of accuracy under any corruption.",
     )
     latency_factor: float = Field(
-        10.0, ge=1, le=1_000, description="Largest growth of the time that one image takes."
+        10.0, ge=1, le=1_000, description="Maximum ratio of candidate to champion latency."
     )
-    size_factor: float = Field(10.0, ge=1, le=1_000, description="Largest growth of the weights in bytes.")
-    manual_approval: bool = Field(False, description="Wait for a yes in the Prefect page before the switch.")
+    size_factor: float = Field(
+        10.0, ge=1, le=1_000, description="Maximum ratio of candidate to champion size in bytes."
+    )
+    manual_approval: bool = Field(False, description="Wait for approval in the Prefect UI before promoting.")
     approval_timeout_minutes: float = Field(
-        60.0, gt=0, le=10_080, description="Minutes to wait for that yes; then the champion stays."
+        60.0, gt=0, le=10_080, description="Minutes to wait for approval; then the candidate is held."
     )
 
 
 class MonitorConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What is looked at of the answers, and when a retraining is asked for."""
+    """Window of predictions that the monitor analyzes, and thresholds of its alerts."""
 
     window_hours: float = Field(
-        24.0, gt=0, le=8_760, description="Hours of answers that are looked at, up to now."
+        24.0, gt=0, le=8_760, description="Length of the analyzed window in hours, up to now."
     )
     min_predictions: int = Field(
-        200, ge=20, le=1_000_000, description="Fewest answers that drift is tested on; less tell nothing."
+        200, ge=20, le=1_000_000, description="Minimum number of predictions for a drift test."
     )
     drift_significance: float = Field(
         0.0001,
         gt=0,
         le=0.5,
-        description="p-value, corrected for all measures, below which a difference is none of chance.",
+        description="Significance level of the drift tests, Holm-corrected.",
     )
     min_effect_size: float = Field(
-        0.1, ge=0, le=1, description="Share of the images that have to differ at least; less is no drift."
+        0.1, ge=0, le=1, description="Minimum effect size of drift: fraction of images that differ."
     )
     low_confidence: float = Field(
-        0.5, gt=0, le=1, description="Probability of the answer below which its confidence is low."
+        0.5, gt=0, le=1, description="Predictions below this probability count as low confidence."
     )
     min_live_accuracy: float = Field(
-        0.8, ge=0, le=1, description="Live accuracy whose whole interval has to lie below for an alarm."
+        0.8, ge=0, le=1, description="Alert if the whole interval of the live accuracy is below this."
     )
     min_labels: int = Field(
-        30, ge=1, le=1_000_000, description="Fewest told truths that the live accuracy is judged by."
+        30, ge=1, le=1_000_000, description="Minimum number of labels for a live accuracy."
     )
     cooldown_hours: float = Field(
-        24.0, ge=0, le=8_760, description="Hours after an alarm in which the same one is not given again."
+        24.0, ge=0, le=8_760, description="Hours before the same alert is repeated."
     )
 
 
 class Settings(ServeConfig, MonitorConfig, PromotionConfig, TrainConfig):
-    """All settings in one table: of training, gate, monitor and server."""
+    """All settings: training, gate, monitor and server."""

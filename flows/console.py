@@ -1,4 +1,4 @@
-"""What a person watching sees: a bar that moves with the epochs, and lines that say what was done."""
+"""Terminal output of flows: progress bar, warnings, stage times."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +14,12 @@ from relearn.model.training.state import EpochRecord
 
 
 def print_warning(message: str) -> None:
-    """A line that deserves a look, on the terminal."""
+    """Print a warning on the terminal."""
     Console().print(f"[yellow]warning[/] {escape(message)}")
 
 
 class EpochBar:
-    """A progress bar over the epochs of one training; shows nothing where there is no terminal."""
+    """Progress bar over the epochs of one training; hidden without a terminal."""
 
     def __init__(self, title: str, epochs: int, images_per_epoch: int) -> None:
         console = Console()
@@ -43,7 +43,7 @@ class EpochBar:
         self._bar.stop()
 
     def advance(self, record: EpochRecord) -> None:
-        """Move on by one epoch."""
+        """Advance by one epoch."""
         self._bar.update(
             self._task,
             advance=1,
@@ -55,14 +55,14 @@ class EpochBar:
 
 
 class Stopwatch:
-    """How long each stage took, in the order they ended."""
+    """Seconds that each stage took, in the order in which they ended."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what stands inside as the stage `name`."""
+        """Measure the time of the `with` block as stage `name`."""
         start = perf_counter()
         try:
             yield

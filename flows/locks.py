@@ -1,4 +1,4 @@
-"""Locks between processes; the lock of a process that dies is free."""
+"""Locks between processes; a lock is released when its process dies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from relearn.model.errors import InfrastructureError
 
 
 @contextmanager
-def locked(path: Path, busy: str, seconds: float = 0) -> Iterator[None]:
-    """Hold the lock `path`; raises `MachineError`, `busy`, where another process holds it too long."""
-    lock = FileLock(path, timeout=seconds)
+def locked(path: Path, busy_message: str, timeout_seconds: float = 0) -> Iterator[None]:
+    """Hold the lock `path`; raise `InfrastructureError(busy_message)` after `timeout_seconds`."""
+    lock = FileLock(path, timeout=timeout_seconds)
     try:
         lock.acquire()
     except Timeout:
-        raise InfrastructureError(busy) from None
+        raise InfrastructureError(busy_message) from None
     try:
         yield
     finally:

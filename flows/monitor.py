@@ -1,4 +1,4 @@
-"""The watch: what was answered in the last hours, beside what the classifier was judged by."""
+"""Monitor flow: compare the predictions of the last hours with the reference set."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_CONFIG = MonitorConfig()
-REPORT_FILE, FIGURE_FILE, NUMBERS_FILE = "report.md", "report.png", "report.json"  # in `home.watch(name)`
+# Files in `home.monitoring_dir(name)`.
+REPORT_FILE, FIGURE_FILE, NUMBERS_FILE = "report.md", "report.png", "report.json"
 
 
 @flow(name="monitor", flow_run_name="monitor {name}")
 def monitor(name: str, config: MonitorConfig = DEFAULT_CONFIG, emit: bool = True) -> WindowReport:
-    """Look at what was answered under `name`; where it has drifted, or is wrong too often, give the alarm.
+    """Analyze the recent predictions of model `name`; emit alerts for drift and for low live accuracy.
 
-    Unless nobody is there to hear it, and so not to `ask`.
-    An alarm is an event, and what comes of it a matter of whoever waits for it. Raises `NotFoundError` where
-    nothing is live.
+    An alert is a Prefect event, to which a deployment may react. With `emit=False` (no persistent Prefect
+    server) none is emitted. Raises `NotFoundError` if no version is live.
     """
     report = analyze_window(name, config)
     payload = {"version": report.live_version, "images": report.images}
@@ -53,20 +53,20 @@ def monitor(name: str, config: MonitorConfig = DEFAULT_CONFIG, emit: bool = True
 
 @task(task_run_name="analyze-window")
 def analyze_window(name: str, config: MonitorConfig) -> WindowReport:
-    """Measure the window beside the reference images, which the live classifier answers now; draw it."""
-    home, at = Home.from_environment(), datetime.now(UTC)
+    """Compare the window with the reference set as the live classifier predicts it; write the figure."""
+    home, window_end = Home.from_environment(), datetime.now(UTC)
     releases = ReleaseStore(home.releases_dir(name))
     release_state = ReleaseState.from_store(releases)
     if release_state.live is None or release_state.reference_fingerprint is None:
-        raise NotFoundError(f"nothing is live as {name!r}: there is nothing to watch")
+        raise NotFoundError(f"nothing is live as {name!r}: there is nothing to monitor")
     classifier = Classifier.load(releases.version_folder(release_state.live.version))
     images = ReferenceSet.load(releases, release_state.reference_fingerprint).test_images
-    # Nothing is kept of this: 10,000 images of 28 × 28 take 0.2 s, the test itself as long.
+    # Not cached: 10,000 images of 28 × 28 take 0.2 s, and so does the drift test.
     reference_sample = DriftSample(compute_statistics(images.images), classifier.predict(images.images))
-    window = load_window(home, name, at, config.window_hours)
+    window = load_window(home, name, window_end, config.window_hours)
     classes = classifier.card.classes
     report, window_sample = build_window_report(
-        name, release_state.live.version, window, reference_sample, images.labels, classes, config, at
+        name, release_state.live.version, window, reference_sample, images.labels, classes, config, window_end
     )
     write_report_figure(
         home.monitoring_dir(name) / FIGURE_FILE,
@@ -80,7 +80,7 @@ def analyze_window(name: str, config: MonitorConfig) -> WindowReport:
 
 
 def load_window(home: Home, name: str, end: datetime, window_hours: float) -> "pd.DataFrame":
-    """What was recorded in the `hours` before `at`."""
+    """Return the predictions logged in the `window_hours` before `end`."""
     frame = reader.load_predictions(home.prediction_log_dir(name))
     return frame[(frame["time"] > end - timedelta(hours=window_hours)) & (frame["time"] <= end)]
 
@@ -93,14 +93,14 @@ def write_report_figure(
     classes: tuple[str, ...],
     times: "pd.Series[pd.Timestamp]",
 ) -> None:
-    """The figure of a look; none, and no older one either, where nothing was tested."""
+    """Write the figure of the report; delete an older one if nothing was tested."""
     if not report.drift.tests:
         path.unlink(missing_ok=True)
         return
     ages = ((report.window_end - times).dt.total_seconds() / 3_600).to_numpy()
     title = (
         f"{ellipsize(report.name)}, version {ellipsize(report.live_version)}: {report.summary}\n"
-        f"{report.window_summary}, beside {len(reference_sample.statistics):,} reference images"
+        f"{report.window_summary}, compared with {len(reference_sample.statistics):,} reference images"
     )
     config = report.config
     figure = plot_drift(
@@ -118,12 +118,12 @@ def write_report_figure(
 
 @task(task_run_name="publish-report")
 def publish_report(report: WindowReport) -> None:
-    """Leave the report in the home and in Prefect, the numbers for Prometheus with the records."""
+    """Write the report to the home and to Prefect, its metrics for Prometheus to the prediction log."""
     home = Home.from_environment()
     folder = home.monitoring_dir(report.name)
     markdown = page(report)
-    figure_link = f"\n![The window beside the reference]({FIGURE_FILE})\n" if report.drift.tests else ""
+    figure_link = f"\n![Window and reference set]({FIGURE_FILE})\n" if report.drift.tests else ""
     write_bytes_atomically(folder / REPORT_FILE, f"{markdown}{figure_link}".encode())
     write_bytes_atomically(folder / NUMBERS_FILE, report.model_dump_json(indent=2).encode() + b"\n")
     TextfileMetrics(MONITOR_FILE, gauges(report)).write(home.prediction_log_dir(report.name))
-    create_markdown_artifact(markdown, key="monitor", description=f"What was answered as {report.name}")
+    create_markdown_artifact(markdown, key="monitor", description=f"Recent predictions of {report.name}")

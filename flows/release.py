@@ -1,4 +1,4 @@
-"""From a candidate to what is served: judge → register → package → try → switch, or why not."""
+"""Release flow: evaluate the gate → register → package → smoke test → promote, or hold or reject."""
 
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ from relearn.flows.console import Stopwatch, print_warning
 from relearn.flows.feedback.decisions import load_recent_holdout
 from relearn.flows.promotion.candidate_scores import score_classifier
 from relearn.flows.promotion.gate import evaluate_gate
-from relearn.flows.promotion.gate_report import publish
+from relearn.flows.promotion.gate_report import publish_report
 from relearn.flows.promotion.reference import load_default_reference
 from relearn.flows.promotion.smoke_test import run_smoke_test
 from relearn.flows.releases.reference_set import ReferenceSet
@@ -49,10 +49,10 @@ DEFAULT_CONFIG = PromotionConfig()
 
 @dataclass(frozen=True)
 class Candidate:
-    """A classifier on its way: its run, the folder it was fetched into, and how far it has come.
+    """Candidate for a release: run, folder of the downloaded classifier, progress.
 
-    `fingerprint` is that of the data it learned from, `reference` that of the images it was judged on,
-    `truth` the right answer to the first of its golden images.
+    `data_fingerprint` identifies its training data, `reference_fingerprint` its reference set.
+    `expected_label` is the label of its first golden image.
     """
 
     run_id: str
@@ -72,24 +72,24 @@ class Candidate:
         return self.gate_decision.action
 
     def with_action(self, action: GateOutcome, reason: str) -> "Candidate":
-        """The same, with another verdict after all."""
+        """Return this candidate with another gate decision, `reason` first."""
         reasons = (reason, *self.gate_decision.reasons)
         gate_decision = self.gate_decision.model_copy(update={"action": action, "reasons": reasons})
         return replace(self, gate_decision=gate_decision)
 
 
 class Approval(RunInput):
-    """The form of the Prefect page."""
+    """Approval form in the Prefect UI."""
 
     promote: bool = True
 
 
 @flow(name="release", flow_run_name="release {run_id}")
 def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseResult:
-    """Judge the classifier of a run against the champion, try it as it would be served, switch to it.
+    """Evaluate the classifier of a run against the champion, smoke-test it, promote it.
 
-    Where another candidate has become the champion meanwhile, it is judged again, against that one. Done
-    again for the run that is live, it changes nothing.
+    If the champion changes in the meantime, the candidate is evaluated again, against the new champion. A
+    second release of the live run changes nothing.
     """
     home, stopwatch = Home.from_environment(), Stopwatch()
     with mlflow_errors(home.tracking_uri), tempfile.TemporaryDirectory() as temp_dir:
@@ -109,7 +109,7 @@ def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseRes
                     candidate = package_candidate(candidate)
                 with stopwatch.stage("smoke_test"):
                     candidate = smoke_test(candidate)
-            if candidate.action == "promote" and config.manual_approval:  # of each judgement anew
+            if candidate.action == "promote" and config.manual_approval:  # for each gate decision
                 with stopwatch.stage("waiting for approval"):
                     candidate = wait_for_approval(candidate, config)
             with stopwatch.stage("decision"):
@@ -122,10 +122,10 @@ def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseRes
 def evaluate_candidate(
     run_id: str, folder: Path, config: PromotionConfig, state_before: ReleaseState
 ) -> Candidate:
-    """Score candidate and champion on the same images, now; the verdict goes to MLflow and Prefect.
+    """Score candidate and champion on the same images; publish the gate decision in MLflow and Prefect.
 
-    On those of the reference, and on the recent ones among the accepted feedback where there are any.
-    Beside the candidate are put the answers that whoever serves it will be asked for.
+    The images are the reference set and, if there are any, the recent holdout of accepted feedback. A
+    promoted candidate gets golden requests in its folder, which its server has to answer.
     """
     home, classifier = Home.from_environment(), Classifier.load(folder)
     card, releases = classifier.card, ReleaseStore(home.releases_dir(classifier.card.name))
@@ -138,10 +138,8 @@ def evaluate_candidate(
     training_hashes, champion = read_training_hashes(folder), None
     if state_before.live:
         champion_folder = releases.version_folder(state_before.live.version)
-        champion, training_hashes = (
-            Classifier.load(champion_folder),
-            np.union1d(training_hashes, read_training_hashes(champion_folder)),
-        )
+        champion = Classifier.load(champion_folder)
+        training_hashes = np.union1d(training_hashes, read_training_hashes(champion_folder))
     unseen_images = reference.excluding(training_hashes)
     recent_feedback = load_recent_holdout(
         home, card.name, reference.classes, unseen_images.images.shape[1:], training_hashes
@@ -150,12 +148,12 @@ def evaluate_candidate(
     candidate_scores = score_classifier(classifier, image_sets, reference.classes)
     champion_scores = score_classifier(champion, image_sets, reference.classes) if champion else None
     gate_decision = evaluate_gate(candidate_scores, champion_scores, config)
-    publish(
+    publish_report(
         attach_run(home, run_id),
         gate_decision,
         candidate_scores,
         champion_scores,
-        left_out=len(reference.test_images) - len(unseen_images),
+        excluded=len(reference.test_images) - len(unseen_images),
     )
     if gate_decision.action == "promote":
         Golden.from_classifier(classifier, unseen_images.images).save(folder)
@@ -172,18 +170,16 @@ def evaluate_candidate(
 
 @task(task_run_name="register")
 def register(candidate: Candidate) -> Candidate:
-    """Let the run be a version of the registry; however often, it is the same one."""
+    """Register the run as a version; a repeated call returns the same version."""
     home = Home.from_environment()
     client = connect(home)
-    with ReleaseStore(
-        home.releases_dir(candidate.name)
-    ).locked():  # two at once would be two versions of one run
+    with ReleaseStore(home.releases_dir(candidate.name)).locked():  # or one run might get two versions
         return replace(candidate, version=registry.register(client, candidate.run_id, candidate.name))
 
 
 @task(task_run_name="package")
 def package_candidate(candidate: Candidate) -> Candidate:
-    """Keep the classifier for servers that run, then in a Bento: where the first is gone, so is the other."""
+    """Add the classifier to the release store, from which running servers load it, and build its Bento."""
     home = Home.from_environment()
     digests = ReleaseStore(home.releases_dir(candidate.name)).add_version(candidate.version, candidate.folder)
     bento = build_bento(candidate.folder, candidate.name, candidate.version, home)
@@ -192,14 +188,14 @@ def package_candidate(candidate: Candidate) -> Candidate:
 
 @task(task_run_name="smoke-test")
 def smoke_test(candidate: Candidate) -> Candidate:
-    """Start the Bento's server and ask it the golden requests; what it gets wrong is a rejection."""
+    """Start the Bento's server and send it the golden requests; a wrong prediction is a rejection."""
     result = run_smoke_test(candidate.bento, Golden.load(candidate.folder), Home.from_environment())
     tested_candidate = replace(candidate, smoke_test_result=result)
     return tested_candidate.with_action("reject", result.error) if result.error else tested_candidate
 
 
 def wait_for_approval(candidate: Candidate, config: PromotionConfig) -> Candidate:
-    """Wait for a yes in the page of this flow; without one the champion stays."""
+    """Wait for approval in the Prefect UI; without it the candidate is held."""
     reasons = "\n\n".join(candidate.gate_decision.reasons)
     form = Approval.with_initial_data(
         description=f"Shall {candidate.name} {candidate.version} be served?\n\n{reasons}"
@@ -209,9 +205,7 @@ def wait_for_approval(candidate: Candidate, config: PromotionConfig) -> Candidat
             wait_for_input=form, timeout=int(60 * config.approval_timeout_minutes), poll_interval=2
         )
     except FlowPauseTimeout:
-        with get_client(
-            sync_client=True
-        ) as client:  # that waits no longer, and would take the rest for a failure
+        with get_client(sync_client=True) as client:  # else Prefect would mark the flow run as failed
             client.set_flow_run_state(UUID(flow_run.id), Running(), force=True)
         return candidate.with_action(
             "hold", f"nobody approved it within {config.approval_timeout_minutes:g} minutes"
@@ -221,16 +215,13 @@ def wait_for_approval(candidate: Candidate, config: PromotionConfig) -> Candidat
 
 @task(task_run_name="apply-decision")
 def apply_decision(candidate: Candidate, state_before: ReleaseState) -> bool:
-    """Write the decision; False where another one was made since `before`.
+    """Write the decision to the ledger; return False if the state is no longer `state_before`.
 
-    From the moment the line is in the ledger a promoted candidate is live, whatever happens then.
+    A promoted candidate is live as soon as the entry is in the ledger, whatever happens afterwards.
     """
     home, action = Home.from_environment(), candidate.action
-    live_release, previous_version, reference_fingerprint = (
-        state_before.live,
-        state_before.previous_version,
-        state_before.reference_fingerprint,
-    )
+    live_release, previous_version = state_before.live, state_before.previous_version
+    reference_fingerprint = state_before.reference_fingerprint
     if action == "promote":
         live_release = Release(
             version=candidate.version,
@@ -263,7 +254,7 @@ def apply_decision(candidate: Candidate, state_before: ReleaseState) -> bool:
 
 
 def build_result(candidate: Candidate, seconds: dict[str, float]) -> ReleaseResult:
-    """What the person who waits is told; with an example to send to the server."""
+    """Build the result of the release; write an example image for requests to the server."""
     home = Home.from_environment()
     releases = ReleaseStore(home.releases_dir(candidate.name))
     live_release = releases.read_current()
@@ -284,7 +275,7 @@ def build_result(candidate: Candidate, seconds: dict[str, float]) -> ReleaseResu
 
 
 def build_already_live_result(name: str, live_release: Release) -> ReleaseResult:
-    """For a flow that is tried again after it was done, or a run asked for twice."""
+    """Build the result for a run that is live already, after a retry or a second release."""
     gate_decision = GateDecision(
         action="promote", reasons=(f"version {live_release.version} is live already",), checks=()
     )
@@ -298,7 +289,7 @@ def build_already_live_result(name: str, live_release: Release) -> ReleaseResult
 
 
 def log_warnings(messages: Iterable[str]) -> None:
-    """What was put right, on the page of the flow and on the terminal."""
+    """Log warnings in Prefect and print them on the terminal."""
     for message in messages:
         get_run_logger().warning(message)
         print_warning(message)

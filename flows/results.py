@@ -1,16 +1,16 @@
-"""What flows leave behind, small enough to hand from task to task."""
+"""Results of flows, small enough to pass between tasks."""
 
 from pydantic import BaseModel
 
 from relearn.model.evaluation.significance import PairedComparison
 from relearn.serving.releases.ledger import GateOutcome
 
-GATE_DECISION_TAG = "relearn.gate_decision"  # tag of a run: what the gate said of it last
-EXAMPLE_IMAGE_FILENAME = "example.png"  # beside the releases of a name: a picture to try them with
+GATE_DECISION_TAG = "relearn.gate_decision"  # tag of a run: action of its last gate decision
+EXAMPLE_IMAGE_FILENAME = "example.png"  # with the releases of a model: an image to try them with
 
 
 class TrainResult(BaseModel, frozen=True):
-    """One training: its run, how it went, and how right the network is (accuracies in 0–1)."""
+    """Result of one training: run, course and metrics (accuracies in 0–1)."""
 
     run_id: str
     url: str
@@ -28,7 +28,7 @@ class TrainResult(BaseModel, frozen=True):
 
 
 class GuardrailResult(BaseModel, frozen=True):
-    """One guardrail: whether it holds, what the candidate shows, what the champion, what is accepted."""
+    """Result of one guardrail: values of candidate and champion, and the accepted range."""
 
     name: str
     passed: bool
@@ -42,7 +42,7 @@ class GuardrailResult(BaseModel, frozen=True):
 
 
 class GateDecision(BaseModel, frozen=True):
-    """PROMOTE, HOLD or REJECT, with every reason and number."""
+    """Decision of the gate, PROMOTE, HOLD or REJECT, with every reason and number."""
 
     action: GateOutcome
     reasons: tuple[str, ...]
@@ -51,7 +51,7 @@ class GateDecision(BaseModel, frozen=True):
 
 
 class ServedPrediction(BaseModel, frozen=True):
-    """What a server said to one image."""
+    """Prediction of a server for one image."""
 
     label: str
     probability: float
@@ -59,7 +59,7 @@ class ServedPrediction(BaseModel, frozen=True):
 
 
 class SmokeTestResult(BaseModel, frozen=True):
-    """What came of it: the first answer, and the median time of one (ms); else why it may not be served."""
+    """Result of a smoke test: first prediction and median latency (ms), or the error."""
 
     error: str | None = None
     first_prediction: ServedPrediction | None = None
@@ -67,10 +67,10 @@ class SmokeTestResult(BaseModel, frozen=True):
 
 
 class ReleaseResult(BaseModel, frozen=True):
-    """What came of a candidate: the verdict, what is live now, and, where it was tried, how it answered.
+    """Result of a release: gate decision, live version and smoke test.
 
-    `version` is that of the candidate, None where it was never registered; `truth` is the right answer to
-    the first image of the trial.
+    `candidate_version` is None if the candidate was not registered. `expected_label` is the label of the
+    first image of the smoke test.
     """
 
     name: str
@@ -84,31 +84,31 @@ class ReleaseResult(BaseModel, frozen=True):
 
     @property
     def first_answer(self) -> str:
-        """How the real server has answered; nothing where none was asked."""
+        """First prediction of the smoke test in a sentence; "" without one."""
         if self.smoke_test_result is None or self.smoke_test_result.first_prediction is None:
             return ""
         first = self.smoke_test_result.first_prediction
         return (
-            f"The real server of version {first.version} was sent an image of '{self.expected_label}' and"
-            f" said '{first.label}' with {first.probability:.1%}; an answer takes"
+            f"The real server of version {first.version} predicted '{first.label}' with"
+            f" {first.probability:.1%} for an image of '{self.expected_label}'; a prediction takes"
             f" {self.smoke_test_result.latency_ms:.1f} ms."
         )
 
     @property
     def headline(self) -> str:
-        """The outcome in a line."""
+        """The result in one line."""
         reasons = "; ".join(self.gate_decision.reasons)
         if self.gate_decision.action == "promote":
             return f"version {self.live_version} is live: {reasons}"
         champion_status = (
-            f"version {self.live_version} stays live" if self.live_version else "nothing is live yet"
+            f"version {self.live_version} stays live" if self.live_version else "no version is live yet"
         )
         candidate_status = {"hold": "the candidate is held", "reject": "the candidate is rejected"}
         return f"{champion_status}, {candidate_status[self.gate_decision.action]}: {reasons}"
 
 
 class RetrainResult(BaseModel, frozen=True):
-    """One retraining: what was trained, what came of the best of it, and the time it took."""
+    """Result of a retraining: all trainings, release of the best one, seconds by stage."""
 
     name: str
     url: str

@@ -1,4 +1,4 @@
-"""Train every network asked for, and release the best of them where it is better: the main job."""
+"""Retrain flow: train several networks on the same data and release the best one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +22,9 @@ from relearn.flows.training.already_trained import (
     describe_superseding_run,
 )
 from relearn.flows.training.preconditions import check_inputs
-from relearn.flows.training.report import report
+from relearn.flows.training.report import to_markdown
 from relearn.model.config import TrainConfig
-from relearn.model.data.eda import tables
+from relearn.model.data.eda import eda_tables
 from relearn.model.data.load import default_model_name
 from relearn.model.data.prepared import PreparedDataset, load_prepared
 from relearn.model.home import Home
@@ -41,9 +41,9 @@ def retrain(
     promotion: PromotionConfig = PromotionConfig(),
     force: bool = False,
 ) -> RetrainResult | State[None]:
-    """Load, train and evaluate each network; the best on validation is the candidate for the release.
+    """Train and evaluate each network; release the best on validation if it beats the champion.
 
-    What was trained on before, with the same settings, is trained on again only where `force` says so.
+    Without `force` the run is skipped if data and settings are those of the last retraining.
     """
     stopwatch, home = Stopwatch(), Home.from_environment()
     if superseded_reason := describe_superseding_run():
@@ -53,7 +53,7 @@ def retrain(
     experiment = Experiment.open_or_create(home, name)
     earlier_train_run = experiment.find_by_flow_run(str(flow_run.id), "train")
     with stopwatch.stage("data"):
-        # What was accepted since a run was cut off is for the next one.
+        # A retry uses the feedback of its first attempt; later decisions are for the next retraining.
         folder = load_data(
             config,
             get_last_feedback_decision(home, earlier_train_run.info.run_id) if earlier_train_run else None,
@@ -76,7 +76,7 @@ def retrain(
                     train_and_evaluate(config.model_copy(update={"network": network}), folder, parent_run.id)
                 )
         best = select_best(train_results, config.monitor)
-        with advise_on_interrupt(f"relearn release {best.run_id[:8]} judges and serves what was trained"):
+        with advise_on_interrupt(f"relearn release {best.run_id[:8]} evaluates and serves what was trained"):
             release_result = release(best.run_id, promotion)
         stage_seconds = stopwatch.seconds | release_result.stage_seconds
         parent_run.log_metrics(
@@ -95,30 +95,30 @@ def retrain(
 
 
 def skip(reason: str) -> State[None]:
-    """How a run ends that had nothing to do."""
+    """Return the final state of a run that had nothing to do."""
     get_run_logger().info(f"Skipped: {reason}.")
     return Completed(name="Skipped", message=reason)
 
 
 @task(task_run_name="log-eda")
 def log_eda(folder: Path, run_id: str) -> None:
-    """Log what a first look at the data shows, figures and tables."""
+    """Log figures and tables of the data."""
     prepared, run = load_prepared(folder), attach_run(Home.from_environment(), run_id)
     for name, figure in plot_eda(prepared).items():
         run.log_figure(figure, f"data/{name}.png")
-    for name, table in tables(prepared).items():
+    for name, table in eda_tables(prepared).items():
         run.log_table(table, f"data/{name}.csv")
 
 
 def select_best(train_results: Sequence[TrainResult], monitor: str) -> TrainResult:
-    """The best on validation, by the value that the config monitors."""
+    """Return the result with the best `monitor` value on the validation images."""
     if monitor == "val_accuracy":
-        return max(train_results, key=lambda one: one.val_accuracy)
-    return min(train_results, key=lambda one: one.val_loss)
+        return max(train_results, key=lambda result: result.val_accuracy)
+    return min(train_results, key=lambda result: result.val_loss)
 
 
 def publish_report(run: Run, result: RetrainResult, prepared: PreparedDataset) -> None:
-    """Keep the report of the retraining with its run in MLflow and in Prefect."""
-    markdown = report(result, prepared)
+    """Write the report of the retraining to its MLflow run and to Prefect."""
+    markdown = to_markdown(result, prepared)
     run.set_description(markdown)
-    create_markdown_artifact(markdown, key="retraining", description=f"What came of retraining {result.name}")
+    create_markdown_artifact(markdown, key="retraining", description=f"Result of retraining {result.name}")

@@ -1,4 +1,4 @@
-"""Train one network: load → preprocess → train → evaluate, as one tracked run."""
+"""Train flow: load → preprocess → train → evaluate one network, as one tracked run."""
 
 import math
 from collections.abc import Iterable
@@ -40,15 +40,15 @@ from relearn.model.training import gradient_health
 from relearn.model.training.fit import FitResult, fit
 from relearn.model.training.state import EpochRecord, TrainingSnapshot
 
-# Images of the fixed batch on which the gradients of a run are measured: one pass of it an epoch costs
-# less than 1 % of the epoch on MNIST, and 256 images of ten classes show every class.
+# Images of the fixed batch on which the gradients of a run are measured: one pass an epoch costs less than
+# 1 % of the epoch on MNIST, and 256 images of ten classes include every class.
 GRADIENT_BATCH_SIZE = 256
 
 DEFAULT_CONFIG = TrainConfig.from_preset("default")
 
 
 def build_flow_run_name() -> str:
-    """The name of the flow run that starts: what it does, to what, "auto" resolved to what it stands for."""
+    """Return the flow run's name: flow, network and dataset, with "auto" resolved."""
     config = TrainConfig.model_validate(flow_run.parameters["config"])
     network = f" {config.network}" if flow_run.flow_name == "train" else ""
     return f"{flow_run.flow_name}{network} on {resolve_source(config, Home.from_environment())}"
@@ -56,9 +56,9 @@ def build_flow_run_name() -> str:
 
 @flow(name="train", flow_run_name=build_flow_run_name)
 def train(config: TrainConfig = DEFAULT_CONFIG, resume: str | None = None) -> TrainResult:
-    """Train one network on one dataset and evaluate it; nothing is released.
+    """Train and evaluate one network on one dataset, without a release.
 
-    With the id of an unfinished run as `resume`, that run goes on from its checkpoint.
+    With `resume`, the id of an unfinished run, that run is continued from its last checkpoint.
     """
     home = Home.from_environment()
     check_inputs(config, [config.network], home)
@@ -68,15 +68,15 @@ def train(config: TrainConfig = DEFAULT_CONFIG, resume: str | None = None) -> Tr
 
 @task(task_run_name="load-data")
 def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
-    """Load, check and split the data once, joined by accepted feedback; returns where it is prepared.
+    """Load, check and split the data, with accepted feedback merged; return the folder of the result.
 
-    Accepted, that is, by the first `until` decisions, or by all of them.
+    Only the first `last_decision` feedback decisions count; all of them if it is None.
     """
     home = Home.from_environment()
     prepared = prepare_dataset(
         config, home, collect_extra_images(home, default_model_name(config, home), last_decision)
     )
-    rebuild_messages = [f"prepared anew: {prepared.rebuild_reason}"] if prepared.rebuild_reason else []
+    rebuild_messages = [f"prepared again: {prepared.rebuild_reason}"] if prepared.rebuild_reason else []
     for message in [*rebuild_messages, *(f"{prepared.uri}: {finding}" for finding in prepared.findings)]:
         get_run_logger().warning(message)
         print_warning(message)
@@ -87,10 +87,10 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
 def train_and_evaluate(
     config: TrainConfig, folder: Path, parent_run_id: str | None = None, resume_run_id: str | None = None
 ) -> TrainResult:
-    """Train `config.network` on the data prepared in `folder`; `parent` is the run it belongs to.
+    """Train `config.network` on the data prepared in `folder`, as a child run of `parent_run_id`.
 
-    A run that was cut off goes on from its checkpoint: the one called `resume`, or, where the flow itself
-    is tried again, the one it has made before.
+    An interrupted run is continued from its last checkpoint: the run `resume_run_id`, or, in a retry of
+    the flow run, the run that its earlier attempt has created.
     """
     prepared, home = load_prepared(folder), Home.from_environment()
     experiment = Experiment.open_or_create(home, config.model_name or prepared.name)
@@ -100,7 +100,7 @@ def train_and_evaluate(
         if resume_run_id
         else experiment.find_by_flow_run(flow_run_id, "train", config.network)
     )
-    if earlier_run and RESULT_TAG in earlier_run.data.tags:  # cut off when all was done
+    if earlier_run and RESULT_TAG in earlier_run.data.tags:  # interrupted after the last step
         experiment.mark_finished(earlier_run)
         delete_checkpoints(home.checkpoints / earlier_run.info.run_id)
         return TrainResult.model_validate_json(earlier_run.data.tags[RESULT_TAG])
@@ -108,7 +108,7 @@ def train_and_evaluate(
     tags = {"relearn.job_type": "train", "dataset": prepared.name, "fingerprint": prepared.fingerprint}
     earlier_run_id: str | None = earlier_run.info.run_id if earlier_run else None
     with ExitStack() as stack:
-        if earlier_run_id:  # before its run is touched: another process may be at it
+        if earlier_run_id:  # lock before changing the run: another process may train it
             resumable = stack.enter_context(
                 open_resumable(home.checkpoints / earlier_run_id, config, prepared.fingerprint)
             )
@@ -151,7 +151,7 @@ def build_result(
     parameters: int,
     warnings: tuple[str, ...],
 ) -> TrainResult:
-    """What the next tasks, and the person who waits, are told of a training."""
+    """Build the result of a training."""
     best_record = fit_result.history[fit_result.best_epoch - 1]
     return TrainResult(
         run_id=run.id,
@@ -171,14 +171,14 @@ def build_result(
 
 
 def build_run_name(config: TrainConfig) -> str:
-    """A run's name: what distinguishes it at a glance, such as "mlp 512 · sgd 0.1 · seed 0"."""
+    """Return a run's name, such as "mlp 512 · sgd 0.1 · seed 0"."""
     widths = {"mlp": config.hidden_sizes, "cnn": config.conv_channels}.get(config.network, ())
     network = " ".join(map(str, (config.network, *widths)))
     return f"{network} · {config.optimizer} {config.learning_rate:g} · seed {config.seed}"
 
 
 def log_inputs(run: Run, config: TrainConfig, prepared: PreparedDataset, network: torch.nn.Module) -> None:
-    """Log what the training is given: settings, data, network."""
+    """Log settings, data and network."""
     run.log_params(config.model_dump() | {"parameters": count_parameters(network)})
     run.log_dataset(prepared)
     layer_table = summarize_layers(network, prepared.shape)
@@ -196,14 +196,13 @@ def fit_and_log(
     prepared: PreparedDataset,
     resumable: ResumableRun,
 ) -> tuple[FitResult, tuple[str, ...]]:
-    """Train, logging each epoch with the health of its gradients; returns what came of both.
+    """Train and log each epoch with its gradient health; return the result and the warnings.
 
-    A signal ends it at a point that `kept` has, by `SystemExit`.
+    SIGINT or SIGTERM stops the training after a checkpoint, with `SystemExit`.
     """
     train_split = prepared.splits.train
-    sample_indices = np.linspace(
-        0, len(train_split) - 1, GRADIENT_BATCH_SIZE, dtype=int
-    )  # a folder's images come class by class
+    # Evenly spaced: images of a folder are sorted by class.
+    sample_indices = np.linspace(0, len(train_split) - 1, GRADIENT_BATCH_SIZE, dtype=int)
     inputs, targets = preprocess(
         torch.from_numpy(train_split.images[sample_indices]),
         torch.from_numpy(train_split.labels[sample_indices]),
@@ -219,9 +218,8 @@ def fit_and_log(
 
         def log_epochs(epoch_logs: Iterable[EpochLog]) -> None:
             for epoch_log in epoch_logs:
-                if (
-                    epoch_log["step"] not in logged_steps
-                ):  # an epoch is trained again where its checkpoint was damaged
+                # An epoch whose checkpoint was damaged is trained twice and logged once.
+                if epoch_log["step"] not in logged_steps:
                     metric_logger.enqueue(epoch_log)
 
         log_epochs(resumable.epoch_logs)
@@ -232,7 +230,7 @@ def fit_and_log(
             bar.advance(record)
 
         def on_checkpoint(snapshot: TrainingSnapshot) -> None:
-            # First on disk, then in MLflow: what MLflow has is never trained, and told, a second time.
+            # First on disk, then in MLflow: an epoch in MLflow is then never trained a second time.
             log_epochs(resumable.save(snapshot))
 
         fit_result = fit(
@@ -254,7 +252,7 @@ def fit_and_log(
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """What is logged of each epoch."""
+    """Return the metrics of one epoch."""
     values = asdict(record)
     return {"time/epoch_seconds": values.pop("seconds")} | {
         name: value for name, value in values.items() if name != "epoch"
@@ -262,7 +260,7 @@ def epoch_metrics(record: EpochRecord) -> dict[str, float]:
 
 
 def gradient_metrics(health: pd.DataFrame) -> dict[str, float]:
-    """Gradient health of one epoch as metrics, `gradients/LAYER/…`, without what could not be measured."""
+    """Return the finite gradient health values of one epoch as metrics `gradients/LAYER/…`."""
     return {
         f"gradients/{row['layer']}/{column}": row[column]
         for row in health.to_dict("records")
@@ -274,9 +272,9 @@ def gradient_metrics(health: pd.DataFrame) -> dict[str, float]:
 def log_results(
     run: Run, fit_result: FitResult, evaluation: Evaluation, prepared: PreparedDataset, timestamp_ms: int
 ) -> tuple[str, ...]:
-    """Log what came of the training; returns the lines that deserve a second look.
+    """Log metrics, figures and tables of a finished training; return its warnings.
 
-    The metrics are of the time `ended` (Unix, ms): logged again, they are the same and kept once.
+    The metrics get the time `timestamp_ms` (Unix, ms): logged twice, MLflow stores them once.
     """
     history = fit_result.to_frame()
     gap = compute_generalization_gap(history, fit_result.best_epoch, evaluation.accuracy)
@@ -314,7 +312,7 @@ def log_results(
 
 
 def format_summary(fit_result: FitResult, evaluation: Evaluation, prepared: PreparedDataset) -> str:
-    """The few lines that stand first on the page of a run."""
+    """Return the Markdown description of a run: accuracy, best epoch, speed."""
     return (
         f"**{evaluation.accuracy:.2%}** of {len(evaluation):,} test images of {prepared.name} right "
         f"(macro F1 {evaluation.metrics['f1_macro']:.4f}, loss {evaluation.loss:.4f}).\n\n"

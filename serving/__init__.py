@@ -1,1 +1,1 @@
-"""Answers requests: a BentoML service around one `Classifier`. Never imports `flows`, mlflow or prefect."""
+"""Serving: a BentoML service around one `Classifier`. Never imports `flows`, mlflow or prefect."""

@@ -1,4 +1,4 @@
-"""Every setting of the API, written once: type, default, range and one sentence of help."""
+"""Settings of the API: type, default, range and help text of each."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -12,31 +12,31 @@ from relearn.model.config import format_problems
 from relearn.model.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "RELEARN_"
-# Environment variables of a server's processes: the ids of the process that started the server and will
-# end it, and of the server itself, which starts the workers.
+# Environment variables with process ids: of the process that starts and stops the server, and of the server,
+# which starts the workers.
 PARENT_PID, SERVER_PID = "RELEARN_PARENT_PID", "RELEARN_SERVER_PID"
-# The releases folder whose pointer the workers follow, and the folder where they tell what they serve.
+# Folder of the releases whose pointer the workers watch, and folder of the workers' status files.
 RELEASES_DIR, WORKER_STATUS_DIR = "RELEARN_RELEASES_DIR", "RELEARN_WORKER_STATUS_DIR"
-# The folder where they count what they answer, and what it lies in: memory, for its files are mapped, and to
-# touch a new page of one on a full disk is a signal that ends the worker. A Mac has no such folder.
+# Folder of the workers' metrics, and the folder in memory that contains it. The files are memory-mapped: on a
+# full disk, a write to a new page would kill the worker with a signal. macOS has no such folder.
 METRICS_DIR, SHARED_MEMORY = "RELEARN_METRICS_DIR", Path("/dev/shm")  # noqa: S108
-# API keys stand in the environment or in a file, never in the table below: what is in it can be a flag, and
-# command lines are public.
+# API keys come from the environment or a file. They are not in `ServeConfig`, because its settings are also
+# flags, and every user of a machine can read command lines.
 API_KEYS = "RELEARN_API_KEYS"
-# The folder where they record what is asked and answered; without one nothing is recorded.
+# Folder of the prediction log; without it, nothing is logged.
 PREDICTION_LOG_DIR = "RELEARN_PREDICTION_LOG_DIR"
-# What a server says to the process that started it where waiting is in vain: in its answers, in its log.
-VERSION_HEADER = "x-relearn-version"  # header of /readyz: the version that has just answered
+VERSION_HEADER = "x-relearn-version"  # header of /readyz: the served version
+# Error code of a response and message in the log; the process that started the server then stops waiting.
 MODEL_CORRUPT_CODE, MODEL_CORRUPT_MESSAGE = "model_corrupt", " cannot be served: "
 
 
 def _to_absolute_path(value: Any) -> Any:
-    """A server's workers run in folders of their own."""
+    """Make a path absolute: workers run in another folder."""
     return Path(value).absolute() if value else None
 
 
 def _parse_address(value: Any) -> str:
-    """BentoML's server takes numbers only, so the one name everybody writes is translated."""
+    """Parse an IP address; `localhost` is translated, because BentoML's server accepts IP addresses only."""
     try:
         return str(ipaddress.ip_address({"localhost": "127.0.0.1"}.get(value, value)))
     except ValueError:
@@ -44,49 +44,52 @@ def _parse_address(value: Any) -> str:
 
 
 class ServeConfig(BaseModel):
-    """One server: where it listens, how many workers answer, how much it takes from a client."""
+    """Settings of one server: address, workers, request limits, prediction log."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: Annotated[str, BeforeValidator(_parse_address)] = Field(
-        "127.0.0.1", description="Address to listen on; 127.0.0.1 is this machine only."
+        "127.0.0.1", description="Address to listen on; 127.0.0.1 is reachable from this machine only."
     )
-    port: int = Field(3000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
-    workers: int = Field(1, ge=1, le=64, description="Processes that answer; each holds the classifier.")
+    port: int = Field(3000, ge=0, le=65_535, description="Port to listen on; 0 chooses a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes; each loads the classifier.")
     max_body_bytes: int = Field(
         10_000_000,
         ge=1_000,
         le=1_000_000_000,
-        description="Largest request body in bytes.",
+        description="Maximum request body in bytes.",
     )
-    max_images: int = Field(256, ge=1, le=10_000, description="Most images in one request.")
+    max_images: int = Field(256, ge=1, le=10_000, description="Maximum number of images per request.")
     max_concurrency: int = Field(
-        32, ge=1, le=10_000, description="Most requests a worker has in hand; more are refused at once."
+        32, ge=1, le=10_000, description="Maximum concurrent requests per worker; more are rejected with 429."
     )
     timeout_seconds: float = Field(
-        30.0, gt=0, le=3_600, description="Seconds after which a request is given up."
+        30.0, gt=0, le=3_600, description="Seconds after which a request fails with 504."
     )
     api_keys_file: Annotated[Path | None, BeforeValidator(_to_absolute_path)] = Field(
-        None, description="File with API keys, one a line; RELEARN_API_KEYS holds them too, never a flag."
+        None, description="File with API keys, one per line; RELEARN_API_KEYS may hold keys too."
     )
     graceful_timeout_seconds: int = Field(
-        10, ge=1, le=3_600, description="Seconds that a stopping server gives to requests it has accepted."
+        10, ge=1, le=3_600, description="Seconds for accepted requests to finish when the server stops."
     )
     log_predictions: bool = Field(
-        True, description="Record predictions, without their images, and take feedback."
+        True, description="Log predictions, without their images, and accept feedback."
     )
     log_max_mb: int = Field(
-        256, ge=10, le=1_000_000, description="Most megabytes of records on disk; the oldest go first."
+        256,
+        ge=10,
+        le=1_000_000,
+        description="Maximum size of the prediction log in MB; oldest entries go first.",
     )
     image_sample_rate: float = Field(
-        0.0, ge=0, le=1, description="Share of requests whose images are kept with their records."
+        0.0, ge=0, le=1, description="Fraction of requests whose images are logged too."
     )
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], origins: Mapping[str, str] = MappingProxyType({})) -> Self:
-        """Build a config from plain values, strings included; `ConfigError` names every problem at once.
+        """Build a config from plain values, strings included; `ConfigError` lists all problems at once.
 
-        `origins` are the names of settings that were set under another one, such as a variable.
+        `origins` maps a setting to the name it was set by, such as an environment variable.
         """
         try:
             return cls.model_validate(dict(values))
@@ -95,13 +98,13 @@ class ServeConfig(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """The settings named in `environment`: `RELEARN_MAX_IMAGES` is `max_images`; defaults elsewhere."""
+        """Read the settings from `environment`: `RELEARN_MAX_IMAGES` is `max_images`; others get defaults."""
         variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in cls.model_fields}
         values = {name: environment[key] for name, key in variables.items() if environment.get(key)}
         return cls.parse(values, variables)
 
     def to_environment(self) -> dict[str, str]:
-        """What `from_environment` reads back: how settings reach the workers of BentoML's server."""
+        """Return the variables that `from_environment` reads; they pass the settings to BentoML's workers."""
         values = self.model_dump().items()
         return {
             ENVIRONMENT_PREFIX + name.upper(): "" if value is None else str(value) for name, value in values
@@ -109,5 +112,5 @@ class ServeConfig(BaseModel):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach the server."""
+        """True if only this machine can reach the server."""
         return ipaddress.ip_address(self.host).is_loopback

@@ -1,4 +1,4 @@
-"""The BentoML service: what a worker does when it starts, and which classifier is live."""
+"""The BentoML service: start-up, background tasks and shutdown of a worker."""
 
 import asyncio
 import atexit
@@ -40,10 +40,10 @@ logger = logging.getLogger("bentoml.relearn")
 
 
 class ApiMiddleware:
-    """ASGI middleware before BentoML's own: every HTTP request is ours, the rest is passed on.
+    """ASGI middleware in front of BentoML's own application: it handles every HTTP request.
 
-    So every refusal has our form, the path of a request is one look-up, and nothing is served that is
-    not told in `/openapi.json`.
+    So every error response has the same format, a path costs one dictionary lookup, and only routes in
+    `/openapi.json` are served.
     """
 
     api: ClassVar["PredictionApp"]
@@ -52,27 +52,27 @@ class ApiMiddleware:
         self.app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answer by `api`, which stands before the first request can come; there are no websockets."""
+        """Handle an HTTP request by `api`, which exists before the first request; there are no websockets."""
         if scope["type"] == "lifespan":
-            # From now on requests come here at once. What BentoML has put before us took a tenth of their
-            # time: it starts a second deadline for each, in a task of its own, with a timer that outlives it.
+            # Requests now arrive here directly. BentoML's middleware took a tenth of their time: it starts a
+            # second timeout for each request, in a separate task, with a timer that outlives the request.
             scope["app"].middleware_stack = self
         await (self.api if scope["type"] == "http" else self.app)(scope, receive, send)
 
 
 @bentoml.service(
     name="Relearn",
-    # What these do for a request, our routes do for less: together they took half of the throughput.
+    # BentoML's metrics, access log and tracing halved the throughput; our routes have their own metrics.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
     envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
 )
 class Relearn:
-    """One worker."""
+    """One worker of the service."""
 
     def __init__(self) -> None:
-        # Here, not above: BentoML imports this module to build and to supervise, which needs no torch.
+        # Imported here: BentoML also imports this module to build and to supervise, which needs no torch.
         if os.environ.get(METRICS_DIR):
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS_DIR]
         from relearn.model.devices import set_num_threads
@@ -80,7 +80,7 @@ class Relearn:
         from relearn.serving.http.api_keys import ApiKeys
         from relearn.serving.runtime.worker_status import WorkerStatusDir
 
-        set_num_threads(1)  # one image leaves nothing to share; several requests share the cores as it is
+        set_num_threads(1)  # one image is too little work to split; concurrent requests use the other cores
         worker_index = bentoml.server_context.worker_index or 1
         config = ServeConfig.from_environment(os.environ)
         api_keys = ApiKeys.from_config(config, os.environ)
@@ -102,16 +102,16 @@ class Relearn:
         api.publish_status(self.reloader.load_error if self.reloader else None)
         ApiMiddleware.api = api
 
-    # BentoML's clients learn of it by /schema.json, and then send what /predict reads; there `Front` answers
-    # them, strictly and at full speed. Without HTTP this is called, and gives the same.
+    # BentoML's clients find this method in /schema.json and send their requests to /predict, a route of
+    # `ApiMiddleware`. A call without HTTP runs this method and returns the same.
     @bentoml.api(route="/predict")  # type: ignore[untyped-decorator]
     def predict_images(self, images: Annotated[np.ndarray, DType("uint8")]) -> dict[str, Any]:
-        """Images, one or several, as whole numbers 0–255; for each a label and all probabilities."""
+        """Predict one image or several, integers 0–255: a label and all probabilities for each."""
         return ApiMiddleware.api.predict_images(images)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def set_worker_environment() -> None:  # BentoML calls it without an instance
-        """Once, before there are workers: let them know whose they are, and where they meet."""
+        """Set the workers' environment variables, once, before the workers start."""
         from relearn.serving.runtime.worker_status import WorkerStatusDir
 
         os.environ[SERVER_PID] = str(os.getpid())
@@ -121,19 +121,19 @@ class Relearn:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start_background_tasks(self) -> None:
-        """Start what goes on beside the requests."""
+        """Start the background tasks."""
         coroutines = [freeze_gc(), exit_with_parent(), *([self.reloader.watch()] if self.reloader else [])]
         self.background_tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def flush_prediction_log(self) -> None:
-        """Write what is not yet on disk."""
+        """Write the pending entries of the prediction log to disk."""
         if ApiMiddleware.api.prediction_log:
             ApiMiddleware.api.prediction_log.close()
 
 
 def make_metrics_dir() -> str:
-    """A folder in memory, gone with this process; those of servers that were killed go now."""
+    """Create a folder in memory that is deleted at exit; delete the folders of killed servers."""
     for stale_folder in SHARED_MEMORY.glob("relearn-*-*"):
         with suppress(ValueError):
             if not psutil.pid_exists(int(stale_folder.name.split("-")[1])):
@@ -144,13 +144,13 @@ def make_metrics_dir() -> str:
 
 
 def get_bentoml_schemas() -> dict[str, Any]:
-    """This service in BentoML's own words, by the paths where its clients look for them."""
+    """Return BentoML's own descriptions of this service, by the paths where its clients read them."""
     service: Any = Relearn
     return {"/schema.json": service.schema(), "/docs.json": service.openapi_spec.asdict()}
 
 
 def load_bundled_model() -> "ServedModel | CorruptDataError | None":
-    """The classifier that the Bento of this service carries, or what is wrong with it; None without one."""
+    """Load the classifier bundled in the Bento, or return why it is corrupt; None without a bundled one."""
     from relearn.model.inference.classifier import Classifier
     from relearn.serving.runtime.hot_reload import ServedModel
 
@@ -166,7 +166,7 @@ def load_bundled_model() -> "ServedModel | CorruptDataError | None":
 
 
 def make_reloader(api: "PredictionApp") -> "ModelReloader | None":
-    """Who keeps `api` at what is live; None for a server that was given no releases to follow."""
+    """Create the reloader that keeps `api` on the current release; None without a releases folder."""
     from relearn.serving.releases.store import ReleaseStore
     from relearn.serving.runtime.hot_reload import ModelReloader
 
@@ -180,10 +180,10 @@ def make_reloader(api: "PredictionApp") -> "ModelReloader | None":
 
 
 async def freeze_gc() -> None:
-    """Put what start-up has left out of the garbage collector's sight, once it has all been made.
+    """Exclude the objects of start-up from garbage collection, two seconds after the start.
 
-    A full collection over it takes about 100 ms, which is the 99th percentile of an answer without this;
-    done in `__init__`, it misses what the server makes after that.
+    A full collection over them takes about 100 ms, which would be the 99th percentile of the latency. A
+    freeze in `__init__` would miss the objects that the server creates later.
     """
     await asyncio.sleep(2)
     gc.collect()
@@ -192,9 +192,9 @@ async def freeze_gc() -> None:
 
 
 async def exit_with_parent() -> None:
-    """End this worker when its server was killed, and its server when their owner was.
+    """Stop this worker after its server was killed, and the server after its parent was killed.
 
-    Workers hold the port open: one that nobody restarts or stops would keep it for ever.
+    Workers hold the port open: an orphaned worker would occupy it forever.
     """
     server_pid, parent_pid = (
         int(os.environ.get(SERVER_PID) or os.getppid()),
@@ -209,6 +209,6 @@ async def exit_with_parent() -> None:
 
 
 Relearn.add_asgi_middleware(ApiMiddleware)  # type: ignore[attr-defined]
-# What a worker's uvicorn speaks. BentoML has no setting for it, and leaves no moment but this one: between
-# the import of this module and uvicorn's start it calls nothing of ours.
+# The HTTP protocol class of a worker's uvicorn. BentoML has no setting for it. It is set here because BentoML
+# calls none of our code between the import of this module and uvicorn's start.
 uvicorn.config.HTTP_PROTOCOLS["auto"] = "relearn.serving.http.protocol:BoundedHttpProtocol"

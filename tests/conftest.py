@@ -34,10 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Tests of flows that ask none of the servers which the others share.
 ALONE = {
-    f"tests/flows/test_{name}.py"
+    f"tests/flows/{name}.py"
     for name in (
-        *("command_line", "compare", "eda", "backprop", "gate"),
-        *("report", "store", "tracking", "truth", "up"),
+        *("test_command_line", "evaluation/test_compare", "test_eda", "test_backprop", "promotion/test_gate"),
+        *("training/test_report", "test_store", "test_tracking", "releases/test_release_state", "test_up"),
     )
 }
 

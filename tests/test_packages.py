@@ -1,4 +1,4 @@
-"""Installed packages: one namespace, complete from checkout, wheel and source archive; one lock for all."""
+"""Promises of the packages: one namespace, complete in checkout, wheel and source archive, and one lock."""
 
 import re
 import subprocess
@@ -16,61 +16,62 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines()]
 
 
-def tracked() -> set[str]:
-    """The files of the three packages, by the names under which they are installed."""
-    listed = subprocess.run(
+def list_tracked_files() -> set[str]:
+    """Return the files of the three packages, with their installed paths."""
+    result = subprocess.run(
         ["git", "ls-files", "flows", "model", "serving"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return {f"relearn/{file}" for file in listed.stdout.split()} | {
+    return {f"relearn/{file}" for file in result.stdout.split()} | {
         "relearn/__init__.py",
         "relearn/__main__.py",
     }
 
 
-def built(folder: Path, target: str, source: Path = ROOT) -> Path:
+def build(folder: Path, target: str, source: Path = ROOT) -> Path:
+    """Build a wheel or sdist into `folder`; return its path."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert 0 == done.returncode, done.stderr
+    result = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert 0 == result.returncode, result.stderr
     (file,) = folder.glob("*.whl" if target == "wheel" else "*.tar.gz")
     return file
 
 
-def packed(wheel: Path) -> set[str]:
+def list_wheel_files(wheel: Path) -> set[str]:
     return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 
 @pytest.mark.needs("git")
-def test_a_wheel_has_every_file_of_the_packages(tmp_path: Path) -> None:
-    """From a checkout, and from the source archive that is made of it."""
-    assert tracked() == packed(built(tmp_path / "wheel", "wheel"))
+def test_wheel_contains_every_file_of_the_packages(tmp_path: Path) -> None:
+    """The promise covers wheels from a checkout and from its source archive."""
+    assert list_tracked_files() == list_wheel_files(build(tmp_path / "wheel", "wheel"))
 
-    archive = built(tmp_path / "sdist", "sdist")
+    archive = build(tmp_path / "sdist", "sdist")
     with tarfile.open(archive) as content:
         content.extractall(tmp_path, filter="data")
     source = tmp_path / archive.name.removesuffix(".tar.gz")
-    assert tracked() == packed(built(tmp_path / "again", "wheel", source))
+    assert list_tracked_files() == list_wheel_files(build(tmp_path / "wheel of sdist", "wheel", source))
 
 
-def test_the_checkout_brings_no_other_name(tmp_path: Path) -> None:
-    """From another folder `relearn` is there, and `model`, `flows`, `serving` and `tests` are not."""
+def test_installation_provides_only_the_name_relearn(tmp_path: Path) -> None:
+    """`model`, `flows`, `serving` and `tests` cannot be imported from another folder."""
     code = (
         "from importlib.util import find_spec\n"
         "print([name for name in ('relearn', 'model', 'flows', 'serving', 'tests') if find_spec(name)])"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert "['relearn']\n" == done.stdout, done.stderr
+    assert "['relearn']\n" == result.stdout, result.stderr
 
 
-def test_the_lock_fits_every_requirement() -> None:
-    """On every Python and system that is supported, with one version each."""
-    asked = [
+def test_lock_satisfies_every_requirement() -> None:
+    """It pins one version for every supported Python."""
+    lines = [
         *PROJECT["dependencies"],
         *PROJECT["optional-dependencies"]["dev"],
         *PROJECT["optional-dependencies"]["postgres"],
     ]
-    requirements = [one for one in map(Requirement, asked) if one.name != "relearn"]
+    requirements = [requirement for requirement in map(Requirement, lines) if requirement.name != "relearn"]
     for python in ("3.11", "3.12", "3.13", "3.14"):
         environment = {
             "python_version": python,
@@ -78,16 +79,16 @@ def test_the_lock_fits_every_requirement() -> None:
             "sys_platform": "linux",
         }
         pins = {
-            one.name.lower(): one for one in LOCK if one.marker is None or one.marker.evaluate(environment)
+            pin.name.lower(): pin for pin in LOCK if pin.marker is None or pin.marker.evaluate(environment)
         }
         for requirement in requirements:
-            (pin,) = pins[requirement.name.lower()].specifier
-            assert "==" == pin.operator
-            assert requirement.specifier.contains(pin.version), requirement
+            (specifier,) = pins[requirement.name.lower()].specifier
+            assert "==" == specifier.operator
+            assert requirement.specifier.contains(specifier.version), requirement
 
 
-def test_the_lock_names_no_build_of_torch() -> None:
-    """Neither a local label nor packages of a CUDA build: the index decides between the two builds."""
-    of_cuda = re.compile(r"(nvidia-(?!ml-py$)|cuda-|triton)")
-    assert [] == [one.name for one in LOCK if of_cuda.match(one.name)]
-    assert [] == [str(one) for one in LOCK if "+" in str(one.specifier)]
+def test_lock_fits_cpu_and_cuda_builds_of_torch() -> None:
+    """It has no local version label and no CUDA packages: the index determines the build."""
+    cuda_package = re.compile(r"(nvidia-(?!ml-py$)|cuda-|triton)")
+    assert [] == [pin.name for pin in LOCK if cuda_package.match(pin.name)]
+    assert [] == [str(pin) for pin in LOCK if "+" in str(pin.specifier)]

@@ -1,7 +1,7 @@
-"""One network, trained the way each library means it: a file a library, each with one function `train`.
+"""The same network trained by several libraries: one module per library, each with a function `train`.
 
-`train(settings, learn, look, epoch_done)` trains on `learn` and looks at `look` after every epoch, each a
-pair of uint8 images (n, channels, height, width) and int64 labels; `settings` has the names of `TrainConfig`.
-It calls `epoch_done` with the accuracy in 0–1 at the end of every epoch, and waits there until it is asked
-for another.
+`train(settings, train_split, validation_split, on_epoch_end)` evaluates on `validation_split` after every
+epoch. A split is a pair of uint8 images (n, channels, height, width) and int64 labels; `settings` has the
+names of `TrainConfig`. `on_epoch_end` takes the accuracy in 0–1, and blocks until the next epoch is
+requested.
 """

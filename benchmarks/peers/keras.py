@@ -4,10 +4,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from benchmarks.peers.task import EpochDone, Part, Settings
+from benchmarks.peers.types import EpochEndCallback, Settings, Split
 
 
-def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
+def train(
+    settings: Settings, train_split: Split, validation_split: Split, on_epoch_end: EpochEndCallback
+) -> None:
     keras.utils.set_random_seed(settings["seed"])
     network = NETWORKS[settings["network"]](settings)
     network.compile(
@@ -15,27 +17,27 @@ def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) ->
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    images, labels = _prepared(settings, learn)
+    images, labels = _prepared(settings, train_split)
     network.fit(
         images,
         labels,
         batch_size=settings["batch_size"],
         epochs=settings["epochs"],
-        validation_data=_prepared(settings, look),
+        validation_data=_prepared(settings, validation_split),
         callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: epoch_done(logs["val_accuracy"]))
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: on_epoch_end(logs["val_accuracy"]))
         ],
         verbose=0,
     )
 
 
-def _prepared(settings: Settings, part: Part) -> Part:
+def _prepared(settings: Settings, part: Split) -> Split:
     images = np.moveaxis(part[0], 1, -1).astype("float32") / 255
     return (images.reshape(len(images), -1) if settings["network"] == "mlp" else images), np.array(part[1])
 
 
 def _mlp(settings: Settings) -> keras.Model:
-    hidden = [layers.Dense(width, activation="relu") for width in settings["hidden"]]
+    hidden = [layers.Dense(width, activation="relu") for width in settings["hidden_sizes"]]
     return keras.Sequential([keras.Input((784,)), *hidden, layers.Dense(10)])
 
 

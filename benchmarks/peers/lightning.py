@@ -1,4 +1,4 @@
-"""Lightning, with nothing switched on that an epoch does not need."""
+"""Lightning, with all optional features off."""
 
 import lightning
 import torch
@@ -6,15 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from benchmarks.peers.task import EpochDone, Part, Settings
 from benchmarks.peers.torch_parts import network, tensors
+from benchmarks.peers.types import EpochEndCallback, Settings, Split
 
 
-def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
+def train(
+    settings: Settings, train_split: Split, validation_split: Split, on_epoch_end: EpochEndCallback
+) -> None:
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=settings["epochs"],
-        callbacks=[Pause(epoch_done)],
+        callbacks=[Pause(on_epoch_end)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -23,8 +25,8 @@ def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) ->
     )
     trainer.fit(
         Classification(settings),
-        DataLoader(tensors(settings, learn), settings["batch_size"], shuffle=True),
-        DataLoader(tensors(settings, look), settings["batch_size"]),
+        DataLoader(tensors(settings, train_split), settings["batch_size"], shuffle=True),
+        DataLoader(tensors(settings, validation_split), settings["batch_size"]),
     )
 
 
@@ -51,10 +53,10 @@ class Classification(lightning.LightningModule):
 
 
 class Pause(lightning.Callback):
-    """Lightning ends an epoch of training after its validation."""
+    """Callback at the end of an epoch, which in Lightning is after its validation."""
 
-    def __init__(self, epoch_done: EpochDone) -> None:
-        self.epoch_done = epoch_done
+    def __init__(self, on_epoch_end: EpochEndCallback) -> None:
+        self.callback = on_epoch_end
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self.epoch_done(trainer.callback_metrics["val_accuracy"].item())
+        self.callback(trainer.callback_metrics["val_accuracy"].item())

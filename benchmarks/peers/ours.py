@@ -1,6 +1,6 @@
-"""Our own loop."""
+"""Our training loop."""
 
-from benchmarks.peers.task import EpochDone, Part, Settings
+from benchmarks.peers.types import EpochEndCallback, Settings, Split
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.splits import Splits
@@ -8,13 +8,15 @@ from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 
 
-def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
+def train(
+    settings: Settings, train_split: Split, validation_split: Split, on_epoch_end: EpochEndCallback
+) -> None:
     config = TrainConfig.parse(settings)
-    looking = LabelledImages(*look)
+    validation = LabelledImages(*validation_split)
     fit(
         config,
-        build_network(config, learn[0].shape[1:], classes=10),
-        Splits(LabelledImages(*learn), looking, looking),
+        build_network(config, train_split[0].shape[1:], classes=10),
+        Splits(LabelledImages(*train_split), validation, validation),
         classes=10,
-        on_epoch=lambda record: epoch_done(record.val_accuracy),
+        on_epoch=lambda record: on_epoch_end(record.val_accuracy),
     )

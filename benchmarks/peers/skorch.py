@@ -1,4 +1,4 @@
-"""skorch: torch with the manners of scikit-learn."""
+"""skorch, a scikit-learn interface to torch."""
 
 import torch
 from skorch import NeuralNetClassifier
@@ -7,12 +7,14 @@ from skorch.dataset import Dataset
 from skorch.helper import predefined_split
 from torch import nn
 
-from benchmarks.peers.task import EpochDone, Part, Settings
 from benchmarks.peers.torch_parts import network, tensors
+from benchmarks.peers.types import EpochEndCallback, Settings, Split
 
 
-def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) -> None:
-    images, labels = tensors(settings, learn).tensors
+def train(
+    settings: Settings, train_split: Split, validation_split: Split, on_epoch_end: EpochEndCallback
+) -> None:
+    images, labels = tensors(settings, train_split).tensors
     classifier = NeuralNetClassifier(
         network(settings),
         criterion=nn.CrossEntropyLoss,
@@ -22,18 +24,18 @@ def train(settings: Settings, learn: Part, look: Part, epoch_done: EpochDone) ->
         batch_size=settings["batch_size"],
         max_epochs=settings["epochs"],
         iterator_train__shuffle=True,
-        train_split=predefined_split(Dataset(*tensors(settings, look).tensors)),
-        callbacks=[("pause", Pause(epoch_done))],
+        train_split=predefined_split(Dataset(*tensors(settings, validation_split).tensors)),
+        callbacks=[("pause", Pause(on_epoch_end))],
         verbose=0,
     )
     classifier.fit(images, labels)
 
 
 class Pause(Callback):
-    """Comes after skorch's own callbacks, which reckon the accuracy."""
+    """Callback that runs after those of skorch, which compute the accuracy."""
 
-    def __init__(self, epoch_done: EpochDone) -> None:
-        self.epoch_done = epoch_done
+    def __init__(self, on_epoch_end: EpochEndCallback) -> None:
+        self.callback = on_epoch_end
 
     def on_epoch_end(self, net: NeuralNetClassifier, **_: object) -> None:
-        self.epoch_done(net.history[-1, "valid_acc"])
+        self.callback(net.history[-1, "valid_acc"])

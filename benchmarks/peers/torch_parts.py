@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from benchmarks.peers.task import Part, Settings
+from benchmarks.peers.types import Settings, Split
 
 
 def network(settings: Settings) -> nn.Module:
@@ -12,7 +12,7 @@ def network(settings: Settings) -> nn.Module:
     return NETWORKS[settings["network"]]()
 
 
-def tensors(settings: Settings, part: Part) -> TensorDataset:
+def tensors(settings: Settings, part: Split) -> TensorDataset:
     images = torch.tensor(part[0]).float() / 255
     return TensorDataset(images.flatten(1) if settings["network"] == "mlp" else images, torch.tensor(part[1]))
 

@@ -1,1 +1,1 @@
-"""Servers that ours is measured beside, each as its own introduction writes it."""
+"""Peer prediction servers, each written as in its own tutorial."""

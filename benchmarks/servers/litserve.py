@@ -1,4 +1,4 @@
-"""LitServe: `python -m benchmarks.servers.litserve PORT`. A process reads HTTP, another one predicts."""
+"""LitServe: `python -m benchmarks.servers.litserve PORT`. One process handles HTTP, another predicts."""
 
 import sys
 from typing import Any

@@ -23,7 +23,7 @@ class Model(mlflow.pyfunc.PythonModel):
 
 
 def main(port: str) -> None:
-    """Save the model where the system keeps what is temporary, and become its server."""
+    """Save the model to a temporary folder, and replace this process with its server."""
     folder = tempfile.mkdtemp(prefix="relearn-benchmark-")
     spec = TensorSpec(np.dtype(np.uint8), (-1, 28, 28))
     mlflow.pyfunc.save_model(

@@ -1,4 +1,4 @@
-"""Starlette and msgspec, with nothing around them: JSON at `/predict`, raw bytes at `/raw`."""
+"""Starlette and msgspec, minimal: JSON at `/predict`, raw bytes at `/raw`."""
 
 import msgspec
 import numpy as np

@@ -174,7 +174,7 @@ def _print_table(console: Console, rows: "pd.DataFrame", key: str) -> None:
         console.print(f"the {MAX_ROWS} rows of {len(rows):,} with the largest {key}:")
         rows = rows.sort_values(key, key=abs, ascending=False, kind="stable").head(MAX_ROWS)
     rows = rows.rename(columns=lambda name: name.replace("_", " "))
-    table = Table.from_frame(rows, form=_cell).__rich__()
+    table = Table.from_frame(rows, formatter=_cell).__rich__()
     table.box, table.pad_edge = None, False  # the computations fit into 80 characters
     console.print(table)
 

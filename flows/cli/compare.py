@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from relearn.flows.rendering import Table, check_output, two_sides, write_figure
+from relearn.flows.rendering import Table, build_comparison_table, check_output, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
@@ -16,7 +16,7 @@ from relearn.model.home import Home
 if TYPE_CHECKING:
     import pandas as pd
 
-    from relearn.flows.evaluation.paired_test import Paired
+    from relearn.flows.evaluation.paired_test import PairedTest
 LABEL_WIDTH, RUN_WIDTH = 24, 14  # characters across: names of metrics and settings, and one run beside them
 FIGURE_SUFFIXES = (".png", ".svg")
 
@@ -72,24 +72,22 @@ def compare(
         raise UserInputError(
             f"{'--dataset' if dataset else '--paired'}: got {len(runs)} runs, accepted: two of them"
         )
-    from relearn.flows.evaluation.compare import compare as side_by_side
+    from relearn.flows.evaluation.compare import compare_runs, plot_curves
 
     home, console = Home.from_environment(), Console()
     sort_metric = order_by or (None if len(runs) == 2 else "test_accuracy")
-    table = side_by_side(home, runs, model_name, sort_metric, filter, columns)
+    table = compare_runs(home, runs, model_name, sort_metric, filter, columns)
     if csv is not None:
         write_bytes_atomically(csv, table.to_csv(index=False).encode())
     if curves is not None:
-        from relearn.flows.evaluation.compare import curves as drawn
-
-        write_figure(curves, drawn(home, list(table.index)))
+        write_figure(curves, plot_curves(home, list(table.index)))
     _print_table(console, table, f"best first, by {sort_metric}" if sort_metric else "side by side")
     if len(table.attrs["datasets"]) > 1:
         console.print("These runs were tested on different data: their figures do not compare.")
     if is_paired:
-        from relearn.flows.evaluation.paired_test import paired as answer
+        from relearn.flows.evaluation.paired_test import run_paired_test
 
-        _print_paired_test(console, answer(home, runs, model_name, dataset))
+        _print_paired_test(console, run_paired_test(home, runs, model_name, dataset))
     for file in (file for file in (csv, curves) if file):
         console.print(str(file), style="dim", soft_wrap=True, highlight=False)
 
@@ -97,7 +95,7 @@ def compare(
 def _print_table(console: Console, table: "pd.DataFrame", title: str) -> None:
     if len(table) == 2:
         first, second = table.drop(columns="run").to_dict("records")
-        tables = iter([two_sides(table["run"].tolist(), first, second, title)])
+        tables = iter([build_comparison_table(table["run"].tolist(), first, second, title)])
     else:
         tables = _build_run_tables(table, console, title)
     for rich_table in tables:
@@ -106,7 +104,7 @@ def _print_table(console: Console, table: "pd.DataFrame", title: str) -> None:
         console.print(rich_table)
 
 
-def _print_paired_test(console: Console, result: "Paired") -> None:
+def _print_paired_test(console: Console, result: "PairedTest") -> None:
     """What both answered to the same images."""
     comparison = result.comparison
     left, right = (evaluation.metrics for evaluation in result.evaluations)
@@ -114,10 +112,10 @@ def _print_paired_test(console: Console, result: "Paired") -> None:
         {**left, "right alone": comparison.champion_only_correct},
         {**right, "right alone": comparison.candidate_only_correct},
     )
-    console.print(two_sides(result.labels, *sides, f"{comparison.images:,} {result.images}"))
-    if result.left_out:
+    console.print(build_comparison_table(result.labels, *sides, f"{comparison.images:,} {result.images}"))
+    if result.excluded:
         console.print(
-            f"{result.left_out:,} {result.images} are left out: one of the two has learned from them."
+            f"{result.excluded:,} {result.images} are excluded: one of the two was trained on them."
         )
     console.print(f"[bold]{escape(result.verdict)}[/]: {comparison}, p = {comparison.p_value:.2g}")
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from relearn.flows.rendering import Table, write_figure
 from relearn.model.config import TrainConfig
-from relearn.model.data.eda import tables, verdict
+from relearn.model.data.eda import balance_summary, eda_tables
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import UserInputError
 from relearn.model.files import write_bytes_atomically
@@ -42,7 +42,7 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
     if output is not None and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
         raise UserInputError(f"--output: {output} is there and not empty, accepted: a new or an empty folder")
     prepared = prepare_dataset(config, home)
-    figures_by_name, tables_by_name = plot_eda(prepared, images, config.seed), tables(prepared)
+    figures_by_name, tables_by_name = plot_eda(prepared, images, config.seed), eda_tables(prepared)
     folder = output or home.eda / (config.model_name or prepared.name)
     for name, figure in figures_by_name.items():
         write_figure(folder / f"{name}.png", figure)
@@ -67,7 +67,7 @@ def _print_report(
     for name, title in TITLES.items():
         _print_table(console, tables_by_name[name], title)
         if name == "labels":
-            console.print(f"Classes are {verdict(tables_by_name['labels'])}")
+            console.print(f"Classes are {balance_summary(tables_by_name['labels'])}")
     if len(tables_by_name["findings"]):
         _print_table(console, tables_by_name["findings"], "Findings")
     else:

@@ -10,7 +10,7 @@ from rich.padding import Padding
 
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.config import PromotionConfig
-from relearn.flows.rendering import two_sides
+from relearn.flows.rendering import build_comparison_table
 from relearn.model.errors import CorruptDataError, UserInputError
 from relearn.model.home import Home
 
@@ -63,14 +63,14 @@ def rollback(*, reason: str, to: str | None = None, model_name: str | None = Non
     reason = _normalize_reason(reason)
     from relearn.flows.console import print_warning
     from relearn.flows.releases.release_state import try_sync_with_ledger
-    from relearn.flows.releases.rollback import rollback as go_back
+    from relearn.flows.releases.rollback import roll_back
     from relearn.serving.releases.store import ReleaseStore, resolve_name
 
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
     if repair_message := ReleaseStore(home.releases_dir(model_name)).repair_pointer():
         print_warning(repair_message)
-    entry = go_back(home, model_name, to, reason)
+    entry = roll_back(home, model_name, to, reason)
     for message in try_sync_with_ledger(home, model_name):
         print_warning(message)
     console = Console(highlight=False)
@@ -142,23 +142,25 @@ def reproduce(version: str, *, model_name: str | None = None) -> None:
     model_name
         Under which name; not needed while only one is released.
     """
-    from relearn.flows.evaluation.reproduce import reproduce as train_again
+    from relearn.flows.evaluation.reproduce import reproduce_version
     from relearn.serving.releases.store import resolve_name
 
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
-    result = train_again(home, model_name, version)
+    result = reproduce_version(home, model_name, version)
     console = Console(highlight=False)
-    console.print(two_sides(("then", "now"), result.then, result.now))
+    console.print(
+        build_comparison_table(("original", "retrained"), result.original_metrics, result.retrained_metrics)
+    )
     message = {
         "identical": f"[green]SAME[/] version {version} of {model_name} was trained again, bit for bit",
         "equivalent": (
-            f"[yellow]CLOSE[/] weights differ by up to {result.difference:.2g}, {result.agreement:.2%} of "
-            f"the labels are the same: {result.comparison}"
+            f"[yellow]CLOSE[/] weights differ by up to {result.max_difference:.2g}, {result.agreement:.2%} "
+            f"of the labels are the same: {result.comparison}"
         ),
         "different": f"not reproduced: {result.comparison}, more than chance",
     }[result.verdict]
-    message += "".join(f"; {difference}" for difference in result.circumstances)
+    message += "".join(f"; {difference}" for difference in result.environment_differences)
     if result.verdict == "different":
         raise CorruptDataError(message, "not_reproduced")
     console.print(message)
@@ -173,11 +175,11 @@ def _normalize_reason(reason: str) -> str:
 
 def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
     """Print the verdict with its guardrails; a rejection is raised as `IntegrityError`, the last line."""
-    from relearn.flows.promotion.gate_report import guardrails
+    from relearn.flows.promotion.gate_report import build_guardrails_table
 
     gate_decision = result.gate_decision
     if gate_decision.checks:
-        console.print(guardrails(gate_decision))
+        console.print(build_guardrails_table(gate_decision))
     if gate_decision.action == "reject":
         raise CorruptDataError(result.headline, "rejected")
     console.print(

@@ -122,9 +122,9 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
     dataset
         What to score it on, as for `relearn train`; the run's own test images by default.
     """
-    from relearn.flows.evaluation.evaluate import evaluate as score
+    from relearn.flows.evaluation.evaluate import evaluate_run
 
-    result = score(Home.from_environment(), run, dataset)
+    result = evaluate_run(Home.from_environment(), run, dataset)
     evaluation, console = result.evaluation, Console()
     rows = [
         (row["class"], *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']}")
@@ -141,9 +141,9 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
 def _print_train_results(
     console: Console, train_results: "Sequence[TrainResult]", best_run_id: "TrainResult"
 ) -> None:
-    from relearn.flows.training.report import networks
+    from relearn.flows.training.report import build_networks_table
 
-    console.print(networks(train_results, best_run_id))
+    console.print(build_networks_table(train_results, best_run_id))
     for result in train_results:
         for warning in result.warnings:
             console.print(f"[yellow]warning[/] {result.network}: {warning}")

@@ -1,4 +1,4 @@
-"""Score the classifier of a run on any dataset that knows the same classes."""
+"""Evaluation of a run's classifier on any dataset with the same classes."""
 
 import tempfile
 from dataclasses import dataclass
@@ -13,8 +13,7 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import DataError
-from relearn.model.evaluation.metrics import Evaluation
-from relearn.model.evaluation.metrics import evaluate as score
+from relearn.model.evaluation.metrics import Evaluation, evaluate
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.plots import evaluation as plots
@@ -22,23 +21,22 @@ from relearn.model.plots import evaluation as plots
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """An evaluation with its circumstances."""
+    """Evaluation with the names of run and dataset."""
 
     run_name: str
     dataset: str
     evaluation: Evaluation
 
 
-def evaluate(home: Home, run: str, dataset: str | None = None) -> EvaluationResult:
-    """Score the classifier of `run` on the test split of `dataset`, its own by default; logged as a run.
+def evaluate_run(home: Home, run: str, dataset: str | None = None) -> EvaluationResult:
+    """Evaluate the classifier of `run` on the test split of `dataset`, by default its own; log it as a run.
 
-    Images are brought to the shape that the classifier knows. Raises `DataError` where the dataset has
-    other classes.
+    Images are resized to the shape of the classifier. Raises `DataError` if the dataset has other classes.
     """
     client = connect_existing(home)
     run_id = resolve_run_id(home, run)
-    with tempfile.TemporaryDirectory() as temporary:
-        classifier = Classifier.load(registry.download_classifier(client, run_id, Path(temporary)))
+    with tempfile.TemporaryDirectory() as temp_dir:
+        classifier = Classifier.load(registry.download_classifier(client, run_id, Path(temp_dir)))
     card = classifier.card
     channels, height, _ = card.shape
     config = card.config
@@ -46,7 +44,7 @@ def evaluate(home: Home, run: str, dataset: str | None = None) -> EvaluationResu
         config = TrainConfig.parse({"dataset": dataset, "image_size": height, "channels": channels})
     prepared = prepare_dataset(config, home)
     split = reorder_labels(prepared.splits.test, prepared.classes, card.classes)
-    evaluation = score(classifier, split)
+    evaluation = evaluate(classifier, split)
     run_name = str(client.get_run(run_id).info.run_name)
     tags = {"relearn.job_type": "evaluate", "dataset": prepared.name, "relearn.evaluated_run": run_id}
     with Experiment.open_or_create(home, card.name).start_run(
@@ -66,7 +64,7 @@ def evaluate(home: Home, run: str, dataset: str | None = None) -> EvaluationResu
 def reorder_labels(
     split: LabelledImages, data_classes: tuple[str, ...], classifier_classes: tuple[str, ...]
 ) -> LabelledImages:
-    """The same images, labelled in the class order of the classifier."""
+    """Return the same images with labels in the class order of the classifier."""
     if set(data_classes) != set(classifier_classes):
         raise DataError(
             f"the classes of the data are {', '.join(data_classes)[:200]}; "

@@ -1,4 +1,4 @@
-"""Which run is meant: by its id, the beginning of it, or its name; or a released version, `mnist@3`."""
+"""Lookup of runs by id, id prefix, name or registered version such as `mnist@3`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from relearn.serving.releases.store import ReleaseStore, resolve_name
 
 @dataclass(frozen=True)
 class RunRef:
-    """A run as somebody named it; where that was by a version, `name` and `version` say which."""
+    """Reference to a run; `model_name` and `version` are set if the query named a version."""
 
     run_id: str
     query: str
@@ -23,16 +23,16 @@ class RunRef:
 
     @property
     def label(self) -> str:
-        """How it is called beside others."""
+        """Label in a comparison."""
         return f"{self.model_name}@{self.version}" if self.model_name else self.query
 
 
 def resolve_run(home: Home, query: str, name: str | None = None) -> RunRef:
-    """The run that `asked` means; `NotFoundError` where there is none.
+    """Return the run that `query` names; raise `NotFoundError` without one.
 
-    `mnist@3` is version 3 of mnist, `mnist@champion` what is live, `mnist@previous` what a rollback would
-    bring back. A number of up to three digits is a version of `name`, which may be left out while only one
-    name is released; runs are found by four characters or more.
+    `mnist@3` is version 3 of mnist, `mnist@champion` the live version, `mnist@previous` the rollback target.
+    A number of up to three digits is a version of `name`, which is optional while only one model is
+    released. Id prefixes need four characters or more.
     """
     name_part, separator, version_or_alias = query.rpartition("@")
     if not (separator or (query.isdecimal() and len(query) < 4)):
@@ -47,7 +47,7 @@ def resolve_run(home: Home, query: str, name: str | None = None) -> RunRef:
 
 
 def versions_by_run(client: Client, run_ids: Iterable[str]) -> dict[str, str]:
-    """Which of these runs is which registered version, such as `mnist@3`."""
+    """Return the registered version, such as `mnist@3`, of each of these runs that has one."""
     version_by_run = {
         str(version.run_id): f"{version.name}@{version.version}" for version in client.search_model_versions()
     }
@@ -55,7 +55,7 @@ def versions_by_run(client: Client, run_ids: Iterable[str]) -> dict[str, str]:
 
 
 def _version_by_alias(home: Home, name: str) -> dict[str, str | None]:
-    """As the ledger says; those of MLflow are derived from it."""
+    """Return version by alias from the ledger; MLflow's aliases are derived from it."""
     release_state = ReleaseState.from_store(ReleaseStore(home.releases_dir(name)))
     return {
         registry.CHAMPION_ALIAS: release_state.live.version if release_state.live else None,

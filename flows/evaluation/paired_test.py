@@ -1,4 +1,4 @@
-"""Two classifiers on the same images: which is better, and by more than chance?"""
+"""Paired test of two classifiers on the same images."""
 
 import tempfile
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from relearn.flows.evaluation.lookup import RunRef, resolve_run
-from relearn.flows.promotion.reference import check_same, load_compatible, load_default_reference
+from relearn.flows.promotion.reference import check_compatible, load_compatible, load_default_reference
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.tracking import registry
@@ -21,84 +21,87 @@ from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard, read_training_hashes
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
-LEVEL = 0.05  # p-value below which a difference is none of chance
+SIGNIFICANCE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Paired:
-    """What came of it, the second beside the first.
+class PairedTest:
+    """Result of a paired test.
 
-    `images` tells which they are, `left_out` how many were not used, since one of the two has learned from
-    them. `comparison` has the second as the candidate, the first as the champion.
+    `images` describes the images; `excluded` is the number of images that were not used, since one of the
+    classifiers was trained on them. In `comparison` the second is the candidate, the first the champion.
     """
 
     labels: tuple[str, str]
     images: str
-    left_out: int
+    excluded: int
     evaluations: tuple[Evaluation, Evaluation]
     comparison: PairedComparison
 
     @property
     def verdict(self) -> str:
+        """The result in a sentence."""
         first, second = self.labels
-        if self.comparison.p_value >= LEVEL:
-            return f"{second} and {first} differ by no more than chance"
+        if self.comparison.p_value >= SIGNIFICANCE_LEVEL:
+            return f"{second} and {first} do not differ significantly"
         return f"{second} is {'better' if self.comparison.difference > 0 else 'worse'} than {first}"
 
 
-def paired(home: Home, runs: Sequence[str], name: str | None = None, on: str | None = None) -> Paired:
-    """Let two runs or versions answer the same images, which neither has learned from.
+def run_paired_test(
+    home: Home, runs: Sequence[str], name: str | None = None, dataset: str | None = None
+) -> PairedTest:
+    """Compare two runs or versions on the same images, on which neither was trained.
 
-    Those are the test images of the dataset `on`; without one the reference images of the first one's name,
-    or, where nothing is released under it, the first one's own test images. Raises `InputError` for other
-    than two, `DataError` where they know other classes or read images of another shape.
+    The images are the test images of `dataset`; by default the reference set of the first one's model or,
+    before a release, the first one's own test images. Raises `UserInputError` unless `runs` has two, and
+    `DataError` if they have other classes or another image shape.
     """
     if len(runs) != 2:
         raise UserInputError(f"--paired: got {len(runs)} runs, accepted: two runs or versions")
-    one, other = (resolve_run(home, run, name) for run in runs)
-    if one.run_id == other.run_id:
-        raise UserInputError(f"--paired: got {one.label} and {other.label}, which are the same run")
-    with tempfile.TemporaryDirectory() as temporary:
-        folders = [_folder(home, side, Path(temporary) / side.run_id) for side in (one, other)]
-        first, second = (Classifier.load(folder) for folder in folders)
-        seen = np.union1d(*(read_training_hashes(folder) for folder in folders))
-    reference, images = _images(home, first.card, on)
+    first, second = (resolve_run(home, run, name) for run in runs)
+    if first.run_id == second.run_id:
+        raise UserInputError(f"--paired: got {first.label} and {second.label}, which are the same run")
+    with tempfile.TemporaryDirectory() as temp_dir:
+        folders = [_find_classifier(home, ref, Path(temp_dir) / ref.run_id) for ref in (first, second)]
+        first_classifier, second_classifier = (Classifier.load(folder) for folder in folders)
+        training_hashes = np.union1d(*(read_training_hashes(folder) for folder in folders))
+    reference, description = _load_images(home, first_classifier.card, dataset)
     shape = reference.test_images.images.shape[1:]
-    for side, card in ((one, first.card), (other, second.card)):
-        check_same(side.label, card.shape, card.classes, shape, reference.classes)
+    for ref, card in ((first, first_classifier.card), (second, second_classifier.card)):
+        check_compatible(ref.label, card.shape, card.classes, shape, reference.classes)
     try:
-        usable = reference.excluding(seen)
+        unseen_images = reference.excluding(training_hashes)
     except NotFoundError:
         raise NotFoundError(
-            f"one of the two has learned from all {images}: choose others with --dataset"
+            f"one of the two was trained on all {description}: choose others with --dataset"
         ) from None
-    evaluations = evaluate(first, usable), evaluate(second, usable)
-    return Paired(
-        labels=(one.label, other.label),
-        images=images,
-        left_out=len(reference.test_images) - len(usable),
+    evaluations = evaluate(first_classifier, unseen_images), evaluate(second_classifier, unseen_images)
+    return PairedTest(
+        labels=(first.label, second.label),
+        images=description,
+        excluded=len(reference.test_images) - len(unseen_images),
         evaluations=evaluations,
         comparison=PairedComparison.from_correct(evaluations[1].correct, evaluations[0].correct),
     )
 
 
-def _folder(home: Home, side: RunRef, temporary: Path) -> Path:
-    """Where the classifier lies: what is served of a version, else what MLflow keeps of its run."""
-    if side.model_name and side.version:
-        releases = ReleaseStore(home.releases_dir(side.model_name))
-        if side.version in releases.list_versions():
-            return releases.version_folder(side.version)
-    return registry.download_classifier(connect_existing(home), side.run_id, temporary)
+def _find_classifier(home: Home, ref: RunRef, target: Path) -> Path:
+    """Return the folder of the classifier: the released one of a version, else one downloaded to `target`."""
+    if ref.model_name and ref.version:
+        releases = ReleaseStore(home.releases_dir(ref.model_name))
+        if ref.version in releases.list_versions():
+            return releases.version_folder(ref.version)
+    return registry.download_classifier(connect_existing(home), ref.run_id, target)
 
 
-def _images(home: Home, card: ModelCard, on: str | None) -> tuple[ReferenceSet, str]:
-    if on is not None:
-        reference = ReferenceSet.from_prepared(load_compatible("--dataset", on, card, home))
+def _load_images(home: Home, card: ModelCard, dataset: str | None) -> tuple[ReferenceSet, str]:
+    if dataset is not None:
+        reference = ReferenceSet.from_prepared(load_compatible("--dataset", dataset, card, home))
         return reference, f"test images of {reference.source}"
     if card.name in list_released_names(home):
         releases = ReleaseStore(home.releases_dir(card.name))
-        frozen = ReleaseState.from_store(releases).reference_fingerprint
-        if frozen:
-            return ReferenceSet.load(releases, frozen), f"reference images of {card.name}"
+        fingerprint = ReleaseState.from_store(releases).reference_fingerprint
+        if fingerprint:
+            return ReferenceSet.load(releases, fingerprint), f"reference images of {card.name}"
     reference = load_default_reference(card, home)
     return reference, f"test images of {reference.source}"

@@ -1,4 +1,4 @@
-"""A version, trained again from its card alone: the same, close to it, or why it cannot be."""
+"""Reproduction of a version: retraining from its card alone, and comparison with the original."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,55 +18,60 @@ from relearn.model.inference.model_card import ModelCard
 from relearn.model.training.fit import fit
 from relearn.serving.releases.store import ReleaseStore
 
-LEVEL = 0.05  # p-value below which two classifiers do not answer alike by chance
+SIGNIFICANCE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Reproduced:
-    """What came of it: `then` and `now` have the metrics, `difference` is the largest one of a weight.
+class ReproductionResult:
+    """Result of a reproduction, with the test metrics of both classifiers.
 
-    `agreement` is the share of the test images that both give the same label (0–1); `circumstances` names
-    what was not as it was when the version was trained.
+    `max_difference` is the largest absolute difference of a weight, `agreement` the fraction of test images
+    with the same predicted label (0–1). `environment_differences` lists changes since the version was
+    trained.
     """
 
     verdict: Literal["identical", "equivalent", "different"]
-    difference: float
+    max_difference: float
     agreement: float
     comparison: PairedComparison
-    then: dict[str, float]
-    now: dict[str, float]
-    circumstances: tuple[str, ...]
+    original_metrics: dict[str, float]
+    retrained_metrics: dict[str, float]
+    environment_differences: tuple[str, ...]
 
 
-def reproduce(home: Home, name: str, version: str) -> Reproduced:
-    """Train `version` of `name` again on the data that its card names, and compare.
+def reproduce_version(home: Home, name: str, version: str) -> ReproductionResult:
+    """Train `version` of model `name` again on the data that its card names, and compare.
 
-    Feedback that was accepted later does not count: what had joined then is put together again.
+    Feedback that was accepted after the original training is left out.
 
-    Raises `NotFoundError` where it is not kept, `IntegrityError` where its data is no longer what it was.
+    Raises `NotFoundError` if the version is not in the release store, `CorruptDataError` if its data has
+    changed.
     """
     releases = ReleaseStore(home.releases_dir(name))
     folder = releases.version_folder(version)
     if version not in releases.list_versions():
-        kept = ", ".join(releases.list_versions()) or "none"
-        raise NotFoundError(f"version: got {version!r}, which is not kept as {name}; accepted: {kept}")
+        accepted = ", ".join(releases.list_versions()) or "none"
+        raise NotFoundError(f"version: got {version!r}, which is not kept as {name}; accepted: {accepted}")
     original = Classifier.load(folder)
     card = original.card
-    prepared = _data(card, home)
+    prepared = _load_data(card, home)
     network = build_untrained_network(card, folder)
-    on = {"threads": card.threads or card.config.threads, "device": "cpu" if card.device == "cpu" else "auto"}
-    config = card.config.model_copy(update=on)
+    hardware = {
+        "threads": card.threads or card.config.threads,
+        "device": "cpu" if card.device == "cpu" else "auto",
+    }
+    config = card.config.model_copy(update=hardware)
     with EpochBar(f"{name} {version} again", config.epochs, len(prepared.splits.train)) as bar:
-        fitted = fit(config, network, prepared.splits, len(card.classes), on_epoch=bar.advance)
-    again = Classifier(network.cpu(), card)
-    return _compared(original, again, prepared, _circumstances(card, fitted.device, fitted.threads))
+        fit_result = fit(config, network, prepared.splits, len(card.classes), on_epoch=bar.advance)
+    differences = _find_environment_differences(card, fit_result.device, fit_result.threads)
+    return _compare(original, Classifier(network.cpu(), card), prepared, differences)
 
 
-def _data(card: ModelCard, home: Home) -> PreparedDataset:
+def _load_data(card: ModelCard, home: Home) -> PreparedDataset:
     try:
         prepared = prepare_dataset(card.config, home, collect_extra_images_for_card(home, card))
     except RelearnError as error:
-        raise CorruptDataError(f"it cannot be reproduced, its data is not to be had: {error}") from None
+        raise CorruptDataError(f"it cannot be reproduced, its data cannot be loaded: {error}") from None
     if prepared.fingerprint != card.fingerprint:
         raise CorruptDataError(
             f"it cannot be reproduced, {prepared.uri} has changed since: got fingerprint "
@@ -75,34 +80,47 @@ def _data(card: ModelCard, home: Home) -> PreparedDataset:
     return prepared
 
 
-def _circumstances(card: ModelCard, device: str, threads: int) -> tuple[str, ...]:
-    now = {"torch": torch.__version__, "device": device, "threads": threads}
-    then = {name: getattr(card, name) for name in now}
-    return tuple(f"{name} {now[name]}, then {then[name]}" for name in now if now[name] != then[name])
-
-
-def _compared(
-    original: Classifier, again: Classifier, prepared: PreparedDataset, circumstances: tuple[str, ...]
-) -> Reproduced:
-    before, after = (evaluate(one, prepared.splits.test) for one in (original, again))
-    comparison = PairedComparison.from_correct(after.correct, before.correct)
-    difference = _difference(original, again)
-    verdict: Literal["identical", "equivalent", "different"] = (
-        "equivalent" if comparison.p_value >= LEVEL else "different"
+def _find_environment_differences(card: ModelCard, device: str, threads: int) -> tuple[str, ...]:
+    current = {"torch": torch.__version__, "device": device, "threads": threads}
+    original = {name: getattr(card, name) for name in current}
+    return tuple(
+        f"{name} {current[name]}, originally {original[name]}"
+        for name in current
+        if current[name] != original[name]
     )
-    labels = [one.predict(prepared.splits.test.images).argmax(1) for one in (original, again)]
-    return Reproduced(
-        verdict="identical" if difference == 0 else verdict,
-        difference=difference,
+
+
+def _compare(
+    original: Classifier,
+    retrained: Classifier,
+    prepared: PreparedDataset,
+    environment_differences: tuple[str, ...],
+) -> ReproductionResult:
+    classifiers, test_images = (original, retrained), prepared.splits.test
+    original_evaluation, retrained_evaluation = (
+        evaluate(classifier, test_images) for classifier in classifiers
+    )
+    comparison = PairedComparison.from_correct(retrained_evaluation.correct, original_evaluation.correct)
+    max_difference = _compute_max_difference(original, retrained)
+    verdict: Literal["identical", "equivalent", "different"] = (
+        "equivalent" if comparison.p_value >= SIGNIFICANCE_LEVEL else "different"
+    )
+    labels = [classifier.predict(test_images.images).argmax(1) for classifier in classifiers]
+    return ReproductionResult(
+        verdict="identical" if max_difference == 0 else verdict,
+        max_difference=max_difference,
         agreement=float(np.mean(labels[0] == labels[1])),
         comparison=comparison,
-        then=before.metrics,
-        now=after.metrics,
-        circumstances=circumstances,
+        original_metrics=original_evaluation.metrics,
+        retrained_metrics=retrained_evaluation.metrics,
+        environment_differences=environment_differences,
     )
 
 
-def _difference(original: Classifier, again: Classifier) -> float:
-    """The largest difference of any value in the two networks; 0 where they are equal bit for bit."""
-    one, other = original.network.state_dict(), again.network.state_dict()
-    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+def _compute_max_difference(original: Classifier, retrained: Classifier) -> float:
+    """Return the largest absolute difference of a value in the two networks; 0 if bit-identical."""
+    original_state, retrained_state = original.network.state_dict(), retrained.network.state_dict()
+    return max(
+        float((original_state[name].double() - retrained_state[name].double()).abs().max())
+        for name in original_state
+    )

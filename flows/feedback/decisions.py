@@ -1,6 +1,6 @@
-"""What people say that images show, once somebody has decided about it: some of it becomes data.
+"""Decisions about label corrections: accepted ones become training or holdout data.
 
-A home keeps the decisions about each name, with all that has to outlive the records, which are bounded.
+The decision log of a model contains the corrections with their images, since the prediction log is bounded.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from relearn.model.home import Home
 from relearn.model.inference.model_card import ModelCard
 
 DECISIONS_FILE = "decisions.jsonl"
-LOCK_TIMEOUT_SECONDS = 30.0  # seconds for the lock; it is held for an append, some 10 ms
-# Of the accepted images, those that show what is asked today: candidate and champion are compared by them,
-# and neither may have learned from them.
+LOCK_TIMEOUT_SECONDS = 30.0  # the lock is held for an append, some 10 ms
+# Fraction of the accepted images held out: candidate and champion are compared on these recent images, and
+# neither may have been trained on them.
 HOLDOUT_FRACTION, HOLDOUT_SALT = 0.3, b"relearn recent"
 
 Action = Literal["accept", "reject"]
@@ -33,12 +33,12 @@ Action = Literal["accept", "reject"]
 class LabelCorrection(
     BaseModel, frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64"
 ):
-    """That an image shows `label`, as somebody said last at `told_at`, and `times` times in all.
+    """Label `label` that users gave an image, `reports` times, last at `reported_at`.
 
     `id` is the same for equal images and labels; without an image, for the same index of the same request.
-    `predicted`, `probability` (0–1) and `version` are of the answer that it was said to, None where that was
-    not recorded. The image is `pixels`, uint8 of `shape`, or was not kept. `same` tells whether it is the
-    one that was answered, as far as that is known.
+    `predicted_label`, `probability` (0–1) and `version` are those of the prediction, None if it was not
+    logged. The image is `pixels`, uint8 of `shape`; both are None if it was not stored. `image_matches` is
+    False if it is known to differ from the predicted image.
     """
 
     id: str
@@ -67,7 +67,7 @@ class LabelCorrection(
     def from_feedback(
         cls, image: np.ndarray | None, label: str, request_id: str, index: int, **fields: Any
     ) -> Self:
-        """With its id; `told` are the other fields."""
+        """Build a correction with its id; `fields` are the other fields."""
         identity = (request_id, index) if image is None else (image.shape, image.tobytes())
         correction_id = hashlib.blake2b(repr((identity, label)).encode(), digest_size=8).hexdigest()
         if image is not None:
@@ -76,26 +76,26 @@ class LabelCorrection(
 
     @property
     def image(self) -> np.ndarray | None:
-        """uint8 (channels, height, width)."""
+        """Image, uint8 (channels, height, width)."""
         if self.pixels is None or self.shape is None:
             return None
         return np.frombuffer(self.pixels, np.uint8).reshape(self.shape)
 
     @property
     def image_hash(self) -> int | None:
-        """The number of its image, as `splits.contents` gives it."""
+        """Content hash of its image, as from `hash_contents`."""
         return None if self.image is None else int(hash_contents(self.image[None])[0])
 
     @property
     def is_in_holdout(self) -> bool:
-        """Whether its image, if accepted, is one to compare by and not to learn from; for ever."""
+        """Whether its image belongs to the holdout, by its content, and is never trained on."""
         return self.image is not None and bool(
             hash_to_fraction(self.image[None], HOLDOUT_SALT)[0] < HOLDOUT_FRACTION
         )
 
 
 class Decision(LogEntry):
-    """Who accepted or rejected which claim."""
+    """Log entry: who accepted or rejected which correction."""
 
     actor: str
     action: Action
@@ -103,14 +103,14 @@ class Decision(LogEntry):
 
 
 class DecisionLog:
-    """Those about one name in `home`, oldest first; of several about the same claim, the last one counts."""
+    """Decisions about one model, oldest first; the last one about a correction counts."""
 
     def __init__(self, home: Home, name: str) -> None:
         self.folder = home.feedback_dir(name)
         self.log = HashChainedLog(self.folder / DECISIONS_FILE, Decision)
 
     def load(self, max_decisions: int | None = None) -> list[Decision]:
-        """The first `number` of them, or all; raises `IntegrityError` where some are lost or damaged."""
+        """Load the first `max_decisions`, or all; raise `CorruptDataError` if some are lost or damaged."""
         decisions = self.log.read_entries()
         if max_decisions is not None and max_decisions > len(decisions):
             raise CorruptDataError(
@@ -119,16 +119,16 @@ class DecisionLog:
         return decisions[:max_decisions]
 
     def record(self, action: Action, corrections: Sequence[LabelCorrection]) -> list[Decision]:
-        """Keep a decision about each of `claims` for which it is not the last one already.
+        """Append a decision about each correction whose last decision is another one.
 
-        Returns those that were made, when they are on disk.
+        Returns the new decisions once they are on disk.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # images of people, as in the records
-        busy = (
-            f"another process has decided about the feedback of {self.folder.name} for"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # images may be private
+        busy_message = (
+            f"another process has held the decision log of {self.folder.name} for"
             f" {LOCK_TIMEOUT_SECONDS:g} seconds"
         )
-        with locked(self.folder / ".lock", busy, LOCK_TIMEOUT_SECONDS):
+        with locked(self.folder / ".lock", busy_message, LOCK_TIMEOUT_SECONDS):
             decisions = self.log.read_entries()
             accepted_labels, rejected_ids = resolve_accepted_labels(decisions), find_rejected_ids(decisions)
             decided_ids = (
@@ -144,7 +144,7 @@ class DecisionLog:
 
 
 def resolve_accepted_labels(decisions: Sequence[Decision]) -> dict[int, LabelCorrection]:
-    """What counts as true in the end, by the content of the image: of each image one claim."""
+    """Return the accepted correction of each image, by content hash."""
     correction_by_image: dict[int, LabelCorrection] = {}
     for decision in decisions:
         correction = decision.correction
@@ -161,15 +161,15 @@ def resolve_accepted_labels(decisions: Sequence[Decision]) -> dict[int, LabelCor
 
 
 def find_rejected_ids(decisions: Sequence[Decision]) -> set[str]:
-    """The ids of the claims whose last decision is a rejection."""
+    """Return the ids of the corrections whose last decision is a rejection."""
     last_actions = {decision.correction.id: decision.action for decision in decisions}
     return {correction_id for correction_id, action in last_actions.items() if action == "reject"}
 
 
 def collect_extra_images(home: Home, name: str, last_decision: int | None = None) -> ExtraImages:
-    """What joins a training of `name`: what is accepted, or was after the first `until` decisions.
+    """Return the accepted images for a training of model `name`, without the holdout.
 
-    All but the recent images, which no training sees.
+    Only the first `last_decision` decisions count; all of them if it is None.
     """
     decisions = DecisionLog(home, name).load(last_decision)
     accepted_labels = resolve_accepted_labels(decisions)
@@ -190,7 +190,7 @@ def collect_extra_images(home: Home, name: str, last_decision: int | None = None
 
 
 def collect_extra_images_for_card(home: Home, card: ModelCard) -> ExtraImages:
-    """What had joined when the classifier of `card` learned."""
+    """Return the extra images that the classifier of `card` was trained with."""
     return (
         collect_extra_images(home, card.name, card.extra_images.last_decision)
         if card.extra_images
@@ -201,9 +201,9 @@ def collect_extra_images_for_card(home: Home, card: ModelCard) -> ExtraImages:
 def load_recent_holdout(
     home: Home, name: str, classes: tuple[str, ...], shape: tuple[int, ...], excluded_hashes: np.ndarray
 ) -> LabelledImages:
-    """The accepted images that nobody learns from, (n, *shape), but those in `seen`; n may be 0.
+    """Return the holdout of accepted images, (n, *shape), without those in `excluded_hashes`; n may be 0.
 
-    `seen` holds contents, uint64: images that an earlier training may have learned from.
+    `excluded_hashes` (uint64) are content hashes of images that an earlier training may have used.
     """
     excluded = set(excluded_hashes.tolist())
     holdout_pairs = [

@@ -1,4 +1,4 @@
-"""What people have said of images, put beside all that is known of these: for somebody to decide about."""
+"""Review of label corrections: each with warnings and reasons to reject it, for a person to decide."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ NO_IMAGE = "no image: cannot become training data"
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """A claim, what was decided about it, and what there is to know before deciding.
+    """Correction under review, with the last decision about it.
 
-    `unusable` says why it cannot be accepted, `doubts` why nobody should without having looked at it.
+    `rejection_reason` says why it cannot be accepted, `warnings` what to check before accepting it.
     """
 
     correction: LabelCorrection
@@ -47,7 +47,7 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class Review:
-    """All claims about one name, oldest first; `unknown` says why the training data was not looked at."""
+    """All corrections for one model, oldest first; `training_data_error` says why its data was not loaded."""
 
     name: str
     items: tuple[ReviewItem, ...]
@@ -55,15 +55,16 @@ class Review:
 
     @property
     def new_items(self) -> list[ReviewItem]:
+        """Items without a decision."""
         return [item for item in self.items if item.state == "new"]
 
     @property
     def acceptable_items(self) -> list[ReviewItem]:
-        """What is new and nothing speaks against."""
+        """New items without a rejection reason or warning."""
         return [item for item in self.new_items if not item.rejection_reason and not item.warnings]
 
     def select(self, ids: Iterable[str]) -> list[ReviewItem]:
-        """Those whose ids begin so; raises `NotFoundError` where none or several do."""
+        """Return the items with these id prefixes; raise `NotFoundError` unless each matches one."""
         return list({item.correction.id: item for item in map(self._select_single, ids)}.values())
 
     def _select_single(self, id_prefix: str) -> ReviewItem:
@@ -74,19 +75,19 @@ class Review:
                 f"accepted: the id of one, such as {examples}" if matches else "see relearn feedback review"
             )
             raise NotFoundError(
-                f"id: got {id_prefix!r}, which {len(matches) or 'no'} answers begin with; {hint}"
+                f"id: got {id_prefix!r}, which {len(matches) or 'no'} corrections begin with; {hint}"
             )
         return matches[0]
 
 
 def load_review(home: Home, name: str) -> Review:
-    """Everything that was told about `name` and is still recorded, or was decided about.
+    """Load all corrections for model `name` that are logged or were decided about.
 
-    Raises `NotFoundError` where nothing is live as `name`.
+    Raises `NotFoundError` if no version of it is live.
     """
     release_state = ReleaseState.from_store(ReleaseStore(home.releases_dir(name)))
     if release_state.live is None:
-        raise NotFoundError(f"nothing is live as {name!r}: nobody was answered")
+        raise NotFoundError(f"nothing is live as {name!r}: there are no predictions to review")
     card = read_card(ReleaseStore(home.releases_dir(name)).version_folder(release_state.live.version))
     decisions = DecisionLog(home, name).load()
     corrections = {decision.correction.id: decision.correction for decision in decisions}
@@ -101,13 +102,13 @@ def load_review(home: Home, name: str) -> Review:
             existing_images.find_rejection_reason(correction),
             (*existing_images.find_warnings(correction), *context.find_warnings(correction)),
         )
-        for correction in sorted(corrections.values(), key=lambda one: one.reported_at)
+        for correction in sorted(corrections.values(), key=lambda correction: correction.reported_at)
     ]
     return Review(name, tuple(items), existing_images.error)
 
 
 def accept(home: Home, name: str, items: Sequence[ReviewItem]) -> list[Decision]:
-    """Let the claims become data; raises `DataError` where one cannot, and then accepts none."""
+    """Accept the corrections as data; if one cannot be accepted, raise `DataError` and accept none."""
     for item in items:
         if item.rejection_reason:
             raise DataError(
@@ -118,15 +119,15 @@ def accept(home: Home, name: str, items: Sequence[ReviewItem]) -> list[Decision]
         first = correction_by_image.setdefault(item.correction.image_hash, item.correction)
         if first.id != item.correction.id:
             raise DataError(
-                f"{first.id} and {item.correction.id} say different things of one image, accepted: one"
+                f"{first.id} and {item.correction.id} give one image different labels, accepted: one of them"
             )
     return DecisionLog(home, name).record("accept", [item.correction for item in items])
 
 
 def collect_corrections(home: Home, name: str) -> list[LabelCorrection]:
-    """The claims in the records of `name`: one for each image and label, with how often it was told.
+    """Collect the corrections in the prediction log: one for each image and label, with its report count.
 
-    Of one image of one request counts what was told last.
+    For one image of one request the last report counts.
     """
     folder = home.prediction_log_dir(name)
     frame, logged_images = reader.load_predictions(folder), reader.load_images(folder)
@@ -147,7 +148,7 @@ def collect_corrections(home: Home, name: str) -> list[LabelCorrection]:
         prediction = predictions.get((report.request_id, report.index))
         correction = _build_correction(report, image, prediction)
         previous = corrections.get(correction.id)
-        if previous:  # told again, perhaps of an answer that was not recorded
+        if previous:  # reported again, maybe for a prediction that was not logged
             base = correction if correction.predicted_label is not None else previous
             correction = base.model_copy(
                 update={"reports": previous.reports + 1, "reported_at": correction.reported_at}
@@ -184,7 +185,7 @@ def _build_correction(
 
 
 class DecisionContext:
-    """What was decided before, and what others say."""
+    """Earlier decisions, and other corrections of the same images."""
 
     def __init__(self, decisions: Sequence[Decision], corrections: Sequence[LabelCorrection]) -> None:
         self.last_decisions = {decision.correction.id: decision for decision in decisions}
@@ -197,6 +198,7 @@ class DecisionContext:
             self.corrections_by_image.setdefault(correction.image_hash, []).append(correction)
 
     def get_state(self, correction: LabelCorrection) -> ReviewState:
+        """Return the state of a correction after all decisions."""
         if correction.id not in self.last_decisions:
             return "new"
         if correction.id in self.rejected_ids:
@@ -207,19 +209,20 @@ class DecisionContext:
         return "accepted" if accepted_correction and accepted_correction.id == correction.id else "replaced"
 
     def find_warnings(self, correction: LabelCorrection) -> Iterator[str]:
+        """Yield what to check before accepting the correction."""
         if not correction.image_matches:
-            yield "another image came with it than the one that was answered"
+            yield "its image is not the one that was predicted"
         for competing in (
             self.corrections_by_image[correction.image_hash] if correction.image_hash is not None else ()
         ):
             if competing.label != correction.label and self.get_state(competing) in ("new", "accepted"):
-                status = "accepted" if self.get_state(competing) == "accepted" else "told"
+                status = "accepted" if self.get_state(competing) == "accepted" else "reported"
                 yield f"the same image was {status} as {competing.label} ({competing.id[:8]})"
 
 
 @dataclass(frozen=True)
 class ExistingImages:
-    """The images that a name has already: the label of each content, by the part where it stands."""
+    """Existing images of a model: label by content hash, by split."""
 
     card: ModelCard
     labels_by_split: dict[str, dict[int, str]]
@@ -227,7 +230,7 @@ class ExistingImages:
 
     @classmethod
     def load(cls, home: Home, name: str, card: ModelCard, reference_fingerprint: str | None) -> Self:
-        """In the live classifier's dataset, as it is now and without what joins it, and in the reference."""
+        """Load the live classifier's current dataset, without feedback, and its reference set."""
         labels_by_split = {}
         if reference_fingerprint:
             reference_set = ReferenceSet.load(ReleaseStore(home.releases_dir(name)), reference_fingerprint)
@@ -235,18 +238,18 @@ class ExistingImages:
         try:
             prepared = prepare_dataset(card.config, home)
         except RelearnError as error:
-            return cls(card, labels_by_split, f"the training data could not be looked at: {error}")
+            return cls(card, labels_by_split, f"the training data could not be loaded: {error}")
         labels_by_split |= {
             split: _labels_by_hash(getattr(prepared.splits, split), prepared.classes) for split in SPLITS
         }
         return cls(card, labels_by_split)
 
     def find_rejection_reason(self, correction: LabelCorrection) -> str | None:
-        """Why the claim can never be data; None where it can."""
+        """Return why the correction cannot become data; None if it can."""
         if correction.image_hash is None:
             return NO_IMAGE
         if correction.label not in self.card.classes:
-            return f"the classifier knows no class {correction.label!r}"
+            return f"the classifier has no class {correction.label!r}"
         if correction.shape != self.card.shape:
             got, accepted = (
                 " × ".join(map(str, shape or ())) for shape in (correction.shape, self.card.shape)
@@ -254,15 +257,16 @@ class ExistingImages:
             return f"its image is {got}, accepted: {accepted}"
         existing_labels = self._find_labels(correction)
         if existing_labels.keys() & {"reference", "test"}:
-            return "its image is one that classifiers are tested with"
+            return "its image is a test image"
         return "the training data has it already" if correction.label in existing_labels.values() else None
 
     def find_warnings(self, correction: LabelCorrection) -> Iterator[str]:
+        """Yield each other label that the existing data has for the correction's image."""
         for label in sorted(set(self._find_labels(correction).values()) - {correction.label}):
-            yield f"the training data says that it is {label}"
+            yield f"the training data has it as {label}"
 
     def _find_labels(self, correction: LabelCorrection) -> dict[str, str]:
-        """What each part that has the claim's image says of it."""
+        """Return the label of the correction's image in each split that has it."""
         image_hash = correction.image_hash
         return {
             split: labels[image_hash]

@@ -5,7 +5,7 @@ from rich.text import Text
 from relearn.flows import rendering
 from relearn.flows.monitoring.alerts import Alert
 from relearn.flows.monitoring.window import PredictionSummary, WindowReport, join_names
-from relearn.flows.rendering import Table, bullets, plain
+from relearn.flows.rendering import Table, bullets, escape_markdown
 from relearn.model.drift.drift_test import CONFIDENCE, LABELS, DriftTest, format_p_value
 
 LATENCY = (
@@ -22,12 +22,12 @@ def page(watched: WindowReport) -> str:
         "confidence is that of the live version; of labels that class is shown whose share has changed most."
     )
     versions = ", ".join(
-        f"{count:,} by version {plain(one)}" for one, count in watched.images_by_version.items()
+        f"{count:,} by version {escape_markdown(one)}" for one, count in watched.images_by_version.items()
     )
-    return rendering.page(
-        f"# {plain(watched.name)}: {plain(watched.summary)}",
+    return rendering.join_sections(
+        f"# {escape_markdown(watched.name)}: {escape_markdown(watched.summary)}",
         f"{watched.window_end:%Y-%m-%d %H:%M} UTC: {watched.window_summary}. Version"
-        f" {plain(watched.live_version)} is live.",
+        f" {escape_markdown(watched.live_version)} is live.",
         bullets(lines(watched)),
         measures(watched).to_markdown(),
         drift if watched.drift.tests else "",

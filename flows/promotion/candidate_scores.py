@@ -1,4 +1,4 @@
-"""What the gate is told of a classifier: all of it measured now, on the same images for both sides."""
+"""Scores of candidate and champion for the gate, measured on the same images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ LATENCY_SAMPLES = 50  # single images
 
 @dataclass(frozen=True, eq=False)
 class ClassifierScores:
-    """One classifier before the gate.
+    """Scores of one classifier.
 
-    `evaluations` by set of images, `slices` (bool (n,), which images are right) by change of the
-    reference; both empty where not all weights are finite, or the classes or the shape are others.
-    `milliseconds` is the time for one image, `size` that of the weights in bytes.
+    `evaluations` are by image set, `correct_by_corruption` (bool (n,)) by corruption of the reference set.
+    Both are empty if weights are not finite, or classes or image shape differ from the reference set.
+    `latency_ms` is the time for one image.
     """
 
     classes: tuple[str, ...]
@@ -37,9 +37,9 @@ class ClassifierScores:
 def score_classifier(
     classifier: Classifier, image_sets: Mapping[str, LabelledImages], classes: tuple[str, ...]
 ) -> ClassifierScores:
-    """Score `classifier` on the sets of images; those named `reference` are changed, too.
+    """Score `classifier` on `image_sets`, and on corrupted copies of the set `reference`.
 
-    `classes` are those of the labels: a classifier that knows others, or another order, is not scored.
+    `classes` are the classes of the labels: a classifier with others, or another order, is not evaluated.
     """
     card = classifier.card
     weights = [value for value in classifier.network.state_dict().values() if value.is_floating_point()]
@@ -62,10 +62,10 @@ def score_classifier(
 
 
 def measure_latency_ms(classifier: Classifier) -> float:
-    """The least time that one image takes, on one thread as in a server.
+    """Return the minimum time for one image, on one thread as in a server.
 
-    The least, since a busy machine makes an answer slower and never faster: beside a training the median of
-    the same network was 0.06 ms or 6.7.
+    The minimum, since load makes a prediction slower and never faster: next to a training, the median of
+    the same network was 0.06 ms or 6.7 ms.
     """
     image = np.zeros((1, *classifier.card.shape), np.uint8)
     threads, latencies_ms = torch.get_num_threads(), []

@@ -1,4 +1,4 @@
-"""The gate: may a candidate take the champion's place? Decided on measured values alone, with every why."""
+"""Promotion gate: decision on a candidate, from scores alone, with every reason."""
 
 import textwrap
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from relearn.serving.releases.ledger import GateOutcome
 def evaluate_gate(
     candidate: ClassifierScores, champion: ClassifierScores | None, config: PromotionConfig
 ) -> GateDecision:
-    """The verdict on `candidate`; without a `champion` it only has to clear the floors."""
+    """Decide on `candidate`; without a `champion` only the absolute guardrails apply."""
     checks = tuple(_run_guardrails(candidate, champion, config))
     failed = tuple(str(check) for check in checks if not check.passed)
     if champion is None:
-        reasons = failed or ("the first release under this name",)
+        reasons = failed or ("the first release of this model",)
         return GateDecision(action="reject" if failed else "promote", reasons=reasons, checks=checks)
     if not _are_comparable(candidate, champion):
         reasons = failed or ("it cannot be compared with the champion on the reference images",)
@@ -28,7 +28,7 @@ def evaluate_gate(
         name: PairedComparison.from_correct(evaluation.correct, champion.evaluations[name].correct)
         for name, evaluation in candidate.evaluations.items()
     }
-    # Equal classifiers may differ on one set or the other: Bonferroni's correction.
+    # Bonferroni correction for the number of image sets.
     level = config.significance / max(len(comparisons), 1)
     significant = {name: comparison for name, comparison in comparisons.items() if comparison.p_value < level}
     losses = tuple(
@@ -63,7 +63,7 @@ def _are_comparable(candidate: ClassifierScores, champion: ClassifierScores) -> 
 def _run_guardrails(
     candidate: ClassifierScores, champion: ClassifierScores | None, config: PromotionConfig
 ) -> Iterator[GuardrailResult]:
-    """All guardrails that can be looked at: what needs answers is left out where there can be none."""
+    """Run all guardrails that apply; those that need predictions are skipped without evaluations."""
     yield GuardrailResult(
         name="weights",
         passed=candidate.weights_are_finite,
@@ -89,7 +89,7 @@ def _run_guardrails(
 
 
 def _check_equal(name: str, candidate: str, champion: str) -> GuardrailResult:
-    """What clients rely on; the order of the classes as well."""
+    """Check that a property that clients rely on is unchanged, such as the order of the classes."""
     candidate_text, champion_text = (
         textwrap.shorten(text, 60, placeholder=" …") for text in (candidate, champion)
     )
@@ -103,21 +103,21 @@ def _check_equal(name: str, candidate: str, champion: str) -> GuardrailResult:
 
 
 def _check_min_accuracy(candidate: ClassifierScores, config: PromotionConfig) -> GuardrailResult:
-    """At least `min_accuracy`, and more than the answer that is always the most frequent class."""
+    """Check that the accuracy is at least `min_accuracy` and above the majority class baseline."""
     reference = candidate.evaluations["reference"]
     majority_fraction = float(np.bincount(reference.labels).max() / len(reference))
     return GuardrailResult(
         name="accuracy",
         passed=reference.accuracy >= config.min_accuracy and reference.accuracy > majority_fraction,
         candidate=f"{reference.accuracy:.2%}",
-        accepted=f"{config.min_accuracy:.2%}, more than the {majority_fraction:.1%} of one class",
+        accepted=f"{config.min_accuracy:.2%} or more, above the {majority_fraction:.1%} of one class",
     )
 
 
 def _check_recalls(
     candidate: ClassifierScores, champion: ClassifierScores, config: PromotionConfig
 ) -> Iterator[GuardrailResult]:
-    """No class loses more recall than the margin."""
+    """Check that no class loses more recall than the margin."""
     candidate_evaluation, champion_evaluation = (
         candidate.evaluations["reference"],
         champion.evaluations["reference"],
@@ -133,13 +133,13 @@ def _check_recalls(
 def _check_robustness(
     candidate: ClassifierScores, champion: ClassifierScores, config: PromotionConfig
 ) -> Iterator[GuardrailResult]:
-    """By no kind of change of the images more is lost than the margin, where there was something to lose.
+    """Check that under no corruption the accuracy drops by more than the margin.
 
-    What the champion itself has mostly wrong, it has right by luck: of inverted digits a network that had
-    learned next to nothing had 10 %, a good one none.
+    Corruptions under which the champion is below 50 % are skipped, since it is correct by luck there: on
+    inverted digits a network that had learned next to nothing had 10 %, a good one 0 %.
     """
     pairs = {
-        f"right when {name}": (candidate.correct_by_corruption[name], champion_correct)
+        f"accuracy when {name}": (candidate.correct_by_corruption[name], champion_correct)
         for name, champion_correct in champion.correct_by_corruption.items()
         if champion_correct.mean() > 0.5
     }
@@ -149,11 +149,11 @@ def _check_robustness(
 def _check_losses(
     pairs: dict[str, tuple[np.ndarray, np.ndarray]], margin: float, significance: float
 ) -> Iterator[GuardrailResult]:
-    """What candidate and champion have right of some groups of images: losses above the margin fail.
+    """Check the loss of accuracy in groups of images, from `pairs` of (candidate, champion) bool (n,).
 
-    A group may have 30 images, and one of them is then 3 points: a loss counts where equal classifiers show
-    it in fewer than `significance` of the judgements, all groups together (Bonferroni's correction). Told
-    are the groups that fail, else the one that lost most.
+    In a group of 30 images one image is 3 points, so a loss above the margin fails only if it is significant
+    (one-sided McNemar test, Bonferroni-corrected for the number of groups). Yields the groups that fail,
+    else the one with the largest loss.
     """
     checks = {}
     for name, (candidate_correct, champion_correct) in pairs.items():
@@ -170,7 +170,7 @@ def _check_losses(
             passed=loss <= margin or p_value >= significance,
             candidate=f"{candidate_correct.mean():.1%}",
             champion=f"{champion_correct.mean():.1%}",
-            accepted=f"a loss of {100 * margin:g} points, or of chance",
+            accepted=f"a loss of {100 * margin:g} points or less, or one that is not significant",
         )
     worst_first = [checks[key] for key in sorted(checks, reverse=True)]
     yield from [check for check in worst_first if not check.passed] or worst_first[:1]

@@ -1,4 +1,4 @@
-"""How a verdict is told: a page and a figure, kept with the candidate's run and with the flow."""
+"""Report of a gate decision: Markdown and a figure, for the candidate's run and for Prefect."""
 
 from typing import TYPE_CHECKING
 
@@ -6,9 +6,8 @@ import pandas as pd
 from prefect.artifacts import create_markdown_artifact
 from rich.text import Text
 
-from relearn.flows import rendering
 from relearn.flows.promotion.candidate_scores import ClassifierScores
-from relearn.flows.rendering import Table, bullets
+from relearn.flows.rendering import Table, bullets, join_sections
 from relearn.flows.results import GATE_DECISION_TAG, GateDecision
 from relearn.flows.tracking.runs import Run
 from relearn.model.plots.comparison import plot_comparison
@@ -18,54 +17,55 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def publish(
+def publish_report(
     run: Run,
-    verdict: GateDecision,
+    decision: GateDecision,
     candidate: ClassifierScores,
     champion: ClassifierScores | None,
-    left_out: int,
+    excluded: int,
 ) -> None:
-    """Keep page, figure and numbers with the run in MLflow, the page with the flow in Prefect.
+    """Log report, figure and metrics to the run in MLflow, and the report to Prefect.
 
-    `left_out` is the number of reference images that were not used, since one side has learned from them.
+    `excluded` is the number of reference images that candidate or champion was trained on.
     """
-    told = page(verdict, left_out)
-    run.set_tags({GATE_DECISION_TAG: verdict.action})
-    run.log_text(told, "gate/verdict.md")
-    run.log_metrics(
-        {f"robustness/{name}": float(right.mean()) for name, right in candidate.correct_by_corruption.items()}
-    )
+    markdown = to_markdown(decision, excluded)
+    run.set_tags({GATE_DECISION_TAG: decision.action})
+    run.log_text(markdown, "gate/verdict.md")
+    accuracies = _accuracy_by_corruption(candidate)
+    run.log_metrics({f"robustness/{name}": accuracy for name, accuracy in accuracies.items()})
     if candidate.evaluations:
-        run.log_figure(figure(verdict, candidate, champion), "gate/comparison.png")
-    create_markdown_artifact(told, key="verdict", description=f"What the gate said of {run.name}")
+        run.log_figure(plot(decision, candidate, champion), "gate/comparison.png")
+    create_markdown_artifact(markdown, key="verdict", description=f"Gate decision on {run.name}")
 
 
-def page(verdict: GateDecision, left_out: int = 0) -> str:
-    """Markdown, the verdict first."""
+def to_markdown(decision: GateDecision, excluded: int = 0) -> str:
+    """Render the report in Markdown, the decision first."""
     rows = [
         (
             name,
-            f"{one.images:,}",
-            f"{one.candidate_only_correct:,}",
-            f"{one.champion_only_correct:,}",
-            f"{100 * one.difference:+.2f}",
-            f"{100 * one.ci_low:+.2f} to {100 * one.ci_high:+.2f}",
-            f"{one.p_value:.3g}",
+            f"{comparison.images:,}",
+            f"{comparison.candidate_only_correct:,}",
+            f"{comparison.champion_only_correct:,}",
+            f"{100 * comparison.difference:+.2f}",
+            f"{100 * comparison.ci_low:+.2f} to {100 * comparison.ci_high:+.2f}",
+            f"{comparison.p_value:.3g}",
         )
-        for name, one in verdict.comparisons.items()
+        for name, comparison in decision.comparisons.items()
     ]
     columns = ("images", "number", "gained", "lost", "points", "95 % interval", "p")
-    return rendering.page(
-        f"# {verdict.action.upper()}",
-        bullets(verdict.reasons),
+    return join_sections(
+        f"# {decision.action.upper()}",
+        bullets(decision.reasons),
         Table(columns, rows, "Accuracy on the same images").to_markdown(),
-        f"{left_out:,} reference images were left out: one side has learned from them." if left_out else "",
-        guardrails(verdict).to_markdown(),
+        f"{excluded:,} reference images were excluded: candidate or champion was trained on them."
+        if excluded
+        else "",
+        build_guardrails_table(decision).to_markdown(),
     )
 
 
-def guardrails(verdict: GateDecision) -> Table:
-    """One row a guardrail; those that do not hold stand out."""
+def build_guardrails_table(decision: GateDecision) -> Table:
+    """Build a table with one row a guardrail; failed ones are bold red."""
     rows = [
         (
             check.name,
@@ -74,26 +74,29 @@ def guardrails(verdict: GateDecision) -> Table:
             check.accepted,
             "yes" if check.passed else Text("no", "bold red"),
         )
-        for check in verdict.checks
+        for check in decision.checks
     ]
-    return Table(("guardrail", "candidate", "champion", "accepted", "holds"), rows, "Guardrails")
+    return Table(("guardrail", "candidate", "champion", "accepted", "passed"), rows, "Guardrails")
 
 
-def figure(verdict: GateDecision, candidate: ClassifierScores, champion: ClassifierScores | None) -> "Figure":
-    """The differences, recall by class, and accuracy by change of the reference images."""
+def plot(decision: GateDecision, candidate: ClassifierScores, champion: ClassifierScores | None) -> "Figure":
+    """Plot the differences, recall by class, and accuracy by corruption of the reference set."""
     panels = {
-        "recall by class": (_recalls(candidate), _recalls(champion) if champion else None),
-        "right when changed": (_slices(candidate), _slices(champion) if champion else None),
+        "recall by class": (_recall_by_class(candidate), _recall_by_class(champion) if champion else None),
+        "accuracy by corruption": (
+            _accuracy_by_corruption(candidate),
+            _accuracy_by_corruption(champion) if champion else None,
+        ),
     }
     return plot_comparison(
-        f"{verdict.action.upper()}: {ellipsize(verdict.reasons[0], 90)}", verdict.comparisons, panels
+        f"{decision.action.upper()}: {ellipsize(decision.reasons[0], 90)}", decision.comparisons, panels
     )
 
 
-def _recalls(measured: ClassifierScores) -> dict[str, float]:
-    rows: pd.DataFrame = measured.evaluations["reference"].class_report.dropna()
+def _recall_by_class(scores: ClassifierScores) -> dict[str, float]:
+    rows: pd.DataFrame = scores.evaluations["reference"].class_report.dropna()
     return dict(zip(rows["class"], rows["recall"], strict=True))
 
 
-def _slices(measured: ClassifierScores) -> dict[str, float]:
-    return {name: float(right.mean()) for name, right in measured.correct_by_corruption.items()}
+def _accuracy_by_corruption(scores: ClassifierScores) -> dict[str, float]:
+    return {name: float(correct.mean()) for name, correct in scores.correct_by_corruption.items()}

@@ -1,8 +1,8 @@
-"""Choosing the reference set: the default of a first release, or the test images of another dataset."""
+"""Choice of the reference set: the candidate's own test images, or those of another dataset."""
 
 from relearn.flows.feedback.decisions import collect_extra_images_for_card
 from relearn.flows.releases.reference_set import ReferenceSet
-from relearn.flows.releases.release_state import ReleaseState, decide_alone
+from relearn.flows.releases.release_state import ReleaseState, record_decision_or_fail
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError, NotFoundError
@@ -13,51 +13,52 @@ from relearn.serving.releases.store import ReleaseStore
 
 
 def load_default_reference(card: ModelCard, home: Home) -> ReferenceSet:
-    """The test images of the data that a classifier learned from; the first release freezes them."""
+    """Load the test images of a classifier's own dataset; the first release freezes them."""
     prepared = prepare_dataset(card.config, home, collect_extra_images_for_card(home, card))
     if prepared.fingerprint != card.fingerprint:
         raise DataError(
-            f"{prepared.uri} has changed since this classifier learned from it: got fingerprint "
+            f"{prepared.uri} has changed since this classifier was trained on it: got fingerprint "
             f"{prepared.fingerprint[:12]}, accepted: {card.fingerprint[:12]}"
         )
     return ReferenceSet.from_prepared(prepared)
 
 
 def load_compatible(option: str, dataset: str, card: ModelCard, home: Home) -> PreparedDataset:
-    """`dataset`, which `option` names, as the classifier of `card` can read it.
+    """Load `dataset`, the value of `option`, with images resized for the classifier of `card`.
 
-    Its images are brought to that shape. Raises `DataError` where it has other classes.
+    Raises `DataError` if it has other classes.
     """
     channels, height, width = card.shape
-    size_option = {"image_size": height} if height == width else {}  # else the images have to have the shape
+    # The size of square images only can be set; others need the shape already.
+    size_option = {"image_size": height} if height == width else {}
     prepared = prepare_dataset(
         TrainConfig.parse({"dataset": dataset, "channels": channels, **size_option}), home
     )
-    check_same(option, prepared.shape, prepared.classes, card.shape, card.classes)
+    check_compatible(option, prepared.shape, prepared.classes, card.shape, card.classes)
     return prepared
 
 
-def check_same(
+def check_compatible(
     subject: str,
     shape: tuple[int, ...],
     classes: tuple[str, ...],
     accepted_shape: tuple[int, ...],
     accepted_classes: tuple[str, ...],
 ) -> None:
-    """Raise `DataError` where the `subject` has images of another shape, or other classes."""
+    """Raise `DataError` if `subject` has images of another shape, or other classes."""
     if shape != accepted_shape:
-        got, accepted = (" × ".join(map(str, one)) for one in (shape, accepted_shape))
+        got, accepted = (" × ".join(map(str, sides)) for sides in (shape, accepted_shape))
         raise DataError(f"{subject}: its images are {got}, accepted: {accepted}")
     if classes != accepted_classes:
-        got, accepted = (", ".join(one)[:100] for one in (classes, accepted_classes))
+        got, accepted = (", ".join(names)[:100] for names in (classes, accepted_classes))
         raise DataError(f"{subject}: its classes are {got}, accepted: {accepted}")
 
 
 def set_reference(home: Home, name: str, dataset: str, reason: str) -> Entry:
-    """Freeze the test images of `dataset` as the new reference of `name`; returns the ledger's line.
+    """Freeze the test images of `dataset` as the reference set of model `name`; return the ledger entry.
 
-    They are brought to the champion's shape. Raises `NotFoundError` where nothing is live, `DataError`
-    where the classes are others.
+    Images are resized to the champion's shape. Raises `NotFoundError` if no version is live, `DataError` if
+    the dataset has other classes.
     """
     releases = ReleaseStore(home.releases_dir(name))
     state = ReleaseState.from_store(releases)
@@ -66,7 +67,7 @@ def set_reference(home: Home, name: str, dataset: str, reason: str) -> Entry:
     card = read_card(releases.version_folder(state.live.version))
     prepared = load_compatible("--dataset", dataset, card, home)
     fingerprint = ReferenceSet.from_prepared(prepared).save(releases)
-    return decide_alone(
+    return record_decision_or_fail(
         home,
         name,
         state,

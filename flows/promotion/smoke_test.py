@@ -1,4 +1,4 @@
-"""A candidate, tried as it would be served: its Bento, the real server, golden requests over HTTP."""
+"""Smoke test of a candidate: its Bento on the real server, golden requests over HTTP."""
 
 import statistics
 from time import perf_counter
@@ -15,10 +15,10 @@ from relearn.serving.releases.golden import Golden
 
 
 def run_smoke_test(bento: str, golden: Golden, home: Home) -> SmokeTestResult:
-    """Start the Bento's server on a free port and ask it the golden images, one by one.
+    """Start the Bento's server on a free port and send it the golden images one by one.
 
-    Not ready, or an answer other than the offline one, is a refusal. `MachineError` where this machine lets
-    no server start.
+    The result has an error if the server does not start or its predictions differ from the offline ones.
+    Raises `InfrastructureError` if this machine cannot start a server.
     """
     try:
         config = ServeConfig(port=0)
@@ -40,15 +40,15 @@ def run_smoke_test(bento: str, golden: Golden, home: Home) -> SmokeTestResult:
 
 
 def predict_over_http(client: httpx.Client, image: np.ndarray) -> tuple[ServedPrediction, list[float], float]:
-    """Send one image, uint8 (channels, height, width): its answer, its probabilities, the time in seconds.
+    """Send one image, uint8 (channels, height, width); return prediction, probabilities and seconds.
 
-    Raises `IntegrityError` where the server refuses it.
+    Raises `CorruptDataError` if the server rejects it.
     """
     start = perf_counter()
     response = client.post("/predict", json={"images": image.tolist()})
     seconds = perf_counter() - start
     if response.status_code != httpx.codes.OK:
-        raise CorruptDataError(f"the server refused an image: {response.status_code} {response.text[:200]}")
+        raise CorruptDataError(f"the server rejected an image: {response.status_code} {response.text[:200]}")
     body = response.json()
     probabilities: dict[str, float] = body["predictions"][0]["probabilities"]
     label = body["predictions"][0]["label"]

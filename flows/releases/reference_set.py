@@ -1,6 +1,6 @@
-"""The reference: the test images on which every candidate and champion of one name are compared.
+"""Reference set: the test images on which candidates and champions of one model are compared.
 
-Frozen at the first release, kept with the releases, found by its fingerprint, which the ledger names.
+Frozen at the first release, stored with the releases under its fingerprint, which the ledger records.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ METADATA_FILENAME = "metadata.json"
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSet:
-    """Images and labels, the names of the classes, and where they came from."""
+    """Labelled test images, class names and the dataset that they come from."""
 
     test_images: LabelledImages
     classes: tuple[str, ...]
@@ -30,7 +30,7 @@ class ReferenceSet:
 
     @classmethod
     def from_prepared(cls, prepared: PreparedDataset) -> Self:
-        """The test images of `prepared`."""
+        """Return the test images of `prepared` as a reference set."""
         return cls(prepared.splits.test, prepared.classes, prepared.uri)
 
     @property
@@ -42,11 +42,11 @@ class ReferenceSet:
         return digest.hexdigest()
 
     def save(self, releases: ReleaseStore) -> str:
-        """Keep it with `releases`, whole or not at all; returns its fingerprint."""
+        """Store it in `releases` atomically; return its fingerprint."""
         fingerprint = self.fingerprint
         try:
             ReferenceSet.load(releases, fingerprint)
-        except CorruptDataError:  # it is not there, or damaged
+        except CorruptDataError:  # missing or damaged
             with atomic_folder(releases.reference_folder(fingerprint)) as temporary:
                 np.save(temporary / "images.npy", self.test_images.images)
                 np.save(temporary / "labels.npy", self.test_images.labels)
@@ -56,7 +56,7 @@ class ReferenceSet:
 
     @classmethod
     def load(cls, releases: ReleaseStore, fingerprint: str) -> Self:
-        """Read it back; raises `IntegrityError` where it is not what was frozen."""
+        """Load it; raise `CorruptDataError` if it is not what was frozen."""
         folder = releases.reference_folder(fingerprint)
         try:
             metadata = json.loads((folder / METADATA_FILENAME).read_text())
@@ -69,13 +69,13 @@ class ReferenceSet:
         return reference
 
     def excluding(self, hashes: np.ndarray) -> LabelledImages:
-        """The images whose content is not among `seen`, uint64 as `splits.contents` gives it.
+        """Return the images whose content hash, as from `hash_contents`, is not in `hashes` (uint64).
 
-        Raises `NotFoundError` where none is left.
+        Raises `NotFoundError` if none is left.
         """
         is_unseen = ~np.isin(hash_contents(self.test_images.images), hashes)
         if not is_unseen.any():
             raise NotFoundError(
-                "every reference image was learned from: choose others with relearn reference"
+                "every reference image was used for training: choose others with relearn reference"
             )
         return LabelledImages(self.test_images.images[is_unseen], self.test_images.labels[is_unseen])

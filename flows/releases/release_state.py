@@ -1,4 +1,4 @@
-"""What is live under a name: the ledger says it; live pointer and MLflow's aliases are derived from it."""
+"""Release state of a model: the ledger decides; live pointer and MLflow's aliases are derived from it."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,7 +14,7 @@ from relearn.serving.releases.store import ReleaseStore
 
 @dataclass(frozen=True)
 class ReleaseState:
-    """What the last line of the ledger says: what is live, what a rollback brings back, the reference set."""
+    """State after the last ledger entry: live release, rollback target, reference set."""
 
     live: Release | None = None
     previous_version: str | None = None
@@ -22,19 +22,20 @@ class ReleaseState:
 
     @classmethod
     def from_entry(cls, entry: Entry | None) -> Self:
-        """Before the first line there is nothing."""
+        """Return the state after `entry`; an empty one for None."""
         return cls(entry.live, entry.rollback_target, entry.fingerprints.get("reference")) if entry else cls()
 
     @classmethod
     def from_store(cls, releases: ReleaseStore) -> Self:
+        """Return the state after the last entry of the ledger."""
         return cls.from_entry(releases.ledger.read_last())
 
 
 def record_decision(home: Home, name: str, expected_state: ReleaseState, **decision: Any) -> Entry | None:
-    """Write a decision that was made while `expected` was the truth; None where it no longer is.
+    """Append a decision to the ledger; return None if the state is no longer `expected_state`.
 
-    Nor is anything live of which nothing is kept: it may have been pruned meanwhile. `decision` are those
-    fields of an `Entry` that are not known here.
+    Returns None too if the folder of the live version is gone: it may have been pruned in the meantime.
+    `decision` has the fields of `Entry` other than `actor` and `previous_live`.
     """
     releases = ReleaseStore(home.releases_dir(name))
     live_release: Release | None = decision["live"]
@@ -49,30 +50,30 @@ def record_decision(home: Home, name: str, expected_state: ReleaseState, **decis
         )
 
 
-def decide_alone(home: Home, name: str, expected: ReleaseState, **decision: Any) -> Entry:
-    """`decide`; raises `MachineError` where another decision came in between."""
-    entry = record_decision(home, name, expected, **decision)
+def record_decision_or_fail(home: Home, name: str, expected_state: ReleaseState, **decision: Any) -> Entry:
+    """Record a decision; raise `InfrastructureError` if another one was made in the meantime."""
+    entry = record_decision(home, name, expected_state, **decision)
     if entry is None:
         raise InfrastructureError(
-            f"something else was decided about {name} just now: see relearn history, try again"
+            f"another decision about {name} was made just now: see relearn history, try again"
         )
     return entry
 
 
 def try_sync_with_ledger(home: Home, name: str) -> list[str]:
-    """`agree`, after a decision; returns only what has to wait, since MLflow is away."""
+    """Sync after a decision; return a warning if MLflow is unreachable and aliases are outdated."""
     try:
         sync_with_ledger(home, name)
     except InfrastructureError as error:
-        return [f"the aliases of {name} follow later: {error}"]
+        return [f"the aliases of {name} will be updated later: {error}"]
     return []
 
 
 def sync_with_ledger(home: Home, name: str) -> list[str]:
-    """Bring pointer and aliases into agreement with the ledger; returns what had to be changed.
+    """Update live pointer and MLflow aliases from the ledger; return a message for each correction.
 
-    Done at every start, after what may have been killed or moved by hand, and after every decision. Raises
-    `MachineError` where MLflow cannot be reached; the pointer is right by then.
+    Runs at every start, since a process may have been killed or an alias moved by hand, and after every
+    decision. Raises `InfrastructureError` if MLflow is unreachable; the pointer is correct by then.
     """
     releases = ReleaseStore(home.releases_dir(name))
     messages = [message for message in [releases.repair_pointer()] if message]
@@ -88,7 +89,7 @@ def sync_with_ledger(home: Home, name: str) -> list[str]:
                 name,
                 {registry.CHAMPION_ALIAS: live_version, registry.PREVIOUS_ALIAS: state.previous_version},
             )
-            # Without a lock, which MLflow might let us hold for long: who was overtaken meanwhile, and may
-            # have undone what the faster one did, sees it here.
+            # Without a lock, since MLflow may take long: a process that was overtaken, and may have
+            # overwritten newer aliases, sees it here and tries again.
             if ReleaseState.from_store(releases) == state:
                 return messages

@@ -1,8 +1,8 @@
-"""Back to a version that was live before: no retraining, and nothing is switched that does not answer."""
+"""Rollback to a previous version, after a test of its golden requests."""
 
 from datetime import UTC, datetime
 
-from relearn.flows.releases.release_state import ReleaseState, decide_alone
+from relearn.flows.releases.release_state import ReleaseState, record_decision_or_fail
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.home import Home
 from relearn.serving.releases.ledger import Entry, Release
@@ -10,12 +10,12 @@ from relearn.serving.releases.store import ReleaseStore
 from relearn.serving.runtime.hot_reload import load_release
 
 
-def rollback(home: Home, name: str, requested_version: str | None, reason: str) -> Entry:
-    """Let `to`, by default the version that was live before, be live again; returns the ledger's line.
+def roll_back(home: Home, name: str, requested_version: str | None, reason: str) -> Entry:
+    """Make `requested_version`, by default the previous one, live again; return the ledger entry.
 
-    The version is loaded and asked its golden requests first. Raises `NotFoundError` for a version that was
-    never live, `InputError` for the one that is, `IntegrityError` where it is damaged, `MachineError` where
-    another decision came in between.
+    The version is loaded and checked against its golden requests first. Raises `NotFoundError` for a version
+    that was never live, `UserInputError` for the live one, `CorruptDataError` if it is damaged,
+    `InfrastructureError` if another decision was made in the meantime.
     """
     releases = ReleaseStore(home.releases_dir(name))
     entries = releases.ledger.read_entries()
@@ -23,7 +23,7 @@ def rollback(home: Home, name: str, requested_version: str | None, reason: str) 
     target_release, promotion = _find_target(releases, entries, state, requested_version)
     load_release(releases, target_release)
     live_release = target_release.model_copy(update={"published_at": datetime.now(UTC)})
-    return decide_alone(
+    return record_decision_or_fail(
         home,
         name,
         state,
@@ -43,10 +43,10 @@ def rollback(home: Home, name: str, requested_version: str | None, reason: str) 
 def _find_target(
     releases: ReleaseStore, entries: list[Entry], state: ReleaseState, requested_version: str | None
 ) -> tuple[Release, Entry]:
-    """The release to go back to, and the line at which it was promoted."""
+    """Return the release to go back to, and the ledger entry that promoted it."""
     promotions = {entry.live.version: entry for entry in entries if entry.action == "promote" and entry.live}
     if state.live is None:
-        raise NotFoundError("nothing is live, so there is nothing to go back from")
+        raise NotFoundError("nothing is live, so there is nothing to roll back")
     target_version = requested_version or state.previous_version
     available_versions = [version for version in releases.list_versions() if version in promotions]
     accepted = ", ".join(version for version in available_versions if version != state.live.version) or "none"

@@ -1,4 +1,4 @@
-"""Whether a retraining that is due is worth it: not after a later one, nor of what was trained on before."""
+"""Reasons to skip a scheduled retraining: superseded by a later one, or same data and settings."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ from relearn.model.config import TrainConfig
 from relearn.model.inference.classifier import read_class_source
 from relearn.model.networks.registry import get_network_class
 
-INPUT_HASH_TAG = "relearn.input_hash"  # tag of a retraining: all that its outcome depends on
-# What has not begun, was refused, or came to nothing.
+INPUT_HASH_TAG = "relearn.input_hash"  # tag of a retraining: hash of settings, code and data
+# States of runs that have not started, or did not succeed.
 UNSTARTED_OR_FAILED_STATES = (
     *(StateType.SCHEDULED, StateType.PENDING, StateType.CANCELLED),
     *(StateType.FAILED, StateType.CRASHED),
@@ -32,10 +32,10 @@ UNSTARTED_OR_FAILED_STATES = (
 
 
 def describe_superseding_run() -> str | None:
-    """Why the run that has begun comes too late: another one of its deployment did, after its time.
+    """Return why the current run is superseded: its deployment started another run after it was due.
 
-    After hours without a runner many are due; the first of them learns from all there is by then. A run
-    that is tried again was asked for, and is never too late.
+    After hours without a worker many runs are due; the first one trains on all data up to then. A retry is
+    never superseded.
     """
     if not deployment.id or flow_run.run_count > 1:
         return None
@@ -44,13 +44,13 @@ def describe_superseding_run() -> str | None:
         deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment.id)]),
         id=FlowRunFilterId(not_any_=[UUID(flow_run.id)]),
         start_time=FlowRunFilterStartTime(after_=scheduled_at),
-        # Of what has not begun, Prefect takes the time for which it is meant.
+        # For runs that have not started Prefect compares the scheduled time instead.
         state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(UNSTARTED_OR_FAILED_STATES))),
     )
     with get_client(sync_client=True) as client:
         later_runs = client.read_flow_runs(flow_run_filter=run_filter, limit=1)
     return (
-        f"{later_runs[0].name} began after {scheduled_at:%H:%M:%S}, when this one was due"
+        f"{later_runs[0].name} started after {scheduled_at:%H:%M:%S}, when this one was due"
         if later_runs
         else None
     )
@@ -59,7 +59,7 @@ def describe_superseding_run() -> str | None:
 def build_input_tag(
     config: TrainConfig, networks: Sequence[str], gate: PromotionConfig, fingerprint: str
 ) -> dict[str, str]:
-    """What a retraining is recognised by, as a tag: settings, own networks' code, data."""
+    """Return the hash of settings, custom networks' code and data as a tag."""
     class_sources = [read_class_source(get_network_class(network)) for network in networks if ":" in network]
     settings = [config.model_dump(mode="json"), gate.model_dump(mode="json")]
     payload = [*settings, list(networks), class_sources, fingerprint]
@@ -67,8 +67,8 @@ def build_input_tag(
 
 
 def describe_identical_retraining(experiment: Experiment, input_tag: dict[str, str]) -> str | None:
-    """Why nothing would come of it: the retraining that ended last had the same data and settings."""
+    """Return why a retraining would change nothing: the last one had the same data and settings."""
     previous_run = experiment.find_latest("retrain", input_tag)
     if previous_run is None:
         return None
-    return f"data and settings are those of run {previous_run.info.run_id[:8]}; force trains all the same"
+    return f"data and settings are those of run {previous_run.info.run_id[:8]}; force trains again"

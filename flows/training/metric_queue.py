@@ -1,4 +1,4 @@
-"""Metrics on their way to MLflow: a store that is slow or away never holds up the training."""
+"""Background queue of metrics for MLflow; a slow or unreachable server does not block the training."""
 
 import threading
 from queue import SimpleQueue
@@ -13,16 +13,16 @@ from relearn.flows.tracking.store import mlflow_errors
 from relearn.flows.training.resume import EpochLog
 from relearn.model.errors import InfrastructureError
 
-# Seconds that the end of a training waits for what MLflow has not taken yet; an end by a signal or an error
-# does not: what is missing then arrives when the training goes on.
+# Seconds that a finished training waits for metrics that MLflow has not stored yet. An interrupted training
+# does not wait: the missing metrics are sent when it is resumed.
 FLUSH_TIMEOUT_SECONDS = 60.0
 
 
 class AsyncMetricLogger:
-    """Hands notes to the store in their order, beside the training, and tries again where that fails.
+    """Context manager that sends epoch logs to MLflow in order, in a thread, with retries.
 
-    A note arrives once however often it is tried. When the block ends well, the rest is waited for;
-    `MachineError` when it still cannot be delivered.
+    Retries store an epoch log once. A `with` block that ends without an error waits for the queue; it
+    raises `InfrastructureError` after `FLUSH_TIMEOUT_SECONDS`.
     """
 
     def __init__(self, run: Run) -> None:
@@ -30,22 +30,22 @@ class AsyncMetricLogger:
         self._stop_retrying = threading.Event()
         self._queue: SimpleQueue[EpochLog | None] = SimpleQueue()
         self._error: Exception | None = None
-        # A daemon: Python would wait for any other thread at its end, and this one may wait for a store.
-        self._thread = threading.Thread(target=self._send_all, name="delivery", daemon=True)
+        # A daemon: Python waits for other threads at exit, and this one may wait for an unreachable server.
+        self._thread = threading.Thread(target=self._send_all, name="metric-queue", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def enqueue(self, epoch_log: EpochLog) -> None:
-        """Take a note over; returns at once."""
+        """Add `epoch_log` to the queue, without waiting."""
         self._queue.put(epoch_log)
 
     def _send_all(self) -> None:
         try:
             for epoch_log in iter(self._queue.get, None):
                 self._send_with_retries(epoch_log)
-        except Exception as error:  # raised again where the block ends
+        except Exception as error:  # raised again at the end of the `with` block
             self._error = error
 
     def _send_with_retries(self, epoch_log: EpochLog) -> None:
@@ -78,5 +78,5 @@ class AsyncMetricLogger:
             raise self._error
         if self._thread.is_alive():
             raise InfrastructureError(
-                f"MLflow has not taken all metrics within {FLUSH_TIMEOUT_SECONDS:g} seconds"
+                f"MLflow has not stored all metrics within {FLUSH_TIMEOUT_SECONDS:g} seconds"
             )

@@ -1,88 +1,95 @@
-"""The page that a retraining leaves in Prefect: what was learned, from what, how well, how long."""
+"""Report of a retraining for Prefect and MLflow: result, networks, data, times."""
 
 from collections.abc import Mapping, Sequence
 
 from rich.style import Style
 from rich.text import Text
 
-from relearn.flows.rendering import Cell, Table, bullets, page, plain
+from relearn.flows.rendering import Cell, Table, bullets, escape_markdown, join_sections
 from relearn.flows.results import ReleaseResult, RetrainResult, TrainResult
 from relearn.model.data.prepared import PreparedDataset
 
 
-def report(done: RetrainResult, prepared: PreparedDataset) -> str:
-    """Markdown for someone who was not there, the result first."""
-    warnings = [f"{one.network}: {line}" for one in done.train_results for line in one.warnings]
-    return page(
-        _result(done),
-        _verdict(done.release_result),
-        networks(done.train_results, done.best).to_markdown(),
+def to_markdown(result: RetrainResult, prepared: PreparedDataset) -> str:
+    """Render the report in Markdown, the result first."""
+    warnings = [
+        f"{train_result.network}: {warning}"
+        for train_result in result.train_results
+        for warning in train_result.warnings
+    ]
+    first_answer = escape_markdown(result.release_result.first_answer)
+    return join_sections(
+        _format_result(result),
+        _format_gate_decision(result.release_result),
+        build_networks_table(result.train_results, result.best).to_markdown(),
         bullets(warnings),
-        f"## First answer over HTTP\n\n{plain(first)}" if (first := done.release_result.first_answer) else "",
-        *_data(prepared),
-        _time(done.stage_seconds).to_markdown(),
+        f"## First answer over HTTP\n\n{first_answer}" if first_answer else "",
+        *_format_data(prepared),
+        _build_time_table(result.stage_seconds).to_markdown(),
     )
 
 
-def networks(trained: Sequence[TrainResult], best: TrainResult) -> Table:
-    """One row a network: the `best` first, which stands out, the others by their validation accuracy."""
-    ranked = sorted(trained, key=lambda one: (one != best, -one.val_accuracy))
+def build_networks_table(train_results: Sequence[TrainResult], best: TrainResult) -> Table:
+    """Build a table with one row a network: `best` first, the others by validation accuracy."""
+    ranked = sorted(train_results, key=lambda result: (result != best, -result.val_accuracy))
     rows = [
         (
-            Text(one.network, Style(bold=one == best and len(trained) > 1)),
-            f"{one.parameter_count:,}",
-            f"{one.val_accuracy:.2%}",
-            f"{one.metrics['accuracy']:.2%}",
-            f"{one.metrics['f1_macro']:.3f}",
-            f"{one.best_epoch}/{one.epochs}",
-            f"{one.images_per_second:,.0f}",
-            Text(one.run_id[:8], Style(link=one.url)),
+            Text(result.network, Style(bold=result == best and len(train_results) > 1)),
+            f"{result.parameter_count:,}",
+            f"{result.val_accuracy:.2%}",
+            f"{result.metrics['accuracy']:.2%}",
+            f"{result.metrics['f1_macro']:.3f}",
+            f"{result.best_epoch}/{result.epochs}",
+            f"{result.images_per_second:,.0f}",
+            Text(result.run_id[:8], Style(link=result.url)),
         )
-        for one in ranked
+        for result in ranked
     ]
     return Table(("network", "weights", "val", "test", "F1", "epochs", "images/s", "run"), rows, "Networks")
 
 
-def _result(done: RetrainResult) -> str:
-    best, count = done.best, len(done.train_results)
-    why = f" It did best of {count} networks on the validation images." if count > 1 else ""
+def _format_result(result: RetrainResult) -> str:
+    best, count = result.best, len(result.train_results)
+    selection = f" It was the best of {count} networks on the validation images." if count > 1 else ""
     return (
-        f"# {plain(done.name)}: {best.metrics['accuracy']:.2%} of the test images right\n\n"
-        f"The candidate is the **{plain(best.network)}**.{why} "
-        "The test images were looked at only afterwards."
+        f"# {escape_markdown(result.name)}: {best.metrics['accuracy']:.2%} of the test images correct\n\n"
+        f"The candidate is the **{escape_markdown(best.network)}**.{selection} "
+        "The test images were used only afterwards."
     )
 
 
-def _verdict(released: ReleaseResult) -> str:
-    verdict = f"**{released.gate_decision.action.upper()}**: {plain(released.headline)}"
-    return f"{verdict}\n\n{bullets(released.gate_decision.reasons)}"
+def _format_gate_decision(result: ReleaseResult) -> str:
+    decision = result.gate_decision
+    return f"**{decision.action.upper()}**: {escape_markdown(result.headline)}\n\n{bullets(decision.reasons)}"
 
 
-def _data(prepared: PreparedDataset) -> tuple[str, ...]:
+def _format_data(prepared: PreparedDataset) -> tuple[str, ...]:
     channels, height, width = prepared.shape
-    counts = ", ".join(f"{sum(images):,} for {part}" for part, images in prepared.counts.items())
-    joined = prepared.extra_images
+    counts = ", ".join(f"{sum(images):,} for {split}" for split, images in prepared.counts.items())
+    merge_summary = prepared.extra_images
     return (
         "## Data",
-        f"{plain(prepared.uri)}: {counts}; {len(prepared.classes)} classes; "
-        f"{'colour' if channels == 3 else 'grey'} images of {height}×{width} pixels; "
+        f"{escape_markdown(prepared.uri)}: {counts}; {len(prepared.classes)} classes; "
+        f"{'color' if channels == 3 else 'gray'} images of {height}×{width} pixels; "
         f"fingerprint `{prepared.fingerprint[:12]}`."
-        + (f" Of the images, {joined.merged:,} are accepted feedback." if joined else ""),
-        bullets(f"{one.level}: {one}" for one in prepared.findings) or "Nothing was found wrong with it.",
+        + (f" Of the images, {merge_summary.merged:,} are accepted feedback." if merge_summary else ""),
+        bullets(f"{finding.level}: {finding}" for finding in prepared.findings)
+        or "The checks found no problem.",
     )
 
 
-def _time(seconds: Mapping[str, float]) -> Table:
-    total = sum(seconds.values())
+def _build_time_table(stage_seconds: Mapping[str, float]) -> Table:
+    total = sum(stage_seconds.values())
     rows: list[tuple[Cell, ...]] = [
-        (stage, _duration(spent), f"{spent / (total or 1):.0%}") for stage, spent in seconds.items()
+        (stage, _format_duration(seconds), f"{seconds / (total or 1):.0%}")
+        for stage, seconds in stage_seconds.items()
     ]
-    rows.append((Text("all", "bold"), Text(_duration(total), "bold"), ""))
+    rows.append((Text("total", "bold"), Text(_format_duration(total), "bold"), ""))
     return Table(("stage", "time", "share"), rows, "Time")
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s"
+    minutes, remaining_seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {remaining_seconds:02} s"

@@ -1,4 +1,4 @@
-"""What is kept of a training under way: checkpoints, and with each the metrics of all epochs before it."""
+"""Resumable trainings: checkpoints, each with the metrics of all epochs before it."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from relearn.model.training.state import TrainingSnapshot
 
 
 class EpochLog(TypedDict):
-    """What one epoch is remembered by: number, end (Unix time in ms), metrics, rows of gradient health."""
+    """Log of one epoch: number, end (Unix time in ms), metrics, rows of gradient health."""
 
     step: int
     milliseconds: int
@@ -30,9 +30,9 @@ class EpochLog(TypedDict):
 
 @dataclass
 class ResumableRun:
-    """The training of one run; `state` is where it goes on, None where it begins.
+    """Training of one run with its checkpoints; `state` is the last snapshot, None before the first.
 
-    `refused` has a line for each checkpoint that was damaged, so that an older one is gone on from.
+    `skipped_checkpoints` has one message for each damaged checkpoint, instead of which an older one is used.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class ResumableRun:
 
     @classmethod
     def from_folder(cls, folder: Path, config: TrainConfig, fingerprint: str) -> Self:
-        """What `folder` keeps; raises what stands against going on from it with this config and data."""
+        """Load the last checkpoint in `folder`; raise if config or data do not match it."""
         try:
             loaded = checkpoints.load_checkpoint(folder)
         except NotFoundError:
@@ -60,7 +60,7 @@ class ResumableRun:
         )
 
     def add_epoch(self, metrics: Mapping[str, float], gradient_health: pd.DataFrame) -> None:
-        """Remember the epoch that has just ended; the next `save` keeps it."""
+        """Add the epoch that has just ended; the next `save` writes it."""
         rows: list[dict[str, Any]] = gradient_health.to_dict("records")  # type: ignore[assignment]
         step = len(self.epoch_logs) + 1
         self.epoch_logs.append(
@@ -68,7 +68,7 @@ class ResumableRun:
         )
 
     def save(self, state: TrainingSnapshot) -> list[EpochLog]:
-        """Keep where the training stands; returns the notes that are kept for the first time."""
+        """Write a checkpoint; return the epoch logs that are saved for the first time."""
         checkpoints.save_checkpoint(
             self.folder, Checkpoint(self.config, self.fingerprint, state, self.epoch_logs)
         )
@@ -77,20 +77,20 @@ class ResumableRun:
 
     @property
     def last_epoch_end_ms(self) -> int:
-        """When the last epoch ended (Unix time in ms)."""
+        """End of the last epoch (Unix time in ms)."""
         return self.epoch_logs[-1]["milliseconds"]
 
     @property
     def gradient_health(self) -> pd.DataFrame:
-        """Gradient health, one row a layer and epoch."""
+        """Gradient health with one row a layer and epoch."""
         return pd.DataFrame([row for epoch_log in self.epoch_logs for row in epoch_log["health"]])
 
 
 @contextmanager
 def open_resumable(folder: Path, config: TrainConfig, fingerprint: str) -> Iterator[ResumableRun]:
-    """What is kept in `folder`, which is called after its run, for this process alone.
+    """Lock `folder`, named after its run, and load what it holds.
 
-    Where the training ends early, but for a reason that would come again, it says how to go on.
+    If the training is interrupted by a signal or by the infrastructure, the error says how to resume it.
     """
     with checkpoints.lock_folder(folder):
         try:
@@ -99,7 +99,7 @@ def open_resumable(folder: Path, config: TrainConfig, fingerprint: str) -> Itera
             if not checkpoints.list_checkpoints(folder):
                 delete_checkpoints(folder)
                 raise
-            advice = f"relearn train --resume {folder.name[:8]} goes on"
+            advice = f"relearn train --resume {folder.name[:8]} resumes it"
             if isinstance(error, InfrastructureError):
                 raise InfrastructureError(f"{error}; then {advice}", error.code) from None
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -108,12 +108,12 @@ def open_resumable(folder: Path, config: TrainConfig, fingerprint: str) -> Itera
 
 
 def delete_checkpoints(folder: Path) -> None:
-    """Nothing has to be kept of a finished training: MLflow has it all."""
+    """Delete the checkpoints of a finished training; MLflow has its results."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_latest_unfinished(home: Home) -> str:
-    """The id of the run whose unfinished training was last saved; `NotFoundError` where there is none."""
+    """Return the id of the run with the newest checkpoint; raise `NotFoundError` without one."""
     files = [file for folder in home.checkpoints.glob("*") for file in checkpoints.list_checkpoints(folder)]
     if not files:
         raise NotFoundError(f"no unfinished training in {home.checkpoints}")
@@ -121,9 +121,9 @@ def find_latest_unfinished(home: Home) -> str:
 
 
 def find_unfinished(home: Home, id_prefix: str) -> str | None:
-    """The id of the run whose id begins with `run`, at least four characters, where something is kept of it.
+    """Return the id of the run with checkpoints whose id starts with `id_prefix` (4 or more characters).
 
-    Raises `InputError` where there are several.
+    Returns None without a match. Raises `UserInputError` if several match.
     """
     matches = sorted(
         folder.name for folder in home.checkpoints.glob("*") if folder.name.startswith(id_prefix)
@@ -132,15 +132,15 @@ def find_unfinished(home: Home, id_prefix: str) -> str | None:
         return None
     if len(matches) > 1:
         raise UserInputError(
-            f"--resume: got {id_prefix!r}, which begins {', '.join(name[:12] for name in matches)}"
+            f"--resume: got {id_prefix!r}, which matches {', '.join(name[:12] for name in matches)}"
         )
     return matches[0]
 
 
 def load_resume_config(home: Home, run_id: str, overrides: Mapping[str, Any]) -> TrainConfig:
-    """The config with which the training of a run goes on.
+    """Return the config of a run's last checkpoint.
 
-    Raises `NotFoundError` where nothing is kept of it, `ConfigError` where `asked` sets something else.
+    Raises `NotFoundError` without a checkpoint, `ConfigError` if `overrides` differ from its config.
     """
     folder = home.checkpoints / run_id
     if not folder.is_dir():

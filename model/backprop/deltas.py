@@ -60,19 +60,19 @@ def dense_layers(network: nn.Module) -> list[DenseLayer]:
     """Copy the dense layers of `network`, in order: a chain of Linear with ReLU between them.
 
     Modules before the first Linear (the convolutions of a cnn) are skipped. Dropout is ignored, as in
-    evaluation mode. Raises `InputError` for any other chain: the formulas of this module would not hold.
+    evaluation mode. Raises `UserInputError` for any other chain: the formulas of this module would not hold.
     """
     leaves = [leaf for leaf in network.modules() if not any(leaf.children())]
     leaves = [leaf for leaf in leaves if not isinstance(leaf, nn.Dropout | nn.Identity)]
     chain = leaves[leaves.index(_first_linear(network)) :]
     layers = []
-    for place, leaf in enumerate(chain):
-        if place % 2 == 0 and isinstance(leaf, nn.Linear):
+    for position, leaf in enumerate(chain):
+        if position % 2 == 0 and isinstance(leaf, nn.Linear):
             bias = None if leaf.bias is None else leaf.bias.detach().clone()
             layers.append(DenseLayer(leaf.weight.detach().clone(), bias))
-        elif place % 2 == 0 or leaf is chain[-1] or not isinstance(leaf, nn.ReLU):
+        elif position % 2 == 0 or leaf is chain[-1] or not isinstance(leaf, nn.ReLU):
             raise UserInputError(
-                f"dense part of the network: got {type(leaf).__name__} at place {place + 1}, "
+                f"dense part of the network: got {type(leaf).__name__} at position {position + 1}, "
                 "accepted: Linear layers with ReLU between them, Linear last"
             )
     return layers
@@ -82,7 +82,7 @@ def _first_linear(network: nn.Module) -> nn.Linear:
     for leaf in network.modules():
         if isinstance(leaf, nn.Linear):
             return leaf
-    raise UserInputError("network: no Linear layer found, the formulas need at least one")
+    raise UserInputError("network: got no Linear layer, accepted: at least one")
 
 
 def capture_dense_inputs(network: nn.Module, inputs: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ def image_example(
     """Trace one image, uint8 (channels, height, width), through the dense layers of `network`.
 
     The inputs are the pixels for an mlp, and the flattened features for a cnn, whose convolutions are not
-    updated. `network` is not changed. Raises `InputError` where `label` is not one of `classes`, or where the
+    updated. `network` is not changed. Raises `UserInputError` if `label` is not one of `classes`, or if the
     dense layers are not a chain with ReLU.
     """
     if label not in classes:

@@ -6,29 +6,29 @@ from pathlib import Path
 
 import numpy as np
 
-from relearn.model.data import idx
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.download import download_dataset, torchvision
+from relearn.model.data.idx import find_idx_or_gz, read_idx
 from relearn.model.errors import DataError
 from relearn.model.home import Home
 from relearn.model.images.decode import ImageStyle
 
 
 def _load_idx(home: Home, name: str, classes: tuple[str, ...], style: ImageStyle) -> Dataset:
-    """MNIST or one of its kin, from the four files that torchvision downloads."""
+    """Load MNIST or a dataset of its format from the four files that torchvision downloads."""
     paths = idx_paths(home, name)
-    missing_files = [file.name for file in paths if not idx.found(file)]
+    missing_files = [file.name for file in paths if not find_idx_or_gz(file)]
     if missing_files:
         download_dataset(IDX_FOLDERS[name], home.data, Path(IDX_FOLDERS[name]) / "raw", missing_files)
     train, test = _read_idx_split(*paths[:2]), _read_idx_split(*paths[2:])
     actual_counts = f"{len(train):,} training and {len(test):,} test images"
-    note = f"{name}: got {actual_counts}, 60,000 and 10,000 were published"
+    note = f"{name}: got {actual_counts}, the published dataset has 60,000 and 10,000"
     notes = () if (len(train), len(test)) == (60_000, 10_000) else (note,)
     return Dataset(name, name, classes, style, train, test, notes)
 
 
 def _read_idx_split(image_file: Path, label_file: Path) -> LabelledImages:
-    images, labels = idx.read(image_file, rank=3), idx.read(label_file, rank=1)
+    images, labels = read_idx(image_file, rank=3), read_idx(label_file, rank=1)
     if images.shape[1:] != (28, 28):
         height, width = images.shape[1:]
         raise DataError(f"{image_file} holds images of {height} × {width} pixels, accepted: 28 × 28")
@@ -38,6 +38,7 @@ def _read_idx_split(image_file: Path, label_file: Path) -> LabelledImages:
 
 
 def idx_paths(home: Home, name: str) -> list[Path]:
+    """Return the paths of training images, training labels, test images and test labels."""
     stems = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     return [home.data / IDX_FOLDERS[name] / "raw" / f"{stem}-ubyte" for stem in stems]
 
@@ -50,7 +51,7 @@ def _load_cifar10(home: Home) -> Dataset:
         cifar_splits = [torchvision().datasets.CIFAR10(home.data, train=train) for train in (True, False)]
     except RuntimeError:
         folder = home.data / CIFAR10_FOLDER
-        raise DataError(f"{folder} is incomplete or changed: remove it, and it is downloaded again") from None
+        raise DataError(f"{folder} is incomplete or changed: remove it to download it again") from None
     train, test = (
         LabelledImages(np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)), np.array(split.targets))
         for split in cifar_splits
@@ -59,10 +60,10 @@ def _load_cifar10(home: Home) -> Dataset:
 
 
 def _load_digits(home: Home) -> Dataset:
-    """Handwriting that comes with scikit-learn: 1,797 digits of 43 writers, 8 × 8 pixels, 0 to 16.
+    """Load the digits of scikit-learn: 1,797 images of 43 writers, 8 × 8 pixels, values 0 to 16.
 
-    Put into MNIST's form: enlarged to 20 × 20, with as much ink as MNIST's (13 % of the page, for which the
-    blur of the enlargement is cut off), centred by mass on 28 × 28.
+    They are converted to MNIST's form: enlarged to 20 × 20, with as much ink as MNIST (13 % of the page;
+    clipping removes the blur of the enlargement), centred by mass on 28 × 28.
     """
     from sklearn.datasets import load_digits
 

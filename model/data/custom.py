@@ -1,4 +1,4 @@
-"""The user's own images: a folder, a CSV, a Parquet file, or NumPy's arrays."""
+"""Custom datasets: a folder of images, a CSV or Parquet table, or NumPy arrays."""
 
 import re
 import zipfile
@@ -19,18 +19,18 @@ from relearn.model.images.decode_many import decode_images
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_CLASSES = 1000
-MAX_UNPACKED_BYTES = 2**33  # bytes in an npz when unpacked
+MAX_UNPACKED_BYTES = 2**33  # of all arrays in an npz
 NPZ_ARRAY_NAMES = (
     ("images", "labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
 )
-DARK_THRESHOLD = 32  # of 255; what is darker is ground, not stroke
-STYLE_SAMPLE_SIZE = 1000  # images that decide on the style
+DARK_THRESHOLD = 32  # of 255; darker pixels are background
+STYLE_SAMPLE_SIZE = 1000  # images from which the style is inferred
 
 
 @dataclass(frozen=True)
 class RawSplit:
-    """Images, uint8 (n, channels, height, width), and the name of the class of each, str (n,)."""
+    """Images, uint8 (n, channels, height, width), and their class names, str (n,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -38,7 +38,7 @@ class RawSplit:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """What a reader found. `classes` are those it knows of without an image."""
+    """Splits as a reader returns them; `classes` adds classes that may have no image."""
 
     train: RawSplit
     test: RawSplit | None = None
@@ -47,13 +47,12 @@ class RawDataset:
 
 
 def load_custom(file_format: str, path: Path, config: TrainConfig) -> Dataset:
-    """Read the user's own images. Classes are the labels found, in order: of numbers, else of names."""
+    """Read a custom dataset; its classes are the labels found, in the order of `sort_class_names`."""
     if not path.exists():
-        raise NotFoundError(f"{path} is not there")
+        raise NotFoundError(f"{path} does not exist")
     if not (path.is_dir() if file_format == "folder" else path.is_file()):
-        raise DataError(
-            f"{path} is no {'folder' if file_format == 'folder' else 'file'}, which {file_format}: needs"
-        )
+        kind = "folder" if file_format == "folder" else "file"
+        raise DataError(f"{path} is not a {kind}, accepted: {file_format}:PATH with the path of a {kind}")
     try:
         raw = READERS[file_format](path, config)
     except OSError as error:
@@ -79,7 +78,7 @@ def load_custom(file_format: str, path: Path, config: TrainConfig) -> Dataset:
 
 
 def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names without repetition, by number where all are whole numbers, else by name."""
+    """Drop duplicates and sort: by value if all names are whole numbers, else by name."""
     unique = sorted(set(names))
     if all(re.fullmatch(r"-?\d+", name) for name in unique):
         unique.sort(key=int)
@@ -87,10 +86,10 @@ def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def infer_style(images: np.ndarray) -> ImageStyle:
-    """How pictures of other sizes are to be fitted to these images.
+    """Infer how images of other sizes are fitted to the shape of these.
 
-    `mnist` where the images are grey and at least 9 of 10 have a dark edge all round, as digits have that
-    stand free on a dark ground (98.9 % of MNIST's do); else `photo`, as for photos.
+    `mnist` if the images are grey and at least 9 of 10 have a dark border, as digits on a dark background
+    have (98.9 % of MNIST's); else `photo`.
     """
     sample = images[:: max(1, len(images) // STYLE_SAMPLE_SIZE)]
     edges = np.concatenate([sample[..., 0, :], sample[..., -1, :], sample[..., 0], sample[..., -1]], axis=-1)
@@ -105,13 +104,13 @@ def _encode_labels(raw_split: RawSplit, classes: tuple[str, ...]) -> LabelledIma
 
 
 def derive_dataset_name(file_format: str, path: Path) -> str:
-    """What the data in `path` is called where nobody says how."""
+    """Derive the dataset's name from `path`; the names of DATASETS get the format as a suffix."""
     name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:50] or "own"
     return f"{name}-{file_format}" if name in DATASETS else name
 
 
 def _read_folder(root: Path, size: int | None) -> RawDataset:
-    """A folder of PNG or JPEG pictures for each class; or `train/` and `test/`, each with such folders."""
+    """Read a folder of PNG or JPEG files for each class, or `train/` and `test/` with such folders."""
     split_folders = [root / name for name in ("train", "test") if _list_folders(root / name)]
     if root / "train" not in split_folders:
         split_folders = [root]
@@ -124,7 +123,7 @@ def _read_folder(root: Path, size: int | None) -> RawDataset:
     ]
     if not image_files:
         raise DataError(
-            f"{root} has no pictures, accepted: a folder for each class with .png or .jpg files in it"
+            f"{root} has no images, accepted: a folder for each class with .png or .jpg files in it"
         )
     images, notes = decode_images([(str(file), file) for file in image_files], size)
     labels = np.array([file.parent.name for file in image_files])
@@ -159,7 +158,7 @@ def _list_folders(folder: Path) -> list[Path]:
 
 
 def _read_npz(path: Path) -> RawDataset:
-    """Arrays by the names of NPZ_NAMES, those of a test part or not; colour first or last."""
+    """Read arrays named as in NPZ_ARRAY_NAMES, with or without a test split; channels first or last."""
     _check_archive(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -184,13 +183,13 @@ def _read_npz(path: Path) -> RawDataset:
     except (ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             raise DataError(f"{path} holds Python objects, accepted: arrays of numbers and text") from None
-        raise DataError(f"{path} is no sound npz file: {error}") from None
+        raise DataError(f"{path} is not a valid npz file: {error}") from None
     return RawDataset(raw_splits[0], raw_splits[1] if len(raw_splits) > 1 else None)
 
 
 def _check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no npz file")
+        raise DataError(f"{path} is not an npz file")
     with zipfile.ZipFile(path) as archive:
         unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
     if unpacked_bytes > MAX_UNPACKED_BYTES:

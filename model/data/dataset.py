@@ -1,4 +1,4 @@
-"""Labeled images and datasets: the types that all sources are read into."""
+"""Labelled images and datasets: the types that every source is read into."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class LabelledImages:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Named classes of images in one shape, with a test part of its own or without.
+    """Images of named classes in one shape, with or without a test split of their own.
 
-    `source` is what was asked for ("mnist", "folder:/data/pets"), `notes` are warnings of loading.
+    `uri` is the source ("mnist", "folder:/data/pets"), `notes` are warnings from loading.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of images, labels, class names and parts, in their order."""
+        """SHA-256 (hex) of images, labels, class names and splits, in their order."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for split in (self.train, self.test):
             if split is None:

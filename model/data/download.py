@@ -1,4 +1,4 @@
-"""Public datasets from the net, by torchvision: its mirrors, its checksums; and the import of torchvision."""
+"""Download of public datasets by torchvision (its mirrors, its checksums), and the import of torchvision."""
 
 import shutil
 import socket
@@ -15,16 +15,17 @@ import torch
 
 from relearn.model.errors import InfrastructureError
 
-SOCKET_TIMEOUT_SECONDS = 20  # seconds for a mirror to answer
+SOCKET_TIMEOUT_SECONDS = 20  # for each response of a mirror
 
 _stubs: list[torch.library.Library] = []
 
 
 def download_dataset(name: str, data_folder: Path, folder: Path, missing_files: list[str]) -> None:
-    """Fetch torchvision's dataset `name` and put its `missing` files into `data / folder`.
+    """Download torchvision's dataset `name` and move its `missing_files` into `data_folder / folder`.
 
-    It is fetched and checked in a temporary place beside them: what fails leaves nothing behind. Raises
-    MachineError without a network, without an undamaged copy on any mirror, or without room on disk.
+    The files are downloaded and checked in a temporary folder beside them, so a failure leaves no file
+    behind. Raises InfrastructureError without a network, without an undamaged copy on any mirror, or
+    without room on disk.
     """
     try:
         data_folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def download_dataset(name: str, data_folder: Path, folder: Path, missing_files: 
                 shutil.move(Path(temp_folder) / folder / file, data_folder / folder / file)
     except (OSError, RuntimeError, EOFError, HTTPException) as error:
         raise InfrastructureError(
-            f"{name} is not complete in {data_folder / folder} (missing: {', '.join(missing_files)}) and"
+            f"{name} is incomplete in {data_folder / folder} (missing: {', '.join(missing_files)}) and"
             f" cannot be downloaded: {_last_line(error)}; the dataset digits needs no download"
         ) from None
 
@@ -46,10 +47,10 @@ def download_dataset(name: str, data_folder: Path, folder: Path, missing_files: 
 def torchvision() -> Any:
     """Import and return torchvision.
 
-    Its wheel on PyPI is built for the CUDA torch; beside the CPU build its compiled part does not load
-    and its import fails at two missing operators. We need neither (they are for object detection), so
-    they are declared then, without a kernel: calling them raises RuntimeError.
-    The compiled part is tried first, since declaring what it brings itself aborts the process.
+    Its wheel on PyPI is built for the CUDA build of torch. With the CPU build its compiled part does not
+    load, and its import fails at two missing operators. We need neither (they are for object detection),
+    so they are then declared without a kernel: calling them raises RuntimeError.
+    The compiled part is loaded first, since declaring operators that it brings aborts the process.
     """
     spec = find_spec("torchvision")
     if "torchvision" not in sys.modules and not _stubs and spec and spec.origin:
@@ -57,7 +58,7 @@ def torchvision() -> Any:
             try:
                 torch.ops.load_library(library)
             except OSError:
-                _stubs.append(torch.library.Library("torchvision", "FRAGMENT"))  # operators vanish with it
+                _stubs.append(torch.library.Library("torchvision", "FRAGMENT"))  # keeps the operators alive
                 for name in ("nms", "qnms"):
                     _stubs[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
@@ -67,13 +68,13 @@ def torchvision() -> Any:
 
 @contextmanager
 def _socket_timeout() -> Iterator[None]:
-    """torchvision sets no time limit of its own."""
-    before = socket.getdefaulttimeout()
+    """Set a default timeout for sockets; torchvision sets none."""
+    previous_timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SOCKET_TIMEOUT_SECONDS)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous_timeout)
 
 
 def _last_line(error: Exception) -> str:

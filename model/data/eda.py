@@ -1,4 +1,4 @@
-"""Looking at the data before any training, in tables: who is where, how often, how bright, as what."""
+"""Tables of an exploratory data analysis: splits, labels, pixel values, preprocessing, findings."""
 
 import numpy as np
 import pandas as pd
@@ -10,54 +10,54 @@ from relearn.model.data.splits import Splits
 from relearn.model.data.transforms import one_hot, preprocess
 from relearn.model.data.validation import findings_table, measure_class_balance
 
-LOOKED_AT = 1024  # images that go through preprocessing for the table of ranges
+SAMPLE_SIZE = 1024  # images in the table of preprocessing
 CHUNK_SIZE = 2**22  # pixels counted at a time
 
 
-def tables(prepared: PreparedDataset) -> dict[str, pd.DataFrame]:
-    """Every table of this file, by the name of its CSV."""
+def eda_tables(prepared: PreparedDataset) -> dict[str, pd.DataFrame]:
+    """Build all tables, by the name of their CSV file."""
     splits, classes = prepared.splits, prepared.classes
     return {
-        "splits": sizes(splits),
-        "labels": labels(splits, classes),
-        "pixels": pixels(splits),
-        "preprocessing": preprocessing(splits.train, len(classes)),
-        "one_hot": one_hot_rows(splits.train.labels, classes),
+        "splits": split_sizes(splits),
+        "labels": label_counts(splits, classes),
+        "pixels": pixel_statistics(splits),
+        "preprocessing": preprocessing_ranges(splits.train, len(classes)),
+        "one_hot": one_hot_examples(splits.train.labels, classes),
         "findings": findings_table(prepared.findings),
     }
 
 
-def sizes(splits: Splits) -> pd.DataFrame:
-    """Images of each split, and their share of all: columns split, images, share."""
-    counts = [len(getattr(splits, part)) for part in SPLITS]
+def split_sizes(splits: Splits) -> pd.DataFrame:
+    """Count the images of each split: columns split, images, share (of all)."""
+    counts = [len(getattr(splits, name)) for name in SPLITS]
     return pd.DataFrame({"split": SPLITS, "images": counts, "share": np.array(counts) / sum(counts)})
 
 
-def labels(splits: Splits, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Images of each class in each split: columns class, train, validation, test, images, share."""
+def label_counts(splits: Splits, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Count the images of each class: columns class, train, validation, test, images, share."""
     counts = {
-        part: np.bincount(getattr(splits, part).labels, minlength=len(classes)).astype(int) for part in SPLITS
+        name: np.bincount(getattr(splits, name).labels, minlength=len(classes)).astype(int) for name in SPLITS
     }
     total = np.sum(list(counts.values()), axis=0)
     return pd.DataFrame({"class": classes} | counts | {"images": total, "share": total / total.sum()})
 
 
-def verdict(distribution: pd.DataFrame) -> str:
-    """Whether the classes of `labels` are balanced, in a line."""
+def balance_summary(distribution: pd.DataFrame) -> str:
+    """Describe the class balance of a `label_counts` table in one line."""
     counts = distribution["images"].to_numpy()
-    ratio, word = measure_class_balance(counts)
+    ratio, category = measure_class_balance(counts)
     if not counts.min():
-        absent = int((counts == 0).sum())
-        return f"{word}: {absent} of {len(counts)} classes have no image"
+        missing_count = int((counts == 0).sum())
+        return f"{category}: {missing_count} of {len(counts)} classes have no image"
     if counts.min() == counts.max():
-        return f"{word}: each has {counts.min():,} images"
-    large, small = (distribution["class"][index] for index in (counts.argmax(), counts.argmin()))
-    numbers = f"{counts.max():,} and {counts.min():,}"
-    return f"{word}: {large!r} has {ratio:.3g} times the images of {small!r} ({numbers})"
+        return f"{category}: each has {counts.min():,} images"
+    largest, smallest = (distribution["class"][index] for index in (counts.argmax(), counts.argmin()))
+    counts_text = f"{counts.max():,} and {counts.min():,}"
+    return f"{category}: {largest!r} has {ratio:.3g} times the images of {smallest!r} ({counts_text})"
 
 
 def histogram(images: np.ndarray) -> np.ndarray:
-    """How often each value 0 to 255 stands in `images`, uint8: int64 (256,)."""
+    """Count each value 0 to 255 in `images`, uint8: int64 (256,)."""
     flat = np.asarray(images).reshape(-1)
     counts = np.zeros(256, np.int64)
     for start in range(0, len(flat), CHUNK_SIZE):
@@ -65,40 +65,40 @@ def histogram(images: np.ndarray) -> np.ndarray:
     return counts
 
 
-def pixels(splits: Splits) -> pd.DataFrame:
-    """Range of the stored pixels: columns split, minimum, maximum, mean, deviation, dark (share of zeros)."""
+def pixel_statistics(splits: Splits) -> pd.DataFrame:
+    """Describe the stored pixels: columns split, minimum, maximum, mean, deviation, dark (share of zeros)."""
     return pd.DataFrame(
-        [{"split": part} | _range(histogram(getattr(splits, part).images)) for part in SPLITS]
+        [{"split": name} | _describe_histogram(histogram(getattr(splits, name).images)) for name in SPLITS]
     )
 
 
-def _range(counts: np.ndarray) -> dict[str, float]:
-    present, values = np.flatnonzero(counts), np.arange(256)
+def _describe_histogram(counts: np.ndarray) -> dict[str, float]:
+    present_values, values = np.flatnonzero(counts), np.arange(256)
     mean = counts @ values / counts.sum()
     return {
-        "minimum": int(present[0]),
-        "maximum": int(present[-1]),
+        "minimum": int(present_values[0]),
+        "maximum": int(present_values[-1]),
         "mean": float(mean),
         "deviation": float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())),
         "dark": float(counts[0] / counts.sum()),
     }
 
 
-def preprocessing(part: LabelledImages, classes: int) -> pd.DataFrame:
-    """The first images and labels as stored, and as the mlp (flat) and the cnn are given them.
+def preprocessing_ranges(split: LabelledImages, classes: int) -> pd.DataFrame:
+    """Compare the first images and labels as stored and as inputs of the mlp (flat) and the cnn.
 
-    Columns what, type, shape, minimum, maximum, mean.
+    Columns: what, type, shape, minimum, maximum, mean.
     """
-    images, numbers = (
-        torch.from_numpy(np.array(values[:LOOKED_AT])) for values in (part.images, part.labels)
+    images, labels = (
+        torch.from_numpy(np.array(values[:SAMPLE_SIZE])) for values in (split.images, split.labels)
     )
-    flat, targets = preprocess(images, numbers, classes, flat_input=True)
-    planes, _ = preprocess(images, numbers, classes, flat_input=False)
+    mlp_inputs, targets = preprocess(images, labels, classes, flat_input=True)
+    cnn_inputs, _ = preprocess(images, labels, classes, flat_input=False)
     rows = {
         "images as stored": images,
-        "images for the mlp": flat,
-        "images for the cnn": planes,
-        "labels as stored": numbers,
+        "images for the mlp": mlp_inputs,
+        "images for the cnn": cnn_inputs,
+        "labels as stored": labels,
         "labels as one-hot": targets,
     }
     return pd.DataFrame(
@@ -116,14 +116,14 @@ def preprocessing(part: LabelledImages, classes: int) -> pd.DataFrame:
     )
 
 
-def one_hot_rows(numbers: np.ndarray, classes: tuple[str, ...], rows: int = 5) -> pd.DataFrame:
-    """Labels before and after: columns image, label (its number), class, and one for each class.
+def one_hot_examples(labels: np.ndarray, classes: tuple[str, ...], max_rows: int = 5) -> pd.DataFrame:
+    """Show labels before and after: columns image, label (its index), class, and one for each class.
 
-    The rows are the first image of each class, of at most `rows` classes.
+    The rows are the first image of each class, for at most `max_rows` classes.
     """
-    _, images = np.unique(numbers, return_index=True)
-    images = np.sort(images)[:rows]
-    labels = torch.from_numpy(np.array(numbers[images]))
-    before = {"image": images, "label": labels, "class": [classes[label] for label in labels.tolist()]}
-    after = pd.DataFrame(one_hot(labels, len(classes)).int().numpy(), columns=list(classes))
+    _, indices = np.unique(labels, return_index=True)
+    indices = np.sort(indices)[:max_rows]
+    examples = torch.from_numpy(np.array(labels[indices]))
+    before = {"image": indices, "label": examples, "class": [classes[label] for label in examples.tolist()]}
+    after = pd.DataFrame(one_hot(examples, len(classes)).int().numpy(), columns=list(classes))
     return pd.concat([pd.DataFrame(before), after], axis="columns")

@@ -1,4 +1,4 @@
-"""Images that join a dataset from elsewhere: to learn from, or never to learn from."""
+"""Extra images for training, merged into a dataset, and images excluded from training."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -13,11 +13,11 @@ from relearn.model.data.splits import VALIDATION_SALT, Splits, hash_contents, sp
 
 @dataclass(frozen=True, eq=False)
 class ExtraImages:
-    """Images with the names of their classes, which join a training, and contents that it does without.
+    """Images to add to a training, and hashes of images to exclude from it.
 
-    `images` are uint8 (channels, height, width), each in a shape of its own, `labels` one for each of them;
-    `held_out` is uint64 as `splits.contents` gives it. `until` is for whoever chose them, to choose the same
-    again.
+    `images` are uint8 (channels, height, width), whose shapes may differ, `labels` their class names;
+    `excluded_hashes` is uint64 as `hash_contents` returns it. `last_decision` lets the caller select the
+    same images again.
     """
 
     images: tuple[np.ndarray, ...] = ()
@@ -27,7 +27,7 @@ class ExtraImages:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of all of it, in whichever order it was given; "" where there is nothing."""
+        """SHA-256 (hex) of images, labels and excluded hashes in any order; "" without any."""
         image_lines = [
             f"{image.shape} {hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()} {label}"
             for image, label in zip(self.images, self.labels, strict=True)
@@ -36,11 +36,11 @@ class ExtraImages:
 
 
 class MergeSummary(BaseModel):
-    """What came of additions: `images` joined, `refused` did not, `left_out` of the dataset's own had to go.
+    """Counts of a merge: extra images `merged` and `rejected`, and images `removed` from the dataset.
 
-    Refused are those of a class or shape that the dataset has not, and images of its test part. Left out are
-    images that are held out, or stand under another label now. `digest` is the SHA-256 of what all this
-    changed, "" for nothing; `until` is that of the additions.
+    An extra image of an unknown class or another shape, or equal to a test image, is rejected. An image that
+    is excluded, or replaced by an extra image, is removed. `digest` is the SHA-256 of all changes, "" for
+    none; `last_decision` is that of the extra images.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,10 +55,10 @@ class MergeSummary(BaseModel):
 def merge_extra_images(
     dataset: Dataset, splits: Splits, extra_images: ExtraImages, validation_fraction: float
 ) -> tuple[Splits, MergeSummary]:
-    """Let `additions` join the training and validation parts of `dataset`, which `splits` has cut.
+    """Merge `extra_images` into the train and validation splits of `dataset`.
 
-    An added image falls into one of the two by its content, as all others do, and takes the place of an
-    equal one. The test part stays as it is, and what stands in it does not join.
+    The hash of an extra image decides between the two, as for all others, and it replaces an equal image.
+    The test split does not change, and its images are not merged.
     """
     mergeable, merged_hashes = _select_mergeable(dataset, splits, extra_images)
     hashes_to_remove = np.concatenate([merged_hashes, extra_images.excluded_hashes])
@@ -90,7 +90,7 @@ def merge_extra_images(
 def _select_mergeable(
     dataset: Dataset, splits: Splits, extra_images: ExtraImages
 ) -> tuple[LabelledImages, np.ndarray]:
-    """Those that may join, each content once, and their contents; in the order of these."""
+    """Return the images that may be merged, each content once, and their hashes, sorted by hash."""
     class_indices = {name: index for index, name in enumerate(dataset.classes)}
     pairs = [
         (image, class_indices[label])

@@ -1,13 +1,13 @@
-"""Loading the dataset that `TrainConfig.dataset` names, in the size and channels it asks for."""
+"""Loading of the dataset that a `TrainConfig` names, in its image size and channels."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from relearn.model.config import TrainConfig
-from relearn.model.data import idx
 from relearn.model.data.builtin import CIFAR10_FOLDER, DATASETS, IDX_FOLDERS, idx_paths
 from relearn.model.data.custom import READERS, derive_dataset_name, load_custom
 from relearn.model.data.dataset import Dataset
+from relearn.model.data.idx import find_idx_or_gz
 from relearn.model.errors import DataError
 from relearn.model.home import Home
 from relearn.model.images.decode import MIN_SIDE, resize_batch
@@ -17,11 +17,11 @@ FOLDER_GLOBS = ("*", "*/*", "*/*/*")  # class/image, or split/class/image
 
 
 def load_dataset(config: TrainConfig, home: Home) -> Dataset:
-    """Load the dataset that `config` names, in the size and channels it asks for.
+    """Load the dataset that `config` names, in its image size and channels.
 
-    `auto` is MNIST where it is on disk, else digits. Only a dataset asked for by its own name is downloaded,
-    once. Raises DataError or NotFoundError for what cannot be learned from, MachineError for disk and
-    network.
+    `auto` is MNIST if its files are on disk, else digits; it downloads nothing. A dataset named explicitly
+    is downloaded once. Raises DataError or NotFoundError for data that cannot be used for training,
+    InfrastructureError for disk and network.
     """
     scheme, _, path = resolve_source(config, home).partition(":")
     dataset = load_custom(scheme, Path(path), config) if path else DATASETS[scheme](home)
@@ -29,10 +29,10 @@ def load_dataset(config: TrainConfig, home: Home) -> Dataset:
 
 
 def resolve_source(config: TrainConfig, home: Home) -> str:
-    """What `config.dataset` stands for: a name of DATASETS or `kind:/absolute/path`."""
+    """Resolve `config.dataset` to a key of DATASETS or to `format:/absolute/path`."""
     requested = config.dataset
     if requested == "auto":
-        return "mnist" if all(map(idx.found, idx_paths(home, "mnist"))) else "digits"
+        return "mnist" if all(map(find_idx_or_gz, idx_paths(home, "mnist"))) else "digits"
     if requested in DATASETS:
         return requested
     scheme, _, path = requested.partition(":")
@@ -43,7 +43,7 @@ def resolve_source(config: TrainConfig, home: Home) -> str:
 
 
 def default_model_name(config: TrainConfig, home: Home) -> str:
-    """The name under which what is trained with `config` is released; nothing is loaded for it."""
+    """Return the model name of a training with `config`, without loading the dataset."""
     scheme, _, path = resolve_source(config, home).partition(":")
     if config.model_name or not path:
         return config.model_name or scheme
@@ -51,25 +51,25 @@ def default_model_name(config: TrainConfig, home: Home) -> str:
 
 
 def list_source_files(config: TrainConfig, home: Home) -> list[Path]:
-    """The files that the dataset is read from; those of a download that is still to come are missing."""
+    """List the files of the dataset; before its download they do not exist or are not listed."""
     scheme, _, path = resolve_source(config, home).partition(":")
     if path:
         return [Path(path), *(file for pattern in FOLDER_GLOBS for file in sorted(Path(path).glob(pattern)))]
     if scheme == "cifar10":
         return sorted((home.data / CIFAR10_FOLDER).glob("*"))
     if scheme in IDX_FOLDERS:
-        return [idx.found(file) or file for file in idx_paths(home, scheme)]
+        return [find_idx_or_gz(file) or file for file in idx_paths(home, scheme)]
     return []
 
 
 def _resize_to_config(dataset: Dataset, config: TrainConfig) -> Dataset:
     channels, height, width = dataset.shape
-    size = f"{dataset.uri}: the images have {width} × {height} pixels"
+    got = f"{dataset.uri}: the images have {width} × {height} pixels"
     if min(height, width) < MIN_SIDE:
-        raise DataError(f"{size}, accepted: {MIN_SIDE} or more a side")
+        raise DataError(f"{got}, accepted: {MIN_SIDE} or more a side")
     if config.image_size is None and max(height, width) > MAX_NATIVE_SIDE:
         raise DataError(
-            f"{size}; more than {MAX_NATIVE_SIDE} a side needs the setting size, such as --image-size 48"
+            f"{got}; more than {MAX_NATIVE_SIDE} a side needs an image size, such as --image-size 48"
         )
     target_shape = (config.channels or channels, config.image_size or height, config.image_size or width)
     if target_shape == dataset.shape:

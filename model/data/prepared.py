@@ -1,4 +1,4 @@
-"""Split data on disk: prepared once, memory-mapped ever after."""
+"""Prepared datasets on disk: split once, then memory-mapped."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from relearn.model.files import atomic_folder
 from relearn.model.home import Home
 from relearn.model.images.decode import ImageStyle
 
-FORMAT = 5  # of the folder and of everything that leads to it: raised whenever either changes
+FORMAT = 5  # version of the folder and of all code that fills it; raise it whenever either changes
 DATA_SETTINGS = ("image_size", "channels", "test_fraction", "validation_fraction")
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()
@@ -28,18 +28,18 @@ MANIFEST_FILE = "manifest.json"
 
 
 class PreparedDataset(BaseModel):
-    """A folder with images and labels of each split as .npy, and what is known of them, its `manifest.json`.
+    """A folder with the images and labels of each split as .npy, described by its `manifest.json`.
 
-    `fingerprint` is the SHA-256 of the whole dataset's content, before it was split, and of what `additions`
+    `fingerprint` is the SHA-256 of the whole dataset's content before the split, and of what `extra_images`
     changed. `shape` is channels, height, width; `counts` has the images of each class in each split, `files`
-    the SHA-256 of each file. `rebuilt` says why an earlier folder was replaced.
+    the SHA-256 of each file. `rebuild_reason` says why an earlier folder was replaced.
     """
 
     model_config = ConfigDict(frozen=True)
 
     folder: Path = Field(exclude=True)
     rebuild_reason: str | None = Field(None, exclude=True)
-    format: Literal[4] = 4
+    format: Literal[5] = 5
     name: str
     uri: str
     classes: tuple[str, ...]
@@ -53,7 +53,7 @@ class PreparedDataset(BaseModel):
 
     @property
     def splits(self) -> Splits:
-        """Images and labels, read from disk as they are used."""
+        """Images and labels of each split, memory-mapped from disk."""
         return Splits(*map(self._load_split, SPLITS))
 
     def _load_split(self, name: str) -> LabelledImages:
@@ -67,11 +67,11 @@ class PreparedDataset(BaseModel):
 def prepare_dataset(
     config: TrainConfig, home: Home, extra_images: ExtraImages = NO_EXTRA_IMAGES
 ) -> PreparedDataset:
-    """Load, split and check the data `config` names and what joins it, or find it prepared already.
+    """Load, split and validate the dataset of `config` with `extra_images`, or reuse its prepared folder.
 
-    A folder is found again as long as the source's files (path, size, time of change), the settings of the
-    data and the additions are the same; what lies damaged in its place is replaced. Two processes may
-    prepare the same data at once. Raises DataError naming the first of the findings that are errors.
+    A folder is reused as long as the source's files (path, size, modification time), the data settings and
+    the extra images are the same; a damaged folder is replaced. Two processes may prepare the same data at
+    once. Raises DataError with all findings of level `error`.
     """
     try:
         home.dataset_cache.mkdir(parents=True, exist_ok=True)
@@ -84,9 +84,9 @@ def prepare_dataset(
 
 
 def load_prepared(folder: Path) -> PreparedDataset:
-    """Open the data prepared in `folder`; IntegrityError where a file is missing or not what was written.
+    """Load the dataset prepared in `folder`; raise CorruptDataError if a file is missing or changed.
 
-    To compare every SHA-256 takes 0.04 s for MNIST, 0.8 s for a GB.
+    Comparing every SHA-256 takes 0.04 s for MNIST, 0.8 s for a GB.
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_bytes())
@@ -94,9 +94,10 @@ def load_prepared(folder: Path) -> PreparedDataset:
         changed = [name for name, digest in prepared.files.items() if _sha256(folder / name) != digest]
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise CorruptDataError(f"{folder / MANIFEST_FILE} and its files are not whole: {reason}") from None
+        manifest_file = folder / MANIFEST_FILE
+        raise CorruptDataError(f"{manifest_file} or one of its files is damaged: {reason}") from None
     if changed:
-        raise CorruptDataError(f"{folder / changed[0]} is not what was written: its SHA-256 differs")
+        raise CorruptDataError(f"{folder / changed[0]} was changed after it was written: its SHA-256 differs")
     return prepared
 
 
@@ -110,26 +111,26 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
     try:
         return load_prepared(folder)
     except CorruptDataError as error:
-        rebuilt = str(error) if folder.exists() else None
+        rebuild_reason = str(error) if folder.exists() else None
     dataset = load_dataset(config, home)
     splits, merge_summary = split_dataset(dataset, config.test_fraction, config.validation_fraction), None
     if extra_images.digest:
         splits, merge_summary = merge_extra_images(dataset, splits, extra_images, config.validation_fraction)
     findings = validate_dataset(dataset, splits)
     if merge_summary and merge_summary.rejected:
-        message = "images that were to join are of another class or shape, or test images"
+        message = "extra images were rejected: unknown class, another shape, or equal to a test image"
         findings.append(Finding("warning", "additions", message, merge_summary.rejected))
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         raise DataError("; ".join(f"{dataset.uri}: {error}" for error in errors))
-    folder = home.dataset_cache / _cache_key(config, home, extra_images)  # a download has brought the files
+    folder = home.dataset_cache / _cache_key(config, home, extra_images)  # a download changes it
     with atomic_folder(folder) as temporary:
-        for part in SPLITS:
-            np.save(temporary / f"{part}_images.npy", getattr(splits, part).images)
-            np.save(temporary / f"{part}_labels.npy", getattr(splits, part).labels)
+        for name in SPLITS:
+            np.save(temporary / f"{name}_images.npy", getattr(splits, name).images)
+            np.save(temporary / f"{name}_labels.npy", getattr(splits, name).labels)
         prepared = PreparedDataset(
             folder=folder,
-            rebuild_reason=rebuilt,
+            rebuild_reason=rebuild_reason,
             name=dataset.name,
             uri=dataset.uri,
             classes=dataset.classes,
@@ -138,8 +139,8 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
             fingerprint=_compute_fingerprint(dataset, merge_summary),
             extra_images=merge_summary,
             counts={
-                part: np.bincount(getattr(splits, part).labels, minlength=len(dataset.classes)).tolist()
-                for part in SPLITS
+                name: np.bincount(getattr(splits, name).labels, minlength=len(dataset.classes)).tolist()
+                for name in SPLITS
             },
             findings=findings,
             files={file.name: _sha256(file) for file in sorted(temporary.iterdir())},
@@ -155,7 +156,7 @@ def _compute_fingerprint(dataset: Dataset, merge_summary: MergeSummary | None) -
 
 
 def _cache_key(config: TrainConfig, home: Home, extra_images: ExtraImages) -> str:
-    """The dataset's name, 16 hex digits of all that its prepared form depends on, and 16 of what joins it."""
+    """Return the source's scheme, 16 hex digits of source and settings, and 16 of the extra images."""
     uri = resolve_source(config, home)
     file_stamps = [(str(file), *_size_and_mtime(file)) for file in list_source_files(config, home)]
     settings = {name: getattr(config, name) for name in DATA_SETTINGS}

@@ -1,4 +1,4 @@
-"""Who learns, who decides when to stop, who judges: train, validation, test."""
+"""Hash-based train, validation and test splits."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ TEST_SALT, VALIDATION_SALT = b"relearn test", b"relearn validation"
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts of a dataset; no image content stands in more than one that we cut ourselves."""
+    """The three splits of a dataset; splits made by `split_by_hash` share no image content."""
 
     train: LabelledImages
     validation: LabelledImages
@@ -20,16 +20,16 @@ class Splits:
 
     @property
     def train_val_hashes(self) -> np.ndarray:
-        """What a training looks at, by content, uint64: images to learn from, and to choose an epoch by."""
+        """Content hashes, uint64 (n,), of the training and validation images."""
         return np.concatenate([hash_contents(self.train.images), hash_contents(self.validation.images)])
 
 
 def split_dataset(dataset: Dataset, test_fraction: float, validation_fraction: float) -> Splits:
-    """Cut `dataset` by a hash of each image's content.
+    """Split `dataset` by a hash of each image's content.
 
-    An image keeps its split when the data grows, equal images land together, and the order of the data
-    does not matter. A test part that the dataset brings stays whole. Shares are met to about
-    √(share · (1 − share) / n).
+    An image keeps its split when the data grows, equal images share a split, and the order of the data
+    does not matter. A dataset's own test split is not changed. Fractions are met to about
+    √(fraction · (1 − fraction) / n).
     """
     remaining, test = dataset.train, dataset.test
     if test is None:
@@ -41,23 +41,23 @@ def split_dataset(dataset: Dataset, test_fraction: float, validation_fraction: f
 def split_by_hash(
     images: LabelledImages, fraction: float, salt: bytes
 ) -> tuple[LabelledImages, LabelledImages]:
-    """What stays, and about `share` of the images, drawn by their contents and `salt` alone."""
+    """Return the rest, and about `fraction` of the images, selected by content and `salt` alone."""
     is_selected = hash_to_fraction(images.images, salt) < fraction
     return take(images, ~is_selected), take(images, is_selected)
 
 
 def take(images: LabelledImages, selection: np.ndarray) -> LabelledImages:
-    """Those that `chosen` names, by a bool or an index for each."""
+    """Select images and their labels by a bool mask or by indices."""
     return LabelledImages(images.images[selection], images.labels[selection])
 
 
 def hash_to_fraction(images: np.ndarray, salt: bytes) -> np.ndarray:
-    """A number in 0–1 for each image, drawn by its content and `salt` alone."""
+    """Map each image to a number in 0–1 that depends on its content and `salt` alone, float64 (n,)."""
     return hash_contents(images, salt) / 2.0**64
 
 
 def hash_contents(images: np.ndarray, salt: bytes = b"") -> np.ndarray:
-    """A number for each image's content, uint64: equal for equal images, and by all odds only for them."""
+    """Hash each image's content, uint64 (n,); unequal images have equal hashes almost never."""
     digests = b"".join(
         hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8, key=salt).digest()
         for image in images

@@ -1,4 +1,4 @@
-"""Tables of images: a row of pixels for each, in CSV or Parquet; or pictures in a Parquet column."""
+"""Image tables: a row of pixels for each image in CSV or Parquet, or image files in a Parquet column."""
 
 import csv
 import json
@@ -16,16 +16,16 @@ from relearn.model.errors import DataError
 from relearn.model.images.decode_many import decode_images
 
 ImageTable = tuple[np.ndarray, np.ndarray, list[str]]
-"""Images, uint8 (n, channels, height, width); the name of the class of each; notes."""
+"""Images, uint8 (n, channels, height, width); class names, str (n,); notes."""
 
 CHUNK_ROWS = 4096  # read at a time: 26 MB of int64 at 785 columns
 MAX_SIDE = 256  # pixels
-MAX_LINE_BYTES = 2**22  # bytes; 3 × 256 × 256 pixels take 0.8 MB
+MAX_LINE_BYTES = 2**22  # 3 × 256 × 256 pixels take 0.8 MB
 LABEL_COLUMNS, IMAGE_COLUMNS = ("label", "class", "target"), ("image", "img")
 
 
 def read_csv(path: Path) -> ImageTable:
-    """A table of pixels as text, separated by comma, semicolon or tab, with a header or without."""
+    """Read a table of pixels, separated by comma, semicolon or tab, with or without a header."""
     separator, first_row = _read_first_line(path)
     has_header = any(math.isnan(_parse_number(cell)) for cell in first_row[1:])
     column_names = first_row if has_header else [f"{position}" for position in range(1, len(first_row) + 1)]
@@ -45,11 +45,11 @@ def read_csv(path: Path) -> ImageTable:
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} has a header and no rows") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no table of pixels: {error}") from None
+        raise DataError(f"{path} is not a table of pixels: {error}") from None
 
 
 def read_parquet(path: Path, size: int | None = None) -> ImageTable:
-    """A table of pixels, or columns `image` (PNG or JPEG) and `label`, as the hubs of datasets have them."""
+    """Read a table of pixels, or the columns `image` (PNG or JPEG) and `label` that dataset hubs use."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -62,11 +62,11 @@ def read_parquet(path: Path, size: int | None = None) -> ImageTable:
                 return _read_pixel_table(path, column_names, frames)
             column_names.remove(image_column)
             if not column_names:
-                raise DataError(f"{path} has no column of labels beside {image_column!r}")
+                raise DataError(f"{path} has no label column beside {image_column!r}")
             label_column = column_names[_find_label_column(path, column_names)]
             table = file.read([image_column, label_column])
     except pa.ArrowException as error:
-        raise DataError(f"{path} is no Parquet file: {error}") from None
+        raise DataError(f"{path} is not a Parquet file: {error}") from None
     named_images = [
         (f"row {row}", _image_bytes(value)) for row, value in enumerate(table[image_column].to_pylist(), 1)
     ]
@@ -79,7 +79,7 @@ def read_parquet(path: Path, size: int | None = None) -> ImageTable:
 
 
 def as_uint8(values: np.ndarray, describe_position: Callable[[tuple[int, ...]], str]) -> np.ndarray:
-    """Numbers as uint8; DataError where the first one stands that is not a whole number from 0 to 255."""
+    """Convert numbers to uint8; raise DataError for the first that is not a whole number from 0 to 255."""
     is_invalid = ~((values >= 0) & (values <= 255) & (values == np.floor(values)))
     if is_invalid.any():
         index = tuple(np.argwhere(is_invalid)[0].tolist())
@@ -93,22 +93,22 @@ def _read_first_line(path: Path) -> tuple[str, list[str]]:
     with path.open("rb") as file:
         line = file.readline(MAX_LINE_BYTES)
     if not line.strip():
-        raise DataError(f"{path} has an empty first line, accepted: names of columns, or a label and pixels")
+        raise DataError(f"{path} has an empty first line, accepted: column names, or a label and pixels")
     if len(line) == MAX_LINE_BYTES:
         raise DataError(f"{path} has a first line of more than {MAX_LINE_BYTES:,} bytes: too many columns")
     try:
         text = line.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8: {error}") from None
+        raise DataError(f"{path} is not UTF-8 text: {error}") from None
     separator = max(",;\t", key=text.count)
     return separator, [cell.strip() for cell in next(csv.reader([text], delimiter=separator), [])]
 
 
 def _read_pixel_table(path: Path, column_names: Sequence[str], chunks: Iterable[pd.DataFrame]) -> ImageTable:
-    """One image a row: the column called label (or class, or target) or else the first, the rest pixels.
+    """Read one image per row: the column label, class or target, else the first, is the label.
 
-    Pixels come row by row, colour as a plane of red, one of green, one of blue. Columns that pandas
-    wrote for its index (no name, or `__index_level_0__`) are left out.
+    The other columns are pixels, row by row; colour images have a red, a green and a blue plane. Columns
+    that pandas wrote for its index (no name, or `__index_level_0__`) are ignored.
     """
     label_column = _find_label_column(path, column_names)
     pixel_columns = [
@@ -163,7 +163,7 @@ def _parse_class_names(path: Path, labels: pd.Series, start: int) -> np.ndarray:
 
 
 def _format_class_name(value: Any) -> str:
-    """A label as it is written; 3 where a tool made 3.0 of it."""
+    """Format a label as text; a tool's 3.0 becomes 3."""
     return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip())
 
 
@@ -192,7 +192,7 @@ def _infer_shape(path: Path, pixels: int) -> tuple[int, int, int]:
         if 0 < side <= MAX_SIDE and channels * side**2 == pixels:
             return channels, side, side
     raise DataError(
-        f"{path} has {pixels} pixel columns beside its labels, accepted: k × k for grey, such as "
+        f"{path} has {pixels} pixel columns beside its label, accepted: k × k for grey, such as "
         f"784 = 28 × 28, or 3 × k × k for colour, such as 3072 = 3 × 32 × 32, with k up to {MAX_SIDE}"
     )
 
@@ -204,13 +204,13 @@ def _parse_number(cell: Any) -> float:
 
 
 def _image_bytes(value: Any) -> bytes:
-    """The bytes of a picture, bare or as {"bytes": …, "path": …}; none where there are none."""
+    """Return the bytes of an image file, bare or as {"bytes": …, "path": …}; b"" without any."""
     content = value.get("bytes") if isinstance(value, dict) else value
     return content if isinstance(content, bytes) else b""
 
 
 def _read_hub_class_names(metadata: dict[bytes, bytes] | None, label: str) -> dict[int, str]:
-    """The names behind numeric labels, which the Hugging Face hub keeps in the schema."""
+    """Read the class names of numeric labels from the schema, where the Hugging Face hub keeps them."""
     with suppress(KeyError, TypeError, ValueError):
         names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
         return dict(enumerate(map(str, names)))

@@ -1,4 +1,4 @@
-"""What is wrong, or only strange, with the data: asked before any training."""
+"""Validation of a dataset before training."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,12 +11,12 @@ import pandas as pd
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.splits import Splits, hash_contents
 
-UNEVEN_RATIO, IMBALANCED_RATIO = 1.5, 3.0  # images of the largest class for one of the smallest
+UNEVEN_RATIO, IMBALANCED_RATIO = 1.5, 3.0  # largest class : smallest class
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem: `error` forbids training, `warning` does not. `example` is the first place it shows."""
+    """A problem in the data: `error` forbids training, `warning` does not; `example` is its first place."""
 
     level: Literal["error", "warning"]
     check: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 def validate_dataset(dataset: Dataset, splits: Splits) -> list[Finding]:
-    """Every finding, errors first; what depends on sound labels is asked only where they are sound."""
+    """Return all findings, errors first; other checks run only if types, shapes and labels are valid."""
     findings = list(_check_types(dataset))
     if not findings:
         findings = [*_check_splits(dataset, splits), *_check_classes(dataset), *_check_content(dataset)]
@@ -38,12 +38,12 @@ def validate_dataset(dataset: Dataset, splits: Splits) -> list[Finding]:
 
 
 def findings_table(findings: list[Finding]) -> pd.DataFrame:
-    """One row for each finding."""
+    """Build a table with one row per finding."""
     return pd.DataFrame(map(asdict, findings), columns=["level", "check", "message", "count", "example"])
 
 
 def measure_class_balance(counts: np.ndarray) -> tuple[float, str]:
-    """Images of the largest class for one of the smallest, and what to call that."""
+    """Return the ratio of the largest to the smallest class, and its category."""
     ratio = float(counts.max() / counts.min()) if counts.min() else float("inf")
     category = "balanced" if ratio < UNEVEN_RATIO else "uneven" if ratio < IMBALANCED_RATIO else "imbalanced"
     return ratio, category
@@ -77,7 +77,7 @@ def _check_splits(dataset: Dataset, splits: Splits) -> Iterator[Finding]:
         labels = getattr(splits, name).labels
         missing_classes = np.flatnonzero(np.bincount(labels, minlength=len(dataset.classes)) == 0)
         if not len(labels):
-            message = f"no image falls into {name}, more images or a larger share are needed"
+            message = f"no image is in {name}, more images or a larger fraction are needed"
             yield _error("empty split", message)
         elif len(missing_classes):
             message, example = f"classes without an image in {name}", dataset.classes[missing_classes[0]]
@@ -122,7 +122,7 @@ def _check_constant_images(name: str, split: LabelledImages) -> Iterator[Finding
 def _check_duplicates(
     name: str, split: LabelledImages, hashes: np.ndarray, classes: tuple[str, ...]
 ) -> Iterator[Finding]:
-    """Images that stand more than once in a part, and among them those under two labels."""
+    """Find images that repeat in a split, and among them those with different labels."""
     order = np.argsort(hashes, kind="stable")
     pairs = np.stack([order[:-1], order[1:]], 1)[hashes[order[:-1]] == hashes[order[1:]]]
     conflicting = pairs[split.labels[pairs[:, 0]] != split.labels[pairs[:, 1]]]
@@ -130,7 +130,7 @@ def _check_duplicates(
         example = f"images {first_image} and {second_image}"
         yield _warning("duplicate", f"{name} images that repeat another", len(pairs), example)
     for pair in conflicting[:1]:
-        message = f"{name} images that stand under two labels"
+        message = f"{name} images that repeat another under a different label"
         example = ", ".join(f"image {image} is {classes[split.labels[image]]}" for image in pair)
         yield _warning("two labels", message, len(conflicting), example)
 
@@ -138,9 +138,8 @@ def _check_duplicates(
 def _check_leakage(train: np.ndarray, test: np.ndarray) -> Iterator[Finding]:
     leaked_indices = np.flatnonzero(np.isin(test, train))
     if len(leaked_indices) == len(test):
-        yield _error(
-            "leak", "every test image is a training image, a score would mean nothing", len(leaked_indices)
-        )
+        message = "every test image is a training image, so a test score would be meaningless"
+        yield _error("leak", message, len(leaked_indices))
     elif len(leaked_indices):
         message = f"test images that are training images ({len(leaked_indices) / len(test):.2%})"
         example = f"test {leaked_indices[0]} is train {np.flatnonzero(train == test[leaked_indices[0]])[0]}"

@@ -1,9 +1,8 @@
-"""Whether what is asked now is still like the reference: statistics of a window of answers.
+"""Statistical tests for drift between a reference and a window of predictions.
 
-What comes in is watched by the traits of the images, what goes out by the confidence (the greatest
-probability of an image) and by the shares of the predicted classes. The rest of the softmax has no measure
-of its own: with the greatest probability and its class it has told nearly all. Images count as independent
-of each other: whoever sends the same one a thousand times is drift.
+Input drift is tested on the image statistics; output drift on the confidence (largest probability of an
+image) and on the fractions of the predicted classes. The other probabilities add little information and are
+not tested. Images are assumed to be independent: a client that sends one image a thousand times is drift.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,43 +14,45 @@ from pydantic import BaseModel, ConfigDict
 from relearn.model.drift.image_statistics import STATISTICS
 
 CONFIDENCE, LABELS = "confidence", "labels"
-MIN_EXPECTED_COUNT = (
-    5  # images expected of a class, with less of which chi-squared is off (Cochran, Biometrics 10, 1954)
-)
+# Images expected per class; with fewer, chi-squared is inaccurate (Cochran, Biometrics 10, 1954).
+MIN_EXPECTED_COUNT = 5
 
 
 @dataclass(frozen=True, eq=False)
 class DriftSample:
-    """Images: their statistics (n, 6) as `image_statistics` computes them, `probabilities` (n, classes).
+    """Image statistics (n, 6), see `image_statistics`, and probabilities (n, classes) of n images.
 
-    NaN is what is not known, such as the probabilities of images that another version has answered.
+    Unknown values are NaN, such as the probabilities of images predicted by another version.
     """
 
     statistics: np.ndarray
     probabilities: np.ndarray
 
     def values(self, name: str) -> np.ndarray:
-        """A trait, or the confidence, of each image, (n,)."""
+        """Return an image statistic, or the confidence, of each image, (n,)."""
         if name == CONFIDENCE:
             max_probabilities: np.ndarray = self.probabilities.max(1)
             return max_probabilities
         return self.statistics[:, STATISTICS.index(name)]
 
     def predicted_labels(self) -> np.ndarray:
-        """The predicted classes, as numbers, of those images whose probabilities are known."""
+        """Return the predicted classes, as indices, of the images whose probabilities are known."""
         known_probabilities = self.probabilities[np.isfinite(self.probabilities).all(1)]
         labels: np.ndarray = known_probabilities.argmax(1)
         return labels
 
 
 class DriftTest(BaseModel):
-    """One thing that was compared, on `images` of the window.
+    """Result of one test.
 
-    `distance` (0..1) is the least share of the images that would have to be others: of a number the greatest
-    distance of the two distribution functions (Kolmogorov–Smirnov), of the labels the total variation of
-    their shares. `p_value` (0..1) is how likely images of the same kind lie so far apart, corrected for how
-    many measures there are. `before` and `now` are the means of reference and window, of the labels the
-    shares of `label`, which is the class whose share has changed most. `words` says it in a line.
+    name                 an image statistic, `confidence` or `labels`
+    images               tested images of the window
+    effect_size          0..1, the smallest fraction of the images that would have to be replaced: the
+                         Kolmogorov–Smirnov statistic, or the total variation distance for `labels`
+    p_value              0..1, Holm-corrected for the number of tests
+    reference, window    means; for `labels` the fractions of `label`
+    summary              one line
+    label                for `labels`, the class whose fraction changed most
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,7 +69,7 @@ class DriftTest(BaseModel):
 
 
 class DriftReport(BaseModel):
-    """What a window tells: each measure tested, and of each that was not, how many images it had."""
+    """Results of all tests; `insufficient_data` has the window's image count of each skipped test."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -77,9 +78,9 @@ class DriftReport(BaseModel):
 
     @property
     def drifted_tests(self) -> tuple[DriftTest, ...]:
-        """Those that have drifted, the farthest first."""
+        """Tests that found drift, largest effect first."""
         return tuple(
-            sorted((test for test in self.tests if test.has_drifted), key=lambda one: -one.effect_size)
+            sorted((test for test in self.tests if test.has_drifted), key=lambda test: -test.effect_size)
         )
 
 
@@ -92,13 +93,13 @@ def detect_drift(
     min_effect_size: float,
     min_images: int,
 ) -> DriftReport:
-    """Test every measure: drift is beyond chance, and at least `min_effect_size` away.
+    """Run all tests. Drift means p < `significance` and an effect size of at least `min_effect_size`.
 
-    Of many images everything is beyond chance, of few much is far away: it takes both. A measure with less
-    than `least_images` in the window is not tested. Values that are not finite are left out.
+    Both are needed: with many images any difference is significant, with few a large effect is often chance.
+    A test with fewer than `min_images` in the window is skipped. Values that are not finite are ignored.
     """
     tests, insufficient_data = [], {}
-    for name, reference_values, window_values in _iterate_values(reference, window):
+    for name, reference_values, window_values in _finite_values(reference, window):
         if len(window_values) < min_images or not len(reference_values):
             insufficient_data[name] = len(window_values)
         elif name == LABELS:
@@ -111,7 +112,7 @@ def detect_drift(
             update={
                 "p_value": p_value,
                 "has_drifted": p_value < significance and test.effect_size >= min_effect_size,
-                "summary": f"{test.summary} (distance {test.effect_size:.2f}, {format_p_value(p_value)})",
+                "summary": f"{test.summary} (effect size {test.effect_size:.2f}, {format_p_value(p_value)})",
             }
         )
         for test, p_value in zip(tests, corrected_p_values, strict=True)
@@ -120,10 +121,9 @@ def detect_drift(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several, in the same order. Holm, Scand. J. Statist. 6 (1979).
+    """Correct p-values for multiple testing, in the same order. Holm, Scand. J. Statist. 6 (1979).
 
-    However they depend on each other, that any of them falls below a level by chance is no likelier than the
-    level says.
+    Controls the family-wise error rate under any dependence between the tests.
     """
     values = np.array(p_values, float)
     order = np.argsort(values)
@@ -133,14 +133,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def format_p_value(p_value: float) -> str:
-    """In words; of the smallest it matters only that they are."""
+    """Format a p-value; values below 1e-4 as "p < 0.0001"."""
     return f"p = {p_value:.2g}" if p_value >= 1e-4 else "p < 0.0001"
 
 
-def _iterate_values(
+def _finite_values(
     reference: DriftSample, window: DriftSample
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, what is known of it in the reference, and in the window."""
+    """Yield name, reference values and window values of each test, finite values only."""
     for name in (*STATISTICS, CONFIDENCE):
         reference_values, window_values = (sample.values(name) for sample in (reference, window))
         yield name, reference_values[np.isfinite(reference_values)], window_values[np.isfinite(window_values)]
@@ -150,7 +150,7 @@ def _iterate_values(
 def _run_ks_test(name: str, reference_values: np.ndarray, window_values: np.ndarray) -> DriftTest:
     from scipy import stats
 
-    # Exact ones differ in the third digit, of 200 images beside 10,000 too, and take 300 times as long.
+    # Exact p-values differ in the third digit, also for 200 against 10,000 images, and take 300 times longer.
     test = stats.ks_2samp(reference_values, window_values, method="asymp")
     means = [float(values.mean(dtype=float)) for values in (reference_values, window_values)]
     formatted_means = [f"{100 * mean:.1f} %" if name == CONFIDENCE else f"{mean:.3f}" for mean in means]
@@ -162,7 +162,7 @@ def _run_ks_test(name: str, reference_values: np.ndarray, window_values: np.ndar
         has_drifted=False,
         reference=means[0],
         window=means[1],
-        summary=f"{name}: {formatted_means[0]} on average, now {formatted_means[1]}",
+        summary=f"{name}: mean {formatted_means[0]} in the reference, {formatted_means[1]} in the window",
     )
 
 
@@ -185,29 +185,29 @@ def _run_chi_squared_test(
         reference=class_fractions[0],
         window=class_fractions[1],
         summary=(
-            f"{LABELS}: {100 * class_fractions[0]:.1f} % are {classes[changed_class]!r} as a rule, now"
-            f" {100 * class_fractions[1]:.1f} %"
+            f"{LABELS}: {100 * class_fractions[0]:.1f} % are {classes[changed_class]!r} in the reference, "
+            f"{100 * class_fractions[1]:.1f} % in the window"
         ),
         label=classes[changed_class],
     )
 
 
 def chi_squared_p_value(counts: np.ndarray) -> float:
-    """p-value of Pearson's test that two rows of counts, int (2, classes), have the same shares.
+    """Return the p-value of Pearson's homogeneity test of two rows of counts, int (2, classes).
 
-    Classes of which few images are expected are taken together, the most frequent first, until they are
-    enough: what changes among them alone is not seen.
+    Rare classes are merged, most frequent first, until `MIN_EXPECTED_COUNT` images are expected in the
+    smaller row. Changes among merged classes are not detected.
     """
     from scipy import stats
 
-    enough = MIN_EXPECTED_COUNT * counts.sum() / counts.sum(1).min()
+    min_count = MIN_EXPECTED_COUNT * counts.sum() / counts.sum(1).min()
     groups: list[np.ndarray] = []
     for column in counts.T[np.argsort(-counts.sum(0), kind="stable")]:
-        if groups and groups[-1].sum() < enough:
+        if groups and groups[-1].sum() < min_count:
             groups[-1] = groups[-1] + column
         else:
             groups.append(column)
-    if len(groups) > 1 and groups[-1].sum() < enough:
+    if len(groups) > 1 and groups[-1].sum() < min_count:
         last = groups.pop()
         groups[-1] = groups[-1] + last
     return float(stats.chi2_contingency(np.stack(groups, 1), correction=False).pvalue)

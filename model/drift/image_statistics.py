@@ -1,10 +1,11 @@
-"""What a drift test knows of an image without its label: six numbers, each between 0 and 1."""
+"""Six statistics of an image for drift tests, each in 0..1."""
 
 import numpy as np
 
-# brightness: mean of all pixels; contrast: their standard deviation; ink: share of them that are 128 or
-# more; center_x, center_y: centre of mass, from left and top edge to right and bottom edge, 0.5 for a blank
-# image; roughness: root mean square of the steps from each pixel to the one below.
+# brightness: mean of all pixels; contrast: their standard deviation; foreground_fraction: fraction of pixels
+# of 128 or more; center_x, center_y: center of mass, 0 at the left and top edge, 1 at the right and bottom
+# edge, 0.5 for a blank image; vertical_gradient_rms: root mean square of the differences between each pixel
+# and the one below.
 STATISTICS = (
     "brightness",
     "contrast",
@@ -14,13 +15,16 @@ STATISTICS = (
     "vertical_gradient_rms",
 )
 
-# Pixels at a time: as floats they stay in the cache, and below the size for which malloc asks the system.
-# 28 × 28 takes 1.8 µs an image then, 3.5 to 5 µs with 2^16 or 2^17 pixels (one of 2 busy cores).
+# As floats, a chunk fits into the cache and is smaller than what malloc requests from the system. An image of
+# 28 × 28 takes 1.8 µs; with 2^16 or 2^17 pixels it takes 3.5 to 5 µs (one of 2 busy cores).
 CHUNK_PIXELS = 2**15
 
 
 def compute_statistics(images: np.ndarray) -> np.ndarray:
-    """uint8 (n, channels, height, width) → float32 (n, 6), by the order of `TRAITS`; colour is averaged."""
+    """Compute uint8 (n, channels, height, width) → float32 (n, 6), in the order of `STATISTICS`.
+
+    Color channels are averaged.
+    """
     result = np.empty((len(images), len(STATISTICS)), np.float32)
     moments = _moment_weights(*images.shape[2:])
     chunk_size = max(CHUNK_PIXELS // len(moments), 1)
@@ -37,7 +41,7 @@ def _compute_chunk(images: np.ndarray, moments: np.ndarray) -> np.ndarray:
     vertical_differences = pixels[:, width:] - pixels[:, :-width]
     mass, x, y = (pixels @ moments).T
     brightness = mass / (height * width)
-    pixels -= brightness[:, None]  # after all that needs them as they are
+    pixels -= brightness[:, None]  # in place: nothing below needs the original values
     is_blank = mass == 0
     divisor = np.where(is_blank, 1, mass)
     statistics = (
@@ -52,7 +56,7 @@ def _compute_chunk(images: np.ndarray, moments: np.ndarray) -> np.ndarray:
 
 
 def _moment_weights(height: int, width: int) -> np.ndarray:
-    """What to multiply pixels with for their mass and its moments, float32 (height × width, 3)."""
+    """Return the weights of mass, x moment and y moment, float32 (height × width, 3)."""
     y, x = np.mgrid[0:height, 0:width]
     columns = (np.ones(x.size), x.ravel() / max(width - 1, 1), y.ravel() / max(height - 1, 1))
     return np.stack(columns, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How good a classifier is on a split: one `Evaluation` from its probabilities and the labels."""
+"""Metrics of a classifier on a split, from its probabilities and the labels."""
 
 import re
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from relearn.model.data.dataset import LabelledImages
     from relearn.model.inference.classifier import Classifier
 
-# Guo et al. (2017) use 15 bins, and so do most published figures: another number gives another ECE.
+# As Guo et al. (2017) and most published figures. The ECE depends on the number of bins.
 CALIBRATION_BINS = 15
 
-# Some gap is normal: 1 to 2 points on digits, and two standard errors of an accuracy near 95 % are
-# 2.5 points on 300 validation images. Twice that is neither.
+# Larger gaps are reported as overfitting. 1 to 2 points are normal on digits, and two standard errors of an
+# accuracy near 95 % are 2.5 points on 300 validation images. The limit is twice that.
 MAX_GAP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a classifier answered on a split, and every number that follows from it.
+    """Predictions of a classifier on a split, with all metrics.
 
     `probabilities` float32 (n, classes), rows in 0..1 that sum to 1; `labels` int64 (n,), each below
-    the number of `classes`. `DataError` for labels that do not fit, `IntegrityError` for probabilities
-    that are none, such as the NaN of a diverged network.
+    the number of `classes`. Raises `DataError` for invalid labels and `CorruptDataError` for invalid
+    probabilities, such as the NaN of a diverged network.
     """
 
     probabilities: np.ndarray
@@ -45,40 +45,40 @@ class Evaluation:
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """The most probable class of each image, int64 (n,)."""
+        """Most probable class of each image, int64 (n,)."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
     @cached_property
     def confidence(self) -> np.ndarray:
-        """The probability of that class, float64 (n,)."""
+        """Probability of the predicted class, float64 (n,)."""
         return np.asarray(self.probabilities.max(axis=1), dtype=float)
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Whether that class is the label, bool (n,)."""
+        """Mask of the images whose predicted class is their label, bool (n,)."""
         return np.asarray(self.predicted == self.labels)
 
     @cached_property
     def accuracy(self) -> float:
-        """Share of images whose most probable class is their label, 0..1."""
+        """Fraction of images whose predicted class is their label, 0..1."""
         return float(self.correct.mean())
 
     @cached_property
     def loss(self) -> float:
         """Categorical cross-entropy in nats per image: the mean of -ln p(label).
 
-        A probability that float32 rounded to 0 counts as the smallest normal one, 1.2e-38: at most
-        87.3 nats instead of infinity, and equal to the loss from logits up to there.
+        Probabilities are clipped to the smallest normal float32, 1.2e-38. An image costs at most 87.3 nats
+        instead of infinity; below that the loss equals the one computed from logits.
         """
         label_probabilities = self.probabilities[np.arange(len(self)), self.labels].astype(float)
         return float(np.log(1 / np.clip(label_probabilities, np.finfo(np.float32).tiny, 1)).mean())
 
     @cached_property
     def class_report(self) -> pd.DataFrame:
-        """`class` (its name), `precision`, `recall`, `f1` (0..1) and `support` (images), one row a class.
+        """One row per class: `class` (its name), `precision`, `recall`, `f1` (0..1), `support` (images).
 
-        A class that is never predicted has precision 0. A class without images in this split has no
-        values at all (NaN), and so no part in the means over classes.
+        A class that is never predicted has precision 0. A class without images in this split has NaN, so
+        the means over classes skip it.
         """
         from sklearn.metrics import precision_recall_fscore_support
 
@@ -86,20 +86,20 @@ class Evaluation:
         precision, recall, f1, support = precision_recall_fscore_support(
             self.labels, self.predicted, labels=class_indices, zero_division=0
         )
-        shares = pd.DataFrame({"class": self.classes, "precision": precision, "recall": recall, "f1": f1})
-        shares.loc[support == 0, ["precision", "recall", "f1"]] = np.nan
-        return shares.assign(support=support)
+        report = pd.DataFrame({"class": self.classes, "precision": precision, "recall": recall, "f1": f1})
+        report.loc[support == 0, ["precision", "recall", "f1"]] = np.nan
+        return report.assign(support=support)
 
     @cached_property
     def confusion_matrix(self) -> np.ndarray:
-        """Images by label (rows) and predicted class (columns), int64 (classes, classes)."""
+        """Number of images by label (rows) and predicted class (columns), int64 (classes, classes)."""
         from sklearn.metrics import confusion_matrix
 
         return np.asarray(confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes))))
 
     @cached_property
     def calibration_curve(self) -> pd.DataFrame:
-        """What the confidence is worth, in 15 equal-width bins of it.
+        """Accuracy by confidence, in 15 bins of equal width.
 
         Bin m of M holds the confidences in ((m - 1)/M, m/M]. Columns: `lower`, `upper`, `count`,
         `confidence` (mean) and `accuracy`; the last two are NaN in an empty bin.
@@ -116,9 +116,9 @@ class Evaluation:
 
     @cached_property
     def ece(self) -> float:
-        """Expected calibration error of the most probable class, 0..1.
+        """Expected calibration error of the predicted class, 0..1.
 
-        The sum over the bins of |B|/n · |accuracy(B) - confidence(B)|: Guo, Pleiss, Sun and Weinberger,
+        Sum over the bins of |B|/n · |accuracy(B) - confidence(B)|: Guo, Pleiss, Sun and Weinberger,
         "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
         """
         gaps = (self.calibration_curve["accuracy"] - self.calibration_curve["confidence"]).abs()
@@ -126,54 +126,54 @@ class Evaluation:
 
     @cached_property
     def misclassified(self) -> pd.DataFrame:
-        """The table of `relearn.model.evaluation.error_analysis.mistakes` for this split."""
+        """Table of `find_misclassified` for this split."""
         return find_misclassified(self.probabilities, self.labels, self.classes)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The numbers that a run logs, by the names of `METRICS`; means over classes weigh each alike."""
+        """Metrics that a run logs, by their keys in `METRICS`; `_macro` is the unweighted class mean."""
         means = self.class_report[["f1", "precision", "recall"]].mean()
         macro = {f"{name}_macro": float(mean) for name, mean in means.items()}
         return {"loss": self.loss, "accuracy": self.accuracy, **macro, "ece": self.ece}
 
 
 def evaluate(classifier: "Classifier", split: "LabelledImages") -> Evaluation:
-    """Score the classifier's own answers to the images of the split, one forward pass."""
+    """Predict the images of the split once, and return the evaluation."""
     return Evaluation(classifier.predict(split.images), np.asarray(split.labels), classifier.card.classes)
 
 
 @dataclass(frozen=True)
 class GeneralizationGap:
-    """Accuracy on the images learned from, minus accuracy on images not seen; shares, -1..1."""
+    """Training accuracy minus validation accuracy and minus test accuracy, each -1..1."""
 
     validation: float
     test: float
 
     @property
     def metrics(self) -> dict[str, float]:
-        """`generalization_gap` against validation, `test_gap` against test."""
+        """Metrics by key: `generalization_gap` for validation, `test_gap` for test."""
         return {"generalization_gap": self.validation, "test_gap": self.test}
 
     @property
     def warning(self) -> str | None:
-        """One line where a gap is larger than `GAP_LIMIT`, else None."""
+        """One line if a gap exceeds `MAX_GAP`, else None."""
         gaps = {"validation": self.validation, "test": self.test}
         messages = [f"{100 * gap:.1f} points above {split}" for split, gap in gaps.items() if gap > MAX_GAP]
         if not messages:
             return None
         return (
-            f"training accuracy is {' and '.join(messages)} (limit {100 * MAX_GAP:.0f}): the network learns "
-            "its training images by heart; try more images, dropout, weight_decay or a smaller network"
+            f"training accuracy is {' and '.join(messages)} (limit {100 * MAX_GAP:.0f}): the network "
+            "overfits; try more images, dropout, weight_decay or a smaller network"
         )
 
 
 def compute_generalization_gap(
     history: pd.DataFrame, best_epoch: int, test_accuracy: float
 ) -> GeneralizationGap:
-    """The gap at the epoch whose weights are kept.
+    """Compute the gap at `best_epoch`, the epoch whose weights are kept.
 
-    `history` is `Fit.table()`: one row an epoch. The training accuracy of an epoch is the one seen while
-    learning, so dropout and a steep first epoch make the gap smaller, even negative.
+    `history` is `FitResult.to_frame()`: one row per epoch. Training accuracy is measured while the weights
+    change, with dropout, so in a steep first epoch the gap is smaller, even negative.
     """
     best_accuracies = history.loc[history["epoch"] == best_epoch, ["train_accuracy", "val_accuracy"]]
     train, validation = (float(accuracy) for accuracy in best_accuracies.to_numpy()[0])
@@ -182,12 +182,12 @@ def compute_generalization_gap(
 
 def _check_labels(labels: np.ndarray, classes: int) -> None:
     if labels.ndim != 1 or len(labels) == 0:
-        raise DataError(f"labels to score against: got shape {labels.shape}, accepted: (n,) with n >= 1")
+        raise DataError(f"labels: got shape {labels.shape}, accepted: (n,) with n >= 1")
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels to score against: got {labels.dtype}, accepted: integers")
+        raise DataError(f"labels: got {labels.dtype}, accepted: integers")
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(
-            f"labels to score against: got {labels.min()}..{labels.max()}, "
+            f"labels: got {labels.min()}..{labels.max()}, "
             f"accepted: 0..{classes - 1}, the classes of the classifier"
         )
 
@@ -198,36 +198,40 @@ def _check_probabilities(probabilities: np.ndarray, shape: tuple[int, int]) -> N
     is_non_finite = ~np.isfinite(probabilities).all(axis=1)
     if is_non_finite.any():
         raise CorruptDataError(
-            f"the classifier's answer to {is_non_finite.sum()} of {shape[0]} images is not finite, first"
-            f" image {is_non_finite.argmax()}: its weights are damaged or its training diverged"
+            f"the classifier returned NaN or infinite probabilities for {is_non_finite.sum()} of {shape[0]} "
+            f"images, first image {is_non_finite.argmax()}: its weights are damaged or its training diverged"
         )
-    # 1e-3: far above what float32 or half precision loses in a softmax, far below any logit.
+    # 1e-3 is far above the rounding error of a softmax in float32 or half precision, and far below a logit.
     is_unnormalized = abs(probabilities.sum(axis=1, dtype=float) - 1) > 1e-3
     if probabilities.min() < 0 or is_unnormalized.any():
         raise CorruptDataError(
-            "the classifier's answers are no probabilities: rows must be in 0..1 and sum to 1"
+            "the classifier returned values that are not probabilities: rows must be in 0..1 and sum to 1"
         )
 
 
 class Metric(NamedTuple):
+    """Better direction of a metric, and one sentence that describes it."""
+
     direction: Literal["max", "min"]
     help: str
 
 
 def get_metric(key: str) -> Metric | None:
-    """What is known of a logged key: `test_loss`, `val_loss` and `loss` mean the same; None if unknown."""
+    """Return the metric of a logged key (`loss`, `val_loss` and `test_loss` are one), or None."""
     return METRICS.get(key) or METRICS.get(re.sub("^(train|val|test)_", "", key))
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric("max", "Share of images whose most probable class is their label."),
-    "loss": Metric("min", "Categorical cross-entropy in nats per image; sure mistakes cost most."),
+    "accuracy": Metric("max", "Fraction of images whose most probable class is their label."),
+    "loss": Metric("min", "Categorical cross-entropy in nats per image; confident errors cost most."),
     "f1_macro": Metric("max", "Harmonic mean of precision and recall, mean over the classes."),
     "precision_macro": Metric(
-        "max", "Share of right answers among those naming a class, mean over the classes."
+        "max", "Fraction of the predictions of a class that are correct, mean over the classes."
     ),
-    "recall_macro": Metric("max", "Share of a class's images that were recognised, mean over the classes."),
-    "ece": Metric("min", "Expected calibration error: how far confidence is from accuracy, over 15 bins."),
-    "generalization_gap": Metric("min", "Accuracy in training minus in validation, at the best epoch."),
-    "test_gap": Metric("min", "Accuracy in training minus on the test images, at the best epoch."),
+    "recall_macro": Metric(
+        "max", "Fraction of the images of a class that are predicted correctly, mean over the classes."
+    ),
+    "ece": Metric("min", "Expected calibration error: mean |accuracy - confidence| over 15 bins."),
+    "generalization_gap": Metric("min", "Training accuracy minus validation accuracy, at the best epoch."),
+    "test_gap": Metric("min", "Training accuracy minus test accuracy, at the best epoch."),
 }

@@ -1,7 +1,7 @@
-"""Varied data: the same images shifted, turned, scaled, noisy, inverted, with other pens.
+"""Corrupted copies of images: shifted, rotated, scaled, noisy, inverted, with thicker or thinner strokes.
 
-Each change is one that a reader would hardly notice; what a classifier loses by it is what it has learned
-about the data set rather than about its classes.
+A human reader is hardly affected by any of them. The accuracy that a classifier loses shows how much it
+depends on properties of the dataset instead of its classes.
 """
 
 import math
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from relearn.model.data.augmentation import apply_affine
 from relearn.model.data.dataset import LabelledImages
+from relearn.model.data.transforms import apply_affine
 from relearn.model.images.decode import ImageStyle
 
 if TYPE_CHECKING:
@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 
 Corruption = Callable[[np.ndarray], np.ndarray]
 
-TRANSLATION = 2 / 28  # of the side
-ROTATION_DEGREES = 15.0  # degrees
-SCALE_FACTOR = 0.8  # of the size
-NOISE_STD = 0.2  # standard deviation, of the range 0 to 255
-MAX_IMAGES = 2_000  # images; eight slices of them take the cnn 1 s, and a share then is good to 1 point
+TRANSLATION = 2 / 28  # fraction of the side
+ROTATION_DEGREES = 15.0
+SCALE_FACTOR = 0.8
+NOISE_STD = 0.2  # fraction of the range 0 to 255
+MAX_IMAGES = 2_000  # eight corruptions take the cnn 1 s, and an accuracy is precise to about 1 point
 
 
 def shift_rotate_scale(
     images: np.ndarray, shift: float = 0.0, rotation: float = 0.0, scale: float = 1.0
 ) -> np.ndarray:
-    """uint8 (n, channels, height, width) shifted right and down by a share of the side, turned, scaled."""
+    """Shift, rotate and scale images, uint8 (n, channels, height, width).
+
+    `shift` is a fraction of the side, to the right and down; `rotation` is in degrees, counterclockwise.
+    """
     angle = math.radians(rotation)
     scaled_cos, scaled_sin = math.cos(angle) / scale, math.sin(angle) / scale
     affine_params = torch.tensor(
@@ -42,7 +45,7 @@ def shift_rotate_scale(
 
 
 def add_noise(images: np.ndarray) -> np.ndarray:
-    """With Gaussian noise, the same for the same images."""
+    """Add Gaussian noise, always the same for the same shape."""
     noise = np.random.default_rng(0).normal(0, 255 * NOISE_STD, images.shape)
     return (images + noise).round().clip(0, 255).astype(np.uint8)
 
@@ -66,7 +69,7 @@ CORRUPTIONS: dict[ImageStyle, dict[str, Corruption]] = {
 
 
 def make_corrupted_copies(split: LabelledImages, style: ImageStyle) -> dict[str, LabelledImages]:
-    """At most `MOST` images of `split`, evenly chosen, once for each change that fits the style."""
+    """Corrupt at most `MAX_IMAGES` evenly spaced images of `split`, once per corruption of the style."""
     indices = np.unique(np.linspace(0, len(split) - 1, MAX_IMAGES, dtype=int))
     images, labels = np.ascontiguousarray(split.images[indices]), split.labels[indices]
     return {
@@ -77,7 +80,7 @@ def make_corrupted_copies(split: LabelledImages, style: ImageStyle) -> dict[str,
 def correct_by_corruption(
     classifier: "Classifier", copies: dict[str, LabelledImages]
 ) -> dict[str, np.ndarray]:
-    """For each slice which images the classifier has right, bool (n,)."""
+    """Return for each corruption a mask of the correctly predicted images, bool (n,)."""
     return {
         name: classifier.predict(split.images).argmax(1) == split.labels for name, split in copies.items()
     }

@@ -1,7 +1,7 @@
-"""Which of two classifiers is better: statistics of their answers to the same images.
+"""Paired comparison of two classifiers on the same images.
 
-Only the images that one has right and the other wrong tell them apart. Where both are equally good, each
-such image is as likely to speak for the one as for the other: a fair coin.
+Only discordant images count: those that exactly one of the two predicts correctly. If both classifiers are
+equally good, each of these images is a fair coin toss.
 """
 
 from typing import Literal, Self
@@ -9,16 +9,19 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-CONFIDENCE_LEVEL = 0.95  # of the interval
+CONFIDENCE_LEVEL = 0.95
 RESAMPLES = 10_000
 
 
 class PairedComparison(BaseModel):
-    """Two classifiers on the same `images`: the counts of the pairs, and what they tell.
+    """Discordant counts, accuracy difference, its interval and p-value for two classifiers.
 
-    `gained` images has only the candidate right, `lost` only the champion; `difference` is that of the
-    accuracies, candidate minus champion (-1..1), `low` and `high` its 95 % bootstrap interval, `p_value`
-    (0..1) how likely equal classifiers differ at least that much.
+    images                    number of images
+    candidate_only_correct    images that only the candidate predicts correctly
+    champion_only_correct     images that only the champion predicts correctly
+    difference                accuracy of the candidate minus that of the champion, -1..1
+    ci_low, ci_high           95 % bootstrap interval of `difference`
+    p_value                   of McNemar's exact two-sided test, 0..1
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +36,7 @@ class PairedComparison(BaseModel):
 
     @classmethod
     def from_correct(cls, candidate: np.ndarray, champion: np.ndarray) -> Self:
-        """From what each has right, bool (n,), in the same order of images."""
+        """Compare two masks of correct predictions, bool (n,), in the same order of images."""
         candidate_only, champion_only = int((candidate & ~champion).sum()), int((champion & ~candidate).sum())
         images = len(candidate)
         ci_low, ci_high = bootstrap_ci(candidate_only, champion_only, images)
@@ -55,9 +58,10 @@ class PairedComparison(BaseModel):
 def mcnemar(
     candidate_only: int, champion_only: int, alternative: Literal["two-sided", "less"] = "two-sided"
 ) -> float:
-    """p-value of the exact test of McNemar (1947): is the coin fair?
+    """Return the p-value of McNemar's exact test (1947).
 
-    `less` is one-sided: how likely an equal candidate loses as many of the differing images, or more.
+    `less` is one-sided: the probability that an equally good candidate wins at most `candidate_only` of the
+    discordant images.
     """
     from scipy import stats
 
@@ -69,10 +73,10 @@ def mcnemar(
 
 
 def bootstrap_ci(candidate_only: int, champion_only: int, images: int) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the difference of accuracies.
+    """Return the 95 % percentile bootstrap interval of the accuracy difference.
 
-    To draw the images anew, with replacement, is to draw how many gained, lost or equal ones come: one
-    multinomial draw instead of `images` single ones. Efron, "Bootstrap methods", Ann. Statist. 7 (1979).
+    Resampling the images with replacement is one multinomial draw of the three counts: candidate only,
+    champion only, concordant. Efron, "Bootstrap methods", Ann. Statist. 7 (1979).
     """
     fractions = np.array([candidate_only, champion_only, images - candidate_only - champion_only]) / images
     resampled_counts = np.random.default_rng(0).multinomial(images, fractions, RESAMPLES)

@@ -1,4 +1,4 @@
-"""From any picture to an image in the shape of a dataset."""
+"""Decoding of PNG and JPEG files, and their fit to the shape of a dataset."""
 
 import io
 import re
@@ -17,22 +17,22 @@ from torch.nn import functional as F
 from relearn.model.errors import UserInputError
 
 ImageStyle = Literal["mnist", "photo"]
-"""`mnist`: bright strokes on a dark ground, centred by mass (the MNIST convention). `photo`: photos."""
+"""`mnist`: bright strokes on a dark background, centred by mass (MNIST's convention). `photo`: any other."""
 
 FORMATS: dict[bytes, type[ImageFile]] = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
-MAX_FILE_BYTES = 10 * 2**20  # bytes
-MAX_PIXELS = 2**24  # pixels: 4096 × 4096
+MAX_FILE_BYTES = 10 * 2**20
+MAX_PIXELS = 2**24  # 4096 × 4096
 MIN_SIDE = 4  # pixels
-# Each scan of a progressive JPEG goes through all of its pixels: 22 ms at 4096 × 4096. Encoders write 10 for
-# colour and up to 24 for CMYK, in a few bytes each: 115 kB hold 1,500.
+# Each scan of a progressive JPEG costs a pass over all pixels: 22 ms at 4096 × 4096. Encoders write 10 for
+# colour and up to 24 for CMYK. A scan may take few bytes: 115 kB hold 1,500.
 MAX_JPEG_SCANS = 32
-# Markers that a decoder obeys: neither 0xFF00, which is a byte of pixels, nor fill bytes, nor restarts.
+# Markers that a decoder obeys; excludes 0xFF00 (a byte of pixels), fill bytes and restart markers.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 _START_MARKER, _END_MARKER, _SCAN_MARKER = 0xD8, 0xD9, 0xDA
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # red, green, blue in grey: ITU-R BT.601, as Pillow's mode L
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as in Pillow's mode L
 CHUNK_SIZE = 1024  # images resized at a time: 3 MB of floats at 28 × 28
-WORKING_SIDE = 448  # pixels; larger drawings are reduced first: 16 pixels for each of 28 are enough
-STRIP_PIXELS = 2**18  # pixels brought into mode L or RGB at a time: 1 MB in each of the four forms on the way
+WORKING_SIDE = 448  # pixels; larger drawings are reduced first, 16 pixels for each of 28 are enough
+STRIP_PIXELS = 2**18  # pixels converted to mode L or RGB at a time: 1 MB in each of the four steps
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,40 +47,39 @@ _EXIF_TRANSPOSE = {
 def decode_image(
     content: bytes, max_file_bytes: int = MAX_FILE_BYTES, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Decode a PNG or JPEG, told by its content alone, into a picture of mode L or RGB.
+    """Decode a PNG or JPEG, recognized by its content alone, to an image of mode L or RGB.
 
-    Turned as its EXIF says; transparent parts become white, 16 bits become 8, CMYK and palettes RGB,
-    an animation its first picture. `largest_file` is in bytes, `largest_picture` in pixels; both are
-    checked before any pixel is decoded. InputError has the code `unsupported_image`, `invalid_image`
-    or `image_dimensions`.
+    It is rotated as its EXIF says; transparent parts become white, 16 bits become 8, CMYK and palettes RGB,
+    an animation its first frame. `max_file_bytes` and `max_pixels` are checked before any pixel is
+    decoded. UserInputError has the code `unsupported_image`, `invalid_image` or `image_dimensions`.
     """
     return decode_pixels(open_image(content, max_file_bytes, max_pixels))
 
 
 def open_image(content: bytes, max_file_bytes: int, max_pixels: int) -> ImageFile:
-    """A PNG or JPEG within the limits of `decode`, of which only the header has been read."""
+    """Read the header of a PNG or JPEG and check the limits of `decode_image`."""
     if len(content) > max_file_bytes:
         raise UserInputError(
-            f"the picture has {len(content):,} bytes, accepted: up to {max_file_bytes:,}", "image_dimensions"
+            f"the image has {len(content):,} bytes, accepted: up to {max_file_bytes:,}", "image_dimensions"
         )
     file_class = next(
         (image_class for magic, image_class in FORMATS.items() if content.startswith(magic)), None
     )
     if file_class is None:
-        raise UserInputError("the picture is neither PNG nor JPEG", "unsupported_image")
+        raise UserInputError("the image is neither PNG nor JPEG", "unsupported_image")
     with _translate_decoding_errors():
-        # The class itself, not Image.open: no other decoder can be reached, and the size is ours to check.
+        # Unlike Image.open, the class can reach no other decoder and leaves the check of the size to us.
         image = file_class(io.BytesIO(content))
     _check_size(image.size, max_pixels)
     if file_class is JpegImageFile and (scans := _count_scans(content)) > MAX_JPEG_SCANS:
         raise UserInputError(
-            f"the picture has {scans:,} scans, accepted: up to {MAX_JPEG_SCANS}", "image_dimensions"
+            f"the image has {scans:,} scans, accepted: up to {MAX_JPEG_SCANS}", "image_dimensions"
         )
     return image
 
 
 def decode_pixels(image: ImageFile, factors: tuple[int, int] = (1, 1)) -> Image.Image:
-    """Decode what `open_picture` gave, into mode L or RGB, `factors` (across, down) times smaller."""
+    """Decode an image from `open_image` to mode L or RGB, `factors` (horizontal, vertical) times smaller."""
     with _translate_decoding_errors():
         original_side = max(image.size)
         if factors != (1, 1):  # a JPEG is then decoded at half, a quarter or an eighth of its size
@@ -91,21 +90,21 @@ def decode_pixels(image: ImageFile, factors: tuple[int, int] = (1, 1)) -> Image.
         converted_image = _reduce_to_l_or_rgb(
             image, (max(1, factors[0] // applied_factor), max(1, factors[1] // applied_factor))
         )
-        # Only this tag is read: `ImageOps.exif_transpose` rewrites all of them, and stumbles over others.
+        # Only this tag is read: `ImageOps.exif_transpose` rewrites all tags and fails at damaged ones.
         transpose_method = _EXIF_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         return converted_image if transpose_method is None else converted_image.transpose(transpose_method)
 
 
 @contextmanager
 def _translate_decoding_errors() -> Iterator[None]:
-    """Say in one line that a picture is damaged.
+    """Raise UserInputError for a damaged image.
 
-    A parser meets damage as any exception there is, and Pillow's message may quote the picture's bytes.
+    A parser raises any kind of exception for damage, and Pillow's message may quote the image's bytes.
     """
     try:
         yield
     except Exception:
-        message = "the picture cannot be decoded, accepted: a whole PNG or JPEG file"
+        message = "the image cannot be decoded, accepted: a complete PNG or JPEG file"
         raise UserInputError(message, "invalid_image") from None
 
 
@@ -113,17 +112,17 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if min(size) < MIN_SIDE or width * height > max_pixels:
         raise UserInputError(
-            f"the picture has {width} × {height} pixels, accepted: sides of {MIN_SIDE} or more "
+            f"the image has {width} × {height} pixels, accepted: sides of {MIN_SIDE} or more "
             f"and up to {max_pixels:,} pixels",
             "image_dimensions",
         )
 
 
 def _count_scans(content: bytes) -> int:
-    """How many scans a decoder will find in a JPEG.
+    """Count the scans that a decoder will find in a JPEG.
 
-    Segments are stepped over by their length, as the decoder does: a camera's thumbnail has scans too, and
-    so has what some put behind the picture's end, where a video holds any bytes by chance.
+    Segments are skipped by their length, as a decoder skips them: a camera's thumbnail has scans too, and
+    so may data behind the end of the image, such as a video.
     """
     scans, position = 0, 2
     while match := _MARKER.search(content, position):
@@ -131,13 +130,13 @@ def _count_scans(content: bytes) -> int:
         if marker == _END_MARKER:
             break
         scans += marker == _SCAN_MARKER
-        if marker != _START_MARKER:  # it alone has no length
+        if marker != _START_MARKER:  # the only marker without a length
             position += max(2, int.from_bytes(content[position : position + 2]))
     return scans
 
 
 def _reduce_to_l_or_rgb(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
-    """The picture in mode L or RGB and `factors` smaller, in little more memory than the two of them."""
+    """Convert to mode L or RGB, `factors` times smaller, in little more memory than input and result."""
     if image.mode == _l_or_rgb(image) and not image.has_transparency_data:
         return image if factors == (1, 1) else image.reduce(factors)
     (width, height), (factor_x, factor_y) = image.size, factors
@@ -154,7 +153,7 @@ def _l_or_rgb(image: Image.Image) -> str:
 
 
 def _to_l_or_rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode L or RGB."""
+    """Convert an image to mode L or RGB."""
     if image.mode.startswith("I"):  # 16 bits a pixel
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
@@ -166,9 +165,10 @@ def _to_l_or_rgb(image: Image.Image) -> Image.Image:
 def compute_draft_factors(
     size: tuple[int, int], shape: tuple[int, int, int], style: ImageStyle
 ) -> tuple[int, int]:
-    """How many times smaller, across and down, a picture of `size` may become before `fit_image`.
+    """Compute how many times smaller, horizontally and vertically, `size` may become before `fit_image`.
 
-    Twice what it then works with is left, as `Image.thumbnail` leaves it: its result is the same to the eye.
+    The result keeps twice the side that `fit_image` needs, as `Image.thumbnail` does: the difference is
+    invisible.
     """
     sufficient_side = 2 * max(WORKING_SIDE, *shape[1:])
     width, height = size if style == "photo" else (max(size),) * 2
@@ -176,11 +176,11 @@ def compute_draft_factors(
 
 
 def fit_image(image: Image.Image, shape: tuple[int, int, int], style: ImageStyle) -> np.ndarray:
-    """Bring any picture into `shape` (channels, height, width), uint8.
+    """Fit any image to `shape` (channels, height, width), uint8.
 
-    A picture of that height and width already is only converted to grey or colour. `photo` resizes the
-    whole picture. `mnist` follows MNIST: bright on dark whichever way it was drawn, cropped, fitted into
-    20 of 28 with its proportions kept, its centre of mass in the middle; a blank page gives zeros.
+    An image of that height and width is only converted to grey or colour. `photo` resizes the whole image.
+    `mnist` follows MNIST: made bright on dark, cropped, scaled to 20 of 28 pixels with its proportions kept,
+    its centre of mass in the middle; a blank page gives zeros.
     """
     channels, height, width = shape
     image = _to_l_or_rgb(image).convert("L" if channels == 1 else "RGB")
@@ -200,14 +200,14 @@ def _convert_to_mnist_style(image: Image.Image, height: int, width: int) -> Imag
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """uint8 (channels, height, width) with one or three channels → the bytes of a PNG."""
+    """Encode uint8 (channels, height, width) with one or three channels as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def resize_batch(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Images, uint8 (n, channels, height, width), in another `shape`: whole images, `photo`."""
+    """Resize whole images, uint8 (n, channels, height, width), to `shape`, as `photo` does."""
     result = np.empty((len(images), *shape), np.uint8)
     for start in range(0, len(images), CHUNK_SIZE):
         chunk = torch.from_numpy(images[start : start + CHUNK_SIZE].astype(np.float32))

@@ -1,4 +1,4 @@
-"""Many picture files at once, as one array."""
+"""Parallel decoding of many image files into one array."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ import numpy as np
 from relearn.model.errors import DataError, UserInputError
 from relearn.model.images.decode import decode_image, fit_image
 
-MAX_NATIVE_SIDE = 64  # pixels a side up to which images keep their own size; larger ones need `size`
-# The user's own files are trusted with more than a request is: photos of any phone.
-MAX_FILE_BYTES, MAX_PIXELS = 64 * 2**20, 2**26  # bytes, pixels
+MAX_NATIVE_SIDE = 64  # pixels; images with a longer side need an explicit size
+# Local files may be larger than those of a request: photos of any phone.
+MAX_FILE_BYTES, MAX_PIXELS = 64 * 2**20, 2**26
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class _DecodedImage:
 def decode_images(
     named_images: Sequence[tuple[str, Path | bytes]], size: int | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Decode named PNG and JPEG pictures into uint8 (n, channels, height, width), with notes on what is lost.
+    """Decode named PNG and JPEG files to uint8 (n, channels, height, width), with notes on lost resolution.
 
-    Grey where every picture is grey, else colour. In their own size where they all share it and it is small,
-    else each is resized to `size`. DataError names the pictures that cannot be read, or the sizes found.
+    The result is grey if every image is grey, else colour. Each image is resized to `size`; without it, all
+    must share one size of at most MAX_NATIVE_SIDE. Raises DataError with the first unreadable file and the
+    number of all, or with the sizes found.
     """
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(partial(_read_image, size=size), (content for _, content in named_images)))
@@ -40,7 +41,7 @@ def decode_images(
     if failures:
         name, reason = failures[0]
         raise DataError(
-            f"{len(failures)} of {len(named_images)} pictures cannot be read, the first is {name}: {reason}"
+            f"{len(failures)} of {len(named_images)} images cannot be read, the first is {name}: {reason}"
         )
     sizes = Counter(result.size for result in results)
     if size is None:
@@ -61,7 +62,7 @@ def _read_image(content: Path | bytes, size: int | None) -> _DecodedImage:
     except (UserInputError, OSError) as error:
         return _DecodedImage(error=str(error))
     if size is None and max(pil_image.size) > MAX_NATIVE_SIDE:
-        return _DecodedImage(pil_image.size)  # will be refused, with all sizes named: no need to keep it
+        return _DecodedImage(pil_image.size)  # rejected below with all sizes
     width, height = pil_image.size if size is None else (size, size)
     image = fit_image(pil_image, (1 if pil_image.mode == "L" else 3, height, width), "photo")
     is_gray = bool((image == image[:1]).all())
@@ -75,7 +76,7 @@ def _check_uniform_size(sizes: Counter[tuple[int, int]]) -> None:
     if len(sizes) > 1 or max(max(sizes)) > MAX_NATIVE_SIDE:
         problem = "different sizes" if len(sizes) > 1 else f"more than {MAX_NATIVE_SIDE} pixels a side"
         raise DataError(
-            f"the pictures have {problem} ({sizes_text}): give one size for all, such as --image-size 48"
+            f"the images have {problem} ({sizes_text}): give one size for all, such as --image-size 48"
         )
 
 
@@ -89,6 +90,6 @@ def _downscaling_notes(sizes: Counter[tuple[int, int]], size: int | None) -> lis
         return []
     width, height = max(larger_sizes)
     return [
-        f"resolution is lost: {sum(larger_sizes.values())} of {sizes.total()} pictures, up to {width} ×"
+        f"resolution is lost: {sum(larger_sizes.values())} of {sizes.total()} images, up to {width} ×"
         f" {height} pixels, become {size} × {size}"
     ]

@@ -1,4 +1,4 @@
-"""The plan of a network: a box for each layer, what flows between them, where its parameters are."""
+"""Diagram of a network: a box per layer, output shapes, parameter counts."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,9 @@ from relearn.model.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_BOXES = 24  # of a deeper network the middle is left out: nobody reads more, and pages end
-BOX_PITCH, BOX_HEIGHT = 0.82, 0.46  # inches: from box to box, height of a box
-BOX_LEFT, BOX_RIGHT, MAX_BAR_WIDTH = 0.2, 5.6, 1.7  # inches: both ends of the boxes, longest bar
+MAX_BOXES = 24  # the middle layers of a deeper network are omitted: the figure would be too tall to read
+BOX_PITCH, BOX_HEIGHT = 0.82, 0.46  # inches: distance between boxes, height of a box
+BOX_LEFT, BOX_RIGHT, MAX_BAR_WIDTH = 0.2, 5.6, 1.7  # inches: left and right end of the boxes, longest bar
 
 ARROW = {"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
 
@@ -40,14 +40,14 @@ _COLORS = {
 def plot_architecture(layers: pd.DataFrame, input_shape: tuple[int, ...], name: str = "network") -> "Figure":
     """Draw the layers from top to bottom: name, kind, activation, output shape, parameters.
 
-    `layers` has a row for each layer with the columns name, kind, output shape (tuple or text),
-    activation (or empty) and parameters; `shape` is that of one input as the network takes it.
-    Color tells the kind of a layer, which its box names too; the bars compare parameters.
+    `layers` has a row per layer with the columns name, kind, output shape (tuple or text), activation
+    (or empty) and parameters; `input_shape` is the shape of one input. The color shows the kind of a layer,
+    as does the text in its box. The bars show the fraction of the parameters.
     """
     from matplotlib.patches import Rectangle
 
     total = int(layers["parameters"].sum())
-    rows = _rows(layers, input_shape)
+    rows = _box_rows(layers, input_shape)
     height = BOX_PITCH * len(rows) + 0.1
     figure = create_figure(
         height + 0.45, f"{ellipsize(name, 40)}: {total:,} parameters in {len(layers)} layers"
@@ -71,23 +71,24 @@ def plot_architecture(layers: pd.DataFrame, input_shape: tuple[int, ...], name: 
                 BOX_RIGHT - 0.15, middle, ellipsize(row["activation"], 12), fontsize=9, ha="right", bbox=pill
             )
         if row["parameters"]:
-            share = row["parameters"] / total
-            percent = f"{share:.1%}" if share >= 0.0005 else "< 0.1%"
+            fraction = row["parameters"] / total
+            percent = f"{fraction:.1%}" if fraction >= 0.0005 else "< 0.1%"
             axes.add_patch(
-                Rectangle((BOX_RIGHT + 0.2, middle - 0.17), MAX_BAR_WIDTH * share, 0.1, color=color)
+                Rectangle((BOX_RIGHT + 0.2, middle - 0.17), MAX_BAR_WIDTH * fraction, 0.1, color=color)
             )
             write(BOX_RIGHT + 0.2, middle + 0.09, f"{row['parameters']:,} parameters", fontsize=9.5)
-            write(BOX_RIGHT + 0.28 + MAX_BAR_WIDTH * share, middle - 0.12, percent, fontsize=8.5, color=GRAY)
-        across, down = (BOX_LEFT + BOX_RIGHT) / 2, bottom - BOX_PITCH + BOX_HEIGHT
-        axes.annotate("", xy=(across, down), xytext=(across, bottom), arrowprops=ARROW)
-        sides = row["output shape"]
-        text = " × ".join(f"{side:,}" for side in sides) if isinstance(sides, tuple) else str(sides)
-        write(across + 0.12, (bottom + down) / 2, text, fontsize=9.5)
+            bar_end = BOX_RIGHT + 0.28 + MAX_BAR_WIDTH * fraction
+            write(bar_end, middle - 0.12, percent, fontsize=8.5, color=GRAY)
+        center, next_top = (BOX_LEFT + BOX_RIGHT) / 2, bottom - BOX_PITCH + BOX_HEIGHT
+        axes.annotate("", xy=(center, next_top), xytext=(center, bottom), arrowprops=ARROW)
+        shape = row["output shape"]
+        text = " × ".join(f"{side:,}" for side in shape) if isinstance(shape, tuple) else str(shape)
+        write(center + 0.12, (bottom + next_top) / 2, text, fontsize=9.5)
     return figure
 
 
-def _rows(layers: pd.DataFrame, shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    """The boxes: the input, the layers, and a single one for the middle of a deep network."""
+def _box_rows(layers: pd.DataFrame, input_shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return a row per box: the input, the layers, and one for the omitted layers of a deep network."""
     rows: list[dict[str, Any]] = layers.to_dict("records")  # type: ignore[assignment]
     empty: dict[str, Any] = {"kind": "", "activation": "", "parameters": 0}
     if len(rows) > MAX_BOXES:
@@ -95,4 +96,4 @@ def _rows(layers: pd.DataFrame, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         shape_between = rows[-MAX_BOXES // 2 - 1]["output shape"]
         name = f"… {len(rows) - MAX_BOXES} more layers …"
         rows = [*first, {"name": name, "output shape": shape_between, **empty}, *last]
-    return [{"name": "input", "output shape": shape, **empty}, *rows]
+    return [{"name": "input", "output shape": input_shape, **empty}, *rows]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from relearn.model.backprop.worked_example import WorkedExample, format_number
 from relearn.model.errors import UserInputError
-from relearn.model.plots import style as canvas
+from relearn.model.plots import style
 from relearn.model.plots.style import BLACK, BLUE, GRAY, VERMILION, create_figure, ellipsize, style_axes
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ Phase = Literal["forward", "backward", "update"]
 PHASES: tuple[Phase, ...] = ("forward", "backward", "update")
 
 MAX_UNITS = 5  # per layer of a diagram
-ROW, BOX_WIDTH, BOX_HEIGHT = 1.2, 1.1, 0.9  # inches: between units of a layer; of a unit
-LABEL = 0.4  # inches: half of a label and some air
+UNIT_PITCH, BOX_WIDTH, BOX_HEIGHT = 1.2, 1.1, 0.9  # inches: distance between units; size of a unit
+LABEL_WIDTH = 0.4  # inches: half of a label plus padding
 
 
 def plot_backprop_phase(example: WorkedExample, phase: Phase) -> "Figure":
@@ -30,7 +30,7 @@ def plot_backprop_phase(example: WorkedExample, phase: Phase) -> "Figure":
     backward    activation a and δ of each unit, gradient of each weight
     update      each bias and weight after the step, colored by its change
 
-    Raises `InputError` where a layer has more than 5 units.
+    Raises `UserInputError` if a layer has more than 5 units.
     """
     if max(example.sizes) > MAX_UNITS:
         raise UserInputError(
@@ -46,7 +46,7 @@ def plot_backprop_phase(example: WorkedExample, phase: Phase) -> "Figure":
         units = {"b": [None, *(layer.bias for layer in example.layers)], "z": [None, *z], "a": activations}
         edges = numbers = [layer.weight for layer in example.layers]
     elif phase == "backward":
-        title = "Backward pass: the error flows back through the weights; inactive units block it"
+        title = "Backward pass: δ propagates back through the weights; inactive units block it"
         caption = "In a unit: δ = relu′(z) · Σ weight · δ of the next layer; at the output δ = a − target.\n"
         caption += "On an edge: the gradient of its weight = a at its left · δ at its right."
         units = {"a": activations, "δ": [None, *example.deltas]}
@@ -81,10 +81,10 @@ def plot_backprop_phase(example: WorkedExample, phase: Phase) -> "Figure":
 
 def _new_diagram(example: WorkedExample, title: str, caption: str) -> "tuple[Figure, list[np.ndarray]]":
     """Return a figure with axes in inches, and the middles (units, 2) of the units of each layer."""
-    even = 7.5 / len(example.layers) - BOX_WIDTH  # of a figure 9 inches wide
-    gaps = [max(even, LABEL * (size + 1)) for size in example.sizes[:-1]]
-    places = np.cumsum([0.75, *(BOX_WIDTH + gap for gap in gaps)])
-    width, height = max(9.0, places[-1] + 0.75), ROW * max(example.sizes)
+    even = 7.5 / len(example.layers) - BOX_WIDTH  # in a figure 9 inches wide
+    gaps = [max(even, LABEL_WIDTH * (size + 1)) for size in example.sizes[:-1]]
+    layer_x = np.cumsum([0.75, *(BOX_WIDTH + gap for gap in gaps)])
+    width, height = max(9.0, layer_x[-1] + 0.75), UNIT_PITCH * max(example.sizes)
     figure = create_figure(height + 1.7, title)
     figure.set_size_inches(width, height + 1.7)
     axes = figure.add_subplot()
@@ -92,11 +92,11 @@ def _new_diagram(example: WorkedExample, title: str, caption: str) -> "tuple[Fig
     axes.set_axis_off()
     axes.text(0.2, -height / 2 - 0.1, caption, fontsize=10, color=BLACK, va="top", linespacing=1.5)
     hidden = [f"hidden layer {k}" for k in range(1, len(gaps))]
-    for x, head in zip(places, ["inputs", *hidden, f"output: {example.output_function}"], strict=True):
+    for x, head in zip(layer_x, ["inputs", *hidden, f"output: {example.output_function}"], strict=True):
         axes.text(x, height / 2 + 0.1, head, ha="center", fontsize=10, fontweight="bold", color=GRAY)
     return figure, [
-        np.array([(x, ROW * ((size - 1) / 2 - unit)) for unit in range(size)])
-        for x, size in zip(places, example.sizes, strict=True)
+        np.array([(x, UNIT_PITCH * ((size - 1) / 2 - unit)) for unit in range(size)])
+        for x, size in zip(layer_x, example.sizes, strict=True)
     ]
 
 
@@ -114,8 +114,9 @@ def _draw_edges(
 ) -> None:
     """Draw an arrow with its label for each of `values` (right, left).
 
-    With m units at the left, each label is at m / (m + 1) of its edge. There all edges between two layers
-    are evenly spaced, ROW / (m + 1) apart, for any number of units at the right; labels never overlap.
+    With m units at the left, each label is at m / (m + 1) of its edge. There the edges between two layers
+    are evenly spaced, UNIT_PITCH / (m + 1) apart, for any number of units at the right, so labels never
+    overlap.
     """
     fraction = len(left) / (len(left) + 1)
     half_box = np.array((BOX_WIDTH / 2, 0))
@@ -132,11 +133,11 @@ def _draw_edges(
 
 
 def plot_image_backprop(example: WorkedExample, image: np.ndarray) -> "Figure":
-    """Draw an image on its way forward through a network (top), and its error on the way back (bottom).
+    """Draw the forward pass of an image (top) and its backward pass (bottom).
 
-    `image` is uint8 (channels, height, width). Top: image, activations of the
-    hidden layers, output. Bottom: gradient δ_1 W_1 of the pixels or features, δ of the hidden layers and of
-    the output. Blue is positive, orange negative.
+    `image` is uint8 (channels, height, width). Top: image, activations of the hidden layers, output. Bottom:
+    gradient δ_1 W_1 of the pixels or features, δ of the hidden layers and of the output. Blue is positive,
+    orange negative.
     """
     figure = create_figure(5.4, f"The true class has a probability of {np.exp(-example.losses[0]):.3f}")
     hidden = len(example.layers) - 1
@@ -153,18 +154,20 @@ def plot_image_backprop(example: WorkedExample, image: np.ndarray) -> "Figure":
         _draw_map(top[k + 1], _square(activations), f"layer {k + 1}: a of {activations.size:,} units")
         _draw_map(bottom[k + 1], _square(example.deltas[k][0].numpy()), f"layer {k + 1}: δ")
     output, target = example.forward_pass.output[0].numpy(), example.targets[0].numpy()
-    places = np.arange(len(output))
-    panels = {"output, target as a line": output, "δ = output − target": output - target}
+    positions = np.arange(len(output))
+    panels = {"output (line: target)": output, "δ = output − target": output - target}
     for axes, (title, values) in zip((top[-1], bottom[-1]), panels.items(), strict=True):
-        axes.barh(places, values, color=[BLUE if value > 0 else VERMILION for value in values])
+        axes.barh(positions, values, color=[BLUE if value > 0 else VERMILION for value in values])
         axes.set_yticks(
-            places,
+            positions,
             [ellipsize(name) for name in example.unit_names[-1]] if len(output) <= 30 else [""] * len(output),
         )
         axes.invert_yaxis()
         axes.set_title(title, fontsize=10)
+        axes.locator_params(axis="x", nbins=4)  # δ of a confident output is tiny, and its tick labels wide
+        axes.ticklabel_format(axis="x", scilimits=(-3, 3))
         style_axes(axes)
-    top[-1].vlines(target, places - 0.4, places + 0.4, color=BLACK)
+    top[-1].vlines(target, positions - 0.4, positions + 0.4, color=BLACK)
     for axes in (*top[:-1], *bottom[:-1]):
         axes.set(xticks=(), yticks=())
     top[0].set_ylabel("forward →", fontsize=11, fontweight="bold", color=GRAY)
@@ -195,20 +198,24 @@ def _draw_map(axes: "Axes", values: np.ndarray, title: str) -> None:
 
 
 def plot_losses(losses: Mapping[float, Sequence[float]], chance: float) -> "Figure":
-    """Plot the loss over the steps, in nats, for each learning rate; `chance` is the loss of even odds."""
-    ends = {rate: np.nan_to_num(values[-1], nan=np.inf, posinf=np.inf) for rate, values in losses.items()}
-    best = min(ends, key=ends.__getitem__)
+    """Plot the loss in nats over the steps per learning rate; `chance` is the loss of uniform predictions."""
+    last_losses = {
+        rate: np.nan_to_num(values[-1], nan=np.inf, posinf=np.inf) for rate, values in losses.items()
+    }
+    best = min(last_losses, key=last_losses.__getitem__)
     steps = len(losses[best]) - 1
-    title = f"After {steps} steps the learning rate {best:g} has the lowest loss, {ends[best]:.3g} nats"
+    title = (
+        f"After {steps} steps the learning rate {best:g} has the lowest loss, {last_losses[best]:.3g} nats"
+    )
     figure = create_figure(4.4, title)
     axes = figure.add_subplot()
     for index, (rate, values) in enumerate(losses.items()):
-        style: Any = {"color": canvas.COLORS[index % 7], "linestyle": canvas.LINE_STYLES[index % 4]}
-        axes.plot(canvas.mask_non_finite(np.array(values)), label=f"learning rate {rate:g}", **style)
+        line_style: Any = {"color": style.COLORS[index % 7], "linestyle": style.LINE_STYLES[index % 4]}
+        axes.plot(style.mask_non_finite(np.array(values)), label=f"learning rate {rate:g}", **line_style)
     axes.axhline(chance, color=GRAY, linewidth=0.8, label=f"chance: {chance:.3f}")
     axes.set(xlabel="step", ylabel="loss (nats)", ylim=(0, 2.5 * next(iter(losses.values()))[0]))
     style_axes(axes)
-    canvas.add_legend_below(figure, axes, columns=3)
+    style.add_legend_below(figure, axes, columns=3)
     return figure
 
 

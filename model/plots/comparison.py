@@ -1,4 +1,4 @@
-"""What a candidate looks like beside the champion."""
+"""Figures that compare a candidate with the champion."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Fractions = Mapping[str, float]
 
-MAX_ROWS = 20  # rows of a panel; of more classes those with the greatest change are shown
+MAX_ROWS = 20  # per panel; with more classes, those with the largest change are shown
 
 
 def plot_comparison(
@@ -20,9 +20,10 @@ def plot_comparison(
     comparisons: Mapping[str, PairedComparison],
     panels: Mapping[str, tuple[Fractions, Fractions | None]],
 ) -> "Figure":
-    """Differences of accuracy with their intervals, and in each of `panels` shares of both, row by row.
+    """Plot accuracy differences with their intervals, and below one panel of paired fractions per metric.
 
-    A panel is (the candidate's shares, the champion's or None); shares in 0..1 by class or change.
+    A panel is (fractions of the candidate, fractions of the champion or None), in 0..1 by class or
+    corruption.
     """
     rows = max(min(MAX_ROWS, len(candidate)) for candidate, _ in panels.values())
     panel_height, interval_height = 1.4 + 0.26 * rows, 0.9 + 0.3 * len(comparisons)
@@ -37,7 +38,7 @@ def plot_comparison(
 
 
 def _plot_differences(axes: "Axes", comparisons: Mapping[str, PairedComparison]) -> None:
-    """Points to the right of the line speak for the candidate."""
+    """Plot each difference with its interval; right of the line the candidate is better."""
     for row, comparison in enumerate(comparisons.values()):
         axes.plot([100 * comparison.ci_low, 100 * comparison.ci_high], [row, row], color=BLUE, linewidth=2)
         axes.plot(100 * comparison.difference, row, "o", color=BLUE)
@@ -52,7 +53,7 @@ def _plot_differences(axes: "Axes", comparisons: Mapping[str, PairedComparison])
     axes.set_yticks(range(len(comparisons)), list(comparisons))
     axes.set_ylim(-0.6, len(comparisons) - 0.4)
     axes.margins(x=0.25)
-    axes.set_xlabel("accuracy, candidate minus champion, in points, with 95 % interval")
+    axes.set_xlabel("accuracy of candidate minus champion (percentage points, 95% interval)")
     style_axes(axes)
 
 
@@ -63,7 +64,7 @@ def plot_paired_fractions(
     baseline: Fractions | None,
     side_names: tuple[str, str] = ("candidate", "champion"),
 ) -> None:
-    """Shares (0..1) of both `sides`, row by row; of too many rows those that differ most."""
+    """Plot two fractions (0..1) per row; beyond `MAX_ROWS` the rows that differ most."""
     keys = list(current)
     if baseline is not None and len(keys) > MAX_ROWS:
         keys = sorted(keys, key=lambda key: -abs(current[key] - baseline[key]))[:MAX_ROWS]
@@ -75,7 +76,7 @@ def plot_paired_fractions(
         axes.plot([100 * baseline[key] for key in keys], rows, "s", color=VERMILION, label=side_names[1])
     axes.plot([100 * current[key] for key in keys], rows, "o", color=BLUE, label=side_names[0])
     axes.set_yticks(rows, [ellipsize(key) for key in keys])
-    axes.set_xlabel(f"{name}, %")
+    axes.set_xlabel(f"{name} (%)")
     if baseline is not None:
         axes.legend(frameon=False, fontsize="small")
     style_axes(axes)

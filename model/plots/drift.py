@@ -1,4 +1,4 @@
-"""What a window of answers looks like beside the reference."""
+"""Figure of a drift report: window of predictions against the reference."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BINS = 24  # of the window
-MAX_DISTRIBUTIONS = 2  # numbers whose distributions are shown: those that are farthest away
+BINS = 24  # time bins of the window
+MAX_DISTRIBUTIONS = 2  # distributions shown: those with the largest effect sizes
 
 
 def plot_drift(
     title: str,
-    drift: DriftReport,
+    report: DriftReport,
     reference: DriftSample,
     window: DriftSample,
     classes: Sequence[str],
@@ -27,12 +27,12 @@ def plot_drift(
     hours: float,
     min_effect_size: float,
 ) -> "Figure":
-    """How far each measure is, what came when, how the farthest numbers are distributed, and the labels.
+    """Plot effect sizes, volume and trend over time, the most drifted distributions, and class fractions.
 
-    `ages` (n,) are the hours since each image of `window` was answered, 0..`hours`. Of `drift` something has
-    been tested.
+    `ages` (n,) is the age in hours of each prediction of `window`, 0..`hours`. `report` needs at least one
+    test of an image statistic or the confidence.
     """
-    sorted_tests = sorted(drift.tests, key=lambda one: -one.effect_size)
+    sorted_tests = sorted(report.tests, key=lambda test: -test.effect_size)
     statistic_names = [test.name for test in sorted_tests if test.name != LABELS][:MAX_DISTRIBUTIONS]
     figure = create_figure(7.6, title)
     grid = figure.add_gridspec(2, 6)
@@ -45,13 +45,13 @@ def plot_drift(
     for index, name in enumerate(statistic_names):
         axes = figure.add_subplot(grid[1, 2 * index : 2 * index + 2])
         _plot_distribution(axes, name, reference.values(name), window.values(name))
-    if LABELS not in drift.insufficient_data:
+    if LABELS not in report.insufficient_data:
         reference_fractions, window_fractions = (
             _class_fractions(sample.predicted_labels(), classes) for sample in (reference, window)
         )
         plot_paired_fractions(
             figure.add_subplot(grid[1, 4:]),
-            "images of each class",
+            "images per class",
             window_fractions,
             reference_fractions,
             ("window", "reference"),
@@ -60,7 +60,7 @@ def plot_drift(
 
 
 def _plot_effect_sizes(axes: "Axes", sorted_tests: Sequence[DriftTest], min_effect_size: float) -> None:
-    """The farthest on top; a full dot has drifted."""
+    """Plot the effect size of each test, largest on top; filled dots have drifted."""
     rows = range(len(sorted_tests))[::-1]
     for row, test in zip(rows, sorted_tests, strict=True):
         color, fill_color = (VERMILION, VERMILION) if test.has_drifted else (BLUE, "white")
@@ -73,14 +73,14 @@ def _plot_effect_sizes(axes: "Axes", sorted_tests: Sequence[DriftTest], min_effe
     axes.axvline(min_effect_size, color=GRAY, linestyle=":")
     axes.set_yticks(rows, [test.name for test in sorted_tests])
     axes.set_xlim(0, max(1.5 * sorted_tests[0].effect_size, 2 * min_effect_size))
-    axes.set_xlabel("distance from the reference; no drift left of the dots")
+    axes.set_xlabel("effect size (dotted line: minimum for drift)")
     style_axes(axes)
 
 
 def _plot_volume(axes: "Axes", ages: np.ndarray, hours: float) -> None:
     counts, edges = np.histogram(-ages, BINS, (-hours, 0))
     axes.bar(edges[:-1], counts, hours / BINS, align="edge", color=SKY, edgecolor="white")
-    axes.set_ylabel("answers")
+    axes.set_ylabel("predictions")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(labelbottom=False)
     style_axes(axes)
@@ -89,7 +89,7 @@ def _plot_volume(axes: "Axes", ages: np.ndarray, hours: float) -> None:
 def _plot_trend(
     axes: "Axes", name: str, window: DriftSample, reference: DriftSample, ages: np.ndarray, hours: float
 ) -> None:
-    """The mean of one number over time, which tells when it began."""
+    """Plot the mean of one statistic over time, which shows when the drift began."""
     values = window.values(name)
     is_finite = np.isfinite(values)
     counts, edges = np.histogram(-ages[is_finite], BINS, (-hours, 0))
@@ -111,14 +111,14 @@ def _plot_trend(
 def _plot_distribution(
     axes: "Axes", name: str, reference_values: np.ndarray, window_values: np.ndarray
 ) -> None:
-    """Both distribution functions; their greatest distance is that of the measure."""
+    """Plot both distribution functions; their largest vertical distance is the effect size."""
     for values, color, style, label in (
         (reference_values, VERMILION, "--", "reference"),
         (window_values, BLUE, "-", "window"),
     ):
         sorted_values = np.sort(values[np.isfinite(values)])
         axes.plot(sorted_values, np.linspace(0, 100, len(sorted_values)), style, color=color, label=label)
-    axes.set(xlabel=name, ylabel="images with less, %")
+    axes.set(xlabel=name, ylabel="cumulative images (%)")
     axes.legend(frameon=False, fontsize="small")
     style_axes(axes)
 

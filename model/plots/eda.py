@@ -1,4 +1,4 @@
-"""Looking at the data before any training, in figures."""
+"""Figures of exploratory data analysis: images, label distribution, pixel values."""
 
 import math
 from functools import partial
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.eda import histogram, labels, verdict
+from relearn.model.data.eda import balance_summary, histogram, label_counts
 from relearn.model.data.prepared import SPLITS, PreparedDataset
 from relearn.model.errors import UserInputError
 from relearn.model.plots import style
@@ -17,25 +17,23 @@ from relearn.model.plots.style import BLACK, BLUE, ORANGE, SKY, create_figure, e
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_CLASSES = 40  # bars that can be told apart
-MIN_CAPTION_LETTERS, MIN_CAPTION_INCHES = (
-    6,
-    0.3,
-)  # letters of a name, inches of an image: with less there are no captions
+MAX_CLASSES = 40  # more bars are hard to tell apart
+# Captions are omitted if fewer letters of the class name fit, or if an image is narrower.
+MIN_CAPTION_LETTERS, MIN_CAPTION_INCHES = 6, 0.3
 
 
 def plot_eda(dataset: PreparedDataset, image_count: int = 9, seed: int = 0) -> dict[str, "Figure"]:
-    """Every figure of this file, by the name of its PNG: `images` random training images drawn by `seed`."""
+    """Plot all EDA figures, by file name; `image_count` random training images are drawn with `seed`."""
     splits, classes = dataset.splits, dataset.classes
     return {
         "images": plot_image_grid(splits.train, classes, image_count, seed),
-        "labels": plot_label_distribution(labels(splits, classes)),
+        "labels": plot_label_distribution(label_counts(splits, classes)),
         "pixels": plot_pixel_values(histogram(splits.train.images)),
     }
 
 
 def plot_image_grid(split: LabelledImages, classes: tuple[str, ...], count: int, seed: int) -> "Figure":
-    """`count` random images of `part`, or all, with the names of their classes; another seed, others."""
+    """Draw `count` random images of `split`, or all if it has fewer, with their class names."""
     if count < 1:
         raise UserInputError(f"images: got {count}, accepted: 1 or more")
     count = min(count, len(split))
@@ -44,7 +42,7 @@ def plot_image_grid(split: LabelledImages, classes: tuple[str, ...], count: int,
     mosaic, corners = _build_mosaic(split.images[np.sort(indices)][np.argsort(np.argsort(indices))], columns)
     ratio = mosaic.shape[0] / mosaic.shape[1]
     height = min(9 * ratio, 6.5 if count <= 25 else 9)
-    figure = create_figure(0.6 + height, f"{count:,} of {len(split):,} training images, drawn by seed {seed}")
+    figure = create_figure(0.6 + height, f"{count:,} of {len(split):,} training images (seed {seed})")
     axes = figure.subplots()
     axes.set_axis_off()
     axes.imshow(mosaic, interpolation="nearest")
@@ -58,7 +56,7 @@ def plot_image_grid(split: LabelledImages, classes: tuple[str, ...], count: int,
 
 
 def _build_mosaic(images: np.ndarray, columns: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Images, uint8 (n, c, h, w), on one white page (h, w, 3); and their upper left corners."""
+    """Arrange images, uint8 (n, c, h, w), on white, uint8 (h, w, 3); also return their upper left corners."""
     count, _, height, width = images.shape
     row_gap, column_gap = math.ceil(height / 5), math.ceil(width / 14)
     rows = math.ceil(count / columns)
@@ -73,10 +71,13 @@ def _build_mosaic(images: np.ndarray, columns: int) -> tuple[np.ndarray, list[tu
 
 
 def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
-    """Images of each class, by split; `distribution` is `look.labels`. Of many classes, both ends."""
+    """Plot the images per class and split; `distribution` is `model.data.eda.labels`.
+
+    With more than `MAX_CLASSES` classes, only the largest and the smallest are shown.
+    """
     rows, hidden_count = distribution, len(distribution) - MAX_CLASSES
     title = f"{distribution['images'].sum():,} images in {len(distribution)} classes\n"
-    title += ellipsize(verdict(distribution), 80)
+    title += ellipsize(balance_summary(distribution), 80)
     if hidden_count > 0:
         ordered = distribution.sort_values("images", ascending=False, kind="stable")
         rows = pd.concat([ordered.head(MAX_CLASSES // 2), ordered.tail(MAX_CLASSES // 2)])
@@ -100,21 +101,21 @@ def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
 
 
 def plot_pixel_values(counts: np.ndarray) -> "Figure":
-    """How often each pixel value stands in the images; `counts` is `look.histogram`, int64 (256,).
+    """Plot how frequent each pixel value is; `counts` is `model.data.eda.histogram`, int64 (256,).
 
-    Below the values as stored, above what preprocessing makes of them.
+    The lower axis has the stored values, the upper axis the values after preprocessing.
     """
     percentages, present_values = 100 * counts / counts.sum(), np.flatnonzero(counts)
     low, high = present_values[0], present_values[-1]
     mean = counts @ np.arange(256) / counts.sum()
     figure = create_figure(
         4.4,
-        f"Pixels from {low} to {high}, {mean:.1f} on average; {percentages[0]:.1f}% are 0\n"
-        f"After preprocessing from {low / 255:.3g} to {high / 255:.3g}, {mean / 255:.3f} on average",
+        f"Pixel values {low} to {high}, mean {mean:.1f}; {percentages[0]:.1f}% are 0\n"
+        f"After preprocessing {low / 255:.3g} to {high / 255:.3g}, mean {mean / 255:.3f}",
     )
     axes = figure.subplots()
     axes.bar(np.arange(256), percentages, width=1, color=BLUE)
-    axes.set(yscale="log", ylabel="share of all pixels (%, log scale)", xlabel="value as stored (0–255)")
+    axes.set(yscale="log", ylabel="fraction of all pixels (%, log scale)", xlabel="stored value (0–255)")
     axes.set(xlim=(-3, 258), xticks=range(0, 256, 51))
     axes.yaxis.set_major_formatter("{x:g}")
     style_axes(axes)

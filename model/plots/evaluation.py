@@ -1,4 +1,4 @@
-"""What an evaluation looks like: one matplotlib `Figure` per question."""
+"""Figures of an evaluation: confusion matrix, calibration, class report, worst errors."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from relearn.model.plots import style
-from relearn.model.plots.contact_sheet import image_grid
+from relearn.model.plots.contact_sheet import plot_captioned_images
 from relearn.model.plots.style import BLACK, BLUE, GRAY, SKY, VERMILION, create_figure, ellipsize, style_axes
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     from relearn.model.evaluation.metrics import Evaluation
 
-# Up to here a cell of the confusion matrix has room for count and share, up to there for the count.
+# Up to 12 classes, a cell of the confusion matrix has room for count and percentage, up to 30 for the count.
 MAX_CLASSES_WITH_PERCENTAGES, MAX_CLASSES_WITH_COUNTS = 12, 30
 
 
 def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> "Figure":
-    """What was taken for what: counts, and by colour the share of an error in its row.
+    """Draw a confusion matrix: counts, and as color the percentage of an error in its row.
 
-    `matrix` int (classes, classes), labels in rows, predictions in columns. The diagonal is left out
-    of the colours: on a good classifier it would be the only thing to see.
+    `matrix` int (classes, classes), labels in rows, predictions in columns. The diagonal has no color: it
+    would hide the errors of a good classifier.
     """
     size = len(classes)
     diagonal = np.eye(size, dtype=bool)
@@ -36,7 +36,7 @@ def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> "Figure
     axes = figure.subplots()
     axes.imshow(np.where(diagonal, 0.2, np.nan), cmap="Blues", vmin=0, vmax=1)
     heatmap = axes.imshow(errors, cmap="YlOrRd", vmin=0, vmax=max_error)
-    figure.colorbar(heatmap, shrink=0.6, label="error: share of the images with this label (%)")
+    figure.colorbar(heatmap, shrink=0.6, label="errors: fraction of the images with this label (%)")
     if size <= MAX_CLASSES_WITH_COUNTS:
         _draw_cell_numbers(axes, matrix, percentages, max_error)
     _set_class_ticks(axes, classes, percentages.diagonal())
@@ -46,13 +46,14 @@ def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> "Figure
 def _confusion_title(matrix: np.ndarray, classes: Sequence[str]) -> str:
     errors = matrix - np.diag(matrix.diagonal())
     if not errors.any():
-        return f"All {matrix.sum():,} images recognised"
+        return f"All {matrix.sum():,} images correct"
     label, predicted = divmod(int(errors.argmax()), len(classes))
     frequent_error = (
-        f", most often {ellipsize(classes[label])} taken for {ellipsize(classes[predicted])}"
+        f", most often {ellipsize(classes[label])} predicted as {ellipsize(classes[predicted])}"
         f" ({errors.max():,}×)"
     )
-    return f"{errors.sum():,} of {matrix.sum():,} images wrong" + (frequent_error if errors.max() > 1 else "")
+    title = f"{errors.sum():,} of {matrix.sum():,} images misclassified"
+    return title + (frequent_error if errors.max() > 1 else "")
 
 
 def _draw_cell_numbers(axes: "Axes", matrix: np.ndarray, percentages: np.ndarray, max_error: float) -> None:
@@ -65,11 +66,11 @@ def _draw_cell_numbers(axes: "Axes", matrix: np.ndarray, percentages: np.ndarray
 
 
 def _set_class_ticks(axes: "Axes", classes: Sequence[str], recalls: np.ndarray) -> None:
-    """Names at both axes; where cells are too small for a share, the recall stands with the label."""
+    """Write class names at both axes, with the recall where cells are too small for percentages."""
     size = len(classes)
     names = [ellipsize(name, 14) for name in classes]
-    shares = ["–" if np.isnan(recall) else f"{recall:.0f}%" for recall in recalls]
-    labels = [f"{name}  {share}" for name, share in zip(names, shares, strict=True)]
+    percentages = ["–" if np.isnan(recall) else f"{recall:.0f}%" for recall in recalls]
+    labels = [f"{name}  {percentage}" for name, percentage in zip(names, percentages, strict=True)]
     step = -(-size // 50)
     font_size = 10 if size <= MAX_CLASSES_WITH_PERCENTAGES else 8 if size <= MAX_CLASSES_WITH_COUNTS else 7
     rotation = 90 if max(map(len, names)) * size > 80 else 0
@@ -80,9 +81,7 @@ def _set_class_ticks(axes: "Axes", classes: Sequence[str], recalls: np.ndarray) 
         fontsize=font_size,
     )
     axes.set_xlabel("predicted class")
-    axes.set_ylabel(
-        "label" if size <= MAX_CLASSES_WITH_PERCENTAGES else "label, and share of its images recognised"
-    )
+    axes.set_ylabel("label" if size <= MAX_CLASSES_WITH_PERCENTAGES else "label and recall")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e4e4e4", linewidth=0.5)
@@ -90,15 +89,15 @@ def _set_class_ticks(axes: "Axes", classes: Sequence[str], recalls: np.ndarray) 
 
 
 def plot_calibration(evaluation: "Evaluation") -> "Figure":
-    """Whether 90 % sure means 90 % right: accuracy against confidence, and how often each is claimed.
+    """Plot accuracy against confidence (reliability diagram), and the number of images per bin.
 
-    Points stand at a bin's mean confidence; bars are Wilson's 95 % interval of its accuracy (JASA 22, 1927),
-    so that a bin with few images is not over-read.
+    Points are at the mean confidence of a bin. Bars are the 95 % Wilson interval of its accuracy (JASA 22,
+    1927), wide in a bin with few images.
     """
     table = evaluation.calibration_curve[evaluation.calibration_curve["count"] > 0]
     mean = float(evaluation.confidence.mean())
     overconfidence = 100 * (mean - evaluation.accuracy)
-    summary = f"{'over' if overconfidence > 0 else 'under'}-confident by {abs(overconfidence):.1f} points"
+    summary = f"{'over' if overconfidence > 0 else 'under'}confident by {abs(overconfidence):.1f} points"
     figure = create_figure(
         6.6,
         f"Mean confidence {mean:.1%}, accuracy {evaluation.accuracy:.1%}"
@@ -120,8 +119,8 @@ def _plot_accuracy_in_bins(axes: "Axes", table: pd.DataFrame) -> None:
     tests = [stats.binomtest(k, n) for k, n in zip(correct, table["count"], strict=True)]
     low, high = 100 * np.array([test.proportion_ci(method="wilson") for test in tests]).T
     axes.plot((0, 100), (0, 100), "--", color=GRAY, label="perfect calibration")
-    axes.plot(confidence, accuracy, "o", color=BLUE, clip_on=False, zorder=3, label="accuracy in a bin")
-    axes.vlines(confidence, low, high, color=SKY, linewidth=4, label="its 95% interval")
+    axes.plot(confidence, accuracy, "o", color=BLUE, clip_on=False, zorder=3, label="accuracy of a bin")
+    axes.vlines(confidence, low, high, color=SKY, linewidth=4, label="95% interval")
     axes.set(ylabel="accuracy (%)", ylim=(-2, 102))
     style_axes(axes)
 
@@ -136,10 +135,10 @@ def _plot_images_in_bins(axes: "Axes", table: pd.DataFrame) -> None:
 
 
 def plot_class_report(table: pd.DataFrame, max_classes: int = 40) -> "Figure":
-    """Precision, recall and F1 of each class, the lowest F1 on top, at most `most` classes.
+    """Plot precision, recall and F1 per class, lowest F1 on top, at most `max_classes` classes.
 
-    `table` is `Evaluation.per_class`. Dots and not bars: a bar must begin at 0, where 97 and 99 % look
-    alike. Classes without images in the split have no values and are left out.
+    `table` is `Evaluation.class_report`. Values are dots because bars must start at 0, where 97 and 99 % look
+    alike. Classes without images in the split are omitted.
     """
     rows_with_images = table.dropna(subset=["f1"]).sort_values("f1", kind="stable")
     rows, positions = rows_with_images.head(max_classes), np.arange(min(max_classes, len(rows_with_images)))
@@ -148,7 +147,11 @@ def plot_class_report(table: pd.DataFrame, max_classes: int = 40) -> "Figure":
         1.9 + 0.3 * len(rows),
         f"Hardest class: {ellipsize(rows['class'].iloc[0])}, F1 {rows['f1'].iloc[0]:.1%}; "
         f"mean of {len(rows_with_images)} classes {rows_with_images['f1'].mean():.1%}"
-        + (f"\nOnly the {max_classes} hardest are shown" if len(rows_with_images) > max_classes else "")
+        + (
+            f"\nOnly the {max_classes} hardest classes are shown"
+            if len(rows_with_images) > max_classes
+            else ""
+        )
         + (f"\nNo images in this split: {ellipsize(missing_classes, 70)}" if missing_classes else ""),
     )
     axes = figure.subplots()
@@ -173,22 +176,23 @@ def plot_class_report(table: pd.DataFrame, max_classes: int = 40) -> "Figure":
 
 
 def plot_worst_errors(images: np.ndarray, misclassified: pd.DataFrame, max_images: int = 24) -> "Figure":
-    """The surest mistakes as pictures, each with label → predicted class and its confidence.
+    """Draw the most confident errors, each with label → predicted class and its confidence.
 
-    `images` uint8 (n, channels, height, width) of the split, `mistakes` its `Evaluation.mistakes`.
+    `images` uint8 (n, channels, height, width) of the split, `misclassified` is
+    `Evaluation.misclassified`.
     """
     worst_rows = misclassified.head(max_images)
     if worst_rows.empty:
-        return create_figure(1.0, f"No mistakes on {len(images):,} images")
-    suspect_count = int(misclassified["label_issue"].sum())
+        return create_figure(1.0, f"No errors on {len(images):,} images")
+    issue_count = int(misclassified["label_issue"].sum())
     title = (
-        f"The {len(worst_rows)} surest of {len(misclassified):,} mistakes on {len(images):,} images: label →"
-        " prediction"
+        f"{len(worst_rows)} most confident of {len(misclassified):,} errors on {len(images):,} images "
+        "(label → prediction)"
     )
-    if suspect_count:
-        title += f"\nlabel? means that the label itself may be wrong: {suspect_count:,} in all"
+    if issue_count:
+        title += f"\n“label?”: the label itself may be wrong ({issue_count:,} in total)"
     rows = worst_rows.to_dict("records")
-    return image_grid(
+    return plot_captioned_images(
         title,
         [(np.asarray(images[row["index"]]), _error_caption(row), row["label_issue"]) for row in rows],
     )

@@ -19,25 +19,23 @@ from relearn.model.training import gradient_health
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_LINES = 10  # layers in one panel; a deeper network shows evenly spaced ones
+MAX_LINES = 10  # layers per panel; of a deeper network, evenly spaced layers are shown
 MARKERS = "os^Dv<>P*X"
 PANELS = {"weight_gradient": "‖∂L/∂W‖", "delta": "‖δ‖ = ‖∂L/∂Z‖", "dead": "dead ReLU units (%)"}
 
 
 def plot_gradient_flow(health: pd.DataFrame) -> "Figure":
-    """Plot gradient norms, δ norms (log scale) and the share of dead ReLUs of each layer over the epochs.
+    """Plot gradient norms, δ norms (log scale) and the fraction of dead ReLUs of each layer over the epochs.
 
-    `health` holds rows of `measure_gradients`. Zero and infinite norms are gaps in a line. The title is
-    the verdict.
+    `health` holds rows of `measure_gradients`. Zero and infinite norms are gaps in a line. The title is the
+    diagnosis.
     """
     from matplotlib.ticker import MaxNLocator
 
-    verdict = gradient_health.diagnose(health)
-    title = (
-        "Gradients are healthy in every layer" if verdict.is_healthy else ellipsize(verdict.warnings[0], 88)
-    )
-    if len(verdict.warnings) > 1:
-        title += f"\nand {len(verdict.warnings) - 1} more warnings"
+    report = gradient_health.diagnose(health)
+    title = "Gradients are healthy in every layer" if report.is_healthy else ellipsize(report.warnings[0], 88)
+    if len(report.warnings) > 1:
+        title += f"\nand {len(report.warnings) - 1} more warnings"
     figure = create_figure(4.4, title)
     layers = health["layer"].unique()
     if len(layers) > MAX_LINES:
@@ -57,7 +55,9 @@ def plot_gradient_flow(health: pd.DataFrame) -> "Figure":
         style_axes(axes)
         if column == "dead":
             axes.set(ylim=(-3, 103))
-            axes.axhline(100 * gradient_health.DEAD_FRACTION, color=GRAY, linestyle=":", label="warning")
+            axes.axhline(
+                100 * gradient_health.DEAD_FRACTION, color=GRAY, linestyle=":", label="warning threshold"
+            )
         elif any((line.get_ydata() > 0).any() for line in axes.lines):
             axes.set(yscale="log")
     add_legend_below(figure, panels[-1], columns=5)

@@ -1,4 +1,4 @@
-"""How trainings went: one figure for one of them, one for several side by side."""
+"""Learning curves of one training run, and of several runs in one figure."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def plot_learning_curves(history: pd.DataFrame, best_epoch: int, stop_reason: str = "") -> "Figure":
-    """Loss and accuracy over the epochs, in training and in validation.
+    """Plot loss and accuracy over the epochs, for training and validation.
 
-    `history` is `Fit.table()`: one row an epoch, losses in nats per image, accuracies in 0..1. The epoch
-    whose weights are kept and the last one are marked.
+    `history` is `FitResult.to_frame()`: one row per epoch, losses in nats per image, accuracies in 0..1. The
+    best epoch, whose weights are kept, and the last epoch are marked.
     """
     best_row = history[history["epoch"] == best_epoch].iloc[0]
     last_epoch = int(history["epoch"].iloc[-1])
-    title = f"Epoch {best_epoch} of {last_epoch} is the best: validation loss {best_row['val_loss']:.4f}, "
+    title = f"Best epoch: {best_epoch} of {last_epoch}, validation loss {best_row['val_loss']:.4f}, "
     title += f"accuracy {best_row['val_accuracy']:.1%}"
     figure = create_figure(
         4.6, title + (f"\nStopped after epoch {last_epoch}: {stop_reason}" if stop_reason else "")
@@ -43,14 +43,12 @@ def plot_learning_curves(history: pd.DataFrame, best_epoch: int, stop_reason: st
 
 
 def plot_runs(histories: Mapping[str, pd.DataFrame]) -> "Figure":
-    """Loss and accuracy of several runs over their epochs, by the name of the run.
+    """Plot loss and accuracy of several runs over their epochs, by run name.
 
-    Each of `histories` is `Fit.table()`, or what is there of it. Validation is drawn strong, training faint.
+    Each of `histories` is `FitResult.to_frame()`, maybe of a run in progress. Training curves are faint.
     """
-    run_count = f"{len(histories)} runs" if len(histories) > 1 else "one run"
-    figure = create_figure(
-        4.6 + 0.11 * len(histories), f"Validation of {run_count}, epoch by epoch (faint: training)"
-    )
+    run_count = f"{len(histories)} runs" if len(histories) > 1 else "1 run"
+    figure = create_figure(4.6 + 0.11 * len(histories), f"Validation curves of {run_count} (faint: training)")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for index, (name, history) in enumerate(histories.items()):
             line_style: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""What all figures share: size, colours, titles, and how names are written.
+"""Common style of all figures: size, colors, titles, names.
 
-Figures are 900 pixels wide, the width at which MLflow's page shows them. Colours are those of Okabe and
-Ito ("Color Universal Design", 2008), which readers with any colour vision tell apart; whatever a colour
-says, a shape or a number says as well.
+Figures are 900 pixels wide, the width of images in the MLflow UI. The colors are by Okabe and Ito ("Color
+Universal Design", 2008) and can be distinguished with any color vision. Shapes or numbers repeat the
+information of a color.
 """
 
 from functools import cache
@@ -21,33 +21,33 @@ LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def create_figure(height: float, title: str) -> "Figure":
-    """An empty figure of 9 × `height` inches at 100 dots, with its title at the left."""
+    """Create an empty figure of 9 × `height` inches at 100 dpi, with a left-aligned title."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcdefaults()  # it has read the matplotlibrc of the current folder, if there is one
+    matplotlib.rcdefaults()  # matplotlib may have read a matplotlibrc in the current folder
     figure = Figure(figsize=(9, height), dpi=100, layout="constrained", facecolor="white")
     figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold", color=BLACK)
     return figure
 
 
 def style_axes(axes: "Axes") -> None:
-    """Leave the frame to the data: two spines, a faint grid behind."""
+    """Hide the top and right spine, and draw a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
 
 
 def add_legend_below(figure: "Figure", axes: "Axes", columns: int = 4) -> None:
-    """One legend for all panels, under them, where it hides nothing."""
+    """Draw one legend for all panels below them."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def ellipsize(name: str, max_length: int = 16) -> str:
-    """`name` as a figure can draw it: at most `longest` characters, the middle left out.
+    """Shorten `name` to `max_length` characters by omitting the middle, and make it drawable.
 
-    Characters that matplotlib's own font lacks are spelt U+XXXX, and a dollar sign starts no formula.
+    Characters that matplotlib's default font lacks are written as U+XXXX; dollar signs are escaped.
     """
     drawable_codes = _get_drawable_codes()
     text = "".join(
@@ -67,5 +67,5 @@ def _get_drawable_codes() -> frozenset[int]:
 
 
 def mask_non_finite(values: np.ndarray) -> np.ndarray:
-    """Infinite values as NaN: a diverged epoch leaves a hole and does not flatten the rest."""
+    """Replace infinite values with NaN: a diverged epoch is a gap and does not flatten the other values."""
     return np.where(np.isfinite(values), values, np.nan)

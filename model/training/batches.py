@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relearn.model.data.augmentation import apply_affine, sample_affine_params
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.transforms import expects_flat_input, preprocess
+from relearn.model.data.transforms import apply_affine, expects_flat_input, preprocess, sample_affine_params
 
 MicroBatches = list[tuple[Tensor, Tensor]]
 

@@ -1,4 +1,4 @@
-"""The routes: what they answer, and how a refusal becomes an answer."""
+"""The ASGI application: routes, dispatch and error handling."""
 
 import asyncio
 import logging
@@ -17,17 +17,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from relearn.model.errors import CorruptDataError, RelearnError
-from relearn.serving.api import info
 from relearn.serving.api.openapi import build_openapi
-from relearn.serving.api.responses import build_predictions
+from relearn.serving.api.responses import build_info_response, build_predictions
 from relearn.serving.config import MODEL_CORRUPT_CODE, VERSION_HEADER, ServeConfig
 from relearn.serving.http import hosts, requests
 from relearn.serving.http.api_keys import ApiKeys
 from relearn.serving.http.concurrency import ConcurrencyLimiter
-from relearn.serving.http.requests import HTTPError, MediaType
-from relearn.serving.inputs import parse, predict_options
+from relearn.serving.http.errors import HTTPError, build_error_response
+from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.predict_options import PredictOptions
+from relearn.serving.inputs.parse_body import MEDIA_TYPES, is_cheap_to_parse, parse_body
+from relearn.serving.inputs.predict_options import PARAMETER_NAMES, PredictOptions
 from relearn.serving.metrics.prometheus import Metrics
 from relearn.serving.page.draw_page import PAGE_FILES, DrawPage
 from relearn.serving.predictions import feedback
@@ -36,28 +36,26 @@ from relearn.serving.runtime.batching import MicroBatcher
 from relearn.serving.runtime.hot_reload import ServedModel
 from relearn.serving.runtime.worker_status import WorkerStatusDir
 
-logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
+logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints log messages under its name
 
 RouteHandler = Callable[[Request, str], Awaitable[Response]]
 
-# A body of this size holds a few images of 28 × 28 at most: read and predicted within 1 ms, less than a
-# thread takes to pick it up. Everything larger, and every picture, leaves the event loop free.
+# Bodies up to this size hold a few images of 28 × 28. Parsing and predicting them takes less than 1 ms, less
+# than handing them to a thread. Larger bodies and all image files are processed in a thread.
 MAX_INLINE_BODY_BYTES = 8_192
 
 HEALTH_PATHS = ("/livez", "/readyz", "/healthz")
-EXEMPT_FROM_LIMIT = (
-    *HEALTH_PATHS,
-    "/metrics",
-)  # answered however much there is to do, which nobody would see otherwise
-PUBLIC_PATHS = (*HEALTH_PATHS, "/", *PAGE_FILES)  # to everybody, keys or not: the page asks for one
-QUERY_PARAMETERS_BY_PATH = {"/predict": predict_options.PARAMETER_NAMES}
+# Served under any load, so that an overload stays visible.
+EXEMPT_FROM_LIMIT = (*HEALTH_PATHS, "/metrics")
+PUBLIC_PATHS = (*HEALTH_PATHS, "/", *PAGE_FILES)  # served without a key; the page asks for one
+QUERY_PARAMETERS_BY_PATH = {"/predict": PARAMETER_NAMES}
 
 
 class PredictionApp:
-    """The ASGI application of one worker, which is number `worker` of those that share `board`.
+    """The ASGI application of one worker, number `worker_index` of those that share `worker_status_dir`.
 
-    `live` is what it serves: None before the first release, and what is wrong with it where it is not sound.
-    It records into the folder `records`, where there is one and the settings say so.
+    `bundled_model` is the first model served: None before the first release, an error if it is corrupt.
+    Predictions are logged to `prediction_log_folder`, if it is given and `config.log_predictions` is on.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class PredictionApp:
             "/predict": {"POST": self.predict},
             "/feedback": {"POST": self.feedback},
             "/livez": {"GET": self.livez},
-            "/healthz": {"GET": self.livez},  # as BentoML's own servers call it
+            "/healthz": {"GET": self.livez},  # BentoML's name for it
             "/readyz": {"GET": self.readyz},
             "/info": {"GET": self.info},
             "/metrics": {"GET": self.get_metrics},
@@ -104,7 +102,7 @@ class PredictionApp:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, whatever happens."""
+        """Handle one HTTP request; every error becomes a response."""
         start = time.perf_counter()
         request = Request(scope, receive)
         request_id = requests.get_or_create_request_id(request)
@@ -113,12 +111,10 @@ class PredictionApp:
                 response = await self._dispatch(request, request_id)
         except ClientDisconnect:
             return
-        except asyncio.CancelledError:  # the server stops, and its grace is over
-            response = self._handle_error(
-                HTTPError(503, "stopping", "server: it is being stopped"), request_id
-            )
+        except asyncio.CancelledError:  # the server stops, and its graceful timeout is over
+            response = self._handle_error(HTTPError(503, "stopping", "server: it is stopping"), request_id)
         except TimeoutError:
-            message = f"not answered within {self.config.timeout_seconds:g} seconds"
+            message = f"request: not finished within {self.config.timeout_seconds:g} seconds"
             response = self._handle_error(
                 HTTPError(504, "timeout", message, {"connection": "close"}), request_id
             )
@@ -126,7 +122,7 @@ class PredictionApp:
             response = self._handle_error(error, request_id)
         except Exception:
             logger.exception("request %s failed", request_id)
-            response = self._handle_error(RelearnError("unforeseen", "internal_error"), request_id)
+            response = self._handle_error(RelearnError("unexpected error", "internal_error"), request_id)
         response.headers.update({requests.REQUEST_ID_HEADER: request_id, **requests.SECURITY_HEADERS})
         route = scope["path"] if scope["path"] in self.routes else "other"
         self.metrics.observe_request(route, response.status_code, time.perf_counter() - start)
@@ -141,7 +137,7 @@ class PredictionApp:
 
     def _handle_error(self, error: RelearnError, request_id: str) -> Response:
         self.metrics.request_errors.labels(error.code).inc()
-        return requests.build_error_response(error, request_id)
+        return build_error_response(error, request_id)
 
     async def _dispatch(self, request: Request, request_id: str) -> Response:
         path = request.scope["path"]
@@ -157,7 +153,7 @@ class PredictionApp:
             return await handler(request, request_id)
 
     def _find_handler(self, request: Request) -> RouteHandler:
-        """The route for the exact path and method: nothing is guessed from the end of a path."""
+        """Find the handler for the exact path and method."""
         handlers = self.routes.get(request.scope["path"])
         if handlers is None:
             raise HTTPError(404, "not_found", f"path: accepted: {', '.join(self.routes)}")
@@ -170,13 +166,13 @@ class PredictionApp:
         return handler
 
     def set_model(self, served_model: ServedModel) -> None:
-        """Serve `live` from the next request on."""
+        """Serve `served_model` from the next request on."""
         if self.served_model and self.served_model.version != served_model.version:
             self.metrics.model_reloads.inc()
         self.served_model, self.is_model_corrupt, self.serving_since = served_model, False, datetime.now(UTC)
 
     def publish_status(self, load_error: tuple[str, str] | None = None) -> None:
-        """Let the other workers know what this one serves, and which version it could not take, and why."""
+        """Publish this worker's version, and the version and reason of a failed load, to all workers."""
         version = self.served_model.version if self.served_model else None
         self.metrics.set_version(version, load_error[0] if load_error else None)
         status = {
@@ -189,29 +185,29 @@ class PredictionApp:
         try:
             self.worker_status_dir.write(self.worker_index, status)
         except OSError as error:
-            logger.error("what is served cannot be told: %s", error)
+            logger.error("the worker status cannot be published: %s", error)
 
     def _require_model(self) -> ServedModel:
         if self.is_model_corrupt:
             raise HTTPError(
-                503, MODEL_CORRUPT_CODE, "the released classifier is not what was saved, the log says more"
+                503, MODEL_CORRUPT_CODE, "the released classifier is corrupt; the log has the details"
             )
         if self.served_model is None:
-            raise HTTPError(503, "no_release", "no classifier has been released yet")
+            raise HTTPError(503, "no_release", "no classifier is released yet")
         return self.served_model
 
     async def predict(self, request: Request, request_id: str) -> Response:
-        """Images in, for each of them a label and the probability of every class."""
+        """Predict a label and the probability of every class for each image."""
         served_model = self._require_model()
         options = PredictOptions.from_request(
             request, served_model.version, len(served_model.classifier.card.classes)
         )
-        media_type = requests.parse_media_type(request, parse.MEDIA_TYPES)
+        media_type = requests.parse_media_type(request, MEDIA_TYPES)
         body = await requests.read_body(request, self.config.max_body_bytes)
         if (
             served_model.is_fast
             and len(body) <= MAX_INLINE_BODY_BYTES
-            and parse.is_cheap_to_parse(media_type, body)
+            and is_cheap_to_parse(media_type, body)
         ):
             images = self._parse_images(served_model, media_type, body)
             probabilities = await self.batcher.predict(served_model.classifier, images)
@@ -223,7 +219,7 @@ class PredictionApp:
         return Response(content, media_type="application/json")
 
     def predict_images(self, images: np.ndarray) -> dict[str, Any]:
-        """What `/predict` answers to `images`, uint8 in any of the accepted forms, without HTTP."""
+        """Predict `images`, uint8 in any accepted shape, without HTTP; return the content of `/predict`."""
         served_model = self._require_model()
         images = images.reshape(-1, *served_model.classifier.card.shape)
         content = self._log_and_encode(
@@ -246,7 +242,7 @@ class PredictionApp:
 
     def _parse_images(self, served_model: ServedModel, media_type: MediaType, body: bytes) -> np.ndarray:
         card = served_model.classifier.card
-        return parse.parse_body(media_type, body, InputSpec(card.shape, card.style, self.config.max_images))
+        return parse_body(media_type, body, InputSpec(card.shape, card.style, self.config.max_images))
 
     def _log_and_encode(
         self,
@@ -256,7 +252,10 @@ class PredictionApp:
         request_id: str,
         options: PredictOptions,
     ) -> bytes:
-        """What is answered to `images` with `probabilities`, float32 (n, classes), recorded and counted."""
+        """Log and count the predictions; return the response as JSON.
+
+        `probabilities` is float32 (n, classes).
+        """
         if self.prediction_log and options.should_log:
             self.prediction_log.log(request_id, served_model, images, probabilities)
         card, labels = served_model.classifier.card, served_model.classifier.to_labels(probabilities)
@@ -266,13 +265,13 @@ class PredictionApp:
         return msgspec.json.encode(metadata | {"predictions": predictions})
 
     async def feedback(self, request: Request, request_id: str) -> Response:
-        """What an image shows, told by somebody who knows: kept beside the record of its prediction."""
+        """Save a label correction in the prediction log."""
         card = self._require_model().classifier.card
         requests.parse_media_type(request, ("application/json",))
         body = await requests.read_body(request, self.config.max_body_bytes)
         user_feedback = await self.limiter.run_in_thread(feedback.parse_feedback, body, card)
         if self.prediction_log is None:
-            raise HTTPError(409, "records_off", "feedback: this server keeps no records")
+            raise HTTPError(409, "records_off", "feedback: the prediction log of this server is off")
         await asyncio.to_thread(self.prediction_log.log_feedback, user_feedback)
         reply = feedback.build_feedback_response(
             user_feedback.pixels is not None, self.prediction_log.should_log_images(user_feedback.request_id)
@@ -281,11 +280,11 @@ class PredictionApp:
         return Response(msgspec.json.encode(content), media_type="application/json")
 
     async def livez(self, _request: Request, _request_id: str) -> Response:
-        """The process answers."""
+        """Report that the process is alive."""
         return PlainTextResponse("alive\n")
 
     async def readyz(self, _request: Request, _request_id: str) -> Response:
-        """Predictions are answered: an empty image was, just now."""
+        """Report that predictions work, by predicting a blank image."""
         served_model = self._require_model()
         blank_image = np.zeros((1, *served_model.classifier.card.shape), np.uint8)
         predict = served_model.classifier.predict
@@ -295,28 +294,28 @@ class PredictionApp:
             else await self.limiter.run_in_thread(predict, blank_image)
         )
         if not np.isfinite(probabilities).all():
-            raise HTTPError(503, "not_finite", "the classifier answers with numbers that are none")
+            raise HTTPError(503, "not_finite", "the classifier returned NaN or infinite probabilities")
         return PlainTextResponse("ready\n", headers={VERSION_HEADER: served_model.version})
 
     async def info(self, _request: Request, _request_id: str) -> Response:
-        """What is live and since when, what every worker serves or could not take, and the limits."""
+        """Return the live version, its classifier, the status of all workers, and the limits."""
         workers = await asyncio.to_thread(self.worker_status_dir.read)
-        content = {"worker": self.worker_index, "workers": workers} | info.build_info_response(
+        content = {"worker": self.worker_index, "workers": workers} | build_info_response(
             self.served_model, self.serving_since, self.config
         )
         return Response(msgspec.json.encode(content), media_type="application/json")
 
     async def bentoml_schema(self, request: Request, _request_id: str) -> Response:
-        """This API in the words of BentoML, as its clients look for it."""
+        """Return BentoML's own description of this API, for its clients."""
         document = self.get_bentoml_schemas()[request.scope["path"]]
         return Response(msgspec.json.encode(document), media_type="application/json")
 
     async def get_metrics(self, _request: Request, _request_id: str) -> Response:
-        """The counters of all workers."""
+        """Return the metrics of all workers."""
         return await asyncio.to_thread(self.metrics.render)
 
     async def openapi(self, _request: Request, _request_id: str) -> Response:
-        """This API in the words of OpenAPI."""
+        """Return the OpenAPI document."""
         card = self.served_model.classifier.card if self.served_model else None
         return Response(
             msgspec.json.encode(build_openapi(self.config, card, bool(self.api_keys))),
@@ -324,9 +323,9 @@ class PredictionApp:
         )
 
     async def root(self, _request: Request, _request_id: str) -> Response:
-        """Leads to the page."""
+        """Redirect to the draw page."""
         return self.draw_page.redirect()
 
     async def serve_page(self, request: Request, _request_id: str) -> Response:
-        """The page, or one of its files."""
+        """Return the draw page or one of its files."""
         return self.draw_page.build_file_response(request.scope["path"])

@@ -1,4 +1,4 @@
-"""The API in the words of OpenAPI 3.1: shapes and classes are those of the classifier being served."""
+"""The OpenAPI 3.1 document of the API, with image shapes and classes of the served classifier."""
 
 from typing import Any
 
@@ -8,27 +8,27 @@ from relearn.serving.api.schemas import Json
 from relearn.serving.config import ServeConfig
 from relearn.serving.inputs.image_files import IMAGE_TYPES
 from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse import MEDIA_TYPES, MULTIPART_TYPE
+from relearn.serving.inputs.parse_body import MEDIA_TYPES, MULTIPART_TYPE
 from relearn.serving.page.draw_page import PAGE_FILES
 
 ERROR_RESPONSES = {
     400: ("empty_body", "The request or its body is malformed."),
-    401: ("missing_key", "No key of this server, or several."),
-    403: ("forbidden_host", "Not asked as this machine, or for another site."),
-    404: ("model_version_not_found", "There is no such path, or another version is live."),
-    409: ("records_off", "This server keeps no records."),
-    413: ("body_too_large", "The body or the number of images is over its limit."),
+    401: ("missing_key", "No valid API key, or several keys."),
+    403: ("forbidden_host", "Request from another machine, host name or site to a server without API keys."),
+    404: ("model_version_not_found", "The path does not exist, or another version is live."),
+    409: ("records_off", "The prediction log is off."),
+    413: ("body_too_large", "The body or the number of images exceeds its limit."),
     415: (
         "unsupported_media_type",
-        "Media type, charset, encoding or picture format is not accepted.",
+        "The media type, charset, encoding or image format is not accepted.",
     ),
-    422: ("wrong_shape", "The request was understood, but it is none that this classifier can answer."),
-    429: ("too_many_requests", "As much as there may be is in progress."),
-    500: ("internal_error", "The server failed; its log says why."),
-    503: ("no_release", "No classifier has been released yet, or the server stops."),
+    422: ("wrong_shape", "The request is well-formed, but invalid for this classifier."),
+    429: ("too_many_requests", "The worker's limit of concurrent requests is reached."),
+    500: ("internal_error", "The server failed; its log has the reason."),
+    503: ("no_release", "No classifier is released yet, or the server is stopping."),
     504: ("timeout", "The request took too long."),
 }
-HEALTH_ERRORS = (403, 422, 500, 503, 504)  # of routes that need no key, and are never too many
+HEALTH_ERRORS = (403, 422, 500, 503, 504)  # of routes that need no key and have no request limit
 METRICS_ERRORS = (401, *HEALTH_ERRORS)
 INFO_ERRORS = (*METRICS_ERRORS, 429)
 SECURITY_SCHEMES: Json = {
@@ -38,23 +38,21 @@ SECURITY_SCHEMES: Json = {
 
 
 def build_openapi(config: ServeConfig, card: ModelCard | None, needs_key: bool = False) -> Json:
-    """The document behind `/openapi.json`; without a `card`, shapes, classes and examples are left open."""
+    """Build the document of `/openapi.json`; without `card` it has no shapes, classes or examples."""
     input_spec = InputSpec(card.shape, card.style, config.max_images) if card else None
     info_operation = _build_json_operation(
         "info",
-        "What is live, on which worker, and the limits.",
+        "Live version, classifier, workers and limits.",
         "Info",
         openapi_examples.build_info_reply(card),
     )
     schema_operation = _build_json_operation(
-        "schema", "What BentoML's clients read.", "Any", {"name": "Relearn"}
+        "schema", "Service schema for BentoML's clients.", "Any", {"name": "Relearn"}
     )
     docs_operation = _build_json_operation(
-        "docs", "The service as BentoML tells it.", "Any", {"openapi": "3.0.2"}
+        "docs", "BentoML's own OpenAPI document of the service.", "Any", {"openapi": "3.0.2"}
     )
-    healthz_operation = _build_health_operation(
-        "healthz", "The process answers: another name of /livez.", "alive\n"
-    )
+    healthz_operation = _build_health_operation("healthz", "The process is alive; same as /livez.", "alive\n")
     return {
         "openapi": "3.1.0",
         "info": {"title": "Relearn", "version": "1", "description": _describe_service(card)},
@@ -62,11 +60,11 @@ def build_openapi(config: ServeConfig, card: ModelCard | None, needs_key: bool =
             "/predict": {"post": _build_predict_operation(input_spec, card)},
             "/feedback": {"post": _build_feedback_operation(card)},
             "/info": {"get": info_operation},
-            "/livez": {"get": _build_health_operation("livez", "The process answers.", "alive\n")},
+            "/livez": {"get": _build_health_operation("livez", "The process is alive.", "alive\n")},
             "/healthz": {"get": healthz_operation},
             "/readyz": {
                 "get": _build_health_operation(
-                    "readyz", "Predictions are answered: one was, just now.", "ready\n"
+                    "readyz", "Predictions work; each check predicts one image.", "ready\n"
                 )
             },
             "/metrics": {"get": _build_metrics_operation()},
@@ -88,9 +86,9 @@ def build_openapi(config: ServeConfig, card: ModelCard | None, needs_key: bool =
 
 def _describe_service(card: ModelCard | None) -> str:
     if card is None:
-        return "Nothing is released yet: /predict answers 503."
+        return "No model is released yet: /predict returns 503."
     shape_text = " × ".join(map(str, card.shape))
-    return f"Reads images of {card.dataset}, {shape_text}, into {len(card.classes)} classes."
+    return f"Classifies images of {card.dataset}, {shape_text}, into {len(card.classes)} classes."
 
 
 def _build_predict_operation(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
@@ -102,20 +100,20 @@ def _build_predict_operation(input_spec: InputSpec | None, card: ModelCard | Non
     }
     if input_spec:
         content["application/json"]["examples"] = openapi_examples.build_predict_requests(input_spec)
-    top_k_description = "Tell only so many classes of each image, the most likely first."
+    top_k_description = "Number of classes per image in the response, the most likely first."
     return {
         "operationId": "predict",
-        "summary": "Images in; for each of them a label and the probability of every class.",
+        "summary": "Predict a label and the probability of every class for each image.",
         "parameters": [
             _build_query_parameter("top_k", top_k_description, schemas.top_k_schema(card)),
-            _build_query_parameter("version", "Be answered by this version or not at all.", schemas.STRING),
+            _build_query_parameter("version", "Fail with 404 unless this version is live.", schemas.STRING),
             _build_query_parameter(
                 "return_input",
-                "Tell each image as the network saw it, too.",
+                "Return each image as the network received it.",
                 schemas.boolean_schema(default=False),
             ),
             _build_query_parameter(
-                "log", "Whether this request may be recorded.", schemas.boolean_schema(default=True)
+                "log", "Allow an entry in the prediction log.", schemas.boolean_schema(default=True)
             ),
         ],
         "requestBody": {"required": True, "content": content},
@@ -134,11 +132,11 @@ def _build_feedback_operation(card: ModelCard | None) -> Json:
         body["examples"] = {"wrong": {"value": openapi_examples.build_feedback_request(card)}}
     return {
         "operationId": "feedback",
-        "summary": "What an image shows that was predicted; with the image it can become training data.",
+        "summary": "Correct the label of a predicted image; with the image it can become training data.",
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {
             "200": _build_json_response(
-                "It is kept, whether or not that prediction was recorded.",
+                "The correction is saved, even if the prediction was not logged.",
                 "Kept",
                 openapi_examples.FEEDBACK_REPLY,
             ),
@@ -148,14 +146,16 @@ def _build_feedback_operation(card: ModelCard | None) -> Json:
 
 
 def _build_page_paths() -> Json:
-    """The page to draw on: open to everybody, for it asks for a key."""
-    operation = {"operationId": "root", "summary": "Leads to the page.", "security": []}
-    responses = {"responses": {"307": {"description": "To /draw."}, **_reference_errors(*HEALTH_ERRORS, 429)}}
+    """Build the paths of the draw page; they need no key, because the page asks for it."""
+    operation = {"operationId": "root", "summary": "Redirect to the draw page.", "security": []}
+    responses = {
+        "responses": {"307": {"description": "Redirect to /draw."}, **_reference_errors(*HEALTH_ERRORS, 429)}
+    }
     return {"/": {"get": operation | responses}} | {
         path: {
             "get": {
                 "operationId": path.strip("/").replace("/", "_").replace(".", "_"),
-                "summary": "The page to draw on." if path == "/draw" else "A file of the page.",
+                "summary": "The draw page." if path == "/draw" else "A file of the draw page.",
                 "security": [],
                 "responses": {
                     "200": {"description": "The file.", "content": {media_type: {"schema": schemas.STRING}}},
@@ -198,7 +198,7 @@ def _build_health_operation(operation_id: str, summary: str, example: str) -> Js
 
 def _build_metrics_operation() -> Json:
     return _build_text_operation(
-        "metrics", "Counters in Prometheus' format.", openapi_examples.METRICS_TEXT, METRICS_ERRORS
+        "metrics", "Metrics in Prometheus' format.", openapi_examples.METRICS_TEXT, METRICS_ERRORS
     )
 
 

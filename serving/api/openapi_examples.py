@@ -1,4 +1,4 @@
-"""Requests and answers as `/openapi.json` shows them; its requests are good ones of the classifier served."""
+"""Example requests and responses of `/openapi.json`; the requests are valid for the served classifier."""
 
 import base64
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from relearn.model.images.decode import encode_png
 from relearn.model.inference.model_card import ModelCard
-from relearn.serving.api import info as told
+from relearn.serving.api.responses import LIMIT_SETTINGS, describe_classifier
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.predictions.feedback import IMAGE_NOTES
 
@@ -20,7 +20,7 @@ _TIMESTAMP = "2026-01-01T00:00:00.000+00:00"
 
 
 def build_predict_requests(input_spec: InputSpec) -> Json:
-    """A bright bar in the middle, once and twice, in every form that JSON has for it."""
+    """Build requests with a bright vertical bar in every JSON form: nested, flat and base64."""
     image = _draw_bar(input_spec.shape)
     flat_pixels, nested_pixels = image.ravel().tolist(), image.reshape(input_spec.accepted_shapes[1]).tolist()
     base64_file = base64.b64encode(encode_png(image)).decode()
@@ -32,6 +32,7 @@ def build_predict_requests(input_spec: InputSpec) -> Json:
 
 
 def build_predict_reply(card: ModelCard | None) -> Json:
+    """Build a response of `/predict`; empty without a card."""
     if card is None:
         return {}
     probabilities = dict.fromkeys(card.classes, 0.0) | {card.classes[0]: 1.0}
@@ -40,10 +41,12 @@ def build_predict_reply(card: ModelCard | None) -> Json:
 
 
 def build_feedback_request(card: ModelCard) -> Json:
+    """Build a correction with the last class as the label."""
     return {"request_id": _REQUEST_ID, "index": 0, "label": card.classes[-1]}
 
 
 def build_info_reply(card: ModelCard | None) -> Json:
+    """Build a response of `/info`, before or after a release."""
     version_fields = (
         {"version": "1", "serving_since": _TIMESTAMP} if card else {"version": None, "serving_since": None}
     )
@@ -57,14 +60,15 @@ def build_info_reply(card: ModelCard | None) -> Json:
     return {
         "worker": 1,
         **version_fields,
-        "classifier": told.describe_classifier(card) if card else None,
+        "classifier": describe_classifier(card) if card else None,
         "workers": [worker_status],
-        "limits": dict.fromkeys(told.LIMIT_SETTINGS, 32),
+        "limits": dict.fromkeys(LIMIT_SETTINGS, 32),
     }
 
 
 def build_error_reply(code: str) -> Json:
-    message = "what was wrong: what was got, what is accepted"
+    """Build an error response."""
+    message = "what is wrong: got this, accepted: that"
     return {"error": {"code": code, "message": message, "request_id": _REQUEST_ID}}
 
 

@@ -1,13 +1,19 @@
-"""The reply to images: what each is taken for, and how much of it a client wants to be told."""
+"""Contents of the responses of `/predict` and `/info`."""
 
 import base64
+from datetime import datetime
+from typing import Any
 
 import numpy as np
 
 from relearn.model.images.decode import encode_png
+from relearn.model.inference.model_card import ModelCard
+from relearn.serving.config import ServeConfig
 from relearn.serving.inputs.predict_options import PredictOptions
+from relearn.serving.runtime.hot_reload import ServedModel
 
 Prediction = dict[str, str | dict[str, float]]
+LIMIT_SETTINGS = ("max_body_bytes", "max_images", "max_concurrency", "timeout_seconds")
 
 
 def build_predictions(
@@ -17,9 +23,10 @@ def build_predictions(
     classes: tuple[str, ...],
     options: PredictOptions,
 ) -> list[Prediction]:
-    """For each image its label and its row of `probabilities`, float32 (n, classes), by class name.
+    """Build the prediction of each image: label, and probabilities by class name.
 
-    All of them in the order of the classes, or the most likely ones, the greatest first.
+    `probabilities` is float32 (n, classes). The result has all classes in their order or, with `top_k`, the
+    most likely classes in descending order.
     """
     rows = probabilities.astype(np.float64).round(8).tolist()
     if options.top_k is None:
@@ -38,3 +45,30 @@ def build_predictions(
         for prediction, image in zip(predictions, images, strict=True):
             prediction["input"] = base64.b64encode(encode_png(image)).decode()
     return predictions
+
+
+def build_info_response(
+    served_model: ServedModel | None, serving_since: datetime, config: ServeConfig
+) -> dict[str, Any]:
+    """Build the response of `/info`, without workers: version, classifier and limits."""
+    return {
+        "version": served_model.version if served_model else None,
+        "serving_since": serving_since.isoformat(timespec="milliseconds") if served_model else None,
+        "classifier": describe_classifier(served_model.classifier.card) if served_model else None,
+        "limits": {name: getattr(config, name) for name in LIMIT_SETTINGS},
+    }
+
+
+def describe_classifier(card: ModelCard) -> dict[str, Any]:
+    """Return the public fields of a model card."""
+    return {
+        "dataset": card.dataset,
+        "network": card.config.network,
+        "parameters": card.parameters,
+        "shape": card.shape,
+        "style": card.style,
+        "classes": card.classes,
+        "metrics": card.metrics,
+        "fingerprint": card.fingerprint,
+        "torch": card.torch,
+    }

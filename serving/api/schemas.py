@@ -1,10 +1,10 @@
-"""The shapes of what goes in and comes out, in the words of JSON Schema."""
+"""JSON Schemas of requests and responses."""
 
 from dataclasses import replace
 from typing import Any
 
 from relearn.model.inference.model_card import ModelCard
-from relearn.serving.api.info import LIMIT_SETTINGS
+from relearn.serving.api.responses import LIMIT_SETTINGS
 from relearn.serving.inputs.input_spec import InputSpec
 
 Json = dict[str, Any]
@@ -22,12 +22,12 @@ IMAGE_FILE: Json = {
 }
 IMAGE_STATE: Json = {
     "enum": ["kept", "sampled", "none"],
-    "description": "kept: it came with the feedback. sampled: it is kept if the prediction was recorded.",
+    "description": "kept: sent with the feedback. sampled: logged with the prediction, if that was logged.",
 }
 
 
 def build_components(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
-    """All schemas that routes refer to."""
+    """Build all schemas that the routes reference."""
     predictions_schema = {"type": "array", "items": _prediction_schema(card)}
     return {
         "Images": object_schema(images=_images_schema(input_spec)),
@@ -43,11 +43,12 @@ def build_components(input_spec: InputSpec | None, card: ModelCard | None) -> Js
 
 
 def schema_reference(name: str) -> Json:
+    """Return a reference to a schema of `build_components`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def object_schema(**properties: Json) -> Json:
-    """An object with these members and no others."""
+    """Build an object schema with exactly these members."""
     return {
         "type": "object",
         "properties": properties,
@@ -57,13 +58,14 @@ def object_schema(**properties: Json) -> Json:
 
 
 def multipart_schema(input_spec: InputSpec | None) -> Json:
-    """Files under the name that people give them with `curl -F`; others are taken as well."""
+    """Build the schema of a form with files, as sent by `curl -F file=@x.png`; any field name is accepted."""
     size_limit = {"maxItems": input_spec.max_images} if input_spec else {}
     files = {"type": "array", "minItems": 1, **size_limit, "items": {"type": "string", "format": "binary"}}
     return object_schema(file=files) | {"description": "PNG or JPEG files."}
 
 
 def top_k_schema(card: ModelCard | None) -> Json:
+    """Build the schema of `top_k`: 1 to the number of classes."""
     return COUNT | ({"maximum": len(card.classes)} if card else {})
 
 
@@ -75,7 +77,7 @@ def _images_schema(input_spec: InputSpec | None) -> Json:
         {"type": "array", "minItems": 1, "maxItems": input_spec.max_images, "items": schema}
         for schema in single_image_schemas
     ]
-    description = "One image or several: whole numbers 0–255, or files in base64."
+    description = "One image or several: integers 0–255, or files in base64."
     return {"anyOf": [*single_image_schemas, *batch_schemas], "description": description}
 
 
@@ -86,6 +88,7 @@ def _array_schema(shape: tuple[int, ...]) -> Json:
 
 
 def boolean_schema(*, default: bool) -> Json:
+    """Build the schema of a boolean with a default."""
     return {"type": "boolean", "default": default}
 
 
@@ -98,7 +101,7 @@ def _prediction_schema(card: ModelCard | None) -> Json:
         properties["label"] = {"type": "string", "enum": list(card.classes)}
         probabilities_schema = object_schema(**dict.fromkeys(card.classes, PROBABILITY))
         properties["probabilities"] = probabilities_schema | {"required": [], "minProperties": 1}
-    description = "A PNG in the classifier's shape; with return_input=true only."
+    description = "The image as the network received it, a PNG; only with return_input=true."
     input_schema = STRING | {
         "contentEncoding": "base64",
         "contentMediaType": "image/png",
@@ -108,7 +111,7 @@ def _prediction_schema(card: ModelCard | None) -> Json:
 
 
 def _feedback_schema(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
-    """The last word on an image counts."""
+    """Build the schema of a label correction; the last one for an image counts."""
     image_schema = _images_schema(replace(input_spec, max_images=1) if input_spec else None)
     properties: Json = {
         "request_id": STRING | {"pattern": "^[A-Za-z0-9._-]{1,64}$"},

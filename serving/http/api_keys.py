@@ -1,4 +1,4 @@
-"""API keys: who may ask, where not only this machine can."""
+"""API keys: loading them and checking requests for them."""
 
 import hashlib
 import hmac
@@ -10,17 +10,17 @@ from starlette.requests import Request
 
 from relearn.model.errors import ConfigError, UserInputError
 from relearn.serving.config import API_KEYS, ServeConfig
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 
 MIN_KEY_LENGTH = 16  # characters
-_KEY_PATTERN = re.compile(r"[!-+\--~]{16,}")  # what a header can hold, without the comma that parts keys
-_KEY_FORMAT = f"{MIN_KEY_LENGTH} letters, digits or signs or more, without space and comma"
+_KEY_PATTERN = re.compile(r"[!-+\--~]{16,}")  # characters of a header, without the comma between keys
+_KEY_FORMAT = f"at least {MIN_KEY_LENGTH} letters, digits or punctuation marks, no spaces or commas"
 
 
 class ApiKeys:
-    """Several may be good at the same time, so that each can be replaced while the others are in use.
+    """The API keys of a server. Several keys are valid at once, so that each can be replaced during use.
 
-    Only their SHA-256 is kept: nothing that prints this object tells a key.
+    Only their SHA-256 digests are kept: printing this object shows no key.
     """
 
     def __init__(self, keys: list[str]) -> None:
@@ -33,10 +33,10 @@ class ApiKeys:
 
     @classmethod
     def from_config(cls, config: ServeConfig, environment: Mapping[str, str]) -> "ApiKeys":
-        """Those of `RELEARN_API_KEYS`, parted by commas, and of the file that is set, one a line.
+        """Load the keys of `RELEARN_API_KEYS`, separated by commas, and of `api_keys_file`, one per line.
 
-        Raises `ConfigError` for a key that is too short, or a file without any; `InputError` for a file that
-        cannot be read.
+        Raises `ConfigError` for a malformed key or a file without keys, `UserInputError` for an unreadable
+        file.
         """
         keys = [key.strip() for key in environment.get(API_KEYS, "").split(",") if key.strip()]
         if config.api_keys_file:
@@ -47,7 +47,7 @@ class ApiKeys:
         return bool(self._digests)
 
     def authenticate(self, request: Request) -> None:
-        """Raise `Refusal` 401 where the request does not bring exactly one key, and a good one."""
+        """Raise `HTTPError` 401 unless the request carries exactly one key and the key is valid."""
         presented_keys = [
             *map(_parse_bearer, request.headers.getlist("authorization")),
             *request.headers.getlist("x-api-key"),
@@ -57,13 +57,13 @@ class ApiKeys:
         if len(presented_keys) > 1:
             raise _unauthorized_error("invalid_key", "key: got several")
         digest = _hash_key(presented_keys[0])
-        # All are compared, each in constant time: how long it takes tells nothing of any of them.
+        # All keys are compared, each in constant time: the duration reveals nothing about any key.
         if not sum(hmac.compare_digest(digest, key_digest) for key_digest in self._digests):
-            raise _unauthorized_error("invalid_key", "key: got another one")
+            raise _unauthorized_error("invalid_key", "key: got an unknown one")
 
 
 def require_keys_if_public(config: ServeConfig, api_keys: ApiKeys) -> None:
-    """Raise `ConfigError` for a server that others could reach, and nobody needs a key for."""
+    """Raise `ConfigError` for a server that other machines can reach without a key."""
     if not config.is_local and not api_keys:
         hint = f"127.0.0.1, or keys in {API_KEYS} or in the file of --api-keys-file"
         raise ConfigError([f"host: got {config.host} without API keys, accepted: {hint}"])
@@ -73,11 +73,11 @@ def _read_keys_file(file: Path) -> list[str]:
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserInputError(f"api_keys_file: {file} cannot be read: {reason}") from None
     keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not keys:
-        raise ConfigError([f"api_keys_file: {file} holds no key, accepted: one a line, {_KEY_FORMAT}"])
+        raise ConfigError([f"api_keys_file: {file} has no key, accepted: one per line, {_KEY_FORMAT}"])
     return keys
 
 
@@ -91,5 +91,5 @@ def _hash_key(key: str) -> bytes:
 
 
 def _unauthorized_error(code: str, message: str) -> HTTPError:
-    hint = "accepted: one of the server's, in Authorization: Bearer KEY or in X-API-Key: KEY"
+    hint = "accepted: a key of this server, in Authorization: Bearer KEY or in X-API-Key: KEY"
     return HTTPError(401, code, f"{message}, {hint}", {"www-authenticate": "Bearer"})

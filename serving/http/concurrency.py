@@ -1,4 +1,4 @@
-"""What a worker has in hand: requests being answered, and threads that compute for them."""
+"""Limits of a worker: concurrent requests and prediction threads."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -8,18 +8,21 @@ from typing import ParamSpec, TypeVar
 
 from prometheus_client import Gauge
 
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Arithmetic takes one core each, and more cores are had by more workers. Their number also bounds a worker's
-# memory: two pictures at the limit of pixels take 170 MB while they are unfolded.
+# Each computation takes one core; more cores are used by more workers. The number also bounds a worker's
+# memory: decoding two images at the pixel limit takes 170 MB.
 THREAD_COUNT = 2
 
 
 class ConcurrencyLimiter:
-    """Requests of one worker, never more than `limit` at a time; `abandoned` shows threads that are lost."""
+    """A limit of `max_requests` concurrent requests in one worker.
+
+    `orphaned_threads_gauge` shows the number of threads that compute for abandoned requests.
+    """
 
     def __init__(self, max_requests: int, orphaned_threads_gauge: Gauge) -> None:
         self.max_requests = max_requests
@@ -30,10 +33,11 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Have one more request in hand for the length of a `with` block, or raise `Refusal` 429 at once."""
+        """Count one more request during a `with` block, or raise `HTTPError` 429 at once."""
         if self.active_requests + self.orphaned_threads >= self.max_requests:
             message = (
-                f"server: got more requests at once than its limit, accepted: {self.max_requests} a worker"
+                f"server: got more concurrent requests than its limit, accepted: {self.max_requests} per"
+                " worker"
             )
             raise HTTPError(429, "too_many_requests", message, {"retry-after": "1"})
         self.active_requests += 1
@@ -45,8 +49,8 @@ class ConcurrencyLimiter:
     async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in a thread.
 
-        A thread that computes cannot be ended: where the request is given up meanwhile, what it has in
-        hand counts against the limit until it has come to its end. What has not begun is never begun.
+        A running thread cannot be stopped. After the request is abandoned, its thread counts against the
+        limit until it ends. A call that has not started is cancelled.
         """
         future = self.thread_pool.submit(function, *args, **kwargs)
         try:

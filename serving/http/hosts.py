@@ -1,8 +1,8 @@
-"""Where a request says it goes, and comes from: what a server without keys has to go by.
+"""Checks of client address, `Host` and `Origin` on a server without API keys.
 
-A page of another site can have the browser of whoever opens it send requests to this machine: under a name
-of its own that suddenly means 127.0.0.1 (DNS rebinding), which shows in `Host`, or by a form, which shows
-in `Origin`.
+A page of another site can make a visitor's browser send requests to this machine. It can resolve its own
+host name to 127.0.0.1 (DNS rebinding), which the `Host` header shows. It can also submit a form, which the
+`Origin` header shows.
 """
 
 import ipaddress
@@ -11,19 +11,19 @@ from functools import lru_cache
 
 from starlette.requests import Request
 
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 
 _HOST_PATTERN = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 def check_trusted_host(request: Request) -> None:
-    """Raise `Refusal` 403 for a client or Host that is not this machine, or another site's Origin."""
+    """Raise `HTTPError` 403 for a client or Host other than this machine, or another site's Origin."""
     if request.client and not _is_loopback(_bracket_ipv6(request.client.host)):
-        hint = "accepted: this machine; a server for others has API keys"
+        hint = "accepted: this machine; set API keys to serve other machines"
         raise HTTPError(403, "forbidden_client", f"client: got another machine, {hint}")
     host_headers = request.headers.getlist("host")
     if len(host_headers) != 1 or not _is_loopback(host_headers[0]):
-        hint = "accepted: localhost, 127.0.0.1 or [::1]; a server for others has API keys"
+        hint = "accepted: localhost, 127.0.0.1 or [::1]; set API keys to serve other machines"
         raise HTTPError(403, "forbidden_host", f"Host: got another one, {hint}")
     for origin in request.headers.getlist("origin"):
         if origin.lower() not in (f"http://{host_headers[0].lower()}", f"https://{host_headers[0].lower()}"):
@@ -31,12 +31,12 @@ def check_trusted_host(request: Request) -> None:
 
 
 def _bracket_ipv6(address: str) -> str:
-    """As it would stand in a Host; an IPv4 address may have been mapped into IPv6."""
+    """Write a client address as in a Host header; an IPv4 address may be mapped into IPv6."""
     address = address.removeprefix("::ffff:")
     return f"[{address}]" if ":" in address else address
 
 
-@lru_cache(64)  # nearly every request has one and the same; looking at it costs 20 µs
+@lru_cache(64)  # nearly all requests have the same host; parsing it takes 20 µs
 def _is_loopback(host: str) -> bool:
     host_match = _HOST_PATTERN.fullmatch(host)
     if not host_match:

@@ -1,4 +1,4 @@
-"""HTTP on the wire: uvicorn's protocol, with bounds on what a client may do before its request is whole."""
+"""The HTTP protocol of a connection: uvicorn's, with limits on incomplete requests and slow clients."""
 
 import uuid
 from asyncio import TimerHandle, Transport
@@ -7,21 +7,22 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from relearn.serving.http import requests
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError, build_error_response
 
-# Bytes of a head that is not whole; one that comes at once may be larger by what is read in one piece.
+# Bytes of an incomplete request head. A head that arrives at once may exceed this by one read.
 MAX_HEADER_BYTES = 65_536
-HEADER_TIMEOUT = 10.0  # seconds for a head, from its first byte or from the beginning of the connection
-WRITE_TIMEOUT = 30.0  # seconds that an answer may wait for a client that does not read it
-MAX_CONNECTIONS = 900  # of a worker; most systems give a process 1,024 files
+# Seconds for a request head, from its first byte or from the start of the connection.
+HEADER_TIMEOUT_SECONDS = 10.0
+WRITE_TIMEOUT_SECONDS = 30.0  # seconds that a response waits for a client that does not read it
+MAX_CONNECTIONS = 900  # per worker; most systems allow a process 1,024 open files
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection. What comes after the head is bounded by the routes."""
+    """One connection. The routes limit the body of a request; this class limits its head."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ws_protocol_class = None  # whoever wants a websocket is answered as by any other GET
+        self.ws_protocol_class = None  # a websocket upgrade is handled as a plain GET
         self._is_reading_header = True
         self._header_bytes = 0
         self._header_timer: TimerHandle | None = None
@@ -30,10 +31,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
-            message = f"server: got more connections than its limit, accepted: {MAX_CONNECTIONS} a worker"
+            message = f"server: got more connections than its limit, accepted: {MAX_CONNECTIONS} per worker"
             self._send_error(HTTPError(503, "too_many_connections", message, {"retry-after": "1"}))
         else:
-            self._header_timer = self.loop.call_later(HEADER_TIMEOUT, self._on_header_timeout)
+            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self._on_header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_header_timer()
@@ -50,7 +51,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 HTTPError(431, "head_too_large", f"headers and URL: accepted: up to {MAX_HEADER_BYTES} bytes")
             )
         elif self._header_bytes and self._header_timer is None:
-            self._header_timer = self.loop.call_later(HEADER_TIMEOUT, self._on_header_timeout)
+            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self._on_header_timeout)
 
     def on_headers_complete(self) -> None:
         self._cancel_header_timer()
@@ -63,7 +64,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._write_timer = self.loop.call_later(WRITE_TIMEOUT, self.transport.abort)
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         if self._write_timer:
@@ -72,7 +73,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        self._send_error(HTTPError(400, "invalid_http", "request: got no valid HTTP, accepted: HTTP/1.1"))
+        self._send_error(HTTPError(400, "invalid_http", "request: got invalid HTTP, accepted: HTTP/1.1"))
 
     def _cancel_header_timer(self) -> None:
         if self._header_timer:
@@ -83,19 +84,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._header_timer = None
         if self.cycle and not self.cycle.response_complete:
             self._header_timer = self.loop.call_later(
-                HEADER_TIMEOUT, self._on_header_timeout
-            )  # it waits for an answer of ours
+                HEADER_TIMEOUT_SECONDS, self._on_header_timeout
+            )  # the client waits for our response
         elif self._header_bytes:
             self._send_error(
-                HTTPError(408, "timeout", f"request: no whole head within {HEADER_TIMEOUT:g} seconds")
+                HTTPError(
+                    408,
+                    "timeout",
+                    f"request: got an incomplete head after {HEADER_TIMEOUT_SECONDS:g} seconds",
+                )
             )
         else:
             self.transport.close()
 
     def _send_error(self, error: HTTPError) -> None:
-        """Answer outside of the routes, and close."""
+        """Send an error response outside the routes, and close the connection."""
         request_id = uuid.uuid4().hex
-        response = requests.build_error_response(error, request_id)
+        response = build_error_response(error, request_id)
         response.headers.update(
             {requests.REQUEST_ID_HEADER: request_id, **requests.SECURITY_HEADERS, "connection": "close"}
         )
@@ -104,4 +109,4 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Whatever else a client would rather speak is no matter for the log."""
+        """Log nothing: a request for another protocol is no warning."""

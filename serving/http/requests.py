@@ -1,4 +1,4 @@
-"""What stands between a client and the routes: sizes, media types, request ids, one form of refusal."""
+"""Request ids, query parameters, media types and bodies of requests."""
 
 import asyncio
 import re
@@ -7,41 +7,30 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import msgspec
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
-from relearn.model.errors import RelearnError, UserInputError
+from relearn.model.errors import UserInputError
+from relearn.serving.http.errors import HTTPError
 
-MAX_DRAIN_BYTES = 65_536  # bytes of a body that may come although nobody reads it
-DRAIN_SECONDS = 2.0  # seconds that a client is given to stop sending what is not wanted
+MAX_DRAIN_BYTES = 65_536  # bytes of an unread body that are received and discarded
+DRAIN_SECONDS = 2.0  # seconds for a client to stop sending a rejected body
 REQUEST_ID_HEADER = "x-request-id"
-SECURITY_HEADERS = {"x-content-type-options": "nosniff"}  # of every answer
-_MAX_CONTENT_TYPE_LENGTH = 512  # characters of a Content-Type; the longest boundary that is in use has 70
+SECURITY_HEADERS = {"x-content-type-options": "nosniff"}  # of every response
+_MAX_CONTENT_TYPE_LENGTH = 512  # characters of a Content-Type; the longest boundary in use has 70
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class HTTPError(UserInputError):  # nothing went wrong
-    """A request that is not answered, with the HTTP status and headers that tell why."""
-
-    def __init__(
-        self, http_status: int, code: str, message: str, headers: dict[str, str] | None = None
-    ) -> None:
-        super().__init__(message, code)
-        self.http_status = http_status
-        self.headers = headers or {}
-
-
 def get_or_create_request_id(request: Request) -> str:
-    """The client's `X-Request-ID` where it is short and plain, else a new one of 32 hex digits."""
+    """Return the client's `X-Request-ID` if it is short and plain, else a new id of 32 hex digits."""
     client_request_id = request.headers.get(REQUEST_ID_HEADER, "")
     return client_request_id if _REQUEST_ID_PATTERN.fullmatch(client_request_id) else uuid.uuid4().hex
 
 
 def check_query_parameters(request: Request, allowed_names: Sequence[str]) -> None:
-    """Raise `InputError` for a parameter of the query that is not `accepted`, or is there twice."""
+    """Raise `UserInputError` for a query parameter that is not in `allowed_names`, or is given twice."""
     parameter_names = (
         [name for name, _ in request.query_params.multi_items()] if request.scope["query_string"] else []
     )
@@ -52,17 +41,17 @@ def check_query_parameters(request: Request, allowed_names: Sequence[str]) -> No
 
 @dataclass(frozen=True)
 class MediaType:
-    """A media type: its name in lower case, its parameters as they were written."""
+    """A media type: its name in lower case, its parameters as the client wrote them."""
 
     name: str
     parameters: dict[str, str]
 
 
 def parse_media_type(request: Request, accepted_types: Sequence[str]) -> MediaType:
-    """The request's media type, one of `accepted`.
+    """Parse the request's media type, one of `accepted_types`.
 
-    Raises `Refusal` 415 for any other, for none, for a charset that is not UTF-8 and for compressed
-    bodies: what cannot be measured before it is unpacked is not taken.
+    Raises `HTTPError` 415 for another type, for none, for a charset other than UTF-8 and for compressed
+    bodies, whose size is unknown before decompression.
     """
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise HTTPError(415, "unsupported_encoding", "Content-Encoding: accepted: none")
@@ -85,9 +74,9 @@ def _parse_content_type(header: str) -> tuple[str, dict[str, str]]:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body; `Refusal` 413 as soon as it is known to be over `limit` bytes, 400 when empty.
+    """Read the whole body; raise `HTTPError` 413 once it exceeds `max_bytes`, 400 if it is empty.
 
-    The declared length is looked at first, the bytes that come are counted: chunked bodies declare none.
+    The declared length is checked first. Received bytes are counted too: chunked bodies declare no length.
     """
     too_large_error = HTTPError(413, "body_too_large", f"body: accepted: up to {max_bytes} bytes")
     content_length = request.headers.get("content-length", "0")
@@ -106,7 +95,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def is_body_consumed(request: Request) -> bool:
-    """Whether the body was read, or is so short that what comes of it may be thrown away."""
+    """Return whether the body was read, or is short enough for the server to discard."""
     if getattr(request.state, "read", False):
         return True
     is_chunked = "transfer-encoding" in request.headers
@@ -115,10 +104,11 @@ def is_body_consumed(request: Request) -> bool:
 
 
 async def send_and_close(request: Request, response: Response, send: Send, max_bytes: int) -> None:
-    """Send `response` to a request whose body was not read to its end, and close the connection.
+    """Send `response` to a request whose body was not read completely, and close the connection.
 
-    The server would throw a body away for as long as it comes. Closed at once, the client might lose the
-    answer over the bytes it is still sending: so some of them, and for a while, are waited for.
+    An open connection would make the server discard the body for as long as the client sends. Closing at
+    once could lose the response, because the client is still sending. So the rest of the body is received
+    first, up to `max_bytes` bytes and `DRAIN_SECONDS` seconds.
     """
     response.headers["connection"] = "close"
     received_bytes = 0
@@ -134,18 +124,3 @@ async def send_and_close(request: Request, response: Response, send: Send, max_b
                 if not message.get("more_body"):
                     break
     await send({"type": "http.response.body", "body": b""})
-
-
-def build_error_response(error: RelearnError, request_id: str) -> Response:
-    """The one form of every answer that is not a prediction.
-
-    What went wrong on our side is told by its code alone: its message may name files.
-    """
-    message = (
-        str(error) if isinstance(error, UserInputError) else "the server could not answer; its log says why"
-    )
-    content = {"error": {"code": error.code, "message": message, "request_id": request_id}}
-    headers = error.headers if isinstance(error, HTTPError) else None
-    return Response(
-        msgspec.json.encode(content), error.http_status, headers=headers, media_type="application/json"
-    )

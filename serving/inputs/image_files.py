@@ -1,6 +1,6 @@
-"""From PNG and JPEG files to images: uint8 (n, channels, height, width), fitted in the classifier's style.
+"""Parsing PNG and JPEG files into images uint8 (n, channels, height, width), fitted to the classifier.
 
-A file is told by its content alone. Nothing here opens a path or a URL: there is no decoder that could.
+The file type is detected from the content alone. Nothing here opens a path or a URL.
 """
 
 import binascii
@@ -18,7 +18,7 @@ from relearn.model.images.decode import (
     fit_image,
     open_image,
 )
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
 
 IMAGE_TYPES = ("image/png", "image/jpeg")
@@ -26,12 +26,12 @@ _BASE64_FORMAT = "base64 of a PNG or JPEG file"
 
 
 def parse_image(body: bytes, input_spec: InputSpec) -> np.ndarray:
-    """One PNG or JPEG of any size."""
+    """Parse one PNG or JPEG file of any size."""
     return parse_images({"body": body}, input_spec)
 
 
 def parse_base64_images(texts: Sequence[str], input_spec: InputSpec) -> np.ndarray:
-    """PNG or JPEG files as base64, the images of a JSON body."""
+    """Parse PNG or JPEG files in base64, as in a JSON body."""
     input_spec.check_image_count(len(texts))
     return parse_images(
         {f"images[{index}]": _decode_base64(text, index) for index, text in enumerate(texts)}, input_spec
@@ -39,21 +39,21 @@ def parse_base64_images(texts: Sequence[str], input_spec: InputSpec) -> np.ndarr
 
 
 def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
-    """The content of one file or several, by what a refusal calls each.
+    """Parse one file or several: their contents, keyed by the name that an error message uses.
 
-    `LARGEST_PICTURE` bounds the pixels of all of them together: a request of many small files that unfold
-    to large pictures costs no more than one such file.
+    `MAX_PIXELS` limits the pixels of all files together: many small files that decode to large images cost
+    no more than one such file.
     """
     images, remaining_pixels = [], MAX_PIXELS
     for name, content in files.items():
         if not content.startswith(tuple(FORMATS)):
-            raise HTTPError(415, "unsupported_image", f"{name}: the picture is neither PNG nor JPEG")
+            raise HTTPError(415, "unsupported_image", f"{name}: the image is neither PNG nor JPEG")
         try:
-            # How large the file may be has been decided where its bytes were read.
+            # `read_body` has limited the file's bytes already, hence its own length as the limit.
             image_file = open_image(content, len(content), remaining_pixels)
             remaining_pixels -= image_file.width * image_file.height
             images.append(_decode_and_fit(image_file, input_spec))
-            del image_file  # it has its pixels now: not to be kept while the next one is unfolded
+            del image_file  # frees its pixels before the next file is decoded
         except UserInputError as error:
             raise UserInputError(f"{name}: {error}", error.code) from None
     return np.stack(images)
@@ -69,7 +69,7 @@ def _decode_and_fit(image_file: ImageFile, input_spec: InputSpec) -> np.ndarray:
 def _decode_base64(text: str, index: int) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:  # letters of another alphabet, wrong padding, or no ASCII at all
+    except ValueError:  # wrong alphabet, wrong padding, or not ASCII
         raise UserInputError(
-            f"images[{index}]: got another text, accepted: {_BASE64_FORMAT}", "wrong_type"
+            f"images[{index}]: got another string, accepted: {_BASE64_FORMAT}", "wrong_type"
         ) from None

@@ -1,16 +1,16 @@
-"""What one request may hold: images in the shape of the classifier, up to a number of them."""
+"""The accepted input of one request: image shapes and number of images."""
 
 import math
 from dataclasses import dataclass
 
 from relearn.model.errors import UserInputError
 from relearn.model.images.decode import ImageStyle
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the classifier reads, and how many images one request may hold."""
+    """The classifier's image shape and style, and the most images of one request."""
 
     shape: tuple[int, int, int]
     style: ImageStyle
@@ -18,7 +18,7 @@ class InputSpec:
 
     @property
     def accepted_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shapes in which one image may be written: flat, its rows where it is grey, its channels."""
+        """Shapes that one image may have: flat, (height, width) if grayscale, (channels, height, width)."""
         grayscale_shapes = [self.shape[1:]] if self.shape[0] == 1 else []
         return (math.prod(self.shape),), *grayscale_shapes, self.shape
 
@@ -26,7 +26,7 @@ class InputSpec:
         return f"one image or several, each of {' or '.join(map(format_shape, self.accepted_shapes))} numbers"
 
     def check_image_count(self, image_count: int) -> None:
-        """Raise `InputError` for no image, `Refusal` 413 for too many."""
+        """Raise `UserInputError` for no image, `HTTPError` 413 for too many."""
         if not image_count:
             raise UserInputError(f"images: got none, accepted: 1 to {self.max_images}", "empty_batch")
         if image_count > self.max_images:
@@ -35,7 +35,7 @@ class InputSpec:
             )
 
     def check_value_count(self, value_count: int) -> None:
-        """Raise `Refusal` 413 for more numbers than `max_images` have."""
+        """Raise `HTTPError` 413 for more numbers than `max_images` images have."""
         values_per_image = math.prod(self.shape)
         image_count, remainder = divmod(value_count, values_per_image)
         if not remainder:
@@ -49,5 +49,5 @@ class InputSpec:
 
 
 def format_shape(shape: tuple[int, ...]) -> str:
-    """A shape as a reader says it: 28 × 28."""
+    """Format a shape for a message: 28 × 28."""
     return " × ".join(map(str, shape))

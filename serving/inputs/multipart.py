@@ -1,20 +1,20 @@
-"""From `multipart/form-data` to images: every part is a picture file, as `curl -F file=@x.png` sends it."""
+"""Parsing `multipart/form-data` into images: each part is a file, as sent by `curl -F file=@x.png`."""
 
 import numpy as np
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser
 
 from relearn.model.errors import UserInputError
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.image_files import IMAGE_TYPES, parse_images
 from relearn.serving.inputs.input_spec import InputSpec
 
 
 def parse_multipart(body: bytes, input_spec: InputSpec, boundary: str) -> np.ndarray:
-    """The files of a form in their order; what their fields are called makes no difference.
+    """Parse the files of a form in their order; field names are ignored.
 
-    A part with neither a file name nor the media type of a picture is a text: a path or URL in it is neither
-    read nor fetched. Raises `Refusal` 400 where the parts cannot be told apart.
+    A part with neither a file name nor an image media type is a text field and is rejected: a path or URL in
+    it is neither read nor fetched. Raises `HTTPError` 400 if the form cannot be split into parts.
     """
     files: list[bytes] = []
     end_events: list[bool] = []
@@ -36,7 +36,7 @@ def parse_multipart(body: bytes, input_spec: InputSpec, boundary: str) -> np.nda
     except FormParserError:
         end_events.clear()
     if not end_events:
-        raise HTTPError(400, "invalid_multipart", "body: no valid multipart/form-data for its boundary")
+        raise HTTPError(400, "invalid_multipart", "body: invalid multipart/form-data for its boundary")
     input_spec.check_image_count(len(files))
     return parse_images({f"file {index}": content for index, content in enumerate(files, 1)}, input_spec)
 
@@ -48,5 +48,5 @@ def _read_file(file: File) -> bytes:
 
 def _read_image_field(field: Field) -> bytes:
     if field.content_type not in IMAGE_TYPES:
-        raise UserInputError("form: got a field with text, accepted: PNG or JPEG files", "wrong_type")
+        raise UserInputError("form: got a text field, accepted: PNG or JPEG files", "wrong_type")
     return field.value or b""

@@ -1,4 +1,4 @@
-"""What the query of a prediction may ask for."""
+"""Query parameters of a prediction request."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Self
 from starlette.requests import Request
 
 from relearn.model.errors import UserInputError
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 
 PARAMETER_NAMES = ("top_k", "version", "return_input", "log")
 BOOLEANS = {"true": True, "false": False}
@@ -15,9 +15,10 @@ BOOLEANS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """`most` is how many classes the client is told of each image, None for all.
+    """Options of a prediction.
 
-    `seen`: whether each image comes back as the network saw it; `record`: whether this may be recorded.
+    `top_k` is the number of classes per image in the response, None for all. `return_input` returns each
+    image as the network received it. `should_log` allows an entry in the prediction log.
     """
 
     top_k: int | None = None
@@ -26,11 +27,11 @@ class PredictOptions:
 
     @classmethod
     def from_request(cls, request: Request, live_version: str, class_count: int) -> Self:
-        """Raises `Refusal` 404 where another version is asked for than the one that is live."""
-        if not request.scope["query_string"]:  # as nearly always
+        """Parse the query; raise `HTTPError` 404 if it requests another version than `live_version`."""
+        if not request.scope["query_string"]:  # nearly always
             return cls()
         if request.query_params.get("version", live_version) != live_version:
-            message = f"version: got another one, accepted: {live_version}, which is live"
+            message = f"version: got another one, accepted: {live_version}, the live version"
             raise HTTPError(404, "model_version_not_found", message)
         return cls(
             _parse_top_k(request, class_count),
@@ -45,7 +46,7 @@ def _parse_top_k(request: Request, class_count: int) -> int | None:
         return None
     if not re.fullmatch("[0-9]{1,6}", value):
         raise UserInputError(
-            f"top_k: got no short whole number, accepted: 1 to {class_count}", "out_of_range"
+            f"top_k: got no integer of up to 6 digits, accepted: 1 to {class_count}", "out_of_range"
         )
     if not 1 <= int(value) <= class_count:
         raise UserInputError(f"top_k: got {int(value)}, accepted: 1 to {class_count}", "out_of_range")

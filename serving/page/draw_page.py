@@ -1,4 +1,4 @@
-"""The page to draw on: three files of `page/`, and what browsers are told to let it do."""
+"""The draw page: three files of `page/` and their security headers."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ PAGE_FILES = {
     "/draw/page.css": ("page.css", "text/css"),
     "/draw/page.js": ("page.js", "text/javascript"),
 }
-# Nothing but its own two files, pictures that it makes itself, and this server: no script or style within
-# the document, no form that leads elsewhere, in no frame, and no text that becomes markup.
+# The page loads its own two files, images that it creates itself, and data of this server. Inline scripts and
+# styles, form submission, framing and text that becomes markup are blocked.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -27,17 +27,17 @@ PAGE_HEADERS = {
 
 
 class DrawPage:
-    """The files as they are when the worker starts; the page is told whether it needs a key."""
+    """The page's files, read once when the worker starts; the page knows whether it needs an API key."""
 
     def __init__(self, needs_key: bool = False) -> None:
         self.files = {path: (PAGE_FOLDER / name).read_bytes() for path, (name, _) in PAGE_FILES.items()}
         if needs_key:
-            self.files["/draw"] = self.files["/draw"].replace(b"<body>", b'<body class="guarded">')
+            self.files["/draw"] = self.files["/draw"].replace(b"<body>", b'<body class="needs-key">')
 
     def build_file_response(self, path: str) -> Response:
-        """The file at a path of `FILES`."""
+        """Build the response with the file at a path of `PAGE_FILES`."""
         return Response(self.files[path], headers=PAGE_HEADERS, media_type=PAGE_FILES[path][1])
 
     def redirect(self) -> Response:
-        """From `/` to the page; relative, for a proxy may put us under a path of its own."""
+        """Redirect from `/` to the page; relative, because a proxy may add a path prefix."""
         return RedirectResponse("draw")

@@ -1,82 +1,82 @@
-// The page to draw on: strokes on a canvas, one question at a time to the API, its answer as bars.
+// The draw page: strokes on a canvas, one prediction request at a time, probabilities as bars.
 
-const THICK = 0.08; // of a stroke, in widths of the paper
-const SIZE = 280; // pixels of a drawing as it is sent: ten for each of MNIST's
-const LARGEST = 1024; // pixels of the longer side of an image as it is sent
-const PAUSE = 60; // milliseconds between an answer and the next question
-const SETTLED = 900; // milliseconds without a change after which a drawing is taken for finished
-const RETRY = 2000; // milliseconds after which a server that was away is asked again
-const FEW = 12; // classes that all get a bar, each in its place; of more, the likeliest do
-const KEY = /^[!-+\--~]{16,}$/; // what a key may be: serving/http/api_keys.py has the same
-const STEP = 1 / 28; // of the pen by a key, in widths of the paper
+const STROKE_WIDTH = 0.08; // fraction of the canvas width
+const STROKES_SIDE = 280; // pixels of a drawing as it is sent: ten for each of MNIST's
+const MAX_FILE_SIDE = 1024; // pixels of the longer side of an image file as it is sent
+const PREDICT_PAUSE_MS = 60; // milliseconds between a prediction and the next request
+const FINISHED_MS = 900; // milliseconds without a change after which a drawing counts as finished
+const RETRY_MS = 2000; // milliseconds before a failed request is retried
+const MAX_BARS = 12; // with more classes, only the most likely ones get a bar
+const KEY_PATTERN = /^[!-+\--~]{16,}$/; // of an API key: serving/http/api_keys.py has the same
+const PEN_STEP = 1 / 28; // of the pen by an arrow key, fraction of the canvas width
 
-const at = (id) => document.getElementById(id);
-const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const canvas = at("canvas");
+const byId = (id) => document.getElementById(id);
+const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
+const canvas = byId("canvas");
 
 const drawing = {
-  strokes: [], // of points [x, y], from 0 to 1
-  stroke: null, // the last of them, while it is being drawn
-  picture: null, // an image file instead of strokes
-  number: 0, // counts the changes: an answer is to one state of the drawing
-  pointer: null, // the mouse, pen or finger that draws it
+  strokes: [], // lists of points [x, y], from 0 to 1
+  stroke: null, // the last stroke, while it is being drawn
+  image: null, // an image file instead of strokes
+  revision: 0, // number of changes: a prediction belongs to one revision
+  pointer: null, // id of the mouse, pen or finger that draws the stroke
 };
-const pen = { x: 0.5, y: 0.5, down: false, shown: false }; // moved by keys
+const pen = { x: 0.5, y: 0.5, down: false, visible: false }; // moved by arrow keys
 
 // Drawing
 
-function changed() {
-  drawing.number += 1;
+function onChange() {
+  drawing.revision += 1;
   const blank = isBlank();
-  document.body.classList.toggle("drawn", !blank);
-  at("undo").disabled = at("clear").disabled = blank;
-  tell("");
-  at("spoken").textContent = "";
-  for (const button of at("classes").children) button.setAttribute("aria-pressed", "false");
+  document.body.classList.toggle("has-drawing", !blank);
+  byId("undo").disabled = byId("clear").disabled = blank;
+  showMessage("");
+  byId("announcement").textContent = "";
+  for (const button of byId("classes").children) button.setAttribute("aria-pressed", "false");
   render();
-  if (blank) forget();
-  else look();
+  if (blank) clearPrediction();
+  else predictLatest();
 }
 
 function isBlank() {
-  return !drawing.picture && drawing.strokes.length === 0;
+  return !drawing.image && drawing.strokes.length === 0;
 }
 
-function begin(point) {
-  lift();
-  drawing.picture = null;
+function startStroke(point) {
+  endStroke();
+  drawing.image = null;
   drawing.stroke = [point];
   drawing.strokes.push(drawing.stroke);
-  changed();
+  onChange();
 }
 
-function extend(...points) {
+function extendStroke(...points) {
   drawing.stroke.push(...points);
-  changed();
+  onChange();
 }
 
-// Ends the stroke that is being drawn: however the hand moves on, it is part of no other.
-function lift() {
+// Ends the current stroke; further movement of the pointer adds to no stroke.
+function endStroke() {
   drawing.stroke = drawing.pointer = null;
   pen.down = false;
 }
 
 function undo() {
-  lift();
-  if (drawing.picture) drawing.picture = null;
+  endStroke();
+  if (drawing.image) drawing.image = null;
   else drawing.strokes.pop();
-  changed();
+  onChange();
 }
 
 function clear() {
-  lift();
-  drawing.picture = null;
+  endStroke();
+  drawing.image = null;
   drawing.strokes = [];
-  changed();
+  onChange();
 }
 
-function place(event) {
+function toPoint(event) {
   const box = canvas.getBoundingClientRect();
   return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
 }
@@ -84,17 +84,17 @@ function place(event) {
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button !== 0 || drawing.pointer !== null) return;
   canvas.setPointerCapture(event.pointerId);
-  pen.shown = false;
-  begin(place(event));
+  pen.visible = false;
+  startStroke(toPoint(event));
   drawing.pointer = event.pointerId;
 });
 canvas.addEventListener("pointermove", (event) => {
   if (event.pointerId !== drawing.pointer) return;
-  extend(...(event.getCoalescedEvents?.() ?? [event]).map(place));
+  extendStroke(...(event.getCoalescedEvents?.() ?? [event]).map(toPoint));
 });
 for (const end of ["pointerup", "pointercancel"]) {
   canvas.addEventListener(end, (event) => {
-    if (event.pointerId === drawing.pointer) lift();
+    if (event.pointerId === drawing.pointer) endStroke();
   });
 }
 
@@ -104,90 +104,90 @@ canvas.addEventListener("keydown", (event) => {
   const move = MOVES[event.key];
   if (!move && event.key !== " ") return;
   event.preventDefault();
-  pen.shown = true;
+  pen.visible = true;
   if (move) {
-    const step = event.shiftKey ? 3 * STEP : STEP;
+    const step = event.shiftKey ? 3 * PEN_STEP : PEN_STEP;
     pen.x = Math.min(Math.max(pen.x + step * move[0], 0), 1);
     pen.y = Math.min(Math.max(pen.y + step * move[1], 0), 1);
-    if (pen.down) extend([pen.x, pen.y]);
+    if (pen.down) extendStroke([pen.x, pen.y]);
   } else {
     const down = !pen.down;
-    if (down) begin([pen.x, pen.y]);
-    else lift();
+    if (down) startStroke([pen.x, pen.y]);
+    else endStroke();
     pen.down = down;
-    at("spoken").textContent = pen.down ? "Pen down" : "Pen up";
+    byId("announcement").textContent = pen.down ? "Pen down" : "Pen up";
   }
   render();
 });
 canvas.addEventListener("blur", () => {
-  pen.shown = false;
-  if (pen.down) lift();
+  pen.visible = false;
+  if (pen.down) endStroke();
   render();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || isBlank() || at("lock").open) return;
+  if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || isBlank() || byId("key-dialog").open) return;
   event.preventDefault();
   undo();
 });
-at("undo").addEventListener("click", undo);
-at("clear").addEventListener("click", () => {
+byId("undo").addEventListener("click", undo);
+byId("clear").addEventListener("click", () => {
   clear();
   canvas.focus();
 });
 
-// Images from elsewhere
+// Image files
 
-async function open(file) {
+async function openFile(file) {
   try {
-    drawing.picture = await createImageBitmap(file);
+    drawing.image = await createImageBitmap(file);
   } catch {
-    tell("This browser cannot read that as an image.", true);
+    showMessage("This browser cannot read that as an image.", true);
     return;
   }
-  lift();
+  endStroke();
   drawing.strokes = [];
-  changed();
+  onChange();
 }
 
-at("choose").addEventListener("click", () => at("file").click());
-at("file").addEventListener("change", () => {
-  const [file] = at("file").files;
-  at("file").value = ""; // so that the same file can be chosen again
-  if (file) open(file);
+byId("choose").addEventListener("click", () => byId("file").click());
+byId("file").addEventListener("change", () => {
+  const [file] = byId("file").files;
+  byId("file").value = ""; // so that the same file can be chosen again
+  if (file) openFile(file);
 });
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
-  if (file) open(file);
+  if (file) openFile(file);
 });
-for (const [kind, over] of Object.entries({ dragover: true, dragleave: false, drop: false })) {
-  document.addEventListener(kind, (event) => {
+for (const [type, isOver] of Object.entries({ dragover: true, dragleave: false, drop: false })) {
+  document.addEventListener(type, (event) => {
     event.preventDefault();
-    document.body.classList.toggle("dropping", over);
-    if (kind === "drop" && event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+    document.body.classList.toggle("dragging-file", isOver);
+    if (type === "drop" && event.dataTransfer.files[0]) openFile(event.dataTransfer.files[0]);
   });
 }
 
 // From strokes to pixels
 
-function stroke(context, points, size) {
+function drawStroke(context, points, size) {
   context.beginPath();
   context.moveTo(points[0][0] * size, points[0][1] * size);
-  // Curves through the middles between points: a quick hand leaves few of them.
+  // Curves through the midpoints between points: fast strokes have few points.
   for (let index = 1; index < points.length; index += 1) {
     const [x, y] = points[index - 1];
     const [nextX, nextY] = points[index];
     context.quadraticCurveTo(x * size, y * size, ((x + nextX) / 2) * size, ((y + nextY) / 2) * size);
   }
   const [x, y] = points.at(-1);
-  context.lineTo(x * size + 0.1, y * size); // to where it is already, no line would be drawn: a dot is one
+  context.lineTo(x * size + 0.1, y * size); // not of length 0, so that a dot is drawn
   context.stroke();
 }
 
-function trace(context, size, colour) {
+function drawStrokes(context, size, color) {
   context.lineCap = context.lineJoin = "round";
-  context.lineWidth = THICK * size;
-  context.strokeStyle = colour;
-  for (const points of drawing.strokes) stroke(context, points, size);
+  context.lineWidth = STROKE_WIDTH * size;
+  context.strokeStyle = color;
+  for (const points of drawing.strokes) drawStroke(context, points, size);
 }
 
 let frame = null;
@@ -202,40 +202,40 @@ function paint() {
   canvas.width = canvas.height = size; // clears it
   const context = canvas.getContext("2d");
   const style = getComputedStyle(canvas);
-  if (drawing.picture) {
-    const { width, height } = drawing.picture;
+  if (drawing.image) {
+    const { width, height } = drawing.image;
     const scale = size / Math.max(width, height);
     context.imageSmoothingEnabled = scale < 2;
     const [left, top] = [(size - width * scale) / 2, (size - height * scale) / 2];
-    context.drawImage(drawing.picture, left, top, width * scale, height * scale);
+    context.drawImage(drawing.image, left, top, width * scale, height * scale);
   }
-  trace(context, size, style.color);
-  if (!pen.shown) return;
+  drawStrokes(context, size, style.color);
+  if (!pen.visible) return;
   context.beginPath();
-  context.arc(pen.x * size, pen.y * size, (THICK / 2) * size, 0, 2 * Math.PI);
+  context.arc(pen.x * size, pen.y * size, (STROKE_WIDTH / 2) * size, 0, 2 * Math.PI);
   context.lineWidth = 2 * devicePixelRatio;
   context.strokeStyle = style.getPropertyValue("--red");
   context.stroke();
 }
 
-function png() {
-  const sheet = document.createElement("canvas");
-  const context = sheet.getContext("2d");
-  if (drawing.picture) {
-    const { width, height } = drawing.picture;
-    const scale = Math.min(1, LARGEST / Math.max(width, height));
-    [sheet.width, sheet.height] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
-    context.drawImage(drawing.picture, 0, 0, sheet.width, sheet.height);
+function encodePng() {
+  const target = document.createElement("canvas");
+  const context = target.getContext("2d");
+  if (drawing.image) {
+    const { width, height } = drawing.image;
+    const scale = Math.min(1, MAX_FILE_SIDE / Math.max(width, height));
+    [target.width, target.height] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
+    context.drawImage(drawing.image, 0, 0, target.width, target.height);
   } else {
-    sheet.width = sheet.height = SIZE;
+    target.width = target.height = STROKES_SIDE;
     context.fillStyle = "white";
-    context.fillRect(0, 0, SIZE, SIZE);
-    trace(context, SIZE, "black");
+    context.fillRect(0, 0, STROKES_SIDE, STROKES_SIDE);
+    drawStrokes(context, STROKES_SIDE, "black");
   }
-  return new Promise((done) => sheet.toBlob(done, "image/png"));
+  return new Promise((resolve) => target.toBlob(resolve, "image/png"));
 }
 
-async function base64(blob) {
+async function encodeBase64(blob) {
   const bytes = new Uint8Array(await blob.arrayBuffer());
   return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 }
@@ -243,209 +243,214 @@ async function base64(blob) {
 new ResizeObserver(render).observe(canvas);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
 
-// Asking the API
+// Requests to the API
 
-class Trouble extends Error {
-  // `again`: milliseconds after which it may be gone, 0 where it will not go by itself
-  constructor(message, again) {
+class ApiError extends Error {
+  // `retryMs`: milliseconds before a retry, 0 if a retry cannot help
+  constructor(message, retryMs) {
     super(message);
-    this.again = again;
+    this.retryMs = retryMs;
   }
 }
 
 async function api(path, options = {}) {
   for (;;) {
     const key = sessionStorage.getItem("relearn-key");
-    if (!key && document.body.classList.contains("guarded")) {
-      await unlocked(key, "");
+    if (!key && document.body.classList.contains("needs-key")) {
+      await requestKey(key, "");
       continue;
     }
     const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-    const answer = await fetch(path, { ...options, headers }).catch(() => null);
-    if (!answer) throw new Trouble("The server does not answer. Trying again…", RETRY);
-    if (answer.ok) return answer.json();
-    const error = (await answer.json().catch(() => ({}))).error ?? {};
-    const message = error.message ?? `The server answers ${answer.status}.`;
-    if (answer.status === 401) await unlocked(key, message);
-    else if ([429, 502, 503, 504].includes(answer.status)) {
-      throw new Trouble(message, 1000 * answer.headers.get("retry-after") || RETRY);
-    } else throw new Trouble(message, 0);
+    const response = await fetch(path, { ...options, headers }).catch(() => null);
+    if (!response) throw new ApiError("The server does not respond. Retrying…", RETRY_MS);
+    if (response.ok) return response.json();
+    const error = (await response.json().catch(() => ({}))).error ?? {};
+    const message = error.message ?? `The server returned status ${response.status}.`;
+    if (response.status === 401) await requestKey(key, message);
+    else if ([429, 502, 503, 504].includes(response.status)) {
+      throw new ApiError(message, 1000 * response.headers.get("retry-after") || RETRY_MS);
+    } else throw new ApiError(message, 0);
   }
 }
 
-let unlocking = null;
+let keyPrompt = null;
 
-// Resolves when there is another key than `refused` to try.
-function unlocked(refused, message) {
-  if (sessionStorage.getItem("relearn-key") !== refused) return Promise.resolve();
-  unlocking ??= new Promise((done) => {
-    at("wrong").textContent = refused ? message : "";
-    at("secret").value = "";
-    at("lock").showModal();
-    at("key").onsubmit = (event) => {
+// Resolves when the user has entered another key than `rejectedKey`.
+function requestKey(rejectedKey, message) {
+  if (sessionStorage.getItem("relearn-key") !== rejectedKey) return Promise.resolve();
+  keyPrompt ??= new Promise((resolve) => {
+    byId("key-error").textContent = rejectedKey ? message : "";
+    byId("key-input").value = "";
+    byId("key-dialog").showModal();
+    byId("key-form").onsubmit = (event) => {
       event.preventDefault();
-      if (!KEY.test(at("secret").value)) {
-        at("wrong").textContent = "A key has 16 or more letters a–z, digits or signs, without space and comma.";
+      if (!KEY_PATTERN.test(byId("key-input").value)) {
+        byId("key-error").textContent =
+          "A key has at least 16 letters a–z, digits or punctuation marks, no spaces or commas.";
         return;
       }
-      sessionStorage.setItem("relearn-key", at("secret").value);
-      at("lock").close();
-      unlocking = null;
-      done();
+      sessionStorage.setItem("relearn-key", byId("key-input").value);
+      byId("key-dialog").close();
+      keyPrompt = null;
+      resolve();
     };
   });
-  return unlocking;
+  return keyPrompt;
 }
 
-at("lock").addEventListener("cancel", (event) => event.preventDefault());
+byId("key-dialog").addEventListener("cancel", (event) => event.preventDefault());
 
 let classes = [];
 let version = null;
-let latest = {}; // the drawing that was recorded last, or is being: its number, its answer as a promise
-let asked = 0;
-let looking = false;
-let settling = 0;
+let latest = {}; // the last logged drawing: its revision and the promise of its prediction
+let predictedRevision = 0;
+let isPredicting = false;
+let finishTimer = 0;
 
-// One question at a time, the latest state of the drawing next. Of a drawing in the making nothing is
-// recorded: half a digit is not what the network is for.
-async function look() {
-  clearTimeout(settling);
-  settling = setTimeout(settle, SETTLED);
-  if (looking) return;
-  looking = true;
-  while (asked !== drawing.number && !isBlank()) {
-    const number = drawing.number;
-    await attempt(async () => show(await predict(false), number));
-    asked = number;
-    await sleep(PAUSE);
+// Predicts the drawing with one request at a time, always its latest revision. Unfinished drawings are not
+// logged: half a digit is not typical input.
+async function predictLatest() {
+  clearTimeout(finishTimer);
+  finishTimer = setTimeout(finishDrawing, FINISHED_MS);
+  if (isPredicting) return;
+  isPredicting = true;
+  while (predictedRevision !== drawing.revision && !isBlank()) {
+    const { revision } = drawing;
+    await retry(async () => showPrediction(await predict(false), revision));
+    predictedRevision = revision;
+    await sleep(PREDICT_PAUSE_MS);
   }
-  looking = false;
+  isPredicting = false;
 }
 
-function settle() {
-  if (drawing.stroke) settling = setTimeout(settle, SETTLED);
-  else if (!isBlank()) attempt(record);
+function finishDrawing() {
+  if (drawing.stroke) finishTimer = setTimeout(finishDrawing, FINISHED_MS);
+  else if (!isBlank()) retry(logDrawing);
 }
 
-// Once for each drawing: a class may be chosen while it is being recorded already.
-function record() {
-  const { number } = drawing;
-  if (latest.number !== number) {
-    const begun = { number, answer: read(number) };
-    begun.answer.catch(() => {
-      if (latest === begun) latest = {};
+// Logs each drawing once: a correction may be chosen while the request is still running.
+function logDrawing() {
+  const { revision } = drawing;
+  if (latest.revision !== revision) {
+    const entry = { revision, prediction: predictFinished(revision) };
+    entry.prediction.catch(() => {
+      if (latest === entry) latest = {};
     });
-    latest = begun;
+    latest = entry;
   }
-  return latest.answer;
+  return latest.prediction;
 }
 
-async function read(number) {
-  const answer = await predict(true);
-  show(answer, number);
-  const [{ label, probabilities }] = answer.predictions;
-  if (number === drawing.number) at("spoken").textContent = `${label}, ${percent(probabilities[label])}`;
-  return answer;
+async function predictFinished(revision) {
+  const response = await predict(true);
+  showPrediction(response, revision);
+  const [{ label, probabilities }] = response.predictions;
+  if (revision === drawing.revision) {
+    byId("announcement").textContent = `${label}, ${percent(probabilities[label])}`;
+  }
+  return response;
 }
 
-async function predict(recording) {
-  if (!classes.length) await learn();
-  const image = await png();
-  const begun = performance.now();
-  const answer = await api(`predict?return_input=true&log=${recording}`, {
+async function predict(shouldLog) {
+  if (!classes.length) await loadClasses();
+  const image = await encodePng();
+  const start = performance.now();
+  const response = await api(`predict?return_input=true&log=${shouldLog}`, {
     method: "POST",
     headers: { "Content-Type": "image/png" },
     body: image,
   });
-  if (answer.version !== version) await learn();
-  return { ...answer, image, took: performance.now() - begun };
+  if (response.version !== version) await loadClasses();
+  return { ...response, image, milliseconds: performance.now() - start };
 }
 
-// Do `work` until it is done, or until what it was for has changed.
-async function attempt(work) {
-  const { number } = drawing;
-  while (number === drawing.number) {
+// Retries `request` until it succeeds or the drawing changes.
+async function retry(request) {
+  const { revision } = drawing;
+  while (revision === drawing.revision) {
     try {
-      return await work();
-    } catch (trouble) {
-      if (!(trouble instanceof Trouble)) throw trouble;
-      tell(trouble.message, true);
-      if (!trouble.again) return undefined;
-      await sleep(trouble.again);
+      return await request();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      showMessage(error.message, true);
+      if (!error.retryMs) return undefined;
+      await sleep(error.retryMs);
     }
   }
   return undefined;
 }
 
-// What is live: its classes and shape, or that there is nothing yet.
-async function learn() {
-  const told = await api("openapi.json");
-  if (sessionStorage.getItem("relearn-key")) link(told);
-  const answer = told.components.schemas.Predictions.properties.predictions.items;
-  const found = answer.properties.label.enum ?? [];
-  if (!found.length) throw new Trouble("Nothing is released yet. The first release will be read here.", RETRY);
-  at("about").textContent = told.info.description;
-  if (found.join("\n") !== classes.join("\n")) {
-    classes = found;
-    at("bars").replaceChildren(...classes.slice(0, FEW).map(bar));
-    at("bars").classList.toggle("named", classes.some((name) => name.length > 2));
-    at("classes").replaceChildren(...classes.map(choice));
+// Loads the classes of the live model; throws before the first release.
+async function loadClasses() {
+  const openapi = await api("openapi.json");
+  if (sessionStorage.getItem("relearn-key")) linkDocument(openapi);
+  const prediction = openapi.components.schemas.Predictions.properties.predictions.items;
+  const liveClasses = prediction.properties.label.enum ?? [];
+  if (!liveClasses.length) {
+    throw new ApiError("No model is released yet. Predictions start with the first release.", RETRY_MS);
+  }
+  byId("service-description").textContent = openapi.info.description;
+  if (liveClasses.join("\n") !== classes.join("\n")) {
+    classes = liveClasses;
+    byId("bars").replaceChildren(...classes.slice(0, MAX_BARS).map(createBar));
+    byId("bars").classList.toggle("long-names", classes.some((name) => name.length > 2));
+    byId("classes").replaceChildren(...classes.map(createLabelButton));
   }
 }
 
-// A link brings no key: where one is needed, it leads to what was answered to it.
-function link(told) {
-  const content = new Blob([JSON.stringify(told, null, 2)], { type: "application/json" });
-  URL.revokeObjectURL(at("document").href);
-  at("document").href = URL.createObjectURL(content);
+// Links to the downloaded document: a plain link would send no API key.
+function linkDocument(openapi) {
+  const content = new Blob([JSON.stringify(openapi, null, 2)], { type: "application/json" });
+  URL.revokeObjectURL(byId("api-link").href);
+  byId("api-link").href = URL.createObjectURL(content);
 }
 
-// Showing what it answers
+// Showing predictions
 
-function element(name, className, text = "") {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
+function createElement(name, className, text = "") {
+  const node = document.createElement(name);
+  node.className = className;
+  node.textContent = text;
+  return node;
 }
 
-function bar(name) {
+function createBar(name) {
   const row = document.createElement("li");
-  const track = element("span", "track");
-  track.append(element("span", "bar"));
-  row.append(element("span", "name", name), track, element("span", "number"));
+  const track = createElement("span", "track");
+  track.append(createElement("span", "bar"));
+  row.append(createElement("span", "name", name), track, createElement("span", "number"));
   return row;
 }
 
-function choice(name) {
-  const button = element("button", "", name);
+function createLabelButton(name) {
+  const button = createElement("button", "", name);
   button.type = "button";
   button.setAttribute("aria-pressed", "false");
   button.addEventListener("click", () => correct(name, button));
   return button;
 }
 
-function show(answer, number) {
-  if (number < asked || isBlank()) return;
-  const [{ label, probabilities, input }] = answer.predictions;
-  version = answer.version;
-  if (at("told").classList.contains("trouble")) tell("");
-  document.body.classList.remove("waiting");
-  at("label").textContent = label;
-  at("label").classList.toggle("word", label.length > 2);
-  at("sure").textContent = percent(probabilities[label]);
-  fill(label, probabilities);
-  at("input").src = `data:image/png;base64,${input}`;
-  at("input").hidden = false;
-  at("feedback").disabled = false;
-  at("served").textContent =
-    `Version ${version}, worker ${answer.worker}, ${Math.max(1, Math.round(answer.took))} ms`;
+function showPrediction(response, revision) {
+  if (revision < predictedRevision || isBlank()) return;
+  const [{ label, probabilities, input }] = response.predictions;
+  version = response.version;
+  if (byId("message").classList.contains("error")) showMessage("");
+  document.body.classList.remove("no-prediction");
+  byId("label").textContent = label;
+  byId("label").classList.toggle("long", label.length > 2);
+  byId("confidence").textContent = percent(probabilities[label]);
+  fillBars(label, probabilities);
+  byId("input").src = `data:image/png;base64,${input}`;
+  byId("input").hidden = false;
+  byId("feedback").disabled = false;
+  byId("model-info").textContent =
+    `Version ${version}, worker ${response.worker}, ${Math.max(1, Math.round(response.milliseconds))} ms`;
 }
 
-function fill(label, probabilities) {
-  const likeliest = Object.keys(probabilities).sort((a, b) => probabilities[b] - probabilities[a]);
-  const names = classes.length > FEW ? likeliest : classes;
-  [...at("bars").children].forEach((row, index) => {
+function fillBars(label, probabilities) {
+  const mostLikely = Object.keys(probabilities).sort((a, b) => probabilities[b] - probabilities[a]);
+  const names = classes.length > MAX_BARS ? mostLikely : classes;
+  [...byId("bars").children].forEach((row, index) => {
     const [name, track, number] = row.children;
     name.textContent = names[index];
     number.textContent = percent(probabilities[names[index]] ?? 0);
@@ -454,54 +459,57 @@ function fill(label, probabilities) {
   });
 }
 
-function forget() {
-  document.body.classList.add("waiting");
-  at("label").textContent = "–";
-  at("label").classList.remove("word");
-  at("sure").textContent = "";
-  at("input").hidden = true;
-  at("feedback").disabled = true;
-  for (const row of at("bars").children) {
+function clearPrediction() {
+  document.body.classList.add("no-prediction");
+  byId("label").textContent = "–";
+  byId("label").classList.remove("long");
+  byId("confidence").textContent = "";
+  byId("input").hidden = true;
+  byId("feedback").disabled = true;
+  for (const row of byId("bars").children) {
     row.classList.remove("first");
     row.lastChild.textContent = "";
     row.children[1].firstChild.style.transform = "";
   }
 }
 
-at("input").addEventListener("load", () => {
-  const { naturalWidth: width, naturalHeight: height } = at("input");
-  at("caption").textContent = `what the network saw, ${width} × ${height}`;
-  at("input").alt = `The drawing as the network saw it, ${width} by ${height} pixels`;
+byId("input").addEventListener("load", () => {
+  const { naturalWidth: width, naturalHeight: height } = byId("input");
+  byId("caption").textContent = `network input, ${width} × ${height}`;
+  byId("input").alt = `The drawing as network input, ${width} by ${height} pixels`;
 });
 
-function tell(message, trouble = false) {
-  at("told").textContent = message;
-  at("told").classList.toggle("trouble", trouble);
+function showMessage(message, isError = false) {
+  byId("message").textContent = message;
+  byId("message").classList.toggle("error", isError);
 }
 
 async function correct(label, button) {
-  tell("");
-  await attempt(async () => {
-    const recorded = await record();
-    const answer = await api("feedback", {
+  showMessage("");
+  await retry(async () => {
+    const logged = await logDrawing();
+    const image = await encodeBase64(logged.image);
+    const response = await api("feedback", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ request_id: recorded.request_id, label, image: await base64(recorded.image) }),
+      body: JSON.stringify({ request_id: logged.request_id, label, image }),
     });
-    for (const one of at("classes").children) one.setAttribute("aria-pressed", String(one === button));
-    tell(`Noted: ${label}. ${answer.note}`);
+    for (const other of byId("classes").children) {
+      other.setAttribute("aria-pressed", String(other === button));
+    }
+    showMessage(`Correction saved: ${label}. ${response.note}`);
   });
 }
 
-async function wake() {
+async function start() {
   try {
-    await learn();
-    tell("");
-  } catch (trouble) {
-    tell(trouble.message, true);
-    setTimeout(wake, RETRY);
+    await loadClasses();
+    showMessage("");
+  } catch (error) {
+    showMessage(error.message, true);
+    setTimeout(start, RETRY_MS);
   }
 }
 
-forget();
-wake();
+clearPrediction();
+start();

@@ -9,9 +9,9 @@ import numpy as np
 
 from relearn.model.errors import UserInputError
 from relearn.model.inference.model_card import ModelCard
-from relearn.serving.http.requests import HTTPError
+from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse import parse_json
+from relearn.serving.inputs.parse_json import parse_json
 from relearn.serving.predictions.prediction_log import Feedback
 
 ACCEPTED_MEMBERS = {
@@ -41,7 +41,7 @@ _MEMBERS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def build_feedback_response(has_image: bool, is_image_logged: bool) -> dict[str, str]:
-    """Build the response: the image came with the feedback, or the request is sampled, or there is none."""
+    """Build the response: the image came with the feedback, is logged with the prediction, or is missing."""
     image_state = "kept" if has_image else "sampled" if is_image_logged else "none"
     return {"image": image_state, "note": IMAGE_NOTES[image_state]}
 

@@ -1,4 +1,4 @@
-"""What a worker serves, and how it follows the live pointer from one release to the next."""
+"""Hot reload: the served model of a worker, replaced when the release pointer changes."""
 
 import asyncio
 import logging
@@ -18,19 +18,19 @@ from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
 
-logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
+logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints log messages under its name
 
-POLL_INTERVAL_SECONDS = 0.25  # seconds between two looks at the pointer; a look takes 50 µs
-RETRY_INTERVAL_SECONDS = 5.0  # seconds until a release that could not be loaded is tried again
+POLL_INTERVAL_SECONDS = 0.25  # seconds between two reads of the pointer; a read takes 50 µs
+RETRY_INTERVAL_SECONDS = 5.0  # seconds until a failed load is retried
 FAST_SECONDS = 0.002  # seconds for one image; the mlp takes 0.0001, the cnn 0.0002
-LOAD_WARNING_SECONDS = 10.0  # seconds after which a release that is still loading is told of; 0.1 for the mlp
+LOAD_WARNING_SECONDS = 10.0  # seconds after which a load is reported as slow; the mlp takes 0.1
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What is being served: a classifier and its version, always replaced together.
+    """A classifier and its version, always replaced together.
 
-    `quick` tells whether a few images take it no longer than a request may keep all others waiting.
+    `is_fast` says whether it may predict a few images in the event loop, where all other requests wait.
     """
 
     version: str
@@ -39,7 +39,7 @@ class ServedModel:
 
     @classmethod
     def from_classifier(cls, version: str, classifier: Classifier) -> Self:
-        """Measured here, now: the least of three times that one image takes."""
+        """Create from a classifier; `is_fast` is measured as the best of three predictions of one image."""
         image, best_seconds = np.zeros((1, *classifier.card.shape), np.uint8), math.inf
         for _ in range(3):
             start = time.perf_counter()
@@ -49,7 +49,7 @@ class ServedModel:
 
 
 def load_release(store: ReleaseStore, release: Release) -> ServedModel:
-    """The classifier of a release, once every digest is right and it answers as it did when released."""
+    """Load the classifier of a release; verify its SHA-256 digests and its golden predictions."""
     folder = store.version_folder(release.version)
     for filename, expected_digest in release.sha256.items():
         read_verified(folder / filename, expected_digest)
@@ -60,10 +60,11 @@ def load_release(store: ReleaseStore, release: Release) -> ServedModel:
 
 
 class ModelReloader:
-    """Follows the pointer of `releases` for one worker.
+    """A watcher of the release pointer in `store`, for one worker.
 
-    `swap` is called with each `Live` in the worker's event loop, between two requests. `refused` tells of
-    the release that could not be taken, None where there is none; `changed` is called when it changes.
+    `on_model_loaded` is called with each new `ServedModel` in the worker's event loop, between two requests.
+    `load_error` is the version and reason of a release that failed to load, else None; `on_status_change` is
+    called when it changes.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ModelReloader:
         self._is_loading = False
 
     def load_initial(self) -> None:
-        """Take what is live now; what goes wrong is told by `refused`."""
+        """Load the current release; an error is stored in `load_error`."""
         try:
             self._target_release = self.store.read_current()
             if self._target_release:
@@ -89,13 +90,13 @@ class ModelReloader:
             self._set_load_error(error)
 
     async def watch(self) -> None:
-        """Look at the pointer for ever. What happens meanwhile to a release never ends this."""
+        """Poll the pointer forever; errors are logged and never stop the loop."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
             try:
                 self._poll()
             except Exception:
-                logger.exception("what is live cannot be followed just now")
+                logger.exception("the release pointer could not be read, retrying")
 
     def _poll(self) -> None:
         try:
@@ -105,7 +106,7 @@ class ModelReloader:
             return
         elapsed_seconds = time.monotonic() - self._load_start
         if release != self._target_release:
-            self.load_error = None  # that was another one
+            self.load_error = None  # it belonged to the previous target
             self._load_in_thread(release)
         elif (
             release and self.load_error and not self._is_loading and elapsed_seconds > RETRY_INTERVAL_SECONDS
@@ -115,7 +116,7 @@ class ModelReloader:
             self._set_load_error(CorruptDataError(f"still loading after {LOAD_WARNING_SECONDS:g} seconds"))
 
     def _load_in_thread(self, release: Release | None) -> None:
-        """Load in a thread of its own: one that hangs holds up neither requests nor the next release."""
+        """Load in a separate thread: a hanging load blocks neither requests nor the next release."""
         self._target_release, self._load_start = release, time.monotonic()
         if release is None:
             return
@@ -132,7 +133,7 @@ class ModelReloader:
         threading.Thread(target=load_and_report, daemon=True).start()
 
     def _finish_load(self, release: Release, result: ServedModel | Exception) -> None:
-        if release != self._target_release:  # a newer one has come meanwhile
+        if release != self._target_release:  # a newer release is the target now
             return
         self._is_loading = False
         if isinstance(result, Exception):
@@ -145,8 +146,8 @@ class ModelReloader:
     def _set_load_error(self, error: Exception, version: str = "") -> None:
         version = version or (self._target_release.version if self._target_release else "?")
         reason = str(error) if isinstance(error, RelearnError) else f"{type(error).__name__}: {error}"
-        reason = reason.replace(f"{self.store.root}/", "")  # clients are told it too
+        reason = reason.replace(f"{self.store.root}/", "")  # clients see the reason too
         if self.load_error != (version, reason):
             self.load_error = version, reason
-            logger.error("version %s cannot be served, what was live stays: %s", version, reason)
+            logger.error("version %s cannot be served, the previous version stays live: %s", version, reason)
             self._on_status_change()

@@ -1,4 +1,4 @@
-"""Where the workers of one server tell each other what they serve."""
+"""The status of each worker, shared by the workers of one server."""
 
 import json
 import tempfile
@@ -13,22 +13,22 @@ from relearn.serving.config import WORKER_STATUS_DIR
 
 
 class WorkerStatusDir:
-    """A folder with a file a worker; the number of a worker that died is taken by the one after it."""
+    """A folder with one file per worker. A restarted worker reuses the number of the one that died."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Self:
-        """The one that `environment` names; where it names none, a new one, named for the workers to come."""
+        """Open the folder named in `environment`, or create one and add its name for the workers."""
         if not environment.get(WORKER_STATUS_DIR):
             environment[WORKER_STATUS_DIR] = tempfile.mkdtemp(prefix="relearn-workers-")
         return cls(Path(environment[WORKER_STATUS_DIR]))
 
     def write(self, worker_index: int, status: dict[str, Any]) -> None:
-        """Let everybody read what `worker` tells of itself, its process id as `pid`.
+        """Publish the status of a worker; `status` has its process id as `pid`.
 
-        Whole or not at all, but not waiting for the disk: it is of no use after the server.
+        The write is atomic but not synced to disk: the file is useless after the server stops.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary_file = self.folder / f"{worker_index}.tmp"
@@ -36,10 +36,10 @@ class WorkerStatusDir:
         temporary_file.replace(self.folder / f"{worker_index}.json")
 
     def read(self) -> list[dict[str, Any]]:
-        """What each worker that is alive has told, by their numbers."""
+        """Return the statuses of all live workers, by worker number."""
         statuses = []
         for file in self.folder.glob("*.json"):
-            with suppress(FileNotFoundError):  # it is being cleared
+            with suppress(FileNotFoundError):  # the folder is being deleted
                 statuses.append(json.loads(file.read_bytes()))
         alive_statuses = [status for status in statuses if psutil.pid_exists(status["pid"])]
-        return sorted(alive_statuses, key=lambda one: int(one["worker"]))
+        return sorted(alive_statuses, key=lambda status: int(status["worker"]))

@@ -1,4 +1,4 @@
-"""The promise of a swap: under load, nobody notices."""
+"""Promises of the hot reload under load: no failed request, no wrong version."""
 
 import os
 import time
@@ -17,10 +17,10 @@ from relearn.serving.releases.golden import Golden
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_nobody_notices_a_swap(tmp_path: Path, workers: int) -> None:
-    """Ten promotions and two rollbacks: no request fails, each answer is that of the version it names.
+def test_hot_reload_fails_no_request(tmp_path: Path, workers: int) -> None:
+    """Ten promotions and two rollbacks: no request fails, each prediction is that of the version it names.
 
-    No worker goes back but for the rollbacks, and all have swapped within 5 seconds.
+    No worker returns to an old version except in the rollbacks; all workers reload within 5 seconds.
     """
     watched = watch(Stage(tmp_path), workers)
 
@@ -32,7 +32,7 @@ def test_nobody_notices_a_swap(tmp_path: Path, workers: int) -> None:
 
 
 def corrupt(stage: Stage, version: str) -> dict[str, str]:
-    """One bit of its weights is another."""
+    """Publish a version with one flipped bit in its weights."""
     digests = stage.releases.add_version(version, stage.folders[version])
     weights = stage.releases.version_folder(version) / "weights.safetensors"
     content = bytearray(weights.read_bytes())
@@ -42,12 +42,12 @@ def corrupt(stage: Stage, version: str) -> dict[str, str]:
 
 
 def wrong(stage: Stage, version: str) -> None:
-    """It does not answer as it is said to."""
+    """Give a version the golden requests of another one."""
     Golden(stage.images, stage.expected["1"]).save(stage.folders[version])
 
 
 def slow(stage: Stage, version: str) -> dict[str, str]:
-    """Reading its weights does not come to an end."""
+    """Publish a version whose weights file blocks forever on reading."""
     digests = stage.releases.add_version(version, stage.folders[version])
     weights = stage.releases.version_folder(version) / "weights.safetensors"
     weights.unlink()
@@ -55,17 +55,19 @@ def slow(stage: Stage, version: str) -> dict[str, str]:
     return digests
 
 
-def refused(server: Server) -> list[dict[str, str] | None]:
-    told = httpx.get(f"{server.url}/info", timeout=5, trust_env=False).json()
-    return [one["load_error"] for one in told["workers"]]
+def load_errors(server: Server) -> list[dict[str, str] | None]:
+    info = httpx.get(f"{server.url}/info", timeout=5, trust_env=False).json()
+    return [worker["load_error"] for worker in info["workers"]]
 
 
-def all_refuse(server: Server, version: str, reason: str) -> bool:
-    return all(one and one["version"] == version and reason in one["reason"] for one in refused(server))
+def all_report(server: Server, version: str, reason: str) -> bool:
+    return all(
+        error and error["version"] == version and reason in error["reason"] for error in load_errors(server)
+    )
 
 
-def comes(condition: Callable[[], object]) -> bool:
-    """Whether it does within half a minute."""
+def becomes_true(condition: Callable[[], object]) -> bool:
+    """Wait for at most half a minute."""
     deadline = time.monotonic() + 30
     while not condition():
         if time.monotonic() > deadline:
@@ -75,21 +77,23 @@ def comes(condition: Callable[[], object]) -> bool:
 
 
 @pytest.mark.slow
-def test_a_release_in_trouble_costs_no_answer(tmp_path: Path) -> None:
-    """Corrupt, wrong, slow: what was live goes on answering, and `/info`, a metric and the log tell why."""
+def test_failed_reload_fails_no_request(tmp_path: Path) -> None:
+    """For a corrupt, wrong or slow release the live version is still served; `/info`, a metric and the log
+    report the reason."""
     stage = Stage(tmp_path)
     requests = [as_json(image) for image in stage.images]
-    troubles = {"2": (corrupt, "SHA-256"), "3": (wrong, "golden requests"), "4": (slow, "still loading")}
+    faults = {"2": (corrupt, "SHA-256"), "3": (wrong, "golden requests"), "4": (slow, "still loading")}
     with served(stage, 2) as server, load(server.address, requests, 8, pause=0.02) as answers:
-        for version, (damage, reason) in troubles.items():
+        for version, (damage, reason) in faults.items():
             stage.promote(version, damage(stage, version))
-            assert comes(partial(all_refuse, server, version, reason))
-            page = httpx.get(f"{server.url}/metrics", timeout=5, trust_env=False).text
-            assert f'relearn_workers_load_failed{{version="{version}"}} 2.0' in page
-            assert f"version {version} cannot be served, what was live stays" in server.log_file.read_text()
+            assert becomes_true(partial(all_report, server, version, reason))
+            metrics = httpx.get(f"{server.url}/metrics", timeout=5, trust_env=False).text
+            assert f'relearn_workers_load_failed{{version="{version}"}} 2.0' in metrics
+            log = server.log_file.read_text()
+            assert f"version {version} cannot be served, the previous version stays" in log
         stage.promote("5")
-        assert comes(lambda: all_serve(server, "5"))
-        assert [None, None] == refused(server)
+        assert becomes_true(lambda: all_serve(server, "5"))
+        assert [None, None] == load_errors(server)
 
     assert {200} == {answer.status for answer in answers}
     assert {b'"version":"1"', b'"version":"5"'} == {answer.body[1:14] for answer in answers}

@@ -1,4 +1,4 @@
-"""Promises of the load that is measured with: what wrk did is what we tell of it."""
+"""Tests of the load generator wrk: its results are reported correctly."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import pytest
 
-from benchmarks.wrk import ask
+from benchmarks.wrk import run_wrk
 
 pytestmark = pytest.mark.needs("wrk")
 
 
-class Answering(BaseHTTPRequestHandler):
-    """Takes 10 ms for a POST, refuses every body `bad`, and counts what it was sent."""
+class StubHandler(BaseHTTPRequestHandler):
+    """Handler that takes 10 ms per POST, rejects the body `bad`, and counts requests."""
 
     protocol_version = "HTTP/1.1"
     seen: ClassVar[Counter[tuple[str, bytes]]] = Counter()
@@ -34,39 +34,39 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    Answering.seen.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+    StubHandler.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), StubHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
 
 
 def test_bodies_take_turns_and_refusals_are_counted(url: str) -> None:
-    """Each body is sent as often as the others, bytes of any value included; half of the answers failed."""
-    asked = ask(url, "text/plain", [b"\x00\xff\n", b"bad"], connections=2, seconds=1)
+    """Both bodies are sent equally often, with bytes of any value; half of the answers failed."""
+    result = run_wrk(url, "text/plain", [b"\x00\xff\n", b"bad"], connections=2, seconds=1)
 
-    good, bad = Answering.seen["text/plain", b"\x00\xff\n"], Answering.seen["text/plain", b"bad"]
-    assert {("text/plain", b"\x00\xff\n"), ("text/plain", b"bad")} == set(Answering.seen)
-    assert abs(good - bad) <= 2  # connections that were cut off at the end
-    assert good + bad - 2 <= asked.requests <= good + bad
-    assert abs(asked.requests / 2 - asked.failed) <= 2
+    good, bad = StubHandler.seen["text/plain", b"\x00\xff\n"], StubHandler.seen["text/plain", b"bad"]
+    assert {("text/plain", b"\x00\xff\n"), ("text/plain", b"bad")} == set(StubHandler.seen)
+    assert abs(good - bad) <= 2  # requests that were aborted at the end
+    assert good + bad - 2 <= result.requests <= good + bad
+    assert abs(result.requests / 2 - result.failed) <= 2
 
 
 def test_times_are_milliseconds(url: str) -> None:
-    """A server that takes 10 ms is seen to; two connections ask 200 times a second at most."""
-    asked = ask(url, "text/plain", [b"good"], connections=2, seconds=1)
+    """A server that takes 10 ms answers two connections at most 200 times per second."""
+    result = run_wrk(url, "text/plain", [b"good"], connections=2, seconds=1)
 
-    assert 10 <= asked.p50 <= asked.p99 < 1000
-    assert 0 < asked.rate <= 205
-    assert 0.9 < asked.seconds < 2
-
-
-def test_a_pause_lets_each_connection_wait(url: str) -> None:
-    """With 40 ms between an answer and the next request, a connection asks 20 times a second at most."""
-    assert 0 < ask(url, "text/plain", [b"good"], connections=2, seconds=1, pause=40).rate <= 44
+    assert 10 <= result.p50 <= result.p99 < 1000
+    assert 0 < result.rate <= 205
+    assert 0.9 < result.seconds < 2
 
 
-def test_who_cannot_be_reached_is_told_in_the_words_of_wrk() -> None:
-    """It is no measurement of zero requests."""
+def test_pause_limits_the_rate_of_each_connection(url: str) -> None:
+    """With 40 ms between an answer and the next request, a connection sends at most 20 per second."""
+    assert 0 < run_wrk(url, "text/plain", [b"good"], connections=2, seconds=1, pause=40).rate <= 44
+
+
+def test_unreachable_server_raises_the_error_of_wrk() -> None:
+    """A failed connection is an error, not a result with zero requests."""
     with pytest.raises(RuntimeError, match="wrk: unable to connect"):
-        ask("http://127.0.0.1:9/", "text/plain", [b"good"], connections=1, seconds=1)
+        run_wrk("http://127.0.0.1:9/", "text/plain", [b"good"], connections=1, seconds=1)

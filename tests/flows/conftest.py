@@ -1,4 +1,4 @@
-"""One real `relearn run`, the servers that its box of commands starts, and copies of what it left."""
+"""Fixtures: one real `relearn run`, the servers that it suggests to start, copies of its home."""
 
 import atexit
 import itertools
@@ -24,18 +24,18 @@ from relearn.model.home import Home
 from tests.flows.postgres import Postgres
 from tests.flows.zoo import Zoo
 
-# Prefect makes its home when it is imported, which collecting these tests does.
+# Prefect creates its home on import, which happens when these tests are collected.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 RELEARN = [str(Path(sys.executable).with_name("relearn"))]
 PORTS = {"serve it": 3000, "runs in a browser": 5000, "flows in a browser": 4200}
-STARTUP = 120.0  # seconds; 20 for all three servers together on two quiet cores
+STARTUP_TIMEOUT_SECONDS = 120.0  # 20 s for all three servers together on two idle cores
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What `relearn run --dataset digits --epochs 3` printed and left; to be read, not to be changed."""
+    """Output and home of `relearn run --dataset digits --epochs 3`, read-only."""
 
     folder: Path
     home: Home
@@ -44,7 +44,7 @@ class Ran:
 
     @property
     def box(self) -> dict[str, str]:
-        """The printed commands, by what they are for."""
+        """Printed commands by purpose."""
         lines = self.output.partition("what next")[2].splitlines()[1:]
         return {
             purpose.removeprefix("# ").partition(", at ")[0]: command
@@ -55,7 +55,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Page:
-    """A server from the box: the command as it was run, where it answers, its process."""
+    """Server from the printed commands: command as run, URL, process."""
 
     command: str
     url: str
@@ -64,26 +64,26 @@ class Page:
 
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
-    """What a verb sets for the tools that it starts ends with the test."""
-    before = dict(os.environ)
+    """Restore the environment after each test, since verbs set variables for the tools they start."""
+    original = dict(os.environ)
     yield
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(original)
 
 
 @pytest.fixture(scope="session")
 def clean() -> dict[str, str]:
-    """The environment of a newcomer's shell; the port where Prefect's server is looked for is a free one."""
-    ours = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {"PREFECT_SERVER_API_PORT": str(free_port()), "COLUMNS": "100"}
+    """Environment of a new user's shell, with a free port as Prefect's default server port."""
+    prefixes = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    return variables | {"PREFECT_SERVER_API_PORT": str(free_port()), "COLUMNS": "100"}
 
 
 @pytest.fixture(scope="session")
 def ran(clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """The main job, really done once for all tests."""
+    """One real retraining for all tests."""
     folder = tmp_path_factory.mktemp("ran")
-    done = subprocess.run(
+    completed = subprocess.run(
         [*RELEARN, "run", "--dataset", "digits", "--epochs", "3"],
         cwd=folder,
         env=clean | {"RELEARN_HOME": str(folder / "home")},
@@ -91,39 +91,39 @@ def ran(clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ran:
         text=True,
         check=False,
     )
-    assert 0 == done.returncode, done.stderr
-    return Ran(folder, Home(folder / "home", folder / "home" / "data"), done.stdout, done.stderr)
+    assert 0 == completed.returncode, completed.stderr
+    return Ran(folder, Home(folder / "home", folder / "home" / "data"), completed.stdout, completed.stderr)
 
 
 @pytest.fixture(scope="session")
 def pages(ran: Ran, clean: dict[str, str]) -> Iterator[dict[str, Page]]:
-    """The servers of the box, all started at once: each command as printed, but on a free port."""
-    started = {purpose: _start(ran, ran.box[purpose], port, clean) for purpose, port in PORTS.items()}
-    yield started
-    _stop([page.process for page in started.values()])
+    """All servers of the printed commands, started at once, each on a free port."""
+    servers = {purpose: _start(ran, ran.box[purpose], port, clean) for purpose, port in PORTS.items()}
+    yield servers
+    _stop([page.process for page in servers.values()])
 
 
 @pytest.fixture(scope="session")
 def prefect_page(pages: dict[str, Page]) -> str:
-    """Where the Prefect server of the box answers; it knows the flow of `ran`."""
+    """URL of the Prefect server; it has the flow run of `ran`."""
     return answering(pages["flows in a browser"], "/api/health")
 
 
 @pytest.fixture(scope="session")
 def mlflow_page(pages: dict[str, Page]) -> str:
-    """Where the MLflow server of the box answers."""
+    """URL of the MLflow server."""
     return answering(pages["runs in a browser"], "/health")
 
 
 @pytest.fixture(scope="session")
 def served(pages: dict[str, Page]) -> str:
-    """Where the released classifier answers."""
+    """URL of the prediction API of the released classifier."""
     return answering(pages["serve it"], "/readyz")
 
 
 @pytest.fixture
 def on_server(prefect_page: str) -> Iterator[str]:
-    """Flows called here report to the server of the box, but for their logs, which would outlive it."""
+    """Make flows report to the shared Prefect server, except for logs, which might be sent after its end."""
     from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: f"{prefect_page}/api", PREFECT_LOGGING_TO_API_ENABLED: False}):
@@ -131,7 +131,7 @@ def on_server(prefect_page: str) -> Iterator[str]:
 
 
 def forget(name: str) -> None:
-    """Let Prefect's server know nothing of `name`: other tests count what it has."""
+    """Delete the deployments of model `name`: other tests count them."""
     from prefect import get_client
 
     from relearn.flows.monitor import monitor
@@ -139,14 +139,14 @@ def forget(name: str) -> None:
     from relearn.flows.scheduling.deployments import find_deployment
 
     with get_client(sync_client=True) as client:
-        for found in (find_deployment(client, flow, name) for flow in (retrain, monitor)):
-            if found:
-                client.delete_deployment(found.id)
+        for deployment in (find_deployment(client, flow, name) for flow in (retrain, monitor)):
+            if deployment:
+                client.delete_deployment(deployment.id)
 
 
 @pytest.fixture(scope="session")
 def copy(ran: Ran) -> Callable[[Path], Home]:
-    """Makes a home of what `ran` prepared and tracked; files of new runs go into it."""
+    """Return a function that copies data and runs of `ran` into a new home, where new runs are stored."""
 
     def make(root: Path) -> Home:
         home = Home(root, root / "data")
@@ -161,27 +161,27 @@ def copy(ran: Ran) -> Callable[[Path], Home]:
 
 @pytest.fixture
 def copied(copy: Callable[[Path], Home], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home of this test's own, in the state that `ran` left: its runs, registered versions and data."""
+    """A home for this test with the runs, registered versions and data of `ran`."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     return copy(tmp_path / "home")
 
 
 @pytest.fixture(scope="session")
 def one_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    """To be copied, not to be changed."""
+    """The zoo that tests copy, read-only."""
     return Zoo.open(tmp_path_factory.mktemp("zoo") / "home")
 
 
 @pytest.fixture
 def zoo(one_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    """A home of this test's own with three registered versions, of which none is live yet."""
+    """A home for this test with three registered versions, none of them live."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     return one_zoo.copy(tmp_path / "home")
 
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL of this test's own, in a temporary folder."""
+    """A PostgreSQL server for this test, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="relearn-pg-") as folder:
         database = Postgres(Path(folder))
         database.start()
@@ -193,27 +193,27 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small disk of its own under the home of this test."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    """Return a function that mounts a small disk for the home of this test."""
+    mount_point = tmp_path / "disk"
+    mount_point.mkdir()
 
     def mount(options: str) -> Path:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
+        completed = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", mount_point], capture_output=True, check=False
         )
-        if done.returncode:
+        if completed.returncode:
             pytest.skip("only an administrator can mount a small disk")
-        return place
+        return mount_point
 
-    monkeypatch.setenv("RELEARN_HOME", str(place / "home"))
+    monkeypatch.setenv("RELEARN_HOME", str(mount_point / "home"))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     yield mount
-    subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
+    subprocess.run(["umount", "--lazy", mount_point], capture_output=True, check=False)
 
 
-def _start(ran: Ran, printed: str, port: int, environment: dict[str, str]) -> Page:
-    free = free_port()
-    command = f"{printed} --port {free}"
+def _start(ran: Ran, printed_command: str, port: int, environment: dict[str, str]) -> Page:
+    port_to_use = free_port()
+    command = f"{printed_command} --port {port_to_use}"
     log = (ran.folder / f"{port}.log").open("wb")
     with log:
         process = subprocess.Popen(
@@ -224,22 +224,22 @@ def _start(ran: Ran, printed: str, port: int, environment: dict[str, str]) -> Pa
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Page(command, f"http://127.0.0.1:{free}", process)
+    return Page(command, f"http://127.0.0.1:{port_to_use}", process)
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    families = [one for shell in processes for one in psutil.Process(shell.pid).children(recursive=True)]
+    children = [child for shell in processes for child in psutil.Process(shell.pid).children(recursive=True)]
     for shell in processes:
         os.killpg(shell.pid, signal.SIGTERM)
-    for left in psutil.wait_procs(families, timeout=20)[1]:
-        left.kill()
+    for survivor in psutil.wait_procs(children, timeout=20)[1]:
+        survivor.kill()
     for shell in processes:
         shell.wait()
 
 
 def answering(page: Page, path: str) -> str:
-    """The URL of the page, as soon as it answers under `path`."""
-    deadline = time.monotonic() + STARTUP
+    """Return the URL of the server as soon as it answers under `path`."""
+    deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         assert page.process.poll() is None, f"{page.command} ended with {page.process.returncode}"
         try:
@@ -252,25 +252,25 @@ def answering(page: Page, path: str) -> str:
 
 @pytest.fixture
 def port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free port."""
     return free_port()
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def epochs_kept(home: Home) -> int:
-    """How many epochs the newest checkpoint has."""
+    """Return the number of epochs in the newest checkpoint."""
     return max((int(path.name[:5]) for path in home.checkpoints.glob("*/*.safetensors")), default=0)
 
 
-def wait_for_epochs(home: Home, more: int, process: subprocess.Popen[str]) -> None:
-    """Return when a training has kept so many epochs more; it has to live until then."""
-    goal = epochs_kept(home) + more
+def wait_for_epochs(home: Home, count: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the training in `process` has saved `count` more epochs."""
+    goal = epochs_kept(home) + count
     while epochs_kept(home) < goal:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

@@ -230,7 +230,7 @@ def test_what_is_no_file_of_settings_is_refused(tmp_path: Path, capsys: Capture)
         ("network", "nowhere.at_all:Net", "error[network]: network: no module named 'nowhere' from {here}"),
         ("network", "json:Net", "error[network]: network: json has no class 'Net'"),
         ("dataset", "mnits", "error[data]: dataset: got 'mnits', accepted: auto, mnist, fashion_mnist, "),
-        ("dataset", "folder:/no/where", "error[not_found]: dataset: /no/where is not there"),
+        ("dataset", "folder:/no/where", "error[not_found]: dataset: /no/where does not exist"),
         ("dataset", "csv:/", "error[data]: dataset: got /, which is a folder, accepted after csv: a file"),
         ("device", "cuda:99", "error[config]: device: got 'cuda:99', accepted on this machine: auto, cpu"),
     ],

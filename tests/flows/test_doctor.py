@@ -18,7 +18,8 @@ import pytest
 
 from relearn.flows import process_identity
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.ops.doctor import CheckResult, run_check
+from relearn.flows.ops.checks.check import CheckResult
+from relearn.flows.ops.doctor import run_check
 from relearn.flows.orchestration import prefect_api
 from relearn.flows.releases.release_state import sync_with_ledger
 from relearn.flows.tracking import artifacts

@@ -61,7 +61,7 @@ def test_findings_are_shown(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
             ["--dataset", "digits", "--output", "/dev"],
             "--output: /dev is there and not empty, accepted: a new",
         ),
-        (["--dataset", "csv:nowhere.csv"], "nowhere.csv is not there"),
+        (["--dataset", "csv:nowhere.csv"], "nowhere.csv does not exist"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -1,4 +1,4 @@
-"""What the monitor sees of real records, what it leaves behind, and when it gives the alarm."""
+"""The monitor flow: its analysis of a real prediction log, its reports and its alerts."""
 
 import json
 import shutil
@@ -37,12 +37,12 @@ from relearn.serving.releases.store import ReleaseStore
 from relearn.serving.runtime.hot_reload import ServedModel, load_release
 
 CONFIG = MonitorConfig(min_predictions=100)
-Asked = Callable[..., None]
+LogPredictions = Callable[..., None]
 
 
 @pytest.fixture
 def home(ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home where version 1 of `digits` is live, and nothing was asked yet."""
+    """Home in which version 1 of `digits` is live, with an empty prediction log."""
     home = Home(tmp_path / "home", tmp_path / "data")
     shutil.copytree(ran.home.releases_dir("digits"), home.releases_dir("digits"))
     monkeypatch.setenv("RELEARN_HOME", str(home.root))
@@ -57,22 +57,27 @@ def live(ran) -> ServedModel:
 
 @pytest.fixture(scope="module")
 def unseen(ran) -> tuple[np.ndarray, np.ndarray]:
-    """Images that the live version has not learned from, and their labels."""
+    """Images that the live version was not trained on, and their labels."""
     splits = prepare_dataset(TrainConfig(dataset="digits"), ran.home).splits
-    parts = (splits.test, splits.validation)
-    return np.concatenate([one.images for one in parts]), np.concatenate([one.labels for one in parts])
+    unseen_splits = (splits.test, splits.validation)
+    return (
+        np.concatenate([split.images for split in unseen_splits]),
+        np.concatenate([split.labels for split in unseen_splits]),
+    )
 
 
 @pytest.fixture
-def asked(home: Home, live: ServedModel, monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """Records what `version` would have answered to images some hours ago, one image a request."""
+def log_predictions(home: Home, live: ServedModel, monkeypatch: pytest.MonkeyPatch) -> LogPredictions:
+    """Return a function that logs predictions of `version` some hours ago, one image a request."""
 
-    def done(images: np.ndarray, hours_ago: float = 1.0, start: str = "asked", version: str = "1") -> None:
-        then = time.time() - 3_600 * hours_ago
-        answering = ServedModel(version, live.classifier)
+    def log(
+        images: np.ndarray, hours_ago: float = 1.0, id_prefix: str = "request", version: str = "1"
+    ) -> None:
+        timestamp = time.time() - 3_600 * hours_ago
+        served_model = ServedModel(version, live.classifier)
         with monkeypatch.context() as patch:
-            patch.setattr(prediction_log, "time", SimpleNamespace(time=lambda: then))
-            one = PredictionLog(
+            patch.setattr(prediction_log, "time", SimpleNamespace(time=lambda: timestamp))
+            writer = PredictionLog(
                 home.prediction_log_dir("digits"),
                 ServeConfig(),
                 1,
@@ -80,153 +85,161 @@ def asked(home: Home, live: ServedModel, monkeypatch: pytest.MonkeyPatch) -> Ask
             )
             for number, image in enumerate(images):
                 batch = np.ascontiguousarray(image[None])
-                one.log(f"{start}-{number}", answering, batch, live.classifier.predict(batch))
-            one.close()
+                writer.log(f"{id_prefix}-{number}", served_model, batch, live.classifier.predict(batch))
+            writer.close()
 
-    return done
+    return log
 
 
-def told(home: Home, labels: list[str], start: str = "asked") -> None:
-    """Somebody says what the first images show."""
-    one = PredictionLog(
+def log_feedback(home: Home, labels: list[str], id_prefix: str = "request") -> None:
+    """Log labels for the first images."""
+    writer = PredictionLog(
         home.prediction_log_dir("digits"), ServeConfig(), 2, lambda count: pytest.fail(f"{count} lost")
     )
     for number, label in enumerate(labels):
-        one.log_feedback(Feedback(f"{start}-{number}", 0, time.time(), label))
-    one.close()
+        writer.log_feedback(Feedback(f"{id_prefix}-{number}", 0, time.time(), label))
+    writer.close()
 
 
-def events(url: str, since: datetime) -> list[tuple[str, str]]:
-    """Our events that the server has kept since then: name and resource; all that was given before is in."""
-    mark = f"test.{time.time_ns()}"
-    emit_event(mark, resource={"prefect.resource.id": mark})
-    wanted = {
+def load_events(url: str, since: datetime) -> list[tuple[str, str]]:
+    """Return name and resource of the alert events since then, once a later event has reached the server."""
+    marker = f"test.{time.time_ns()}"
+    emit_event(marker, resource={"prefect.resource.id": marker})
+    query = {
         "filter": {
             "occurred": {"since": since.isoformat(), "until": (since + timedelta(hours=1)).isoformat()},
-            "event": {"name": [DRIFT_EVENT, ACCURACY_EVENT, mark]},
+            "event": {"name": [DRIFT_EVENT, ACCURACY_EVENT, marker]},
         }
     }
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        kept = httpx.post(f"{url}/api/events/filter", json=wanted).json()["events"]
-        if any(one["event"] == mark for one in kept):
+        events = httpx.post(f"{url}/api/events/filter", json=query).json()["events"]
+        if any(event["event"] == marker for event in events):
             return sorted(
-                (one["event"], one["resource"]["prefect.resource.id"]) for one in kept if one["event"] != mark
+                (event["event"], event["resource"]["prefect.resource.id"])
+                for event in events
+                if event["event"] != marker
             )
         time.sleep(0.2)
-    raise AssertionError("the server kept no event")
+    raise AssertionError("the server stored no event")
 
 
-def test_what_is_alike_gives_no_alarm(
-    home: Home, asked: Asked, unseen: tuple[np.ndarray, np.ndarray], on_server: str
+def test_similar_images_raise_no_alert(
+    home: Home, log_predictions: LogPredictions, unseen: tuple[np.ndarray, np.ndarray], on_server: str
 ):
-    """Images of the kind that was judged by: counted, tested, told, and nobody is woken."""
-    asked(unseen[0][:150], 3)
-    asked(unseen[0][150:300], 1, "later")
-    asked(unseen[0][:50], 30, "yesterday")
+    """Test images of the same dataset are counted and tested, without drift."""
+    log_predictions(unseen[0][:150], 3)
+    log_predictions(unseen[0][150:300], 1, "later")
+    log_predictions(unseen[0][:50], 30, "yesterday")
 
-    watched = monitor("digits", CONFIG)
+    result = monitor("digits", CONFIG)
 
-    assert ("digits", "1", 300, 300) == (watched.name, watched.live_version, watched.images, watched.requests)
-    assert {"1": 300} == watched.images_by_version
-    assert ((), (), {}) == (watched.drift.drifted_tests, watched.alerts, watched.drift.insufficient_data)
-    assert ("no drift", "300 answers in the last 24 hours") == (watched.summary, watched.window_summary)
+    assert ("digits", "1", 300, 300) == (result.name, result.live_version, result.images, result.requests)
+    assert {"1": 300} == result.images_by_version
+    assert ((), (), {}) == (result.drift.drifted_tests, result.alerts, result.drift.insufficient_data)
+    assert ("no drift", "300 answers in the last 24 hours") == (result.summary, result.window_summary)
 
 
-def test_drift_gives_the_alarm_once(
-    home: Home, asked: Asked, unseen: tuple[np.ndarray, np.ndarray], on_server: str
+def test_drift_raises_one_alert_until_the_cooldown_ends(
+    home: Home, log_predictions: LogPredictions, unseen: tuple[np.ndarray, np.ndarray], on_server: str
 ):
-    """One event for whoever waits for it; then the report says that it goes on, until the cool-down ends."""
-    begun = datetime.now(UTC)
-    asked(add_noise(unseen[0][:150]))
+    """Within the cooldown the second report names the first alert, without a new event."""
+    start_time = datetime.now(UTC)
+    log_predictions(add_noise(unseen[0][:150]))
 
     first, second = monitor("digits", CONFIG), monitor("digits", CONFIG)
 
-    assert {"brightness", "vertical_gradient_rms"} <= {one.name for one in first.drift.drifted_tests}
-    assert [(DRIFT_EVENT, True)] == [(one.event, one.emitted_now) for one in first.alerts]
+    assert {"brightness", "vertical_gradient_rms"} <= {test.name for test in first.drift.drifted_tests}
+    assert [(DRIFT_EVENT, True)] == [(alert.event, alert.emitted_now) for alert in first.alerts]
     assert [(DRIFT_EVENT, False, first.window_end)] == [
-        (one.event, one.emitted_now, one.last_emitted) for one in second.alerts
+        (alert.event, alert.emitted_now, alert.last_emitted) for alert in second.alerts
     ]
-    page = (home.monitoring_dir("digits") / "report.md").read_text()
+    report = (home.monitoring_dir("digits") / "report.md").read_text()
     assert (
-        f"relearn.drift goes on: a retraining was asked for at {first.window_end:%Y-%m-%d %H:%M} UTC" in page
+        f"relearn.drift goes on: a retraining was asked for at {first.window_end:%Y-%m-%d %H:%M} UTC"
+        in report
     )
     third = monitor("digits", CONFIG.model_copy(update={"cooldown_hours": 0.0}))
-    assert [(True, third.window_end)] == [(one.emitted_now, one.last_emitted) for one in third.alerts]
-    assert [(DRIFT_EVENT, "relearn.name.digits")] * 2 == events(on_server, begun)
+    assert [(True, third.window_end)] == [(alert.emitted_now, alert.last_emitted) for alert in third.alerts]
+    assert [(DRIFT_EVENT, "relearn.name.digits")] * 2 == load_events(on_server, start_time)
 
 
-def test_wrong_answers_give_the_alarm(
-    home: Home, asked: Asked, live: ServedModel, unseen: tuple[np.ndarray, np.ndarray], on_server: str
+def test_low_live_accuracy_raises_an_alert(
+    home: Home,
+    log_predictions: LogPredictions,
+    live: ServedModel,
+    unseen: tuple[np.ndarray, np.ndarray],
+    on_server: str,
 ):
-    """Accuracy is that of the truths told, with Wilson's interval; too few of them wake nobody."""
+    """The accuracy is that of labelled predictions, with Wilson's interval; too few labels raise no alert."""
     images = unseen[0][:120]
     labels = live.classifier.to_labels(live.classifier.predict(images))
-    asked(images)
+    log_predictions(images)
     wrong = [str((int(label) + 1) % 10) for label in labels[:20]]
-    told(home, wrong[:15])
-    few = monitor("digits", CONFIG)
-    told(home, wrong + labels[20:40])
-    begun = datetime.now(UTC)
+    log_feedback(home, wrong[:15])
+    with_few_labels = monitor("digits", CONFIG)
+    log_feedback(home, wrong + labels[20:40])
+    start_time = datetime.now(UTC)
 
-    watched = monitor("digits", CONFIG)
+    result = monitor("digits", CONFIG)
 
-    assert ((0, 15), ()) == ((few.live_accuracy.correct, few.live_accuracy.labels), few.alerts)
-    assert (20, 40) == (watched.live_accuracy.correct, watched.live_accuracy.labels)
+    few_labels = with_few_labels.live_accuracy
+    assert ((0, 15), ()) == ((few_labels.correct, few_labels.labels), with_few_labels.alerts)
+    assert (20, 40) == (result.live_accuracy.correct, result.live_accuracy.labels)
     assert (0.352, 0.648) == pytest.approx(
-        (watched.live_accuracy.ci_low, watched.live_accuracy.ci_high), abs=0.001
+        (result.live_accuracy.ci_low, result.live_accuracy.ci_high), abs=0.001
     )
-    assert [ACCURACY_EVENT] == [one.event for one in watched.alerts]
-    assert [(ACCURACY_EVENT, "relearn.name.digits")] == events(on_server, begun)
+    assert [ACCURACY_EVENT] == [alert.event for alert in result.alerts]
+    assert [(ACCURACY_EVENT, "relearn.name.digits")] == load_events(on_server, start_time)
     assert () == monitor("digits", CONFIG.model_copy(update={"min_live_accuracy": 0.6})).alerts
 
 
-def test_other_versions_tell_of_images_alone(
-    home: Home, asked: Asked, unseen: tuple[np.ndarray, np.ndarray], on_server: str
+def test_predictions_of_other_versions_count_for_image_statistics_only(
+    home: Home, log_predictions: LogPredictions, unseen: tuple[np.ndarray, np.ndarray], on_server: str
 ):
-    """Just after a release: what came before it is tested by its traits, not by how sure the old one was."""
-    asked(unseen[0][:200], 5, "old", version="0")
-    asked(unseen[0][200:230], 1, "new")
-    told(home, ["0"] * 10, "old")
+    """Just after a release, confidence and labels are tested on predictions of the live version alone."""
+    log_predictions(unseen[0][:200], 5, "old", version="0")
+    log_predictions(unseen[0][200:230], 1, "new")
+    log_feedback(home, ["0"] * 10, "old")
 
-    watched = monitor("digits", CONFIG)
+    result = monitor("digits", CONFIG)
 
-    assert ({"0": 200, "1": 30}, 30) == (watched.images_by_version, watched.window_predictions.images)
-    assert {"confidence": 30, "labels": 30} == watched.drift.insufficient_data
-    assert {230} == {one.images for one in watched.drift.tests}
-    assert watched.live_accuracy is None
-    page = (home.monitoring_dir("digits") / "report.md").read_text()
-    assert "confidence and labels not tested: version 1 has 30 answers, accepted: 100 or more" in page
+    assert ({"0": 200, "1": 30}, 30) == (result.images_by_version, result.window_predictions.images)
+    assert {"confidence": 30, "labels": 30} == result.drift.insufficient_data
+    assert {230} == {test.images for test in result.drift.tests}
+    assert result.live_accuracy is None
+    report = (home.monitoring_dir("digits") / "report.md").read_text()
+    assert "confidence and labels not tested: version 1 has 30 answers, accepted: 100 or more" in report
 
 
-def test_a_look_leaves_a_report(
-    home: Home, asked: Asked, unseen: tuple[np.ndarray, np.ndarray], on_server: str
+def test_monitor_writes_its_reports(
+    home: Home, log_predictions: LogPredictions, unseen: tuple[np.ndarray, np.ndarray], on_server: str
 ):
-    """A page, a figure and the numbers in the home; the page in Prefect, the numbers for Prometheus."""
-    asked(add_noise(unseen[0][:150]))
-    watched = monitor("digits", CONFIG)
+    """Markdown, figure and JSON are in the home, Markdown in Prefect, metrics in a file for Prometheus."""
+    log_predictions(add_noise(unseen[0][:150]))
+    result = monitor("digits", CONFIG)
     folder = home.monitoring_dir("digits")
 
     assert {"report.md", "report.png", "report.json", "alarms.json", ".lock"} == {
         file.name for file in folder.iterdir()
     }
-    assert watched == WindowReport.model_validate_json((folder / "report.json").read_bytes())
+    assert result == WindowReport.model_validate_json((folder / "report.json").read_bytes())
     with Image.open(folder / "report.png") as figure:
         assert 900 == figure.width
     text = (folder / "report.md").read_text()
-    page = MarkdownIt("commonmark").enable("table").render(text)
-    assert page.startswith("<h1>digits: drift in ")
-    assert "relearn_request_seconds" in page
-    assert 2 == page.count("<table>")
-    assert '<img src="report.png"' in page
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    assert html.startswith("<h1>digits: drift in ")
+    assert "relearn_request_seconds" in html
+    assert 2 == html.count("<table>")
+    assert '<img src="report.png"' in html
     (artifact,) = httpx.post(
         f"{on_server}/api/artifacts/filter",
         json={"artifacts": {"key": {"any_": ["monitor"]}}, "sort": "UPDATED_DESC", "limit": 1},
     ).json()
     assert text.startswith(artifact["data"])
     families = {
-        one.name: {tuple(sample.labels.values()): sample.value for sample in one.samples}
-        for one in text_string_to_metric_families(
+        family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
+        for family in text_string_to_metric_families(
             (home.prediction_log_dir("digits") / MONITOR_FILE).read_text()
         )
     }
@@ -234,109 +247,111 @@ def test_a_look_leaves_a_report(
         name for name in GAUGES_BY_FILE[MONITOR_FILE] if "live_accuracy" in name
     }
     assert {(): 150} == families["relearn_monitor_predictions"]
-    assert {(one.name,): one.has_drifted for one in watched.drift.tests} == families["relearn_drift"]
+    assert {(test.name,): test.has_drifted for test in result.drift.tests} == families["relearn_drift"]
     assert 1 == pytest.approx(sum(families["relearn_class_fraction"].values()))
 
 
-def test_an_empty_window_is_told(home: Home, asked: Asked, unseen: tuple, on_server: str):
-    """Without any record, and with old ones only; the figure of an earlier look goes."""
+def test_empty_window_is_reported(home: Home, log_predictions: LogPredictions, unseen: tuple, on_server: str):
+    """The log is empty or has old predictions only; an earlier figure is deleted."""
     figure = home.monitoring_dir("digits") / "report.png"
     figure.parent.mkdir(parents=True)
     figure.write_bytes(b"old")
-    never = monitor("digits", CONFIG)
-    asked(unseen[0][:20], 30)
-    old = monitor("digits", CONFIG)
+    empty = monitor("digits", CONFIG)
+    log_predictions(unseen[0][:20], 30)
+    outdated = monitor("digits", CONFIG)
 
-    assert ["no answers", "no answers"] == [never.summary, old.summary]
-    assert "0 answers in the last 24 hours; accepted: 100 or more" == old.window_summary
-    assert (None, None, ()) == (old.window_predictions, old.live_accuracy, old.alerts)
+    assert ["no answers", "no answers"] == [empty.summary, outdated.summary]
+    assert "0 answers in the last 24 hours; accepted: 100 or more" == outdated.window_summary
+    assert (None, None, ()) == (outdated.window_predictions, outdated.live_accuracy, outdated.alerts)
     assert not figure.exists()
 
 
-def test_few_answers_are_told(home: Home, asked: Asked, unseen: tuple, on_server: str):
-    """However strange they are."""
-    asked(255 - unseen[0][:99])
-    watched = monitor("digits", CONFIG)
+def test_too_few_predictions_are_not_tested(
+    home: Home, log_predictions: LogPredictions, unseen: tuple, on_server: str
+):
+    """Inverted images raise no alert if there are too few of them."""
+    log_predictions(255 - unseen[0][:99])
+    result = monitor("digits", CONFIG)
 
-    assert "too few answers to tell drift" == watched.summary
-    assert "99 answers in the last 24 hours; accepted: 100 or more" == watched.window_summary
-    assert () == watched.alerts
+    assert "too few answers to tell drift" == result.summary
+    assert "99 answers in the last 24 hours; accepted: 100 or more" == result.window_summary
+    assert () == result.alerts
 
 
-def test_nothing_live_is_refused(home: Home, on_server: str):
-    """A name that nobody released has nothing to watch."""
+def test_model_without_a_live_version_is_rejected(home: Home, on_server: str):
+    """There is nothing to monitor."""
     with pytest.raises(NotFoundError, match="nothing is live as 'nobody'"):
         monitor("nobody", CONFIG)
 
 
-def test_several_monitors_at_once_give_one_alarm(home: Home, on_server: str):
-    """Whoever comes first gives it, the others see that it was given."""
-    now, given = datetime.now(UTC), []
-    gate = threading.Barrier(8)
+def test_concurrent_monitors_emit_one_alert(home: Home, on_server: str):
+    """The first one emits it, the others report it."""
+    now, emitted = datetime.now(UTC), []
+    barrier = threading.Barrier(8)
 
-    def one() -> None:
-        gate.wait()
-        given.extend(emit_alerts(home, "digits", {DRIFT_EVENT: "a test"}, timedelta(hours=1), now))
+    def emit() -> None:
+        barrier.wait()
+        emitted.extend(emit_alerts(home, "digits", {DRIFT_EVENT: "a test"}, timedelta(hours=1), now))
 
-    threads = [threading.Thread(target=copy_context().run, args=(one,)) for _ in range(8)]
+    threads = [threading.Thread(target=copy_context().run, args=(emit,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert (8, 1) == (len(given), sum(one.emitted_now for one in given))
+    assert (8, 1) == (len(emitted), sum(alert.emitted_now for alert in emitted))
 
 
 @pytest.mark.parametrize(
-    "left", [b"", b"{", b"[]", b'{"relearn.drift": 3}', b'{"relearn.drift": "x"}', b"\xff"]
+    "content", [b"", b"{", b"[]", b'{"relearn.drift": 3}', b'{"relearn.drift": "x"}', b"\xff"]
 )
-def test_what_was_given_and_cannot_be_read_was_not(left: bytes, tmp_path: Path):
-    """A damaged note holds up no alarm."""
-    (tmp_path / alerts.LAST_EMITTED_FILE).write_bytes(left)
+def test_damaged_file_of_last_alerts_suppresses_no_alert(content: bytes, tmp_path: Path):
+    """It counts as empty."""
+    (tmp_path / alerts.LAST_EMITTED_FILE).write_bytes(content)
     assert {} == alerts.load_last_emitted(tmp_path / alerts.LAST_EMITTED_FILE)
 
 
-def test_a_clock_that_was_put_back_holds_up_no_alarm(home: Home, on_server: str):
-    """An alarm given in the future was not given lately."""
+def test_clock_that_was_set_back_suppresses_no_alert(home: Home, on_server: str):
+    """An alert in the future does not count for the cooldown."""
     now, reasons = datetime.now(UTC), {DRIFT_EVENT: "a test"}
     emit_alerts(home, "digits", reasons, timedelta(hours=1), now + timedelta(days=300))
-    (again,) = emit_alerts(home, "digits", reasons, timedelta(hours=1), now)
-    assert again.emitted_now
+    (alert,) = emit_alerts(home, "digits", reasons, timedelta(hours=1), now)
+    assert alert.emitted_now
 
 
-def test_the_verb_says_what_was_seen(
+def test_command_prints_the_report(
     home: Home,
-    asked: Asked,
+    log_predictions: LogPredictions,
     unseen: tuple,
     on_server: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    """Each measure, how sure and how right, the alarm, the outcome, and where there is more."""
+    """It has each drift test, confidence, accuracy, alert, result and the folder of the reports."""
     monkeypatch.setenv("COLUMNS", "200")
-    asked(add_noise(unseen[0][:150]))
+    log_predictions(add_noise(unseen[0][:150]))
 
     assert 0 == run_command_line(["monitor", "--min-predictions", "100"])
 
-    said = capsys.readouterr()
-    assert "" == said.err
-    rows = {cells[1]: cells for cells in map(str.split, said.out.splitlines()) if len(cells) > 10}
+    printed = capsys.readouterr()
+    assert "" == printed.err
+    rows = {cells[1]: cells for cells in map(str.split, printed.out.splitlines()) if len(cells) > 10}
     assert "yes" == rows["vertical_gradient_rms"][-2]
-    assert "version 1 is " in said.out
-    assert "nobody told the truth about an answer of version 1: POST /feedback does" in said.out
-    assert "a retraining was asked for by the event relearn.drift" in said.out
-    assert "digits: drift in " in said.out
-    assert f"more in {home.monitoring_dir('digits')}" in said.out
+    assert "version 1 is " in printed.out
+    assert "nobody told the truth about an answer of version 1: POST /feedback does" in printed.out
+    assert "a retraining was asked for by the event relearn.drift" in printed.out
+    assert "digits: drift in " in printed.out
+    assert f"more in {home.monitoring_dir('digits')}" in printed.out
 
 
-def test_the_verb_refuses_what_is_not_live(capsys: pytest.CaptureFixture[str]):
-    """In one line, before a Prefect server is started."""
+def test_command_without_a_release_is_rejected(capsys: pytest.CaptureFixture[str]):
+    """It prints one line, before a Prefect server is started."""
     assert 2 == run_command_line(["monitor"])
     assert "error[not_found]: nothing released yet: run `relearn run`\n" == capsys.readouterr().err
 
 
-def test_accuracy_is_told_with_its_interval():
-    """Wilson's, as the textbooks have it for 9 of 10."""
+def test_live_accuracy_has_its_interval():
+    """For 9 of 10 it is Wilson's interval from the textbook."""
     accuracy = LiveAccuracy.from_counts(9, 10)
     assert "90.0% of 10 told truths (95 % interval 59.6 to 98.2)" == str(accuracy)
 
@@ -344,12 +359,13 @@ def test_accuracy_is_told_with_its_interval():
 @pytest.mark.parametrize(
     ("names", "expected"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
 )
-def test_names_are_listed_as_people_do(names: list[str], expected: str):
+def test_names_are_joined_with_and(names: list[str], expected: str):
+    """Two or more names end with "and"."""
     assert expected == join_names(names)
 
 
-def test_the_numbers_are_plain_json(home: Home, on_server: str):
-    """For other programs: one object, times in UTC."""
+def test_json_report_can_be_read_by_other_programs(home: Home, on_server: str):
+    """It is one object with times in UTC."""
     monitor("digits", CONFIG)
     numbers = json.loads((home.monitoring_dir("digits") / "report.json").read_text())
     assert ("digits", 0) == (numbers["name"], numbers["images"])

@@ -45,7 +45,7 @@ def test_history_tells_of_the_release(ran, clean: dict[str, str]) -> None:
     printed = in_a_shell(ran.box["what was decided"], ran, clean)
     assert "promote 1 " in printed
     assert "version 1 is live" in printed
-    assert "the first release under this name" in printed
+    assert "the first release of this model" in printed
 
 
 def test_the_box_says_where_the_runs_are_shown(ran) -> None:

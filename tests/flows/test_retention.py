@@ -16,7 +16,7 @@ from filelock import FileLock
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.ops.prune import find_prunable
 from relearn.flows.releases.release_state import sync_with_ledger
-from relearn.flows.releases.rollback import rollback
+from relearn.flows.releases.rollback import roll_back
 from relearn.flows.tracking import artifacts, registry
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
@@ -123,11 +123,11 @@ def pinned(zoo: Zoo) -> None:
 
 
 def live_again(zoo: Zoo) -> None:
-    rollback(zoo.home, "zoo", "1", "way back")
+    roll_back(zoo.home, "zoo", "1", "way back")
 
 
 def one_before(zoo: Zoo) -> None:
-    rollback(zoo.home, "zoo", "2", "back")
+    roll_back(zoo.home, "zoo", "2", "back")
 
 
 def being_served(zoo: Zoo) -> None:

@@ -1,4 +1,4 @@
-"""The main job: what it says, what it leaves in MLflow and Prefect, and what it makes live."""
+"""The retrain flow: its output, its runs in MLflow and Prefect, its release."""
 
 import json
 import re
@@ -26,16 +26,16 @@ def client(ran) -> MlflowClient:
 
 @pytest.fixture(scope="module")
 def flow_run(prefect_page: str) -> dict[str, object]:
-    """The run of the flow as Prefect's server tells it, read from the database that `ran` left."""
-    asked = {
+    """The flow run of `ran` from Prefect's server."""
+    query = {
         "flows": {"name": {"any_": ["retrain"]}},
-        "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},  # not what is planned
+        "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},  # no scheduled ones
     }
-    (run,) = httpx.post(f"{prefect_page}/api/flow_runs/filter", json=asked).json()
+    (run,) = httpx.post(f"{prefect_page}/api/flow_runs/filter", json=query).json()
     return run
 
 
-def trained(network: str, val_loss: float, val_accuracy: float) -> TrainResult:
+def make_result(network: str, val_loss: float, val_accuracy: float) -> TrainResult:
     return TrainResult(
         run_id=network,
         url="",
@@ -53,32 +53,34 @@ def trained(network: str, val_loss: float, val_accuracy: float) -> TrainResult:
     )
 
 
-def test_the_best_is_chosen_by_what_training_monitored() -> None:
-    """The smaller loss or the greater accuracy, on validation; the test images have no say."""
-    careful, bold = trained("careful", 0.1, 0.97), trained("bold", 0.2, 0.98)
+def test_best_network_is_selected_by_the_monitored_metric() -> None:
+    """The lower loss or the higher accuracy on validation wins; test metrics do not count."""
+    low_loss, high_accuracy = make_result("low_loss", 0.1, 0.97), make_result("high_accuracy", 0.2, 0.98)
 
-    assert careful == select_best([bold, careful], "val_loss")
-    assert bold == select_best([careful, bold], "val_accuracy")
+    assert low_loss == select_best([high_accuracy, low_loss], "val_loss")
+    assert high_accuracy == select_best([low_loss, high_accuracy], "val_accuracy")
 
 
-def test_a_run_says_how_good_it_is_and_where_the_time_went(ran) -> None:
-    """Both networks with their figures, the answer of the real server, the seconds of each stage."""
-    said = " ".join(ran.output.split())
+def test_output_has_metrics_and_stage_times(ran) -> None:
+    """It shows both networks, a prediction of the real server and the seconds of each stage."""
+    printed = " ".join(ran.output.split())
     assert "" == ran.errors
     for network, parameters in (("mlp", "407,050"), ("cnn", "542,230")):
         (row,) = [line for line in ran.output.splitlines() if line.startswith(f"│ {network} ")]
         assert parameters in row
-        assert all(0.5 < float(share) / 100 <= 1 for share in re.findall(r"([\d.]+)%", row))
-    assert re.search(r"The real server of version 1 was sent an image of '\d' and said '\d' with ", said)
-    assert "PROMOTE version 1 is live: the first release under this name" in said
-    stages = re.search(r"([\d.]+) s in all: (.*?) The ", said)
-    named = dict(part.rsplit(" ", 1) for part in stages[2].split(", "))
-    assert ["data", "eda", "training mlp", "training cnn", "gate", "registering"] == list(named)[:6]
-    assert float(stages[1]) == pytest.approx(sum(map(float, named.values())), abs=1)
+        assert all(0.5 < float(percent) / 100 <= 1 for percent in re.findall(r"([\d.]+)%", row))
+    assert re.search(
+        r"The real server of version 1 predicted '\d' with [\d.]+% for an image of '\d'", printed
+    )
+    assert "PROMOTE version 1 is live: the first release of this model" in printed
+    stages = re.search(r"([\d.]+) s in all: (.*?) The ", printed)
+    seconds = dict(stage.rsplit(" ", 1) for stage in stages[2].split(", "))
+    assert ["data", "eda", "training mlp", "training cnn", "gate", "registering"] == list(seconds)[:6]
+    assert float(stages[1]) == pytest.approx(sum(map(float, seconds.values())), abs=1)
 
 
-def test_mlflow_has_a_parent_and_its_trainings(client: MlflowClient) -> None:
-    """One run for the whole, one below it for each network; all of them finished."""
+def test_mlflow_has_a_parent_run_and_a_child_for_each_network(client: MlflowClient) -> None:
+    """All of them are FINISHED."""
     experiment = client.get_experiment_by_name("digits")
     runs = {run.info.run_name.split()[0]: run for run in client.search_runs([experiment.experiment_id])}
 
@@ -87,17 +89,19 @@ def test_mlflow_has_a_parent_and_its_trainings(client: MlflowClient) -> None:
     parent = runs["retrain"].info.run_id
     assert [parent, parent] == [runs[name].data.tags["mlflow.parentRunId"] for name in ("mlp", "cnn")]
     assert "time/packaging seconds" in runs["retrain"].data.metrics
-    looked = {file.path for file in client.list_artifacts(parent, "data")}
-    assert {"data/images.png", "data/labels.png", "data/pixels.png", "data/splits.csv"} <= looked
+    files = {file.path for file in client.list_artifacts(parent, "data")}
+    assert {"data/images.png", "data/labels.png", "data/pixels.png", "data/splits.csv"} <= files
 
 
-def test_the_best_network_is_version_1_champion_and_live(ran, client: MlflowClient) -> None:
-    """The alias in MLflow, the pointer that is served and the Bento mean the same classifier."""
+def test_best_network_is_version_1_champion_and_live(ran, client: MlflowClient) -> None:
+    """Alias in MLflow, live pointer and Bento name the same classifier."""
     name, release = get_current_release(ran.home)
     champion = client.get_model_version_by_alias("digits", "champion")
     runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
     losses = {
-        run.info.run_id: min(one.value for one in client.get_metric_history(run.info.run_id, "val_loss"))
+        run.info.run_id: min(
+            metric.value for metric in client.get_metric_history(run.info.run_id, "val_loss")
+        )
         for run in runs
         if run.data.tags["relearn.job_type"] == "train"
     }
@@ -115,10 +119,10 @@ def test_the_best_network_is_version_1_champion_and_live(ran, client: MlflowClie
     assert cards[0] == cards[1]
 
 
-def test_prefect_has_the_story_and_its_stages(flow_run: dict, prefect_page: str) -> None:
-    """The flow is completed, and each stage is a task with a name that says what it did to what."""
-    asked = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    tasks = httpx.post(f"{prefect_page}/api/task_runs/filter", json=asked).json()
+def test_prefect_has_the_flow_run_and_its_tasks(flow_run: dict, prefect_page: str) -> None:
+    """The flow run is COMPLETED, and each stage is a task with a descriptive name."""
+    query = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    tasks = httpx.post(f"{prefect_page}/api/task_runs/filter", json=query).json()
 
     assert ("retrain on digits", "COMPLETED") == (flow_run["name"], flow_run["state"]["type"])
     assert {
@@ -130,34 +134,34 @@ def test_prefect_has_the_story_and_its_stages(flow_run: dict, prefect_page: str)
     assert {"COMPLETED"} == {task["state"]["type"] for task in tasks}
 
 
-def test_prefect_carries_the_report(flow_run: dict, prefect_page: str, client: MlflowClient) -> None:
-    """A Markdown artifact with the result first and a link to each run; the same in MLflow."""
-    asked = {"artifacts": {"flow_run_id": {"any_": [flow_run["id"]]}}}
-    (artifact,) = httpx.post(f"{prefect_page}/api/artifacts/filter", json=asked).json()
-    page = MarkdownIt("commonmark").enable("table").render(artifact["data"])
+def test_prefect_has_the_report(flow_run: dict, prefect_page: str, client: MlflowClient) -> None:
+    """It is a Markdown artifact with the result first and a link to each run; MLflow has the same."""
+    query = {"artifacts": {"flow_run_id": {"any_": [flow_run["id"]]}}}
+    (artifact,) = httpx.post(f"{prefect_page}/api/artifacts/filter", json=query).json()
+    html = MarkdownIt("commonmark").enable("table").render(artifact["data"])
 
     assert ("retraining", "markdown") == (artifact["key"], artifact["type"])
-    assert page.startswith("<h1>digits: ")
+    assert html.startswith("<h1>digits: ")
     runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
     for run in runs:
         if run.data.tags["relearn.job_type"] == "train":
-            assert f'/runs/{run.info.run_id}?workflowType=machine_learning"' in page
+            assert f'/runs/{run.info.run_id}?workflowType=machine_learning"' in html
         else:
             assert artifact["data"] == run.data.tags["mlflow.note.content"]
 
 
 def test_data_is_prepared_once(ran) -> None:
-    """The same data is found prepared, file for file; other shares are prepared beside it."""
+    """Other training settings reuse the prepared files."""
     (folder,) = ran.home.dataset_cache.glob("digits-*")
-    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    again = prepare_dataset(TrainConfig(dataset="digits", epochs=99, network="cnn"), ran.home)
+    modification_times = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    prepared = prepare_dataset(TrainConfig(dataset="digits", epochs=99, network="cnn"), ran.home)
 
-    assert (folder, None) == (again.folder, again.rebuild_reason)
-    assert before == {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert (folder, None) == (prepared.folder, prepared.rebuild_reason)
+    assert modification_times == {file: file.stat().st_mtime_ns for file in folder.iterdir()}
 
 
-def test_nothing_half_written_is_left(ran) -> None:
-    """No temporary file in the home, and databases that are in order."""
+def test_home_has_no_partial_files(ran) -> None:
+    """It has no temporary file, and its databases pass the integrity check."""
     assert [] == [path for path in ran.home.root.rglob("*.tmp") if "prefect" not in path.parts]
     for file in (ran.home.root / "mlflow.db", ran.home.prefect / "prefect.db"):
         with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as database:
@@ -165,8 +169,8 @@ def test_nothing_half_written_is_left(ran) -> None:
         database.close()
 
 
-def test_a_flow_refuses_before_it_begins(copied: Home) -> None:
-    """A deployment that names a network that is not there is told so before any training."""
+def test_flow_rejects_an_unknown_network_before_any_training(copied: Home) -> None:
+    """No run is created."""
     with pytest.raises(ConfigError, match="network: got 'nope'"):
         retrain.fn(TrainConfig(dataset="digits"), ("mlp", "nope"))
     assert 3 == len(connect(copied).search_runs(["1"]))

@@ -112,7 +112,7 @@ def test_a_plan_replaces_the_one_before(on_server: str) -> None:
         (["--cron", "61 * * * *"], "--cron: got '61 * * * *', accepted: five fields, such as \"0 3 * * *\""),
         (["--cron", "0 3 * * *", "--timezone", "Mars/X"], "--timezone: got 'Mars/X', accepted: a name such"),
         (["--cron", "0 3 * * *", "--disable"], "--disable: got --cron as well, accepted: one of the two"),
-        (["--cron", "0 3 * * *", "--dataset", "folder:/not/there"], "dataset: /not/there is not there"),
+        (["--cron", "0 3 * * *", "--dataset", "folder:/not/there"], "dataset: /not/there does not exist"),
         (["--force"], "--timezone and --force: got no --cron, accepted: with --cron only"),
     ],
 )

@@ -1,4 +1,4 @@
-"""One training: what its run holds, and how it ends when it does not end well."""
+"""The train flow: what its run contains, and how failures and signals end it."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ from relearn.model.training import checkpoints
 RELEARN = str(Path(sys.executable).with_name("relearn"))
 SIGNALS = {"terminated": signal.SIGTERM, "interrupted": signal.SIGINT, "killed": signal.SIGKILL}
 
-OWN_NETWORK = """
+CUSTOM_NETWORK = """
 from torch import nn
 
 
@@ -44,28 +44,28 @@ class Tiny(nn.Module):
 """
 
 
-def named(client: MlflowClient, experiment: str) -> list[MlflowRun]:
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id])) if found else []
+def search_experiment(client: MlflowClient, name: str) -> list[MlflowRun]:
+    experiment = client.get_experiment_by_name(name)
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
-def files(client: MlflowClient, run_id: str, folder: str = "") -> set[str]:
-    """The paths of all files of a run."""
-    found = client.list_artifacts(run_id, folder)
-    inner = [files(client, run_id, one.path) for one in found if one.is_dir]
-    return {one.path for one in found if not one.is_dir}.union(*inner)
+def list_files(client: MlflowClient, run_id: str, folder: str = "") -> set[str]:
+    """Return the paths of all files of a run."""
+    entries = client.list_artifacts(run_id, folder)
+    nested = [list_files(client, run_id, entry.path) for entry in entries if entry.is_dir]
+    return {entry.path for entry in entries if not entry.is_dir}.union(*nested)
 
 
 @pytest.fixture(scope="module")
 def mlp(ran) -> MlflowRun:
-    """The run of the mlp that `ran` left."""
-    runs = named(connect(ran.home), "digits")
+    """The run of the mlp in the home of `ran`."""
+    runs = search_experiment(connect(ran.home), "digits")
     return next(run for run in runs if run.data.params.get("network") == "mlp")
 
 
-def last_flow_run(page: str, name: str) -> dict:
-    asked = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1}
-    return httpx.post(f"{page}/api/flow_runs/filter", json=asked).json()[0]
+def last_flow_run(url: str, name: str) -> dict:
+    query = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1}
+    return httpx.post(f"{url}/api/flow_runs/filter", json=query).json()[0]
 
 
 @pytest.mark.parametrize(
@@ -78,60 +78,61 @@ def last_flow_run(page: str, name: str) -> dict:
          "mine.nets:Tiny · sgd 1e-05 · seed 0"),
     ],
 )  # fmt: skip
-def test_a_run_is_named_by_what_it_is(settings: dict, name: str) -> None:
-    """Network, its widths where it has some, rule, rate and seed."""
+def test_run_name_describes_the_training(settings: dict, name: str) -> None:
+    """It has network, widths if any, optimizer, learning rate and seed."""
     assert name == build_run_name(TrainConfig(**settings))
 
 
-def test_a_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
-    """Every field of the config under its own name, as text, and the number of weights."""
+def test_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
+    """Every config field is a param under its name, and so is the number of weights."""
     config = TrainConfig.from_preset("default", dataset="digits", epochs=3)
     expected = config.model_dump() | {"hidden_sizes": "512", "conv_channels": "32", "parameters": 407_050}
 
     assert {name: str(value) for name, value in expected.items()} == mlp.data.params
 
 
-def test_a_run_has_the_promised_metrics(ran, mlp: MlflowRun) -> None:
-    """The same keys for every network; diagnostics stand apart, under gradients/, time/ and system/."""
-    plain = {key for key in mlp.data.metrics if "/" not in key}
-    apart = {key.split("/")[0] for key in mlp.data.metrics if "/" in key}
-    tests = {
+def test_run_has_the_documented_metrics(ran, mlp: MlflowRun) -> None:
+    """Every network has the same keys; diagnostics have the prefixes gradients/, time/ and system/."""
+    unprefixed = {key for key in mlp.data.metrics if "/" not in key}
+    prefixes = {key.split("/")[0] for key in mlp.data.metrics if "/" in key}
+    test_metrics = {
         f"test_{key}" for key in ("accuracy", "loss", "f1_macro", "precision_macro", "recall_macro", "ece")
     }
 
     assert {
         *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "best_epoch"),
         *("generalization_gap", "test_gap"),
-        *tests,
-    } == plain
-    assert {"gradients", "time", "system"} == apart - {"robustness"}  # which the candidate has from the gate
+        *test_metrics,
+    } == unprefixed
+    assert {"gradients", "time", "system"} == prefixes - {
+        "robustness"
+    }  # logged by the gate for the candidate
     assert {"gradients/hidden1/dead", "gradients/output/delta", "time/training_seconds"} <= set(
         mlp.data.metrics
     )
     history = connect(ran.home).get_metric_history(mlp.info.run_id, "val_accuracy")
-    assert [1, 2, 3] == [one.step for one in history]
+    assert [1, 2, 3] == [metric.step for metric in history]
 
 
-def test_a_run_has_its_data_as_inputs(mlp: MlflowRun) -> None:
-    """Each split as a dataset with its use; the fingerprint in full is a tag of the run."""
-    uses = {
-        tag.value for one in mlp.inputs.dataset_inputs for tag in one.tags if tag.key == "mlflow.data.context"
-    }
+def test_run_has_its_data_as_inputs(mlp: MlflowRun) -> None:
+    """Each split is a dataset input with its context; the full fingerprint is a tag of the run."""
+    inputs = mlp.inputs.dataset_inputs
+    contexts = {tag.value for item in inputs for tag in item.tags if tag.key == "mlflow.data.context"}
 
-    assert {"training", "validation", "test"} == uses
+    assert {"training", "validation", "test"} == contexts
     assert 64 == len(mlp.data.tags["fingerprint"])
-    assert {mlp.data.tags["fingerprint"][:36]} == {one.dataset.digest for one in mlp.inputs.dataset_inputs}
+    assert {mlp.data.tags["fingerprint"][:36]} == {item.dataset.digest for item in inputs}
 
 
-def test_a_run_has_its_figures_tables_and_tags(ran, mlp: MlflowRun) -> None:
-    """What is looked at after a training stands in its run; its first line says how good it is."""
+def test_run_has_its_figures_tables_and_tags(ran, mlp: MlflowRun) -> None:
+    """The description of the run starts with its test accuracy."""
     assert {
         *("curves.png", "history.csv"),
         *("network/architecture.png", "network/layers.csv"),
         *("gradients/flow.png", "gradients/health.csv"),
         *("test/confusion.png", "test/per_class.png", "test/calibration.png", "test/worst_mistakes.png"),
         *("test/per_class.csv", "test/mistakes.csv"),
-    } == {file for file in files(connect(ran.home), mlp.info.run_id) if not file.startswith("gate/")}
+    } == {file for file in list_files(connect(ran.home), mlp.info.run_id) if not file.startswith("gate/")}
     tags = mlp.data.tags
     assert ("train", "digits", "all epochs done") == (
         tags["relearn.job_type"], tags["dataset"], tags["stop_reason"]
@@ -142,121 +143,120 @@ def test_a_run_has_its_figures_tables_and_tags(ran, mlp: MlflowRun) -> None:
     assert tags["mlflow.note.content"].startswith(f"**{accuracy:.2%}** of 292 test images of digits right")
 
 
-def test_a_network_of_ones_own_is_trained_and_kept_with_its_source(
+def test_custom_network_is_trained_and_saved_with_its_source(
     copied: Home,
     on_server: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`relearn train` with a class from the working folder; the run's name is printed and found."""
-    (tmp_path / "mine.py").write_text(OWN_NETWORK)
+    """`relearn train` accepts a class from the current folder and prints the run id."""
+    (tmp_path / "mine.py").write_text(CUSTOM_NETWORK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 
-    words = ["train", "--dataset", "digits", "--network", "mine:Tiny", "--epochs", "2", "--model-name", "own"]
-    assert 0 == run_command_line(words)
+    command = ["train", "--dataset", "digits", "--network", "mine:Tiny", "--epochs", "2"]
+    assert 0 == run_command_line([*command, "--model-name", "own"])
 
-    said = capsys.readouterr()
-    (run,) = named(connect(copied), "own")
-    assert "" == said.err
-    assert f"Run {run.info.run_id[:8]}, stopped in epoch 2: all epochs done." in said.out
+    printed = capsys.readouterr()
+    (run,) = search_experiment(connect(copied), "own")
+    assert "" == printed.err
+    assert f"Run {run.info.run_id[:8]}, stopped in epoch 2: all epochs done." in printed.out
     assert ("FINISHED", "7850") == (run.info.status, run.data.params["parameters"])
     folder = registry.download_classifier(connect(copied), run.info.run_id, tmp_path / "fetched")
-    assert OWN_NETWORK == (folder / "network.py").read_text()
+    assert CUSTOM_NETWORK == (folder / "network.py").read_text()
     images = np.zeros((2, 1, 28, 28), np.uint8)
     assert (2, 10) == Classifier.load(folder).predict(images).shape
     assert "COMPLETED" == last_flow_run(on_server, "train mine:Tiny on digits")["state"]["type"]
 
 
-def test_a_training_that_diverges_fails_everywhere(
+def test_diverging_training_fails_in_mlflow_and_prefect(
     copied: Home, on_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line on the terminal, FAILED with the reason in MLflow, Failed in Prefect."""
-    words = [
-        "train",
-        "--dataset",
-        "digits",
+    """It prints one line; its run is FAILED with the reason in MLflow and in Prefect."""
+    command = ["train", "--dataset", "digits", "--model-name", "wild", "--epochs", "40"]
+    rates = [
         "--learning-rate",
         "10",
+        "--lr-schedule",
+        "constant",
         "--momentum",
         "0.99",
-        "--model-name",
-        "wild",
+        "--weight-decay",
+        "1",
     ]
-    assert 2 == run_command_line(
-        [*words, "--lr-schedule", "constant", "--weight-decay", "1", "--epochs", "40"]
-    )
+    assert 2 == run_command_line([*command, *rates])
 
-    said = capsys.readouterr()
-    (run,) = named(connect(copied), "wild")
-    (line,) = said.err.splitlines()
+    (run,) = search_experiment(connect(copied), "wild")
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error[non_finite_loss]: loss: got ")
     assert line.endswith("accepted: finite numbers; try a learning rate below 10")
     assert "FAILED" == run.info.status
     assert f"UserInputError: {line.partition(': ')[2]}" == run.data.tags["relearn.failure_reason"]
-    last = checkpoints.load_checkpoint(copied.checkpoints / run.info.run_id).checkpoint.snapshot.tensors
-    assert all(value.isfinite().all() for value in last.values() if value.is_floating_point())
+    tensors = checkpoints.load_checkpoint(copied.checkpoints / run.info.run_id).checkpoint.snapshot.tensors
+    assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
     state = last_flow_run(on_server, "train mlp on digits")["state"]
     assert ("FAILED", True) == (state["type"], "loss: got" in state["message"])
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """How `relearn train` ended after a signal, and the processes it had started."""
+class StoppedTraining:
+    """End of `relearn train` after a signal, and its child processes."""
 
     exit_code: int
     errors: str
     seconds: float
-    family: list[psutil.Process]
+    children: list[psutil.Process]
 
 
 @pytest.fixture(scope="module")
 def stopping_home(copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """Where the trainings below run: `ran` left it a database and prepared data."""
+    """Home of the trainings below, with the database and prepared data of `ran`."""
     return copy(tmp_path_factory.mktemp("stopping") / "home")
 
 
 @pytest.fixture(scope="module")
-def stopped(stopping_home: Home, clean: dict[str, str], prefect_page: str) -> dict[str, Stopped]:
-    """Three trainings that would take hours, each sent its signal after the first epoch.
+def stopped(stopping_home: Home, clean: dict[str, str], prefect_page: str) -> dict[str, StoppedTraining]:
+    """Three trainings of many epochs, each sent its signal after the first epoch.
 
-    The one to be terminated reports to the server of the box, the others to temporary servers of their own.
+    The terminated one reports to the shared Prefect server, the others to temporary servers.
     """
-    # A background job of a shell ignores Ctrl-C, and so would what it starts.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    started = {name: start(name, stopping_home, clean, prefect_page) for name in SIGNALS}
-    signal.signal(signal.SIGINT, before)
+    # A background job of a shell ignores SIGINT, and its children inherit that.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    processes = {name: start(name, stopping_home, clean, prefect_page) for name in SIGNALS}
+    signal.signal(signal.SIGINT, handler)
     client = connect(stopping_home)
     deadline = time.monotonic() + 120
-    while not all(any("val_loss" in run.data.metrics for run in named(client, name)) for name in SIGNALS):
+    while not all(
+        any("val_loss" in run.data.metrics for run in search_experiment(client, name)) for name in SIGNALS
+    ):
         assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in started.values())
+        assert all(process.poll() is None for process in processes.values())
         time.sleep(0.2)
-    return {name: stop(process, SIGNALS[name]) for name, process in started.items()}
+    return {name: stop(process, SIGNALS[name]) for name, process in processes.items()}
 
 
 def start(name: str, home: Home, clean: dict[str, str], prefect_page: str) -> subprocess.Popen[str]:
     environment = clean | {"RELEARN_HOME": str(home.root), "OMP_NUM_THREADS": "1"}
     if name == "terminated":
         environment |= {"PREFECT_API_URL": f"{prefect_page}/api"}
-    words = ["train", "--dataset", "digits", "--epochs", "9999", "--patience", "9999", "--model-name", name]
+    command = ["train", "--dataset", "digits", "--epochs", "9999", "--patience", "9999", "--model-name", name]
     return subprocess.Popen(
-        [RELEARN, *words],
+        [RELEARN, *command],
         env=environment | {"PREFECT_HOME": str(home.root / name)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # as in a terminal, where a signal goes to all
+        start_new_session=True,  # a terminal signals the whole process group
     )
 
 
-def stop(process: subprocess.Popen[str], number: signal.Signals) -> Stopped:
-    family = psutil.Process(process.pid).children(recursive=True)
-    begin = time.monotonic()
-    os.killpg(process.pid, number)
+def stop(process: subprocess.Popen[str], signal_number: signal.Signals) -> StoppedTraining:
+    children = psutil.Process(process.pid).children(recursive=True)
+    start_time = time.monotonic()
+    os.killpg(process.pid, signal_number)
     errors = process.communicate(timeout=60)[1]
-    return Stopped(process.returncode, errors, time.monotonic() - begin, family)
+    return StoppedTraining(process.returncode, errors, time.monotonic() - start_time, children)
 
 
 @pytest.mark.parametrize(
@@ -266,39 +266,41 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> Stopped:
         ("interrupted", 130, "error[stopped]: ended by Ctrl-C"),
     ],
 )
-def test_a_signal_ends_a_training_as_killed(
-    stopped: dict[str, Stopped], stopping_home: Home, name: str, exit_code: int, errors: str
+def test_signal_stops_a_training_as_killed(
+    stopped: dict[str, StoppedTraining], stopping_home: Home, name: str, exit_code: int, errors: str
 ) -> None:
-    """Soon, with one line and the exit code of the signal, and without a process left behind."""
-    (run,) = named(connect(stopping_home), name)
+    """Within 30 s, with one line, the exit code of the signal and no child process left."""
+    (run,) = search_experiment(connect(stopping_home), name)
 
-    advice = f"; relearn train --resume {run.info.run_id[:8]} goes on\n"
+    advice = f"; relearn train --resume {run.info.run_id[:8]} resumes it\n"
     assert (exit_code, errors + advice) == (stopped[name].exit_code, stopped[name].errors)
     assert stopped[name].seconds < 30
     assert "KILLED" == run.info.status
     assert run.info.end_time
-    assert [] == psutil.wait_procs(stopped[name].family, timeout=10)[1]
+    assert [] == psutil.wait_procs(stopped[name].children, timeout=10)[1]
 
 
-def test_prefect_knows_of_a_terminated_flow(stopped: dict[str, Stopped], prefect_page: str) -> None:
-    """It is crashed there, not running for ever."""
-    asked = {"flow_runs": {"state": {"type": {"any_": ["CRASHED"]}}}}
-    crashed = httpx.post(f"{prefect_page}/api/flow_runs/filter", json=asked).json()
+def test_terminated_flow_is_crashed_in_prefect(
+    stopped: dict[str, StoppedTraining], prefect_page: str
+) -> None:
+    """It does not stay in the state RUNNING."""
+    query = {"flow_runs": {"state": {"type": {"any_": ["CRASHED"]}}}}
+    crashed = httpx.post(f"{prefect_page}/api/flow_runs/filter", json=query).json()
 
     names = [run["parameters"]["config"]["model_name"] for run in crashed]
     assert ["terminated"] == [name for name in names if name in SIGNALS]
 
 
-def test_what_was_killed_outright_is_closed_by_the_next_start(
-    stopped: dict[str, Stopped], stopping_home: Home
+def test_run_of_a_killed_training_is_marked_killed_by_the_next_start(
+    stopped: dict[str, StoppedTraining], stopping_home: Home
 ) -> None:
-    """Its run stays open until then; its temporary server has ended by itself."""
+    """Until then it stays RUNNING; its temporary server ends by itself."""
     assert -9 == stopped["killed"].exit_code
-    assert stopped["killed"].family
-    assert [] == psutil.wait_procs(stopped["killed"].family, timeout=20)[1]
-    (run,) = named(connect(stopping_home), "killed")
+    assert stopped["killed"].children
+    assert [] == psutil.wait_procs(stopped["killed"].children, timeout=20)[1]
+    (run,) = search_experiment(connect(stopping_home), "killed")
     assert "RUNNING" == run.info.status
 
     Experiment.open_or_create(stopping_home, "killed")
-    (run,) = named(connect(stopping_home), "killed")
+    (run,) = search_experiment(connect(stopping_home), "killed")
     assert "KILLED" == run.info.status

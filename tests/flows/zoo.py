@@ -1,4 +1,4 @@
-"""A small home with registered versions, for tests of what is live and what is kept."""
+"""Small home with registered versions, for tests of releases."""
 
 import shutil
 import sqlite3
@@ -28,7 +28,7 @@ SHAPE = (1, 12, 12)
 
 @dataclass(frozen=True)
 class Zoo:
-    """A home with three registered versions of `zoo`, of which none is live yet."""
+    """Home with three registered versions of model `zoo`, none of them live."""
 
     home: Home
     folders: dict[str, Path]
@@ -50,17 +50,17 @@ class Zoo:
         return cls(home, folders)
 
     def copy(self, root: Path) -> "Zoo":
-        """The same in a home of its own."""
+        """Copy it to the home `root`."""
         shutil.copytree(self.home.root, root)
-        places = {
+        location_columns = {
             "experiments": "artifact_location",
             "runs": "artifact_uri",
             "logged_models": "artifact_location",
         }
         with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None)) as database:
-            for table, column in places.items():
-                moved = f"update {table} set {column} = replace({column}, ?, ?)"
-                database.execute(moved, [f"{self.home.root}/", f"{root}/"])
+            for table, column in location_columns.items():
+                update = f"update {table} set {column} = replace({column}, ?, ?)"
+                database.execute(update, [f"{self.home.root}/", f"{root}/"])
         return Zoo(Home(root, root), {version: root / "fetched" / version for version in self.folders})
 
     @property
@@ -68,8 +68,8 @@ class Zoo:
         return ReleaseStore(self.home.releases_dir("zoo"))
 
     def promote(self, version: str, reference: str = "r") -> Entry:
-        """Let `version` be live, as the flow does, but for the gate, the Bento and the aliases."""
-        now = ReleaseState.from_store(self.releases)
+        """Make `version` live, as the release flow does, without gate, Bento and aliases."""
+        state = ReleaseState.from_store(self.releases)
         live = Release(
             version=version,
             bento=f"zoo:{version}",
@@ -80,29 +80,30 @@ class Zoo:
         entry = record_decision(
             self.home,
             "zoo",
-            now,
+            state,
             action="promote",
             subject=version,
             run_id=live.run_id,
             reasons=("better",),
             fingerprints={"data": "d", "reference": reference},
             live=live,
-            rollback_target=now.live.version if now.live else None,
+            rollback_target=state.live.version if state.live else None,
         )
         assert entry is not None
         return entry
 
     def aliases(self) -> dict[str, str]:
-        found = connect(self.home).get_registered_model("zoo").aliases
-        return {alias: str(version) for alias, version in found.items()}
+        aliases = connect(self.home).get_registered_model("zoo").aliases
+        return {alias: str(version) for alias, version in aliases.items()}
 
 
 def animal(seed: int) -> Classifier:
+    """Build an untrained classifier of three animals with `4 * seed` hidden units."""
     return animals(TrainConfig(model_name="zoo", hidden_sizes=(seed * 4,), seed=seed))
 
 
 def animals(config: TrainConfig) -> Classifier:
-    """An untrained classifier of three animals."""
+    """Build an untrained classifier of three animals."""
     network = build_network(config, SHAPE, 3)
     card = ModelCard(
         config=config,

@@ -1,4 +1,4 @@
-"""A dataset of one's own that several tests prepare."""
+"""A small custom dataset that several tests prepare."""
 
 from pathlib import Path
 
@@ -19,6 +19,6 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
-    """200 random images of four classes."""
+    """The config of a dataset of 200 random images of four classes."""
     np.savez(tmp_path / "shapes.npz", images=IMAGES, labels=LABELS)
     return TrainConfig(dataset=f"npz:{tmp_path / 'shapes.npz'}")

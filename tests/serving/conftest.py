@@ -1,4 +1,4 @@
-"""One real server for all tests of the API: a real Bento, BentoML's own process, HTTP over a socket."""
+"""Fixtures of all serving tests: a real Bento in BentoML's own server process, HTTP over a socket."""
 
 import importlib.metadata
 import io
@@ -34,19 +34,19 @@ from relearn.serving.releases.store import ReleaseStore
 
 SHAPE = (1, 28, 28)
 
-# Put on the server's path, this lets no import through that a Bento's requirements do not bring.
-ONLY_PINNED = """
+# A sitecustomize.py for the server that blocks imports of packages outside a Bento's requirements.
+IMPORT_BLOCKER = """
 import sys
 
-class Refuse:
+class BlockingFinder:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {refused}:
+        if name.partition(".")[0] in {blocked}:
             raise ModuleNotFoundError(f"no module named {{name!r}}", name=name)
 
-sys.meta_path.insert(0, Refuse())
+sys.meta_path.insert(0, BlockingFinder())
 """
 
-BY_BENTOML = """
+BENTOML_CLIENT = """
 import json, sys
 import bentoml, numpy as np
 
@@ -61,14 +61,14 @@ except bentoml.exceptions.BentoMLException as error:
 
 
 @pytest.fixture(autouse=True)
-def _own_bentoml(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BentoML's stores lie in the home of the test."""
+def _isolated_bentoml_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep BentoML's stores in the home folder of the test."""
     monkeypatch.delenv("BENTOML_HOME", raising=False)
 
 
 @pytest.fixture(scope="session")
 def make_classifier() -> Callable[..., Classifier]:
-    """A maker of untrained networks whose answers are sharp enough to tell images apart."""
+    """Return a factory of untrained networks whose predictions differ between images."""
     return _make_classifier
 
 
@@ -93,7 +93,7 @@ def _make_classifier(seed: int, shape: tuple[int, int, int] = SHAPE) -> Classifi
 
 @pytest.fixture(scope="session")
 def config() -> ServeConfig:
-    """A server on a free port, with limits that are quickly reached."""
+    """Return the settings of a server on a free port with low limits."""
     return ServeConfig(port=0, max_images=64, max_body_bytes=300_000, graceful_timeout_seconds=2)
 
 
@@ -106,7 +106,7 @@ def classifier() -> Classifier:
 def saved(
     classifier: Classifier, save: Callable[[Classifier, Path], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of the saved classifier, golden answers included."""
+    """Return the folder of the saved classifier, golden predictions included."""
     return save(classifier, tmp_path_factory.mktemp("saved") / "classifier")
 
 
@@ -118,10 +118,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="session")
 def publish() -> Callable[..., Release]:
-    """Lets a saved classifier be what is live under a name, as a flow does."""
+    """Return a function that releases a saved classifier, as a flow does."""
 
-    def done(releases: ReleaseStore, version: str, folder: Path, run_id: str = "run-1") -> Release:
-        before = releases.read_current()
+    def publish(releases: ReleaseStore, version: str, folder: Path, run_id: str = "run-1") -> Release:
+        previous = releases.read_current()
         live = Release(
             version=version,
             bento=f"{releases.root.name}:{version}",
@@ -136,30 +136,30 @@ def publish() -> Callable[..., Release]:
             run_id=run_id,
             reasons=("a test",),
             fingerprints={},
-            previous_live=before.version if before else None,
+            previous_live=previous.version if previous else None,
             live=live,
-            rollback_target=before.version if before else None,
+            rollback_target=previous.version if previous else None,
         )
         return live
 
-    return done
+    return publish
 
 
 @pytest.fixture(scope="session")
 def save(images: np.ndarray) -> Callable[[Classifier, Path], Path]:
-    """Saves a classifier with its golden answers."""
+    """Return a function that saves a classifier with its golden predictions."""
 
-    def done(classifier: Classifier, folder: Path) -> Path:
+    def save(classifier: Classifier, folder: Path) -> Path:
         classifier.save(folder)
         Golden.from_classifier(classifier, images).save(folder)
         return folder
 
-    return done
+    return save
 
 
 @pytest.fixture(scope="session")
 def bento(saved: Path, home: Home) -> str:
-    """A Bento of the classifier, version 3."""
+    """Build a Bento of the classifier, version 3."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
         return build_bento(saved, "digits", "3", home)
@@ -169,18 +169,18 @@ def bento(saved: Path, home: Home) -> str:
 def server(
     bento: str, config: ServeConfig, home: Home, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """The real server, in processes that can import what the Bento requires and nothing else."""
-    without = tmp_path_factory.mktemp("without")
-    (without / "sitecustomize.py").write_text(ONLY_PINNED.format(refused=not_pinned()))
+    """Start the real server, in processes that can import the Bento's requirements only."""
+    blocker_folder = tmp_path_factory.mktemp("blocker")
+    (blocker_folder / "sitecustomize.py").write_text(IMPORT_BLOCKER.format(blocked=find_unpinned_modules()))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        patch.setenv("PYTHONPATH", str(without))
-        started = start_server(bento, config, home)
+        patch.setenv("PYTHONPATH", str(blocker_folder))
+        server = start_server(bento, config, home)
     try:
-        started.wait_until_ok("/readyz")
-        yield started
+        server.wait_until_ok("/readyz")
+        yield server
     finally:
-        started.stop()
+        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -189,101 +189,104 @@ def client(server: Server) -> Iterator[httpx.Client]:
         yield client
 
 
-KEYS = ("first-key-0123456789", "second-key-0123456789")
+API_KEYS = ("first-key-0123456789", "second-key-0123456789")
 
 
 @pytest.fixture(scope="session")
-def keys() -> tuple[str, str]:
-    """Two keys: the guarded server has the first from the environment, the second from a file."""
-    return KEYS
+def api_keys() -> tuple[str, str]:
+    """Return the API keys of `server_with_keys`: the first from the environment, the second from a file."""
+    return API_KEYS
 
 
 @pytest.fixture(scope="session")
-def guarded(bento: str, home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A second server: wants a key, has two requests in hand at most, gives them up after 2 seconds."""
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    file.write_text(f"# for rotation\n{KEYS[1]}\n")
+def server_with_keys(bento: str, home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start a server with API keys, two concurrent requests at most and a timeout of 2 seconds."""
+    file = tmp_path_factory.mktemp("api_keys") / "api_keys"
+    file.write_text(f"# for rotation\n{API_KEYS[1]}\n")
     config = ServeConfig(
         port=0, max_concurrency=2, timeout_seconds=2, graceful_timeout_seconds=4, api_keys_file=file
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
-        started = start_server(bento, config, home, api_keys=KEYS[0])
+        server = start_server(bento, config, home, api_keys=API_KEYS[0])
     try:
-        started.wait_until_ok("/readyz")
-        yield started
+        server.wait_until_ok("/readyz")
+        yield server
     finally:
-        started.stop()
+        server.stop()
 
 
 @pytest.fixture(scope="session")
-def insider(guarded: Server) -> Iterator[httpx.Client]:
-    """A client of the guarded server that has a key."""
-    headers = {"authorization": f"Bearer {KEYS[0]}"}
-    with httpx.Client(base_url=guarded.url, trust_env=False, timeout=30, headers=headers) as client:
+def client_with_key(server_with_keys: Server) -> Iterator[httpx.Client]:
+    """Connect to `server_with_keys` with a valid key."""
+    headers = {"authorization": f"Bearer {API_KEYS[0]}"}
+    with httpx.Client(base_url=server_with_keys.url, trust_env=False, timeout=30, headers=headers) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def ask_by_bentoml(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
-    """Send arrays with BentoML's own client, in a process of its own; its answers, or its error as text."""
+def predict_with_bentoml(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
+    """Return a function that sends arrays with BentoML's client and returns the responses or the error text.
 
-    def ask(url: str, *batches: np.ndarray, key: str = "") -> list[Any]:
+    The client runs in a separate process.
+    """
+
+    def predict(url: str, *batches: np.ndarray, key: str = "") -> list[Any]:
         file = tmp_path_factory.mktemp("batches") / "batches.npz"
         np.savez(file, *batches)
-        command = [sys.executable, "-W", "ignore", "-c", BY_BENTOML, url, key, str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        command = [sys.executable, "-W", "ignore", "-c", BENTOML_CLIENT, url, key, str(file)]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in result.stdout.splitlines()]
 
-    return ask
+    return predict
 
 
 @pytest.fixture(scope="session")
 def images() -> np.ndarray:
-    """64 random images, uint8 (64, 1, 28, 28)."""
+    """Return 64 random images, uint8 (64, 1, 28, 28)."""
     return np.random.default_rng(0).integers(0, 256, (64, *SHAPE), dtype=np.uint8)
 
 
 @pytest.fixture(scope="session")
 def encoded() -> Callable[..., bytes]:
-    """uint8 (channels, height, width) → the bytes of a picture file."""
+    """Return a function that encodes an image, uint8 (channels, height, width), as an image file."""
 
-    def encode(image: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    def encode(image: np.ndarray, file_format: str = "PNG", **options: object) -> bytes:
         content = io.BytesIO()
         pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-        Image.fromarray(pixels).save(content, kind, **options)
+        Image.fromarray(pixels).save(content, file_format, **options)
         return content.getvalue()
 
     return encode
 
 
-def not_pinned() -> set[str]:
-    """The modules installed here that would not be there where only a Bento's requirements are."""
-    brought = closure(REQUIREMENTS)
-    homes = importlib.metadata.packages_distributions()
+def find_unpinned_modules() -> set[str]:
+    """Return installed modules that do not belong to a Bento's requirements."""
+    required = find_dependencies(REQUIREMENTS)
+    distributions_by_module = importlib.metadata.packages_distributions()
     foreign = {
         module
-        for module, owners in homes.items()
-        if not {canonicalize_name(owner) for owner in owners} & brought
+        for module, owners in distributions_by_module.items()
+        if not {canonicalize_name(owner) for owner in owners} & required
     }
     assert {"mlflow", "prefect", "sklearn", "torchvision"} <= foreign
     return (foreign | {"relearn.flows"}) - {"relearn"}
 
 
-def closure(names: tuple[str, ...]) -> set[str]:
-    """The distributions in `names`, and all that they require here."""
-    found: set[str] = set()
-    to_do = {canonicalize_name(name) for name in names}
-    while to_do:
-        name = to_do.pop()
-        found.add(name)
+def find_dependencies(names: tuple[str, ...]) -> set[str]:
+    """Return the distributions in `names` and everything that they require here."""
+    dependencies: set[str] = set()
+    pending = {canonicalize_name(name) for name in names}
+    while pending:
+        name = pending.pop()
+        dependencies.add(name)
         try:
             required = [Requirement(line) for line in importlib.metadata.requires(name) or []]
         except importlib.metadata.PackageNotFoundError:
             continue
-        to_do |= {
-            canonicalize_name(one.name)
-            for one in required
-            if not one.marker or one.marker.evaluate({"extra": ""})
-        } - found
-    return found
+        pending |= {
+            canonicalize_name(requirement.name)
+            for requirement in required
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""})
+        } - dependencies
+    return dependencies

@@ -159,7 +159,7 @@ def test_incomplete_request_times_out(second_server: Server):
         status, content = read_response(connection)
 
     assert 504 == status
-    assert b'"code":"timeout","message":"not answered within 2 seconds"' in content
+    assert b'"code":"timeout","message":"request: not finished within 2 seconds"' in content
 
 
 def test_stopping_server_completes_accepted_requests(second_server: Server):
@@ -210,7 +210,7 @@ def test_stopping_server_rejects_other_requests(bento: str, home: Home):
     stopping.join()
 
     assert 503 == status
-    assert b'"code":"stopping","message":"server: it is being stopped"' in content
+    assert b'"code":"stopping","message":"server: it is stopping"' in content
     assert 0 == server.process.returncode
 
 

@@ -1,0 +1,34 @@
+"""HTTP errors and their JSON response."""
+
+import msgspec
+from starlette.responses import Response
+
+from relearn.model.errors import RelearnError, UserInputError
+
+
+class HTTPError(UserInputError):  # the client's error, not the server's
+    """A rejected request, with the HTTP status and headers of its response."""
+
+    def __init__(
+        self, http_status: int, code: str, message: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message, code)
+        self.http_status = http_status
+        self.headers = headers or {}
+
+
+def build_error_response(error: RelearnError, request_id: str) -> Response:
+    """Build the JSON response that every error has.
+
+    A server-side error shows its code only: its message may contain file names.
+    """
+    message = (
+        str(error)
+        if isinstance(error, UserInputError)
+        else "the server could not answer; its log has the reason"
+    )
+    content = {"error": {"code": error.code, "message": message, "request_id": request_id}}
+    headers = error.headers if isinstance(error, HTTPError) else None
+    return Response(
+        msgspec.json.encode(content), error.http_status, headers=headers, media_type="application/json"
+    )

@@ -1,0 +1,136 @@
+"""Evaluation of a classifier on any dataset with the same classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relearn.flows.cli.app import run_command_line
+from relearn.flows.evaluation.compare import compare_runs
+from relearn.flows.evaluation.evaluate import evaluate_run, reorder_labels
+from relearn.flows.tracking import registry
+from relearn.flows.tracking.runs import Experiment
+from relearn.flows.tracking.store import connect
+from relearn.model.config import TrainConfig
+from relearn.model.data.dataset import LabelledImages
+from relearn.model.data.prepared import prepare_dataset
+from relearn.model.errors import DataError
+from relearn.model.home import Home
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.networks.summary import count_parameters
+
+ANIMALS = ("ant", "bee", "[cow]")  # [cow] would be Rich markup if it were not escaped
+
+
+@pytest.fixture
+def run(copied: Home) -> str:
+    """The best training in the home of `ran`."""
+    return str(compare_runs(copied)["run"].iloc[0])
+
+
+def save_animals(path: Path, names: tuple[str, ...], side: int = 12) -> str:
+    """Save 90 random images of these classes; return the dataset."""
+    images = np.random.default_rng(0).integers(0, 256, (90, side, side), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.array(names)[np.arange(90) % len(names)])
+    return f"npz:{path}"
+
+
+@pytest.fixture
+def zoo(copied: Home, tmp_path: Path) -> str:
+    """A run with an untrained classifier of three animals on 12 × 12 images."""
+    config = TrainConfig(dataset=save_animals(tmp_path / "zoo.npz", ANIMALS), hidden_sizes=(8,))
+    network = build_network(config, (1, 12, 12), 3)
+    card = ModelCard(
+        config=config,
+        dataset="zoo",
+        classes=ANIMALS,
+        shape=(1, 12, 12),
+        style="photo",
+        fingerprint="f" * 64,
+        parameters=count_parameters(network),
+    )
+    with Experiment.open_or_create(copied, "zoo").start_run("the zoo", {"relearn.job_type": "train"}) as run:
+        registry.log_classifier(run, Classifier(network, card), np.empty(0, np.uint64))
+    return run.id
+
+
+def test_evaluation_on_own_test_images_equals_that_of_the_training(copied: Home, run: str) -> None:
+    """Without another dataset the metrics are those that the training has logged."""
+    result = evaluate_run(copied, run)
+    client = connect(copied)
+    runs = client.search_runs(["1"])
+    training = next(logged for logged in runs if logged.info.run_id.startswith(run))
+    evaluation = next(logged for logged in runs if logged.data.tags["relearn.job_type"] == "evaluate")
+
+    assert ("digits", 292) == (result.dataset, len(result.evaluation))
+    assert training.data.metrics["test_accuracy"] == pytest.approx(result.evaluation.accuracy, abs=1e-9)
+    assert training.data.metrics["test_loss"] == pytest.approx(evaluation.data.metrics["test_loss"], abs=1e-5)
+    assert f"{training.info.run_name} on digits" == evaluation.info.run_name
+    assert training.info.run_id == evaluation.data.tags["relearn.evaluated_run"]
+    files = {file.path for file in client.list_artifacts(evaluation.info.run_id, "test")}
+    assert {"test/confusion.png", "test/worst_mistakes.png", "test/mistakes.csv"} == files
+
+
+def test_evaluation_run_is_not_compared_with_trainings(copied: Home, run: str) -> None:
+    """The table of trainings stays the same."""
+    runs = list(compare_runs(copied)["run"])
+    evaluate_run(copied, run)
+    assert runs == list(compare_runs(copied)["run"])
+
+
+def test_images_of_another_dataset_are_resized_for_the_classifier(
+    copied: Home, run: str, tmp_path: Path
+) -> None:
+    """The dataset has larger digits, labelled by numbers."""
+    split = prepare_dataset(TrainConfig(dataset="digits"), copied).splits.train
+    enlarged = split.images[:, 0].repeat(2, axis=1).repeat(2, axis=2)
+    np.savez(tmp_path / "large.npz", images=enlarged[:600], labels=split.labels[:600])
+    result = evaluate_run(copied, run, f"npz:{tmp_path / 'large.npz'}")
+
+    assert "large" == result.dataset
+    assert 10 == result.evaluation.probabilities.shape[1]
+    assert result.evaluation.accuracy > 0.5  # of training images, blurred by the enlargement
+
+
+def test_other_classes_are_rejected(
+    copied: Home, zoo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message has both lists of classes, and no evaluation is logged."""
+    dataset = save_animals(tmp_path / "park.npz", ("ant", "bee", "fox"))
+
+    assert 2 == run_command_line(["evaluate", zoo[:8], "--dataset", dataset])
+    assert (
+        "error[data]: the classes of the data are ant, bee, fox; the classifier knows ant, bee, [cow]\n"
+        == capsys.readouterr().err
+    )
+    client = connect(copied)
+    runs = client.search_runs([client.get_experiment_by_name("zoo").experiment_id])
+    assert ["train"] == [run.data.tags["relearn.job_type"] for run in runs]
+
+
+def test_table_has_a_row_for_each_class(copied: Home, zoo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows have the class names; the last line has the totals."""
+    assert 0 == run_command_line(["evaluate", "the zoo"])
+
+    printed = capsys.readouterr()
+    assert "" == printed.err
+    rows = [line.split("│") for line in printed.out.splitlines() if line.startswith("│")]
+    assert sorted(ANIMALS) == sorted(row[1].strip() for row in rows)
+    assert sum(int(row[5]) for row in rows) == int(printed.out.split(" images right")[0].split()[-1])
+
+
+def test_run_without_a_classifier_is_rejected(copied: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """The parent run of a retraining has none."""
+    assert 2 == run_command_line(["evaluate", "retrain on digits"])
+    assert "has no classifier\n" in capsys.readouterr().err
+
+
+def test_labels_follow_the_order_of_the_classifier() -> None:
+    """A class has the same index, whatever the class order of the data."""
+    split = LabelledImages(np.zeros((3, 1, 8, 8), np.uint8), np.array([0, 1, 2]))
+
+    assert [1, 2, 0] == reorder_labels(split, ("b", "c", "a"), ("a", "b", "c")).labels.tolist()
+    with pytest.raises(DataError, match="the classes of the data are a, b; the classifier knows a, c"):
+        reorder_labels(split, ("a", "b"), ("a", "c"))
