@@ -200,7 +200,7 @@ def build_exit_codes() -> str:
         if item is not errors.RelearnError
     ]
     others = [
-        ("0", "", "", "Done; a candidate that was held or rejected is done too."),
+        ("0", "", "", "Success; HOLD included. A rejected candidate has exit code 4."),
         ("1", "500", "", "A fault of Relearn, with a traceback."),
     ]
     others += [("130", "", "`stopped`", "Ended by Ctrl-C."), ("143", "", "`stopped`", "Ended by SIGTERM.")]

@@ -1,4 +1,4 @@
-"""The documents do not lie: what they tell to type works, and what they point at is there."""
+"""The documents are correct: every command, flag, variable, path and link in them exists."""
 
 import os
 import re
@@ -15,6 +15,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from infra.reference import build_pages
+from relearn.flows.cli.app import EXTRA_VARIABLES
+from relearn.serving import config as serving_config
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")]
@@ -36,19 +38,54 @@ class Deep(nn.Module):
 """
 
 
-def typed(document: Path) -> Iterator[str]:
-    """The commands in the blocks of a document, without what stands beside them."""
+# Flags of the tools and scripts that a document names without their program.
+FLAGS_OF_TOOLS = {"--no-services", "--artifacts-destination"}
+# RELEARN_SECRETS is for docker-compose.yml.
+VARIABLES = {*EXTRA_VARIABLES, "RELEARN_SECRETS"} | {
+    value
+    for value in vars(serving_config).values()
+    if isinstance(value, str) and value.startswith("RELEARN_")
+}
+
+
+def commands_in(document: Path) -> Iterator[str]:
+    """Yield the lines of all code blocks of a document, without comments."""
     for block in re.findall(r"^```\w*\n(.*?)^```", document.read_text(), re.M | re.S):
         yield from (line.split("#")[0].strip() for line in block.splitlines())
 
 
-RUNS = [line for line in typed(ROOT / "README.md") if line.startswith("relearn run")]
-TARGETS = sorted({line for path in DOCUMENTS for line in typed(path) if line.startswith("make ")})
+def code_in(document: Path) -> Iterator[str]:
+    """Yield all code of a document: the lines of its blocks, and the spans in backticks, each in one line."""
+    yield from commands_in(document)
+    prose = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S)
+    yield from (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))
+
+
+def flags_in(code: str) -> set[str]:
+    """Return all `--flags` in a piece of code."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code))
+
+
+def read_flags_of_commands() -> dict[str, set[str]]:
+    """Read the flags of every command, such as "feedback review", from the reference page."""
+    page = (ROOT / "docs/reference/commands.md").read_text()
+    sections = re.split(r"^##+ relearn (.+)$", page, flags=re.M)[1:]
+    return {
+        name: {"--help", "--version", *flags_in(" ".join(re.findall(r"^\* `(.*?)`:", text, re.M)))}
+        for name, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+COMMANDS = read_flags_of_commands()
+GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
+RUNS = [line for line in commands_in(ROOT / "README.md") if line.startswith("relearn run")]
+TARGETS = sorted({line for path in DOCUMENTS for line in commands_in(path) if line.startswith("make ")})
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 @pytest.mark.parametrize("command", TARGETS)
 def test_every_make_command_has_a_target(command: str) -> None:
-    """`make` knows what it would do, for each of them."""
+    """`make --dry-run` accepts each of them."""
     done = subprocess.run(
         [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -62,16 +99,79 @@ def test_reference_pages_are_current() -> None:
         assert text == (ROOT / path).read_text(), f"{path} is out of date: run make docs"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@each_document
 def test_links_lead_somewhere(document: Path) -> None:
-    """Every file that is linked or shown is there."""
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+    """Every linked file exists, and every linked heading."""
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]+)(?:#([^)]+))?\)", document.read_text()):
         assert (document.parent / target).exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", (document.parent / target).read_text(), re.M)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, f"{target}#{anchor}"
+
+
+@each_document
+def test_relearn_commands_exist(document: Path) -> None:
+    """Every `relearn …` command line names an existing command, and only flags of that command."""
+    for code in code_in(document):
+        for line in re.findall(r"(?:^|[ /])relearn((?: [\w…-]\S*| '[^']*'| \"[^\"]*\")+)", code):
+            words = line.split()
+            name = " ".join(words[:2]) if words[0] in GROUPS else words[0]
+            if name[0].islower() and name.isascii():
+                assert name in COMMANDS, f"relearn {name}"
+                assert flags_in(line) <= COMMANDS[name], line
+            elif name.startswith("--"):
+                assert name in {*COMMANDS, "--help", "--version"}, name
+
+
+@each_document
+def test_flags_exist(document: Path) -> None:
+    """Every flag that stands alone is one of a `relearn` command, or of a listed tool."""
+    known = set().union(*COMMANDS.values(), COMMANDS, FLAGS_OF_TOOLS)
+    named = set().union(*(flags_in(code) for code in code_in(document) if code.startswith("--")))
+    assert named <= known, named - known
+
+
+@each_document
+def test_variables_exist(document: Path) -> None:
+    """Every `RELEARN_…` variable is a setting of the reference page or one of the other variables."""
+    settings = re.findall(r"^\| `(\w+)`", (ROOT / "docs/reference/settings.md").read_text(), re.M)
+    known = VARIABLES | {f"RELEARN_{name.upper()}" for name in settings}
+    named = set(re.findall(r"RELEARN_[A-Z_]+\b", document.read_text()))
+    assert named <= known, named - known
+
+
+@each_document
+def test_paths_exist(document: Path) -> None:
+    """Every path below a folder of the project exists."""
+    folders = "model|serving|flows|infra|tests|benchmarks|docs"
+    for path in re.findall(rf"(?<![\w/.$-])((?:{folders})/[\w./-]*)", document.read_text()):
+        assert (ROOT / path.rstrip(".")).exists(), path
+
+
+@each_document
+def test_modules_exist(document: Path) -> None:
+    """Every `python -m MODULE` of the project exists and has the flags that follow it."""
+    for module, rest in re.findall(
+        r"python -m ((?:relearn|infra|benchmarks)[\w.]*)([^`\n]*)", document.read_text()
+    ):
+        source = ROOT / f"{module.replace('.', '/')}.py"
+        assert source.exists(), module
+        assert all(f'"{flag}"' in source.read_text() for flag in flags_in(rest)), rest
+
+
+@each_document
+def test_metrics_exist(document: Path) -> None:
+    """Every metric in backticks is on the reference page; `…` stands for any part of a name."""
+    metrics = re.findall(r"^\| `(\w+)`", (ROOT / "docs/reference/metrics.md").read_text(), re.M)
+    for code in code_in(document):
+        if re.fullmatch(r"relearn_[a-z_…]+", code):
+            pattern = re.compile(code.replace("…", r"\w+"))
+            assert any(pattern.fullmatch(metric) for metric in metrics), code
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with photos of several sizes, a table of pixels, and a network of one's own."""
+    """Make a folder with photos of several sizes, a table of pixels and a custom network."""
     folder = tmp_path_factory.mktemp("workplace")
     digits, labels = load_digits(return_X_y=True)
     pixels = (digits * 15).astype(np.uint8)
@@ -95,7 +195,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_of_the_readme_ends_with_an_answer(
     command: str, workplace: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """As printed, with few epochs where it does not say how many: the real server answers at the end."""
+    """As printed, with 2 epochs if it does not set them: the real server answers at the end."""
     environment = {**os.environ, "RELEARN_HOME": str(tmp_path / "home"), "RELEARN_EPOCHS": "2"}
     environment["PREFECT_SERVER_API_PORT"] = "9"  # not a server that runs here by chance
     if "mnist" in command:

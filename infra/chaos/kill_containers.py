@@ -2,7 +2,7 @@
 
 `python -m infra.chaos.kill_containers` takes about 25 minutes. It needs running services with two workers and
 a release, as infra/smoke.sh leaves them. A retraining runs during each fault. The script prints and checks
-what happens, and writes docs/when-servers-die.md. Set ENGINE=podman if podman runs the containers.
+what happens, and writes docs/reliability/servers.md. Set ENGINE=podman if podman runs the containers.
 """
 
 import os
@@ -237,9 +237,9 @@ def read_api_key() -> dict[str, str]:
 
 
 def write(rows: list[dict[str, str]]) -> None:
-    """Write docs/when-servers-die.md."""
+    """Write docs/reliability/servers.md."""
     head = HEAD.format(today=date.today(), cores=os.cpu_count(), engine=ENGINE)
-    (ROOT / "docs" / "when-servers-die.md").write_text(f"{head}\n{to_markdown(rows)}\n")
+    (ROOT / "docs" / "reliability" / "servers.md").write_text(f"{head}\n{to_markdown(rows)}\n")
 
 
 HEAD = """# When servers die

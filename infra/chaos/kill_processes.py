@@ -1,7 +1,7 @@
 """Fault injection into `relearn up`: kills its processes one by one and writes down the recovery.
 
 `python -m infra.chaos.kill_processes` takes about half an hour. It prints and checks what happens, and writes
-docs/when-things-die.md.
+docs/reliability/processes.md.
 """
 
 import io
@@ -292,9 +292,9 @@ def to_markdown(rows: list[dict[str, str]]) -> str:
 
 
 def write(rows: list[dict[str, str]]) -> None:
-    """Write docs/when-things-die.md."""
+    """Write docs/reliability/processes.md."""
     page = f"{HEAD.format(today=date.today())}\n{to_markdown(rows)}\n"
-    (ROOT / "docs" / "when-things-die.md").write_text(page)
+    (ROOT / "docs" / "reliability" / "processes.md").write_text(page)
 
 
 HEAD = """# When processes die

@@ -1,7 +1,7 @@
 """Test of every alert: injects its cause into a real service and waits for a real Prometheus to fire it.
 
 `python -m infra.chaos.trigger_alerts` takes a quarter of an hour and needs prometheus and wrk. Only root can
-mount the small disk that it fills. It prints and checks what happens, and writes docs/when-alerts-sound.md.
+mount the small disk that it fills. It prints and checks what happens, and writes docs/reliability/alerts.md.
 """
 
 import os
@@ -181,9 +181,9 @@ def mount_small_disk(folder: Path) -> Iterator[bool]:
 
 
 def write(rows: list[dict[str, str]]) -> None:
-    """Write docs/when-alerts-sound.md."""
+    """Write docs/reliability/alerts.md."""
     page = f"{HEAD.format(today=date.today())}\n{to_markdown(rows)}\n"
-    (ROOT / "docs" / "when-alerts-sound.md").write_text(page)
+    (ROOT / "docs" / "reliability" / "alerts.md").write_text(page)
 
 
 HEAD = """# When alerts fire

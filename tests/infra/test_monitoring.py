@@ -163,7 +163,7 @@ def test_every_alert_was_triggered_by_its_cause():
     """The result of each in a real Prometheus is documented."""
     alerts = {rule["alert"] for rule in rules()}
     assert alerts == {alert for cause in CAUSES for alert in cause.alerts}
-    page = (ROOT / "docs" / "when-alerts-sound.md").read_text()
+    page = (ROOT / "docs" / "reliability" / "alerts.md").read_text()
     assert alerts == set(re.findall(r"^\| `(\w+)`", page, re.M))
 
 
