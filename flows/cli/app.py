@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from relearn.flows import environment
 from relearn.flows.cli.setting_origins import setting_origins
 from relearn.flows.config import Settings
-from relearn.flows.ending import print_error, run_with_exit_code
+from relearn.flows.shutdown import print_error, run_with_exit_code
 from relearn.model.config import PRESETS, TrainConfig, format_problems
 from relearn.model.errors import ConfigError, UserInputError
 from relearn.model.home import MLFLOW_UI_URL, Home

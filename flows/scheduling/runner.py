@@ -11,8 +11,8 @@ import sys
 from argparse import ArgumentParser
 
 from relearn.flows import environment
-from relearn.flows.ending import run_with_exit_code
 from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.flows.shutdown import run_with_exit_code
 from relearn.model.home import Home
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from relearn.flows import environment
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.ending import run_with_exit_code
+from relearn.flows.shutdown import run_with_exit_code
 from relearn.flows.tracking.runs import Experiment
 from relearn.model.home import Home
 from tests.flows.conftest import free_port

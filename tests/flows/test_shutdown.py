@@ -2,7 +2,7 @@
 
 import pytest
 
-from relearn.flows.stopping import InterruptedTraining, advise_on_interrupt
+from relearn.flows.shutdown import InterruptedTraining, advise_on_interrupt
 
 
 @pytest.mark.parametrize(("stop", "exit_code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])

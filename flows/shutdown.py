@@ -1,0 +1,135 @@
+"""Shutdown on Ctrl-C, SIGTERM or an error: exit codes, and one line on standard error.
+
+The first Ctrl-C or SIGTERM in a training stops it after the current step, so that it can be resumed; the next
+one ends the process at once. Only the standard library is imported here: the program reports with this module
+that another one cannot be imported.
+"""
+
+import shutil
+import signal
+import sys
+import textwrap
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from relearn.model.errors import InfrastructureError, RelearnError
+from relearn.model.home import Home
+
+SIGNAL_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+STOP_MESSAGES = {130: "ended by Ctrl-C", 143: "asked to end"}
+LOW_DISK_BYTES = 16_000_000  # with less free space a failure is most likely one of the disk
+
+
+class InterruptedTraining(SystemExit):
+    """Exit after a signal; `advice` says how to resume."""
+
+    def __init__(self, code: int, advice: str) -> None:
+        super().__init__(code)
+        self.advice = advice
+
+
+class StopRequest:
+    """A stop by a signal; true once the signal has arrived."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+
+    def __bool__(self) -> bool:
+        return self.exit_code != 0
+
+
+@contextmanager
+def catch_stop_signals() -> Iterator[StopRequest]:
+    """Record the first Ctrl-C or SIGTERM instead of ending; the next one acts as it did before."""
+    stop_request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop_request  # Python delivers signals to the main thread only
+        return
+
+    def record_signal(signal_number: int, _frame: FrameType | None) -> None:
+        stop_request.exit_code = SIGNAL_EXIT_CODES[signal.Signals(signal_number)]
+        restore_handlers()
+
+    previous_handlers = {
+        signal_number: signal.getsignal(signal_number) for signal_number in SIGNAL_EXIT_CODES
+    }
+
+    def restore_handlers() -> None:
+        for signal_number, handler in previous_handlers.items():
+            signal.signal(signal_number, handler)
+
+    for signal_number, handler in previous_handlers.items():
+        if handler is not signal.SIG_IGN:  # a shell ignores Ctrl-C for its background jobs
+            signal.signal(signal_number, record_signal)
+    try:
+        yield stop_request
+    finally:
+        restore_handlers()
+
+
+@contextmanager
+def advise_on_interrupt(advice: str) -> Iterator[None]:
+    """Add `advice` on how to resume to a Ctrl-C or SIGTERM inside the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        exit_code = getattr(interrupt, "code", SIGNAL_EXIT_CODES[signal.SIGINT])
+        if isinstance(interrupt, InterruptedTraining) or exit_code not in SIGNAL_EXIT_CODES.values():
+            raise
+        raise InterruptedTraining(exit_code, advice) from None
+
+
+def run_with_exit_code(program: Callable[[], object]) -> int:
+    """Run `program`; print an expected failure in one line, and return the exit code."""
+    try:
+        program()
+    except RelearnError as error:
+        return print_error(error.exit_code, error.code, *getattr(error, "problems", [str(error)]))
+    except OSError as error:
+        location = f": {error.filename}" if error.filename else ""
+        return print_error(3, "infrastructure", f"{error.strerror or _root_cause(error)}{location}")
+    except Exception as error:
+        if package := _find_failed_import(error):
+            reason = f"{package} cannot be imported: {type(error).__name__}: {error}"
+            return print_error(3, "infrastructure", textwrap.shorten(reason, 400, placeholder="…"))
+        raise
+    except (KeyboardInterrupt, SystemExit) as stop:
+        exit_code = getattr(stop, "code", 130)
+        if exit_code not in STOP_MESSAGES:
+            raise
+        advice = f"; {stop.advice}" if isinstance(stop, InterruptedTraining) else ""
+        return print_error(exit_code, "stopped", STOP_MESSAGES[exit_code] + advice)
+    return 0
+
+
+def print_error(exit_code: int, code: str, *messages: str) -> int:
+    """Print each of `messages` as one line on standard error; return `exit_code`."""
+    if exit_code == InfrastructureError.exit_code and (free_bytes := _free_bytes()) < LOW_DISK_BYTES:
+        messages = tuple(
+            f"{message} (the disk of the home has {free_bytes:,} bytes left)" for message in messages
+        )
+    for message in messages:
+        print(f"error[{code}]: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return exit_code
+
+
+def _root_cause(error: OSError) -> str:
+    """Return the reason in an error of shutil, which lists a triple (source, target, reason) per file."""
+    first_failure = error.args[0][0] if error.args and isinstance(error.args[0], list) else ()
+    return str(first_failure[-1] if first_failure else error)
+
+
+def _find_failed_import(error: Exception) -> str:
+    """Return the package that failed at its import, e.g. because of a variable that it reads; "" for none."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]
+    return next((name.partition(".")[0] for name in modules if not name.startswith(("relearn", "__"))), "")
+
+
+def _free_bytes() -> int:
+    """Return the free bytes on the disk of the home."""
+    root = Home.from_environment().root
+    return shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
