@@ -107,7 +107,8 @@ def run_with_exit_code(program: Callable[[], object]) -> int:
 
 def print_error(exit_code: int, code: str, *messages: str) -> int:
     """Print each of `messages` as one line on standard error; return `exit_code`."""
-    if exit_code == InfrastructureError.exit_code and (free_bytes := _free_bytes()) < LOW_DISK_BYTES:
+    free_bytes = _free_bytes() if exit_code == InfrastructureError.exit_code else None
+    if free_bytes is not None and free_bytes < LOW_DISK_BYTES:
         messages = tuple(
             f"{message} (the disk of the home has {free_bytes:,} bytes left)" for message in messages
         )
@@ -129,7 +130,10 @@ def _find_failed_import(error: Exception) -> str:
     return next((name.partition(".")[0] for name in modules if not name.startswith(("relearn", "__"))), "")
 
 
-def _free_bytes() -> int:
-    """Return the free bytes on the disk of the home."""
-    root = Home.from_environment().root
-    return shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+def _free_bytes() -> int | None:
+    """Return the free bytes on the disk of the home, or None if they cannot be read."""
+    try:
+        root = Home.from_environment().root
+        return shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+    except (RelearnError, OSError):
+        return None

@@ -28,10 +28,11 @@ from relearn.flows.config import Settings
 from relearn.flows.shutdown import print_error, run_with_exit_code
 from relearn.model.config import PRESETS, TrainConfig, format_problems
 from relearn.model.errors import ConfigError, UserInputError
-from relearn.model.home import MLFLOW_UI_URL, Home
+from relearn.model.home import MLFLOW_UI_URL, Home, working_folder
 from relearn.serving.config import API_KEYS
 
 ENV_PREFIX = "RELEARN_"
+HELP_FLAGS = {"--help", "-h", "--version"}  # these need neither home nor current folder
 EXTRA_VARIABLES = {
     *("RELEARN_HOME", "RELEARN_DATA", MLFLOW_UI_URL),
     *("RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS),
@@ -183,7 +184,14 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
-    if ignored_variables := environment.set_tool_defaults(Home.from_environment()):
+    try:
+        working_folder()  # torch, imported in a folder that was removed, would end the process
+        ignored_variables = environment.set_tool_defaults(Home.from_environment())
+    except UserInputError:
+        if not HELP_FLAGS & set(arguments):
+            raise
+        ignored_variables = []
+    if ignored_variables:
         _print_warning(f"of no effect here, and ignored: {', '.join(ignored_variables)}")
     _warn_of_unknown_variables()
     app.meta(list(arguments), exit_on_error=False, print_error=False)
