@@ -33,6 +33,7 @@ from relearn.serving.config import API_KEYS
 
 ENV_PREFIX = "RELEARN_"
 HELP_FLAGS = {"--help", "-h", "--version"}  # these need neither home nor current folder
+MIN_COLUMNS = 20  # with fewer the tables are empty; such a COLUMNS counts as not set
 EXTRA_VARIABLES = {
     *("RELEARN_HOME", "RELEARN_DATA", MLFLOW_UI_URL),
     *("RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS),
@@ -169,6 +170,9 @@ def run_command_line(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _exit_on_signal)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, _exit_on_signal)  # the terminal is closed
+    columns = os.environ.get("COLUMNS", "")
+    if not columns.isdecimal() or int(columns) < MIN_COLUMNS:
+        os.environ.pop("COLUMNS", None)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than we write
             stream.reconfigure(errors="replace")

@@ -365,6 +365,23 @@ def test_help_lists_every_verb(capsys: Capture) -> None:
     }
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "wide"])
+def test_unusable_columns_variable_counts_as_not_set(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Help and tables are as wide as without `COLUMNS`."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    printed = {}
+    for value in ("", columns):
+        monkeypatch.setenv("COLUMNS", value)
+        for verb in ("--help", "config"):
+            assert 0 == run_command_line([verb])
+            printed[value, verb] = capsys.readouterr().out
+    assert printed["", "--help"] == printed[columns, "--help"]
+    assert printed["", "config"] == printed[columns, "config"]
+    assert "validation_fraction" in printed[columns, "config"]
+
+
 def test_versions_are_the_installed_ones(capsys: Capture) -> None:
     """Ours first, then those of the tools and of Python, a line each."""
     from importlib.metadata import version
