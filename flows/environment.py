@@ -83,6 +83,7 @@ def tool_defaults(home: Home) -> dict[str, str]:
         "PREFECT_HOME": str(home.prefect),
         "BENTOML_HOME": str(home.bentoml),
         "MPLCONFIGDIR": str(home.root / "matplotlib"),
+        "TORCHINDUCTOR_CACHE_DIR": str(home.root / "torchinductor"),  # by default it stays in /tmp
         # Whatever runs a flow tells so often that it lives; who is silent for longer is taken for dead.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_INTERVAL_SECONDS),
         # No telemetry: each of the three has its own switch, Prefect's server a second one.

@@ -241,6 +241,16 @@ def test_relative_paths_of_the_tools_are_made_absolute(
     assert 1 == os.environ["NO_PROXY"].count("127.0.0.1")
 
 
+def test_compiled_kernels_are_cached_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch makes the folder during any training; by default it would stay in /tmp."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    home = Home.from_environment()
+    environment.set_tool_defaults(home)
+    assert home.root / "torchinductor" == Path(cache_dir())
+
+
 def deleted_experiment(home: Home) -> None:
     """Leave an experiment that was deleted in MLflow."""
     experiment = Experiment.open_or_create(home, "digits")
