@@ -8,12 +8,13 @@ that another one cannot be imported.
 import shutil
 import signal
 import sys
+import sysconfig
 import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, ModuleType
 
 from relearn.model.errors import InfrastructureError, RelearnError
 from relearn.model.home import Home
@@ -82,27 +83,27 @@ def advise_on_interrupt(advice: str) -> Iterator[None]:
         raise InterruptedTraining(exit_code, advice) from None
 
 
-def run_with_exit_code(program: Callable[[], object]) -> int:
-    """Run `program`; print an expected failure in one line, and return the exit code."""
+def run_with_exit_code(program: Callable[[], int | None]) -> int:
+    """Run `program` and return its exit code; print an expected failure in one line."""
     try:
-        program()
+        return program() or 0
     except RelearnError as error:
         return print_error(error.exit_code, error.code, *getattr(error, "problems", [str(error)]))
     except OSError as error:
         location = f": {error.filename}" if error.filename else ""
         return print_error(3, "infrastructure", f"{error.strerror or _root_cause(error)}{location}")
     except Exception as error:
-        if package := _find_failed_import(error):
-            reason = f"{package} cannot be imported: {type(error).__name__}: {error}"
-            return print_error(3, "infrastructure", textwrap.shorten(reason, 400, placeholder="…"))
-        raise
+        cause = _unwrap_import_error(error)
+        if not (package := _find_failed_import(cause)):
+            raise
+        reason = f"{package} cannot be imported{_find_location(package)}: {type(cause).__name__}: {cause}"
+        return print_error(3, "infrastructure", textwrap.shorten(reason, 400, placeholder="…"))
     except (KeyboardInterrupt, SystemExit) as stop:
         exit_code = getattr(stop, "code", 130)
         if exit_code not in STOP_MESSAGES:
             raise
         advice = f"; {stop.advice}" if isinstance(stop, InterruptedTraining) else ""
         return print_error(exit_code, "stopped", STOP_MESSAGES[exit_code] + advice)
-    return 0
 
 
 def print_error(exit_code: int, code: str, *messages: str) -> int:
@@ -123,11 +124,48 @@ def _root_cause(error: OSError) -> str:
     return str(first_failure[-1] if first_failure else error)
 
 
-def _find_failed_import(error: Exception) -> str:
-    """Return the package that failed at its import, e.g. because of a variable that it reads; "" for none."""
+def _unwrap_import_error(error: BaseException) -> BaseException:
+    """Return the first cause; cyclopts raises an `ImportError` of its own from the one of a verb's module."""
+    return (
+        _unwrap_import_error(error.__cause__) if isinstance(error, ImportError) and error.__cause__ else error
+    )
+
+
+def _find_failed_import(error: BaseException) -> str:
+    """Return the package of others that `error` is about; '' for an error of ours.
+
+    Either its import failed, e.g. because of a variable that it reads, or another module of the same name was
+    imported in its place, which lacks a name or submodule.
+    """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]
+    if isinstance(error, ImportError):
+        modules = [error.name] if error.name else modules
+    elif (
+        isinstance(error, AttributeError)
+        and isinstance(error.obj, ModuleType)
+        and not _is_installed(error.obj)
+    ):
+        modules = [error.obj.__name__]
     return next((name.partition(".")[0] for name in modules if not name.startswith(("relearn", "__"))), "")
+
+
+def _is_installed(module: ModuleType) -> bool:
+    """Return whether `module` comes from the standard library or from site-packages."""
+    folders = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return any(path.startswith(folders) for path in _paths(module))
+
+
+def _find_location(package: str) -> str:
+    """Return ` from FILE` for a module or package that was imported; '' for one that was not found."""
+    paths = _paths(sys.modules.get(package))
+    return f" from {paths[0]}" if paths else ""
+
+
+def _paths(module: ModuleType | None) -> list[str]:
+    """Return the file of a module, or the folders of a package without one."""
+    file = getattr(module, "__file__", None)
+    return [file] if file else list(getattr(module, "__path__", ()))
 
 
 def _free_bytes() -> int | None:

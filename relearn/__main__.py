@@ -14,14 +14,21 @@ def main() -> None:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 the tools read docstrings
         if sys.warnoptions:  # of PYTHONWARNINGS: not for the libraries that we use
             warnings.simplefilter("ignore")
-        from relearn.flows.cli.app import run_command_line
+        from relearn.flows.shutdown import run_with_exit_code
 
-        exit_code = run_command_line(sys.argv[1:])
+        exit_code = run_with_exit_code(_import_and_run)
     except KeyboardInterrupt:  # while the command line was imported
         print("error[stopped]: ended by Ctrl-C", file=sys.stderr)  # noqa: T201
         exit_code = 130
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was started is being ended
     sys.exit(exit_code)
+
+
+def _import_and_run() -> int:
+    """Import the command line and run it; return its exit code."""
+    from relearn.flows.cli.app import run_command_line
+
+    return run_command_line(sys.argv[1:])
 
 
 def _open_standard_streams() -> None:

@@ -220,6 +220,46 @@ def test_a_tool_that_cannot_be_imported_is_one_line(
     assert line == capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "package", "verb"),
+    [
+        ("rich.py", "", "rich", ["config"]),
+        ("pydantic.py", "x = 1", "pydantic", ["config"]),
+        ("prefect/__init__.py", "", "prefect", TRAIN),
+        ("mlflow/__init__.py", "", "mlflow", ["compare", "x"]),
+        ("torch.py", "x = 1", "torch", ["train"]),
+    ],
+)
+def test_another_package_of_the_same_name_is_one_line(
+    file: str, content: str, package: str, verb: list[str], tmp_path: Path
+) -> None:
+    """The file that was imported instead of the library is named."""
+    path = tmp_path / "theirs" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    home = Home.from_environment()
+    home.root.mkdir(exist_ok=True)
+    (home.root / "mlflow.db").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "relearn", *verb],
+        env={**os.environ, "PYTHONPATH": str(path.parents[file.count("/")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error[infrastructure]: {package} cannot be imported from {path}: ")
+    assert (3, "") == (done.returncode, done.stdout)
+
+
+def test_failed_import_of_our_own_module_is_a_bug() -> None:
+    """It keeps its traceback."""
+    with pytest.raises(ImportError, match=r"relearn\.flows\.nothing"):
+        run_with_exit_code(lambda: importlib.import_module("relearn.flows.nothing"))
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        run_with_exit_code(lambda: exec("from relearn.flows.shutdown import nothing"))
+
+
 def test_relative_paths_of_the_tools_are_made_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
