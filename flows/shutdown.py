@@ -5,6 +5,7 @@ one ends the process at once. Only the standard library is imported here: the pr
 that another one cannot be imported.
 """
 
+import os
 import shutil
 import signal
 import sys
@@ -13,7 +14,7 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, ModuleType
 
 from relearn.model.errors import InfrastructureError, RelearnError
@@ -114,7 +115,21 @@ def print_error(exit_code: int, code: str, *messages: str) -> int:
             f"{message} (the disk of the home has {free_bytes:,} bytes left)" for message in messages
         )
     for message in messages:
-        print(f"error[{code}]: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+        with suppress(OSError):  # standard error may be full, too
+            print(f"error[{code}]: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return exit_code
+
+
+def flush_output(exit_code: int) -> int:
+    """Flush standard output and error; return `exit_code`, or 3 if they cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            with open(os.devnull, "w") as null:  # noqa: PTH123
+                os.dup2(null.fileno(), stream.fileno())  # Python flushes again at its exit
+            if exit_code == 0:
+                exit_code = print_error(3, "infrastructure", f"{stream.name}: {error.strerror}")
     return exit_code
 
 

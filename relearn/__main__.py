@@ -14,9 +14,9 @@ def main() -> None:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 the tools read docstrings
         if sys.warnoptions:  # of PYTHONWARNINGS: not for the libraries that we use
             warnings.simplefilter("ignore")
-        from relearn.flows.shutdown import run_with_exit_code
+        from relearn.flows.shutdown import flush_output, run_with_exit_code
 
-        exit_code = run_with_exit_code(_import_and_run)
+        exit_code = flush_output(run_with_exit_code(_import_and_run))
     except KeyboardInterrupt:  # while the command line was imported
         print("error[stopped]: ended by Ctrl-C", file=sys.stderr)  # noqa: T201
         exit_code = 130

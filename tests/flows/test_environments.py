@@ -173,6 +173,19 @@ def test_closed_streams_are_no_fault(tmp_path: Path) -> None:
     assert 2 == closed.returncode
 
 
+@pytest.mark.needs("sh")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("arguments", ["config", "--version", "--help"])
+def test_full_standard_output_is_one_line(arguments: str) -> None:
+    """As on a full disk: exit code 3, and no complaint of Python's own at its exit."""
+    verb = f"exec {sys.executable} -m relearn {arguments} >/dev/full"
+    done = subprocess.run(["sh", "-c", verb], capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error[infrastructure]: ")
+    assert "No space left on device" in line
+    assert 3 == done.returncode
+
+
 @pytest.mark.slow
 def test_two_first_runs_at_once_share_a_new_home(tmp_path: Path) -> None:
     """Neither is in the way of the other while tables are made and the same data are logged."""
