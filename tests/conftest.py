@@ -34,10 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Tests of flows that ask none of the servers which the others share.
 ALONE = {
-    f"tests/flows/test_{name}.py"
+    f"tests/flows/{name if '/' in name else f'test_{name}'}.py"
     for name in (
-        *("command_line", "compare", "eda", "backprop", "gate"),
-        *("report", "store", "tracking", "truth", "up"),
+        *("compare", "gate", "report", "store", "tracking", "truth", "up"),
+        *("cli/test_app", "cli/test_backprop", "cli/test_eda", "cli/test_home", "cli/test_serve"),
     )
 }
 
@@ -47,8 +47,8 @@ class ByRoom(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        room = file.rpartition("/")[0]
-        return room if room in {"tests/flows", "tests/serving"} and file not in ALONE else file
+        layer = "/".join(file.split("/")[:2])
+        return layer if layer in {"tests/flows", "tests/serving"} and file not in ALONE else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:

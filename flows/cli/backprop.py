@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
-from rich.markup import escape
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
@@ -77,12 +77,12 @@ def backprop(*, config: Annotated[BackpropConfig, Parameter(name="*")] = DEFAULT
         example, figures = _image(config, sizes, config.image)
     else:
         example, figures = _random(config, sizes)
-    console = Console(highlight=False)
+    console = make_console()
     _print_example(example, console)
     console.rule("Figures", align="left")
     for name, figure in figures.items():
         write_figure(folder / f"{name}.png", figure)
-        console.print(escape(str(folder / f"{name}.png")), soft_wrap=True)
+        console.print(str(folder / f"{name}.png"), soft_wrap=True)
 
 
 def _random(config: BackpropConfig, sizes: tuple[int, ...]) -> "tuple[WorkedExample, dict[str, Figure]]":
@@ -184,4 +184,4 @@ def _cell(value: object) -> str:
 
     if isinstance(value, float):
         return format_number(value, 4)
-    return escape(str(value)).replace("<NA>", "")
+    return str(value).replace("<NA>", "")

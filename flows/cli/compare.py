@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, check_output, two_sides, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.files import write_bytes_atomically
@@ -74,7 +75,7 @@ def compare(
         )
     from relearn.flows.evaluation.compare import compare as side_by_side
 
-    home, console = Home.from_environment(), Console()
+    home, console = Home.from_environment(), make_console()
     sort_metric = order_by or (None if len(runs) == 2 else "test_accuracy")
     table = side_by_side(home, runs, model_name, sort_metric, filter, columns)
     if csv is not None:
@@ -91,7 +92,7 @@ def compare(
 
         _print_paired_test(console, answer(home, runs, model_name, dataset))
     for file in (file for file in (csv, curves) if file):
-        console.print(str(file), style="dim", soft_wrap=True, highlight=False)
+        console.print(str(file), style="dim", soft_wrap=True)
 
 
 def _print_table(console: Console, table: "pd.DataFrame", title: str) -> None:
@@ -119,7 +120,7 @@ def _print_paired_test(console: Console, result: "Paired") -> None:
         console.print(
             f"{result.left_out:,} {result.images} are left out: one of the two has learned from them."
         )
-    console.print(f"[bold]{escape(result.verdict)}[/]: {comparison}, p = {comparison.p_value:.2g}")
+    console.print(Text.assemble((result.verdict, "bold"), f": {comparison}, p = {comparison.p_value:.2g}"))
 
 
 def _build_run_tables(runs: "pd.DataFrame", console: Console, title: str) -> Iterator[Table]:

@@ -7,6 +7,7 @@ import pandas as pd
 from cyclopts import Parameter
 from rich.console import Console
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, write_figure
 from relearn.model.config import TrainConfig
 from relearn.model.data.eda import tables, verdict
@@ -48,7 +49,7 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
         write_figure(folder / f"{name}.png", figure)
     for name, table in tables_by_name.items():
         write_bytes_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
-    console = Console(markup=False, highlight=False)
+    console = make_console()
     _print_report(console, prepared, tables_by_name)
     for file in (*(f"{name}.png" for name in figures_by_name), *(f"{name}.csv" for name in tables_by_name)):
         console.print(str(folder / file), soft_wrap=True)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from rich.columns import Columns
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import check_output, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
@@ -75,11 +76,11 @@ def review(
             f"{lines.dumps(_to_json(item), ensure_ascii=False)}\n" for item in label_review.items
         )
         return
-    console = Console(highlight=False)
+    console = make_console()
     _print_cards(console, items[:limit])
     _print_summary(console, label_review, len(items), limit)
     if contact_sheet is not None:
-        console.print(str(contact_sheet), markup=False, soft_wrap=True)
+        console.print(str(contact_sheet), soft_wrap=True)
 
 
 @app.command
@@ -107,13 +108,13 @@ def accept(
 
     selected_items = label_review.acceptable_items if all else label_review.select(ids)
     decisions = claims.accept(Home.from_environment(), model_name, selected_items)
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_describe_accepted(decisions, len(selected_items)), soft_wrap=True)
     skipped_items = [item for item in label_review.new_items if all and item not in selected_items]
     for item in skipped_items:
         console.print(
-            f"left out: {item.correction.id[:SHORT_ID_LENGTH]} ({escape(item.correction.label)}),"
-            f" {escape(_format_reason(item))}",
+            f"left out: {item.correction.id[:SHORT_ID_LENGTH]} ({item.correction.label}),"
+            f" {_format_reason(item)}",
             style="yellow",
             soft_wrap=True,
         )
@@ -138,7 +139,7 @@ def reject(*ids: str, model_name: str | None = None) -> None:
     corrections = [item.correction for item in label_review.select(ids)]
     decisions = DecisionLog(Home.from_environment(), model_name).record("reject", corrections)
     already_rejected = len(corrections) - len(decisions)
-    Console(highlight=False).print(
+    make_console().print(
         f"rejected {len(decisions)}" + (f", {already_rejected} were already" if already_rejected else "")
     )
 
@@ -169,8 +170,8 @@ def _print_cards(console: Console, items: "list[ReviewItem]") -> None:
         cards.append(Padding(card, (0, 0, 1, 0)))
     console.print(Columns(cards))
     for item in (item for item in items if item.rejection_reason):
-        line = f"{_format_id(item)} told {escape(item.correction.label)}: {escape(_format_reason(item))}"
-        console.print(line, soft_wrap=True)
+        reason = f" told {item.correction.label}: {_format_reason(item)}"
+        console.print(Text.assemble(_format_id(item), reason), soft_wrap=True)
 
 
 def _build_facts(item: "ReviewItem") -> Table:
@@ -178,39 +179,46 @@ def _build_facts(item: "ReviewItem") -> Table:
     correction, grid = item.correction, Table.grid()
     grid.add_row(_format_id(item))
     grid.add_row(
-        f"told [bold]{escape(correction.label)}[/]"
-        + (f" ({correction.reports} times)" if correction.reports > 1 else "")
+        Text.assemble(
+            "told ",
+            (correction.label, "bold"),
+            f" ({correction.reports} times)" if correction.reports > 1 else "",
+        )
     )
     if correction.predicted_label is None:
         grid.add_row("the answer is not recorded", style="dim")
     else:
-        grid.add_row(f"answered [bold]{escape(correction.predicted_label)}[/], {correction.probability:.1%}")
-        grid.add_row(f"by version {escape(str(correction.version))}", style="dim")
+        grid.add_row(
+            Text.assemble(
+                "answered ", (correction.predicted_label, "bold"), f", {correction.probability:.1%}"
+            )
+        )
+        grid.add_row(f"by version {correction.version}", style="dim")
     grid.add_row(f"{correction.reported_at:%Y-%m-%d %H:%M}Z", style="dim")
     if item.decision:
-        grid.add_row(f"decided by {escape(item.decision.actor)}", style="dim")
+        grid.add_row(f"decided by {item.decision.actor}", style="dim")
     if item.state == "accepted" and correction.is_in_holdout:
         grid.add_row("never trained on")
     for warning in item.warnings:
-        grid.add_row(escape(warning), style="yellow")
+        grid.add_row(warning, style="yellow")
     return grid
 
 
-def _format_id(item: "ReviewItem") -> str:
-    short_id = f"[{STATE_COLORS[item.state]}]{item.correction.id[:SHORT_ID_LENGTH]}[/]"
-    return short_id if item.state == "new" else f"{short_id} {item.state}"
+def _format_id(item: "ReviewItem") -> Text:
+    short_id = Text(item.correction.id[:SHORT_ID_LENGTH], STATE_COLORS[item.state])
+    return short_id if item.state == "new" else Text.assemble(short_id, f" {item.state}")
 
 
 def _print_summary(console: Console, label_review: "Review", count: int, limit: int) -> None:
     if label_review.training_data_error:
-        console.print(escape(label_review.training_data_error), style="yellow")
+        console.print(label_review.training_data_error, style="yellow")
     if count > limit:
         console.print(f"The first {limit} of {count}: --limit {count} shows all.")
     counts = Counter(item.state for item in label_review.items)
     text = (
         ", ".join(f"{counts[state]} {state}" for state in STATE_COLORS if counts[state]) or "nothing was told"
     )
-    console.print(f"{escape(label_review.name)}: {text}")
+    console.print(f"{label_review.name}: {text}")
     if label_review.new_items:
         text = (
             f"relearn feedback accept --all accepts {len(label_review.acceptable_items)} that nothing speaks"

@@ -8,11 +8,11 @@ import rich.table
 from cyclopts import Parameter
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.text import Text
 
 from relearn.flows.cli.setting_origins import setting_origins
 from relearn.flows.config import Settings
+from relearn.flows.console import make_console
 from relearn.flows.environment import redact_password, user_variables
 from relearn.flows.rendering import Table
 from relearn.model.errors import CorruptDataError, InfrastructureError, UserInputError
@@ -38,7 +38,7 @@ def status() -> None:
     """
     from relearn.flows.ops.status import status as lines
 
-    console, subject = _make_console(), ""
+    console, subject = _make_wide_console(), ""
     for line in lines(Home.from_environment()):
         if line.subject != subject:
             subject = line.subject
@@ -46,10 +46,10 @@ def status() -> None:
         console.print(_build_row(Text(f"  {line.label}", style="dim"), Text(line.text), LABEL_WIDTH))
 
 
-def _make_console() -> Console:
+def _make_wide_console() -> Console:
     """Outside of a terminal each thing told is one line, for those who search in it."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=10_000)
+    console = make_console()
+    return console if console.is_terminal else make_console(width=10_000)
 
 
 def _build_row(label: Text, text: Text, width: int) -> rich.table.Table:
@@ -71,7 +71,7 @@ def config(*, settings: Annotated[Settings, Parameter(name="*")] = Settings()) -
         )
         for name, field in Settings.model_fields.items()
     ]
-    console = Console()
+    console = make_console()
     console.print(Table(("setting", "value", "from", "meaning"), rows))
     if variables := user_variables():
         secret = {
@@ -100,7 +100,7 @@ def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False
 
     home = Home.from_environment()
     prunables = retention.find_prunable(home, keep) if dry_run else list(retention.prune(home, keep))
-    console = Console(highlight=False)
+    console = make_console()
     if prunables:
         rows = [(prunable.kind, prunable.name, decimal(prunable.size_bytes)) for prunable in prunables]
         console.print(Table(("what", "of", "size"), rows))
@@ -118,12 +118,12 @@ def doctor(*, settings: Annotated[Settings, Parameter(name="*", show=False)] = S
     """
     from relearn.flows.ops.doctor import run_checks
 
-    console, group = _make_console(), ""
+    console, group = _make_wide_console(), ""
     results = []
     for result in run_checks(Home.from_environment()):
         if result.group != group:
             group = result.group
-            console.print(f"[bold]{group}[/]")
+            console.print(group, style="bold")
         _print_result(console, result)
         results.append(result)
     states = Counter(result.state for result in results)
@@ -146,4 +146,4 @@ def _print_result(console: Console, result: "CheckResult") -> None:
     )
     console.print(_build_row(label, text, LABEL_WIDTH))
     if result.fix:
-        console.print(f"{'':{LABEL_WIDTH + 1}}→ {escape(result.fix)}", style="bold", soft_wrap=True)
+        console.print(f"{'':{LABEL_WIDTH + 1}}→ {result.fix}", style="bold", soft_wrap=True)

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.config import MonitorConfig
+from relearn.flows.console import make_console
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def monitor(
         from relearn.flows.monitor import monitor as monitor_flow
 
         report = monitor_flow(model_name, config, emit=ui_url is not None)
-    console = Console(highlight=False)
+    console = make_console()
     print_report(console, report, home)
     if report.alert_reasons and ui_url is None:
         console.print("no retraining was asked for, since nobody would hear it: relearn up runs what listens")
@@ -55,7 +56,7 @@ def print_report(console: Console, report: "WindowReport", home: Home) -> None:
             f" {report.config.low_confidence:.0%}"
         )
     for line in lines(report):
-        console.print(escape(line))
+        console.print(line)
     color = "red" if report.alerts else "yellow" if not report.drift.tests else "green"
-    console.print(f"{escape(report.name)}: [{color}]{escape(report.summary)}[/], {report.window_summary}")
+    console.print(Text.assemble(f"{report.name}: ", (report.summary, color), f", {report.window_summary}"))
     console.print(f"more in {home.monitoring_dir(report.name)}", soft_wrap=True)

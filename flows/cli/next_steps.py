@@ -31,7 +31,7 @@ def print_next_steps(console: Console, result: RetrainResult, home: Home, prefec
     console.rule("what next")
     for purpose, command in build_commands(result, home, prefect_ui_url).items():
         console.print(f"# {purpose}", style="dim", soft_wrap=True)
-        console.print(command, soft_wrap=True, markup=False, highlight=False)
+        console.print(command, soft_wrap=True)
     console.rule()
 
 

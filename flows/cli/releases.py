@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
+from rich.text import Text
 
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.config import PromotionConfig
+from relearn.flows.console import make_console, print_warning
 from relearn.flows.rendering import two_sides
 from relearn.model.errors import CorruptDataError, UserInputError
 from relearn.model.home import Home
@@ -45,7 +46,7 @@ def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
         from relearn.flows.release import release as release_flow
 
         result = release_flow(run_id, gate)
-    print_result(Console(), result, home)
+    print_result(make_console(), result, home)
 
 
 def rollback(*, reason: str, to: str | None = None, model_name: str | None = None) -> None:
@@ -61,7 +62,6 @@ def rollback(*, reason: str, to: str | None = None, model_name: str | None = Non
         Under which name; not needed while only one is released.
     """
     reason = _normalize_reason(reason)
-    from relearn.flows.console import print_warning
     from relearn.flows.releases.release_state import try_sync_with_ledger
     from relearn.flows.releases.rollback import rollback as go_back
     from relearn.serving.releases.store import ReleaseStore, resolve_name
@@ -73,7 +73,7 @@ def rollback(*, reason: str, to: str | None = None, model_name: str | None = Non
     entry = go_back(home, model_name, to, reason)
     for message in try_sync_with_ledger(home, model_name):
         print_warning(message)
-    console = Console(highlight=False)
+    console = make_console()
     console.print(
         f"{model_name}: version {entry.subject} is live again, version {entry.previous_live} no longer"
     )
@@ -98,15 +98,17 @@ def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(ne
     if json:
         sys.stdout.writelines(f"{entry.model_dump_json()}\n" for entry in entries)
         return
-    console = Console(highlight=False)
+    console = make_console()
     for entry in entries:
         live_status = f"version {entry.live.version}" if entry.live else "nothing"
-        decision = f"[{ACTION_COLORS[entry.action]}]{entry.action}[/] {escape(entry.subject)}"
         console.print(
-            f"{entry.decided_at:%Y-%m-%d %H:%M} UTC  {decision}  by {escape(entry.actor)}, {live_status} is"
-            " live"
+            Text.assemble(
+                f"{entry.decided_at:%Y-%m-%d %H:%M} UTC  ",
+                (entry.action, ACTION_COLORS[entry.action]),
+                f" {entry.subject}  by {entry.actor}, {live_status} is live",
+            )
         )
-        console.print(Padding(escape("; ".join(entry.reasons)), (0, 0, 0, 4)), style="dim")
+        console.print(Padding("; ".join(entry.reasons), (0, 0, 0, 4)), style="dim")
 
 
 def reference(*, dataset: str, reason: str, model_name: str | None = None) -> None:
@@ -127,9 +129,7 @@ def reference(*, dataset: str, reason: str, model_name: str | None = None) -> No
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
     entry = set_reference(home, model_name, dataset, _normalize_reason(reason))
-    Console(highlight=False).print(
-        f"{model_name}: candidates are judged by the reference {entry.subject} from now on"
-    )
+    make_console().print(f"{model_name}: candidates are judged by the reference {entry.subject} from now on")
 
 
 def reproduce(version: str, *, model_name: str | None = None) -> None:
@@ -148,20 +148,22 @@ def reproduce(version: str, *, model_name: str | None = None) -> None:
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
     result = train_again(home, model_name, version)
-    console = Console(highlight=False)
+    console = make_console()
     console.print(two_sides(("then", "now"), result.then, result.now))
-    message = {
-        "identical": f"[green]SAME[/] version {version} of {model_name} was trained again, bit for bit",
-        "equivalent": (
-            f"[yellow]CLOSE[/] weights differ by up to {result.difference:.2g}, {result.agreement:.2%} of "
-            f"the labels are the same: {result.comparison}"
-        ),
-        "different": f"not reproduced: {result.comparison}, more than chance",
-    }[result.verdict]
-    message += "".join(f"; {difference}" for difference in result.circumstances)
+    circumstances = "".join(f"; {difference}" for difference in result.circumstances)
     if result.verdict == "different":
+        message = f"not reproduced: {result.comparison}, more than chance{circumstances}"
         raise CorruptDataError(message, "not_reproduced")
-    console.print(message)
+    if result.verdict == "identical":
+        verdict = ("SAME", "green")
+        message = f" version {version} of {model_name} was trained again, bit for bit"
+    else:
+        verdict = ("CLOSE", "yellow")
+        message = (
+            f" weights differ by up to {result.difference:.2g}, {result.agreement:.2%} of the labels are the"
+            f" same: {result.comparison}"
+        )
+    console.print(Text.assemble(verdict, message + circumstances))
 
 
 def _normalize_reason(reason: str) -> str:
@@ -180,9 +182,8 @@ def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
         console.print(guardrails(gate_decision))
     if gate_decision.action == "reject":
         raise CorruptDataError(result.headline, "rejected")
-    console.print(
-        f"[{ACTION_COLORS[gate_decision.action]}]{gate_decision.action.upper()}[/] {escape(result.headline)}"
-    )
+    action = (gate_decision.action.upper(), ACTION_COLORS[gate_decision.action])
+    console.print(Text.assemble(action, f" {result.headline}"))
     if gate_decision.action == "promote" and result.live_version:
         confirm_reload(console, home, result.name, result.live_version)
 

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.text import Text
 
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.cli.releases import Gate
 from relearn.flows.cli.train import Config
 from relearn.flows.config import PromotionConfig
+from relearn.flows.console import make_console
 from relearn.model.config import TrainConfig
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
@@ -66,7 +67,7 @@ def _print_schedule(name: str, ui_url: str | None) -> None:
 
     from relearn.flows.orchestration.prefect_api import PrefectApi
 
-    console, prefect_api = Console(highlight=False), PrefectApi(PREFECT_API_URL.value())
+    console, prefect_api = make_console(), PrefectApi(PREFECT_API_URL.value())
     deployments = [
         deployment
         for deployment in prefect_api.list_deployments(name)
@@ -86,7 +87,7 @@ def _print_schedule(name: str, ui_url: str | None) -> None:
             if "cron" in active_schedule
             else str(active_schedule)
         )
-        console.print(f"{name} is trained again at [bold]{description}[/]", soft_wrap=True)
+        console.print(Text.assemble(f"{name} is trained again at ", (description, "bold")), soft_wrap=True)
     if active_schedules and (next_start := prefect_api.find_next_run_time(deployments[0])):
         console.print(f"next {next_start.astimezone():%Y-%m-%d %H:%M %Z}")
     if active_schedules and ui_url is None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.text import Text
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, check_output
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.files import write_bytes_atomically
@@ -56,7 +57,7 @@ def serve(
         if release:
             _print_usage(server, model_name, release, home)
         else:
-            Console(highlight=False).print(f"nothing is live as {model_name} yet; {server.url} waits for it")
+            make_console().print(f"nothing is live as {model_name} yet; {server.url} waits for it")
         raise server.exit_error()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -71,8 +72,9 @@ def _print_usage(server: Server, name: str, release: Release, home: Home) -> Non
     )
     _save_example_image(card["shape"], example)
     request = f"-H 'Content-Type: image/png' --data-binary @{shlex.quote(str(example))}"
-    console = Console(highlight=False)
-    console.print(f"{name} {release.version} answers at [bold]{server.url}[/], Ctrl-C stops it. Try:")
+    console = make_console()
+    title = f"{name} {release.version} answers at "
+    console.print(Text.assemble(title, (server.url, "bold"), ", Ctrl-C stops it. Try:"))
     console.print(f"curl {request} {server.url}/predict", soft_wrap=True)
     console.print(f"Its log: {server.log_file}", style="dim", soft_wrap=True)
 
@@ -122,10 +124,10 @@ def predict(
     predictions = _predict_files(Classifier.load(classifier), files)
     if output is None:
         rows = [(str(one.file), str(one.label), f"{one.probability:.1%}") for one in predictions.itertuples()]
-        Console().print(Table(("file", "label", "probability"), rows))
+        make_console().print(Table(("file", "label", "probability"), rows))
         return
     write_bytes_atomically(output, _encode_predictions(predictions, output.suffix))
-    Console(highlight=False).print(f"{len(predictions)} predictions in {output}", soft_wrap=True)
+    make_console().print(f"{len(predictions)} predictions in {output}", soft_wrap=True)
 
 
 def _predict_files(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame":

@@ -14,6 +14,7 @@ from relearn.flows.cli.next_steps import print_next_steps
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.cli.setting_origins import setting_origins
 from relearn.flows.config import PromotionConfig
+from relearn.flows.console import make_console, print_warning
 from relearn.flows.rendering import Table
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
@@ -38,7 +39,7 @@ def run(
         The networks to train, such as `--networks mlp cnn`; by default the one that `--network` names, else
         mlp and cnn.
     """
-    start, console, home = perf_counter(), Console(), Home.from_environment()
+    start, console, home = perf_counter(), make_console(), Home.from_environment()
     from relearn.model.networks.registry import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
@@ -50,7 +51,7 @@ def run(
     _print_train_results(console, result.train_results, result.best)
     console.print(_format_durations(result.stage_seconds, perf_counter() - start))
     if first := result.release_result.first_answer:
-        console.print(Text(first))
+        console.print(first)
     releases.print_result(console, result.release_result, home)
     print_next_steps(console, result, home, prefect_ui_url)
     if config.dataset == "auto" and result.name == "digits":
@@ -89,7 +90,7 @@ def train(
         from relearn.flows.train import train as train_flow
 
         result = train_flow(config, run_id)
-    console = Console()
+    console = make_console()
     _print_train_results(console, [result], result)
     console.print(f"Run {result.run_id[:8]}, stopped in epoch {result.epochs}: {result.stop_reason}.")
 
@@ -125,7 +126,7 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
     from relearn.flows.evaluation.evaluate import evaluate as score
 
     result = score(Home.from_environment(), run, dataset)
-    evaluation, console = result.evaluation, Console()
+    evaluation, console = result.evaluation, make_console()
     rows = [
         (row["class"], *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']}")
         for row in evaluation.class_report.to_dict("records")
@@ -133,8 +134,11 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
     columns = ("class", "precision", "recall", "F1", "images")
     console.print(Table(columns, rows, f"{result.run_name} on {result.dataset}"))
     console.print(
-        f"[bold]{evaluation.accuracy:.2%}[/] of {len(evaluation):,} images right, "
-        f"loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}."
+        Text.assemble(
+            (f"{evaluation.accuracy:.2%}", "bold"),
+            f" of {len(evaluation):,} images right, loss {evaluation.loss:.4f}, "
+            f"macro F1 {evaluation.metrics['f1_macro']:.4f}.",
+        )
     )
 
 
@@ -146,7 +150,7 @@ def _print_train_results(
     console.print(networks(train_results, best_run_id))
     for result in train_results:
         for warning in result.warnings:
-            console.print(f"[yellow]warning[/] {result.network}: {warning}")
+            print_warning(f"{result.network}: {warning}")
 
 
 def _format_durations(stage_seconds: Mapping[str, float], total_seconds: float) -> str:

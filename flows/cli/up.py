@@ -8,6 +8,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.live import Live
 
+from relearn.flows.console import make_console
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import ServiceState, Supervisor
 from relearn.flows.ops.supervisor import run_services as kept_up
@@ -42,7 +43,7 @@ def up(
     worker_port
         Port where the runner tells whether it is well.
     """
-    home, console = Home.from_environment(), Console(highlight=False)
+    home, console = Home.from_environment(), make_console()
     model_name = model_name or _pick_model_name(home)
     with kept_up(
         home, services(home, model_name, config, prefect_port, mlflow_port, worker_port)

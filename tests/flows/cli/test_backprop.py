@@ -2,45 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from relearn.flows.cli.app import run_command_line
-from relearn.model.config import TrainConfig
-from relearn.model.inference.classifier import Classifier, ModelCard
-from relearn.model.networks.registry import build_network, count_parameters
 
 SMALL = ["1-forward", "2-backward", "3-update", "relu", "learning-rates"]
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    """A white stroke on black, 28 × 28."""
-    pixels = np.zeros((28, 28), dtype=np.uint8)
-    pixels[4:24, 12:16] = 255
-    Image.fromarray(pixels).save(tmp_path / "one.png")
-    return tmp_path / "one.png"
-
-
-@pytest.fixture
-def classifier(tmp_path: Path) -> Path:
-    """A saved cnn of two classes on grey images of 12 × 12."""
-    config = TrainConfig(network="cnn")
-    torch.manual_seed(0)
-    network = build_network(config, (1, 12, 12), 2)
-    card = ModelCard(
-        config=config,
-        dataset="mnist",
-        classes=("round", "straight"),
-        shape=(1, 12, 12),
-        style="mnist",
-        fingerprint="0" * 64,
-        parameters=count_parameters(network),
-    )
-    Classifier(network, card).save(tmp_path / "classifier")
-    return tmp_path / "classifier"
 
 
 def test_the_small_network_is_told_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,10 +47,10 @@ def test_a_network_too_large_to_draw_is_told_all_the_same(
 
 
 def test_a_picture_through_an_untrained_network(
-    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The pixels of a file are the inputs, whatever its size; the label is the target."""
-    arguments = ["--image", str(picture), "--label", "1", "--sizes", "64", "6", "4", "--steps", "5"]
+    arguments = ["--image", str(image_file), "--label", "1", "--sizes", "64", "6", "4", "--steps", "5"]
     assert 0 == run_command_line(
         ["backprop", *arguments, "--lr", "0.1", "--output", str(tmp_path / "figures")]
     )
@@ -94,10 +61,10 @@ def test_a_picture_through_an_untrained_network(
 
 
 def test_a_picture_through_a_trained_classifier(
-    picture: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_file: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The output is what the classifier predicts, under the names of its classes."""
-    arguments = ["--image", str(picture), "--label", "straight", "--classifier", str(classifier)]
+    arguments = ["--image", str(image_file), "--label", "straight", "--classifier", str(classifier)]
     assert 0 == run_command_line(
         ["backprop", *arguments, "--steps", "2", "--output", str(tmp_path / "figures")]
     )
@@ -121,26 +88,26 @@ def test_a_picture_through_a_trained_classifier(
         (["--label", "3"], "--image, --label: got one of them, accepted: both"),
         (["--classifier", "somewhere"], "--classifier: accepted with --image"),
         (["--image", "nowhere.png", "--label", "3"], "--image: nowhere.png cannot be read: No such file"),
-        (["--image", "PICTURE"], "--image, --label: got one of them, accepted: both"),
-        (["--image", "PICTURE", "--label", "12"], "label: got '12', accepted: 0, 1, 2"),
+        (["--image", "IMAGE"], "--image, --label: got one of them, accepted: both"),
+        (["--image", "IMAGE", "--label", "12"], "label: got '12', accepted: 0, 1, 2"),
         (
-            ["--image", "PICTURE", "--label", "3", "--sizes", "10", "5"],
+            ["--image", "IMAGE", "--label", "3", "--sizes", "10", "5"],
             "got 10 inputs, accepted for an image: a square",
         ),
         (["--image", "FOLDER", "--label", "3"], "cannot be read: Is a directory"),
-        (["--image", "PICTURE", "--label", "3", "--classifier", "FOLDER"], "no classifier in"),
+        (["--image", "IMAGE", "--label", "3", "--classifier", "FOLDER"], "no classifier in"),
         (
-            ["--image", "PICTURE", "--label", "3", "--sizes", "784", "10", "--classifier", "x"],
+            ["--image", "IMAGE", "--label", "3", "--sizes", "784", "10", "--classifier", "x"],
             "--classifier: accepted with --image and without --sizes",
         ),
-        (["--output", "PICTURE"], "--output: got the file"),
+        (["--output", "IMAGE"], "--output: got the file"),
     ],
 )
 def test_bad_input_is_one_line(
-    arguments: list[str], message: str, picture: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, image_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was wrong, what was got, what is accepted; exit code 2 and no figure."""
-    places = {"PICTURE": str(picture), "FOLDER": str(picture.parent)}
+    places = {"IMAGE": str(image_file), "FOLDER": str(image_file.parent)}
     assert 2 == run_command_line(["backprop", *(places.get(argument, argument) for argument in arguments)])
     captured = capsys.readouterr()
     assert message in captured.err
