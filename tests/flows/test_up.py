@@ -185,7 +185,11 @@ def test_a_home_too_deep_for_a_socket_is_refused(home: Home):
     assert not deep.root.exists()
 
 
-def test_a_per_cent_sign_is_one(home: Home):
-    """In the path of a home, which supervisor would take for a variable."""
-    with run_services(Home(home.root / "5%d", home.data), (part("one"),)) as supervisor:
+@pytest.mark.parametrize("name", ["5%d", "a #1", "a ; b", "it's #1"])
+def test_special_characters_of_supervisor_are_ordinary(home: Home, name: str):
+    """In the path of a home and in a command, which supervisor would read as a variable or a comment."""
+    one = part("one")
+    one = replace(one, command=("/usr/bin/env", f"WORD={name}", *one.command))
+    with run_services(Home(home.root / name, home.data), (one,)) as supervisor:
         until(supervisor, all_up)
+        assert name == listening(one).environ()["WORD"]
