@@ -1,8 +1,8 @@
 """Shutdown on Ctrl-C, SIGTERM or an error: exit codes, and one line on standard error.
 
-The first Ctrl-C or SIGTERM in a training stops it after the current step, so that it can be resumed; the next
-one ends the process at once. Only the standard library is imported here: the program reports with this module
-that another one cannot be imported.
+The first Ctrl-C or SIGTERM in a training stops it after the current batch, so that it can be resumed; the
+next one ends the process at once. Only the standard library is imported here: this module also reports a
+library that cannot be imported.
 """
 
 import os
@@ -21,12 +21,12 @@ from relearn.model.errors import InfrastructureError, RelearnError
 from relearn.model.home import Home
 
 SIGNAL_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-STOP_MESSAGES = {130: "ended by Ctrl-C", 143: "asked to end"}
+STOP_MESSAGES = {130: "ended by Ctrl-C", 143: "terminated by a signal"}
 LOW_DISK_BYTES = 16_000_000  # with less free space a failure is most likely one of the disk
 
 
 class InterruptedTraining(SystemExit):
-    """Exit after a signal; `advice` says how to resume."""
+    """Exit after a signal, with `advice` on how to resume."""
 
     def __init__(self, code: int, advice: str) -> None:
         super().__init__(code)

@@ -1,4 +1,4 @@
-"""`relearn release`, `rollback`, `history` and `reference`: what is live, and how it came to be."""
+"""`relearn release`, `rollback`, `history`, `reference` and `reproduce`: releases and their history."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ from relearn.model.home import Home
 if TYPE_CHECKING:
     from relearn.flows.results import ReleaseResult
 
-RELOAD_TIMEOUT = 5.0  # seconds that running servers are given to serve what has become live
+RELOAD_TIMEOUT_SECONDS = 5.0  # for running servers to serve a new release
 
 Gate = Annotated[PromotionConfig, Parameter(name="*")]
 ACTION_COLORS = {
@@ -31,12 +31,12 @@ ACTION_COLORS = {
 
 
 def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
-    """Judge the classifier of a run against the champion, and switch to it where it is better.
+    """Compare the classifier of a run with the champion, and release it if it is better.
 
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or its name.
+        Run id, the beginning of one, or run name.
     """
     home = Home.from_environment()
     from relearn.flows.tracking.runs import resolve_run_id
@@ -50,27 +50,27 @@ def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
 
 
 def rollback(*, reason: str, to: str | None = None, model_name: str | None = None) -> None:
-    """Let a version that was live before be live again, now, without training.
+    """Roll back to a version that was live before, immediately and without training.
 
     Parameters
     ----------
     reason
-        Why; it stands in the history.
+        Reason, for the release history.
     to
-        The version; by default the one that was live before.
+        Version to roll back to; by default the previous one.
     model_name
-        Under which name; not needed while only one is released.
+        Model name; optional while only one is released.
     """
     reason = _normalize_reason(reason)
     from relearn.flows.releases.release_state import try_sync_with_ledger
-    from relearn.flows.releases.rollback import rollback as go_back
+    from relearn.flows.releases.rollback import rollback as roll_back
     from relearn.serving.releases.store import ReleaseStore, resolve_name
 
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
     if repair_message := ReleaseStore(home.releases_dir(model_name)).repair_pointer():
         print_warning(repair_message)
-    entry = go_back(home, model_name, to, reason)
+    entry = roll_back(home, model_name, to, reason)
     for message in try_sync_with_ledger(home, model_name):
         print_warning(message)
     console = make_console()
@@ -81,12 +81,12 @@ def rollback(*, reason: str, to: str | None = None, model_name: str | None = Non
 
 
 def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """Tell what was decided about the releases of a name: when, by whom, why, and what was live then.
+    """Show all release decisions of a model name: when, by whom, why, and the live version after each.
 
     Parameters
     ----------
     model_name
-        Which name's; not needed while only one is released.
+        Model name; optional while only one is released.
     json
         Print the lines of the ledger as they are.
     """
@@ -112,16 +112,16 @@ def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(ne
 
 
 def reference(*, dataset: str, reason: str, model_name: str | None = None) -> None:
-    """Compare from now on by the test images of another dataset; the history tells when, and why.
+    """Use the test images of another dataset as the reference images; the history records it.
 
     Parameters
     ----------
     dataset
-        The dataset, as for `relearn train`; its test images become the reference.
+        Dataset as for `relearn train`; its test images become the reference images.
     reason
-        Why; it stands in the history.
+        Reason, for the release history.
     model_name
-        Under which name; not needed while only one is released.
+        Model name; optional while only one is released.
     """
     from relearn.flows.promotion.reference import set_reference
     from relearn.serving.releases.store import resolve_name
@@ -129,52 +129,54 @@ def reference(*, dataset: str, reason: str, model_name: str | None = None) -> No
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
     entry = set_reference(home, model_name, dataset, _normalize_reason(reason))
-    make_console().print(f"{model_name}: candidates are judged by the reference {entry.subject} from now on")
+    make_console().print(
+        f"{model_name}: candidates are compared on the reference images {entry.subject} from now on"
+    )
 
 
 def reproduce(version: str, *, model_name: str | None = None) -> None:
-    """Train a version again from its card alone; say whether it is the same, close, or why it cannot be.
+    """Retrain a version from its model card alone; report identical, equivalent or different weights.
 
     Parameters
     ----------
     version
-        The version, a number.
+        Version number.
     model_name
-        Under which name; not needed while only one is released.
+        Model name; optional while only one is released.
     """
-    from relearn.flows.evaluation.reproduce import reproduce as train_again
+    from relearn.flows.evaluation.reproduce import reproduce as reproduce_version
     from relearn.serving.releases.store import resolve_name
 
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
-    result = train_again(home, model_name, version)
+    result = reproduce_version(home, model_name, version)
     console = make_console()
-    console.print(two_sides(("then", "now"), result.then, result.now))
+    console.print(two_sides(("original", "reproduced"), result.then, result.now))
     circumstances = "".join(f"; {difference}" for difference in result.circumstances)
     if result.verdict == "different":
-        message = f"not reproduced: {result.comparison}, more than chance{circumstances}"
+        message = f"not reproduced: {result.comparison}, a significant difference{circumstances}"
         raise CorruptDataError(message, "not_reproduced")
     if result.verdict == "identical":
         verdict = ("SAME", "green")
-        message = f" version {version} of {model_name} was trained again, bit for bit"
+        message = f" version {version} of {model_name} was reproduced bit for bit"
     else:
         verdict = ("CLOSE", "yellow")
         message = (
-            f" weights differ by up to {result.difference:.2g}, {result.agreement:.2%} of the labels are the"
-            f" same: {result.comparison}"
+            f" weights differ by up to {result.difference:.2g}, {result.agreement:.2%} of the labels agree"
+            f": {result.comparison}"
         )
     console.print(Text.assemble(verdict, message + circumstances))
 
 
 def _normalize_reason(reason: str) -> str:
-    """On one line, as a ledger keeps it."""
+    """Return `reason` on one line, as the ledger stores it; raise `UserInputError` if it is empty."""
     if not reason.strip():
-        raise UserInputError("--reason: got nothing, accepted: a few words for the history")
+        raise UserInputError("--reason: got nothing, accepted: a few words for the release history")
     return " ".join(reason.split())
 
 
 def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
-    """Print the verdict with its guardrails; a rejection is raised as `IntegrityError`, the last line."""
+    """Print the gate decision with its guardrails; raise `CorruptDataError` for a rejection."""
     from relearn.flows.promotion.gate_report import guardrails
 
     gate_decision = result.gate_decision
@@ -189,12 +191,12 @@ def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
 
 
 def confirm_reload(console: Console, home: Home, name: str, version: str) -> None:
-    """Ask the workers of `name`'s running servers until they serve `version`, and say so."""
+    """Poll the running servers of the model `name` until all workers serve `version`; print the result."""
     from relearn.serving.deployment.discovery import find_running_servers
 
     matching_servers = [server for server in find_running_servers(home) if server.model_name == name]
     for server in matching_servers:
-        has_reloaded = server.wait_for_version(version, RELOAD_TIMEOUT)
+        has_reloaded = server.wait_for_version(version, RELOAD_TIMEOUT_SECONDS)
         message = (
             f"serves version {version}"
             if has_reloaded

@@ -212,7 +212,7 @@ def test_two_answer_the_same_images(tested: Zoo, capsys: Capture) -> None:
     assert 0 == run_command_line(["compare", "zoo@1", "learned", "--paired"]), capsys.readouterr()
     said = " ".join(capsys.readouterr().out.split())
     assert f"learned and zoo@1 differ by no more than chance: {done.comparison}" in said
-    assert "10 reference images of zoo are left out: one of the two has learned from them" in said
+    assert "10 reference images of zoo are left out: one of the two was trained on them" in said
 
 
 def test_two_answer_the_images_of_any_dataset(tested: Zoo, tmp_path: Path) -> None:

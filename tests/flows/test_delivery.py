@@ -170,4 +170,4 @@ def test_a_server_in_trouble_does_not_hold_up_who_wants_to_stop(
     kill(server)
     (run_folder,) = copied.checkpoints.iterdir()
     advice = f"relearn train --resume {run_folder.name[:8]} goes on"
-    assert (143, f"error[stopped]: asked to end; {advice}\n") == (training.returncode, errors)
+    assert (143, f"error[stopped]: terminated by a signal; {advice}\n") == (training.returncode, errors)

@@ -201,7 +201,7 @@ def test_servers_that_hang_hold_nothing_up(
     assert "aliases" not in said
     assert "✓ live" in said
     assert (
-        "error[infrastructure]: not well: mlflow store, prefect server; how to mend it stands above\n"
+        "error[infrastructure]: failed checks: mlflow store, prefect server; each fix is printed above\n"
         == errors
     )
 
@@ -277,7 +277,7 @@ def test_a_changed_line_of_the_ledger_is_a_matter_of_integrity(live: Zoo, capsys
     assert f"{path}, line 2 does not follow the line before it" in said
     assert "put a copy of ledger.jsonl back" in said
     assert "✓ pointer" not in said
-    assert "error[corrupt_data]: not well: releases ledger; how to mend it stands above\n" == errors
+    assert "error[corrupt_data]: failed checks: releases ledger; each fix is printed above\n" == errors
 
 
 def test_a_pointer_moved_by_hand_is_found(live: Zoo) -> None:
@@ -383,7 +383,7 @@ def test_a_full_disk_is_told_and_ends_no_check(disk: Callable[[str], Path], caps
     assert "✗ disk" in said
     assert "make room: relearn prune --keep 3" in said
     assert "· servers" in said
-    assert "error[infrastructure]: not well: system home, system disk" in errors
+    assert "error[infrastructure]: failed checks: system home, system disk" in errors
     assert [] == list((place / "home").iterdir())
 
 

@@ -151,7 +151,9 @@ def test_a_foreign_environment_changes_nothing(tmp_path: Path, silent_proxy: int
 
     assert 0 == done.returncode, done.stderr
     assert "version 1 is live" in " ".join(done.stdout.split())
-    assert done.stderr.startswith("warning: of no effect here, and ignored: BENTOML_CONFIG, BENTOML_PORT, ")
+    assert done.stderr.startswith(
+        "warning: ignored, since they have no effect here: BENTOML_CONFIG, BENTOML_PORT, "
+    )
     assert 1 == len(done.stderr.splitlines())
     assert before == sorted(folder.iterdir())
     assert [] == list(user.iterdir())

@@ -597,10 +597,10 @@ def test_the_list_shows_image_and_facts(
     assert 0 == run_command_line(["feedback", "review", "--contact-sheet", str(tmp_path / "sheet.png")])
     said = capsys.readouterr().out
     assert (3, 1) == (said.count("█" * 12), said.count(first[:8]))
-    assert "told 1" in said
-    assert f"{second[:8]} told [red]: the classifier knows no class '[red]'" in said
+    assert "label 1" in said
+    assert f"{second[:8]} reported as [red]: the classifier knows no class '[red]'" in said
     assert "light: 2 new" in said
-    assert "relearn feedback accept --all accepts 1 that nothing speaks against" in said
+    assert "relearn feedback accept --all accepts 1 without warnings" in said
     assert said.endswith(f"\n{tmp_path / 'sheet.png'}\n")
     assert encode_png(image)[:8] == (tmp_path / "sheet.png").read_bytes()[:8]
     assert 2 == run_command_line(["feedback", "review", "--contact-sheet", str(tmp_path / "sheet.png")])

@@ -322,11 +322,11 @@ def test_the_verb_says_what_was_seen(
     assert "" == said.err
     rows = {cells[1]: cells for cells in map(str.split, said.out.splitlines()) if len(cells) > 10}
     assert "yes" == rows["vertical_gradient_rms"][-2]
-    assert "version 1 is " in said.out
+    assert "version 1 has a mean confidence of " in said.out
     assert "nobody told the truth about an answer of version 1: POST /feedback does" in said.out
     assert "a retraining was asked for by the event relearn.drift" in said.out
     assert "digits: drift in " in said.out
-    assert f"more in {home.monitoring_dir('digits')}" in said.out
+    assert f"full report: {home.monitoring_dir('digits')}" in said.out
 
 
 def test_the_verb_refuses_what_is_not_live(capsys: pytest.CaptureFixture[str]):

@@ -102,7 +102,7 @@ def test_what_relearn_run_released_is_the_same(
     shutil.copytree(ran.home.releases_dir("digits"), tmp_path / "home" / "releases" / "digits")
     assert 0 == run_command_line(["reproduce", "1"])
     said = capsys.readouterr().out.splitlines()[-1]
-    assert "SAME version 1 of digits was trained again, bit for bit" == said
+    assert "SAME version 1 of digits was reproduced bit for bit" == said
 
 
 def test_a_little_off_is_close(keep: Keep) -> None:
@@ -122,7 +122,7 @@ def test_something_else_is_not_called_close(
     assert 4 == run_command_line(["reproduce", "1"])
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error[not_reproduced]: not reproduced: +"), error
-    assert error.endswith("more than chance")
+    assert error.endswith("a significant difference")
 
 
 def test_other_circumstances_are_told(keep: Keep) -> None:

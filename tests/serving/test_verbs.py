@@ -187,7 +187,7 @@ def test_serve_answers_its_own_curl_until_it_is_told_to_stop(serving: subprocess
     assert first.startswith("digits 3 answers at http://127.0.0.1:"), serving.stderr.read()
     assert '"version":"3"' in answer.stdout
     assert 143 == serving.wait(20)
-    assert "error[stopped]: asked to end\n" == serving.stderr.read()
+    assert "error[stopped]: terminated by a signal\n" == serving.stderr.read()
     assert len(processes) >= 2
     assert not any(process.is_running() for process in processes)
 

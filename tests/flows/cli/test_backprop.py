@@ -1,4 +1,4 @@
-"""`relearn backprop`: numbers in the terminal, figures on disk, one line for bad input."""
+"""`relearn backprop`: printed numbers, figures, one line for bad input."""
 
 from pathlib import Path
 
@@ -7,38 +7,38 @@ from PIL import Image
 
 from relearn.flows.cli.app import run_command_line
 
-SMALL = ["1-forward", "2-backward", "3-update", "relu", "learning-rates"]
+FIGURE_NAMES = ["1-forward", "2-backward", "3-update", "relu", "learning-rates"]
 
 
-def test_the_small_network_is_told_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The four steps with their numbers, then the path of each figure, 900 pixels wide or more."""
+def test_small_network_is_printed_and_plotted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The four steps with their numbers, then the path of each figure, at least 900 pixels wide."""
     assert 0 == run_command_line(["backprop", "--output", str(tmp_path / "figures")])
     printed = capsys.readouterr().out
     steps = ["1. Forward pass through 2-3-3-1", "2. Loss", "3. Backward pass", "4. Update"]
-    places = [printed.index(step) for step in steps]
-    assert sorted(places) == places
+    positions = [printed.index(step) for step in steps]
+    assert sorted(positions) == positions
     assert "0.90·0.14 + 0.53·0.82 + 0.13" in printed
     assert "loss = −ln 0.443 = 0.815 nats" in printed
-    for name in SMALL:
+    for name in FIGURE_NAMES:
         path = tmp_path / "figures" / f"{name}.png"
         assert str(path) in printed
         with Image.open(path) as image:
             assert image.width >= 900
 
 
-def test_figures_go_to_the_home_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --output nothing is written but a folder for the lesson in the home."""
+def test_figures_go_to_home_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --output they go to a folder of the home named after the layer sizes."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     assert 0 == run_command_line(["backprop", "--sizes", "2", "1", "--steps", "1"])
-    assert sorted(f"{name}.png" for name in SMALL) == sorted(
+    assert sorted(f"{name}.png" for name in FIGURE_NAMES) == sorted(
         path.name for path in (tmp_path / "home" / "backprop" / "2-1").iterdir()
     )
 
 
-def test_a_network_too_large_to_draw_is_told_all_the_same(
+def test_large_network_is_printed_without_diagrams(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its long tables are cut to the largest numbers, its curves drawn."""
+    """Long tables are limited to the largest numbers; the curves are plotted."""
     assert 0 == run_command_line(
         ["backprop", "--sizes", "8", "40", "3", "--steps", "3", "--output", str(tmp_path)]
     )
@@ -46,10 +46,10 @@ def test_a_network_too_large_to_draw_is_told_all_the_same(
     assert ["learning-rates.png", "relu.png"] == sorted(path.name for path in tmp_path.iterdir())
 
 
-def test_a_picture_through_an_untrained_network(
+def test_image_through_untrained_network(
     image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The pixels of a file are the inputs, whatever its size; the label is the target."""
+    """The pixels of a file of any size are the inputs, the label is the target."""
     arguments = ["--image", str(image_file), "--label", "1", "--sizes", "64", "6", "4", "--steps", "5"]
     assert 0 == run_command_line(
         ["backprop", *arguments, "--lr", "0.1", "--output", str(tmp_path / "figures")]
@@ -60,10 +60,10 @@ def test_a_picture_through_an_untrained_network(
     assert ["image.png"] == [path.name for path in (tmp_path / "figures").iterdir()]
 
 
-def test_a_picture_through_a_trained_classifier(
+def test_image_through_trained_classifier(
     image_file: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The output is what the classifier predicts, under the names of its classes."""
+    """The outputs are the predictions of the classifier, labeled with its classes."""
     arguments = ["--image", str(image_file), "--label", "straight", "--classifier", str(classifier)]
     assert 0 == run_command_line(
         ["backprop", *arguments, "--steps", "2", "--output", str(tmp_path / "figures")]
@@ -106,16 +106,16 @@ def test_a_picture_through_a_trained_classifier(
 def test_bad_input_is_one_line(
     arguments: list[str], message: str, image_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was wrong, what was got, what is accepted; exit code 2 and no figure."""
-    places = {"IMAGE": str(image_file), "FOLDER": str(image_file.parent)}
-    assert 2 == run_command_line(["backprop", *(places.get(argument, argument) for argument in arguments)])
+    """Parameter, value and accepted values; exit code 2 and no output."""
+    paths = {"IMAGE": str(image_file), "FOLDER": str(image_file.parent)}
+    assert 2 == run_command_line(["backprop", *(paths.get(argument, argument) for argument in arguments)])
     captured = capsys.readouterr()
     assert message in captured.err
     assert 1 == captured.err.count("\n")
     assert "" == captured.out
 
 
-def test_all_problems_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line for each of them."""
+def test_all_problems_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line per problem."""
     assert 2 == run_command_line(["backprop", "--steps", "0", "--lr", "0", "--momentum", "2"])
     assert 3 == capsys.readouterr().err.count("error[config]")

@@ -1,4 +1,4 @@
-"""A home that takes nothing: one line, its exit code, and no half of a file."""
+"""Homes that cannot be written and disks that are full: one line, exit code, no partial file."""
 
 import os
 from collections.abc import Callable
@@ -13,23 +13,24 @@ Capture = pytest.CaptureFixture[str]
 TRAIN = ["train", "--dataset", "digits", "--epochs", "2"]
 
 
-def fails(arguments: list[str], capsys: Capture) -> str:
-    """The one line on stderr of a command line that the machine stops."""
+def infrastructure_error(arguments: list[str], capsys: Capture) -> str:
+    """Run a command that has to fail with exit code 3; return its one line on standard error."""
     assert 3 == run_command_line(arguments)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error[infrastructure]: ")
     return line
 
 
-def half_written(home: Path) -> list[Path]:
+def partial_files(home: Path) -> list[Path]:
+    """Return temporary files of interrupted writes."""
     return [path for path in home.rglob("*") if ".tmp" in path.name]
 
 
 @pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["backprop"]])
-def test_a_file_in_the_place_of_the_home_is_named(
+def test_file_in_place_of_home_is_rejected(
     verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """It is kept as it is."""
+    """The file is named and not changed."""
     home = tmp_path / "home"
     home.write_text("kept")
     monkeypatch.setenv("RELEARN_HOME", str(home))
@@ -40,46 +41,50 @@ def test_a_file_in_the_place_of_the_home_is_named(
 
 
 @pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["backprop"]])
-def test_a_home_that_cannot_be_written_is_said(
+def test_read_only_home_is_reported(
     verb: list[str], disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """Before any work, with the folder that refuses."""
-    place = disk("size=1m,ro")
+    """Before any work, with the path of the folder."""
+    mount_point = disk("size=1m,ro")
     monkeypatch.delenv("PREFECT_HOME")
 
-    line = fails(verb, capsys)
+    line = infrastructure_error(verb, capsys)
     assert "Read-only file system" in line
-    assert str(place) in line
+    assert str(mount_point) in line
 
 
 @pytest.mark.usefixtures("on_server")
-def test_data_that_does_not_fit_on_the_disk_is_not_half_prepared(
+def test_data_too_large_for_disk_leaves_no_partial_files(
     disk: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """The folder is named, and nothing of it stays."""
-    place = disk("size=64k")
+    """The folder is named and stays empty."""
+    mount_point = disk("size=64k")
     monkeypatch.setenv(
         "MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}"
-    )  # it has a disk with room
+    )  # on a disk with free space
 
-    assert f"cannot prepare the data in {place / 'home' / 'datasets'}: " in fails(TRAIN, capsys)
-    assert [] == list((place / "home" / "datasets").rglob("*.npy"))
-    assert [] == half_written(place)
+    assert f"cannot prepare the data in {mount_point / 'home' / 'datasets'}: " in infrastructure_error(
+        TRAIN, capsys
+    )
+    assert [] == list((mount_point / "home" / "datasets").rglob("*.npy"))
+    assert [] == partial_files(mount_point)
 
 
 @pytest.mark.usefixtures("on_server")
-@pytest.mark.parametrize("free", [0, 100_000, 500_000])
-def test_a_disk_that_fills_up_in_a_training_is_one_line(
-    free: int, copy: Callable[[Path], Home], disk: Callable[[str], Path], capsys: Capture
+@pytest.mark.parametrize("free_bytes", [0, 100_000, 500_000])
+def test_disk_that_fills_up_during_training_is_one_line(
+    free_bytes: int, copy: Callable[[Path], Home], disk: Callable[[str], Path], capsys: Capture
 ) -> None:
-    """Wherever it happens; what was there before is not damaged, and there is room again afterwards."""
-    place = disk("size=8m")
-    home = copy(place / "home").root
-    (place / "filler").write_bytes(bytes(os.statvfs(place).f_bavail * os.statvfs(place).f_frsize - free))
+    """At any point; earlier runs stay readable, and the next command works once there is space."""
+    mount_point = disk("size=8m")
+    home = copy(mount_point / "home").root
+    (mount_point / "filler").write_bytes(
+        bytes(os.statvfs(mount_point).f_bavail * os.statvfs(mount_point).f_frsize - free_bytes)
+    )
 
-    line = fails(TRAIN, capsys)
-    assert [] == half_written(home)
-    (place / "filler").unlink()
+    line = infrastructure_error(TRAIN, capsys)
+    assert [] == partial_files(home)
+    (mount_point / "filler").unlink()
     assert 0 == run_command_line(["compare"])
     assert "best first" in capsys.readouterr().out
     if "--resume" in line:
