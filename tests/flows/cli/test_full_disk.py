@@ -1,6 +1,6 @@
 """Homes that cannot be written and disks that are full: one line, exit code, no partial file."""
 
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,12 +45,12 @@ def test_read_only_home_is_reported(
     verb: list[str], disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """Before any work, with the path of the folder."""
-    mount_point = disk("size=1m,ro")
+    disk_root = disk("size=1m,ro")
     monkeypatch.delenv("PREFECT_HOME")
 
     line = infrastructure_error(verb, capsys)
     assert "Read-only file system" in line
-    assert str(mount_point) in line
+    assert str(disk_root) in line
 
 
 @pytest.mark.usefixtures("on_server")
@@ -58,16 +58,14 @@ def test_data_too_large_for_disk_leaves_no_partial_files(
     disk: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """The folder is named and stays empty."""
-    mount_point = disk("size=64k")
-    monkeypatch.setenv(
-        "MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}"
-    )  # on a disk with free space
+    disk_root = disk("size=64k")
+    database = tmp_path / "mlflow.db"  # on a disk with free space
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
 
-    assert f"cannot prepare the data in {mount_point / 'home' / 'datasets'}: " in infrastructure_error(
-        TRAIN, capsys
-    )
-    assert [] == list((mount_point / "home" / "datasets").rglob("*.npy"))
-    assert [] == partial_files(mount_point)
+    datasets = disk_root / "home" / "datasets"
+    assert f"cannot prepare the data in {datasets}: " in infrastructure_error(TRAIN, capsys)
+    assert [] == list(datasets.rglob("*.npy"))
+    assert [] == partial_files(disk_root)
 
 
 @pytest.mark.usefixtures("on_server")
@@ -76,15 +74,13 @@ def test_disk_that_fills_up_during_training_is_one_line(
     free_bytes: int, copy: Callable[[Path], Home], disk: Callable[[str], Path], capsys: Capture
 ) -> None:
     """At any point; earlier runs stay readable, and the next command works once there is space."""
-    mount_point = disk("size=8m")
-    home = copy(mount_point / "home").root
-    (mount_point / "filler").write_bytes(
-        bytes(os.statvfs(mount_point).f_bavail * os.statvfs(mount_point).f_frsize - free_bytes)
-    )
+    disk_root = disk("size=8m")
+    home = copy(disk_root / "home").root
+    (disk_root / "filler").write_bytes(bytes(shutil.disk_usage(disk_root).free - free_bytes))
 
     line = infrastructure_error(TRAIN, capsys)
     assert [] == partial_files(home)
-    (mount_point / "filler").unlink()
+    (disk_root / "filler").unlink()
     assert 0 == run_command_line(["compare"])
     assert "best first" in capsys.readouterr().out
     if "--resume" in line:

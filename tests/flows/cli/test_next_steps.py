@@ -1,4 +1,4 @@
-"""The box of commands at the end of `relearn run`: each is run as it was printed, on a free port."""
+"""Commands that `relearn run` prints as next steps: each is run as printed, on a free port."""
 
 import json
 import re
@@ -14,42 +14,43 @@ from relearn.flows.results import GateDecision, ReleaseResult, RetrainResult, Tr
 from relearn.model.home import Home
 
 
-def in_a_shell(command: str, ran, clean: dict[str, str]) -> str:
-    """What a command prints when it is pasted into a new shell, where `relearn run` was typed."""
-    done = subprocess.run(
+def run_in_shell(command: str, ran, clean: dict[str, str]) -> str:
+    """Run a command in a new shell, in the folder where `relearn run` was typed; return its output."""
+    completed = subprocess.run(
         ["/bin/sh", "-c", command], cwd=ran.folder, env=clean, capture_output=True, text=True, check=False
     )
-    assert 0 == done.returncode, done.stderr
-    return done.stdout
+    assert 0 == completed.returncode, completed.stderr
+    return completed.stdout
 
 
-def runs_page(said: dict[str, str]) -> str:
-    (command,) = (command for purpose, command in said.items() if purpose.startswith("runs in a browser"))
+def mlflow_command(commands: dict[str, str]) -> str:
+    """Return the command whose purpose is to show the runs."""
+    (command,) = (command for purpose, command in commands.items() if purpose.startswith("runs in a browser"))
     return command
 
 
-def test_the_box_has_every_command(ran) -> None:
-    """Serve, ask, look back, compare, and two pages; a command is one line, however long."""
+def test_every_command_is_printed(ran) -> None:
+    """Serve, classify, history, compare, and two UIs; a command is one line of any length."""
     assert [
-        "serve it",
-        "ask it",
-        "what was decided",
+        "serve the classifier",
+        "classify an image",
+        "release history",
         "compare runs",
         "runs in a browser",
         "flows in a browser",
     ] == list(ran.box)
 
 
-def test_history_tells_of_the_release(ran, clean: dict[str, str]) -> None:
-    """One decision so far, its reason and what is live."""
-    printed = in_a_shell(ran.box["what was decided"], ran, clean)
+def test_history_shows_the_release(ran, clean: dict[str, str]) -> None:
+    """One decision, its reason and the live version."""
+    printed = run_in_shell(ran.box["release history"], ran, clean)
     assert "promote 1 " in printed
     assert "version 1 is live" in printed
     assert "the first release under this name" in printed
 
 
-def test_the_box_says_where_the_runs_are_shown(ran) -> None:
-    """The page of the retraining, in the view that is for trainings."""
+def test_url_of_the_runs_is_printed(ran) -> None:
+    """The page of the retraining in MLflow, in the view for trainings."""
     assert re.search(
         r"# runs in a browser, at http://127.0.0.1:5000/#/experiments/1/runs/[0-9a-f]{32}"
         r"\?workflowType=machine_learning\n",
@@ -58,20 +59,20 @@ def test_the_box_says_where_the_runs_are_shown(ran) -> None:
 
 
 @pytest.mark.needs("curl")
-def test_serve_and_curl_give_the_label(ran, served: str, clean: dict[str, str]) -> None:
-    """The picture of the box is the first test image; the answer is the one that the run has shown."""
-    printed = ran.box["ask it"]
+def test_printed_curl_command_returns_label(ran, served: str, clean: dict[str, str]) -> None:
+    """The example image is the first test image; the prediction is the one that the run has printed."""
+    printed = ran.box["classify an image"]
     assert " http://127.0.0.1:3000/predict" in printed
-    answer = json.loads(in_a_shell(printed.replace("http://127.0.0.1:3000", served), ran, clean))
+    response = json.loads(run_in_shell(printed.replace("http://127.0.0.1:3000", served), ran, clean))
 
-    (prediction,) = answer["predictions"]
-    assert "1" == answer["version"]
+    (prediction,) = response["predictions"]
+    assert "1" == response["version"]
     assert f"said {prediction['label']!r} with" in " ".join(ran.output.split())
 
 
 def test_compare_prints_both_networks(ran, clean: dict[str, str]) -> None:
-    """A column for each run, with what differs."""
-    printed = in_a_shell(ran.box["compare runs"], ran, clean)
+    """One column per run, with the settings that differ."""
+    printed = run_in_shell(ran.box["compare runs"], ran, clean)
     rows = {cells[1].strip(): cells[2:] for line in printed.splitlines() if len(cells := line.split("│")) > 3}
 
     assert "best first, by test_accuracy" in printed
@@ -79,17 +80,17 @@ def test_compare_prints_both_networks(ran, clean: dict[str, str]) -> None:
     assert ("407050", "542230") == (parameters["mlp"], parameters["cnn"])
 
 
-def test_mlflow_shows_the_runs_and_hands_out_their_files(ran, mlflow_page: str) -> None:
-    """The page, the runs of the experiment, a figure of a run and the card of its classifier."""
+def test_mlflow_shows_runs_and_their_artifacts(ran, mlflow_page: str) -> None:
+    """The UI, the runs of the experiment, a figure of a run and the model card of its classifier."""
     with httpx.Client(base_url=mlflow_page, timeout=30) as client:
         assert "<html" in client.get("/").text
         api = "/api/2.0/mlflow"
         experiment = client.get(f"{api}/experiments/get-by-name", params={"experiment_name": "digits"}).json()
-        asked = {
+        query = {
             "experiment_ids": [experiment["experiment"]["experiment_id"]],
             "filter": "tags.`relearn.job_type` = 'train'",
         }
-        runs = client.post(f"{api}/runs/search", json=asked).json()["runs"]
+        runs = client.post(f"{api}/runs/search", json=query).json()["runs"]
         run_id = runs[0]["info"]["run_id"]
         figure = client.get("/get-artifact", params={"run_uuid": run_id, "path": "curves.png"})
         model = runs[0]["outputs"]["model_outputs"][0]["model_id"]
@@ -103,24 +104,25 @@ def test_mlflow_shows_the_runs_and_hands_out_their_files(ran, mlflow_page: str) 
     assert "digits" == card.json()["dataset"]
 
 
-def test_prefect_shows_the_flow(prefect_page: str) -> None:
-    """The page, and the run of the flow as completed."""
+def test_prefect_shows_flow_run(prefect_page: str) -> None:
+    """The UI, and the flow run in the state completed."""
     assert "<html" in httpx.get(prefect_page).text.lower()
     completed = {"state": {"type": {"any_": ["COMPLETED"]}}}
-    asked = {"flows": {"name": {"any_": ["retrain"]}}, "flow_runs": completed}
-    (run,) = httpx.post(f"{prefect_page}/api/flow_runs/filter", json=asked).json()
+    query = {"flows": {"name": {"any_": ["retrain"]}}, "flow_runs": completed}
+    (run,) = httpx.post(f"{prefect_page}/api/flow_runs/filter", json=query).json()
 
     assert ("retrain on digits", "COMPLETED") == (run["name"], run["state"]["type"])
 
 
-def test_the_pages_leave_nothing_beside_the_home(ran, mlflow_page: str, prefect_page: str) -> None:
-    """Where the commands are pasted, no folder appears."""
+def test_servers_write_only_into_the_home(ran, mlflow_page: str, prefect_page: str) -> None:
+    """No other file or folder appears where the commands are run."""
     assert {"home"} == {path.name for path in ran.folder.iterdir() if path.suffix != ".log"}
 
 
 @pytest.fixture
-def done() -> RetrainResult:
-    trained = TrainResult(
+def result() -> RetrainResult:
+    """A retraining of one network whose release was promoted."""
+    train_result = TrainResult(
         run_id="a" * 32,
         url="http://runs.example/#/experiments/1/runs/aa",
         network="mlp",
@@ -138,8 +140,8 @@ def done() -> RetrainResult:
     return RetrainResult(
         name="digits",
         url="http://runs.example/#/experiments/1/runs/bb",
-        train_results=(trained,),
-        best=trained,
+        train_results=(train_result,),
+        best=train_result,
         release_result=ReleaseResult(
             name="digits",
             run_id="a" * 32,
@@ -150,47 +152,49 @@ def done() -> RetrainResult:
     )
 
 
-def test_servers_that_are_there_are_opened_and_not_started(
-    done: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_running_servers_are_opened_not_started(
+    result: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs on a tracking server and flows on a Prefect server have their pages already."""
+    """A tracking server and a persistent Prefect server have a UI already."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cret@runs.example")
-    said = build_commands(done, Home(tmp_path, tmp_path), "http://flows.example")
+    commands = build_commands(result, Home(tmp_path, tmp_path), "http://flows.example")
 
-    assert runs_page(said).endswith("/python -m webbrowser 'http://runs.example/#/experiments/1/runs/bb'")
-    assert said["flows in a browser"].endswith("/python -m webbrowser http://flows.example")
+    assert mlflow_command(commands).endswith(
+        "/python -m webbrowser 'http://runs.example/#/experiments/1/runs/bb'"
+    )
+    assert commands["flows in a browser"].endswith("/python -m webbrowser http://flows.example")
 
 
-def test_the_password_of_a_database_is_not_printed(
-    done: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_database_password_is_not_printed(
+    result: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command names the variable that holds it."""
+    """The command uses the variable instead of its value."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:s3cret@db/runs")
-    said = build_commands(done, Home(tmp_path, tmp_path), None)
+    commands = build_commands(result, Home(tmp_path, tmp_path), None)
 
-    assert runs_page(said).endswith('--backend-store-uri "$MLFLOW_TRACKING_URI"')
-    assert "s3cret" not in " ".join(said.values())
+    assert mlflow_command(commands).endswith('--backend-store-uri "$MLFLOW_TRACKING_URI"')
+    assert "s3cret" not in " ".join(commands.values())
 
 
-def test_the_home_is_named_where_it_is_not_the_usual_one(
-    done: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_home_is_part_of_commands_unless_default(
+    result: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new shell does not know what stood before `relearn run`; what a shell would split is quoted."""
+    """A new shell lacks a variable set for `relearn run` alone; paths with spaces are quoted."""
     home = tmp_path / "a home"
     monkeypatch.setenv("RELEARN_HOME", str(home))
-    named = build_commands(done, Home(home, home), None)
+    custom = build_commands(result, Home(home, home), None)
     monkeypatch.delenv("RELEARN_HOME")
-    usual = build_commands(done, Home(home, home), None)
+    default = build_commands(result, Home(home, home), None)
 
-    assert named["serve it"].startswith(f"RELEARN_HOME='{home}' ")
-    assert usual["serve it"].endswith("/relearn serve --model-name digits")
-    assert "RELEARN_HOME" not in usual["compare runs"]
-    assert f"@'{home}/releases/digits/example.png' " in usual["ask it"]
-    assert f"PREFECT_HOME='{home}/prefect' " in usual["flows in a browser"]
-    assert f"'sqlite:///{home}/mlflow.db'" in runs_page(usual)
+    assert custom["serve the classifier"].startswith(f"RELEARN_HOME='{home}' ")
+    assert default["serve the classifier"].endswith("/relearn serve --model-name digits")
+    assert "RELEARN_HOME" not in default["compare runs"]
+    assert f"@'{home}/releases/digits/example.png' " in default["classify an image"]
+    assert f"PREFECT_HOME='{home}/prefect' " in default["flows in a browser"]
+    assert f"'sqlite:///{home}/mlflow.db'" in mlflow_command(default)
 
 
-def test_the_picture_of_the_box_is_one_of_the_dataset(ran) -> None:
-    """28 × 28 grey pixels, as the test image that it is."""
-    with Image.open(ran.home.root / "releases" / "digits" / "example.png") as picture:
-        assert ((28, 28), "L") == (picture.size, picture.mode)
+def test_example_image_has_size_of_dataset(ran) -> None:
+    """28 × 28 gray pixels, like the test images."""
+    with Image.open(ran.home.root / "releases" / "digits" / "example.png") as image:
+        assert ((28, 28), "L") == (image.size, image.mode)
