@@ -4,26 +4,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from relearn.model.training.state import EpochRecord
+if TYPE_CHECKING:
+    from relearn.model.training.state import EpochRecord
+
+
+def make_console(width: int | None = None) -> Console:
+    """Return a console that prints strings as they are: no markup, emoji codes or highlighted numbers.
+
+    Paths, names and messages from outside may hold brackets and colons; a style is given as a `Text`.
+    """
+    return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
 def print_warning(message: str) -> None:
     """Print a warning on the terminal."""
-    Console().print(f"[yellow]warning[/] {escape(message)}")
+    make_console().print(Text.assemble(("warning", "yellow"), f" {message}"))
 
 
 class EpochBar:
     """Progress bar over the epochs of one training; hidden without a terminal."""
 
     def __init__(self, title: str, epochs: int, images_per_epoch: int) -> None:
-        console = Console()
-        columns = (TextColumn("  {task.description}"), BarColumn(12), TextColumn("{task.fields[state]}"))
+        console = make_console()
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(12),
+            TextColumn("{task.fields[state]}", markup=False),
+        )
         self._bar = Progress(
             *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
         )
@@ -42,7 +55,7 @@ class EpochBar:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, record: EpochRecord) -> None:
+    def advance(self, record: "EpochRecord") -> None:
         """Advance by one epoch."""
         self._bar.update(
             self._task,

@@ -1,6 +1,6 @@
-"""The environment of every process of ours: what the tools read there is set before they are imported.
+"""Environment variables of every Relearn process, set before the tools that read them are imported.
 
-A variable that the user has set stays as it is, where it is one of `HONORED`.
+A variable that the user has set is kept if it matches `HONORED_PREFIXES`.
 """
 
 import getpass
@@ -21,10 +21,10 @@ from relearn.model.config import format_problems
 from relearn.model.errors import ConfigError, InfrastructureError, UserInputError
 from relearn.model.home import Home, sqlite_url
 
-HEARTBEAT_INTERVAL_SECONDS = 30  # seconds, the least that Prefect takes
+HEARTBEAT_INTERVAL_SECONDS = 30  # the minimum that Prefect accepts
 
-# Beginnings of names: which variables of a tool have an effect here, beside those that we set. All others are
-# removed: MLFLOW_RUN_ID would let us write into the run of another project.
+# Prefixes of the variables of each tool that are kept, in addition to those set here. All others are removed:
+# with MLFLOW_RUN_ID, for example, Relearn would write into the run of another project.
 HONORED_PREFIXES = {
     "PREFECT_": (
         *("API_AUTH_STRING", "API_KEY", "API_SSL_CERT_FILE", "API_TLS_INSECURE_SKIP_VERIFY", "API_URL"),
@@ -36,21 +36,21 @@ HONORED_PREFIXES = {
     ),
     "BENTOML_": (),
     "OTEL_": ("EXPORTER_", "RESOURCE_ATTRIBUTES", "SDK_DISABLED", "SERVICE_NAME"),
-    # Of the programs that Prefect, MLflow and BentoML listen with; each gets its options from us.
+    # The web servers of Prefect, MLflow and BentoML get their options as arguments.
     "UVICORN_": (),
     "GUNICORN_CMD_ARGS": (),
     "WEB_CONCURRENCY": (),
-    # A folder of metrics of somebody else's; our server names one of its own.
+    # A folder with metrics of another program; the prediction API sets its own.
     "PROMETHEUS_MULTIPROC_DIR": (),
 }
-MIN_OPEN_FILES = 64  # a training has 40 open
+MIN_OPEN_FILES = 64  # a training opens 40
 MIN_FILE_BYTES = 100_000_000
 MIN_ADDRESS_BYTES = 4_000_000_000  # a training of digits on 2 cores reserves 3.1 GB, most of it never used
 MIN_THREADS = 64  # a training on 2 cores and its Prefect server have 26
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
-# What Kubernetes sets in every pod for a service whose name begins with "relearn".
+# Variables that Kubernetes sets in every pod for a service whose name begins with "relearn".
 KUBERNETES_VARIABLE = re.compile(
     r"RELEARN(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
@@ -58,10 +58,10 @@ KUBERNETES_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
 def set_tool_defaults(home: Home) -> list[str]:
-    """Set what the tools read: their files lie in `home`, they stay quiet, and reach this machine directly.
+    """Set the variables of the tools: files in `home`, little output, no proxy for this machine.
 
-    Returns the variables that were set, have no effect, and are removed. Raises `InputError` for a proxy or
-    a file of certificates that no client could use.
+    Return the names of variables that were removed, since they have no effect. Raise `UserInputError` for an
+    unusable proxy or certificate file.
     """
     ignored_variables = _remove_unsupported(tool_defaults(home))
     _check_proxies_and_certificates()
@@ -70,8 +70,8 @@ def set_tool_defaults(home: Home) -> list[str]:
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in os.environ.get(name, "").split(",") if host]
         os.environ[name] = ",".join(dict.fromkeys([*hosts, *LOOPBACK_HOSTS]))
-    # No process that we start imports a module from the folder where the user stands, opens a window, or runs
-    # without the docstrings that BentoML reads.
+    # Child processes import no module from the current folder, open no window, and keep docstrings, which
+    # BentoML reads.
     os.environ |= {"PYTHONSAFEPATH": "1", "MPLBACKEND": "agg"}
     for name in ("PYTHONOPTIMIZE", "PYTHONWARNINGS"):
         os.environ.pop(name, None)
@@ -81,47 +81,48 @@ def set_tool_defaults(home: Home) -> list[str]:
 
 
 def tool_defaults(home: Home) -> dict[str, str]:
-    """The variables that `prepare` sets where the user has not."""
+    """Return the variables that `set_tool_defaults` sets unless the user has."""
     return {
         "PREFECT_HOME": str(home.prefect),
         "BENTOML_HOME": str(home.bentoml),
         "MPLCONFIGDIR": str(home.root / "matplotlib"),
-        # Whatever runs a flow tells so often that it lives; who is silent for longer is taken for dead.
+        "TORCHINDUCTOR_CACHE_DIR": str(home.root / "torchinductor"),  # default: /tmp
+        # A flow run without a heartbeat for longer than this counts as crashed.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_INTERVAL_SECONDS),
-        # No telemetry: each of the three has its own switch, Prefect's server a second one.
+        # No telemetry: each of the three tools has a switch of its own, the Prefect server a second one.
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "BENTOML_DO_NOT_TRACK": "True",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # The page of a run keeps what Prefect says, tracebacks too; the terminal is ours.
+        # Prefect's log, with tracebacks, is shown in its UI, not on the terminal.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-        # Where Prefect is installed, nothing may be writable.
+        # By default Prefect writes these files where it is installed, which may be read-only.
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home.prefect / "ui"),
-        # A store that is away is said so within half a minute, not after the default's several.
+        # An unreachable store is reported within half a minute; the defaults take several minutes.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "PGCONNECT_TIMEOUT": "10",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        # Nothing that MLflow loads for us may carry code.
+        # Models loaded through MLflow must not execute code of their own.
         "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
         "GIT_PYTHON_REFRESH": "quiet",
     }
 
 
 def user_variables() -> dict[str, str]:
-    """The variables of the tools, and proxies, that somebody else than us has set and that have an effect."""
+    """Return proxies and variables of the tools that have an effect and were not set by Relearn."""
     defaults = tool_defaults(Home.from_environment())
     names = [*(name for name in os.environ if name.startswith(tuple(HONORED_PREFIXES))), *_proxy_variables()]
     return {name: os.environ[name] for name in sorted(names) if os.environ[name] != defaults.get(name)}
 
 
 def redact_password(uri: str) -> str:
-    """`uri` with its password left out."""
+    """Return `uri` with its password replaced by `…`."""
     return re.sub(r"(?<=//)([^/:@]*):.*@", r"\1:…@", uri)
 
 
 def _remove_unsupported(defaults: Mapping[str, str]) -> list[str]:
-    """Remove variables without effect here; returns the names of those that somebody may have set for us."""
+    """Remove unsupported variables; return their names, except those set by Kubernetes and empty ones."""
     removed = []
     for name, value in list(os.environ.items()):
         prefix = next((prefix for prefix in HONORED_PREFIXES if name.startswith(prefix)), None)
@@ -147,7 +148,7 @@ def _proxy_variables() -> list[str]:
 
 
 def _check_proxies_and_certificates() -> None:
-    """Every client of HTTP reads these when it is made, even one that asks this machine only."""
+    """Raise `UserInputError` for proxies or certificates that no HTTP client could use."""
     if _proxy_variables():
         import httpx  # takes 0.1 s
     for name in _proxy_variables():
@@ -159,22 +160,18 @@ def _check_proxies_and_certificates() -> None:
             ) from None
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if (path := os.environ.get(name)) and not Path(path).exists():
-            raise UserInputError(f"{name}: got {path!r}, which is not there; accepted: certificates, or none")
+            raise UserInputError(f"{name}: got {path!r}, which does not exist; accepted: certificates")
     if file := os.environ.get("SSL_CERT_FILE"):
         try:
             ssl.create_default_context(cafile=file)
         except OSError as error:
-            raise UserInputError(
-                f"SSL_CERT_FILE: got {file!r}, accepted: certificates, or none: {error}"
-            ) from None
+            raise UserInputError(f"SSL_CERT_FILE: got {file!r}, accepted: certificates: {error}") from None
     if (file := os.environ.get("SSLKEYLOGFILE")) and not Path(file).parent.is_dir():
-        raise UserInputError(
-            f"SSLKEYLOGFILE: got {file!r}, accepted: a file in a folder that is there, or none"
-        )
+        raise UserInputError(f"SSLKEYLOGFILE: got {file!r}, accepted: a file in an existing folder, or unset")
 
 
 def _make_paths_absolute() -> None:
-    """Make paths of the tools absolute: their servers run in folders of their own."""
+    """Make the paths of the tools absolute, since their servers run in other folders."""
     for name in ("PREFECT_HOME", "BENTOML_HOME"):
         if name in os.environ:
             os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
@@ -184,7 +181,7 @@ def _make_paths_absolute() -> None:
 
 
 def _ensure_user_and_home(home: Home) -> None:
-    """Give a user without a name or a home both: the tools look for them when they are imported."""
+    """Set a user name and `HOME` if the user has none; the tools read both when they are imported."""
     try:
         getpass.getuser()
     except (KeyError, OSError):  # OSError since Python 3.13
@@ -198,14 +195,14 @@ def _ensure_user_and_home(home: Home) -> None:
 
 
 def load_prefect(home: Home) -> None:
-    """Import Prefect, and have its settings read; raises `ConfigError` for one that is not valid.
+    """Import Prefect and load its settings; raise `ConfigError` if one is invalid.
 
-    It reads .env, prefect.toml and pyproject.toml of the current folder then. Those belong to whoever stands
-    there, and may name another project's database: it is imported from its own folder.
+    Prefect reads .env, prefect.toml and pyproject.toml of the current folder, which may belong to another
+    project and name its database. Therefore Prefect is imported in its own folder.
     """
     home.prefect.mkdir(0o700, parents=True, exist_ok=True)
     try:
-        with chdir(home.prefect), redirect_stderr(io.StringIO()):  # where it would say the same
+        with chdir(home.prefect), redirect_stderr(io.StringIO()):  # it prints the same error
             from prefect.settings import get_current_settings
 
             get_current_settings()
@@ -217,7 +214,7 @@ def load_prefect(home: Home) -> None:
 
 
 def _find_prefect_variable(setting: str) -> str:
-    """Prefect's variable that sets this; its name begins with the groups that the setting belongs to."""
+    """Return the environment variable that has set this; its name begins with the groups of the setting."""
     names = [name for name in os.environ if name.startswith("PREFECT_")]
     return next((name for name in names if name.endswith(f"_{setting.upper()}")), f"PREFECT_…_{setting}")
 
@@ -228,11 +225,12 @@ def check_limits() -> None:
     file_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= open_files < MIN_OPEN_FILES:
         raise InfrastructureError(
-            f"a process may open {open_files} files here, accepted: {MIN_OPEN_FILES}; ulimit -n"
+            f"limit of open files: got {open_files}, accepted: {MIN_OPEN_FILES} or more; see ulimit -n"
         )
     if 0 <= file_bytes < MIN_FILE_BYTES:
         raise InfrastructureError(
-            f"a file may have {file_bytes:,} bytes here, accepted: {MIN_FILE_BYTES:,}; ulimit -f unlimited"
+            f"limit of file size: got {file_bytes:,} bytes, accepted: {MIN_FILE_BYTES:,} or more; "
+            "see ulimit -f"
         )
     address_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
     if 0 <= address_bytes < MIN_ADDRESS_BYTES:
@@ -266,20 +264,20 @@ def _count_startable_threads() -> int:
 
 
 def check_loopback() -> None:
-    """Raise `MachineError` where a program of this machine does not reach another one at 127.0.0.1."""
+    """Raise `InfrastructureError` if programs on this machine cannot connect to each other at 127.0.0.1."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=2).close()
     except OSError as error:
         raise InfrastructureError(
-            f"this machine does not reach itself at 127.0.0.1: {error.strerror or error}; its loopback "
-            "interface has to be up: ip link set lo up"
+            f"no connection to 127.0.0.1: {error.strerror or error}; start the loopback interface: "
+            "ip link set lo up"
         ) from None
 
 
 @contextmanager
 def short_mlflow_timeouts() -> Iterator[None]:
-    """What is asked of MLflow's server is asked once, and waited for three seconds."""
+    """Send each request to the MLflow server once and wait three seconds for the response."""
     short_timeouts = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
     previous = {name: os.environ[name] for name in short_timeouts if name in os.environ}
     os.environ.update(short_timeouts)

@@ -13,7 +13,7 @@ from relearn.flows.console import Stopwatch
 from relearn.flows.orchestration.connect import prefect_errors
 from relearn.flows.release import release
 from relearn.flows.results import RetrainResult, TrainResult
-from relearn.flows.stopping import advise_on_interrupt
+from relearn.flows.shutdown import advise_on_interrupt
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, Experiment, Run, attach_run, get_last_feedback_decision
 from relearn.flows.train import DEFAULT_CONFIG, build_flow_run_name, load_data, train_and_evaluate
 from relearn.flows.training.already_trained import (

@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from relearn.flows.console import EpochBar, print_warning
 from relearn.flows.feedback.decisions import collect_extra_images
 from relearn.flows.results import TrainResult
-from relearn.flows.stopping import catch_stop_signals
+from relearn.flows.shutdown import catch_stop_signals
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, RESULT_TAG, Experiment, Run, get_last_feedback_decision
 from relearn.flows.training.metric_queue import AsyncMetricLogger

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +30,24 @@ class Home:
     @classmethod
     def from_environment(cls) -> "Home":
         """Read both variables; raise `UserInputError` for a file, a broken link or an unusable character."""
-        root = _folder_from_variable("RELEARN_HOME") or _working_folder() / ".relearn"
+        root = _folder_from_variable("RELEARN_HOME") or working_folder() / ".relearn"
         if UNUSABLE_CHARACTERS.search(str(root)):
             raise UserInputError(
                 f"RELEARN_HOME: got {str(root)!r}, accepted: a UTF-8 path without ?, $ and control "
                 "characters, which databases and BentoML would misread"
             )
-        if root.is_symlink() and not root.exists():
-            raise UserInputError(f"RELEARN_HOME: got {str(root)!r}, a broken link; accepted: a folder")
-        if root.exists() and not root.is_dir():
-            raise UserInputError(f"RELEARN_HOME: got {str(root)!r}, which is a file; accepted: a folder")
+        try:
+            is_folder = stat.S_ISDIR(root.stat().st_mode)
+        except FileNotFoundError:
+            is_folder = not root.is_symlink()  # a new home is made later
+        except OSError as error:
+            raise UserInputError(
+                f"RELEARN_HOME: {str(root)[:200]!r} cannot be used: {error.strerror}; accepted: a folder that"
+                " this user may enter"
+            ) from None
+        if not is_folder:
+            kind = "a broken link" if root.is_symlink() else "which is a file"
+            raise UserInputError(f"RELEARN_HOME: got {str(root)!r}, {kind}; accepted: a folder")
         return cls(root, _folder_from_variable("RELEARN_DATA") or root / "data")
 
     @property
@@ -102,11 +111,15 @@ def disk_usage(path: Path) -> int:
     return total_bytes
 
 
-def _working_folder() -> Path:
+def working_folder() -> Path:
+    """Return the current folder; raise `UserInputError` if it was removed or this user may not enter it."""
     try:
-        return Path.cwd()
+        folder = Path.cwd()
     except FileNotFoundError:
         raise UserInputError("the current folder was deleted; change to another one") from None
+    if not os.access(folder, os.X_OK):
+        raise UserInputError(f"this user may not enter the current folder {folder}; change to another one")
+    return folder
 
 
 def _folder_from_variable(variable: str) -> Path | None:
@@ -114,8 +127,9 @@ def _folder_from_variable(variable: str) -> Path | None:
     if not value:
         return None
     try:
-        return Path(value).expanduser().absolute()
+        folder = Path(value).expanduser()
     except RuntimeError:
         raise UserInputError(
             f"{variable}: got {value!r}, there is no such user; accepted: a folder"
         ) from None
+    return folder if folder.is_absolute() else working_folder() / folder

@@ -1,1 +1,1 @@
-"""The namespace of three packages: `model` learns, `serving` answers requests, `flows` orchestrates both."""
+"""Namespace of three packages: `model` trains and predicts, `serving` is the API, `flows` the pipelines."""

@@ -7,25 +7,33 @@ import warnings
 
 
 def main() -> None:
-    """Run the command line; a Ctrl-C ends it in one line, from here on to the end of the process."""
+    """Run the command line and exit; Ctrl-C ends it with one line from the first import to the exit."""
     try:
         _open_standard_streams()
         if os.environ.pop("PYTHONOPTIMIZE", "") and sys.flags.optimize > 1:
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 the tools read docstrings
-        if sys.warnoptions:  # of PYTHONWARNINGS: not for the libraries that we use
+            # The tools read docstrings, which -OO removes.
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+        if sys.warnoptions:  # set by PYTHONWARNINGS, which is not meant for our libraries
             warnings.simplefilter("ignore")
-        from relearn.flows.cli.app import run_command_line
+        from relearn.flows.shutdown import flush_output, run_with_exit_code
 
-        exit_code = run_command_line(sys.argv[1:])
-    except KeyboardInterrupt:  # while the command line was imported
+        exit_code = flush_output(run_with_exit_code(_import_and_run))
+    except KeyboardInterrupt:  # outside of run_with_exit_code
         print("error[stopped]: ended by Ctrl-C", file=sys.stderr)  # noqa: T201
         exit_code = 130
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was started is being ended
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # child processes are being ended
     sys.exit(exit_code)
 
 
+def _import_and_run() -> int:
+    """Import the command line and run it; return its exit code."""
+    from relearn.flows.cli.app import run_command_line
+
+    return run_command_line(sys.argv[1:])
+
+
 def _open_standard_streams() -> None:
-    """Open those that a shell has closed, before a file such as a database takes their place."""
+    """Open standard streams that are closed, before a file such as a database gets their descriptor."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

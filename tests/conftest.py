@@ -36,9 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
 ALONE = {
     f"tests/flows/{name}.py"
     for name in (
-        *("test_command_line", "evaluation/test_compare", "test_eda", "test_backprop", "promotion/test_gate"),
-        *("training/test_report", "tracking/test_store", "tracking/test_runs", "ops/test_supervisor"),
-        "releases/test_release_state",
+        *(
+            "evaluation/test_compare",
+            "promotion/test_gate",
+            "training/test_report",
+            "releases/test_release_state",
+        ),
+        *("tracking/test_store", "tracking/test_runs", "ops/test_supervisor"),
+        *("cli/test_app", "cli/test_backprop", "cli/test_eda", "cli/test_home", "cli/test_serve"),
     )
 }
 
@@ -48,8 +53,8 @@ class ByRoom(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        room = "/".join(file.split("/")[:2])
-        return room if room in {"tests/flows", "tests/serving"} and file not in ALONE else file
+        layer = "/".join(file.split("/")[:2])
+        return layer if layer in {"tests/flows", "tests/serving"} and file not in ALONE else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:

@@ -1,1 +1,5 @@
-"""The command line: a module for each group of verbs, which are declared in `app`."""
+"""The command line: one module per verb or group of verbs, declared in `app`.
+
+A verb reads flags, calls one function of another package and prints the result. The work itself is done in
+those packages.
+"""

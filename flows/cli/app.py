@@ -1,8 +1,7 @@
 """The command line: `relearn VERB …`.
 
-Verbs are imported only when asked for, so `--help` answers at once. Their flags derive from the settings
-tables; a value comes from the flag, else `RELEARN_…`, else `--config FILE.toml`, else the preset, else the
-table's default.
+A verb's module is imported only when that verb runs, so `--help` is fast. Flags are generated from the
+settings tables. Precedence: flag, environment variable `RELEARN_…`, `--config FILE.toml`, preset, default.
 """
 
 import difflib
@@ -25,13 +24,15 @@ from pydantic import ValidationError
 from relearn.flows import environment
 from relearn.flows.cli.setting_origins import setting_origins
 from relearn.flows.config import Settings
-from relearn.flows.ending import print_error, run_with_exit_code
+from relearn.flows.shutdown import print_error, run_with_exit_code
 from relearn.model.config import PRESETS, TrainConfig, format_problems
 from relearn.model.errors import ConfigError, UserInputError
-from relearn.model.home import MLFLOW_UI_URL, Home
+from relearn.model.home import MLFLOW_UI_URL, Home, working_folder
 from relearn.serving.config import API_KEYS
 
 ENV_PREFIX = "RELEARN_"
+HELP_FLAGS = {"--help", "-h", "--version"}  # these need neither home nor current folder
+MIN_COLUMNS = 20  # with fewer the tables are empty; such a COLUMNS counts as not set
 EXTRA_VARIABLES = {
     *("RELEARN_HOME", "RELEARN_DATA", MLFLOW_UI_URL),
     *("RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS),
@@ -39,7 +40,7 @@ EXTRA_VARIABLES = {
 
 
 def _format_versions() -> str:
-    """Ours, Python's, and those of the tools: what a report of a fault should name."""
+    """Return the versions that a bug report should name: Relearn, the tools and Python."""
     names = ("relearn", "torch", "prefect", "mlflow", "bentoml")
     return "\n".join([*(f"{name} {version(name)}" for name in names), f"python {platform.python_version()}"])
 
@@ -54,50 +55,50 @@ app = App(
     result_action="return_value",
 )
 for command_path, help_line in {
-    "relearn.flows.cli.train:run": "Train every network asked for, and release the best where it is better.",
+    "relearn.flows.cli.train:run": "Train networks; release the best one if it beats the champion.",
     "relearn.flows.cli.train:train": "Train one network and evaluate it.",
-    "relearn.flows.cli.train:evaluate": "Score the classifier of a run on any dataset.",
-    "relearn.flows.cli.eda:eda": "Look at the data: splits, images, labels, pixels.",
+    "relearn.flows.cli.train:evaluate": "Evaluate the classifier of a run on any dataset.",
+    "relearn.flows.cli.eda:eda": "Explore the data: splits, images, labels, pixels.",
     "relearn.flows.cli.backprop:backprop": "Show backpropagation with numbers, step by step.",
-    "relearn.flows.cli.compare:compare": "Put runs side by side, best first.",
-    "relearn.flows.cli.releases:release": "Judge the classifier of a run; serve it where it is better.",
-    "relearn.flows.cli.releases:rollback": "Let a version that was live before be live again.",
-    "relearn.flows.cli.releases:history": "Tell what was live when, who decided it, and why.",
-    "relearn.flows.cli.releases:reference": "Compare candidates by other images from now on.",
-    "relearn.flows.cli.releases:reproduce": "Train a version again from its card, and compare.",
-    "relearn.flows.cli.monitor:monitor": "Look at the recorded answers, and whether they have drifted.",
-    "relearn.flows.cli.feedback:app": "Let what people said of images become data, or not.",
-    "relearn.flows.cli.maintenance:status": "Tell on one screen what is live, what runs, what comes next.",
-    "relearn.flows.cli.maintenance:doctor": "Test every seam, and say how to mend what fails.",
-    "relearn.flows.cli.maintenance:prune": "Remove old versions, files and checkpoints that nobody needs.",
+    "relearn.flows.cli.compare:compare": "Compare runs side by side, best first.",
+    "relearn.flows.cli.releases:release": "Release the classifier of a run if it beats the champion.",
+    "relearn.flows.cli.releases:rollback": "Roll back to a previous version.",
+    "relearn.flows.cli.releases:history": "Show the release history: what, when, by whom and why.",
+    "relearn.flows.cli.releases:reference": "Change the reference images that candidates are compared on.",
+    "relearn.flows.cli.releases:reproduce": "Retrain a version from its model card and compare.",
+    "relearn.flows.cli.monitor:monitor": "Check recent predictions for drift and live accuracy.",
+    "relearn.flows.cli.feedback:app": "Review user feedback; accept or reject it as training data.",
+    "relearn.flows.cli.maintenance:status": "Show the live version, services, last and next retraining.",
+    "relearn.flows.cli.maintenance:doctor": "Check the machine and its tools; print a fix for each failure.",
+    "relearn.flows.cli.maintenance:prune": "Remove old versions, files and checkpoints no longer needed.",
     "relearn.flows.cli.serve:serve": "Start the prediction API of the released classifier.",
-    "relearn.flows.cli.up:up": "Start pages, runner and API, and keep them alive.",
-    "relearn.flows.cli.schedule:schedule": "Retrain by the clock: what was planned, or a new plan.",
-    "relearn.flows.cli.serve:predict": "Read image files with the released classifier, without a server.",
-    "relearn.flows.cli.maintenance:config": "Print the effective settings, and where each comes from.",
+    "relearn.flows.cli.up:up": "Start Prefect, MLflow, worker and API; keep them alive.",
+    "relearn.flows.cli.schedule:schedule": "Show or change the retraining schedule.",
+    "relearn.flows.cli.serve:predict": "Classify image files with the released classifier, no server.",
+    "relearn.flows.cli.maintenance:config": "Print the effective settings and the origin of each.",
 }.items():
     module, attribute = command_path.split(":")
     app.command(
         command_path, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=help_line
     )
 
-app.register_install_completion_command(help="Complete verbs and flags in this shell from now on.")
+app.register_install_completion_command(help="Install shell completion of verbs and flags.")
 
 
 @app.meta.default
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Annotated[Path | None, Parameter(env_var="RELEARN_CONFIG")] = None,
-    preset: Annotated[str, Parameter(env_var="RELEARN_PRESET")] = "default",
+    preset: Annotated[
+        str, Parameter(env_var="RELEARN_PRESET", help=f"Named set of settings: {', '.join(PRESETS)}.")
+    ] = "default",
 ) -> object:
-    """Put the layers of settings in order, then run the verb.
+    """Set the precedence of the settings, then run the verb.
 
     Parameters
     ----------
     config
         TOML file with settings.
-    preset
-        Named set of settings: default, tutorial or tutorial-rmsprop.
     """
     if tokens and tokens[0] not in app:
         _reject_verb(tokens[0])
@@ -106,19 +107,23 @@ def launch(
     layers: list[Callable[..., None]] = [Env(ENV_PREFIX, command=False)]
     if config is not None:
         layers.append(_build_layer(_read_settings_file(config), tokens, source=str(config)))
-    # A preset is for the verbs that train; the others pass over it.
+    # A preset has settings of training; verbs that do not train ignore it.
     layers.append(_build_layer(PRESETS[preset], tokens, source=f"preset {preset}", allow_unknown=True))
     app.config = (*layers, _record_origins)
     return app(tokens, exit_on_error=False, print_error=False)
 
 
 def _build_layer(values: Mapping[str, object], tokens: Sequence[str], **options: Any) -> Dict:
-    """Settings for the verb in `tokens`, below its name: else one called as a verb is passed over."""
+    """Return `values` as settings of the verb in `tokens`.
+
+    They are nested under the verb's name: cyclopts would take a setting called like a verb, e.g. `monitor`,
+    for the settings of that verb.
+    """
     return Dict(dict.fromkeys(tokens[:1], values), **options)
 
 
 def _reject_verb(verb: str) -> NoReturn:
-    """The parser would import every verb to say as much."""
+    """Raise `UserInputError` for an unknown verb; cyclopts would import every verb to suggest one."""
     verbs = [name for name in app if not name.startswith("-")]
     close_matches = difflib.get_close_matches(verb, verbs, n=1)
     advice = f"did you mean {close_matches[0]!r}?" if close_matches else f"accepted: {', '.join(verbs)}"
@@ -131,16 +136,17 @@ def _read_settings_file(path: Path) -> dict[str, object]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserInputError(f"--config {path} cannot be read: {getattr(error, 'strerror', error)}") from None
     except tomllib.TOMLDecodeError as error:
-        raise UserInputError(f"--config {path} is no TOML: {error}") from None
+        raise UserInputError(f"--config {path} is not valid TOML: {error}") from None
     for name, value in values.items():
         if isinstance(value, dict):
             raise UserInputError(
-                f"--config {path}: got {name!r}, accepted: settings such as epochs = 5, in no table"
+                f"--config {path}: got {name!r}, accepted: settings such as epochs = 5, outside of any table"
             )
     return values
 
 
 def _record_origins(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Record the origin of every value that is not a default in `setting_origins`."""
     setting_origins.clear()
     for argument in arguments:
         if argument.tokens:
@@ -149,7 +155,7 @@ def _record_origins(app: App, commands: Sequence[str], arguments: ArgumentCollec
 
 
 def _describe_origins() -> dict[str, str]:
-    """Names, for messages, of the settings that no flag has set."""
+    """Return how messages call the settings that a file or a variable has set."""
     from_file = {
         name: f"{name} in {origin}" for name, origin in setting_origins.items() if origin.endswith(".toml")
     }
@@ -159,17 +165,20 @@ def _describe_origins() -> dict[str, str]:
 
 
 def _exit_on_signal(_signal: int, _frame: FrameType | None) -> None:
-    """End as after Ctrl-C: what was opened is closed, what was started is ended."""
+    """Exit with 143 through all `finally` blocks: files are closed, child processes ended."""
     raise SystemExit(143)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code. Every expected failure is one line."""
+    """Run one command line and return its exit code; print every expected failure in one line."""
     signal.signal(signal.SIGTERM, _exit_on_signal)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, _exit_on_signal)  # the terminal is closed
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _exit_on_signal)  # sent when the terminal closes
+    columns = os.environ.get("COLUMNS", "")
+    if not columns.isdecimal() or int(columns) < MIN_COLUMNS:
+        os.environ.pop("COLUMNS", None)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than we write
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack some of the characters
             stream.reconfigure(errors="replace")
     try:
         return run_with_exit_code(lambda: _dispatch(arguments))
@@ -183,8 +192,15 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
-    if ignored_variables := environment.set_tool_defaults(Home.from_environment()):
-        _print_warning(f"of no effect here, and ignored: {', '.join(ignored_variables)}")
+    try:
+        working_folder()  # torch, imported in a folder that was removed, would end the process
+        ignored_variables = environment.set_tool_defaults(Home.from_environment())
+    except UserInputError:
+        if not HELP_FLAGS & set(arguments):
+            raise
+        ignored_variables = []
+    if ignored_variables:
+        _print_warning(f"ignored, since they have no effect here: {', '.join(ignored_variables)}")
     _warn_of_unknown_variables()
     app.meta(list(arguments), exit_on_error=False, print_error=False)
 
@@ -195,7 +211,7 @@ def _warn_of_unknown_variables() -> None:
     }
     for variable in sorted(os.environ):
         if variable.startswith(ENV_PREFIX) and variable not in known_variables:
-            _print_warning(f"{variable} is set, but no setting has that name")
+            _print_warning(f"{variable} is set, but there is no setting of that name")
 
 
 def _print_warning(message: str) -> None:

@@ -1,4 +1,4 @@
-"""`relearn backprop`: a worked example of backpropagation, as tables in the terminal and as figures."""
+"""`relearn backprop`: a worked example of backpropagation, as printed tables and as figures."""
 
 import math
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
-from rich.markup import escape
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from relearn.model.images.decode import ImageStyle
 
 NETWORK, IMAGE_NETWORK = (2, 3, 3, 1), (784, 16, 10)  # without --sizes
-MAX_ROWS = 30  # of a printed table
+MAX_ROWS = 30  # rows of a printed table
 
 
 class BackpropConfig(BaseModel):
-    """Settings of a worked example: the network, the example, the step."""
+    """Settings of a worked example: network, example, update step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -59,33 +59,35 @@ DEFAULTS = BackpropConfig()
 
 
 def backprop(*, config: Annotated[BackpropConfig, Parameter(name="*")] = DEFAULTS) -> None:
-    """Show backpropagation with numbers: forward pass, loss, backward pass, update of the weights.
+    """Show backpropagation with numbers: forward pass, loss, backward pass, weight update.
 
-    One example goes through a small network. A single output has a sigmoid and binary cross-entropy, several
-    outputs have a softmax and cross-entropy; δ of the output is output − target for both.
+    One example goes through a small network. A single output uses sigmoid and binary cross-entropy, several
+    outputs softmax and cross-entropy; for both, δ of the output is output − target.
     """
     if (config.image is None) != (config.label is None):
         raise UserInputError("--image, --label: got one of them, accepted: both or neither")
     if config.classifier and (config.sizes or not config.image):
         raise UserInputError("--classifier: accepted with --image and without --sizes")
     sizes = config.sizes or (IMAGE_NETWORK if config.image else NETWORK)
-    name = config.image.stem if config.image else "-".join(map(str, sizes))
-    folder = config.output or Home.from_environment().root / "backprop" / name
+    folder_name = config.image.stem if config.image else "-".join(map(str, sizes))
+    folder = config.output or Home.from_environment().root / "backprop" / folder_name
     if folder.exists() and not folder.is_dir():
         raise UserInputError(f"--output: got the file {folder}, accepted: a folder")
     if config.image:
-        example, figures = _image(config, sizes, config.image)
+        example, figures = _build_image_example(config, sizes, config.image)
     else:
-        example, figures = _random(config, sizes)
-    console = Console(highlight=False)
+        example, figures = _build_random_example(config, sizes)
+    console = make_console()
     _print_example(example, console)
     console.rule("Figures", align="left")
     for name, figure in figures.items():
         write_figure(folder / f"{name}.png", figure)
-        console.print(escape(str(folder / f"{name}.png")), soft_wrap=True)
+        console.print(str(folder / f"{name}.png"), soft_wrap=True)
 
 
-def _random(config: BackpropConfig, sizes: tuple[int, ...]) -> "tuple[WorkedExample, dict[str, Figure]]":
+def _build_random_example(
+    config: BackpropConfig, sizes: tuple[int, ...]
+) -> "tuple[WorkedExample, dict[str, Figure]]":
     from relearn.model.backprop.worked_example import compare_learning_rates, random_example
     from relearn.model.plots import backprop as backprop_plots
 
@@ -95,15 +97,15 @@ def _random(config: BackpropConfig, sizes: tuple[int, ...]) -> "tuple[WorkedExam
     phases = backprop_plots.PHASES if max(sizes) <= backprop_plots.MAX_UNITS else ()
     return example, {
         **{
-            f"{k}-{phase}": backprop_plots.plot_backprop_phase(example, phase)
-            for k, phase in enumerate(phases, 1)
+            f"{number}-{phase}": backprop_plots.plot_backprop_phase(example, phase)
+            for number, phase in enumerate(phases, 1)
         },
         "relu": backprop_plots.plot_relu(),
         "learning-rates": backprop_plots.plot_losses(losses, chance=math.log(max(2, sizes[-1]))),
     }
 
 
-def _image(
+def _build_image_example(
     config: BackpropConfig, sizes: tuple[int, ...], path: Path
 ) -> "tuple[WorkedExample, dict[str, Figure]]":
     from relearn.model.backprop.worked_example import image_example, random_mlp
@@ -174,14 +176,14 @@ def _print_table(console: Console, rows: "pd.DataFrame", key: str) -> None:
         console.print(f"the {MAX_ROWS} rows of {len(rows):,} with the largest {key}:")
         rows = rows.sort_values(key, key=abs, ascending=False, kind="stable").head(MAX_ROWS)
     rows = rows.rename(columns=lambda name: name.replace("_", " "))
-    table = Table.from_frame(rows, formatter=_cell).__rich__()
-    table.box, table.pad_edge = None, False  # the computations fit into 80 characters
+    table = Table.from_frame(rows, formatter=_format_cell).__rich__()
+    table.box, table.pad_edge = None, False  # so that the computations fit into 80 characters
     console.print(table)
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     from relearn.model.backprop.worked_example import format_number
 
     if isinstance(value, float):
         return format_number(value, 4)
-    return escape(str(value)).replace("<NA>", "")
+    return str(value).replace("<NA>", "")

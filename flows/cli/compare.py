@@ -1,4 +1,4 @@
-"""`relearn compare`: runs side by side, how they learned, and which of two is better."""
+"""`relearn compare`: runs side by side, learning curves, paired test of two runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, build_comparison_table, check_output, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.files import write_bytes_atomically
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from relearn.flows.evaluation.paired_test import PairedTest
-LABEL_WIDTH, RUN_WIDTH = 24, 14  # characters across: names of metrics and settings, and one run beside them
+LABEL_WIDTH, RUN_WIDTH = 24, 14  # characters: the column of metric and setting names, the column of a run
 FIGURE_SUFFIXES = (".png", ".svg")
 
 Columns = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))]
@@ -35,46 +36,43 @@ def compare(
     dataset: str | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Put runs side by side, best first, with the settings in which they differ.
+    """Compare runs side by side, best first, with the settings in which they differ.
 
-    Two of them stand in the order in which they are named, with the difference.
+    Two runs are shown in the order given, with the difference of each metric.
 
     Parameters
     ----------
     runs
-        Ids, beginnings of ids or names; or versions, such as mnist@3, mnist@champion, mnist@previous or, of
-        --model-name, just 3; all training runs by default.
+        Run ids, beginnings of ids or run names; or versions such as mnist@3, mnist@champion, mnist@previous
+        or, with --model-name, just 3. Default: all training runs.
     model_name
-        Only the runs of this experiment; whose versions are meant.
+        Model name: only runs of its experiment, and the name that version numbers belong to.
     filter
-        Only runs that fit this filter of MLflow's, such as "params.network = 'cnn' and
-        metrics.test_accuracy > 0.97".
+        MLflow filter, such as "params.network = 'cnn' and metrics.test_accuracy > 0.97".
     order_by
-        Metric that decides which is best; test_accuracy by default.
+        Metric to sort by; test_accuracy by default.
     columns
-        Only these metrics, params or tags, instead of the usual ones.
+        Metrics, params or tags to show instead of the default ones.
     csv
         Also write the table to this file.
     curves
-        Also draw loss and accuracy, epoch by epoch, into this file, .png or .svg.
+        Also plot loss and accuracy per epoch to this file, .png or .svg.
     paired
-        Let two of them answer the same images, and say which is better by more than chance. These are the
-        reference images of their name or, before a release, the test images; none that either learned from.
+        Test two runs on the same images for a significant difference: the reference images of their model
+        name or, before a release, the test images. Images that either was trained on are left out.
     dataset
-        The same, on the test images of this dataset.
+        Like --paired, on the test images of this dataset.
     force
-        Replace these files where they exist.
+        Replace these files if they exist.
     """
     check_output("--csv", csv, force)
     check_output("--curves", curves, force, FIGURE_SUFFIXES)
     is_paired = paired or dataset is not None
     if is_paired and len(runs) != 2:
-        raise UserInputError(
-            f"{'--dataset' if dataset else '--paired'}: got {len(runs)} runs, accepted: two of them"
-        )
+        raise UserInputError(f"{'--dataset' if dataset else '--paired'}: got {len(runs)} runs, accepted: two")
     from relearn.flows.evaluation.compare import compare_runs, plot_curves
 
-    home, console = Home.from_environment(), Console()
+    home, console = Home.from_environment(), make_console()
     sort_metric = order_by or (None if len(runs) == 2 else "test_accuracy")
     table = compare_runs(home, runs, model_name, sort_metric, filter, columns)
     if csv is not None:
@@ -83,13 +81,13 @@ def compare(
         write_figure(curves, plot_curves(home, list(table.index)))
     _print_table(console, table, f"best first, by {sort_metric}" if sort_metric else "side by side")
     if len(table.attrs["datasets"]) > 1:
-        console.print("These runs were tested on different data: their figures do not compare.")
+        console.print("These runs were tested on different data: their metrics cannot be compared.")
     if is_paired:
         from relearn.flows.evaluation.paired_test import run_paired_test
 
         _print_paired_test(console, run_paired_test(home, runs, model_name, dataset))
     for file in (file for file in (csv, curves) if file):
-        console.print(str(file), style="dim", soft_wrap=True, highlight=False)
+        console.print(str(file), style="dim", soft_wrap=True)
 
 
 def _print_table(console: Console, table: "pd.DataFrame", title: str) -> None:
@@ -105,23 +103,23 @@ def _print_table(console: Console, table: "pd.DataFrame", title: str) -> None:
 
 
 def _print_paired_test(console: Console, result: "PairedTest") -> None:
-    """What both answered to the same images."""
+    """Print the metrics of both runs on the same images, and the verdict."""
     comparison = result.comparison
     left, right = (evaluation.metrics for evaluation in result.evaluations)
     sides = (
-        {**left, "right alone": comparison.champion_only_correct},
-        {**right, "right alone": comparison.candidate_only_correct},
+        {**left, "only it correct": comparison.champion_only_correct},
+        {**right, "only it correct": comparison.candidate_only_correct},
     )
     console.print(build_comparison_table(result.labels, *sides, f"{comparison.images:,} {result.images}"))
     if result.excluded:
         console.print(
             f"{result.excluded:,} {result.images} are excluded: one of the two was trained on them."
         )
-    console.print(f"[bold]{escape(result.verdict)}[/]: {comparison}, p = {comparison.p_value:.2g}")
+    console.print(Text.assemble((result.verdict, "bold"), f": {comparison}, p = {comparison.p_value:.2g}"))
 
 
 def _build_run_tables(runs: "pd.DataFrame", console: Console, title: str) -> Iterator[Table]:
-    """One row a run; where the terminal is too narrow for that, one column a run, a few side by side."""
+    """Yield one table with a row per run; on a narrow terminal, tables with a column per run."""
     wide_table = Table.from_frame(runs, title)
     if not console.is_terminal or _measure_width(wide_table, console) <= console.width:
         yield wide_table

@@ -1,4 +1,4 @@
-"""`relearn eda`: the data, looked at."""
+"""`relearn eda`: exploratory data analysis."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import pandas as pd
 from cyclopts import Parameter
 from rich.console import Console
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, write_figure
 from relearn.model.config import TrainConfig
 from relearn.model.data.eda import balance_summary, eda_tables
@@ -25,22 +26,22 @@ TITLES = {
     "preprocessing": "Before and after preprocessing",
     "one_hot": "Labels as one-hot rows",
 }
-MAX_ROWS, MAX_COLUMNS = 20, 13  # of a table on the screen; its file has all
+MAX_ROWS, MAX_COLUMNS = 20, 13  # of a printed table; the file has all of them
 
 
 def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainConfig()) -> None:
-    """Look at the data: splits, images, labels, pixels; as tables, and as files.
+    """Explore the data: splits, images, labels, pixels; print tables, write figures and tables to files.
 
     Parameters
     ----------
     images
-        How many random images to show; another `--seed` shows others.
+        Number of random images to draw; `--seed` selects them.
     output
-        New or empty folder for the figures and tables; `eda/NAME` in the home by default.
+        New or empty folder for the figures and tables; `eda/MODEL_NAME` in the home by default.
     """
     home = Home.from_environment()
     if output is not None and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
-        raise UserInputError(f"--output: {output} is there and not empty, accepted: a new or an empty folder")
+        raise UserInputError(f"--output: got {output}, which is not empty, accepted: a new or empty folder")
     prepared = prepare_dataset(config, home)
     figures_by_name, tables_by_name = plot_eda(prepared, images, config.seed), eda_tables(prepared)
     folder = output or home.eda / (config.model_name or prepared.name)
@@ -48,7 +49,7 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
         write_figure(folder / f"{name}.png", figure)
     for name, table in tables_by_name.items():
         write_bytes_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
-    console = Console(markup=False, highlight=False)
+    console = make_console()
     _print_report(console, prepared, tables_by_name)
     for file in (*(f"{name}.png" for name in figures_by_name), *(f"{name}.csv" for name in tables_by_name)):
         console.print(str(folder / file), soft_wrap=True)
@@ -63,7 +64,7 @@ def _print_report(
         f"(channels, height, width), fingerprint {prepared.fingerprint[:12]}"
     )
     if prepared.rebuild_reason:
-        console.print(f"warning: prepared anew, since {prepared.rebuild_reason}", style="yellow")
+        console.print(f"warning: data prepared again, since {prepared.rebuild_reason}", style="yellow")
     for name, title in TITLES.items():
         _print_table(console, tables_by_name[name], title)
         if name == "labels":
@@ -71,14 +72,14 @@ def _print_report(
     if len(tables_by_name["findings"]):
         _print_table(console, tables_by_name["findings"], "Findings")
     else:
-        console.print("No findings: labels, classes, duplicates, constant images, leaks are in order.")
+        console.print("No findings about labels, classes, duplicates, constant images or leaks.")
 
 
 def _print_table(console: Console, table: pd.DataFrame, title: str) -> None:
-    rich_table = table.iloc[:MAX_ROWS, :MAX_COLUMNS].copy()
-    for share in {"share", "dark"} & set(rich_table):
-        rich_table[share] = rich_table[share].map("{:.2%}".format)
-    console.print(Table.from_frame(rich_table, title))
-    if rich_table.shape != table.shape:
-        (rows, columns), (all_rows, all_columns) = rich_table.shape, table.shape
+    excerpt = table.iloc[:MAX_ROWS, :MAX_COLUMNS].copy()
+    for column in {"share", "dark"} & set(excerpt):
+        excerpt[column] = excerpt[column].map("{:.2%}".format)
+    console.print(Table.from_frame(excerpt, title))
+    if excerpt.shape != table.shape:
+        (rows, columns), (all_rows, all_columns) = excerpt.shape, table.shape
         console.print(f"The first {rows} of {all_rows} rows, {columns} of {all_columns} columns.")

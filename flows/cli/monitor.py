@@ -1,13 +1,14 @@
-"""`relearn monitor`: what was answered lately, and whether it is still like what was judged by."""
+"""`relearn monitor`: drift and live accuracy of recent predictions."""
 
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.config import MonitorConfig
+from relearn.flows.console import make_console
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ def monitor(
     model_name: str | None = None,
     config: Annotated[MonitorConfig, Parameter(name="*")] = MonitorConfig(),
 ) -> None:
-    """Look at the recorded answers: how many, how sure, how right, and whether they have drifted.
+    """Check recent predictions: count, confidence, live accuracy and data drift.
 
-    Drift, and an accuracy below its floor, ask for a retraining, once in a while.
+    Drift, or a live accuracy below its minimum, triggers a retraining, at most once per cooldown.
 
     Parameters
     ----------
     model_name
-        Under which name; not needed while only one is released.
+        Model name; optional while only one is released.
     """
     from relearn.serving.releases.store import get_current_release
 
@@ -36,26 +37,27 @@ def monitor(
         from relearn.flows.monitor import monitor as monitor_flow
 
         report = monitor_flow(model_name, config, emit=ui_url is not None)
-    console = Console(highlight=False)
+    console = make_console()
     print_report(console, report, home)
     if report.alert_reasons and ui_url is None:
-        console.print("no retraining was asked for, since nobody would hear it: relearn up runs what listens")
+        console.print("no retraining was triggered: no Prefect server is running; relearn up starts one")
 
 
 def print_report(console: Console, report: "WindowReport", home: Home) -> None:
-    """Print what was seen, the outcome last but for where there is more."""
+    """Print the measures, the verdict, and the folder with the full report."""
     from relearn.flows.monitoring.report import drift_table, summary_lines
 
     if report.drift.tests:
         console.print(drift_table(report))
     if report.window_predictions:
         console.print(
-            f"version {report.live_version} is {report.window_predictions.mean_confidence:.1%} sure on"
-            f" average; {report.window_predictions.low_confidence_fraction:.1%} of its answers are below"
+            f"version {report.live_version} has a mean confidence of"
+            f" {report.window_predictions.mean_confidence:.1%};"
+            f" {report.window_predictions.low_confidence_fraction:.1%} of its predictions are below"
             f" {report.config.low_confidence:.0%}"
         )
     for line in summary_lines(report):
-        console.print(escape(line))
+        console.print(line)
     color = "red" if report.alerts else "yellow" if not report.drift.tests else "green"
-    console.print(f"{escape(report.name)}: [{color}]{escape(report.summary)}[/], {report.window_summary}")
-    console.print(f"more in {home.monitoring_dir(report.name)}", soft_wrap=True)
+    console.print(Text.assemble(f"{report.name}: ", (report.summary, color), f", {report.window_summary}"))
+    console.print(f"full report: {home.monitoring_dir(report.name)}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The box of commands that stands at the end of `relearn run`: each can be pasted as it is."""
+"""Next steps: the commands at the end of `relearn run`, ready to paste."""
 
 import os
 import shlex
@@ -12,12 +12,12 @@ from relearn.model.home import Home
 
 
 def build_commands(result: RetrainResult, home: Home, prefect_ui_url: str | None) -> dict[str, str]:
-    """What to do next, and the command for it; `flows_page` is that of a Prefect server that stays."""
+    """Return a command for each purpose; `prefect_ui_url` is None for a temporary server."""
     image_file = shlex.quote(str(_shorten_path(home.releases_dir(result.name) / EXAMPLE_IMAGE_FILENAME)))
     return {
-        "serve it": f"{_build_relearn_command()} serve --model-name {result.name}",
-        "ask it": f"curl --data-binary @{image_file} -H 'Content-Type: image/png' http://127.0.0.1:3000/predict",
-        "what was decided": f"{_build_relearn_command()} history --model-name {result.name}",
+        "serve the classifier": f"{_build_relearn_command()} serve --model-name {result.name}",
+        "classify an image": f"curl --data-binary @{image_file} -H 'Content-Type: image/png' http://127.0.0.1:3000/predict",
+        "release history": f"{_build_relearn_command()} history --model-name {result.name}",
         "compare runs": f"{_build_relearn_command()} compare --model-name {result.name}",
         f"runs in a browser, at {result.url}": _build_mlflow_command(result, home),
         "flows in a browser": _build_open_command(prefect_ui_url)
@@ -27,11 +27,11 @@ def build_commands(result: RetrainResult, home: Home, prefect_ui_url: str | None
 
 
 def print_next_steps(console: Console, result: RetrainResult, home: Home, prefect_ui_url: str | None) -> None:
-    """Print the commands between two rules; lines are not broken and have no frame, so they can be copied."""
-    console.rule("what next")
+    """Print the commands between two rules; lines are not wrapped or framed, so they can be copied."""
+    console.rule("next steps")
     for purpose, command in build_commands(result, home, prefect_ui_url).items():
         console.print(f"# {purpose}", style="dim", soft_wrap=True)
-        console.print(command, soft_wrap=True, markup=False, highlight=False)
+        console.print(command, soft_wrap=True)
     console.rule()
 
 
@@ -39,7 +39,7 @@ def _build_mlflow_command(result: RetrainResult, home: Home) -> str:
     tracking_uri = home.tracking_uri
     if tracking_uri.startswith("http"):
         return _build_open_command(result.url)
-    # A database with a password is named by the variable that holds it.
+    # The URL of a database may hold a password: print the variable instead.
     store_argument = (
         shlex.quote(tracking_uri) if tracking_uri.startswith("sqlite") else '"$MLFLOW_TRACKING_URI"'
     )
@@ -61,7 +61,7 @@ def _build_open_command(url: str) -> str:
 
 
 def _build_relearn_command() -> str:
-    """The program, with the home where it is not the one that is found without being named."""
+    """Return the program, with `RELEARN_HOME` if that is set."""
     home_variable = os.environ.get("RELEARN_HOME")
     return (f"RELEARN_HOME={shlex.quote(home_variable)} " if home_variable else "") + _quote_program(
         "relearn"
@@ -73,7 +73,7 @@ def _quote_program(name: str) -> str:
 
 
 def _shorten_path(path: Path) -> Path:
-    """The path as seen from the working folder, where that is shorter."""
+    """Return the path relative to the current folder if it lies in there."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:

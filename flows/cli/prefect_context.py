@@ -1,4 +1,4 @@
-"""What every verb does that runs a flow: find or start the Prefect server that it reports to."""
+"""Connection of a verb to a Prefect server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from relearn.model.home import Home
 
 @contextmanager
 def prefect_context(home: Home, gate: PromotionConfig | None = None) -> Iterator[str | None]:
-    """Flows called inside report to a Prefect server; yields its page, None for a temporary one.
+    """Connect the flows in the block to a running or a temporary Prefect server; yield its UI's URL or None.
 
-    Raises `InputError` where `gate` asks for an approval that a temporary server has no page for.
+    A temporary server has no UI. Raises `UserInputError` if `gate` requires an approval, which needs one.
     """
     environment.load_prefect(home)
     from relearn.flows.orchestration.connect import connect_prefect

@@ -1,15 +1,16 @@
-"""`relearn release`, `rollback`, `history` and `reference`: what is live, and how it came to be."""
+"""`relearn release`, `rollback`, `history`, `reference` and `reproduce`: releases and their history."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
+from rich.text import Text
 
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.config import PromotionConfig
+from relearn.flows.console import make_console, print_warning
 from relearn.flows.rendering import build_comparison_table
 from relearn.model.errors import CorruptDataError, UserInputError
 from relearn.model.home import Home
@@ -17,7 +18,7 @@ from relearn.model.home import Home
 if TYPE_CHECKING:
     from relearn.flows.results import ReleaseResult
 
-RELOAD_TIMEOUT = 5.0  # seconds that running servers are given to serve what has become live
+RELOAD_TIMEOUT_SECONDS = 5.0  # for running servers to serve a new release
 
 Gate = Annotated[PromotionConfig, Parameter(name="*")]
 ACTION_COLORS = {
@@ -30,12 +31,12 @@ ACTION_COLORS = {
 
 
 def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
-    """Judge the classifier of a run against the champion, and switch to it where it is better.
+    """Compare the classifier of a run with the champion, and release it if it is better.
 
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or its name.
+        Run id, the beginning of one, or run name.
     """
     home = Home.from_environment()
     from relearn.flows.tracking.runs import resolve_run_id
@@ -45,23 +46,22 @@ def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
         from relearn.flows.release import release as release_flow
 
         result = release_flow(run_id, gate)
-    print_result(Console(), result, home)
+    print_result(make_console(), result, home)
 
 
 def rollback(*, reason: str, to: str | None = None, model_name: str | None = None) -> None:
-    """Let a version that was live before be live again, now, without training.
+    """Roll back to a version that was live before, immediately and without training.
 
     Parameters
     ----------
     reason
-        Why; it stands in the history.
+        Reason, for the release history.
     to
-        The version; by default the one that was live before.
+        Version to roll back to; by default the previous one.
     model_name
-        Under which name; not needed while only one is released.
+        Model name; optional while only one is released.
     """
     reason = _normalize_reason(reason)
-    from relearn.flows.console import print_warning
     from relearn.flows.releases.release_state import try_sync_with_ledger
     from relearn.flows.releases.rollback import roll_back
     from relearn.serving.releases.store import ReleaseStore, resolve_name
@@ -73,7 +73,7 @@ def rollback(*, reason: str, to: str | None = None, model_name: str | None = Non
     entry = roll_back(home, model_name, to, reason)
     for message in try_sync_with_ledger(home, model_name):
         print_warning(message)
-    console = Console(highlight=False)
+    console = make_console()
     console.print(
         f"{model_name}: version {entry.subject} is live again, version {entry.previous_live} no longer"
     )
@@ -81,12 +81,12 @@ def rollback(*, reason: str, to: str | None = None, model_name: str | None = Non
 
 
 def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """Tell what was decided about the releases of a name: when, by whom, why, and what was live then.
+    """Show all release decisions of a model name: when, by whom, why, and the live version after each.
 
     Parameters
     ----------
     model_name
-        Which name's; not needed while only one is released.
+        Model name; optional while only one is released.
     json
         Print the lines of the ledger as they are.
     """
@@ -98,28 +98,30 @@ def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(ne
     if json:
         sys.stdout.writelines(f"{entry.model_dump_json()}\n" for entry in entries)
         return
-    console = Console(highlight=False)
+    console = make_console()
     for entry in entries:
         live_status = f"version {entry.live.version}" if entry.live else "nothing"
-        decision = f"[{ACTION_COLORS[entry.action]}]{entry.action}[/] {escape(entry.subject)}"
         console.print(
-            f"{entry.decided_at:%Y-%m-%d %H:%M} UTC  {decision}  by {escape(entry.actor)}, {live_status} is"
-            " live"
+            Text.assemble(
+                f"{entry.decided_at:%Y-%m-%d %H:%M} UTC  ",
+                (entry.action, ACTION_COLORS[entry.action]),
+                f" {entry.subject}  by {entry.actor}, {live_status} is live",
+            )
         )
-        console.print(Padding(escape("; ".join(entry.reasons)), (0, 0, 0, 4)), style="dim")
+        console.print(Padding("; ".join(entry.reasons), (0, 0, 0, 4)), style="dim")
 
 
 def reference(*, dataset: str, reason: str, model_name: str | None = None) -> None:
-    """Compare from now on by the test images of another dataset; the history tells when, and why.
+    """Use the test images of another dataset as the reference images; the history records it.
 
     Parameters
     ----------
     dataset
-        The dataset, as for `relearn train`; its test images become the reference.
+        Dataset as for `relearn train`; its test images become the reference images.
     reason
-        Why; it stands in the history.
+        Reason, for the release history.
     model_name
-        Under which name; not needed while only one is released.
+        Model name; optional while only one is released.
     """
     from relearn.flows.promotion.reference import set_reference
     from relearn.serving.releases.store import resolve_name
@@ -127,20 +129,20 @@ def reference(*, dataset: str, reason: str, model_name: str | None = None) -> No
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
     entry = set_reference(home, model_name, dataset, _normalize_reason(reason))
-    Console(highlight=False).print(
-        f"{model_name}: candidates are judged by the reference {entry.subject} from now on"
+    make_console().print(
+        f"{model_name}: candidates are compared on the reference images {entry.subject} from now on"
     )
 
 
 def reproduce(version: str, *, model_name: str | None = None) -> None:
-    """Train a version again from its card alone; say whether it is the same, close, or why it cannot be.
+    """Retrain a version from its model card alone; report identical, equivalent or different weights.
 
     Parameters
     ----------
     version
-        The version, a number.
+        Version number.
     model_name
-        Under which name; not needed while only one is released.
+        Model name; optional while only one is released.
     """
     from relearn.flows.evaluation.reproduce import reproduce_version
     from relearn.serving.releases.store import resolve_name
@@ -148,33 +150,35 @@ def reproduce(version: str, *, model_name: str | None = None) -> None:
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
     result = reproduce_version(home, model_name, version)
-    console = Console(highlight=False)
+    console = make_console()
     console.print(
-        build_comparison_table(("original", "retrained"), result.original_metrics, result.retrained_metrics)
+        build_comparison_table(("original", "reproduced"), result.original_metrics, result.retrained_metrics)
     )
-    message = {
-        "identical": f"[green]SAME[/] version {version} of {model_name} was trained again, bit for bit",
-        "equivalent": (
-            f"[yellow]CLOSE[/] weights differ by up to {result.max_difference:.2g}, {result.agreement:.2%} "
-            f"of the labels are the same: {result.comparison}"
-        ),
-        "different": f"not reproduced: {result.comparison}, more than chance",
-    }[result.verdict]
-    message += "".join(f"; {difference}" for difference in result.environment_differences)
+    circumstances = "".join(f"; {difference}" for difference in result.environment_differences)
     if result.verdict == "different":
+        message = f"not reproduced: {result.comparison}, a significant difference{circumstances}"
         raise CorruptDataError(message, "not_reproduced")
-    console.print(message)
+    if result.verdict == "identical":
+        verdict = ("SAME", "green")
+        message = f" version {version} of {model_name} was reproduced bit for bit"
+    else:
+        verdict = ("CLOSE", "yellow")
+        message = (
+            f" weights differ by up to {result.max_difference:.2g}, {result.agreement:.2%} of the labels "
+            f"agree: {result.comparison}"
+        )
+    console.print(Text.assemble(verdict, message + circumstances))
 
 
 def _normalize_reason(reason: str) -> str:
-    """On one line, as a ledger keeps it."""
+    """Return `reason` on one line, as the ledger stores it; raise `UserInputError` if it is empty."""
     if not reason.strip():
-        raise UserInputError("--reason: got nothing, accepted: a few words for the history")
+        raise UserInputError("--reason: got nothing, accepted: a few words for the release history")
     return " ".join(reason.split())
 
 
 def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
-    """Print the verdict with its guardrails; a rejection is raised as `IntegrityError`, the last line."""
+    """Print the gate decision with its guardrails; raise `CorruptDataError` for a rejection."""
     from relearn.flows.promotion.gate_report import build_guardrails_table
 
     gate_decision = result.gate_decision
@@ -182,20 +186,19 @@ def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
         console.print(build_guardrails_table(gate_decision))
     if gate_decision.action == "reject":
         raise CorruptDataError(result.headline, "rejected")
-    console.print(
-        f"[{ACTION_COLORS[gate_decision.action]}]{gate_decision.action.upper()}[/] {escape(result.headline)}"
-    )
+    action = (gate_decision.action.upper(), ACTION_COLORS[gate_decision.action])
+    console.print(Text.assemble(action, f" {result.headline}"))
     if gate_decision.action == "promote" and result.live_version:
         confirm_reload(console, home, result.name, result.live_version)
 
 
 def confirm_reload(console: Console, home: Home, name: str, version: str) -> None:
-    """Ask the workers of `name`'s running servers until they serve `version`, and say so."""
+    """Poll the running servers of the model `name` until all workers serve `version`; print the result."""
     from relearn.serving.deployment.discovery import find_running_servers
 
     matching_servers = [server for server in find_running_servers(home) if server.model_name == name]
     for server in matching_servers:
-        has_reloaded = server.wait_for_version(version, RELOAD_TIMEOUT)
+        has_reloaded = server.wait_for_version(version, RELOAD_TIMEOUT_SECONDS)
         message = (
             f"serves version {version}"
             if has_reloaded

@@ -1,14 +1,15 @@
-"""`relearn schedule`: when a name is trained again."""
+"""`relearn schedule`: the retraining schedule of a model name."""
 
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.text import Text
 
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.cli.releases import Gate
 from relearn.flows.cli.train import Config
 from relearn.flows.config import PromotionConfig
+from relearn.flows.console import make_console
 from relearn.model.config import TrainConfig
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
@@ -24,25 +25,25 @@ def schedule(
     config: Config = TrainConfig(),
     gate: Gate = PromotionConfig(),
 ) -> None:
-    """Retrain by the clock while `relearn up` runs: without --cron, tell what is planned.
+    """Show or change the retraining schedule, which applies while `relearn up` runs.
 
     Parameters
     ----------
     cron
-        When, in cron's five fields, such as "0 3 * * *" for three in the morning; replaces what was planned.
+        New schedule as a cron expression of five fields, such as "0 3 * * *" for 3 a.m. every day.
     timezone
-        Where the clock hangs, such as Europe/Berlin; UTC by default.
+        Time zone of the cron expression, such as Europe/Berlin; UTC by default.
     disable
-        Plan nothing any more.
+        Remove the schedule.
     force
-        Train also when data and settings are those of the last time.
+        Retrain even if data and settings have not changed since the last training.
     networks
-        The networks to train; the best of them is the candidate for the release.
+        Networks to train; the best one becomes the release candidate.
     """
     if disable and cron is not None:
         raise UserInputError("--disable: got --cron as well, accepted: one of the two")
     if cron is None and (timezone or force):
-        raise UserInputError("--timezone and --force: got no --cron, accepted: with --cron only")
+        raise UserInputError("--timezone, --force: got no --cron, accepted: only with --cron")
     home = Home.from_environment()
     from relearn.model.data.load import default_model_name
 
@@ -52,12 +53,12 @@ def schedule(
 
         check_inputs(config, networks, home)
     with prefect_context(home) as ui_url:
-        from relearn.flows.scheduling import deployments as plans
+        from relearn.flows.scheduling import deployments
 
         if cron is not None:
-            plans.schedule_retraining(name, cron, timezone or "UTC", config, networks, gate, force)
+            deployments.schedule_retraining(name, cron, timezone or "UTC", config, networks, gate, force)
         elif disable:
-            plans.unschedule_retraining(name)
+            deployments.unschedule_retraining(name)
         _print_schedule(name, ui_url)
 
 
@@ -66,7 +67,7 @@ def _print_schedule(name: str, ui_url: str | None) -> None:
 
     from relearn.flows.orchestration.prefect_api import PrefectApi
 
-    console, prefect_api = Console(highlight=False), PrefectApi(PREFECT_API_URL.value())
+    console, prefect_api = make_console(), PrefectApi(PREFECT_API_URL.value())
     deployments = [
         deployment
         for deployment in prefect_api.list_deployments(name)
@@ -79,17 +80,17 @@ def _print_schedule(name: str, ui_url: str | None) -> None:
         if entry["active"]
     ]
     if not active_schedules:
-        console.print(f'nothing is planned for {name}; for instance: relearn schedule --cron "0 3 * * *"')
+        console.print(f'{name} has no retraining schedule; to set one: relearn schedule --cron "0 3 * * *"')
     for active_schedule in active_schedules:
         description = (
             f"{active_schedule['cron']} ({active_schedule.get('timezone') or 'UTC'})"
             if "cron" in active_schedule
             else str(active_schedule)
         )
-        console.print(f"{name} is trained again at [bold]{description}[/]", soft_wrap=True)
+        console.print(Text.assemble(f"{name} is retrained at ", (description, "bold")), soft_wrap=True)
     if active_schedules and (next_start := prefect_api.find_next_run_time(deployments[0])):
-        console.print(f"next {next_start.astimezone():%Y-%m-%d %H:%M %Z}")
+        console.print(f"next run {next_start.astimezone():%Y-%m-%d %H:%M %Z}")
     if active_schedules and ui_url is None:
-        console.print("No runner is up: relearn up starts it, and pages that show and change the plan")
+        console.print("No worker is running: relearn up starts it, and the Prefect UI with the schedule")
     elif deployments and ui_url:
         console.print(f"{ui_url}/deployments/deployment/{deployments[0]['id']}", style="dim", soft_wrap=True)

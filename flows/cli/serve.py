@@ -1,4 +1,4 @@
-"""`relearn serve` and `relearn predict`: answers of the released classifier, over HTTP and without."""
+"""`relearn serve` and `relearn predict`: predictions of the released classifier, over HTTP or from files."""
 
 import io
 import json
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.text import Text
 
+from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, check_output
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.files import write_bytes_atomically
@@ -38,9 +39,9 @@ def serve(
     Parameters
     ----------
     model_name
-        Which name's release to serve; not needed while only one is released.
+        Model name to serve; optional while only one is released.
     allow_empty
-        Start also where nothing is released under the name yet; the first release is then served at once.
+        Start even if the model name has no release yet; the first release is then served at once.
     """
     home = Home.from_environment()
     try:
@@ -56,7 +57,7 @@ def serve(
         if release:
             _print_usage(server, model_name, release, home)
         else:
-            Console(highlight=False).print(f"nothing is live as {model_name} yet; {server.url} waits for it")
+            make_console().print(f"{model_name} has no release yet; {server.url} serves the first one")
         raise server.exit_error()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -71,14 +72,15 @@ def _print_usage(server: Server, name: str, release: Release, home: Home) -> Non
     )
     _save_example_image(card["shape"], example)
     request = f"-H 'Content-Type: image/png' --data-binary @{shlex.quote(str(example))}"
-    console = Console(highlight=False)
-    console.print(f"{name} {release.version} answers at [bold]{server.url}[/], Ctrl-C stops it. Try:")
+    console = make_console()
+    heading = f"{name} {release.version} answers at "
+    console.print(Text.assemble(heading, (server.url, "bold"), ", Ctrl-C stops it. Try:"))
     console.print(f"curl {request} {server.url}/predict", soft_wrap=True)
     console.print(f"Its log: {server.log_file}", style="dim", soft_wrap=True)
 
 
 def _save_example_image(shape: tuple[int, int, int], path: Path) -> None:
-    """A picture in the classifier's own size to try it with: a bright vertical bar."""
+    """Write an example image of the classifier's input size: a bright vertical bar."""
     from PIL import Image, ImageDraw
 
     channels, height, width = shape
@@ -95,20 +97,20 @@ def predict(
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
     force: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Read image files with the released classifier, without a server.
+    """Classify image files with the released classifier, without a server.
 
     Parameters
     ----------
     files
         PNG or JPEG files.
     model_name
-        Which name's release to use; not needed while only one is released.
+        Model name of the release to use; optional while only one is released.
     classifier
-        Folder of a saved classifier, instead of a release.
+        Folder of a saved classifier to use instead of a release.
     output
-        File for all probabilities, .parquet or .csv; the terminal shows the labels without.
+        File for all probabilities, .parquet or .csv; by default the labels are printed.
     force
-        Replace the output file where it exists.
+        Replace the output file if it exists.
     """
     if not files:
         raise UserInputError("files: got none, accepted: PNG or JPEG files")
@@ -121,15 +123,15 @@ def predict(
         classifier = ReleaseStore(home.releases_dir(model_name)).version_folder(release.version)
     predictions = _predict_files(Classifier.load(classifier), files)
     if output is None:
-        rows = [(str(one.file), str(one.label), f"{one.probability:.1%}") for one in predictions.itertuples()]
-        Console().print(Table(("file", "label", "probability"), rows))
+        rows = [(str(row.file), str(row.label), f"{row.probability:.1%}") for row in predictions.itertuples()]
+        make_console().print(Table(("file", "label", "probability"), rows))
         return
     write_bytes_atomically(output, _encode_predictions(predictions, output.suffix))
-    Console(highlight=False).print(f"{len(predictions)} predictions in {output}", soft_wrap=True)
+    make_console().print(f"{len(predictions)} predictions in {output}", soft_wrap=True)
 
 
 def _predict_files(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame":
-    """One row a file: its label, the label's probability, and `p_CLASS` for every class."""
+    """Return one row per file: label, its probability, and `p_CLASS` for every class."""
     import numpy as np
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""The origin of each setting of the running verb."""
+"""Origins of the settings of the running verb."""
 
 setting_origins: dict[str, str] = {}
-"""Flag, variable, file or preset that set a value, by the name of the setting; `relearn config` prints it."""
+"""Flag (`cli`), variable, file or preset by the setting that it has set; `relearn config` prints it."""

@@ -1,37 +1,37 @@
-"""Images in a terminal: two pixels a character, one above the other."""
+"""Images in a terminal: each character shows two pixels, one above the other."""
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-SHADES = " ░▒▓█"  # where there are no colours, a character is as dark or bright as its pixels in the mean
+SHADES = " ░▒▓█"  # without colors: mean brightness of the two pixels, dark to bright
 
 
-def half_blocks(console: Console, image: np.ndarray, columns: int) -> Text:
-    """uint8 (channels, height, width) in at most `columns` characters across, half as many lines."""
+def render_half_blocks(console: Console, image: np.ndarray, columns: int) -> Text:
+    """Render an image, uint8 (channels, height, width), at most `columns` characters wide, half as high."""
     from relearn.model.images.decode import resize_batch
 
     channels, height, width = image.shape
     factor = min(1.0, columns / width)
-    tall = max(2, 2 * round(height * factor / 2))
-    small = resize_batch(image[None], (channels, tall, max(1, round(width * factor))))[0]
-    coloured = np.broadcast_to(small, (3, *small.shape[1:])).transpose(1, 2, 0)
+    target_height = max(2, 2 * round(height * factor / 2))
+    resized = resize_batch(image[None], (channels, target_height, max(1, round(width * factor))))[0]
+    rgb_image = np.broadcast_to(resized, (3, *resized.shape[1:])).transpose(1, 2, 0)
     if console.color_system is None:
-        return _shaded(coloured.mean(axis=2))
+        return _render_shades(rgb_image.mean(axis=2))
     text = Text(no_wrap=True)
-    for above, below in zip(coloured[::2], coloured[1::2], strict=True):
-        for upper, lower in zip(above, below, strict=True):
-            text.append("▀", f"rgb({_rgb(upper)}) on rgb({_rgb(lower)})")
+    for upper_row, lower_row in zip(rgb_image[::2], rgb_image[1::2], strict=True):
+        for upper, lower in zip(upper_row, lower_row, strict=True):
+            text.append("▀", f"rgb({_format_rgb(upper)}) on rgb({_format_rgb(lower)})")
         text.append("\n")
     text.rstrip()
     return text
 
 
-def _shaded(grey: np.ndarray) -> Text:
-    rows = (grey[::2] + grey[1::2]) / 2
-    numbers = (rows / 256 * len(SHADES)).astype(int)
-    return Text("\n".join("".join(SHADES[number] for number in row) for row in numbers), no_wrap=True)
+def _render_shades(gray: np.ndarray) -> Text:
+    rows = (gray[::2] + gray[1::2]) / 2
+    levels = (rows / 256 * len(SHADES)).astype(int)
+    return Text("\n".join("".join(SHADES[level] for level in row) for row in levels), no_wrap=True)
 
 
-def _rgb(pixel: np.ndarray) -> str:
+def _format_rgb(pixel: np.ndarray) -> str:
     return ",".join(map(str, pixel.tolist()))

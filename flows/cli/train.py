@@ -1,4 +1,4 @@
-"""`relearn run`, `train` and `evaluate`: the verbs that learn, and score what was learned."""
+"""`relearn run`, `train` and `evaluate`: training and evaluation."""
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter
@@ -14,6 +14,7 @@ from relearn.flows.cli.next_steps import print_next_steps
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.cli.setting_origins import setting_origins
 from relearn.flows.config import PromotionConfig
+from relearn.flows.console import make_console, print_warning
 from relearn.flows.rendering import Table
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
@@ -30,15 +31,14 @@ def run(
     config: Config = TrainConfig(),
     gate: releases.Gate = PromotionConfig(),
 ) -> None:
-    """Train every network asked for, and release the best where it is better.
+    """Train networks, and release the best one if it beats the champion.
 
     Parameters
     ----------
     networks
-        The networks to train, such as `--networks mlp cnn`; by default the one that `--network` names, else
-        mlp and cnn.
+        Networks to train, e.g. `--networks mlp cnn`; by default the one of `--network`, else mlp and cnn.
     """
-    start, console, home = perf_counter(), Console(), Home.from_environment()
+    start, console, home = perf_counter(), make_console(), Home.from_environment()
     environment.check_limits()
     from relearn.model.networks.registry import NETWORKS
 
@@ -47,19 +47,20 @@ def run(
     with prefect_context(home, gate) as prefect_ui_url:
         from relearn.flows.retrain import retrain
 
-        result = cast("RetrainResult", retrain(config, networks, gate, force=True))  # a person asks for it
+        # A person typed it: train even if data and settings are unchanged.
+        result = cast("RetrainResult", retrain(config, networks, gate, force=True))
     _print_train_results(console, result.train_results, result.best)
     console.print(_format_durations(result.stage_seconds, perf_counter() - start))
     if first := result.release_result.first_answer:
-        console.print(Text(first))
+        console.print(first)
     releases.print_result(console, result.release_result, home)
     print_next_steps(console, result, home, prefect_ui_url)
     if config.dataset == "auto" and result.name == "digits":
-        console.print("The real thing, with a download of 11 MB: relearn run --dataset mnist")
+        console.print("Next: MNIST, a download of 11 MB: relearn run --dataset mnist")
 
 
 def _check(config: TrainConfig, networks: Sequence[str], home: Home) -> None:
-    """Refuse before any server is started."""
+    """Check limits, settings, data and store before a server is started."""
     from relearn.flows.tracking.runs import check_store
     from relearn.flows.training.preconditions import check_inputs
     from relearn.model.data.load import default_model_name
@@ -78,7 +79,7 @@ def train(
     Parameters
     ----------
     resume
-        Go on with a training that was cut off: its run, by default the last one.
+        Continue an interrupted training from its last checkpoint: the run id, by default the latest.
     """
     home = Home.from_environment()
     environment.check_limits()
@@ -90,43 +91,43 @@ def train(
         from relearn.flows.train import train as train_flow
 
         result = train_flow(config, run_id)
-    console = Console()
+    console = make_console()
     _print_train_results(console, [result], result)
     console.print(f"Run {result.run_id[:8]}, stopped in epoch {result.epochs}: {result.stop_reason}.")
 
 
 def _resolve_resume(home: Home, run_refs: Sequence[str], config: TrainConfig) -> tuple[str, TrainConfig]:
-    """The run to go on with, and the settings that it began with."""
+    """Return the run to resume and the settings it was started with."""
     from relearn.flows.tracking.runs import resolve_run_id
-    from relearn.flows.training import resume as kept
+    from relearn.flows.training import resume
 
     run_id = (
-        (kept.find_unfinished(home, run_refs[0]) or resolve_run_id(home, run_refs[0]))
+        (resume.find_unfinished(home, run_refs[0]) or resolve_run_id(home, run_refs[0]))
         if run_refs
-        else kept.find_latest_unfinished(home)
+        else resume.find_latest_unfinished(home)
     )
-    # What nobody asked for, nobody means to change.
+    # Only settings that the user gave override those of the run; the default preset is not one of them.
     explicit_names = {name for name, origin in setting_origins.items() if origin != "preset default"}
     explicit_settings = {
         name: getattr(config, name) for name in explicit_names if name in TrainConfig.model_fields
     }
-    return run_id, kept.load_resume_config(home, run_id, explicit_settings)
+    return run_id, resume.load_resume_config(home, run_id, explicit_settings)
 
 
 def evaluate(run: str, *, dataset: str | None = None) -> None:
-    """Score the classifier of a run on any dataset.
+    """Evaluate the classifier of a run on any dataset.
 
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or its name.
+        Run id, the beginning of one, or run name.
     dataset
-        What to score it on, as for `relearn train`; the run's own test images by default.
+        Dataset to evaluate on, as for `relearn train`; the run's own test images by default.
     """
     from relearn.flows.evaluation.evaluate import evaluate_run
 
     result = evaluate_run(Home.from_environment(), run, dataset)
-    evaluation, console = result.evaluation, Console()
+    evaluation, console = result.evaluation, make_console()
     rows = [
         (row["class"], *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']}")
         for row in evaluation.class_report.to_dict("records")
@@ -134,20 +135,23 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
     columns = ("class", "precision", "recall", "F1", "images")
     console.print(Table(columns, rows, f"{result.run_name} on {result.dataset}"))
     console.print(
-        f"[bold]{evaluation.accuracy:.2%}[/] of {len(evaluation):,} images right, "
-        f"loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}."
+        Text.assemble(
+            (f"{evaluation.accuracy:.2%}", "bold"),
+            f" of {len(evaluation):,} images correct, loss {evaluation.loss:.4f}, "
+            f"macro F1 {evaluation.metrics['f1_macro']:.4f}.",
+        )
     )
 
 
 def _print_train_results(
-    console: Console, train_results: "Sequence[TrainResult]", best_run_id: "TrainResult"
+    console: Console, train_results: "Sequence[TrainResult]", best_result: "TrainResult"
 ) -> None:
     from relearn.flows.training.report import build_networks_table
 
-    console.print(build_networks_table(train_results, best_run_id))
+    console.print(build_networks_table(train_results, best_result))
     for result in train_results:
         for warning in result.warnings:
-            console.print(f"[yellow]warning[/] {result.network}: {warning}")
+            print_warning(f"{result.network}: {warning}")
 
 
 def _format_durations(stage_seconds: Mapping[str, float], total_seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`relearn up`: everything at once, until Ctrl-C."""
+"""`relearn up`: all services, kept alive until Ctrl-C."""
 
 import time
 from typing import Annotated
@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.live import Live
 
 from relearn.flows import environment
+from relearn.flows.console import make_console
 from relearn.flows.ops.services import services
-from relearn.flows.ops.supervisor import ServiceState, Supervisor
-from relearn.flows.ops.supervisor import run_services as kept_up
+from relearn.flows.ops.supervisor import ServiceState, Supervisor, run_services
 from relearn.flows.rendering import Table
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.releases.store import list_released_names
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
-REFRESH_INTERVAL_SECONDS = 1.0  # seconds between two looks
+REFRESH_INTERVAL_SECONDS = 1.0
 
 
 def up(
@@ -29,31 +29,30 @@ def up(
     worker_port: Port = 4201,
     config: Annotated[ServeConfig, Parameter(name="*")] = ServeConfig(),
 ) -> None:
-    """Start Prefect's and MLflow's pages and the prediction API, and keep them alive until Ctrl-C.
+    """Start the Prefect and MLflow servers, the worker and the prediction API; keep them alive until Ctrl-C.
 
     Parameters
     ----------
     model_name
-        What to train and serve: by default the only name that is released, else the one that `relearn run`
-        would take.
+        Model name to train and serve; by default the only released one, else the one `relearn run` would use.
     prefect_port
-        Port of Prefect's page.
+        Port of the Prefect server.
     mlflow_port
-        Port of MLflow's page.
+        Port of the MLflow server.
     worker_port
-        Port where the runner tells whether it is well.
+        Port of the worker's health endpoint.
     """
-    home, console = Home.from_environment(), Console(highlight=False)
+    home, console = Home.from_environment(), make_console()
     environment.check_limits()
     model_name = model_name or _pick_model_name(home)
-    with kept_up(
+    with run_services(
         home, services(home, model_name, config, prefect_port, mlflow_port, worker_port)
     ) as supervisor:
         _print_states(supervisor, console)
 
 
 def _pick_model_name(home: Home) -> str:
-    """The only name that is released, else the one that `relearn run` would take."""
+    """Return the only released model name, else the one `relearn run` would use."""
     model_names = list_released_names(home)
     if len(model_names) == 1:
         return model_names[0]
@@ -64,7 +63,7 @@ def _pick_model_name(home: Home) -> str:
 
 
 def _print_states(supervisor: Supervisor, console: Console) -> None:
-    """A table that lives on a terminal; elsewhere a line whenever something has changed."""
+    """Print the states forever: a live table on a terminal, elsewhere a line per change."""
     if console.is_terminal:
         with Live(
             _build_table(supervisor.poll_states()), console=console, auto_refresh=False
@@ -83,19 +82,19 @@ def _print_states(supervisor: Supervisor, console: Console) -> None:
 
 
 def _format_line(state: ServiceState) -> str:
-    restart_note = f", died {state.restarts} times, last: {state.last_exit}" if state.restarts else ""
+    restart_note = f", {state.restarts} restarts, last exit: {state.last_exit}" if state.restarts else ""
     return f"{state.service.name} {state.status} {state.service.url}{state.service.ui_path}{restart_note}"
 
 
 def _build_table(states: list[ServiceState]) -> Table:
     rows = [
         (
-            one.service.name,
-            one.status,
-            f"{one.service.url}{one.service.ui_path}",
-            str(one.restarts or ""),
-            one.last_exit,
+            state.service.name,
+            state.status,
+            f"{state.service.url}{state.service.ui_path}",
+            str(state.restarts or ""),
+            state.last_exit,
         )
-        for one in states
+        for state in states
     ]
-    return Table(("part", "is", "where", "died", "last of"), rows)
+    return Table(("service", "state", "URL", "restarts", "last exit"), rows)

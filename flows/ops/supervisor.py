@@ -37,18 +37,19 @@ SOCKET_FILENAME = "supervisor.sock"
 # Length of a socket's path, to which supervisor appends its process id while it creates it.
 MAX_SOCKET_BYTES = (107 if sys.platform == "linux" else 103) - len(".4194304")
 
+# Paths are relative to the folder that supervisor runs in: the path of a home may hold %, # and ;.
 SUPERVISORD_TEMPLATE = """\
 [supervisord]
 nodaemon = true
-logfile = {folder}/supervisor.log
-pidfile = {folder}/supervisor.pid
-childlogdir = {folder}
+logfile = supervisor.log
+pidfile = supervisor.pid
+childlogdir = .
 umask = 077
 minfds = {max_files}
 minprocs = {max_processes}
 
 [unix_http_server]
-file = {folder}/{socket}
+file = {socket}
 chmod = 0600
 
 [rpcinterface:supervisor]
@@ -197,19 +198,16 @@ class Supervisor:
         programs = (
             PROGRAM_TEMPLATE.format(
                 name=service.name,
-                command=_escape_percent(shlex.join(service.command)),
+                command=_escape_command(service.command),
                 priority=priority,
                 steady=START_SECONDS,
                 ending=STOP_SECONDS,
-                log=_escape_percent(
-                    _escape_percent(self.log_path(service))
-                ),  # which supervisor expands twice
+                log=self.log_path(service).name,
             )
             for priority, service in enumerate(self.services, 1)
         )
         # supervisor raises its limits to these numbers and ends if the system allows less: ours are enough.
         settings = SUPERVISORD_TEMPLATE.format(
-            folder=_escape_percent(self.folder),
             socket=SOCKET_FILENAME,
             max_files=_at_most(resource.RLIMIT_NOFILE, 1_024),
             max_processes=_at_most(resource.RLIMIT_NPROC, 200),
@@ -258,9 +256,13 @@ class Supervisor:
         psutil.wait_procs(orphans, timeout=5)
 
 
-def _escape_percent(text: object) -> str:
-    """Escape % for supervisor, which expands variables that begin with it."""
-    return str(text).replace("%", "%%")
+def _escape_command(words: Sequence[str]) -> str:
+    """Return the command as supervisor's configuration spells it.
+
+    There % begins a variable, and # or ; after a space a comment. Both stand inside the single quotes that
+    `shlex.join` sets around a word with a space: the quotes are closed and opened again in between.
+    """
+    return re.sub(r"(\s)([#;])", r"\1''\2", shlex.join(words)).replace("%", "%%")
 
 
 def _at_most(limit: int, number: int) -> int:

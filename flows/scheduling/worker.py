@@ -21,8 +21,8 @@ from contextlib import suppress
 import psutil
 
 from relearn.flows import environment
-from relearn.flows.ending import run_with_exit_code
 from relearn.flows.orchestration.prefect_api import WORK_POOL, PrefectApi
+from relearn.flows.shutdown import run_with_exit_code
 from relearn.model.data.builtin import DATASETS
 from relearn.model.home import Home
 

@@ -29,7 +29,7 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 RELEARN = [str(Path(sys.executable).with_name("relearn"))]
-PORTS = {"serve it": 3000, "runs in a browser": 5000, "flows in a browser": 4200}
+PORTS = {"serve the classifier": 3000, "runs in a browser": 5000, "flows in a browser": 4200}
 STARTUP_TIMEOUT_SECONDS = 120.0  # 20 s for all three servers together on two idle cores
 
 
@@ -45,7 +45,7 @@ class Ran:
     @property
     def box(self) -> dict[str, str]:
         """Printed commands by purpose."""
-        lines = self.output.partition("what next")[2].splitlines()[1:]
+        lines = self.output.partition("next steps")[2].splitlines()[1:]
         return {
             purpose.removeprefix("# ").partition(", at ")[0]: command
             for purpose, command in itertools.pairwise(lines)
@@ -118,7 +118,7 @@ def mlflow_page(pages: dict[str, Page]) -> str:
 @pytest.fixture(scope="session")
 def served(pages: dict[str, Page]) -> str:
     """URL of the prediction API of the released classifier."""
-    return answering(pages["serve it"], "/readyz")
+    return answering(pages["serve the classifier"], "/readyz")
 
 
 @pytest.fixture

@@ -337,11 +337,11 @@ def test_command_prints_the_report(
     assert "" == printed.err
     rows = {cells[1]: cells for cells in map(str.split, printed.out.splitlines()) if len(cells) > 10}
     assert "yes" == rows["vertical_gradient_rms"][-2]
-    assert "version 1 is " in printed.out
+    assert "version 1 has a mean confidence of " in printed.out
     assert "no prediction of version 1 has a label yet: send labels to POST /feedback" in printed.out
     assert "a retraining was asked for by the event relearn.drift" in printed.out
     assert "digits: drift in " in printed.out
-    assert f"more in {home.monitoring_dir('digits')}" in printed.out
+    assert f"full report: {home.monitoring_dir('digits')}" in printed.out
 
 
 def test_command_without_a_release_is_rejected(capsys: pytest.CaptureFixture[str]):

@@ -262,7 +262,7 @@ def stop(process: subprocess.Popen[str], signal_number: signal.Signals) -> Stopp
 @pytest.mark.parametrize(
     ("name", "exit_code", "errors"),
     [
-        ("terminated", 143, "error[stopped]: asked to end"),
+        ("terminated", 143, "error[stopped]: terminated by a signal"),
         ("interrupted", 130, "error[stopped]: ended by Ctrl-C"),
     ],
 )

@@ -187,7 +187,7 @@ def test_printed_curl_command_works_until_serve_stops(serving: subprocess.Popen[
     assert first_line.startswith("digits 3 answers at http://127.0.0.1:"), serving.stderr.read()
     assert '"version":"3"' in response.stdout
     assert 143 == serving.wait(20)
-    assert "error[stopped]: asked to end\n" == serving.stderr.read()
+    assert "error[stopped]: terminated by a signal\n" == serving.stderr.read()
     assert len(processes) >= 2
     assert not any(process.is_running() for process in processes)
 

@@ -583,12 +583,12 @@ def test_unreadable_decision_log_is_an_infrastructure_error(workspace: Workspace
     [
         (
             ["accept"],
-            "error[user_input]: ids: got nothing, accepted: some that relearn feedback review shows, or",
+            "error[user_input]: ids: got nothing, accepted: ids that relearn feedback review shows, or",
         ),
         (["accept", "--all", "ab"], "error[user_input]: ids: got ids and --all, accepted: some that relearn"),
         (
             ["reject"],
-            "error[user_input]: ids: got nothing, accepted: some that relearn feedback review shows",
+            "error[user_input]: ids: got nothing, accepted: ids that relearn feedback review shows",
         ),
         (["accept", "xyz"], "error[not_found]: id: got 'xyz', which no corrections begin with; see"),
         (["reject", ""], "error[not_found]: id: got '', which no corrections begin with; see relearn"),
@@ -633,10 +633,10 @@ def test_review_lists_images_and_corrections(
     assert 0 == run_command_line(["feedback", "review", "--contact-sheet", str(tmp_path / "sheet.png")])
     printed = capsys.readouterr().out
     assert (3, 1) == (printed.count("█" * 12), printed.count(first[:8]))
-    assert "told 1" in printed
-    assert f"{second[:8]} told [red]: the classifier has no class '[red]'" in printed
+    assert "label 1" in printed
+    assert f"{second[:8]} reported as [red]: the classifier has no class '[red]'" in printed
     assert "light: 2 new" in printed
-    assert "relearn feedback accept --all accepts 1 that nothing speaks against" in printed
+    assert "relearn feedback accept --all accepts 1 without warnings" in printed
     assert printed.endswith(f"\n{tmp_path / 'sheet.png'}\n")
     assert encode_png(image)[:8] == (tmp_path / "sheet.png").read_bytes()[:8]
     assert 2 == run_command_line(["feedback", "review", "--contact-sheet", str(tmp_path / "sheet.png")])

@@ -202,7 +202,7 @@ def test_hanging_servers_delay_no_other_check(
     assert "aliases" not in output
     assert "✓ live" in output
     assert (
-        "error[infrastructure]: not well: mlflow store, prefect server; how to mend it stands above\n"
+        "error[infrastructure]: failed checks: mlflow store, prefect server; each fix is printed above\n"
         == errors
     )
 
@@ -280,7 +280,7 @@ def test_changed_line_of_the_ledger_is_corrupt_data(live: Zoo, capsys: Capture) 
     assert f"{path}, line 2 does not follow the line before it" in output
     assert "restore ledger.jsonl from a copy" in output
     assert "✓ pointer" not in output
-    assert "error[corrupt_data]: not well: releases ledger; how to mend it stands above\n" == errors
+    assert "error[corrupt_data]: failed checks: releases ledger; each fix is printed above\n" == errors
 
 
 def test_manually_moved_pointer_is_found(live: Zoo) -> None:
@@ -388,7 +388,7 @@ def test_full_disk_is_reported_and_ends_no_check(disk: Callable[[str], Path], ca
     assert "✗ disk" in output
     assert "make room: relearn prune --keep 3" in output
     assert "· servers" in output
-    assert "error[infrastructure]: not well: system home, system disk" in errors
+    assert "error[infrastructure]: failed checks: system home, system disk" in errors
     assert [] == list((place / "home").iterdir())
 
 

@@ -191,10 +191,14 @@ def test_home_with_a_path_too_long_for_a_socket_is_rejected(home: Home):
     assert not deep.root.exists()
 
 
-def test_path_of_a_home_may_contain_a_percent_sign(home: Home):
-    """supervisor would take it for the beginning of a variable."""
-    with run_services(Home(home.root / "5%d", home.data), (make_service("one"),)) as supervisor:
+@pytest.mark.parametrize("name", ["5%d", "a #1", "a ; b", "it's #1"])
+def test_special_characters_of_supervisor_are_ordinary(home: Home, name: str):
+    """In the path of a home and in a command supervisor would read them as a variable or a comment."""
+    service = make_service("one")
+    service = replace(service, command=("/usr/bin/env", f"WORD={name}", *service.command))
+    with run_services(Home(home.root / name, home.data), (service,)) as supervisor:
         until(supervisor, all_up)
+        assert name == find_listener(service).environ()["WORD"]
 
 
 FEW_FILES = """

@@ -175,4 +175,4 @@ def test_server_fault_does_not_delay_a_stop(
     kill(server)
     (run_folder,) = copied.checkpoints.iterdir()
     advice = f"relearn train --resume {run_folder.name[:8]} resumes it"
-    assert (143, f"error[stopped]: asked to end; {advice}\n") == (training.returncode, errors)
+    assert (143, f"error[stopped]: terminated by a signal; {advice}\n") == (training.returncode, errors)

@@ -1,4 +1,4 @@
-"""Other people's environments: each changes nothing, or is refused by name; doctor says the same."""
+"""Environments that Relearn runs in: each has no effect or is rejected by name, also by doctor."""
 
 import importlib
 import os
@@ -14,16 +14,16 @@ import pytest
 
 from relearn.flows import environment
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.ending import run_with_exit_code
+from relearn.flows.shutdown import run_with_exit_code
 from relearn.flows.tracking.runs import Experiment
 from relearn.model.home import Home
 from tests.flows.conftest import free_port
 
 Capture = pytest.CaptureFixture[str]
 TRAIN = ["train", "--dataset", "digits", "--epochs", "1"]
-NOBODY = ["unshare", "--user", "--map-user=4711", "--map-group=4711"]  # root's files, and no name
+NAMELESS_USER = ["unshare", "--user", "--map-user=4711", "--map-group=4711"]  # owns root's files
 
-# What another project may leave in a folder: modules called as ours and as others, and settings of Prefect's.
+# Files that another project may have in a folder: modules named like ours or like libraries, tool settings.
 MODULES = ("flows", "model", "serving", "random", "supervisor", "mlflow", "torch", "uvicorn", "bentoml")
 FILES = {
     "pyproject.toml": '[tool.prefect.server.database]\nconnection_url = "{url}"\n',
@@ -31,8 +31,8 @@ FILES = {
     "matplotlibrc": "text.usetex: True\nbackend: nonsense\n",
     ".env": "PREFECT_API_URL=http://127.0.0.1:9/api\nPREFECT_SERVER_DATABASE_CONNECTION_URL={url}\n",
 }
-LEFT = {
-    # A proxy that takes connections and never answers; see `silent_proxy`.
+FOREIGN_VARIABLES = {
+    # A proxy that accepts connections and never responds; see `silent_proxy`.
     **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:{port}"),
     **dict.fromkeys(("ALL_PROXY", "all_proxy"), "socks5://127.0.0.1:{port}"),
     **{
@@ -64,19 +64,19 @@ LEFT = {
 
 @pytest.fixture
 def silent_proxy() -> Iterator[int]:
-    """The port of a listener that lets every connection wait."""
+    """The port of a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-def as_nobody(verb: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run relearn in `folder` as a user of a number alone, with these variables and no others."""
+def run_as_nameless_user(verb: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run relearn in `folder` as a user with an id but no name, with only these variables."""
     try:
-        subprocess.run([*NOBODY, "true"], capture_output=True, check=True)
+        subprocess.run([*NAMELESS_USER, "true"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only unshare --user makes a user without a name")
+        pytest.skip("unshare --user is needed for a user without a name")
     return subprocess.run(
-        [*NOBODY, sys.executable, "-P", "-m", "relearn", *verb],
+        [*NAMELESS_USER, sys.executable, "-P", "-m", "relearn", *verb],
         cwd=folder,
         env={"PATH": "/usr/bin:/bin"} | variables,
         capture_output=True,
@@ -86,8 +86,8 @@ def as_nobody(verb: list[str], folder: Path, **variables: str) -> subprocess.Com
     )
 
 
-def a_project(parent: Path) -> Path:
-    """A folder with modules and settings of another project; importing one leaves a file beside it."""
+def make_foreign_project(parent: Path) -> Path:
+    """Make a folder with modules and settings of another project; an import of one writes `imported`."""
     folder = parent / "a project"
     folder.mkdir()
     for name, content in FILES.items():
@@ -98,9 +98,9 @@ def a_project(parent: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_up_runs_nothing_of_the_folder_where_it_is_typed(tmp_path: Path) -> None:
-    """Supervisor, Prefect's and MLflow's servers, the runner and the API."""
-    folder, home = a_project(tmp_path), tmp_path / "home"
+def test_up_ignores_files_of_current_folder(tmp_path: Path) -> None:
+    """Supervisor, the Prefect and MLflow servers, the worker and the API."""
+    folder, home = make_foreign_project(tmp_path), tmp_path / "home"
     flags = ("--prefect-port", "--mlflow-port", "--worker-port", "--port")
     ports = [word for flag in flags for word in (flag, str(free_port()))]
     process = subprocess.Popen(
@@ -110,18 +110,18 @@ def test_up_runs_nothing_of_the_folder_where_it_is_typed(tmp_path: Path) -> None
         stdout=subprocess.PIPE,
         text=True,
     )
-    is_up: set[str] = set()
-    while len(is_up) < len(flags) and (line := process.stdout.readline()):
-        is_up |= {words[1] for words in [line.split()] if words[2] == "up"}
+    services_up: set[str] = set()
+    while len(services_up) < len(flags) and (line := process.stdout.readline()):
+        services_up |= {words[1] for words in [line.split()] if words[2] == "up"}
     process.send_signal(signal.SIGINT)
     process.communicate()
 
-    assert {"prefect", "mlflow", "worker", "api"} == is_up
+    assert {"prefect", "mlflow", "worker", "api"} == services_up
     assert {folder, home} == set(tmp_path.iterdir())
 
 
-def test_ctrl_c_while_the_command_line_is_imported_is_one_line(tmp_path: Path) -> None:
-    """As early as code of ours runs."""
+def test_ctrl_c_during_import_is_one_line(tmp_path: Path) -> None:
+    """From the first import of our own code on."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Finder:\n"
@@ -139,44 +139,59 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_line(tmp_path: Path) -
     assert (130, "error[stopped]: ended by Ctrl-C\n") == (done.returncode, done.stderr)
 
 
-def test_a_foreign_environment_changes_nothing(tmp_path: Path, silent_proxy: int) -> None:
-    """All of it at once, from data to an answer: nothing outside of the home is written or imported."""
-    folder, user, home = a_project(tmp_path), tmp_path / "a user", tmp_path / "h%41 #ü' [x]"
+def test_foreign_environment_has_no_effect(tmp_path: Path, silent_proxy: int) -> None:
+    """All of it at once, in a complete run: nothing outside of the home is written or imported."""
+    folder, user, home = make_foreign_project(tmp_path), tmp_path / "a user", tmp_path / "h%41 #ü' [x]"
     user.mkdir(0o555)
     before = sorted(folder.iterdir())
 
-    left = {name: value.format(port=silent_proxy) for name, value in LEFT.items()}
+    foreign = {name: value.format(port=silent_proxy) for name, value in FOREIGN_VARIABLES.items()}
     run = ["run", *TRAIN[1:], "--networks", "mlp"]
-    done = as_nobody(run, folder, HOME=str(user), RELEARN_HOME=str(home), **left)
+    done = run_as_nameless_user(run, folder, HOME=str(user), RELEARN_HOME=str(home), **foreign)
 
     assert 0 == done.returncode, done.stderr
     assert "version 1 is live" in " ".join(done.stdout.split())
-    assert done.stderr.startswith("warning: of no effect here, and ignored: BENTOML_CONFIG, BENTOML_PORT, ")
+    assert done.stderr.startswith(
+        "warning: ignored, since they have no effect here: BENTOML_CONFIG, BENTOML_PORT, "
+    )
     assert 1 == len(done.stderr.splitlines())
     assert before == sorted(folder.iterdir())
     assert [] == list(user.iterdir())
     assert {folder, user, home} == set(tmp_path.iterdir())
 
 
-def test_a_user_without_name_and_home_has_a_healthy_machine(tmp_path: Path) -> None:
-    """The tools look for both when they are imported."""
-    done = as_nobody(["doctor"], tmp_path, RELEARN_HOME=str(tmp_path / "home"))
+def test_user_without_name_and_home_passes_doctor(tmp_path: Path) -> None:
+    """The tools read both when they are imported."""
+    done = run_as_nameless_user(["doctor"], tmp_path, RELEARN_HOME=str(tmp_path / "home"))
     assert (0, "") == (done.returncode, done.stderr)
     assert ", 0 warnings, 0 failed" in done.stdout
 
 
 @pytest.mark.needs("sh")
-def test_closed_streams_are_no_fault(tmp_path: Path) -> None:
-    """As a supervisor may leave them: the verb ends as it does with open ones."""
+def test_closed_standard_streams_are_accepted(tmp_path: Path) -> None:
+    """The exit code is the same as with open streams."""
     verb = f"exec {sys.executable} -m relearn history <&- >&- 2>&-"
     closed = subprocess.run(["sh", "-c", verb], cwd=tmp_path, check=False)
     assert 2 == closed.returncode
 
 
+@pytest.mark.needs("sh")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("arguments", ["config", "--version", "--help"])
+def test_full_standard_output_is_one_line(arguments: str) -> None:
+    """Exit code 3, and no message of Python at its exit."""
+    verb = f"exec {sys.executable} -m relearn {arguments} >/dev/full"
+    done = subprocess.run(["sh", "-c", verb], capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error[infrastructure]: ")
+    assert "No space left on device" in line
+    assert 3 == done.returncode
+
+
 @pytest.mark.slow
-def test_two_first_runs_at_once_share_a_new_home(tmp_path: Path) -> None:
-    """Neither is in the way of the other while tables are made and the same data are logged."""
-    both = [
+def test_two_concurrent_first_trainings_share_a_new_home(tmp_path: Path) -> None:
+    """Both succeed while tables are created and the same data is logged."""
+    processes = [
         subprocess.Popen(
             [sys.executable, "-m", "relearn", *TRAIN],
             env={
@@ -189,12 +204,14 @@ def test_two_first_runs_at_once_share_a_new_home(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    assert [b"", b""] == [one.communicate()[1] for one in both]
-    assert [0, 0] == [one.returncode for one in both]
+    assert [b"", b""] == [process.communicate()[1] for process in processes]
+    assert [0, 0] == [process.returncode for process in processes]
 
 
 @pytest.mark.parametrize("limit", ["MIN_OPEN_FILES", "MIN_FILE_BYTES", "MIN_ADDRESS_BYTES"])
-def test_a_limit_of_the_system_is_named(limit: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_too_low_system_limit_is_reported(
+    limit: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     """By train and by doctor, where the system allows less than is needed."""
     kinds = {
         "MIN_OPEN_FILES": (resource.RLIMIT_NOFILE, 1_000),
@@ -218,7 +235,7 @@ FEW_PROCESSES = """
 import os, resource, sys
 from pathlib import Path
 from relearn.flows import environment
-from relearn.flows.ending import run_with_exit_code
+from relearn.flows.shutdown import run_with_exit_code
 from relearn.flows.ops.checks import system
 from relearn.flows.ops.doctor import run_check
 from relearn.model.home import Home
@@ -248,10 +265,10 @@ def test_limit_of_processes_is_named() -> None:
     assert "[('failed', 'only " in done.stdout
 
 
-def test_a_tool_that_cannot_be_imported_is_one_line(
+def test_failed_import_of_tool_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """Such as torch with TORCH_LOGS=nonsense: its name and its own words, no traceback."""
+    """For example torch with TORCH_LOGS=nonsense: name and message of the tool, no traceback."""
     (tmp_path / "broken_tool.py").write_text("raise ValueError('a setting\\nof its own')")
     monkeypatch.syspath_prepend(tmp_path)
     assert 3 == run_with_exit_code(lambda: importlib.import_module("broken_tool"))
@@ -259,10 +276,50 @@ def test_a_tool_that_cannot_be_imported_is_one_line(
     assert line == capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "package", "verb"),
+    [
+        ("rich.py", "", "rich", ["config"]),
+        ("pydantic.py", "x = 1", "pydantic", ["config"]),
+        ("prefect/__init__.py", "", "prefect", TRAIN),
+        ("mlflow/__init__.py", "", "mlflow", ["compare", "x"]),
+        ("torch.py", "x = 1", "torch", ["train"]),
+    ],
+)
+def test_other_package_of_same_name_is_one_line(
+    file: str, content: str, package: str, verb: list[str], tmp_path: Path
+) -> None:
+    """The file that was imported instead of the library is named."""
+    path = tmp_path / "theirs" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    home = Home.from_environment()
+    home.root.mkdir(exist_ok=True)
+    (home.root / "mlflow.db").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "relearn", *verb],
+        env={**os.environ, "PYTHONPATH": str(path.parents[file.count("/")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error[infrastructure]: {package} cannot be imported from {path}: ")
+    assert (3, "") == (done.returncode, done.stdout)
+
+
+def test_failed_import_of_own_module_keeps_traceback() -> None:
+    """It is a bug, not a fault of the machine."""
+    with pytest.raises(ImportError, match=r"relearn\.flows\.nothing"):
+        run_with_exit_code(lambda: importlib.import_module("relearn.flows.nothing"))
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        run_with_exit_code(lambda: exec("from relearn.flows.shutdown import nothing"))
+
+
 def test_relative_paths_of_the_tools_are_made_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their servers have folders of their own, where a relative path would mean another file."""
+    """Their servers run in other folders, where a relative path would mean another file."""
     monkeypatch.chdir(tmp_path)
     for name, value in {
         "PREFECT_HOME": "p",
@@ -280,75 +337,112 @@ def test_relative_paths_of_the_tools_are_made_absolute(
     assert 1 == os.environ["NO_PROXY"].count("127.0.0.1")
 
 
-def deleted_experiment(home: Home) -> None:
-    """Leave an experiment that was deleted in MLflow."""
+def test_compiled_kernels_are_cached_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch makes the folder during any training; by default it would stay in /tmp."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    home = Home.from_environment()
+    environment.set_tool_defaults(home)
+    assert home.root / "torchinductor" == Path(cache_dir())
+
+
+def delete_experiment(home: Home) -> None:
+    """Delete an experiment in MLflow."""
     experiment = Experiment.open_or_create(home, "digits")
     experiment.client.delete_experiment(experiment.id)
 
 
-def damaged_store(home: Home) -> None:
-    """Leave a database of MLflow's that is none."""
+def damage_store(home: Home) -> None:
+    """Overwrite the database of MLflow."""
     home.root.mkdir(exist_ok=True)
     (home.root / "mlflow.db").write_bytes(b"no database" * 1_000)
 
 
-def nothing(_home: Home) -> None:
-    """Leave the home as it is."""
+def keep(_home: Home) -> None:
+    """Change nothing."""
 
 
-# Variables, what is done to the home, what the one line of a training holds, and what doctor prints.
+# Variables, a change of the home, parts of the one line of train and of the output of doctor.
 BROKEN = {
-    "proxy": ({"HTTPS_PROXY": "ftp://proxy"}, nothing, "HTTPS_PROXY: got 'ftp://proxy', accepted: http", ""),
-    "certificates": (
-        {"SSL_CERT_FILE": "/nowhere"},
-        nothing,
-        "SSL_CERT_FILE: got '/nowhere', which is not",
+    "proxy": (
+        {"HTTPS_PROXY": "ftp://proxy"},
+        keep,
+        "HTTPS_PROXY: got 'ftp://proxy', accepted: http",
         "",
     ),
-    "setting": ({"RELEARN_BATCH_SIZE": "many"}, nothing, "RELEARN_BATCH_SIZE: got 'many', accepted: a v", ""),
-    "setting of the API": ({"RELEARN_WORKERS": "0"}, nothing, "", "RELEARN_WORKERS: got '0', accepted: gr"),
-    "file of settings": ({"RELEARN_CONFIG": "/nowhere"}, nothing, "--config /nowhere cannot be read: No", ""),
-    "path of the home": ({"RELEARN_HOME": "/tmp/a?b"}, nothing, "RELEARN_HOME: got '/tmp/a?b', accepted", ""),
-    "file for a home": ({"RELEARN_HOME": "/etc/passwd"}, nothing, "which is a file; accepted: a folder", ""),
+    "certificates": (
+        {"SSL_CERT_FILE": "/nowhere"},
+        keep,
+        "SSL_CERT_FILE: got '/nowhere', which does not exist",
+        "",
+    ),
+    "setting": (
+        {"RELEARN_BATCH_SIZE": "many"},
+        keep,
+        "RELEARN_BATCH_SIZE: got 'many', accepted: a v",
+        "",
+    ),
+    "setting of the API": ({"RELEARN_WORKERS": "0"}, keep, "", "RELEARN_WORKERS: got '0', accepted: gr"),
+    "file of settings": (
+        {"RELEARN_CONFIG": "/nowhere"},
+        keep,
+        "--config /nowhere cannot be read: No",
+        "",
+    ),
+    "path of the home": (
+        {"RELEARN_HOME": "/tmp/a?b"},
+        keep,
+        "RELEARN_HOME: got '/tmp/a?b', accepted",
+        "",
+    ),
+    "file for a home": (
+        {"RELEARN_HOME": "/etc/passwd"},
+        keep,
+        "which is a file; accepted: a folder",
+        "",
+    ),
     "MLflow's server": (
         {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
-        nothing,
+        keep,
         "MLflow at http://127.0.0.1:9 cannot be used",
         "",
     ),
     "folder for a store": (
         {"MLFLOW_TRACKING_URI": "file:mlruns"},
-        nothing,
+        keep,
         "got 'file:mlruns', accepted",
         "",
     ),
-    "database": ({}, damaged_store, "mlflow.db cannot be used", "mlflow.db cannot be used"),
-    "experiment": ({}, deleted_experiment, "experiments restore --experiment-id 1", ""),
+    "database": ({}, damage_store, "mlflow.db cannot be used", "mlflow.db cannot be used"),
+    "experiment": ({}, delete_experiment, "experiments restore --experiment-id 1", ""),
 }
 
 
-@pytest.mark.parametrize(("variables", "prepare", "of_train", "of_doctor"), BROKEN.values(), ids=BROKEN)
-def test_what_is_broken_is_told_by_train_and_doctor(
+@pytest.mark.parametrize(
+    ("variables", "prepare", "train_message", "doctor_message"), BROKEN.values(), ids=BROKEN
+)
+def test_broken_environment_is_reported_by_train_and_doctor(
     variables: dict[str, str],
     prepare: Callable[[Home], None],
-    of_train: str,
-    of_doctor: str,
+    train_message: str,
+    doctor_message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
 ) -> None:
-    """Each in one line, without a training; doctor never says that all is well."""
+    """In one line, without a training; doctor never reports that all is well."""
     prepare(Home.from_environment())
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    if of_train:
+    if train_message:
         assert run_command_line(TRAIN) in (2, 3)
         (line,) = capsys.readouterr().err.splitlines()
-        assert of_train in line
+        assert train_message in line
     exit_code = run_command_line(["doctor"])
-    told = capsys.readouterr()
-    assert (of_doctor or of_train) in told.out + told.err
-    assert exit_code in (2, 3) or ", 1 warnings, 0 failed" in told.out
+    printed = capsys.readouterr()
+    assert (doctor_message or train_message) in printed.out + printed.err
+    assert exit_code in (2, 3) or ", 1 warnings, 0 failed" in printed.out
 
 
 @pytest.mark.parametrize(
@@ -362,8 +456,8 @@ def test_what_is_broken_is_told_by_train_and_doctor(
         ("PREFECT_API_URL", "http://127.0.0.1:9/api", "no Prefect server answers at http://127.0.0.1:9"),
     ],
 )
-def test_a_setting_of_prefects_is_named(variable: str, value: str, line: str, tmp_path: Path) -> None:
-    """By its variable, in a process that imports Prefect for the first time, and by doctor."""
+def test_invalid_prefect_setting_is_reported(variable: str, value: str, line: str, tmp_path: Path) -> None:
+    """With its variable, by a process that imports Prefect and by doctor."""
     for verb in (TRAIN, ["doctor"]):
         done = subprocess.run(
             [sys.executable, "-m", "relearn", *verb],
@@ -373,20 +467,20 @@ def test_a_setting_of_prefects_is_named(variable: str, value: str, line: str, tm
             text=True,
             check=False,
         )
-        told = done.stdout + done.stderr
+        printed = done.stdout + done.stderr
         assert done.returncode in (2, 3)
-        assert variable in told
-        assert line in told
-        assert "pydantic.dev" not in told
+        assert variable in printed
+        assert line in printed
+        assert "pydantic.dev" not in printed
 
 
-def test_what_has_an_effect_is_shown_by_config(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    """Variables of the tools and proxies that Relearn has not set itself; no password of theirs."""
+def test_config_shows_effective_variables_of_tools(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Proxies and variables of the tools that Relearn has not set; passwords are hidden."""
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "3")
     assert 0 == run_command_line(["config"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert "PREFECT_CLIENT_MAX_RETRIES" in told
-    assert "HTTPS_PROXY" in told
-    assert "secret" not in told
-    assert "DO_NOT_TRACK" not in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "PREFECT_CLIENT_MAX_RETRIES" in printed
+    assert "HTTPS_PROXY" in printed
+    assert "secret" not in printed
+    assert "DO_NOT_TRACK" not in printed

@@ -1,4 +1,4 @@
-"""The command line: which value wins, what help costs, and one line for every mistake."""
+"""Command line: precedence of settings, help, and one line per error."""
 
 import os
 import subprocess
@@ -32,21 +32,21 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def home() -> Path:
-    """The home of this test, a folder with nothing in it."""
+    """The home of this test, an empty folder."""
     return Path(os.environ["RELEARN_HOME"])
 
 
-def fails(arguments: list[str], capsys: Capture, exit_code: int = 2) -> list[str]:
-    """The lines on stderr of a command line that fails as it should, and does nothing else."""
-    assert exit_code == run_command_line(arguments)
+def error_lines(arguments: list[str], capsys: Capture) -> list[str]:
+    """Run a command that has to fail with exit code 2 and no output; return the lines on standard error."""
+    assert 2 == run_command_line(arguments)
 
-    said = capsys.readouterr()
-    assert "" == said.out
-    return said.err.splitlines()
+    captured = capsys.readouterr()
+    assert "" == captured.out
+    return captured.err.splitlines()
 
 
-def setting(name: str, capsys: Capture) -> list[str]:
-    """Value and source of one setting in what `relearn config` has just printed."""
+def printed_setting(name: str, capsys: Capture) -> list[str]:
+    """Return value and origin of a setting that `relearn config` has just printed."""
     for line in capsys.readouterr().out.splitlines():
         cells = [cell.strip() for cell in line.strip("│").split("│")]
         if cells[0] == name:
@@ -90,13 +90,13 @@ def setting(name: str, capsys: Capture) -> list[str]:
         ("optimizer", "adam", "'sgd', 'rmsprop' or 'adagrad'"),
     ],
 )
-def test_a_value_out_of_range_is_refused(
+def test_value_out_of_range_is_rejected(
     flag: str, value: str, accepted: str, home: Path, capsys: Capture
 ) -> None:
-    """What was wrong, what was got, what is accepted; nothing is made."""
+    """Setting, value and accepted range; nothing is written."""
     name = flag.replace("-", "_")
 
-    assert [f"error[config]: {name}: got {value!r}, accepted: {accepted}"] == fails(
+    assert [f"error[config]: {name}: got {value!r}, accepted: {accepted}"] == error_lines(
         ["train", f"--{flag}", value], capsys
     )
     assert [] == list(home.iterdir())
@@ -117,19 +117,19 @@ def test_a_value_out_of_range_is_refused(
         ("hidden-sizes", "1000000000"),
     ],
 )
-def test_a_value_of_another_form_is_refused(flag: str, value: str, home: Path, capsys: Capture) -> None:
-    """The value is shown, cut where it is endless."""
-    (first,) = fails(["run", f"--{flag}", value], capsys)
+def test_malformed_value_is_rejected(flag: str, value: str, home: Path, capsys: Capture) -> None:
+    """The message shows at most 80 characters of the value."""
+    (line,) = error_lines(["run", f"--{flag}", value], capsys)
 
-    assert first.startswith(f"error[config]: {flag.replace('-', '_')}")
-    assert f"got {value[:80]!r}, accepted: " in first
-    assert len(first) < 300
+    assert line.startswith(f"error[config]: {flag.replace('-', '_')}")
+    assert f"got {value[:80]!r}, accepted: " in line
+    assert len(line) < 300
     assert [] == list(home.iterdir())
 
 
-def test_all_mistakes_are_told_at_once(capsys: Capture) -> None:
-    """A line for each of them."""
-    lines = fails(["train", "--epochs", "0", "--momentum", "2", "--seed", "x"], capsys)
+def test_all_errors_are_reported_at_once(capsys: Capture) -> None:
+    """One line per error."""
+    lines = error_lines(["train", "--epochs", "0", "--momentum", "2", "--seed", "x"], capsys)
 
     assert [f"error[config]: {name}" for name in ("epochs", "momentum", "seed")] == sorted(
         line.split(": got")[0] for line in lines
@@ -153,9 +153,9 @@ def test_all_mistakes_are_told_at_once(capsys: Capture) -> None:
         ),
     ],
 )
-def test_an_unknown_word_is_refused(arguments: list[str], line: str, home: Path, capsys: Capture) -> None:
-    """With the word that was meant, where one is near."""
-    assert [line] == fails(arguments, capsys)
+def test_unknown_argument_is_rejected(arguments: list[str], line: str, home: Path, capsys: Capture) -> None:
+    """With a suggestion if a similar one exists."""
+    assert [line] == error_lines(arguments, capsys)
     assert [] == list(home.iterdir())
 
 
@@ -165,22 +165,23 @@ def test_an_unknown_word_is_refused(arguments: list[str], line: str, home: Path,
         (None, "error[user_input]: --config {path} cannot be read: No such file or directory"),
         (
             "epochs = \n",
-            "error[user_input]: --config {path} is no TOML: Invalid value (at line 1, column 10)",
+            "error[user_input]: --config {path} is not valid TOML: Invalid value (at line 1, column 10)",
         ),
         (
             "epochs = 1\nepochs = 2\n",
-            "error[user_input]: --config {path} is no TOML: Cannot overwrite a value (at line 2, column 11)",
+            "error[user_input]: --config {path} is not valid TOML: Cannot overwrite a value "
+            "(at line 2, column 11)",
         ),
         ("epohcs = 1\n", 'error[usage]: Unknown option: "[epohcs]" from {path}. Did you mean --epochs?'),
         (
             "[train]\nepochs = 5\n",
             "error[user_input]: --config {path}: got 'train', "
-            "accepted: settings such as epochs = 5, in no table",
+            "accepted: settings such as epochs = 5, outside of any table",
         ),
         (
             "[table]\nepochs = 5\n",
             "error[user_input]: --config {path}: got 'table', "
-            "accepted: settings such as epochs = 5, in no table",
+            "accepted: settings such as epochs = 5, outside of any table",
         ),
         (
             "epochs = 1.5\n",
@@ -193,33 +194,33 @@ def test_an_unknown_word_is_refused(arguments: list[str], line: str, home: Path,
         ),
     ],
 )
-def test_a_bad_file_of_settings_is_refused(
+def test_invalid_settings_file_is_rejected(
     content: str | None, line: str, tmp_path: Path, home: Path, capsys: Capture
 ) -> None:
-    """The file is named, and the place in it."""
+    """With the path of the file, and the position in it."""
     path = tmp_path / "settings.toml"
     if content is not None:
         path.write_text(content)
 
-    assert [line.format(path=path)] == fails(["train", "--config", str(path)], capsys)
+    assert [line.format(path=path)] == error_lines(["train", "--config", str(path)], capsys)
     assert [] == list(home.iterdir())
 
 
-def test_what_is_no_file_of_settings_is_refused(tmp_path: Path, capsys: Capture) -> None:
-    """A folder, and bytes that are no text."""
+def test_unreadable_settings_file_is_rejected(tmp_path: Path, capsys: Capture) -> None:
+    """A folder, and bytes that are not UTF-8."""
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\0")
 
-    assert [f"error[user_input]: --config {tmp_path} cannot be read: Is a directory"] == fails(
+    assert [f"error[user_input]: --config {tmp_path} cannot be read: Is a directory"] == error_lines(
         ["train", "--config", str(tmp_path)], capsys
     )
-    assert fails(["train", "--config", str(tmp_path / "bytes")], capsys)[0].startswith(
+    assert error_lines(["train", "--config", str(tmp_path / "bytes")], capsys)[0].startswith(
         f"error[user_input]: --config {tmp_path / 'bytes'} cannot be read: 'utf-8'"
     )
 
 
 @pytest.mark.parametrize("verb", ["run", "train"])
 @pytest.mark.parametrize(
-    ("flag", "value", "line"),
+    ("flag", "value", "expected"),
     [
         (
             "network",
@@ -235,37 +236,35 @@ def test_what_is_no_file_of_settings_is_refused(tmp_path: Path, capsys: Capture)
         ("device", "cuda:99", "error[config]: device: got 'cuda:99', accepted on this machine: auto, cpu"),
     ],
 )
-def test_what_is_not_there_is_refused_before_any_work(
-    verb: str, flag: str, value: str, line: str, home: Path, capsys: Capture
+def test_missing_resource_is_rejected_before_any_work(
+    verb: str, flag: str, value: str, expected: str, home: Path, capsys: Capture
 ) -> None:
-    """No server is started for it, no data read, nothing made."""
-    (said,) = fails([verb, f"--{flag}", value], capsys)
+    """No server is started, no data read, nothing written."""
+    (line,) = error_lines([verb, f"--{flag}", value], capsys)
 
-    assert said.startswith(line.format(here=Path.cwd()))
+    assert line.startswith(expected.format(here=Path.cwd()))
     assert [] == list(home.iterdir())
 
 
 @pytest.mark.parametrize("verb", ["run", "train"])
-def test_a_precision_that_the_device_lacks_is_refused_before_any_work(
-    verb: str, home: Path, capsys: Capture
-) -> None:
-    """The line says which it has."""
-    assert ["error[config]: precision: got 'tf32', accepted on cpu: float32, bfloat16"] == fails(
+def test_unsupported_precision_is_rejected_before_any_work(verb: str, home: Path, capsys: Capture) -> None:
+    """The message lists the supported ones."""
+    assert ["error[config]: precision: got 'tf32', accepted on cpu: float32, bfloat16"] == error_lines(
         [verb, "--precision", "tf32", "--device", "cpu"], capsys
     )
     assert [] == list(home.iterdir())
 
 
-def test_every_network_asked_for_is_looked_for_first(home: Path, capsys: Capture) -> None:
-    """Also the last one: none is trained in vain."""
-    (said,) = fails(["run", "--networks", "mlp", "nope"], capsys)
+def test_all_networks_are_checked_before_training(home: Path, capsys: Capture) -> None:
+    """An unknown last network stops the run before the first is trained."""
+    (line,) = error_lines(["run", "--networks", "mlp", "nope"], capsys)
 
-    assert said.startswith("error[config]: network: got 'nope', accepted: mlp, cnn or")
+    assert line.startswith("error[config]: network: got 'nope', accepted: mlp, cnn or")
     assert [] == list(home.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("arguments", "expected"),
     [
         (["compare"], "error[not_found]: no run yet, there is no {home}/mlflow.db: run relearn run or "),
         (["compare", "mlp"], "error[not_found]: no run yet, there is no {home}/mlflow.db: run relearn run"),
@@ -275,71 +274,73 @@ def test_every_network_asked_for_is_looked_for_first(home: Path, capsys: Capture
         (["serve", "--port", "-1"], "error[config]: port: got '-1', accepted: greater than or equal to 0"),
     ],
 )
-def test_verbs_that_read_make_nothing(arguments: list[str], line: str, home: Path, capsys: Capture) -> None:
-    """In a home without runs they say so, and how there come to be some."""
-    (said,) = fails(arguments, capsys)
+def test_reading_verbs_write_nothing(
+    arguments: list[str], expected: str, home: Path, capsys: Capture
+) -> None:
+    """In an empty home they print which command creates runs or releases."""
+    (line,) = error_lines(arguments, capsys)
 
-    assert said.startswith(line.format(home=home))
+    assert line.startswith(expected.format(home=home))
     assert [] == list(home.iterdir())
 
 
-def test_a_flag_wins_over_the_environment_a_file_and_a_preset(
+def test_flag_overrides_variable_file_and_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """Each in its turn, and `relearn config` says which it was."""
+    """In this order; `relearn config` prints the origin."""
     file = tmp_path / "settings.toml"
     file.write_text("epochs = 2\nhidden_sizes = [64, 32]\n")
     layers = ["config", "--preset", "tutorial"]
     monkeypatch.setenv("COLUMNS", "300")
 
     run_command_line(["config"])
-    assert ["15", "default"] == setting("epochs", capsys)
+    assert ["15", "default"] == printed_setting("epochs", capsys)
     run_command_line(layers)
-    assert ["256", "preset tutorial"] == setting("batch_size", capsys)
-    with monkeypatch.context() as only:
-        only.setenv("RELEARN_PRESET", "tutorial")
-        only.setenv("RELEARN_CONFIG", str(file))
+    assert ["256", "preset tutorial"] == printed_setting("batch_size", capsys)
+    with monkeypatch.context() as variables:
+        variables.setenv("RELEARN_PRESET", "tutorial")
+        variables.setenv("RELEARN_CONFIG", str(file))
         run_command_line(["config"])
-    shown = capsys.readouterr().out
-    assert "preset tutorial" in shown
-    assert str(file) in shown
+    printed = capsys.readouterr().out
+    assert "preset tutorial" in printed
+    assert str(file) in printed
     run_command_line([*layers, "--config", str(file)])
-    assert ["2", str(file)] == setting("epochs", capsys)
+    assert ["2", str(file)] == printed_setting("epochs", capsys)
     monkeypatch.setenv("RELEARN_EPOCHS", "4")
     run_command_line([*layers, "--config", str(file)])
-    assert ["4", "RELEARN_EPOCHS"] == setting("epochs", capsys)
+    assert ["4", "RELEARN_EPOCHS"] == printed_setting("epochs", capsys)
     run_command_line([*layers, "--config", str(file), "--epochs", "7"])
-    assert ["7", "cli"] == setting("epochs", capsys)
+    assert ["7", "cli"] == printed_setting("epochs", capsys)
     run_command_line([*layers, "--config", str(file), "--epochs", "7"])
-    assert ["(64, 32)", str(file)] == setting("hidden_sizes", capsys)
+    assert ["(64, 32)", str(file)] == printed_setting("hidden_sizes", capsys)
 
 
-def test_widths_are_given_in_one_go_or_one_by_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    """Both ways of typing several values mean the same."""
+def test_list_is_one_flag_or_repeated_flags(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Both forms have the same effect."""
     monkeypatch.setenv("COLUMNS", "300")
 
     run_command_line(["config", "--hidden-sizes", "784", "512"])
-    assert ["(784, 512)", "cli"] == setting("hidden_sizes", capsys)
+    assert ["(784, 512)", "cli"] == printed_setting("hidden_sizes", capsys)
     run_command_line(["config", "--hidden-sizes", "784", "--hidden-sizes", "512"])
-    assert ["(784, 512)", "cli"] == setting("hidden_sizes", capsys)
+    assert ["(784, 512)", "cli"] == printed_setting("hidden_sizes", capsys)
 
 
-def test_a_variable_that_means_nothing_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    """A warning, since another version may know it; those of training and serving are known."""
+def test_unknown_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """No error, since another version may know it; settings of training and serving are known."""
     for name in ("RELEARN_EPOHCS", "RELEARN_EPOCHS", "RELEARN_PORT"):
         monkeypatch.setenv(name, "3")
 
     assert 0 == run_command_line(["config"])
-    assert "warning: RELEARN_EPOHCS is set, but no setting has that name\n" == capsys.readouterr().err
+    assert "warning: RELEARN_EPOHCS is set, but there is no setting of that name\n" == capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["RELEARN_HOME", "RELEARN_DATA"])
-def test_a_folder_of_nobody_is_refused(
+def test_home_of_unknown_user_is_rejected(
     variable: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """`~name` stands for a user; where there is none, nothing else is guessed."""
+    """`~name` is the home folder of a user, who has to exist."""
     monkeypatch.setenv(variable, "~nobody-of-that-name/x")
-    (line,) = fails(["config"], capsys)
+    (line,) = error_lines(["config"], capsys)
     assert line.startswith(
         f"error[user_input]: {variable}: got '~nobody-of-that-name/x', there is no such user"
     )
@@ -347,16 +348,16 @@ def test_a_folder_of_nobody_is_refused(
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
-    """With what it is for and what it takes; each parameter has its sentence."""
+    """Usage is printed without warnings."""
     assert 0 == run_command_line([verb, "--help"])
 
-    said = capsys.readouterr()
-    assert f"Usage: relearn {verb}" in said.out
-    assert "" == said.err
+    captured = capsys.readouterr()
+    assert f"Usage: relearn {verb}" in captured.out
+    assert "" == captured.err
 
 
 def test_help_lists_every_verb(capsys: Capture) -> None:
-    """And nothing else is one."""
+    """The list of verbs is complete and has no others."""
     assert 0 == run_command_line(["--help"])
 
     commands = capsys.readouterr().out.split("─ Commands ─")[1].split("╰")[0]
@@ -365,8 +366,25 @@ def test_help_lists_every_verb(capsys: Capture) -> None:
     }
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "wide"])
+def test_unusable_columns_variable_counts_as_not_set(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Help and tables are as wide as without `COLUMNS`."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    printed = {}
+    for value in ("", columns):
+        monkeypatch.setenv("COLUMNS", value)
+        for verb in ("--help", "config"):
+            assert 0 == run_command_line([verb])
+            printed[value, verb] = capsys.readouterr().out
+    assert printed["", "--help"] == printed[columns, "--help"]
+    assert printed["", "config"] == printed[columns, "config"]
+    assert "validation_fraction" in printed[columns, "config"]
+
+
 def test_versions_are_the_installed_ones(capsys: Capture) -> None:
-    """Ours first, then those of the tools and of Python, a line each."""
+    """One line each: Relearn, the tools, Python."""
     from importlib.metadata import version
 
     assert 0 == run_command_line(["--version"])
@@ -376,8 +394,8 @@ def test_versions_are_the_installed_ones(capsys: Capture) -> None:
     assert expected == capsys.readouterr().out.splitlines()
 
 
-def test_help_and_refusals_load_nothing_heavy() -> None:
-    """What takes seconds to import is imported by the verbs that use it, once their flags are read."""
+def test_help_and_errors_import_no_heavy_library() -> None:
+    """Libraries that take seconds to import are imported after the flags have been parsed."""
     code = (
         "import sys\n"
         "from relearn.flows.cli.app import run_command_line\n"
@@ -394,7 +412,7 @@ def test_help_and_refusals_load_nothing_heavy() -> None:
 
 @pytest.mark.needs("bash")
 def test_completion_knows_every_verb(tmp_path: Path) -> None:
-    """In a shell that was told once."""
+    """After one `--install-completion`."""
     subprocess.run(
         [sys.executable, "-m", "relearn", "--install-completion"],
         env={**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"},
@@ -402,6 +420,6 @@ def test_completion_knows_every_verb(tmp_path: Path) -> None:
         check=True,
     )
     script = tmp_path / ".local" / "share" / "bash-completion" / "completions" / "relearn"
-    typed = f'source {script}; COMP_WORDS=(relearn ro); COMP_CWORD=1; _relearn; echo "${{COMPREPLY[@]}}"'
-    done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=False)
+    code = f'source {script}; COMP_WORDS=(relearn ro); COMP_CWORD=1; _relearn; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
     assert "rollback" == done.stdout.strip(), done.stderr

@@ -1,4 +1,4 @@
-"""Promises of `relearn eda`."""
+"""`relearn eda`: printed tables, files, findings, rejected input."""
 
 from pathlib import Path
 
@@ -21,35 +21,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_it_prints_tables_and_writes_files(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Tables on the screen, tables and figures in the home, and each path printed."""
+def test_tables_are_printed_and_files_written(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables on the terminal, tables and figures in the home; each path is printed."""
     assert 0 == run_command_line(["eda", "--dataset", "digits", "--images", "4"])
     printed = capsys.readouterr().out
-    for text in ("digits: 10 classes", "validation", "Classes are balanced", "float32", "No findings"):
-        assert text in printed
+    for phrase in ("digits: 10 classes", "validation", "Classes are balanced", "float32", "No findings"):
+        assert phrase in printed
     assert FILES == sorted(file.name for file in (home / "eda" / "digits").iterdir())
     for name in FILES:
         assert str(home / "eda" / "digits" / name) in printed.splitlines()
 
 
-def test_name_and_output_decide_where(home: Path, tmp_path: Path) -> None:
-    """Files go to `eda/NAME`, or where they are asked for."""
+def test_model_name_and_output_select_folder(home: Path, tmp_path: Path) -> None:
+    """Files go to `eda/MODEL_NAME`, or to `--output`."""
     assert 0 == run_command_line(["eda", "--dataset", "digits", "--model-name", "mine"])
     assert FILES == sorted(file.name for file in (home / "eda" / "mine").iterdir())
     assert 0 == run_command_line(["eda", "--dataset", "digits", "--output", str(tmp_path / "out")])
     assert FILES == sorted(file.name for file in (tmp_path / "out").iterdir())
 
 
-def test_findings_are_shown(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Duplicates, lost resolution and imbalance are told, with their numbers; class names are not markup."""
+def test_findings_are_printed(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Duplicates, lost resolution and imbalance with their numbers; class names are not markup."""
     images = np.random.default_rng(0).integers(0, 256, (200, 30, 30), np.uint8)
     images[10] = images[0]
     labels = np.where(np.arange(200) % 10, "[red]many", "few")
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
     assert 0 == run_command_line(["eda", "--dataset", f"npz:{tmp_path / 'a.npz'}", "--image-size", "16"])
     printed = " ".join(capsys.readouterr().out.split())
-    for text in ("duplicate", "resolution is lost", "9.0 times", "imbalanced: '[red]many'"):
-        assert text in printed
+    for phrase in ("duplicate", "resolution is lost", "9.0 times", "imbalanced: '[red]many'"):
+        assert phrase in printed
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_findings_are_shown(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["--dataset", "nothing"], "dataset: got 'nothing', accepted: auto, mnist"),
         (
             ["--dataset", "digits", "--output", "/dev"],
-            "--output: /dev is there and not empty, accepted: a new",
+            "--output: got /dev, which is not empty, accepted: a new",
         ),
         (["--dataset", "csv:nowhere.csv"], "nowhere.csv does not exist"),
     ],
