@@ -549,12 +549,12 @@ def test_a_home_that_cannot_be_written_is_one_line(desk: Desk) -> None:
     [
         (
             ["accept"],
-            "error[user_input]: ids: got nothing, accepted: some that relearn feedback review shows, or",
+            "error[user_input]: ids: got nothing, accepted: ids that relearn feedback review shows, or",
         ),
         (["accept", "--all", "ab"], "error[user_input]: ids: got ids and --all, accepted: some that relearn"),
         (
             ["reject"],
-            "error[user_input]: ids: got nothing, accepted: some that relearn feedback review shows",
+            "error[user_input]: ids: got nothing, accepted: ids that relearn feedback review shows",
         ),
         (["accept", "xyz"], "error[not_found]: id: got 'xyz', which no answers begin with; see relearn"),
         (["reject", ""], "error[not_found]: id: got '', which no answers begin with; see relearn feedback"),
