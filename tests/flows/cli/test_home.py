@@ -52,7 +52,7 @@ def test_removed_current_folder_is_one_line(tmp_path: Path, variables: dict[str,
     folder = tmp_path / "removed"
     folder.mkdir()
     done = run_in(folder, f"rmdir {folder}", "run", **variables)
-    line = "error[user_input]: the current folder was removed; change to another one\n"
+    line = "error[user_input]: the current folder was deleted; change to another one\n"
     assert (2, line, "") == (done.returncode, done.stderr, done.stdout)
 
 

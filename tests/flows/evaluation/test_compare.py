@@ -104,7 +104,7 @@ def test_mlflow_filter_selects_runs(home: Home) -> None:
 def test_invalid_filter_is_rejected(home: Home, filter_string: str) -> None:
     """The message has an example."""
     with pytest.raises(
-        UserInputError, match=r"--filter: got .*accepted: a filter of MLflow's, such as \"params"
+        UserInputError, match=r"--filter: got .*accepted: a filter string of MLflow, such as \"params"
     ):
         compare_runs(home, filter_string=filter_string)
 
@@ -239,8 +239,8 @@ def test_paired_test_accepts_any_dataset_with_the_same_classes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["1", "--paired"], "--paired: got 1 runs, accepted: two of them"),
-        (["1", "2", "3", "--dataset", "digits"], "--dataset: got 3 runs, accepted: two of them"),
+        (["1", "--paired"], "--paired: got 1 runs, accepted: two"),
+        (["1", "2", "3", "--dataset", "digits"], "--dataset: got 3 runs, accepted: two"),
         (["1", "zoo@1", "--paired"], "--paired: got zoo@1 and zoo@1, which are the same run"),
         (["1", "zoo@8", "--paired"], "version: got 'zoo@8', registered as zoo: 1, 2, 3"),
     ],

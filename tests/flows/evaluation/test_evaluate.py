@@ -118,7 +118,7 @@ def test_table_has_a_row_for_each_class(copied: Home, zoo: str, capsys: pytest.C
     assert "" == printed.err
     rows = [line.split("│") for line in printed.out.splitlines() if line.startswith("│")]
     assert sorted(ANIMALS) == sorted(row[1].strip() for row in rows)
-    assert sum(int(row[5]) for row in rows) == int(printed.out.split(" images right")[0].split()[-1])
+    assert sum(int(row[5]) for row in rows) == int(printed.out.split(" images correct")[0].split()[-1])
 
 
 def test_run_without_a_classifier_is_rejected(copied: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def test_schedule_replaces_the_previous_one(on_server: str) -> None:
         (["--cron", "0 3 * * *", "--timezone", "Mars/X"], "--timezone: got 'Mars/X', accepted: a name such"),
         (["--cron", "0 3 * * *", "--disable"], "--disable: got --cron as well, accepted: one of the two"),
         (["--cron", "0 3 * * *", "--dataset", "folder:/not/there"], "dataset: /not/there does not exist"),
-        (["--force"], "--timezone and --force: got no --cron, accepted: with --cron only"),
+        (["--force"], "--timezone, --force: got no --cron, accepted: only with --cron"),
     ],
 )
 def test_invalid_schedule_is_rejected(
