@@ -585,7 +585,7 @@ def test_unreadable_decision_log_is_an_infrastructure_error(workspace: Workspace
             ["accept"],
             "error[user_input]: ids: got nothing, accepted: ids that relearn feedback review shows, or",
         ),
-        (["accept", "--all", "ab"], "error[user_input]: ids: got ids and --all, accepted: some that relearn"),
+        (["accept", "--all", "ab"], "error[user_input]: ids: got ids and --all, accepted: ids that relearn"),
         (
             ["reject"],
             "error[user_input]: ids: got nothing, accepted: ids that relearn feedback review shows",
