@@ -34,7 +34,7 @@ from relearn.model.inference.classifier import Classifier
 
 Capture = pytest.CaptureFixture[str]
 RELEARN = str(Path(sys.executable).parent / "relearn")
-EPOCHS = 12
+EPOCHS = 40  # enough time for an interruption after the third, also on a busy machine
 COMMAND = ["train", "--dataset", "digits", "--threads", "1", "--patience", "99", "--epochs", str(EPOCHS)]
 
 pytestmark = pytest.mark.usefixtures("on_server")
