@@ -48,7 +48,7 @@ def compare_runs(
         )
     if filter_string is not None and not filter_string.strip():
         raise UserInputError(
-            f"--filter: got nothing, accepted: a filter of MLflow's, such as {FILTER_EXAMPLE!r}"
+            f"--filter: got nothing, accepted: a filter string of MLflow, such as {FILTER_EXAMPLE!r}"
         )
     client = connect_existing(home)
     mlflow_runs = _find_runs(home, client, runs, name, filter_string)
