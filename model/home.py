@@ -73,7 +73,7 @@ class Home:
 
     @property
     def checkpoints(self) -> Path:
-        """One folder per unfinished training run."""
+        """Checkpoints: a folder per unfinished training run."""
         return self.root / "checkpoints"
 
     @property

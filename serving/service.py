@@ -69,7 +69,7 @@ class ApiMiddleware:
     envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
 )
 class Relearn:
-    """One worker of the service."""
+    """BentoML service: what each worker process runs."""
 
     def __init__(self) -> None:
         # Imported here: BentoML also imports this module to build and to supervise, which needs no torch.

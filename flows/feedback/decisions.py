@@ -88,7 +88,7 @@ class LabelCorrection(
 
     @property
     def is_in_holdout(self) -> bool:
-        """Whether its image belongs to the holdout, by its content, and is never trained on."""
+        """True for an image of the holdout, chosen by its content: no training uses it."""
         return self.image is not None and bool(
             hash_to_fraction(self.image[None], HOLDOUT_SALT)[0] < HOLDOUT_FRACTION
         )

@@ -92,7 +92,7 @@ class WorkedExample:
         return names
 
     def forward_table(self) -> pd.DataFrame:
-        """One row per unit: unit, computation as text, pre-activation z, activation."""
+        """Return a row per unit: unit, computation as text, pre-activation z, activation."""
         rows: list[tuple[str, str, float, float]] = []
         for k, layer in enumerate(self.layers):
             inputs, outputs = (a[0].tolist() for a in self.forward_pass.activations[k : k + 2])
@@ -103,13 +103,13 @@ class WorkedExample:
         return pd.DataFrame(rows, columns=["unit", "computation", "z", "activation"])
 
     def error_table(self) -> pd.DataFrame:
-        """One row per output: unit, output O, target Y, error O − Y."""
+        """Return a row per output: unit, output O, target Y, error O − Y."""
         output, target = self.forward_pass.output[0].numpy(), self.targets[0].numpy()
         columns = {"unit": self.unit_names[-1], "output": output, "target": target, "error": output - target}
         return pd.DataFrame(columns)
 
     def delta_table(self) -> pd.DataFrame:
-        """One row per unit, outputs first: unit, upstream_gradient, relu_grad, delta.
+        """Return a row per unit, outputs first: unit, upstream_gradient, relu_grad, delta.
 
         The upstream gradient of a hidden layer is δ_{k+1} W_{k+1}. Outputs have no ReLU: relu_grad is NA
         and δ is the error O − Y.
@@ -126,7 +126,7 @@ class WorkedExample:
         return pd.DataFrame(rows, columns=columns).astype({"relu_grad": "Int64"})
 
     def update_table(self) -> pd.DataFrame:
-        """One row per weight and bias of the first step: from, to, before, gradient, after."""
+        """Return a row per weight and bias of the first step: from, to, before, gradient, after."""
         tables = []
         for k, states in enumerate(zip(self.layers, self.gradients, self.updated, strict=True)):
             sources, values = self.unit_names[k], [state.weight.T for state in states]

@@ -75,7 +75,7 @@ class Evaluation:
 
     @cached_property
     def class_report(self) -> pd.DataFrame:
-        """One row per class: `class` (its name), `precision`, `recall`, `f1` (0..1), `support` (images).
+        """Table with a row per class: `class` (its name), `precision`, `recall`, `f1` (0..1), `support` (images).
 
         A class that is never predicted has precision 0. A class without images in this split has NaN, so
         the means over classes skip it.
@@ -156,7 +156,7 @@ class GeneralizationGap:
 
     @property
     def warning(self) -> str | None:
-        """One line if a gap exceeds `MAX_GAP`, else None."""
+        """Return a line if a gap exceeds `MAX_GAP`, else None."""
         gaps = {"validation": self.validation, "test": self.test}
         messages = [f"{100 * gap:.1f} points above {split}" for split, gap in gaps.items() if gap > MAX_GAP]
         if not messages:

@@ -18,7 +18,7 @@ MAX_CONNECTIONS = 900  # per worker; most systems allow a process 1,024 open fil
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection. The routes limit the body of a request; this class limits its head."""
+    """HTTP/1.1 connection with bounds. The routes limit the body of a request; this class limits its head."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -28,7 +28,7 @@ class Release(BaseModel):
 
 
 class Entry(LogEntry):
-    """One decision: actor, action, subject, reasons, and the live release after it.
+    """Decision about a release: actor, action, subject, reasons, and the live release after it.
 
     `subject` is a version, or the first eight characters of the run id of a candidate that was never
     registered. `previous_live` is the version that was live before the decision, `rollback_target` the
