@@ -75,7 +75,7 @@ class Evaluation:
 
     @cached_property
     def class_report(self) -> pd.DataFrame:
-        """Table with a row per class: `class` (its name), `precision`, `recall`, `f1` (0..1), `support` (images).
+        """Table of classes: `class` (its name), `precision`, `recall`, `f1` (0..1), `support` (images).
 
         A class that is never predicted has precision 0. A class without images in this split has NaN, so
         the means over classes skip it.

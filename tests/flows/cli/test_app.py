@@ -128,7 +128,7 @@ def test_malformed_value_is_rejected(flag: str, value: str, home: Path, capsys: 
 
 
 def test_all_errors_are_reported_at_once(capsys: Capture) -> None:
-    """One line per error."""
+    """Every error is a line of its own."""
     lines = error_lines(["train", "--epochs", "0", "--momentum", "2", "--seed", "x"], capsys)
 
     assert [f"error[config]: {name}" for name in ("epochs", "momentum", "seed")] == sorted(
