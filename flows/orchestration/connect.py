@@ -11,7 +11,6 @@ from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
 
 import httpx
-from filelock import FileLock
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_SERVER_API_HOST,
@@ -20,6 +19,7 @@ from prefect.settings import (
 )
 
 from relearn.flows import environment
+from relearn.flows.locks import locked
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError, UserInputError
@@ -86,7 +86,8 @@ def _start_temporary_server(home: Home) -> str:
     """Start a server that ends with this process: only then has Prefect reported everything to it."""
     environment.check_loopback()
     # Two servers started at once in a new home would both create the tables of the same database.
-    with FileLock(home.prefect / ".starting.lock", timeout=STARTUP_TIMEOUT_SECONDS):
+    lock_file, busy = home.prefect / ".starting.lock", "another process is still starting Prefect's server"
+    with locked(lock_file, busy, STARTUP_TIMEOUT_SECONDS):
         return _start_server(home)
 
 

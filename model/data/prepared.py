@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -39,7 +39,6 @@ class PreparedDataset(BaseModel):
 
     folder: Path = Field(exclude=True)
     rebuild_reason: str | None = Field(None, exclude=True)
-    format: Literal[5] = 5
     name: str
     uri: str
     classes: tuple[str, ...]

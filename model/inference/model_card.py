@@ -37,7 +37,7 @@ class ModelCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[2] = 2
+    format: int = FORMAT
     config: TrainConfig
     dataset: str
     classes: tuple[str, ...]
