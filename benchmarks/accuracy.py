@@ -103,7 +103,7 @@ def _train(config: TrainConfig) -> dict[str, float]:
     network = build_network(config, prepared.shape, classes)
     result = fit(config, network, prepared.splits, classes)
     card = ModelCard.from_network(config, prepared, network)
-    best = result.history[result.best_epoch - 1]
+    best = result.best_record
     print(config.network, config.hidden_sizes, config.optimizer, config.seed, best, flush=True)
     return {
         "test": 100 * evaluate(Classifier(network, card), prepared.splits.test).accuracy,

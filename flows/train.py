@@ -152,7 +152,6 @@ def build_result(
     warnings: tuple[str, ...],
 ) -> TrainResult:
     """Build the result of a training."""
-    best_record = fit_result.history[fit_result.best_epoch - 1]
     return TrainResult(
         run_id=run.id,
         url=run.url,
@@ -161,8 +160,8 @@ def build_result(
         epochs=len(fit_result.history),
         best_epoch=fit_result.best_epoch,
         stop_reason=fit_result.stop_reason,
-        val_loss=best_record.val_loss,
-        val_accuracy=best_record.val_accuracy,
+        val_loss=fit_result.best_record.val_loss,
+        val_accuracy=fit_result.best_record.val_accuracy,
         metrics=evaluation.metrics,
         warnings=warnings,
         training_seconds=fit_result.seconds,
@@ -214,7 +213,7 @@ def fit_and_log(
         AsyncMetricLogger(run) as metric_logger,
         catch_stop_signals() as stop_request,
     ):
-        logged_steps = run.get_logged_steps("val_loss") if resumable.state else set()
+        logged_steps = run.get_logged_steps("epoch/val_loss") if resumable.state else set()
 
         def log_epochs(epoch_logs: Iterable[EpochLog]) -> None:
             for epoch_log in epoch_logs:
@@ -255,14 +254,14 @@ def epoch_metrics(record: EpochRecord) -> dict[str, float]:
     """Return the metrics of one epoch."""
     values = asdict(record)
     return {"time/epoch_seconds": values.pop("seconds")} | {
-        name: value for name, value in values.items() if name != "epoch"
+        f"epoch/{name}": value for name, value in values.items() if name != "epoch"
     }
 
 
 def gradient_metrics(health: pd.DataFrame) -> dict[str, float]:
-    """Return the finite gradient health values of one epoch as metrics `gradients/LAYER/…`."""
+    """Return the finite gradient health values of one epoch as metrics `training/gradients/LAYER/…`."""
     return {
-        f"gradients/{row['layer']}/{column}": row[column]
+        f"training/gradients/{row['layer']}/{column}": row[column]
         for row in health.to_dict("records")
         for column in ("delta", "weight_gradient", "dead")
         if math.isfinite(row[column])
@@ -279,10 +278,13 @@ def log_results(
     history = fit_result.to_frame()
     gap = compute_generalization_gap(history, fit_result.best_epoch, evaluation.accuracy)
     run.log_metrics(
-        {f"test_{name}": value for name, value in evaluation.metrics.items()}
-        | gap.metrics
+        {f"test/{name}": value for name, value in evaluation.metrics.items()}
         | {
-            "best_epoch": fit_result.best_epoch,
+            "best/epoch": fit_result.best_epoch,
+            "best/val_accuracy": fit_result.best_record.val_accuracy,
+            "best/val_loss": fit_result.best_record.val_loss,
+            "best/generalization_gap": gap.validation,
+            "test/generalization_gap": gap.test,
             "time/training_seconds": fit_result.seconds,
             "time/images_per_second": fit_result.images_per_second,
         },

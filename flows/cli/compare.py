@@ -48,9 +48,9 @@ def compare(
     model_name
         Model name: only runs of its experiment, and the name that version numbers belong to.
     filter
-        MLflow filter, such as "params.network = 'cnn' and metrics.test_accuracy > 0.97".
+        MLflow filter, such as 'params.network = "cnn" and metrics."test/accuracy" > 0.97'.
     order_by
-        Metric to sort by; test_accuracy by default.
+        Metric to sort by; test/accuracy by default.
     columns
         Metrics, params or tags to show instead of the default ones.
     csv
@@ -73,7 +73,7 @@ def compare(
     from relearn.flows.evaluation.compare import compare_runs, plot_curves
 
     home, console = Home.from_environment(), make_console()
-    sort_metric = order_by or (None if len(runs) == 2 else "test_accuracy")
+    sort_metric = order_by or (None if len(runs) == 2 else "test/accuracy")
     table = compare_runs(home, runs, model_name, sort_metric, filter, columns)
     if csv is not None:
         write_bytes_atomically(csv, table.to_csv(index=False).encode())

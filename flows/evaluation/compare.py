@@ -18,7 +18,10 @@ from relearn.model.plots import learning_curves
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DEFAULT_METRICS = ("test_accuracy", "test_f1_macro", "test_loss", "val_accuracy", "time/training_seconds")
+DEFAULT_METRICS = (
+    *("test/accuracy", "test/f1_macro", "test/loss", "best/val_accuracy"),
+    "time/training_seconds",
+)
 CURVE_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 MAX_FINITE = 1e300  # MLflow returns infinity as the largest float
 
@@ -27,7 +30,7 @@ def compare_runs(
     home: Home,
     runs: Sequence[str] = (),
     name: str | None = None,
-    order_by: str | None = "test_accuracy",
+    order_by: str | None = "test/accuracy",
     filter_string: str | None = None,
     columns: Sequence[str] = (),
 ) -> pd.DataFrame:
@@ -92,7 +95,7 @@ def plot_curves(home: Home, run_ids: Sequence[str]) -> "Figure":
 
 def _load_history(client: Client, run_id: str) -> pd.DataFrame:
     values = {
-        key: {metric.step: metric.value for metric in client.get_metric_history(run_id, key)}
+        key: {metric.step: metric.value for metric in client.get_metric_history(run_id, f"epoch/{key}")}
         for key in CURVE_METRICS
     }
     history = pd.DataFrame(values, columns=list(CURVE_METRICS), dtype=float).sort_index()

@@ -50,7 +50,7 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
     with Experiment.open_or_create(home, card.name).start_run(
         f"{run_name} on {prepared.name}", tags
     ) as evaluation_run:
-        evaluation_run.log_metrics({f"test_{key}": value for key, value in evaluation.metrics.items()})
+        evaluation_run.log_metrics({f"test/{key}": value for key, value in evaluation.metrics.items()})
         evaluation_run.log_figure(
             plots.plot_confusion_matrix(evaluation.confusion_matrix, card.classes), "test/confusion.png"
         )

@@ -54,7 +54,7 @@ def log_classifier(
     mlflow.finalize_logged_model(logged_model.model_id, "READY")
     if _find_output_model_id(run.client, run.id) is None:
         run.client.log_outputs(run.id, [LoggedModelOutput(logged_model.model_id, step=0)])
-    metrics = {f"test_{name}": value for name, value in card.metrics.items()}
+    metrics = {f"test/{name}": value for name, value in card.metrics.items()}
     mlflow.log_metrics(metrics, run_id=run.id, timestamp=timestamp_ms, model_id=logged_model.model_id)
     return str(logged_model.model_id)
 

@@ -1,6 +1,7 @@
 """Experiments and runs in MLflow: params, metrics, datasets, figures, status.
 
-Metric keys are the same for every network; diagnostics have the prefixes `gradients/` and `time/`.
+Metric keys are the same for every network. MLflow's page sorts the charts by prefix: `best/` (the epoch whose
+weights are kept), `epoch/`, `robustness/`, `test/`, `time/`, `training/gradients/LAYER/`, at last `system/`.
 """
 
 import os

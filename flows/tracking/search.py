@@ -11,7 +11,7 @@ from relearn.flows.tracking.store import Client, mlflow_errors
 from relearn.model.errors import NotFoundError, UserInputError
 
 MlflowRun = Run  # the type for packages that do not import MLflow
-FILTER_EXAMPLE = "params.network = 'cnn' and metrics.test_accuracy > 0.97"
+FILTER_EXAMPLE = 'params.network = "cnn" and metrics."test/accuracy" > 0.97'
 
 
 def search_training_runs(client: Client, name: str | None, filter_string: str | None) -> list[MlflowRun]:

@@ -150,11 +150,6 @@ class GeneralizationGap:
     test: float
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """Metrics by key: `generalization_gap` for validation, `test_gap` for test."""
-        return {"generalization_gap": self.validation, "test_gap": self.test}
-
-    @property
     def warning(self) -> str | None:
         """Return a line if a gap exceeds `MAX_GAP`, else None."""
         gaps = {"validation": self.validation, "test": self.test}
@@ -217,8 +212,8 @@ class Metric(NamedTuple):
 
 
 def get_metric(key: str) -> Metric | None:
-    """Return the metric of a logged key (`loss`, `val_loss` and `test_loss` are one), or None."""
-    return METRICS.get(key) or METRICS.get(re.sub("^(train|val|test)_", "", key))
+    """Return the metric of a logged key (`loss`, `epoch/val_loss` and `test/loss` are one), or None."""
+    return METRICS.get(re.sub("^((best|epoch|test)/)?((train|val)_)?", "", key))
 
 
 METRICS: dict[str, Metric] = {
@@ -232,6 +227,7 @@ METRICS: dict[str, Metric] = {
         "max", "Fraction of the images of a class that are predicted correctly, mean over the classes."
     ),
     "ece": Metric("min", "Expected calibration error: mean |accuracy - confidence| over 15 bins."),
-    "generalization_gap": Metric("min", "Training accuracy minus validation accuracy, at the best epoch."),
-    "test_gap": Metric("min", "Training accuracy minus test accuracy, at the best epoch."),
+    "generalization_gap": Metric(
+        "min", "Training accuracy at the best epoch minus accuracy on validation or test images."
+    ),
 }

@@ -40,6 +40,11 @@ class FitResult:
     device: str
 
     @property
+    def best_record(self) -> EpochRecord:
+        """Record of the epoch whose weights the network has."""
+        return self.history[self.best_epoch - 1]
+
+    @property
     def seconds(self) -> float:
         return sum(record.seconds for record in self.history)
 

@@ -100,7 +100,7 @@ def test_best_network_is_version_1_champion_and_live(ran, client: MlflowClient) 
     runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
     losses = {
         run.info.run_id: min(
-            metric.value for metric in client.get_metric_history(run.info.run_id, "val_loss")
+            metric.value for metric in client.get_metric_history(run.info.run_id, "epoch/val_loss")
         )
         for run in runs
         if run.data.tags["relearn.job_type"] == "train"

@@ -92,25 +92,22 @@ def test_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
 
 
 def test_run_has_the_documented_metrics(ran, mlp: MlflowRun) -> None:
-    """Every network has the same keys; diagnostics have the prefixes gradients/, time/ and system/."""
-    unprefixed = {key for key in mlp.data.metrics if "/" not in key}
-    prefixes = {key.split("/")[0] for key in mlp.data.metrics if "/" in key}
-    test_metrics = {
-        f"test_{key}" for key in ("accuracy", "loss", "f1_macro", "precision_macro", "recall_macro", "ece")
-    }
+    """Every network has the same keys; MLflow shows best/ and epoch/ first, gradients and system/ last."""
+    test_metrics = ("accuracy", "loss", "f1_macro", "precision_macro", "recall_macro", "ece")
+    keys = {key for key in mlp.data.metrics if key.startswith(("best/", "epoch/", "test/"))}
+    prefixes = {key.split("/")[0] for key in mlp.data.metrics}
 
     assert {
-        *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "best_epoch"),
-        *("generalization_gap", "test_gap"),
-        *test_metrics,
-    } == unprefixed
-    assert {"gradients", "time", "system"} == prefixes - {
-        "robustness"
-    }  # logged by the gate for the candidate
-    assert {"gradients/hidden1/dead", "gradients/output/delta", "time/training_seconds"} <= set(
-        mlp.data.metrics
-    )
-    history = connect(ran.home).get_metric_history(mlp.info.run_id, "val_accuracy")
+        *("epoch/train_loss", "epoch/train_accuracy", "epoch/val_loss", "epoch/val_accuracy"),
+        *("epoch/learning_rate", "best/epoch", "best/val_loss", "best/val_accuracy"),
+        *("best/generalization_gap", "test/generalization_gap"),
+        *(f"test/{key}" for key in test_metrics),
+    } == keys
+    # The gate logs `robustness/` for the candidate.
+    assert ["best", "epoch", "system", "test", "time", "training"] == sorted(prefixes - {"robustness"})
+    gradients = {f"training/gradients/{name}" for name in ("hidden1/dead", "output/delta")}
+    assert gradients <= set(mlp.data.metrics)
+    history = connect(ran.home).get_metric_history(mlp.info.run_id, "epoch/val_accuracy")
     assert [1, 2, 3] == [metric.step for metric in history]
 
 
@@ -139,7 +136,7 @@ def test_run_has_its_figures_tables_and_tags(ran, mlp: MlflowRun) -> None:
     )  # fmt: skip
     assert tags["device"]
     assert 40 == len(tags["mlflow.source.git.commit"])
-    accuracy = mlp.data.metrics["test_accuracy"]
+    accuracy = mlp.data.metrics["test/accuracy"]
     assert tags["mlflow.note.content"].startswith(f"**{accuracy:.2%}** of 292 test images of digits right")
 
 
@@ -228,7 +225,8 @@ def stopped(stopping_home: Home, clean: dict[str, str], prefect_page: str) -> di
     client = connect(stopping_home)
     deadline = time.monotonic() + 120
     while not all(
-        any("val_loss" in run.data.metrics for run in search_experiment(client, name)) for name in SIGNALS
+        any("epoch/val_loss" in run.data.metrics for run in search_experiment(client, name))
+        for name in SIGNALS
     ):
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes.values())

@@ -75,7 +75,7 @@ def test_compare_prints_both_networks(ran, clean: dict[str, str]) -> None:
     printed = run_in_shell(ran.box["compare runs"], ran, clean)
     rows = {cells[1].strip(): cells[2:] for line in printed.splitlines() if len(cells := line.split("│")) > 3}
 
-    assert "best first, by test_accuracy" in printed
+    assert "best first, by test/accuracy" in printed
     parameters = dict(zip(map(str.strip, rows["network"]), map(str.strip, rows["parameters"]), strict=True))
     assert ("407050", "542230") == (parameters["mlp"], parameters["cnn"])
 

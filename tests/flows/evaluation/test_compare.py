@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     for name, (accuracy, loss, network) in runs.items():
         with experiment.start_run(name, {"relearn.job_type": "train", "dataset": "zoo"}) as run:
             run.log_params({"network": network, "epochs": 3, "dataset": "auto"})
-            run.log_metrics({"test_accuracy": accuracy, "test_loss": loss})
+            run.log_metrics({"test/accuracy": accuracy, "test/loss": loss})
     with experiment.start_run("unfinished", {"relearn.job_type": "train", "dataset": "zoo"}):
         pass
     with Experiment.open_or_create(home, "park").start_run(
@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def test_runs_are_sorted_by_the_direction_of_the_metric(home: Home) -> None:
     """High accuracies and low losses are first, runs without the value last; other run types are left out."""
     assert ["b", "c", "a", "unfinished"] == list(compare_runs(home, name="zoo")["name"])
-    assert ["b", "a", "c", "unfinished"] == list(compare_runs(home, name="zoo", order_by="test_loss")["name"])
+    assert ["b", "a", "c", "unfinished"] == list(compare_runs(home, name="zoo", order_by="test/loss")["name"])
 
 
 def test_only_params_that_differ_are_shown(home: Home) -> None:
@@ -78,7 +78,7 @@ def test_unknown_run_experiment_or_metric_is_rejected(
     with pytest.raises(NotFoundError, match=r"no experiment 'forest' in MLflow, there are: .*zoo"):
         compare_runs(home, name="forest")
     with pytest.raises(
-        UserInputError, match="--order-by: got 'beauty', accepted: a metric such as test_accuracy"
+        UserInputError, match="--order-by: got 'beauty', accepted: a metric such as test/accuracy"
     ):
         compare_runs(home, order_by="beauty")
     empty = tmp_path_factory.mktemp("empty")
@@ -89,7 +89,9 @@ def test_unknown_run_experiment_or_metric_is_rejected(
 def test_mlflow_filter_selects_runs(home: Home) -> None:
     """It uses metrics, params and tags, among all runs or the given ones."""
     assert ["c", "a"] == list(compare_runs(home, name="zoo", filter_string="params.network = 'mlp'")["name"])
-    assert ["b"] == list(compare_runs(home, ["a", "b"], filter_string="metrics.test_accuracy > 0.98")["name"])
+    assert ["b"] == list(
+        compare_runs(home, ["a", "b"], filter_string='metrics."test/accuracy" > 0.98')["name"]
+    )
     assert ["elsewhere"] == list(compare_runs(home, filter_string="tags.dataset = 'park'")["name"])
     with pytest.raises(NotFoundError, match="no training run fits --filter"):
         compare_runs(home, filter_string="params.network = 'rnn'")
@@ -111,8 +113,8 @@ def test_invalid_filter_is_rejected(home: Home, filter_string: str) -> None:
 
 def test_columns_are_selected(home: Home) -> None:
     """Metrics, params and tags have the given order; one that no run has is rejected."""
-    table = compare_runs(home, ["a", "b"], columns=("epochs", "test_loss", "relearn.job_type", "status"))
-    assert ["run", "name", "epochs", "test_loss", "relearn.job_type", "status"] == list(table.columns)
+    table = compare_runs(home, ["a", "b"], columns=("epochs", "test/loss", "relearn.job_type", "status"))
+    assert ["run", "name", "epochs", "test/loss", "relearn.job_type", "status"] == list(table.columns)
     assert [("3", 0.05, "train", "FINISHED")] == [tuple(table.iloc[0])[2:]]
     with pytest.raises(
         UserInputError, match="got 'epohcs', which none of these runs has; did you mean 'epochs'"
@@ -130,8 +132,8 @@ def test_two_runs_are_compared_in_the_given_order(
     rows = parse_rows(capsys.readouterr().out)
 
     assert ["a", "b", ""] == rows["name"]
-    assert ["0.97", "0.99", "+0.02"] == rows["test_accuracy"]
-    assert ["0.1", "0.05", "-0.05"] == rows["test_loss"]
+    assert ["0.97", "0.99", "+0.02"] == rows["test/accuracy"]
+    assert ["0.1", "0.05", "-0.05"] == rows["test/loss"]
     assert ["mlp", "cnn", ""] == rows["network"]
 
 
@@ -144,8 +146,9 @@ def test_learning_curves_of_several_runs_are_one_figure(
         for _ in range(2 if name == "y" else 1):
             with experiment.start_run(name, {"relearn.job_type": "train", "dataset": "zoo"}) as run:
                 for step in range(1, epochs + 1):
-                    run.log_metrics({"val_loss": 1 / step, "train_loss": 2 / step, "val_accuracy": 0.5}, step)
-                run.log_metrics({"train_loss": float("inf")}, epochs)
+                    values = {"train_loss": 2 / step, "val_loss": 1 / step, "val_accuracy": 0.5}
+                    run.log_metrics({f"epoch/{key}": value for key, value in values.items()}, step)
+                run.log_metrics({"epoch/train_loss": float("inf")}, epochs)
     runs = experiment.client.search_runs([experiment.id])
     figure = plot_curves(home, [run.info.run_id for run in runs])
     loss_axes = figure.axes[0]

@@ -65,8 +65,8 @@ def test_evaluation_on_own_test_images_equals_that_of_the_training(copied: Home,
     evaluation = next(logged for logged in runs if logged.data.tags["relearn.job_type"] == "evaluate")
 
     assert ("digits", 292) == (result.dataset, len(result.evaluation))
-    assert training.data.metrics["test_accuracy"] == pytest.approx(result.evaluation.accuracy, abs=1e-9)
-    assert training.data.metrics["test_loss"] == pytest.approx(evaluation.data.metrics["test_loss"], abs=1e-5)
+    assert training.data.metrics["test/accuracy"] == pytest.approx(result.evaluation.accuracy, abs=1e-9)
+    assert training.data.metrics["test/loss"] == pytest.approx(evaluation.data.metrics["test/loss"], abs=1e-5)
     assert f"{training.info.run_name} on digits" == evaluation.info.run_name
     assert training.info.run_id == evaluation.data.tags["relearn.evaluated_run"]
     files = {file.path for file in client.list_artifacts(evaluation.info.run_id, "test")}

@@ -50,7 +50,7 @@ def test_every_epoch_is_logged_once(
 
     client = MlflowClient(postgres.uri)
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    history = client.get_metric_history(run.info.run_id, "val_loss")
+    history = client.get_metric_history(run.info.run_id, "epoch/val_loss")
     assert list(range(1, EPOCHS + 1)) == [metric.step for metric in history]
     assert "FINISHED" == run.info.status
     assert [] == list(copied.checkpoints.iterdir())

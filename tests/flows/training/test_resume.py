@@ -78,14 +78,14 @@ def load_weights(home: Home, run_id: str) -> dict[str, torch.Tensor]:
 def assert_complete(home: Home, run_id: str, expected: dict[str, torch.Tensor]) -> None:
     """Assert the same weights, every epoch once, a finished run and no temporary files."""
     client = connect(home)
-    for key in ("val_loss", "train_accuracy"):
+    for key in ("epoch/val_loss", "epoch/train_accuracy"):
         assert list(range(1, EPOCHS + 1)) == [
             metric.step for metric in client.get_metric_history(run_id, key)
         ]
     assert "FINISHED" == client.get_run(run_id).info.status
     weights = load_weights(home, run_id)
     assert all(torch.equal(value, weights[name]) for name, value in expected.items())
-    assert 1 == len(client.get_metric_history(run_id, "test_accuracy"))
+    assert 1 == len(client.get_metric_history(run_id, "test/accuracy"))
     assert [] == list(home.checkpoints.glob("*"))
     assert [] == list(home.root.rglob("*.tmp"))
 
