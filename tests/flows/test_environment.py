@@ -139,6 +139,7 @@ def test_ctrl_c_during_import_is_one_line(tmp_path: Path) -> None:
     assert (130, "error[stopped]: ended by Ctrl-C\n") == (done.returncode, done.stderr)
 
 
+@pytest.mark.slow
 def test_foreign_environment_has_no_effect(tmp_path: Path, silent_proxy: int) -> None:
     """All of it at once, in a complete run: nothing outside of the home is written or imported."""
     folder, user, home = make_foreign_project(tmp_path), tmp_path / "a user", tmp_path / "h%41 #ü' [x]"

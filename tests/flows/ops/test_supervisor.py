@@ -216,6 +216,7 @@ with run_services(Home(root, root), (make_service("one"),)) as supervisor:
 """
 
 
+@pytest.mark.slow
 def test_services_start_with_few_open_files_and_processes(home: Home):
     """supervisor's own default asks for 1,024 open files and 200 processes, more than services need."""
     done = subprocess.run(

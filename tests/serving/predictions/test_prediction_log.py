@@ -380,6 +380,7 @@ def test_full_disk_fails_no_request(make_home: Callable[[], Home], images: np.nd
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mount", "umount")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_full_home_fails_no_request(tmp_path: Path, saved: Path, publish: Callable[..., Release]):
