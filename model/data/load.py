@@ -5,8 +5,8 @@ from pathlib import Path
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.builtin import CIFAR10_FOLDER, DATASETS, IDX_FOLDERS, idx_paths
-from relearn.model.data.custom import READERS, derive_dataset_name, load_custom
 from relearn.model.data.dataset import Dataset
+from relearn.model.data.formats import READERS, derive_dataset_name, load_custom
 from relearn.model.data.idx import find_idx_or_gz
 from relearn.model.errors import DataError
 from relearn.model.home import Home
