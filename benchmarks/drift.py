@@ -13,7 +13,7 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.drift import image_statistics
-from relearn.model.drift.drift_test import DriftReport, DriftSample, detect_drift
+from relearn.model.drift.detect import DriftReport, DriftSample, detect_drift
 from relearn.model.evaluation.robustness import CORRUPTIONS, shift_rotate_scale
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier

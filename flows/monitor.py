@@ -14,7 +14,7 @@ from relearn.flows.monitoring.window import WindowReport, build_window_report
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.rendering import write_figure
-from relearn.model.drift.drift_test import DriftSample
+from relearn.model.drift.detect import DriftSample
 from relearn.model.drift.image_statistics import compute_statistics
 from relearn.model.errors import NotFoundError
 from relearn.model.files import write_bytes_atomically

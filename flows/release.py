@@ -22,7 +22,7 @@ from relearn.flows.promotion.candidate_scores import score_classifier
 from relearn.flows.promotion.gate import evaluate_gate
 from relearn.flows.promotion.gate_report import publish_report
 from relearn.flows.promotion.reference import load_default_reference
-from relearn.flows.promotion.smoke_test import run_smoke_test
+from relearn.flows.promotion.smoke import run_smoke_test
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import (
     ReleaseState,

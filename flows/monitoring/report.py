@@ -6,7 +6,7 @@ from relearn.flows import rendering
 from relearn.flows.monitoring.alerts import Alert
 from relearn.flows.monitoring.window import PredictionSummary, WindowReport, join_names
 from relearn.flows.rendering import Table, bullets, escape_markdown
-from relearn.model.drift.drift_test import CONFIDENCE, LABELS, DriftTest, format_p_value
+from relearn.model.drift.detect import CONFIDENCE, LABELS, DriftTest, format_p_value
 
 LATENCY_NOTE = (
     "Latency is not logged here: every server exports it at `/metrics`, as `relearn_request_seconds`."

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel
 
 from relearn.flows.config import MonitorConfig
 from relearn.flows.monitoring.alerts import ACCURACY_EVENT, DRIFT_EVENT, Alert
-from relearn.model.drift.drift_test import CONFIDENCE, DriftReport, DriftSample, detect_drift
+from relearn.model.drift.detect import CONFIDENCE, DriftReport, DriftSample, detect_drift
 from relearn.model.drift.image_statistics import STATISTICS
 
 if TYPE_CHECKING:

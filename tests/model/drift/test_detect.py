@@ -11,7 +11,7 @@ from scipy import stats
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
 from relearn.model.data.prepared import prepare_dataset
-from relearn.model.drift.drift_test import (
+from relearn.model.drift.detect import (
     CONFIDENCE,
     LABELS,
     DriftReport,
