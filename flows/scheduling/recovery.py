@@ -1,9 +1,8 @@
-"""The control loop of a worker: closes lost runs, reschedules interrupted ones, exports metrics.
+"""Retry interrupted runs, and close those whose process is gone.
 
-A run is lost if its process is gone while MLflow and Prefect still call it running. A retraining is
-interrupted if it crashed (its process or machine is gone) or failed with an `InfrastructureError`, such as
-an unreachable server. It is rescheduled, for whichever worker takes it. So is any run that a worker claimed
-and never started.
+A run is retried if it is a retraining that was killed, or failed with an `InfrastructureError`, or any run
+that a worker claimed but never started: at most `MAX_RETRIES` times; a retraining not after `MAX_AGE`.
+Whichever worker is free takes it. `run_forever` is a thread of every worker; it writes metrics too.
 """
 
 import shutil
