@@ -14,8 +14,9 @@ from relearn.flows.orchestration.connect import prefect_errors
 from relearn.flows.release import release
 from relearn.flows.results import RetrainResult, TrainResult
 from relearn.flows.shutdown import advise_on_interrupt
+from relearn.flows.tracking.run_names import build_flow_run_name, build_retrain_run_name
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, Experiment, Run, attach_run, get_last_feedback_decision
-from relearn.flows.train import DEFAULT_CONFIG, build_flow_run_name, load_data, train_and_evaluate
+from relearn.flows.train import DEFAULT_CONFIG, load_data, train_and_evaluate
 from relearn.flows.training.already_trained import (
     build_input_tag,
     describe_identical_retraining,
@@ -65,7 +66,9 @@ def retrain(
     tags = {"relearn.job_type": "retrain", FLOW_RUN_TAG: str(flow_run.id)} | input_tags
     earlier_run = experiment.find_by_flow_run(str(flow_run.id), "retrain")
     with experiment.start_run(
-        f"retrain on {name}", tags, resume_run_id=earlier_run.info.run_id if earlier_run else None
+        build_retrain_run_name(name),
+        tags,
+        resume_run_id=earlier_run.info.run_id if earlier_run else None,
     ) as parent_run:
         with stopwatch.stage("eda"):
             log_eda(folder, parent_run.id)
