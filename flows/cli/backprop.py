@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from relearn.model.backprop.worked_example import WorkedExample
-    from relearn.model.images.decode import ImageStyle
+    from relearn.model.images.resize import ImageStyle
 
 NETWORK, IMAGE_NETWORK = (2, 3, 3, 1), (784, 16, 10)  # without --sizes
 MAX_ROWS = 30  # rows of a printed table
@@ -109,7 +109,8 @@ def _build_image_example(
     config: BackpropConfig, sizes: tuple[int, ...], path: Path
 ) -> "tuple[WorkedExample, dict[str, Figure]]":
     from relearn.model.backprop.worked_example import image_example, random_mlp
-    from relearn.model.images.decode import decode_image, fit_image
+    from relearn.model.images.decode import decode_image
+    from relearn.model.images.resize import fit_image
     from relearn.model.inference.classifier import Classifier
     from relearn.model.plots.backprop import plot_image_backprop
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 
 
 @dataclass(frozen=True, eq=False)

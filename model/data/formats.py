@@ -14,8 +14,8 @@ from relearn.model.data.builtin import DATASETS
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.tables import as_uint8, read_csv, read_parquet
 from relearn.model.errors import DataError, InfrastructureError, NotFoundError
-from relearn.model.images.decode import ImageStyle
 from relearn.model.images.decode_many import decode_images
+from relearn.model.images.resize import ImageStyle
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_CLASSES = 1000

@@ -10,8 +10,9 @@ from relearn.model.data.formats import READERS, derive_dataset_name, load_custom
 from relearn.model.data.idx import find_idx_or_gz
 from relearn.model.errors import DataError
 from relearn.model.home import Home
-from relearn.model.images.decode import MIN_SIDE, resize_batch
+from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.decode_many import MAX_NATIVE_SIDE
+from relearn.model.images.resize import resize_batch
 
 FOLDER_GLOBS = ("*", "*/*", "*/*/*")  # class/image, or split/class/image
 

@@ -18,7 +18,7 @@ from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
 from relearn.model.files import atomic_folder
 from relearn.model.home import Home
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 
 FORMAT = 5  # version of the folder and of all code that fills it; raise it whenever either changes
 DATA_SETTINGS = ("image_size", "channels", "test_fraction", "validation_fraction")

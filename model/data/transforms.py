@@ -1,4 +1,7 @@
-"""Preprocessing for a network, the same in training, evaluation and serving; random affine augmentation."""
+"""Preprocessing for a network, the same in training, evaluation and serving; random affine augmentation.
+
+Images have the shape of the dataset already: `relearn.model.images.resize` resizes them.
+"""
 
 import math
 

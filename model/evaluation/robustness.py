@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.transforms import apply_affine
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 
 if TYPE_CHECKING:
     from relearn.model.inference.classifier import Classifier

@@ -14,7 +14,7 @@ from torch import nn
 from relearn.model.config import TrainConfig, format_problems
 from relearn.model.data.extra_images import MergeSummary
 from relearn.model.errors import CorruptDataError, NotFoundError
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 from relearn.model.networks.summary import count_parameters
 
 if TYPE_CHECKING:

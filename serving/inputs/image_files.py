@@ -10,14 +10,8 @@ import numpy as np
 from PIL.ImageFile import ImageFile
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.decode import (
-    FORMATS,
-    MAX_PIXELS,
-    compute_draft_factors,
-    decode_pixels,
-    fit_image,
-    open_image,
-)
+from relearn.model.images.decode import FORMATS, MAX_PIXELS, decode_pixels, open_image
+from relearn.model.images.resize import compute_draft_factors, fit_image
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 from relearn.serving.http.errors import HTTPError
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from relearn.flows.cli.app import run_command_line
 from relearn.model.home import Home
-from relearn.model.images.decode import decode_image, fit_image
+from relearn.model.images.decode import decode_image
+from relearn.model.images.resize import fit_image
 from relearn.model.inference.classifier import Classifier
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
