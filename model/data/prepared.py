@@ -9,6 +9,7 @@ import numpy as np
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
+from relearn.model.checksums import compute_sha256
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.extra_images import ExtraImages, MergeSummary, merge_extra_images
@@ -90,7 +91,7 @@ def load_prepared(folder: Path) -> PreparedDataset:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_bytes())
         prepared = PreparedDataset.model_validate({**manifest, "folder": folder})
-        changed = [name for name, digest in prepared.files.items() if _sha256(folder / name) != digest]
+        changed = [name for name, digest in prepared.files.items() if compute_sha256(folder / name) != digest]
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         manifest_file = folder / MANIFEST_FILE
@@ -98,11 +99,6 @@ def load_prepared(folder: Path) -> PreparedDataset:
     if changed:
         raise CorruptDataError(f"{folder / changed[0]} was changed after it was written: its SHA-256 differs")
     return prepared
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -> PreparedDataset:
@@ -142,7 +138,7 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
                 for name in SPLITS
             },
             findings=findings,
-            files={file.name: _sha256(file) for file in sorted(temporary.iterdir())},
+            files={file.name: compute_sha256(file) for file in sorted(temporary.iterdir())},
         )
         (temporary / MANIFEST_FILE).write_text(prepared.model_dump_json(indent=2))
     return prepared

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from relearn.model.checksums import read_verified
 from relearn.model.data.transforms import expects_flat_input, to_unit_float
 from relearn.model.errors import CorruptDataError, UserInputError
 from relearn.model.files import atomic_folder
@@ -23,7 +24,6 @@ from relearn.model.inference.model_card import (
     FileName,
     ModelCard,
     read_card,
-    read_verified,
 )
 from relearn.model.networks.custom import import_file
 from relearn.model.networks.registry import NETWORKS, build_network

@@ -1,6 +1,5 @@
 """Model card and verified files of a saved classifier."""
 
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from relearn.model.checksums import read_verified
 from relearn.model.config import TrainConfig, format_problems
 from relearn.model.data.extra_images import MergeSummary
 from relearn.model.errors import CorruptDataError, NotFoundError
@@ -104,14 +104,3 @@ def read_training_hashes(folder: Path) -> np.ndarray:
         raise CorruptDataError(f"{folder / CARD_FILE} lists no {TRAINING_HASHES_FILE}")
     array: np.ndarray = np.load(io.BytesIO(read_verified(folder / TRAINING_HASHES_FILE, digest)))
     return array
-
-
-def read_verified(path: Path, sha256: str) -> bytes:
-    """Read a file; raise `CorruptDataError` if it cannot be read or has another SHA-256."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CorruptDataError(f"{path} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise CorruptDataError(f"{path} is not what was saved: its SHA-256 differs")
-    return content

@@ -3,7 +3,6 @@
 The pointer is derived from the ledger. Flows write the releases, the service reads them.
 """
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from relearn.model.checksums import compute_sha256
 from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError
 from relearn.model.files import atomic_file, atomic_folder
 from relearn.model.home import Home
@@ -76,7 +76,7 @@ class ReleaseStore:
                 Golden.load(temporary_folder)
         if (folder / CARD_FILE).read_bytes() != (classifier_folder / CARD_FILE).read_bytes():
             raise CorruptDataError(f"{folder} holds another classifier")
-        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in CHECKSUMMED_FILES}
+        return {name: compute_sha256(folder / name) for name in CHECKSUMMED_FILES}
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -11,9 +11,9 @@ from typing import Self
 
 import numpy as np
 
+from relearn.model.checksums import read_verified
 from relearn.model.errors import CorruptDataError, RelearnError
 from relearn.model.inference.classifier import Classifier
-from relearn.model.inference.model_card import read_verified
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
