@@ -3,7 +3,6 @@
 import asyncio
 import atexit
 import gc
-import logging
 import os
 import shutil
 import signal
@@ -29,14 +28,13 @@ from relearn.serving.config import (
     SHARED_MEMORY,
     ServeConfig,
 )
+from relearn.serving.logger import logger
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from relearn.serving.api.app import PredictionApp
     from relearn.serving.runtime.hot_reload import ModelReloader, ServedModel
-
-logger = logging.getLogger("bentoml.relearn")
 
 
 class ApiMiddleware:

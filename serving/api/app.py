@@ -1,7 +1,6 @@
 """The ASGI application: routes, dispatch and error handling."""
 
 import asyncio
-import logging
 import os
 import time
 import uuid
@@ -28,6 +27,7 @@ from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse_body import MEDIA_TYPES, is_cheap_to_parse, parse_body
 from relearn.serving.inputs.predict_options import PARAMETER_NAMES, PredictOptions
+from relearn.serving.logger import logger
 from relearn.serving.metrics.prometheus import Metrics
 from relearn.serving.page.draw_page import PAGE_FILES, DrawPage
 from relearn.serving.predictions import feedback
@@ -35,8 +35,6 @@ from relearn.serving.predictions.prediction_log import PredictionLog
 from relearn.serving.runtime.batching import MicroBatcher
 from relearn.serving.runtime.hot_reload import ServedModel
 from relearn.serving.runtime.worker_status import WorkerStatusDir
-
-logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints log messages under its name
 
 RouteHandler = Callable[[Request, str], Awaitable[Response]]
 

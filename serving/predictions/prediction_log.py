@@ -12,7 +12,6 @@ batches of 1,200 records; one of 2 cores.)
 
 import hashlib
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -26,12 +25,12 @@ import numpy as np
 from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 from relearn.model.errors import InfrastructureError
 from relearn.serving.config import ServeConfig
+from relearn.serving.logger import logger
 from relearn.serving.predictions.rotation import RotatingFiles
 
 if TYPE_CHECKING:
     from relearn.serving.runtime.hot_reload import ServedModel
 
-logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 
 FLUSH_INTERVAL_SECONDS = 0.25  # maximum delay from a prediction to its record; a kill loses no more
 MAX_QUEUE_BYTES = 2**25  # of queued images and probabilities; 0.25 s at 40,000 images per second take 2^23

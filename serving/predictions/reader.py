@@ -1,7 +1,6 @@
 """Reader of the prediction log: predictions with their labels from feedback as a DataFrame, and images."""
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from relearn.serving.logger import logger
 from relearn.serving.predictions.prediction_log import Feedback
 
 if TYPE_CHECKING:
     import pandas as pd  # not imported by the server
 
-logger = logging.getLogger(__name__)
 
 RecordKey = tuple[str, int]  # of an image: request id, index in the request
 KEY_COLUMNS = ("request_id", "index")

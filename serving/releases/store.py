@@ -3,7 +3,6 @@
 The pointer is derived from the ledger. Flows write the releases, the service reads them.
 """
 
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,9 @@ from relearn.model.checksums import compute_sha256
 from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError
 from relearn.model.files import atomic_file, atomic_folder
 from relearn.model.home import Home
+from relearn.serving.logger import logger
 from relearn.serving.releases.golden import GOLDEN_FILE, Golden
 from relearn.serving.releases.ledger import Entry, Ledger, Release
-
-logger = logging.getLogger(__name__)
 
 LEDGER_FILE, POINTER_FILE = "ledger.jsonl", "current.json"
 CHECKSUMMED_FILES = ("card.json", GOLDEN_FILE)  # the card holds the checksums of the other files

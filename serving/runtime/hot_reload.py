@@ -1,7 +1,6 @@
 """Hot reload: the served model of a worker, replaced when the release pointer changes."""
 
 import asyncio
-import logging
 import math
 import threading
 import time
@@ -14,11 +13,10 @@ import numpy as np
 from relearn.model.checksums import read_verified
 from relearn.model.errors import CorruptDataError, RelearnError
 from relearn.model.inference.classifier import Classifier
+from relearn.serving.logger import logger
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
-
-logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints log messages under its name
 
 POLL_INTERVAL_SECONDS = 0.25  # seconds between two reads of the pointer; a read takes 50 µs
 RETRY_INTERVAL_SECONDS = 5.0  # seconds until a failed load is retried
