@@ -12,12 +12,12 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, model_validator
 
 from relearn.flows import process_identity
-from relearn.flows.locks import locked
 from relearn.model.append_log import HashChainedLog, LogEntry
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.extra_images import ExtraImages
 from relearn.model.data.splits import hash_contents, hash_to_fraction
 from relearn.model.errors import CorruptDataError
+from relearn.model.file_lock import locked
 from relearn.model.home import Home
 from relearn.model.inference.model_card import ModelCard
 

@@ -11,8 +11,8 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from pydantic import AwareDatetime, BaseModel
 
-from relearn.flows.locks import locked
 from relearn.model.errors import InfrastructureError
+from relearn.model.file_lock import locked
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 

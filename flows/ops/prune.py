@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from relearn.flows.locks import locked
 from relearn.flows.tracking import artifacts, registry
 from relearn.flows.tracking.artifacts import RunTree
 from relearn.flows.tracking.store import Client, connect_existing, mlflow_errors
 from relearn.model.errors import InfrastructureError
+from relearn.model.file_lock import locked
 from relearn.model.files import find_stale_temp_files, is_stale, remove_atomically
 from relearn.model.home import Home, disk_usage
 from relearn.model.training import checkpoints

@@ -23,10 +23,10 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from relearn.flows.locks import locked
 from relearn.flows.ops.services import Service, make_http_client
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.model.errors import InfrastructureError, UserInputError
+from relearn.model.file_lock import locked
 from relearn.model.home import Home
 
 START_SECONDS = 5  # a service that exits sooner failed to start

@@ -19,10 +19,10 @@ from prefect.settings import (
 )
 
 from relearn.flows import environment
-from relearn.flows.locks import locked
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError, UserInputError
+from relearn.model.file_lock import locked
 from relearn.model.home import Home
 
 STARTUP_TIMEOUT_SECONDS = 120.0  # takes 5 to 10 s on two idle cores, 15 s if it creates its database

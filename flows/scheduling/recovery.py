@@ -8,17 +8,15 @@ Whichever worker is free takes it. `run_forever` is a thread of every worker; it
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-
-from filelock import FileLock, Timeout
 
 from relearn.flows import process_identity
 from relearn.flows.orchestration.prefect_api import JsonObject, PrefectApi, parse_time
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, close_orphaned_run, find_orphaned_runs, find_running
 from relearn.flows.tracking.store import Client, connect
 from relearn.model.errors import InfrastructureError
+from relearn.model.file_lock import try_locked
 from relearn.model.home import Home
 from relearn.model.training.checkpoints import is_locked
 from relearn.serving.metrics.textfile_metrics import WORKER_FILE, TextfileMetrics
@@ -60,7 +58,9 @@ def close_orphaned_runs(home: Home) -> None:
 
 def reconcile(home: Home) -> None:
     """Reconcile the runs of every machine; one worker of the home at a time, the others skip the pass."""
-    with suppress(Timeout), FileLock(home.root / ".worker.lock", timeout=0):
+    with try_locked(home.root / ".worker.lock") as is_free:
+        if not is_free:
+            return
         client, prefect_api = connect(home), _connect_prefect(home)
         close_orphaned_remote(client, prefect_api, home)
         finish_cancelling(prefect_api)

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 import mlflow
 import sqlalchemy
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from relearn.flows.environment import redact_password
 from relearn.model.errors import InfrastructureError, NotFoundError, UserInputError
+from relearn.model.file_lock import locked
 from relearn.model.files import atomic_file
 from relearn.model.home import MLFLOW_UI_URL, Home, sqlite_url
 
@@ -30,6 +30,7 @@ LOG_LEVELS = {
     "mlflow.system_metrics": logging.CRITICAL,
 }
 
+LOCK_TIMEOUT_SECONDS = 120.0  # for another process to create the store; it takes seconds
 STATEMENT_TIMEOUT_SECONDS = 20.0  # for one statement of a database; it takes milliseconds
 
 Client = MlflowClient  # the type for packages that do not import MLflow
@@ -97,7 +98,12 @@ def _create_store(file: Path, home: Home) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.parent / f".{file.name}.lock"):
+    lock_file = file.parent / f".{file.name}.lock"
+    busy_message = (
+        f"another process has been creating {file} for {LOCK_TIMEOUT_SECONDS:g} seconds: try again, or end"
+        f" the process that holds {lock_file}"
+    )
+    with locked(lock_file, busy_message, LOCK_TIMEOUT_SECONDS):
         if file.exists():  # another process was faster
             return
         for stale_file in file.parent.glob(f".{file.name}.*.tmp*"):

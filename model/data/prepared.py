@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from relearn.model.checksums import compute_sha256
@@ -17,6 +16,7 @@ from relearn.model.data.load import list_source_files, load_dataset, resolve_sou
 from relearn.model.data.splits import Splits, split_dataset
 from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
+from relearn.model.file_lock import locked
 from relearn.model.files import atomic_folder
 from relearn.model.home import Home
 from relearn.model.images.resize import ImageStyle
@@ -26,6 +26,7 @@ DATA_SETTINGS = ("image_size", "channels", "test_fraction", "validation_fraction
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()
 MANIFEST_FILE = "manifest.json"
+LOCK_TIMEOUT_SECONDS = 600.0  # for another process to download and prepare the same data
 
 
 class PreparedDataset(BaseModel):
@@ -70,12 +71,19 @@ def prepare_dataset(
     """Load, split and validate the dataset of `config` with `extra_images`, or reuse its prepared folder.
 
     A folder is reused as long as the source's files (path, size, modification time), the data settings and
-    the extra images are the same; a damaged folder is replaced. Two processes may prepare the same data at
-    once. Raises DataError with all findings of level `error`.
+    the extra images are the same; a damaged folder is replaced. Of two processes that prepare the same data,
+    the second waits for the first. Raises `DataError` with all findings of level `error`,
+    `InfrastructureError` after `LOCK_TIMEOUT_SECONDS`.
     """
     try:
         home.dataset_cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.dataset_cache / f".{_cache_key(config, home, extra_images)}.lock"):
+        lock_file = home.dataset_cache / f".{_cache_key(config, home, extra_images)}.lock"
+        busy_message = (
+            f"another process has been preparing {resolve_source(config, home)} for"
+            f" {LOCK_TIMEOUT_SECONDS / 60:.0f} minutes: wait for it to finish, or end the process that holds"
+            f" {lock_file}"
+        )
+        with locked(lock_file, busy_message, LOCK_TIMEOUT_SECONDS):
             return _load_or_build(config, home, extra_images)
     except OSError as error:
         raise InfrastructureError(

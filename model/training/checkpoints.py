@@ -15,7 +15,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from relearn.model.config import TrainConfig
@@ -26,6 +25,7 @@ from relearn.model.errors import (
     NotFoundError,
     RelearnError,
 )
+from relearn.model.file_lock import locked, try_locked
 from relearn.model.files import write_bytes_atomically
 from relearn.model.training.state import TrainingSnapshot
 
@@ -135,22 +135,16 @@ def check_compatible(checkpoint: Checkpoint, config: TrainConfig, fingerprint: s
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock `folder` against other processes; raise `InfrastructureError` if it is locked already."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise InfrastructureError(f"the training of {folder} runs in another process") from None
+    with locked(folder / ".lock", f"the training of {folder} runs in another process"):
+        yield
 
 
 def is_locked(folder: Path) -> bool:
     """Return true if a process, on this machine or another one with the same disk, has locked `folder`."""
-    try:
-        if folder.is_dir():
-            with lock_folder(folder):
-                pass
-    except InfrastructureError:
-        return True
-    return False
+    if not folder.is_dir():
+        return False
+    with try_locked(folder / ".lock") as is_free:
+        return not is_free
 
 
 def _serialize(checkpoint: Checkpoint) -> bytes:

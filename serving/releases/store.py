@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from relearn.model.checksums import compute_sha256
 from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError
+from relearn.model.file_lock import locked
 from relearn.model.files import atomic_file, atomic_folder
 from relearn.model.home import Home
 from relearn.serving.logger import logger
@@ -78,18 +78,13 @@ class ReleaseStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock for one decision; raise `InfrastructureError` after `LOCK_TIMEOUT`.
-
-        The lock of a process that dies is released.
-        """
+        """Hold the lock for one decision; raise `InfrastructureError` after `LOCK_TIMEOUT`."""
         self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.root / ".lock", timeout=LOCK_TIMEOUT):
-                yield
-        except Timeout:
-            raise InfrastructureError(
-                f"another process has held the release lock of {self.root.name} for {LOCK_TIMEOUT:g} seconds"
-            ) from None
+        busy_message = (
+            f"another process has held the release lock of {self.root.name} for {LOCK_TIMEOUT:g} seconds"
+        )
+        with locked(self.root / ".lock", busy_message, LOCK_TIMEOUT):
+            yield
 
     def append_decision(self, **decision: Any) -> Entry:
         """Append a decision to the ledger and update the live pointer.
