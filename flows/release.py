@@ -72,7 +72,7 @@ class Candidate:
         return self.gate_decision.action
 
     def with_action(self, action: GateOutcome, reason: str) -> "Candidate":
-        """Return this candidate with another gate decision, `reason` first."""
+        """Return a copy whose gate decision is `action`, with `reason` before the other reasons."""
         reasons = (reason, *self.gate_decision.reasons)
         gate_decision = self.gate_decision.model_copy(update={"action": action, "reasons": reasons})
         return replace(self, gate_decision=gate_decision)
@@ -88,8 +88,8 @@ class Approval(RunInput):
 def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseResult:
     """Evaluate the classifier of a run against the champion, smoke-test it, promote it.
 
-    If the champion changes in the meantime, the candidate is evaluated again, against the new champion. A
-    second release of the live run changes nothing.
+    If the champion changes in the meantime, the candidate is evaluated again, against the new champion. The
+    release of a run that is live already changes nothing.
     """
     home, stopwatch = Home.from_environment(), Stopwatch()
     with mlflow_errors(home.tracking_uri), tempfile.TemporaryDirectory() as temp_dir:
@@ -275,7 +275,7 @@ def build_result(candidate: Candidate, seconds: dict[str, float]) -> ReleaseResu
 
 
 def build_already_live_result(name: str, live_release: Release) -> ReleaseResult:
-    """Build the result for a run that is live already, after a retry or a second release."""
+    """Build the result for a run that is live already."""
     gate_decision = GateDecision(
         action="promote", reasons=(f"version {live_release.version} is live already",), checks=()
     )

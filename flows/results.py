@@ -10,7 +10,7 @@ EXAMPLE_IMAGE_FILENAME = "example.png"  # with the releases of a model: an image
 
 
 class TrainResult(BaseModel, frozen=True):
-    """Result of one training: run, course and metrics (accuracies in 0–1)."""
+    """Result of one training: its run, epochs, speed and metrics (accuracies in 0–1)."""
 
     run_id: str
     url: str
@@ -96,7 +96,7 @@ class ReleaseResult(BaseModel, frozen=True):
 
     @property
     def headline(self) -> str:
-        """The result in one line."""
+        """The gate decision, and the live version, in one line."""
         reasons = "; ".join(self.gate_decision.reasons)
         if self.gate_decision.action == "promote":
             return f"version {self.live_version} is live: {reasons}"

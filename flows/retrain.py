@@ -98,7 +98,7 @@ def retrain(
 
 
 def skip(reason: str) -> State[None]:
-    """Return the final state of a run that had nothing to do."""
+    """Return the final state Completed "Skipped" for a run with nothing to do; log `reason`."""
     get_run_logger().info(f"Skipped: {reason}.")
     return Completed(name="Skipped", message=reason)
 

@@ -34,7 +34,7 @@ class InterruptedTraining(SystemExit):
 
 
 class StopRequest:
-    """A stop by a signal; true once the signal has arrived."""
+    """A request to stop by a signal; it is true as soon as the signal has arrived."""
 
     def __init__(self) -> None:
         self.exit_code = 0
@@ -45,7 +45,7 @@ class StopRequest:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[StopRequest]:
-    """Record the first Ctrl-C or SIGTERM instead of ending; the next one acts as it did before."""
+    """Record the first Ctrl-C or SIGTERM in a `StopRequest`; the second one has its usual effect."""
     stop_request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop_request  # Python delivers signals to the main thread only
@@ -134,23 +134,23 @@ def flush_output(exit_code: int) -> int:
 
 
 def _root_cause(error: OSError) -> str:
-    """Return the reason in an error of shutil, which lists a triple (source, target, reason) per file."""
+    """Return the reason of `error`; errors of shutil contain a list of (source, target, reason)."""
     first_failure = error.args[0][0] if error.args and isinstance(error.args[0], list) else ()
     return str(first_failure[-1] if first_failure else error)
 
 
 def _unwrap_import_error(error: BaseException) -> BaseException:
-    """Return the first cause; cyclopts raises an `ImportError` of its own from the one of a verb's module."""
+    """Return the first cause of `error`: cyclopts wraps the `ImportError` of a command's module."""
     return (
         _unwrap_import_error(error.__cause__) if isinstance(error, ImportError) and error.__cause__ else error
     )
 
 
 def _find_failed_import(error: BaseException) -> str:
-    """Return the package of others that `error` is about; '' for an error of ours.
+    """Return the third-party package whose import failed with `error`; '' if the error is in our code.
 
-    Either its import failed, e.g. because of a variable that it reads, or another module of the same name was
-    imported in its place, which lacks a name or submodule.
+    Either the package itself failed, e.g. because of a variable that it reads, or another module of the same
+    name was imported instead.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]

@@ -185,7 +185,7 @@ def fit_and_log(
     prepared: PreparedDataset,
     resumable: ResumableRun,
 ) -> tuple[FitResult, tuple[str, ...]]:
-    """Train and log each epoch with its gradient health; return the result and the warnings.
+    """Train, and log each epoch with its gradient health; return the result and the gradient warnings.
 
     SIGINT or SIGTERM stops the training after a checkpoint, with `SystemExit`.
     """

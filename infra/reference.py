@@ -17,7 +17,7 @@ DIAGRAM = re.compile(r"(?<=<!-- imports -->\n).*?(?=<!-- /imports -->)", re.S)
 
 
 def build_pages() -> dict[Path, str]:
-    """Build each page; keys are paths below the root of the project."""
+    """Return the content of each page, by its path below the root of the project."""
     pages: dict[str, Callable[[], str]] = {
         "commands": build_commands,
         "settings": build_settings,

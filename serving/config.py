@@ -31,7 +31,7 @@ MODEL_CORRUPT_CODE, MODEL_CORRUPT_MESSAGE = "model_corrupt", " cannot be served:
 
 
 def _to_absolute_path(value: Any) -> Any:
-    """Make a path absolute: workers run in another folder."""
+    """Return the path made absolute, since workers run in another working directory."""
     return Path(value).absolute() if value else None
 
 

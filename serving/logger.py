@@ -1,7 +1,7 @@
-"""The one logger of `serving`, under BentoML's name.
+"""The one logger of `serving`, named as a child of BentoML's.
 
-BentoML's server disables every logger that exists when it configures logging, except those below "bentoml".
-Without BentoML, as in flows, its messages reach the root logger.
+When BentoML's server configures logging, it disables all loggers that exist, except "bentoml" and its
+children. Without BentoML, as in flows, messages go to the root logger.
 """
 
 import logging

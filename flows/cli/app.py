@@ -114,10 +114,10 @@ def launch(
 
 
 def _build_layer(values: Mapping[str, object], tokens: Sequence[str], **options: Any) -> Dict:
-    """Return `values` as settings of the verb in `tokens`.
+    """Return `values` as settings of the command in `tokens`.
 
-    They are nested under the verb's name: cyclopts would take a setting called like a verb, e.g. `monitor`,
-    for the settings of that verb.
+    They are nested under the command's name: cyclopts would read a setting named like a command, such as
+    `monitor`, as the settings of that command.
     """
     return Dict(dict.fromkeys(tokens[:1], values), **options)
 
@@ -155,7 +155,7 @@ def _record_origins(app: App, commands: Sequence[str], arguments: ArgumentCollec
 
 
 def _describe_origins() -> dict[str, str]:
-    """Return how messages call the settings that a file or a variable has set."""
+    """Map each setting from a file or variable to its name in messages: the file, or the variable."""
     from_file = {
         name: f"{name} in {origin}" for name, origin in setting_origins.items() if origin.endswith(".toml")
     }

@@ -172,7 +172,7 @@ def _print_example(example: "WorkedExample", console: Console) -> None:
 
 
 def _print_table(console: Console, rows: "pd.DataFrame", key: str) -> None:
-    """Print all rows, or of many rows the `MAX_ROWS` with the largest absolute value of `key`."""
+    """Print all rows, but at most `MAX_ROWS`: those with the largest absolute values in column `key`."""
     if len(rows) > MAX_ROWS:
         console.print(f"the {MAX_ROWS} rows of {len(rows):,} with the largest {key}:")
         rows = rows.sort_values(key, key=abs, ascending=False, kind="stable").head(MAX_ROWS)

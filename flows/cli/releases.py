@@ -112,7 +112,7 @@ def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(ne
 
 
 def reference(*, dataset: str, reason: str, model_name: str | None = None) -> None:
-    """Use the test images of another dataset as the reference images; the history records it.
+    """Use the test images of another dataset as the reference images; the release history records the change.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ def run(
 
 
 def _check(config: TrainConfig, networks: Sequence[str], home: Home) -> None:
-    """Check limits, settings, data and store before a server is started."""
+    """Raise the errors of limits, settings, data and MLflow store before Prefect is started."""
     from relearn.flows.tracking.runs import check_store
     from relearn.flows.training.preconditions import check_inputs
     from relearn.model.data.load import default_model_name
@@ -97,7 +97,7 @@ def train(
 
 
 def _resolve_resume(home: Home, run_refs: Sequence[str], config: TrainConfig) -> tuple[str, TrainConfig]:
-    """Return the run to resume and the settings it was started with."""
+    """Return the id of the run to resume, and the config of that run."""
     from relearn.flows.tracking.runs import resolve_run_id
     from relearn.flows.training import resume
 

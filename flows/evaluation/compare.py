@@ -34,14 +34,14 @@ def compare_runs(
     filter_string: str | None = None,
     columns: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return one row a training run, best first by the metric `order_by`, or in the order of `runs` for None.
+    """Return one row per training run, best first by the metric `order_by`; None keeps the order of `runs`.
 
     Columns: run, name, registered version, dataset, status, the metrics of `DEFAULT_METRICS` and `order_by`,
     then every other param in which the runs differ; or run, name and `columns`: metrics, params, tags. The
     index holds the run ids, `attrs["datasets"]` the datasets that the runs were tested on.
 
-    `runs` has any queries that `lookup.resolve_run` takes; without any, all training runs are compared, of
-    the experiment `name` if it is set. `filter_string` is an MLflow filter. Raises `NotFoundError` if no run
+    `runs` are queries for `resolve_run`; if empty, all training runs are compared, or those of the
+    experiment `name`. `filter_string` is an MLflow filter. Raises `NotFoundError` if no run
     matches.
     """
     metric_info = get_metric(order_by) if order_by else None
@@ -125,7 +125,7 @@ def _sort_key(value: float | None, direction: str) -> tuple[bool, float]:
 
 
 def _column_values(run: MlflowRun, versions: Mapping[str, str]) -> dict[str, object]:
-    """Return all values of a run that may be a column."""
+    """Return the values of a run by column name: metrics, params, tags and attributes."""
     run_info = {
         "run": run.info.run_id[:8],
         "name": run.info.run_name,

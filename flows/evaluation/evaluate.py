@@ -30,7 +30,9 @@ class EvaluationResult:
 
 
 def evaluate_run(home: Home, run: str, dataset: str | None = None) -> EvaluationResult:
-    """Evaluate the classifier of `run` on the test split of `dataset`, by default its own; log it as a run.
+    """Evaluate the classifier of `run` on the test split of `dataset`; log the result as a new run.
+
+    The default is the dataset of the training.
 
     Images are resized to the shape of the classifier. Raises `DataError` if the dataset has other classes.
     """

@@ -35,10 +35,10 @@ class LabelCorrection(
 ):
     """Label `label` that users gave an image, `reports` times, last at `reported_at`.
 
-    `id` is the same for equal images and labels; without an image, for the same index of the same request.
-    `predicted_label`, `probability` (0–1) and `version` are those of the prediction, None if it was not
-    logged. The image is `pixels`, uint8 of `shape`; both are None if it was not stored. `image_matches` is
-    False if it is known to differ from the predicted image.
+    `id` is a hash of image and label or, without an image, of request id, index and label. `predicted_label`,
+    `probability` (0–1) and `version` describe the prediction, None if it was not logged. The image is
+    `pixels`, uint8 of `shape`; both are None if it was not stored. `image_matches` is False if the image sent
+    with the feedback differs from the predicted one.
     """
 
     id: str
@@ -83,12 +83,12 @@ class LabelCorrection(
 
     @property
     def image_hash(self) -> int | None:
-        """Content hash of its image, as from `hash_contents`."""
+        """Content hash of the image, from `hash_contents`."""
         return None if self.image is None else int(hash_contents(self.image[None])[0])
 
     @property
     def is_in_holdout(self) -> bool:
-        """True for an image of the holdout, chosen by its content: no training uses it."""
+        """Whether the image belongs to the holdout, which no training uses; its content decides."""
         return self.image is not None and bool(
             hash_to_fraction(self.image[None], HOLDOUT_SALT)[0] < HOLDOUT_FRACTION
         )
@@ -110,7 +110,7 @@ class DecisionLog:
         self.log = HashChainedLog(self.folder / DECISIONS_FILE, Decision)
 
     def load(self, max_decisions: int | None = None) -> list[Decision]:
-        """Load the first `max_decisions`, or all; raise `CorruptDataError` if some are lost or damaged."""
+        """Load the first `max_decisions`, by default all; raise `CorruptDataError` if some are lost."""
         decisions = self.log.read_entries()
         if max_decisions is not None and max_decisions > len(decisions):
             raise CorruptDataError(
@@ -119,7 +119,7 @@ class DecisionLog:
         return decisions[:max_decisions]
 
     def record(self, action: Action, corrections: Sequence[LabelCorrection]) -> list[Decision]:
-        """Append a decision about each correction whose last decision is another one.
+        """Append the decision `action` about each correction, except where it is the last decision already.
 
         Returns the new decisions once they are on disk.
         """

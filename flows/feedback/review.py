@@ -47,7 +47,10 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class Review:
-    """All corrections for one model, oldest first; `training_data_error` says why its data was not loaded."""
+    """All corrections for one model, oldest first.
+
+    `training_data_error` says why the training data could not be loaded, None if it was.
+    """
 
     name: str
     items: tuple[ReviewItem, ...]
@@ -222,7 +225,7 @@ class DecisionContext:
 
 @dataclass(frozen=True)
 class ExistingImages:
-    """Existing images of a model: label by content hash, by split."""
+    """The labels of a model's existing images: for each split, a label by content hash."""
 
     card: ModelCard
     labels_by_split: dict[str, dict[int, str]]
@@ -245,7 +248,7 @@ class ExistingImages:
         return cls(card, labels_by_split)
 
     def find_rejection_reason(self, correction: LabelCorrection) -> str | None:
-        """Return why the correction cannot become data; None if it can."""
+        """Return why the correction cannot become training data; None if it can."""
         if correction.image_hash is None:
             return NO_IMAGE
         if correction.label not in self.card.classes:
@@ -261,12 +264,12 @@ class ExistingImages:
         return "the training data has it already" if correction.label in existing_labels.values() else None
 
     def find_warnings(self, correction: LabelCorrection) -> Iterator[str]:
-        """Yield each other label that the existing data has for the correction's image."""
+        """Yield a warning for each split of the existing data that gives the image another label."""
         for label in sorted(set(self._find_labels(correction).values()) - {correction.label}):
             yield f"the training data has it as {label}"
 
     def _find_labels(self, correction: LabelCorrection) -> dict[str, str]:
-        """Return the label of the correction's image in each split that has it."""
+        """Return the existing label of the correction's image, by split; only splits that contain it."""
         image_hash = correction.image_hash
         return {
             split: labels[image_hash]

@@ -62,10 +62,10 @@ def score_classifier(
 
 
 def measure_latency_ms(classifier: Classifier) -> float:
-    """Return the minimum time for one image, on one thread as in a server.
+    """Return the minimum time of a prediction of one image, on one thread as in a server.
 
-    The minimum, since load makes a prediction slower and never faster: next to a training, the median of
-    the same network was 0.06 ms or 6.7 ms.
+    The minimum depends least on the load of the machine: beside a training, the median of the same network
+    was 0.06 ms or 6.7 ms.
     """
     image = np.zeros((1, *classifier.card.shape), np.uint8)
     threads, latencies_ms = torch.get_num_threads(), []

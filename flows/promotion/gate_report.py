@@ -65,7 +65,7 @@ def to_markdown(decision: GateDecision, excluded: int = 0) -> str:
 
 
 def build_guardrails_table(decision: GateDecision) -> Table:
-    """Build a table with one row a guardrail; failed ones are bold red."""
+    """Build a table with one row per guardrail; failed ones are bold red."""
     rows = [
         (
             check.name,

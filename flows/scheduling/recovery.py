@@ -30,7 +30,7 @@ RETRY_DELAY = timedelta(minutes=1)  # before each retry, for an unreachable serv
 
 
 def run_forever(home: Home) -> None:
-    """Reconcile the runs of `home` forever; an unreachable server is retried on the next pass."""
+    """Run the tasks below every `INTERVAL_SECONDS`; one that fails prints its error, and is tried again."""
     while True:
         for task in (close_orphaned_runs, reconcile, refresh_metrics):
             run_safely(task, home)
@@ -57,7 +57,10 @@ def close_orphaned_runs(home: Home) -> None:
 
 
 def reconcile(home: Home) -> None:
-    """Reconcile the runs of every machine; one worker of the home at a time, the others skip the pass."""
+    """Close lost runs of other machines, and retry interrupted runs.
+
+    One worker of the home does it at a time; the others skip the pass.
+    """
     with try_locked(home.root / ".worker.lock") as is_free:
         if not is_free:
             return
@@ -95,16 +98,16 @@ def finish_cancelling(prefect_api: PrefectApi) -> None:
 
 
 def open_flow_runs(client: Client) -> set[str]:
-    """Return the ids of the flow runs that have a run RUNNING in MLflow."""
+    """Return the ids of the flow runs whose MLflow run is RUNNING."""
     return {run.data.tags[FLOW_RUN_TAG] for run in find_running(client) if FLOW_RUN_TAG in run.data.tags}
 
 
 def reschedule_interrupted(prefect_api: PrefectApi, open_flow_run_ids: Collection[str]) -> Iterator[str]:
-    """Reschedule the interrupted runs of each deployment; yields a message for each.
+    """Reschedule the interrupted runs of each deployment; yield a message for each.
 
-    These are runs that were claimed and never started and, of each model, the retraining that started last.
-    Cancelled runs are not resumed, and none while another run of the deployment is active. The flow runs in
-    `open_flow_run_ids` are alive whatever Prefect says, or are closed before the next pass.
+    Candidates are runs that were claimed but never started, and the retraining of each model that started
+    last. Cancelled runs are skipped, and so are deployments with an active run. Flow runs in
+    `open_flow_run_ids` are not rescheduled: their MLflow run is open, so they may be alive.
     """
     for deployment in prefect_api.list_deployments():
         for run in _find_interrupted(prefect_api, deployment, open_flow_run_ids):
@@ -150,7 +153,7 @@ def _is_interrupted(state: JsonObject) -> bool:
 
 
 def refresh_metrics(home: Home) -> None:
-    """Write metrics for Prometheus into the prediction log of every model; every worker writes the same."""
+    """Write `worker.prom` beside the prediction log of every model; all workers write the same content."""
     prefect_api = _connect_prefect(home)
     for deployment in prefect_api.list_deployments():
         if deployment["flow_name"] == "retrain":
@@ -162,7 +165,7 @@ def refresh_metrics(home: Home) -> None:
 def build_metrics(
     home: Home, prefect_api: PrefectApi, deployment: JsonObject
 ) -> dict[str, Mapping[str, float]]:
-    """Return the current metrics of retraining one model.
+    """Return the current metrics of the retraining of one model, by name and label value.
 
     A retraining that found nothing new to learn counts as completed; a cancelled one counts as neither
     completed nor failed.

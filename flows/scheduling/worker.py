@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def prepare_worker_environment() -> Home:
-    """Set the variables that the worker, its runs and their tools read; returns the home."""
+    """Set the environment variables of the worker, its runs and their tools; return the home."""
     home = Home.from_environment()
     environment.set_tool_defaults(home)
     home.prefect.mkdir(0o700, parents=True, exist_ok=True)  # Prefect looks for it when it is imported

@@ -66,7 +66,7 @@ def connect(home: Home) -> MlflowClient:
 
 
 def _ping(uri: str) -> None:
-    """Connect to a database once: MLflow tries ten times, for 100 seconds."""
+    """Connect to the database, or raise its error at once: MLflow itself retries for 100 seconds."""
     engine = sqlalchemy.create_engine(uri)
     try:
         engine.connect().close()
@@ -75,7 +75,7 @@ def _ping(uri: str) -> None:
 
 
 def _set_statement_timeout(seconds: float) -> None:
-    """Limit how long a statement may take: the driver of PostgreSQL waits forever for one that hangs."""
+    """Limit the duration of a statement on PostgreSQL, whose driver has no limit."""
     import psycopg2
     from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
 
@@ -156,7 +156,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 @contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
-    """Raise errors of the store at `uri` inside as `InfrastructureError`."""
+    """Turn errors of the store at `uri` in the block into `InfrastructureError`."""
     try:
         yield
     except MlflowException as error:

@@ -30,7 +30,7 @@ def to_markdown(result: RetrainResult, prepared: PreparedDataset) -> str:
 
 
 def build_networks_table(train_results: Sequence[TrainResult], best: TrainResult) -> Table:
-    """Build a table with one row a network: `best` first, the others by validation accuracy."""
+    """Build a table with one row per network: `best` first, the others by validation accuracy."""
     ranked = sorted(train_results, key=lambda result: (result != best, -result.val_accuracy))
     rows = [
         (

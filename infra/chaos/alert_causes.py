@@ -1,4 +1,4 @@
-"""Causes of alerts, injected into a running service for the length of a `with` block."""
+"""Causes of alerts: context managers that inject a fault into a running service, and repair it on exit."""
 
 import os
 import subprocess
@@ -60,11 +60,11 @@ class Fixture:
         print_time(self.stack.local.relearn("monitor", *flags).splitlines()[-2])
 
     def retrain(self, expected_state: str) -> None:
-        """Retrain through the queue and check the final state."""
+        """Retrain through the Prefect deployment; check that the run ends in `expected_state`."""
         expect(expected_state, wait_final(self.stack, self.queue_retraining())["type"])
 
     def queue_retraining(self) -> str:
-        """Queue a retraining that is due now; return the id of its flow run."""
+        """Start a retraining through its Prefect deployment; return the id of its flow run."""
         client = httpx.Client(base_url=f"{self.stack.local.url('prefect')}/api", timeout=10)
         deployment = client.get(f"/deployments/name/retrain/{MODEL_NAME}").raise_for_status().json()["id"]
         return str(client.post(f"/deployments/{deployment}/create_flow_run", json={}).json()["id"])
@@ -108,7 +108,7 @@ def send_load(fixture: Fixture, connections: int) -> Iterator[None]:
 
 @contextmanager
 def no_release(fixture: Fixture) -> Iterator[None]:
-    """Send requests before the first release; then release."""
+    """Inject: send requests before the first release. On exit: release."""
     with send_load(fixture, 1):
         yield
     fixture.stack.local.relearn("run", *fixture.training_flags())
@@ -116,7 +116,7 @@ def no_release(fixture: Fixture) -> Iterator[None]:
 
 @contextmanager
 def idle(fixture: Fixture) -> Iterator[None]:
-    """Schedule retraining once a year, so that neither monitor nor retraining runs; then run both."""
+    """Inject: schedule retraining once a year, so that monitor and retraining are idle. On exit: run both."""
     fixture.stack.schedule(epochs=15, cron="0 0 1 1 *")
     yield
     fixture.run_monitor()
@@ -125,14 +125,14 @@ def idle(fixture: Fixture) -> Iterator[None]:
 
 @contextmanager
 def overload(fixture: Fixture) -> Iterator[None]:
-    """Send requests over 256 connections."""
+    """Inject: send requests over 256 connections."""
     with send_load(fixture, 256):
         yield
 
 
 @contextmanager
 def slow_workers(fixture: Fixture) -> Iterator[None]:
-    """Suspend the workers for 0.7 s again and again, like a busy machine."""
+    """Inject: suspend the workers for 0.7 s again and again, like a busy machine."""
     workers, stop_event = fixture.list_workers(), threading.Event()
 
     def suspend_repeatedly() -> None:
@@ -154,7 +154,7 @@ def slow_workers(fixture: Fixture) -> Iterator[None]:
 
 @contextmanager
 def suspended_api(fixture: Fixture) -> Iterator[None]:
-    """Suspend all processes of the API."""
+    """Inject: suspend all processes of the API. On exit: resume them."""
     processes = fixture.list_processes()
     apply_to_all(processes, psutil.Process.suspend)
     try:
@@ -165,7 +165,7 @@ def suspended_api(fixture: Fixture) -> Iterator[None]:
 
 @contextmanager
 def no_scrape(fixture: Fixture) -> Iterator[None]:
-    """Remove the API from Prometheus' config."""
+    """Inject: remove the API from Prometheus' config. On exit: restore it."""
     fixture.prometheus.set_targets()
     yield
     fixture.prometheus.set_targets(fixture.prometheus.target)
@@ -173,7 +173,7 @@ def no_scrape(fixture: Fixture) -> Iterator[None]:
 
 @contextmanager
 def drifted_traffic(fixture: Fixture) -> Iterator[None]:
-    """Request predictions for rotated digits and send their labels; then return to upright digits."""
+    """Inject: request predictions of rotated digits, and send their labels. On exit: upright digits again."""
     images, labels = fixture.load_images()
     accuracy, request_ids = predict(fixture.client, fixture.api, rotate(images), labels)
     print_time(f"accuracy {accuracy:.1%}")
@@ -191,7 +191,7 @@ def drifted_traffic(fixture: Fixture) -> Iterator[None]:
 
 @contextmanager
 def suspended_worker(fixture: Fixture) -> Iterator[None]:
-    """Suspend the worker that runs flows."""
+    """Inject: suspend the worker that runs flows. On exit: resume it."""
     worker = find_service(fixture.stack, "worker")
     worker.suspend()
     try:
@@ -203,7 +203,7 @@ def suspended_worker(fixture: Fixture) -> Iterator[None]:
 
 @contextmanager
 def missing_data(fixture: Fixture) -> Iterator[None]:
-    """Retrain without the data file; then restore it and retrain."""
+    """Inject: retrain without the data file. On exit: restore it and retrain."""
     data = fixture.stack.home / f"{MODEL_NAME}.npz"
     moved_data = data.rename(data.with_suffix(".away"))
     fixture.retrain("FAILED")

@@ -41,7 +41,7 @@ class Stack:
         return self.local.folder
 
     def query_prefect(self, path: str, **body: Any) -> list[dict[str, Any]]:
-        """Query Prefect's filter route of `path`."""
+        """Return the objects of Prefect's API at `path` that match the filter `body`."""
         url = f"{self.local.url('prefect')}/api/{path}/filter"
         rows: list[dict[str, Any]] = httpx.post(url, json=body, timeout=10).raise_for_status().json()
         return rows
@@ -292,7 +292,7 @@ def to_markdown(rows: list[dict[str, str]]) -> str:
 
 
 def write(rows: list[dict[str, str]]) -> None:
-    """Write docs/reliability/processes.md."""
+    """Write docs/reliability/processes.md, one row for each fault."""
     page = f"{HEAD.format(today=date.today())}\n{to_markdown(rows)}\n"
     (ROOT / "docs" / "reliability" / "processes.md").write_text(page)
 

@@ -181,7 +181,7 @@ def mount_small_disk(folder: Path) -> Iterator[bool]:
 
 
 def write(rows: list[dict[str, str]]) -> None:
-    """Write docs/reliability/alerts.md."""
+    """Write docs/reliability/alerts.md, one row for each cause."""
     page = f"{HEAD.format(today=date.today())}\n{to_markdown(rows)}\n"
     (ROOT / "docs" / "reliability" / "alerts.md").write_text(page)
 

@@ -1,4 +1,4 @@
-"""Labelled images and datasets: the types that every source is read into."""
+"""`LabelledImages` and `Dataset`: the types to which every data source is read."""
 
 import hashlib
 from dataclasses import dataclass

@@ -85,7 +85,7 @@ def _describe_histogram(counts: np.ndarray) -> dict[str, float]:
 
 
 def preprocessing_ranges(split: LabelledImages, classes: int) -> pd.DataFrame:
-    """Compare the first images and labels as stored and as inputs of the mlp (flat) and the cnn.
+    """Compare the first images and labels as stored, and as the mlp (flat) and the cnn get them.
 
     Columns: what, type, shape, minimum, maximum, mean.
     """
@@ -117,7 +117,7 @@ def preprocessing_ranges(split: LabelledImages, classes: int) -> pd.DataFrame:
 
 
 def one_hot_examples(labels: np.ndarray, classes: tuple[str, ...], max_rows: int = 5) -> pd.DataFrame:
-    """Show labels before and after: columns image, label (its index), class, and one for each class.
+    """Show labels before and after one-hot encoding: columns image, label (index), class, one per class.
 
     The rows are the first image of each class, for at most `max_rows` classes.
     """

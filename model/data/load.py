@@ -44,7 +44,7 @@ def resolve_source(config: TrainConfig, home: Home) -> str:
 
 
 def default_model_name(config: TrainConfig, home: Home) -> str:
-    """Return the model name of a training with `config`, without loading the dataset."""
+    """Return `config.model_name`, by default the name of the dataset, which is not loaded."""
     scheme, _, path = resolve_source(config, home).partition(":")
     if config.model_name or not path:
         return config.model_name or scheme

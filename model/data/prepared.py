@@ -32,9 +32,9 @@ LOCK_TIMEOUT_SECONDS = 600.0  # for another process to download and prepare the 
 class PreparedDataset(BaseModel):
     """A folder with the images and labels of each split as .npy, described by its `manifest.json`.
 
-    `fingerprint` is the SHA-256 of the whole dataset's content before the split, and of what `extra_images`
-    changed. `shape` is channels, height, width; `counts` has the images of each class in each split, `files`
-    the SHA-256 of each file. `rebuild_reason` says why an earlier folder was replaced.
+    `fingerprint` is the SHA-256 of the unsplit dataset and of the changes by `extra_images`. `shape` is
+    channels, height, width. `counts` are the images by split and class, `files` maps each file to its
+    SHA-256. `rebuild_reason` says why an earlier folder was replaced, None if none was.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -159,7 +159,9 @@ def _compute_fingerprint(dataset: Dataset, merge_summary: MergeSummary | None) -
 
 
 def _cache_key(config: TrainConfig, home: Home, extra_images: ExtraImages) -> str:
-    """Return the source's scheme, 16 hex digits of source and settings, and 16 of the extra images."""
+    """Return the folder name: scheme of the source, 16 hex digits of the hash of source and settings, and of
+    the hash of the extra images, if any.
+    """
     uri = resolve_source(config, home)
     file_stamps = [(str(file), *_size_and_mtime(file)) for file in list_source_files(config, home)]
     settings = {name: getattr(config, name) for name in DATA_SETTINGS}

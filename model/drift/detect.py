@@ -29,7 +29,7 @@ class DriftSample:
     probabilities: np.ndarray
 
     def values(self, name: str) -> np.ndarray:
-        """Return an image statistic, or the confidence, of each image, (n,)."""
+        """Return the values (n,) of the statistic `name`, or the confidences."""
         if name == CONFIDENCE:
             max_probabilities: np.ndarray = self.probabilities.max(1)
             return max_probabilities
@@ -69,7 +69,7 @@ class DriftTest(BaseModel):
 
 
 class DriftReport(BaseModel):
-    """Results of all tests; `insufficient_data` has the window's image count of each skipped test."""
+    """Results of all tests; `insufficient_data` maps each skipped test to the number of its window images."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -140,7 +140,7 @@ def format_p_value(p_value: float) -> str:
 def _finite_values(
     reference: DriftSample, window: DriftSample
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield name, reference values and window values of each test, finite values only."""
+    """Yield, for each test, its name and the finite values of reference and window."""
     for name in (*STATISTICS, CONFIDENCE):
         reference_values, window_values = (sample.values(name) for sample in (reference, window))
         yield name, reference_values[np.isfinite(reference_values)], window_values[np.isfinite(window_values)]

@@ -45,7 +45,7 @@ def shift_rotate_scale(
 
 
 def add_noise(images: np.ndarray) -> np.ndarray:
-    """Add Gaussian noise, always the same for the same shape."""
+    """Add Gaussian noise from a fixed seed: images of one shape always get the same noise."""
     noise = np.random.default_rng(0).normal(0, 255 * NOISE_STD, images.shape)
     return (images + noise).round().clip(0, 255).astype(np.uint8)
 

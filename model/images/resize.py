@@ -1,4 +1,4 @@
-"""Resizing of images to the shape of a dataset, in its style."""
+"""Resizing of images to the shape of a dataset, either whole or in MNIST's style."""
 
 from typing import Literal
 
@@ -20,10 +20,10 @@ WORKING_SIDE = 448  # pixels; larger drawings are reduced first, 16 pixels for e
 def compute_draft_factors(
     size: tuple[int, int], shape: tuple[int, int, int], style: ImageStyle
 ) -> tuple[int, int]:
-    """Compute how many times smaller, horizontally and vertically, `size` may become before `fit_image`.
+    """Return the factors, horizontal and vertical, by which a decoder may reduce an image before `fit_image`.
 
-    The result keeps twice the side that `fit_image` needs, as `Image.thumbnail` does: the difference is
-    invisible.
+    The reduced image has at least twice the side that `fit_image` needs, as in `Image.thumbnail`: the
+    difference is invisible.
     """
     sufficient_side = 2 * max(WORKING_SIDE, *shape[1:])
     width, height = size if style == "photo" else (max(size),) * 2
@@ -55,7 +55,7 @@ def _convert_to_mnist_style(image: Image.Image, height: int, width: int) -> Imag
 
 
 def resize_batch(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Resize whole images, uint8 (n, channels, height, width), to `shape`, as `photo` does."""
+    """Resize images, uint8 (n, channels, height, width), to `shape` without a crop, as in style `photo`."""
     result = np.empty((len(images), *shape), np.uint8)
     for start in range(0, len(images), CHUNK_SIZE):
         chunk = torch.from_numpy(images[start : start + CHUNK_SIZE].astype(np.float32))

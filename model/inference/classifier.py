@@ -95,9 +95,9 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Load a saved classifier after a check of all digests.
+        """Load the classifier saved in `folder`; the digests of all files are checked.
 
-        Raises `NotFoundError` if there is none, `CorruptDataError` if it was changed.
+        Raises `NotFoundError` if `folder` holds no classifier, `CorruptDataError` if a file was changed.
         """
         card = read_card(folder)
         files = {name: read_verified(folder / name, digest) for name, digest in card.digests.items()}

@@ -1,4 +1,4 @@
-"""Model card and verified files of a saved classifier."""
+"""Model card of a saved classifier, and the hashes of its training images."""
 
 import io
 import json
@@ -31,8 +31,8 @@ TRAINING_HASHES_FILE: FileName = "training_hashes.npy"
 class ModelCard(BaseModel):
     """Metadata of a classifier, saved as `card.json` in its folder.
 
-    `digests` are the SHA-256 of all other files of the folder, `fingerprint` is that of the dataset;
-    `extra_images` counts the feedback images added to it. `device` and `threads` are those of the training.
+    `digests` maps all other files of the folder to their SHA-256. `fingerprint` identifies the dataset,
+    `extra_images` counts the feedback images added to it. `device` and `threads` describe the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,7 +97,7 @@ def read_card(folder: Path) -> ModelCard:
 def read_training_hashes(folder: Path) -> np.ndarray:
     """Read the content hashes of the training images of the classifier in `folder`; uint64, sorted.
 
-    Raises `CorruptDataError` if they were not saved, or were changed since.
+    Raises `CorruptDataError` if the card lists no hashes, or their file was changed.
     """
     digest = read_card(folder).digests.get(TRAINING_HASHES_FILE)
     if digest is None:

@@ -48,16 +48,16 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """Newest usable checkpoint, and for each newer file one line with the reason why it is unusable."""
+    """Newest usable checkpoint; `skipped` maps each newer, unusable file to the reason."""
 
     checkpoint: Checkpoint
     skipped: dict[Path, str] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write `checkpoint` to `folder` and delete all other checkpoints but the previous one.
+    """Write `checkpoint` to `folder`, and keep only it and the previous one; return its path.
 
-    Raises `InfrastructureError` if it cannot be written; older checkpoints are then kept.
+    Raises `InfrastructureError` if it cannot be written; all older checkpoints are then kept.
     """
     content = _serialize(checkpoint)
     epochs, batches = len(checkpoint.snapshot.scalars["history"]), checkpoint.snapshot.scalars["metrics"][1]
@@ -98,7 +98,7 @@ def load_checkpoint(folder: Path) -> LoadedCheckpoint:
 
 
 def quarantine(loaded: LoadedCheckpoint) -> None:
-    """Rename the unusable checkpoints, so that they are kept but no longer read."""
+    """Rename the checkpoints that `loaded` skipped: they are kept and no longer read."""
     for path in loaded.skipped:
         path.rename(path.with_suffix(".quarantined"))
 

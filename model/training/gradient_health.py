@@ -40,7 +40,7 @@ _RELUS: tuple[Any, ...] = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu
 
 @dataclass(frozen=True)
 class GradientReport:
-    """Diagnosis of the measurements; healthy if there is no warning."""
+    """Diagnosis of gradient measurements; a run without warnings is healthy."""
 
     warnings: tuple[str, ...]
 
@@ -113,7 +113,7 @@ def diagnose(health: pd.DataFrame) -> GradientReport:
 
 
 def _format_warnings(epochs: int, bad_rows: pd.DataFrame, column: str, template: str) -> Iterator[str]:
-    """Yield a warning for each layer in `bad_rows` with its worst row (the lowest `ratio_to_max`)."""
+    """Yield a warning for each layer in `bad_rows`, with the values of its row of lowest `ratio_to_max`."""
     for layer, rows in bad_rows.groupby("layer", sort=False):
         worst_row = rows.sort_values(column, ascending=column == "ratio_to_max").iloc[0]
         occurrence = f"epoch {worst_row['epoch']}; {len(rows)} of {epochs} epochs"
@@ -121,7 +121,7 @@ def _format_warnings(epochs: int, bad_rows: pd.DataFrame, column: str, template:
 
 
 def _find_weighted_layers(network: nn.Module) -> dict[nn.Module, str]:
-    """Return modules with an own parameter of two or more dimensions, and their names."""
+    """Map each module that itself has a parameter of two or more dimensions to its name."""
     return {
         module: name or type(module).__name__
         for name, module in network.named_modules()

@@ -50,7 +50,7 @@ QUERY_PARAMETERS_BY_PATH = {"/predict": PARAMETER_NAMES}
 
 
 class PredictionApp:
-    """The ASGI application of one worker, number `worker_index` of those that share `worker_status_dir`.
+    """The ASGI application of worker number `worker_index`; all workers share `worker_status_dir`.
 
     `bundled_model` is the first model served: None before the first release, an error if it is corrupt.
     Predictions are logged to `prediction_log_folder`, if it is given and `config.log_predictions` is on.
@@ -170,7 +170,7 @@ class PredictionApp:
         self.served_model, self.is_model_corrupt, self.serving_since = served_model, False, datetime.now(UTC)
 
     def publish_status(self, load_error: tuple[str, str] | None = None) -> None:
-        """Publish this worker's version, and the version and reason of a failed load, to all workers."""
+        """Write this worker's status file: served version, and `load_error`: failed version and reason."""
         version = self.served_model.version if self.served_model else None
         self.metrics.set_version(version, load_error[0] if load_error else None)
         status = {
@@ -282,7 +282,7 @@ class PredictionApp:
         return PlainTextResponse("alive\n")
 
     async def readyz(self, _request: Request, _request_id: str) -> Response:
-        """Report that predictions work, by predicting a blank image."""
+        """Predict a blank image; report success and the served version."""
         served_model = self._require_model()
         blank_image = np.zeros((1, *served_model.classifier.card.shape), np.uint8)
         predict = served_model.classifier.predict

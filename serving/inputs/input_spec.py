@@ -10,7 +10,7 @@ from relearn.serving.http.errors import HTTPError
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The classifier's image shape and style, and the most images of one request."""
+    """The classifier's image shape and style, and the maximum number of images in one request."""
 
     shape: tuple[int, int, int]
     style: ImageStyle

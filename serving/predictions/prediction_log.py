@@ -51,7 +51,7 @@ class LoggedRequest(NamedTuple):
 
 
 class Feedback(msgspec.Struct):
-    """A label that a client reports for one image; with `pixels` of `shape` if the client sent the image."""
+    """Label of one image, reported by a client; `pixels` and `shape` are None if the image was not sent."""
 
     request_id: str
     index: Annotated[int, msgspec.Meta(ge=0)]
@@ -62,7 +62,7 @@ class Feedback(msgspec.Struct):
 
 
 class PredictionLog:
-    """Writer of one worker; calls `on_dropped` with the number of predictions not completely recorded."""
+    """Writer of one worker. `on_dropped` is called with the number of predictions that it could not write."""
 
     def __init__(
         self, folder: Path, config: ServeConfig, worker_index: int, on_dropped: Callable[[int], None]
@@ -90,7 +90,7 @@ class PredictionLog:
     def log(
         self, request_id: str, served_model: "ServedModel", images: np.ndarray, probabilities: np.ndarray
     ) -> None:
-        """Queue one request for recording; takes 1 µs and never blocks."""
+        """Queue the predictions of one request for writing; takes 1 µs and never blocks."""
         request_bytes = images.nbytes + probabilities.nbytes
         with self._queue_lock:
             has_room = self._queued_bytes + request_bytes <= MAX_QUEUE_BYTES
@@ -112,7 +112,9 @@ class PredictionLog:
             raise InfrastructureError(f"feedback cannot be written: {error}", "not_recorded") from None
 
     def should_log_images(self, request_id: str) -> bool:
-        """Decide by the hash of the id whether images of this request are logged: all workers agree."""
+        """Return whether the images of this request are logged; a hash of its id decides, the same in all
+        workers.
+        """
         if not self.image_sample_rate:
             return False
         hash_prefix = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")

@@ -64,7 +64,7 @@ def load_feedback(folder: Path) -> list[Feedback]:
 
 
 def count_entries(folder: Path) -> tuple[int, int]:
-    """Count the logged predictions and feedback entries quickly, predictions by file size."""
+    """Return the numbers of logged predictions, from the sizes of the files, and of feedback entries."""
     prediction_count = 0
     for file in folder.glob("predictions-*"):
         with suppress(OSError, ValueError), file.open("rb") as stream:  # just deleted or just created
@@ -76,7 +76,7 @@ def count_entries(folder: Path) -> tuple[int, int]:
 
 
 def load_images(folder: Path) -> dict[RecordKey, np.ndarray]:
-    """Load every sampled image and every image from feedback: uint8 (channels, height, width)."""
+    """Load every logged image, uint8 (channels, height, width), from samples and from feedback."""
     sampled_images = {
         (row["request_id"].decode(), int(row["index"])): row["image"].copy()
         for _, rows in _read_tables(folder, "images")

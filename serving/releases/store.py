@@ -57,7 +57,7 @@ class ReleaseStore:
     def add_version(self, version: str, classifier_folder: Path) -> dict[str, str]:
         """Store a verified copy of the classifier and its golden requests as `version`.
 
-        Returns the `sha256` of its `Release`. Atomic and idempotent. Raises `CorruptDataError` if another
+        Returns the value of `Release.sha256`. Atomic and idempotent. Raises `CorruptDataError` if another
         classifier has this version, or if `classifier_folder` is damaged.
         """
         from relearn.model.inference.classifier import Classifier
@@ -96,7 +96,7 @@ class ReleaseStore:
             return self.ledger.append(**decision)
 
     def repair_pointer(self) -> str | None:
-        """Make the pointer agree with the ledger; return what was wrong with it, or None."""
+        """Make the live pointer agree with the ledger; return what was wrong with the pointer, or None."""
         if self._describe_mismatch() is None:  # the usual case; it needs no write access
             return None
         with self.locked():
@@ -124,7 +124,7 @@ class ReleaseStore:
 
     @contextmanager
     def _update_pointer_after(self, release: Release | None) -> Iterator[None]:
-        """Point at `release` once the block has ended without an error."""
+        """Make the live pointer name `release` after a block without an error."""
         path = self.root / POINTER_FILE
         if release is None:
             yield
@@ -159,7 +159,10 @@ def resolve_name(home: Home, name: str | None) -> str:
 
 
 def get_current_release(home: Home, name: str | None = None) -> tuple[str, Release]:
-    """Return `name` and its live release; by default of the only model released in `home`."""
+    """Return the model name and its live release; `name` is by default the only one released in `home`.
+
+    Raises `NotFoundError` if nothing is released or live.
+    """
     name = resolve_name(home, name)
     store = ReleaseStore(home.releases_dir(name))
     if repair_message := store.repair_pointer():
