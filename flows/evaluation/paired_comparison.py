@@ -28,8 +28,8 @@ SIGNIFICANCE_LEVEL = 0.05
 class PairedTest:
     """Result of a paired test.
 
-    `images` describes the images; `excluded` counts those that were left out, since one of the classifiers was
-    trained on them. In `comparison` the second classifier is called candidate, the first champion.
+    `images` describes the images. `excluded` is the number of images left out because one of the classifiers
+    was trained on them. In `comparison` the second classifier is called candidate, the first champion.
     """
 
     labels: tuple[str, str]
