@@ -47,7 +47,7 @@ def monitor(name: str, config: MonitorConfig = DEFAULT_CONFIG, emit: bool = True
     alert_reasons = report.alert_reasons if emit else {}
     alerts = emit_alerts(Home.from_environment(), name, alert_reasons, cooldown, report.window_end, **payload)
     report = report.model_copy(update={"alerts": alerts})
-    publish_report(report)
+    publish_monitoring_report(report)
     return report
 
 
@@ -117,7 +117,7 @@ def write_report_figure(
 
 
 @task(task_run_name="publish-report")
-def publish_report(report: WindowReport) -> None:
+def publish_monitoring_report(report: WindowReport) -> None:
     """Write the report to the home and to Prefect, and its metrics beside the prediction log."""
     home = Home.from_environment()
     folder = home.monitoring_dir(report.name)

@@ -20,8 +20,8 @@ from relearn.flows.console import Stopwatch, print_warning
 from relearn.flows.feedback.decisions import load_recent_holdout
 from relearn.flows.promotion.candidate_scores import score_classifier
 from relearn.flows.promotion.gate import evaluate_gate
-from relearn.flows.promotion.gate_report import publish_report
-from relearn.flows.promotion.reference import load_default_reference
+from relearn.flows.promotion.gate_report import publish_gate_report
+from relearn.flows.promotion.reference_images import load_default_reference
 from relearn.flows.promotion.smoke import run_smoke_test
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import (
@@ -148,7 +148,7 @@ def evaluate_candidate(
     candidate_scores = score_classifier(classifier, image_sets, reference.classes)
     champion_scores = score_classifier(champion, image_sets, reference.classes) if champion else None
     gate_decision = evaluate_gate(candidate_scores, champion_scores, config)
-    publish_report(
+    publish_gate_report(
         attach_run(home, run_id),
         gate_decision,
         candidate_scores,

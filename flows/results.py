@@ -83,7 +83,7 @@ class ReleaseResult(BaseModel, frozen=True):
     stage_seconds: dict[str, float] = {}
 
     @property
-    def first_answer(self) -> str:
+    def first_prediction_text(self) -> str:
         """First prediction of the smoke test in a sentence; "" without one."""
         if self.smoke_test_result is None or self.smoke_test_result.first_prediction is None:
             return ""

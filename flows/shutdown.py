@@ -26,11 +26,11 @@ LOW_DISK_BYTES = 16_000_000  # with less free space a failure is most likely one
 
 
 class InterruptedTraining(SystemExit):
-    """Exit after a signal, with `advice` on how to resume."""
+    """Exit after a signal, with a hint how to resume."""
 
-    def __init__(self, code: int, advice: str) -> None:
+    def __init__(self, code: int, resume_hint: str) -> None:
         super().__init__(code)
-        self.advice = advice
+        self.resume_hint = resume_hint
 
 
 class StopRequest:
@@ -73,15 +73,15 @@ def catch_stop_signals() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def advise_on_interrupt(advice: str) -> Iterator[None]:
-    """Add `advice` on how to resume to a Ctrl-C or SIGTERM inside the block."""
+def add_resume_hint(hint: str) -> Iterator[None]:
+    """Turn Ctrl-C or SIGTERM in the block into an `InterruptedTraining` with `hint`."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as interrupt:
         exit_code = getattr(interrupt, "code", SIGNAL_EXIT_CODES[signal.SIGINT])
         if isinstance(interrupt, InterruptedTraining) or exit_code not in SIGNAL_EXIT_CODES.values():
             raise
-        raise InterruptedTraining(exit_code, advice) from None
+        raise InterruptedTraining(exit_code, hint) from None
 
 
 def run_with_exit_code(program: Callable[[], int | None]) -> int:
@@ -103,8 +103,8 @@ def run_with_exit_code(program: Callable[[], int | None]) -> int:
         exit_code = getattr(stop, "code", 130)
         if exit_code not in STOP_MESSAGES:
             raise
-        advice = f"; {stop.advice}" if isinstance(stop, InterruptedTraining) else ""
-        return print_error(exit_code, "stopped", STOP_MESSAGES[exit_code] + advice)
+        hint = f"; {stop.resume_hint}" if isinstance(stop, InterruptedTraining) else ""
+        return print_error(exit_code, "stopped", STOP_MESSAGES[exit_code] + hint)
 
 
 def print_error(exit_code: int, code: str, *messages: str) -> int:

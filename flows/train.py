@@ -13,7 +13,7 @@ from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
 from relearn.flows.console import EpochBar, print_warning
-from relearn.flows.feedback.decisions import collect_extra_images
+from relearn.flows.feedback.decisions import collect_feedback_images
 from relearn.flows.results import TrainResult
 from relearn.flows.shutdown import catch_stop_signals
 from relearn.flows.tracking import registry
@@ -68,7 +68,7 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
     """
     home = Home.from_environment()
     prepared = prepare_dataset(
-        config, home, collect_extra_images(home, default_model_name(config, home), last_decision)
+        config, home, collect_feedback_images(home, default_model_name(config, home), last_decision)
     )
     rebuild_messages = [f"prepared again: {prepared.rebuild_reason}"] if prepared.rebuild_reason else []
     for message in [*rebuild_messages, *(f"{prepared.uri}: {finding}" for finding in prepared.findings)]:

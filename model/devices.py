@@ -66,7 +66,7 @@ def tune_malloc() -> None:
 
 
 @contextmanager
-def explain_out_of_memory(batch_size: int) -> Iterator[None]:
+def translate_oom_error(batch_size: int) -> Iterator[None]:
     """Turn an out-of-memory error into an `InfrastructureError` that proposes a smaller batch."""
     try:
         yield

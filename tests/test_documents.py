@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from infra.reference import build_pages
+from infra.make_docs import build_pages
 from relearn.flows.cli.app import EXTRA_VARIABLES
 from relearn.serving import config as serving_config
 

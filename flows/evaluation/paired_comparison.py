@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from relearn.flows.evaluation.lookup import RunRef, resolve_run
-from relearn.flows.promotion.reference import check_compatible, load_compatible, load_default_reference
+from relearn.flows.evaluation.run_resolver import RunRef, resolve_run
+from relearn.flows.promotion.reference_images import check_compatible, load_compatible, load_default_reference
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.tracking import registry

@@ -166,7 +166,7 @@ def find_rejected_ids(decisions: Sequence[Decision]) -> set[str]:
     return {correction_id for correction_id, action in last_actions.items() if action == "reject"}
 
 
-def collect_extra_images(home: Home, name: str, last_decision: int | None = None) -> ExtraImages:
+def collect_feedback_images(home: Home, name: str, last_decision: int | None = None) -> ExtraImages:
     """Return the accepted images for a training of model `name`, without the holdout.
 
     Only the first `last_decision` decisions count; all of them if it is None.
@@ -189,10 +189,10 @@ def collect_extra_images(home: Home, name: str, last_decision: int | None = None
     )
 
 
-def collect_extra_images_for_card(home: Home, card: ModelCard) -> ExtraImages:
+def collect_feedback_images_for_card(home: Home, card: ModelCard) -> ExtraImages:
     """Return the extra images that the classifier of `card` was trained with."""
     return (
-        collect_extra_images(home, card.name, card.extra_images.last_decision)
+        collect_feedback_images(home, card.name, card.extra_images.last_decision)
         if card.extra_images
         else ExtraImages()
     )

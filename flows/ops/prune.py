@@ -61,7 +61,7 @@ def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
                 run_id for version, run_id in versions.iterate_run_ids() if version not in prunable_versions
             }
             prunables += _find_old_runs(home, client, name, keep_newest, protected_run_ids)
-    return prunables + list(_find_outdated_datasets(home)) + list(_find_leftovers(home))
+    return prunables + list(_find_outdated_datasets(home)) + list(_find_orphaned_files(home))
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _find_outdated_datasets(home: Home) -> Iterator[Prunable]:
         seen_prefixes.add(prefix)
 
 
-def _find_leftovers(home: Home) -> Iterator[Prunable]:
+def _find_orphaned_files(home: Home) -> Iterator[Prunable]:
     """Yield temporary files of killed processes, and status folders of killed servers."""
     parent_folders = [
         home.checkpoints,
@@ -247,4 +247,4 @@ def _find_leftovers(home: Home) -> Iterator[Prunable]:
         if not any(Path(status_dir).is_relative_to(folder) for status_dir in status_dirs)
     ]
     for path in stale_paths:
-        yield Prunable("leftover", path.name, disk_usage(path), partial(_delete_path, path))
+        yield Prunable("orphaned file", path.name, disk_usage(path), partial(_delete_path, path))

@@ -87,8 +87,8 @@ class ServiceState:
 def run_services(home: Home, services: Iterable[Service]) -> Iterator["Supervisor"]:
     """Run the services of `home` inside a `with` block; no process is left after it.
 
-    `services` is iterated after the leftovers of an earlier `relearn up` are stopped: they might count as
-    running services. Raises `InfrastructureError` if this home is up already or a port is in use,
+    `services` is iterated after orphaned services of an earlier `relearn up` are stopped: they might count as
+    running. Raises `InfrastructureError` if this home is up already or a port is in use,
     `UserInputError` if the path of the home is too long.
     """
     folder = home.root / "up"
@@ -99,7 +99,7 @@ def run_services(home: Home, services: Iterable[Service]) -> Iterator["Superviso
         )
     folder.mkdir(0o700, parents=True, exist_ok=True)
     with locked(folder / ".lock", f"{home.root} is up already; one relearn up keeps a home"):
-        Supervisor(folder, ()).stop_leftovers()
+        Supervisor(folder, ()).stop_orphaned()
         supervisor = Supervisor(folder, tuple(services))
         for service in supervisor.services:
             _check_port(service)
@@ -183,7 +183,7 @@ class Supervisor:
         self._kill_orphans()
         self._client.close()
 
-    def stop_leftovers(self) -> None:
+    def stop_orphaned(self) -> None:
         """Stop the supervisor and services of a `relearn up` that was killed."""
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
             old_supervisor = psutil.Process(int((self.folder / "supervisor.pid").read_text()))

@@ -139,8 +139,8 @@ def _check_robustness(
     inverted digits an almost untrained network had 10 %, a good one 0 %.
     """
     pairs = {
-        f"accuracy when {name}": (candidate.correct_by_corruption[name], champion_correct)
-        for name, champion_correct in champion.correct_by_corruption.items()
+        f"accuracy when {name}": (candidate.correctness_by_corruption[name], champion_correct)
+        for name, champion_correct in champion.correctness_by_corruption.items()
         if champion_correct.mean() > 0.5
     }
     return _check_losses(pairs, config.robustness_margin, config.significance)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def publish_report(
+def publish_gate_report(
     run: Run,
     decision: GateDecision,
     candidate: ClassifierScores,
@@ -99,4 +99,4 @@ def _recall_by_class(scores: ClassifierScores) -> dict[str, float]:
 
 
 def _accuracy_by_corruption(scores: ClassifierScores) -> dict[str, float]:
-    return {name: float(correct.mean()) for name, correct in scores.correct_by_corruption.items()}
+    return {name: float(correct.mean()) for name, correct in scores.correctness_by_corruption.items()}

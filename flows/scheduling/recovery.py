@@ -33,11 +33,11 @@ def run_forever(home: Home) -> None:
     """Run the tasks below every `INTERVAL_SECONDS`; one that fails prints its error, and is tried again."""
     while True:
         for task in (close_orphaned_runs, reconcile, refresh_metrics):
-            run_safely(task, home)
+            log_exceptions(task, home)
         time.sleep(INTERVAL_SECONDS)
 
 
-def run_safely(task: Callable[[Home], None], home: Home) -> None:
+def log_exceptions(task: Callable[[Home], None], home: Home) -> None:
     """Run `task` and print its error: the next pass may succeed."""
     try:
         task(home)

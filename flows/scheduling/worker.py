@@ -75,7 +75,7 @@ def run_worker(home: Home, name: str | None) -> None:
     threading.Thread(target=recovery.run_forever, args=(home,), daemon=True).start()
     with suppress(asyncio.CancelledError):
         asyncio.run(_run_prefect_worker())
-    recovery.run_safely(recovery.close_orphaned_runs, home)
+    recovery.log_exceptions(recovery.close_orphaned_runs, home)
 
 
 def deploy(name: str) -> None:

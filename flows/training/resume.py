@@ -99,11 +99,11 @@ def open_resumable(folder: Path, config: TrainConfig, fingerprint: str) -> Itera
             if not checkpoints.list_checkpoints(folder):
                 delete_checkpoints(folder)
                 raise
-            advice = f"relearn train --resume {folder.name[:8]} resumes it"
+            hint = f"relearn train --resume {folder.name[:8]} resumes it"
             if isinstance(error, InfrastructureError):
-                raise InfrastructureError(f"{error}; then {advice}", error.code) from None
+                raise InfrastructureError(f"{error}; then {hint}", error.code) from None
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise InterruptedTraining(getattr(error, "code", 130), advice) from None
+                raise InterruptedTraining(getattr(error, "code", 130), hint) from None
             raise
 
 

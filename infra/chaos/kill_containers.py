@@ -17,7 +17,7 @@ import httpx
 
 from infra.chaos.containers import ENGINE, list_containers, run_engine
 from infra.chaos.kill_processes import expect, print_time, to_markdown
-from infra.chaos.local_stack import wait_for
+from infra.chaos.temporary_stack import wait_for
 
 ROOT = Path(__file__).parents[2]
 API, PREFECT, MLFLOW = (f"http://127.0.0.1:{port}" for port in (3000, 4200, 5000))
@@ -120,7 +120,7 @@ def main() -> None:
     time.sleep(60)
     expect([], list_running_in_mlflow())
     print_time("no run is left running in MLflow")
-    write(rows)
+    write_report(rows)
 
 
 def run_fault(description: str, inject: Fault) -> dict[str, str]:
@@ -239,7 +239,7 @@ def read_api_key() -> dict[str, str]:
     return {"x-api-key": (ROOT / "secrets" / "client_key").read_text().strip()}
 
 
-def write(rows: list[dict[str, str]]) -> None:
+def write_report(rows: list[dict[str, str]]) -> None:
     """Write docs/reliability/servers.md, one row for each fault."""
     head = HEAD.format(today=date.today(), cores=os.cpu_count(), engine=ENGINE)
     (ROOT / "docs" / "reliability" / "servers.md").write_text(f"{head}\n{to_markdown(rows)}\n")

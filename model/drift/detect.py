@@ -106,7 +106,7 @@ def detect_drift(
             tests.append(_run_chi_squared_test(reference_values, window_values, classes))
         else:
             tests.append(_run_ks_test(name, reference_values, window_values))
-    corrected_p_values = holm([test.p_value for test in tests])
+    corrected_p_values = holm_correction([test.p_value for test in tests])
     corrected_tests = [
         test.model_copy(
             update={
@@ -120,7 +120,7 @@ def detect_drift(
     return DriftReport(tests=tuple(corrected_tests), insufficient_data=insufficient_data)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_correction(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for multiple testing, in the same order. Holm, Scand. J. Statist. 6 (1979).
 
     Controls the family-wise error rate under any dependence between the tests.

@@ -77,7 +77,7 @@ def make_corrupted_copies(split: LabelledImages, style: ImageStyle) -> dict[str,
     }
 
 
-def correct_by_corruption(
+def per_image_correctness(
     classifier: "Classifier", copies: dict[str, LabelledImages]
 ) -> dict[str, np.ndarray]:
     """Return for each corruption a mask of the correctly predicted images, bool (n,)."""

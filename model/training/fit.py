@@ -92,7 +92,7 @@ def fit(
     while not (state.is_finished or is_stopped):
         epoch_start = time.perf_counter() - state.epoch_seconds
         batches = train_loader.iterate_shuffled(config.seed, state.epoch, state.train_metrics.batch_count)
-        with devices.explain_out_of_memory(train_loader.batch_size):
+        with devices.translate_oom_error(train_loader.batch_size):
             network.train()
             train_metrics = run_epoch(
                 forward, _stop_when(should_stop, batches), state.train_metrics, state.step

@@ -7,8 +7,8 @@ import pytest
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.evaluation.compare import compare_runs, plot_curves
-from relearn.flows.evaluation.lookup import resolve_run
 from relearn.flows.evaluation.paired_comparison import run_paired_test
+from relearn.flows.evaluation.run_resolver import resolve_run
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.tracking import registry

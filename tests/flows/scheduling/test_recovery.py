@@ -28,7 +28,7 @@ from prefect.states import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.chaos.local_stack import wait_for
+from infra.chaos.temporary_stack import wait_for
 from relearn.flows import process_identity
 from relearn.flows.config import PromotionConfig
 from relearn.flows.orchestration import prefect_api

@@ -103,7 +103,7 @@ def test_held_candidate_is_not_reported_as_released() -> None:
     markdown = to_markdown(make_result([MLP], MLP, release_result=held), DATASET)
 
     assert "**HOLD**: version 2 stays live, the candidate is held: reference: +0.02 points" in markdown
-    assert "First answer" not in markdown
+    assert "First prediction" not in markdown
 
 
 def test_single_network_was_not_selected() -> None:

@@ -1,6 +1,6 @@
 """Choice of the reference images: test images of the candidate's dataset, or of another one."""
 
-from relearn.flows.feedback.decisions import collect_extra_images_for_card
+from relearn.flows.feedback.decisions import collect_feedback_images_for_card
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState, record_decision_or_fail
 from relearn.model.config import TrainConfig
@@ -14,7 +14,7 @@ from relearn.serving.releases.store import ReleaseStore
 
 def load_default_reference(card: ModelCard, home: Home) -> ReferenceSet:
     """Load the test images of the dataset that a classifier was trained on, for its first release."""
-    prepared = prepare_dataset(card.config, home, collect_extra_images_for_card(home, card))
+    prepared = prepare_dataset(card.config, home, collect_feedback_images_for_card(home, card))
     if prepared.fingerprint != card.fingerprint:
         raise DataError(
             f"{prepared.uri} has changed since this classifier was trained on it: got fingerprint "

@@ -1,4 +1,4 @@
-"""Lookup of runs by id, id prefix, name or registered version such as `mnist@3`."""
+"""Resolution of a query to a run: by id, id prefix, name or registered version such as `mnist@3`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
