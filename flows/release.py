@@ -107,7 +107,7 @@ def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseRes
                     candidate = register(candidate)
                 with stopwatch.stage("packaging"):
                     candidate = package_candidate(candidate)
-                with stopwatch.stage("smoke_test"):
+                with stopwatch.stage("smoke test"):
                     candidate = smoke_test(candidate)
             if candidate.action == "promote" and config.manual_approval:  # for each gate decision
                 with stopwatch.stage("waiting for approval"):

@@ -89,8 +89,8 @@ class ReleaseResult(BaseModel, frozen=True):
             return ""
         first = self.smoke_test_result.first_prediction
         return (
-            f"The real server of version {first.version} predicted '{first.label}' with"
-            f" {first.probability:.1%} for an image of '{self.expected_label}'; a prediction takes"
+            f"The server of version {first.version} classified an image of '{self.expected_label}' as"
+            f" '{first.label}' (probability {first.probability:.1%}). Median latency:"
             f" {self.smoke_test_result.latency_ms:.1f} ms."
         )
 

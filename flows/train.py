@@ -253,7 +253,7 @@ def gradient_metrics(health: pd.DataFrame) -> dict[str, float]:
     return {
         f"training/gradients/{row['layer']}/{column}": row[column]
         for row in health.to_dict("records")
-        for column in ("delta", "weight_gradient", "dead")
+        for column in ("delta", "weight_gradient", "dead_fraction")
         if math.isfinite(row[column])
     }
 

@@ -136,7 +136,7 @@ def collect_corrections(home: Home, name: str) -> list[LabelCorrection]:
     frame, logged_images = reader.load_predictions(folder), reader.load_images(folder)
     predictions = {
         (str(row["request_id"]), int(row["index"])): row
-        for row in frame[frame["truth"].notna()].to_dict("records")
+        for row in frame[frame["label"].notna()].to_dict("records")
     }
     latest_reports: dict[tuple[str, int, bytes], tuple[Feedback, np.ndarray | None]] = {}
     for report in reader.load_feedback(folder):
@@ -168,7 +168,7 @@ def _build_correction(
         return LabelCorrection.from_feedback(
             image, report.label, report.request_id, report.index, reported_at=reported_at
         )
-    predicted_label = str(prediction["label"])
+    predicted_label = str(prediction["predicted_label"])
     image_matches = image is None or np.allclose(
         compute_statistics(image[None])[0],
         np.array([prediction[statistic] for statistic in STATISTICS], float),

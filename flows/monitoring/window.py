@@ -141,8 +141,8 @@ def build_window_report(
     """
     window_sample = to_drift_sample(window, version, classes)
     live_rows = window[window["version"] == version]
-    labeled_rows = live_rows[live_rows["truth"].notna()]
-    correct = int((labeled_rows["label"] == labeled_rows["truth"]).sum())
+    labeled_rows = live_rows[live_rows["label"].notna()]
+    correct = int((labeled_rows["predicted_label"] == labeled_rows["label"]).sum())
     report = WindowReport(
         name=name,
         live_version=version,

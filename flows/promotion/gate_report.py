@@ -30,12 +30,12 @@ def publish_gate_report(
     """
     markdown = to_markdown(decision, excluded)
     run.set_tags({GATE_DECISION_TAG: decision.action})
-    run.log_text(markdown, "gate/verdict.md")
+    run.log_text(markdown, "gate/decision.md")
     accuracies = _accuracy_by_corruption(candidate)
     run.log_metrics({f"robustness/{name}": accuracy for name, accuracy in accuracies.items()})
     if candidate.evaluations:
         run.log_figure(plot(decision, candidate, champion), "gate/comparison.png")
-    create_markdown_artifact(markdown, key="verdict", description=f"Gate decision on {run.name}")
+    create_markdown_artifact(markdown, key="gate-decision", description=f"Gate decision on {run.name}")
 
 
 def to_markdown(decision: GateDecision, excluded: int = 0) -> str:

@@ -122,7 +122,7 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
     findings = validate_dataset(dataset, splits)
     if merge_summary and merge_summary.rejected:
         message = "extra images were rejected: unknown class, another shape, or equal to a test image"
-        findings.append(Finding("warning", "additions", message, merge_summary.rejected))
+        findings.append(Finding("warning", "extra images", message, merge_summary.rejected))
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         raise DataError("; ".join(f"{dataset.uri}: {error}" for error in errors))

@@ -92,7 +92,7 @@ def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
             positions, rows[split], left=bar_ends, color=color, hatch=hatch, edgecolor="white", label=split
         )
         bar_ends = bar_ends + rows[split].to_numpy()
-    for position, (images, fraction) in enumerate(zip(rows["images"], rows["share"], strict=True)):
+    for position, (images, fraction) in enumerate(zip(rows["images"], rows["fraction"], strict=True)):
         axes.text(bar_ends[position], position, f"  {images:,} ({fraction:.1%})", va="center", fontsize=9)
     axes.set_yticks(positions, [ellipsize(name) for name in rows["class"]])
     axes.xaxis.set_major_formatter("{x:,.0f}")

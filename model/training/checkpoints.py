@@ -29,7 +29,7 @@ from relearn.model.file_lock import locked, try_locked
 from relearn.model.files import write_bytes_atomically
 from relearn.model.training.state import TrainingSnapshot
 
-FORMAT = 2  # incremented when an older version could not read it
+FORMAT = 3  # incremented when an older version could not read it
 FILENAME_PATTERN = re.compile(r"\d{5}-\d{9}-[0-9a-f]{64}\.safetensors")
 
 

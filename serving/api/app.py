@@ -269,7 +269,7 @@ class PredictionApp:
         body = await requests.read_body(request, self.config.max_body_bytes)
         user_feedback = await self.limiter.run_in_thread(feedback.parse_feedback, body, card)
         if self.prediction_log is None:
-            raise HTTPError(409, "records_off", "feedback: the prediction log of this server is off")
+            raise HTTPError(409, "prediction_log_off", "feedback: the prediction log of this server is off")
         await asyncio.to_thread(self.prediction_log.log_feedback, user_feedback)
         reply = feedback.build_feedback_response(
             user_feedback.pixels is not None, self.prediction_log.should_log_images(user_feedback.request_id)

@@ -109,7 +109,7 @@ class PredictionLog:
                 self.rotating_files["feedback"].append(b"", msgspec.json.encode(feedback) + b"\n")
         except OSError as error:
             logger.error("feedback cannot be written: %s", error)
-            raise InfrastructureError(f"feedback cannot be written: {error}", "not_recorded") from None
+            raise InfrastructureError(f"feedback cannot be written: {error}", "feedback_not_saved") from None
 
     def should_log_images(self, request_id: str) -> bool:
         """Return whether the images of this request are logged; a hash of its id decides, the same in all

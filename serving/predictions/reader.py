@@ -23,18 +23,19 @@ KEY_COLUMNS = ("request_id", "index")
 def load_predictions(folder: Path) -> "pd.DataFrame":
     """Load one row for each predicted image, oldest first; an empty log gives an empty table.
 
-    Columns: `request_id`, `index` of the image in its request, `time` (UTC), `worker`, `version`, `label`,
-    `p_CLASS` for every class (NaN for a class that the version does not know), the `STATISTICS` of the
-    image, and `truth`: the last label from feedback, NaN without feedback. Takes 3 s for a million rows.
+    Columns: `request_id`, `index` of the image in its request, `time` (UTC), `worker`, `version`,
+    `predicted_label`, `p_CLASS` for every class (NaN for a class that the version does not know), the
+    `STATISTICS` of the image, and `label`: the last label from feedback, NaN without feedback. Takes 3 s for
+    a million rows.
     """
     import pandas as pd
 
     tables = [_to_frame(header, rows) for header, rows in _read_tables(folder, "predictions")]
     if not tables:
-        return pd.DataFrame(columns=[*KEY_COLUMNS, "time", "worker", "version", "label", "truth"])
+        return pd.DataFrame(columns=[*KEY_COLUMNS, "time", "worker", "version", "predicted_label", "label"])
     frame = pd.concat(tables, ignore_index=True).sort_values("time", kind="stable", ignore_index=True)
     label_by_key = {(entry.request_id, entry.index): entry.label for entry in load_feedback(folder)}
-    frame["truth"] = pd.Series(None, frame.index, dtype="str")
+    frame["label"] = pd.Series(None, frame.index, dtype="str")
     candidate_rows = frame.loc[frame["request_id"].isin({request_id for request_id, _ in label_by_key})]
     # Feedback refers to the last request with its id: a client may reuse one.
     row_by_key = dict(
@@ -45,7 +46,7 @@ def load_predictions(folder: Path) -> "pd.DataFrame":
         )
     )
     matched_keys = [key for key in label_by_key if key in row_by_key]
-    frame.loc[[row_by_key[key] for key in matched_keys], "truth"] = [
+    frame.loc[[row_by_key[key] for key in matched_keys], "label"] = [
         label_by_key[key] for key in matched_keys
     ]
     return frame
@@ -109,7 +110,7 @@ def _to_frame(header: dict[str, Any], rows: np.ndarray) -> "pd.DataFrame":
             "time": pd.to_datetime(rows["time"], unit="s", utc=True),
             "worker": header["worker"],
             "version": header["version"],
-            "label": np.array(classes)[probabilities.argmax(1)],
+            "predicted_label": np.array(classes)[probabilities.argmax(1)],
             **{f"p_{name}": probabilities[:, column] for column, name in enumerate(classes)},
             **{name: rows[name] for name in statistic_names},
         }

@@ -165,7 +165,7 @@ def test_better_candidate_is_promoted_and_served(workspace: Workspace, weak: dic
     assert workspace.prepared.fingerprint == last.fingerprints["data"]
     assert "2" == load_release(workspace.releases, last.live).version
     files = {file.path for file in workspace.client.list_artifacts(run_id, "gate")}
-    assert {"gate/verdict.md", "gate/comparison.png"} == files
+    assert {"gate/decision.md", "gate/comparison.png"} == files
     assert "promote" == workspace.client.get_run(run_id).data.tags["relearn.gate_decision"]
 
 
@@ -233,7 +233,7 @@ def test_training_images_are_excluded_from_the_reference_set(
 
     images = released.gate_decision.comparisons["reference"].images
     assert len(np.unique(test_hashes[100:])) <= images <= len(test_hashes) - 100
-    report = workspace.client.download_artifacts(released.run_id, "gate/verdict.md")
+    report = workspace.client.download_artifacts(released.run_id, "gate/decision.md")
     assert "100 reference images were excluded" in Path(report).read_text()
 
 
@@ -381,7 +381,7 @@ def test_gate_report_is_an_artifact_of_the_flow_run(workspace: Workspace, weak: 
     """It has the decision first, then every guardrail."""
     release(workspace.log_run(workspace.train(**weak)))
     release(workspace.log_run(workspace.train(**weak)))
-    query = {"artifacts": {"key": {"any_": ["verdict"]}}, "sort": "CREATED_DESC", "limit": 1}
+    query = {"artifacts": {"key": {"any_": ["gate-decision"]}}, "sort": "CREATED_DESC", "limit": 1}
     (artifact,) = httpx.post(f"{on_server}/api/artifacts/filter", json=query).json()
 
     assert artifact["data"].startswith("# HOLD\n\n- reference: ")

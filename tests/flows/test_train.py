@@ -105,7 +105,7 @@ def test_run_has_the_documented_metrics(ran, mlp: MlflowRun) -> None:
     } == keys
     # The gate logs `robustness/` for the candidate.
     assert ["best", "epoch", "system", "test", "time", "training"] == sorted(prefixes - {"robustness"})
-    gradients = {f"training/gradients/{name}" for name in ("hidden1/dead", "output/delta")}
+    gradients = {f"training/gradients/{name}" for name in ("hidden1/dead_fraction", "output/delta")}
     assert gradients <= set(mlp.data.metrics)
     history = connect(ran.home).get_metric_history(mlp.info.run_id, "epoch/val_accuracy")
     assert [1, 2, 3] == [metric.step for metric in history]

@@ -52,7 +52,7 @@ def full(shared_full_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def file_sizes(home: Home) -> set[tuple[str, int]]:
     """Return all files of a home with their sizes, without MLflow's database and locks."""
-    files = (path for path in home.root.rglob("*") if path.is_file() and "lock" not in path.name)
+    files = (path for path in home.root.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
     return {(str(path), path.stat().st_size) for path in files if path.name != "mlflow.db"}
 
 

@@ -145,7 +145,9 @@ def test_first_prediction_has_the_expected_label(label: str) -> None:
         make_result([MLP], MLP, release_result=RELEASED.model_copy(update={"expected_label": label})), DATASET
     )
 
-    expected = f"version 3 predicted '7' with 99.9% for an image of '{label}'; a prediction takes 4.4 ms"
+    expected = (
+        f"version 3 classified an image of '{label}' as '7' (probability 99.9%). Median latency: 4.4 ms"
+    )
     assert expected in markdown
 
 

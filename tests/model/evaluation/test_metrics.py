@@ -305,4 +305,4 @@ def test_direction_of_a_logged_key(key: str, direction: str) -> None:
 
 def test_direction_of_an_unknown_key() -> None:
     """Diagnostics have no direction."""
-    assert get_metric("training/gradients/hidden1/dead") is None
+    assert get_metric("training/gradients/hidden1/dead_fraction") is None

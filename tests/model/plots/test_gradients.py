@@ -16,8 +16,8 @@ def health(epochs: int, layers: int, **values: float) -> pd.DataFrame:
         "weight": 2.0,
         "weight_gradient": 0.5,
         "bias_gradient": 0.1,
-        "relative": 0.25,
-        "dead": 0.1,
+        "gradient_to_weight_ratio": 0.25,
+        "dead_fraction": 0.1,
     }
     return pd.DataFrame(
         [
