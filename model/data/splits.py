@@ -41,7 +41,7 @@ def split_dataset(dataset: Dataset, test_fraction: float, validation_fraction: f
 def split_by_hash(
     images: LabelledImages, fraction: float, salt: bytes
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Return two parts: the larger rest, and about `fraction` of the images, chosen by content and `salt`."""
+    """Return two parts: the rest, and about `fraction` of the images, chosen by content and `salt`."""
     is_selected = hash_to_fraction(images.images, salt) < fraction
     return take(images, ~is_selected), take(images, is_selected)
 
