@@ -17,7 +17,7 @@ from relearn.model.home import Home
 if TYPE_CHECKING:
     import pandas as pd
 
-    from relearn.flows.evaluation.paired_test import PairedTest
+    from relearn.flows.evaluation.paired_comparison import PairedTest
 LABEL_WIDTH, RUN_WIDTH = 24, 14  # characters: the column of metric and setting names, the column of a run
 FIGURE_SUFFIXES = (".png", ".svg")
 
@@ -83,7 +83,7 @@ def compare(
     if len(table.attrs["datasets"]) > 1:
         console.print("These runs were tested on different data: their metrics cannot be compared.")
     if is_paired:
-        from relearn.flows.evaluation.paired_test import run_paired_test
+        from relearn.flows.evaluation.paired_comparison import run_paired_test
 
         _print_paired_test(console, run_paired_test(home, runs, model_name, dataset))
     for file in (file for file in (csv, curves) if file):

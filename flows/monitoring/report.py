@@ -6,7 +6,7 @@ from relearn.flows import rendering
 from relearn.flows.monitoring.alerts import Alert
 from relearn.flows.monitoring.window import PredictionSummary, WindowReport, join_names
 from relearn.flows.rendering import Table, bullets, escape_markdown
-from relearn.model.drift.drift_test import CONFIDENCE, LABELS, DriftTest, format_p_value
+from relearn.model.drift.detect import CONFIDENCE, LABELS, DriftTest, format_p_value
 
 LATENCY_NOTE = (
     "Latency is not logged here: every server exports it at `/metrics`, as `relearn_request_seconds`."
@@ -78,9 +78,9 @@ def summary_lines(report: WindowReport) -> list[str]:
 
 
 def to_metrics(report: WindowReport) -> dict[str, dict[str, float]]:
-    """Return the metrics of the report by name and label value; unknown ones are left out.
+    """Return the metrics of the report by name and label value, without those whose value is unknown.
 
-    The names are those of `relearn.serving.metrics.textfile_metrics`.
+    The names are defined in `relearn.serving.metrics.textfile_metrics`.
     """
     tests, predictions, accuracy = report.drift.tests, report.window_predictions, report.live_accuracy
     values: dict[str, dict[str, float]] = {

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.builtin import CIFAR10_FOLDER, DATASETS, IDX_FOLDERS, idx_paths
-from relearn.model.data.custom import READERS, derive_dataset_name, load_custom
 from relearn.model.data.dataset import Dataset
+from relearn.model.data.formats import READERS, derive_dataset_name, load_custom
 from relearn.model.data.idx import find_idx_or_gz
 from relearn.model.errors import DataError
 from relearn.model.home import Home
-from relearn.model.images.decode import MIN_SIDE, resize_batch
+from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.decode_many import MAX_NATIVE_SIDE
+from relearn.model.images.resize import resize_batch
 
 FOLDER_GLOBS = ("*", "*/*", "*/*/*")  # class/image, or split/class/image
 
@@ -43,7 +44,7 @@ def resolve_source(config: TrainConfig, home: Home) -> str:
 
 
 def default_model_name(config: TrainConfig, home: Home) -> str:
-    """Return the model name of a training with `config`, without loading the dataset."""
+    """Return `config.model_name`, by default the name of the dataset, which is not loaded."""
     scheme, _, path = resolve_source(config, home).partition(":")
     if config.model_name or not path:
         return config.model_name or scheme

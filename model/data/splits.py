@@ -28,8 +28,8 @@ def split_dataset(dataset: Dataset, test_fraction: float, validation_fraction: f
     """Split `dataset` by a hash of each image's content.
 
     An image keeps its split when the data grows, equal images share a split, and the order of the data
-    does not matter. A dataset's own test split is not changed. Fractions are met to about
-    √(fraction · (1 − fraction) / n).
+    does not matter. If the dataset has a test split, it stays. Fractions are approximate, with a standard
+    deviation of √(fraction · (1 − fraction) / n).
     """
     remaining, test = dataset.train, dataset.test
     if test is None:
@@ -41,7 +41,7 @@ def split_dataset(dataset: Dataset, test_fraction: float, validation_fraction: f
 def split_by_hash(
     images: LabelledImages, fraction: float, salt: bytes
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Return the rest, and about `fraction` of the images, selected by content and `salt` alone."""
+    """Return two parts: the rest, and about `fraction` of the images, chosen by content and `salt`."""
     is_selected = hash_to_fraction(images.images, salt) < fraction
     return take(images, ~is_selected), take(images, is_selected)
 

@@ -79,7 +79,7 @@ def read_parquet(path: Path, size: int | None = None) -> ImageTable:
 
 
 def as_uint8(values: np.ndarray, describe_position: Callable[[tuple[int, ...]], str]) -> np.ndarray:
-    """Convert numbers to uint8; raise DataError for the first that is not a whole number from 0 to 255."""
+    """Convert numbers to uint8; raise `DataError` with the position of one that is no integer 0–255."""
     is_invalid = ~((values >= 0) & (values <= 255) & (values == np.floor(values)))
     if is_invalid.any():
         index = tuple(np.argwhere(is_invalid)[0].tolist())
@@ -163,7 +163,7 @@ def _parse_class_names(path: Path, labels: pd.Series, start: int) -> np.ndarray:
 
 
 def _format_class_name(value: Any) -> str:
-    """Format a label as text; a tool's 3.0 becomes 3."""
+    """Format a label as text; a float without a fraction, such as 3.0, becomes 3."""
     return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip())
 
 
@@ -204,7 +204,7 @@ def _parse_number(cell: Any) -> float:
 
 
 def _image_bytes(value: Any) -> bytes:
-    """Return the bytes of an image file, bare or as {"bytes": …, "path": …}; b"" without any."""
+    """Return the file content in a cell, which is bytes or {"bytes": …, "path": …}; b"" for an empty cell."""
     content = value.get("bytes") if isinstance(value, dict) else value
     return content if isinstance(content, bytes) else b""
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from relearn.model.errors import DataError, UserInputError
-from relearn.model.images.decode import decode_image, fit_image
+from relearn.model.images.decode import decode_image
+from relearn.model.images.resize import fit_image
 
 MAX_NATIVE_SIDE = 64  # pixels; images with a longer side need an explicit size
 # Local files may be larger than those of a request: photos of any phone.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from relearn.model.drift.drift_test import LABELS, DriftReport, DriftSample, DriftTest, format_p_value
+from relearn.model.drift.detect import LABELS, DriftReport, DriftSample, DriftTest, format_p_value
 from relearn.model.plots.comparison import plot_paired_fractions
 from relearn.model.plots.style import BLUE, GRAY, SKY, VERMILION, create_figure, style_axes
 

@@ -64,7 +64,7 @@ class Page:
 
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
-    """Restore the environment after each test, since verbs set variables for the tools they start."""
+    """Restore the environment after each test, since commands set variables for the tools they start."""
     original = dict(os.environ)
     yield
     os.environ.clear()

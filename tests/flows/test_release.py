@@ -188,7 +188,7 @@ def test_better_candidate_is_promoted_and_served(workspace: Workspace) -> None:
     assert workspace.prepared.fingerprint == last.fingerprints["data"]
     assert "2" == load_release(workspace.releases, last.live).version
     files = {file.path for file in workspace.client.list_artifacts(run_id, "gate")}
-    assert {"gate/verdict.md", "gate/comparison.png"} == files
+    assert {"gate/decision.md", "gate/comparison.png"} == files
     assert "promote" == workspace.client.get_run(run_id).data.tags["relearn.gate_decision"]
 
 
@@ -251,7 +251,7 @@ def test_training_images_are_excluded_from_the_reference_set(champion: Workspace
 
     images = released.gate_decision.comparisons["reference"].images
     assert len(np.unique(test_hashes[100:])) <= images <= len(test_hashes) - 100
-    report = champion.client.download_artifacts(released.run_id, "gate/verdict.md")
+    report = champion.client.download_artifacts(released.run_id, "gate/decision.md")
     assert "100 reference images were excluded" in Path(report).read_text()
 
 
@@ -387,7 +387,7 @@ def test_candidate_without_approval_is_held(workspace: Workspace, on_server: str
 def test_gate_report_is_an_artifact_of_the_flow_run(champion: Workspace, on_server: str) -> None:
     """It has the decision first, then every guardrail."""
     release(champion.log_run(champion.train(**WEAK)))
-    query = {"artifacts": {"key": {"any_": ["verdict"]}}, "sort": "CREATED_DESC", "limit": 1}
+    query = {"artifacts": {"key": {"any_": ["gate-decision"]}}, "sort": "CREATED_DESC", "limit": 1}
     (artifact,) = httpx.post(f"{on_server}/api/artifacts/filter", json=query).json()
 
     assert artifact["data"].startswith("# HOLD\n\n- reference: ")

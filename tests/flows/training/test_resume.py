@@ -22,7 +22,7 @@ import torch
 from prefect import flow
 
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.feedback.decisions import DecisionLog, LabelCorrection, collect_extra_images
+from relearn.flows.feedback.decisions import DecisionLog, LabelCorrection, collect_feedback_images
 from relearn.flows.results import TrainResult
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import RESULT_TAG, Experiment
@@ -157,7 +157,7 @@ def test_training_is_resumed_in_its_run_after_ctrl_c(
         for image in images
     ]
     assert 5 == len(DecisionLog(copied, "digits").record("accept", corrections))
-    assert len(collect_extra_images(copied, "digits").images)
+    assert len(collect_feedback_images(copied, "digits").images)
     assert 0 == run_command_line(["train", "--resume"])
     assert_complete(copied, run_id, uninterrupted)
     (line,) = run_failing(["train", "--resume", run_id[:8]], 2, capsys)

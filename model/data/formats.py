@@ -1,4 +1,4 @@
-"""Custom datasets: a folder of images, a CSV or Parquet table, or NumPy arrays."""
+"""Formats of custom datasets: `READERS` maps folder, csv, parquet and npz to the functions that read them."""
 
 import re
 import zipfile
@@ -14,8 +14,8 @@ from relearn.model.data.builtin import DATASETS
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.tables import as_uint8, read_csv, read_parquet
 from relearn.model.errors import DataError, InfrastructureError, NotFoundError
-from relearn.model.images.decode import ImageStyle
 from relearn.model.images.decode_many import decode_images
+from relearn.model.images.resize import ImageStyle
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_CLASSES = 1000
@@ -38,7 +38,7 @@ class RawSplit:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Splits as a reader returns them; `classes` adds classes that may have no image."""
+    """The result of a reader; `classes` lists classes that may have no image, in addition to the labels."""
 
     train: RawSplit
     test: RawSplit | None = None
@@ -86,7 +86,7 @@ def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def infer_style(images: np.ndarray) -> ImageStyle:
-    """Infer how images of other sizes are fitted to the shape of these.
+    """Infer the style of `images`: how images of other sizes are fitted to their shape.
 
     `mnist` if the images are grey and at least 9 of 10 have a dark border, as digits on a dark background
     have (98.9 % of MNIST's); else `photo`.

@@ -17,7 +17,7 @@ DIAGRAM = re.compile(r"(?<=<!-- imports -->\n).*?(?=<!-- /imports -->)", re.S)
 
 
 def build_pages() -> dict[Path, str]:
-    """Build each page; keys are paths below the root of the project."""
+    """Return the content of each page, by its path below the root of the project."""
     pages: dict[str, Callable[[], str]] = {
         "commands": build_commands,
         "settings": build_settings,
@@ -36,7 +36,7 @@ def build_commands() -> str:
     from relearn.flows.cli.app import app
 
     markdown = app.generate_docs(output_format="markdown", usage_name="relearn")
-    markdown = markdown.replace(" -m infra.reference", "")  # added to the usage of nested commands
+    markdown = markdown.replace(" -m infra.make_docs", "")  # added to the usage of nested commands
     body = markdown.partition("\n## relearn ")[2]
     return f"# Commands\n\n{NOTE}\n\n## relearn {re.sub(r'[ ]+$', '', body, flags=re.M).rstrip()}\n"
 
