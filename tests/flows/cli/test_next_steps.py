@@ -67,7 +67,7 @@ def test_printed_curl_command_returns_label(ran, served: str, clean: dict[str, s
 
     (prediction,) = response["predictions"]
     assert "1" == response["version"]
-    assert f"predicted {prediction['label']!r} with" in " ".join(ran.output.split())
+    assert f" as {prediction['label']!r} (probability " in " ".join(ran.output.split())
 
 
 def test_compare_prints_both_networks(ran, clean: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import mlflow
 import psycopg2
 import pytest
 
@@ -223,6 +224,7 @@ def test_mlflow_server_that_rejects_the_host_name_gets_the_option_as_fix(
 
 def test_probe_through_mlflows_server_leaves_no_file(mlflow_page: str, ran: Ran) -> None:
     """The server stores the file, returns it, and deletes it."""
+    mlflow.set_tracking_uri(mlflow_page)
     artifacts.probe_write(mlflow_page.replace("http://", "mlflow-artifacts://"))
     assert not list(Path(ran.folder).rglob("doctor-*"))
     (ran.folder / "mlartifacts").rmdir()  # MLflow created it; it is empty

@@ -42,6 +42,14 @@ COMMAND = ["train", "--dataset", "digits", "--threads", "1", "--patience", "99",
 pytestmark = pytest.mark.usefixtures("on_server")
 
 
+@pytest.fixture(autouse=True)
+def _accept_ctrl_c() -> Iterator[None]:
+    """Accept SIGINT, which a background job of a shell ignores, as its children do."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 @pytest.fixture(scope="session")
 def uninterrupted(copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory, prefect_page: str):
     """Weights of the training below without an interruption."""
@@ -262,10 +270,7 @@ def test_second_ctrl_c_stops_at_once_and_loses_no_checkpoint(
     copied: Home, uninterrupted: dict[str, torch.Tensor], prefect_page: str
 ) -> None:
     """It stops within 20 s, and is resumed from the last checkpoint."""
-    # A background job of a shell ignores SIGINT, and its children inherit that.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([RELEARN, *COMMAND], env=environment(copied, prefect_page)) as training:
-        signal.signal(signal.SIGINT, handler)
         when_saved(copied, 3, lambda: training.send_signal(signal.SIGINT)).join()
         time.sleep(0.02)
         training.send_signal(signal.SIGINT)
