@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from relearn.model.errors import CorruptDataError, RelearnError
+from relearn.serving.api.health import HEALTH_PATHS, check_ready, report_live
 from relearn.serving.api.openapi import build_openapi
 from relearn.serving.api.responses import build_info_response, build_predictions
-from relearn.serving.config import MODEL_CORRUPT_CODE, VERSION_HEADER, ServeConfig
+from relearn.serving.config import MODEL_CORRUPT_CODE, ServeConfig
 from relearn.serving.http import hosts, requests
 from relearn.serving.http.api_keys import ApiKeys
 from relearn.serving.http.concurrency import ConcurrencyLimiter
@@ -42,7 +43,6 @@ RouteHandler = Callable[[Request, str], Awaitable[Response]]
 # than handing them to a thread. Larger bodies and all image files are processed in a thread.
 MAX_INLINE_BODY_BYTES = 8_192
 
-HEALTH_PATHS = ("/livez", "/readyz", "/healthz")
 # Served under any load, so that an overload stays visible.
 EXEMPT_FROM_LIMIT = (*HEALTH_PATHS, "/metrics")
 PUBLIC_PATHS = (*HEALTH_PATHS, "/", *PAGE_FILES)  # served without a key; the page asks for one
@@ -279,21 +279,11 @@ class PredictionApp:
 
     async def livez(self, _request: Request, _request_id: str) -> Response:
         """Report that the process is alive."""
-        return PlainTextResponse("alive\n")
+        return report_live()
 
     async def readyz(self, _request: Request, _request_id: str) -> Response:
         """Predict a blank image; report success and the served version."""
-        served_model = self._require_model()
-        blank_image = np.zeros((1, *served_model.classifier.card.shape), np.uint8)
-        predict = served_model.classifier.predict
-        probabilities = (
-            predict(blank_image)
-            if served_model.is_fast
-            else await self.limiter.run_in_thread(predict, blank_image)
-        )
-        if not np.isfinite(probabilities).all():
-            raise HTTPError(503, "not_finite", "the classifier returned NaN or infinite probabilities")
-        return PlainTextResponse("ready\n", headers={VERSION_HEADER: served_model.version})
+        return await check_ready(self._require_model(), self.limiter)
 
     async def info(self, _request: Request, _request_id: str) -> Response:
         """Return the live version, its classifier, the status of all workers, and the limits."""
