@@ -16,8 +16,8 @@ from relearn.model.file_lock import locked
 from relearn.model.files import find_stale_temp_files, is_stale, remove_atomically
 from relearn.model.home import Home, disk_usage
 from relearn.model.training import checkpoints
+from relearn.serving.deployment.bento_store import bento_store_paths, delete_bento
 from relearn.serving.deployment.discovery import find_running_servers
-from relearn.serving.deployment.packaging import bento_store_paths, delete_bento
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
 MERGED_DATASET_PATTERN = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # folder of data with extra images

@@ -29,8 +29,9 @@ from relearn.serving.config import (
     WORKER_STATUS_DIR,
     ServeConfig,
 )
+from relearn.serving.deployment.bento_store import find_bento_folder
+from relearn.serving.deployment.build_bento import build_bentoml_environment
 from relearn.serving.deployment.discovery import RunningServer
-from relearn.serving.deployment.packaging import build_bentoml_environment, find_bento_folder
 from relearn.serving.http.api_keys import ApiKeys, require_keys_if_public
 
 SERVICE_IMPORT_PATH = "relearn.serving.service:Relearn"

@@ -28,7 +28,7 @@ from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
-from relearn.serving.deployment.packaging import find_bento_folder
+from relearn.serving.deployment.bento_store import find_bento_folder
 from relearn.serving.releases.store import ReleaseStore
 from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.conftest import report_to
