@@ -215,7 +215,7 @@ def fit_and_log(
 
         def on_epoch(record: EpochRecord) -> None:
             health = gradient_health.measure_gradients(network, inputs, targets, record.epoch)
-            resumable.add_epoch(epoch_metrics(record) | gradient_metrics(health), health)
+            resumable.add_epoch(epoch_metrics(record) | flatten_gradient_health(health), health)
             bar.advance(record)
 
         def on_checkpoint(snapshot: TrainingSnapshot) -> None:
@@ -237,7 +237,7 @@ def fit_and_log(
     health_table = resumable.gradient_health
     run.log_table(health_table, "gradients/health.csv")
     run.log_figure(plot_gradient_flow(health_table), "gradients/flow.png")
-    return fit_result, gradient_health.diagnose(health_table).warnings
+    return fit_result, gradient_health.diagnose_gradients(health_table).warnings
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
@@ -248,7 +248,7 @@ def epoch_metrics(record: EpochRecord) -> dict[str, float]:
     }
 
 
-def gradient_metrics(health: pd.DataFrame) -> dict[str, float]:
+def flatten_gradient_health(health: pd.DataFrame) -> dict[str, float]:
     """Return the finite gradient health values of one epoch as metrics `training/gradients/LAYER/…`."""
     return {
         f"training/gradients/{row['layer']}/{column}": row[column]

@@ -237,8 +237,8 @@ def test_equal_candidate_is_held(champion: Workspace) -> None:
     released = release(champion.log_run(champion.train(**WEAK)))
 
     assert ("hold", "1") == (released.gate_decision.action, released.live_version)
-    assert "version 1 stays live" in released.headline
-    assert "+0.00 points on 292 images (95 % interval +0.00 to +0.00)" in released.headline
+    assert "version 1 stays live" in released.summary
+    assert "+0.00 points on 292 images (95 % interval +0.00 to +0.00)" in released.summary
     assert 1 == len(champion.client.search_model_versions("name = 'digits'"))
 
 

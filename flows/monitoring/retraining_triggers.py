@@ -1,4 +1,7 @@
-"""Alerts: Prefect events that request a retraining, each at most once per cooldown."""
+"""Triggers of a retraining: Prefect events for drift and low accuracy, each at most once per cooldown.
+
+The alerts that page people are others: `infra/monitoring/alerts.yml`.
+"""
 
 import json
 import threading
