@@ -105,7 +105,7 @@ def skip(reason: str) -> State[None]:
 
 @task(task_run_name="log-eda")
 def log_eda(folder: Path, run_id: str) -> None:
-    """Log figures and tables of the data."""
+    """Log figures and tables of the data prepared in `folder` to the run `run_id`."""
     prepared, run = load_prepared(folder), attach_run(Home.from_environment(), run_id)
     for name, figure in plot_eda(prepared).items():
         run.log_figure(figure, f"data/{name}.png")

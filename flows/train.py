@@ -167,7 +167,7 @@ def build_result(
 
 
 def log_inputs(run: Run, config: TrainConfig, prepared: PreparedDataset, network: torch.nn.Module) -> None:
-    """Log settings, data and network."""
+    """Log the inputs of a training: settings, data, and the layers of the network."""
     run.log_params(config.model_dump() | {"parameters": count_parameters(network)})
     run.log_dataset(prepared)
     layer_table = summarize_layers(network, prepared.shape)
@@ -241,7 +241,7 @@ def fit_and_log(
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """Return the metrics of one epoch."""
+    """Return the metrics of one epoch by their keys in MLflow: `epoch/…` and `time/epoch_seconds`."""
     values = asdict(record)
     return {"time/epoch_seconds": values.pop("seconds")} | {
         f"epoch/{name}": value for name, value in values.items() if name != "epoch"

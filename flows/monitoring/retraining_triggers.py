@@ -25,7 +25,10 @@ TIMEOUT_SECONDS = 30.0  # for the lock, which is held for milliseconds, and for 
 
 
 class Alert(BaseModel, frozen=True):
-    """A due event: its reason, the time of its last emission, and whether it was emitted this time."""
+    """A due event that triggers a retraining: its reason, and when it was last emitted.
+
+    `emitted_now` is False if the cooldown since then has not ended.
+    """
 
     event: str
     reason: str

@@ -38,7 +38,7 @@ def run_forever(home: Home) -> None:
 
 
 def log_exceptions(task: Callable[[Home], None], home: Home) -> None:
-    """Run `task`; print its error, if it fails, with its name."""
+    """Run `task`; if it fails, print its name and the error."""
     try:
         task(home)
     except Exception as error:

@@ -45,7 +45,7 @@ class AlertTestBed:
         return self.stack.home / ".relearn"
 
     def training_flags(self) -> tuple[str, ...]:
-        """Return the flags of a training."""
+        """Return the command-line flags of each training: data, network, epochs."""
         data = f"npz:{self.stack.home / f'{MODEL_NAME}.npz'}"
         return "--dataset", data, "--networks", "mlp", "--epochs", "15"
 
@@ -214,7 +214,7 @@ def missing_data(test_bed: AlertTestBed) -> Iterator[None]:
 
 @contextmanager
 def paused_work_pool(test_bed: AlertTestBed) -> Iterator[None]:
-    """Pause the work pool while a retraining is due."""
+    """Inject: pause the work pool while a retraining is due. On exit: resume it."""
     pool = f"{test_bed.stack.local.url('prefect')}/api/work_pools/relearn"
     httpx.patch(pool, json={"is_paused": True}, timeout=10).raise_for_status()
     run_id = test_bed.queue_retraining()
@@ -225,7 +225,7 @@ def paused_work_pool(test_bed: AlertTestBed) -> Iterator[None]:
 
 @contextmanager
 def damaged_release(test_bed: AlertTestBed) -> Iterator[None]:
-    """Flip a bit of the live weights and kill a worker: its successor cannot load them."""
+    """Inject: flip a bit of the live weights and kill a worker, whose successor cannot load them."""
     version = get_version(test_bed.client, test_bed.api) or ""
     releases = Home(test_bed.home, test_bed.home).releases_dir(MODEL_NAME)
     weights = releases / version / "weights.safetensors"
@@ -238,14 +238,14 @@ def damaged_release(test_bed: AlertTestBed) -> Iterator[None]:
 
 @contextmanager
 def low_disk(test_bed: AlertTestBed) -> Iterator[None]:
-    """Leave 900 MB free on the disk of the home."""
+    """Inject: leave 900 MB free on the disk of the home."""
     with fill_disk(test_bed, free_bytes=900_000_000):
         yield
 
 
 @contextmanager
 def full_disk(test_bed: AlertTestBed) -> Iterator[None]:
-    """Fill the disk of the home and request predictions."""
+    """Inject: fill the disk of the home and request predictions."""
     images, labels = test_bed.load_images()
     with fill_disk(test_bed, free_bytes=2**20) as filler:
         with suppress(OSError):

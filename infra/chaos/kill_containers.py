@@ -76,7 +76,10 @@ def restart(service: str) -> Fault:
 
 
 def stop_training_worker(run_id: str) -> float:
-    """Stop the container that trains, and start it again after the other worker has taken over."""
+    """Stop the container that trains, and start it again after the other worker has taken over.
+
+    Returns the time of the takeover.
+    """
     workers = list_containers("worker")
     expect(2, len(workers))
     (training,) = (

@@ -130,7 +130,10 @@ def run_fault(test_bed: AlertTestBed, fault: Fault) -> list[dict[str, str]]:
 
 
 def wait_for_alerts(test_bed: AlertTestBed, alerts: tuple[str, ...], firing: bool) -> dict[str, float]:
-    """Wait until all alerts are firing or resolved; return the times, without those after `ALERT_TIMEOUT`."""
+    """Wait until all alerts fire or, if not `firing`, are resolved; return the time of each.
+
+    An alert for which that takes longer than `ALERT_TIMEOUT` has no time.
+    """
     times: dict[str, float] = {}
     other_alerts: set[str] = set()
     deadline = time.time() + ALERT_TIMEOUT

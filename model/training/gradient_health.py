@@ -118,7 +118,10 @@ def diagnose_gradients(health: pd.DataFrame) -> GradientReport:
 
 
 def _format_warnings(epochs: int, bad_rows: pd.DataFrame, column: str, template: str) -> Iterator[str]:
-    """Yield a warning for each layer in `bad_rows`, with the values of its row of lowest `ratio_to_max`."""
+    """Yield a warning for each layer in `bad_rows`, with the worst value of `column` and its epoch.
+
+    The worst value is the lowest for `ratio_to_max`, else the highest.
+    """
     for layer, rows in bad_rows.groupby("layer", sort=False):
         worst_row = rows.sort_values(column, ascending=column == "ratio_to_max").iloc[0]
         occurrence = f"epoch {worst_row['epoch']}; {len(rows)} of {epochs} epochs"

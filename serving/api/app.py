@@ -151,7 +151,7 @@ class PredictionApp:
             return await handler(request, request_id)
 
     def _find_handler(self, request: Request) -> RouteHandler:
-        """Find the handler for the exact path and method."""
+        """Return the handler of the request; raise `HTTPError` 404 for its path, 405 for its method."""
         handlers = self.routes.get(request.scope["path"])
         if handlers is None:
             raise HTTPError(404, "not_found", f"path: accepted: {', '.join(self.routes)}")
@@ -170,7 +170,10 @@ class PredictionApp:
         self.served_model, self.is_model_corrupt, self.serving_since = served_model, False, datetime.now(UTC)
 
     def publish_status(self, load_error: tuple[str, str] | None = None) -> None:
-        """Write this worker's status file: served version, and `load_error`: failed version and reason."""
+        """Write this worker's status file: the served version and, if a release failed to load, `load_error`.
+
+        `load_error` is the version of that release and the reason.
+        """
         version = self.served_model.version if self.served_model else None
         self.metrics.set_version(version, load_error[0] if load_error else None)
         status = {
@@ -263,7 +266,7 @@ class PredictionApp:
         return msgspec.json.encode(metadata | {"predictions": predictions})
 
     async def feedback(self, request: Request, request_id: str) -> Response:
-        """Save a label correction in the prediction log."""
+        """Save a label correction in the prediction log; return whether its image is stored."""
         card = self._require_model().classifier.card
         requests.parse_media_type(request, ("application/json",))
         body = await requests.read_body(request, self.config.max_body_bytes)
@@ -278,7 +281,7 @@ class PredictionApp:
         return Response(msgspec.json.encode(content), media_type="application/json")
 
     async def livez(self, _request: Request, _request_id: str) -> Response:
-        """Report that the process is alive."""
+        """Report that the process is alive, with or without a model."""
         return report_live()
 
     async def readyz(self, _request: Request, _request_id: str) -> Response:
@@ -294,16 +297,16 @@ class PredictionApp:
         return Response(msgspec.json.encode(content), media_type="application/json")
 
     async def bentoml_schema(self, request: Request, _request_id: str) -> Response:
-        """Return BentoML's own description of this API, for its clients."""
+        """Return BentoML's own description of the service, which BentoML's clients read."""
         document = self.get_bentoml_schemas()[request.scope["path"]]
         return Response(msgspec.json.encode(document), media_type="application/json")
 
     async def get_metrics(self, _request: Request, _request_id: str) -> Response:
-        """Return the metrics of all workers."""
+        """Return the metrics of all workers, and those that flows wrote to files, for Prometheus."""
         return await asyncio.to_thread(self.metrics.render)
 
     async def openapi(self, _request: Request, _request_id: str) -> Response:
-        """Return the OpenAPI document."""
+        """Return the OpenAPI document, with the shapes and classes of the served classifier."""
         card = self.served_model.classifier.card if self.served_model else None
         return Response(
             msgspec.json.encode(build_openapi(self.config, card, bool(self.api_keys))),

@@ -111,7 +111,7 @@ def _prediction_schema(card: ModelCard | None) -> Json:
 
 
 def _feedback_schema(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
-    """Build the schema of a label correction; the last one for an image counts."""
+    """Build the schema of a label correction, the body of `/feedback`."""
     image_schema = _images_schema(replace(input_spec, max_images=1) if input_spec else None)
     properties: Json = {
         "request_id": STRING | {"pattern": "^[A-Za-z0-9._-]{1,64}$"},

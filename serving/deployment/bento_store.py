@@ -8,7 +8,10 @@ from relearn.model.home import Home
 
 
 def find_bento_folder(tag: str, home: Home) -> Path:
-    """Return the folder of the Bento `name:version`; BentoML's own look-up also matches prefixes."""
+    """Return the folder of the Bento `name:version`; raise `NotFoundError` if there is none.
+
+    BentoML's own look-up would also match a prefix of the version.
+    """
     name, _, version = tag.partition(":")
     folder = home.bentoml / "bentos" / name / version
     if not version or not (folder / "bento.yaml").is_file():
@@ -22,7 +25,7 @@ def bento_store_paths(name: str, home: Home) -> tuple[Path, Path]:
 
 
 def move_to_store(staging_store: Path, version: str, store: Path) -> None:
-    """Move one version into BentoML's store and make it `name:latest`."""
+    """Move `version` from `staging_store` into `store`, if it is not there, and make it `name:latest`."""
     store.mkdir(parents=True, exist_ok=True)
     if not (store / version).exists():
         (staging_store / version).rename(store / version)

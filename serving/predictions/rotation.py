@@ -10,7 +10,7 @@ MAX_FILES = 16  # files within one limit: rotation deletes 1/16 of it at once
 
 
 class RotatingFiles:
-    """The files of one `kind` in `folder`, together at most `max_total_bytes`; one process per file.
+    """The files `KIND-…` in `folder`, together at most `max_total_bytes`; each is written by one process.
 
     Every file starts with a header that describes its content. Appended bytes are in the page cache of the
     operating system: a killed process loses none of them. The least recently written file is deleted
