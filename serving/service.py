@@ -109,7 +109,7 @@ class Relearn:
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def set_worker_environment() -> None:  # BentoML calls it without an instance
-        """Set the variables that the workers inherit, before they start: server, status and metrics folder."""
+        """Set the variables that the workers will inherit: server process, status folder, metrics folder."""
         from relearn.serving.runtime.worker_status import WorkerStatusDir
 
         os.environ[SERVER_PID] = str(os.getpid())

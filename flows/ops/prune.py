@@ -49,9 +49,10 @@ def prune(home: Home, keep_newest: int) -> Iterator[Prunable]:
 def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
     """Find versions, files and folders that nothing needs.
 
-    Excluded are the newest `keep_newest` (1 or more) versions and runs per model, the live version, the rollback target, versions with any alias in MLflow, versions that a
-    server of this machine serves or was started from, and running trainings and releases. Deletion may be
-    interrupted at any time: references are deleted before their targets, and each item is checked again.
+    Excluded are the newest `keep_newest` (1 or more) versions and runs per model, the live version, the
+    rollback target, versions with any alias in MLflow, versions that a server of this machine serves or was
+    started from, and running trainings and releases. Deletion may be interrupted at any time: references are
+    deleted before their targets, and each item is checked again.
     """
     client, prunables = connect_existing(home), list[Prunable]()
     with mlflow_errors(client.tracking_uri):
