@@ -26,7 +26,7 @@ from relearn.model.inference.model_card import WEIGHTS_FILE, ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 from relearn.serving.config import ServeConfig
-from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.server import Server, start_server
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release

@@ -27,7 +27,7 @@ from relearn.model.networks.registry import build_network
 from relearn.model.networks.summary import count_parameters
 from relearn.model.plots.style import BLACK, COLORS, create_figure, style_axes
 from relearn.serving.config import ServeConfig
-from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.server import Server, start_server
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release

@@ -1,6 +1,7 @@
 """Environment variables of every Relearn process, set before the tools that read them are imported.
 
-A variable that the user has set is kept if it matches `HONORED_PREFIXES`.
+Of the user's MLFLOW_, PREFECT_, BENTOML_, … variables only those in `HONORED_PREFIXES` are kept; all others
+are removed.
 """
 
 import getpass

@@ -8,8 +8,8 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
 from relearn.flows.config import MonitorConfig
-from relearn.flows.monitoring.alerts import emit_alerts
 from relearn.flows.monitoring.report import to_markdown, to_metrics
+from relearn.flows.monitoring.retraining_triggers import emit_alerts
 from relearn.flows.monitoring.window import WindowReport, build_window_report
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState

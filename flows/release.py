@@ -39,7 +39,7 @@ from relearn.model.home import Home
 from relearn.model.images.decode import encode_png
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import read_card, read_training_hashes
-from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import GateOutcome, Release
 from relearn.serving.releases.store import ReleaseStore

@@ -28,7 +28,8 @@ MAX_UNBROKEN_CHARS = 24  # longer names are wrapped
 class Table:
     """Table of formatted cells with a title, for the terminal and for Markdown.
 
-    A `Text` may be bold, or a link, in both. Columns of numbers are aligned to the right.
+    A cell that is a `Text` may be bold or a link, on the terminal and in Markdown. Columns of numbers are
+    aligned to the right.
     """
 
     columns: Sequence[str]

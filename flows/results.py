@@ -95,7 +95,7 @@ class ReleaseResult(BaseModel, frozen=True):
         )
 
     @property
-    def headline(self) -> str:
+    def summary(self) -> str:
         """The gate decision, and the live version, in one line."""
         reasons = "; ".join(self.gate_decision.reasons)
         if self.gate_decision.action == "promote":

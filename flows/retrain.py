@@ -17,13 +17,13 @@ from relearn.flows.shutdown import add_resume_hint
 from relearn.flows.tracking.run_names import build_flow_run_name, build_retrain_run_name
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, Experiment, Run, attach_run, get_last_feedback_decision
 from relearn.flows.train import DEFAULT_CONFIG, load_data, train_and_evaluate
-from relearn.flows.training.already_trained import (
+from relearn.flows.training.preconditions import check_inputs
+from relearn.flows.training.report import to_markdown
+from relearn.flows.training.skip_conditions import (
     build_input_tag,
     describe_identical_retraining,
     describe_superseding_run,
 )
-from relearn.flows.training.preconditions import check_inputs
-from relearn.flows.training.report import to_markdown
 from relearn.model.config import TrainConfig
 from relearn.model.data.eda import eda_tables
 from relearn.model.data.load import default_model_name
@@ -105,7 +105,7 @@ def skip(reason: str) -> State[None]:
 
 @task(task_run_name="log-eda")
 def log_eda(folder: Path, run_id: str) -> None:
-    """Log figures and tables of the data."""
+    """Log figures and tables of the data prepared in `folder` to the run `run_id`."""
     prepared, run = load_prepared(folder), attach_run(Home.from_environment(), run_id)
     for name, figure in plot_eda(prepared).items():
         run.log_figure(figure, f"data/{name}.png")

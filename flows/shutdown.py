@@ -1,8 +1,9 @@
 """Shutdown on Ctrl-C, SIGTERM or an error: exit codes, and one line on standard error.
 
 The first Ctrl-C or SIGTERM in a training stops it after the current batch, so that it can be resumed; the
-next one ends the process at once. Only the standard library is imported here: this module also reports a
-library that cannot be imported.
+next one ends the process at once: `cli.app.run_command_line` lets SIGTERM and SIGHUP exit through all
+`finally` blocks, Ctrl-C raises `KeyboardInterrupt`. Only the standard library is imported here:
+this module also reports a library that cannot be imported.
 """
 
 import os

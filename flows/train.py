@@ -167,7 +167,7 @@ def build_result(
 
 
 def log_inputs(run: Run, config: TrainConfig, prepared: PreparedDataset, network: torch.nn.Module) -> None:
-    """Log settings, data and network."""
+    """Log the inputs of a training: settings, data, and the layers of the network."""
     run.log_params(config.model_dump() | {"parameters": count_parameters(network)})
     run.log_dataset(prepared)
     layer_table = summarize_layers(network, prepared.shape)
@@ -215,7 +215,7 @@ def fit_and_log(
 
         def on_epoch(record: EpochRecord) -> None:
             health = gradient_health.measure_gradients(network, inputs, targets, record.epoch)
-            resumable.add_epoch(epoch_metrics(record) | gradient_metrics(health), health)
+            resumable.add_epoch(epoch_metrics(record) | flatten_gradient_health(health), health)
             bar.advance(record)
 
         def on_checkpoint(snapshot: TrainingSnapshot) -> None:
@@ -237,18 +237,18 @@ def fit_and_log(
     health_table = resumable.gradient_health
     run.log_table(health_table, "gradients/health.csv")
     run.log_figure(plot_gradient_flow(health_table), "gradients/flow.png")
-    return fit_result, gradient_health.diagnose(health_table).warnings
+    return fit_result, gradient_health.diagnose_gradients(health_table).warnings
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
-    """Return the metrics of one epoch."""
+    """Return the metrics of one epoch by their keys in MLflow: `epoch/…` and `time/epoch_seconds`."""
     values = asdict(record)
     return {"time/epoch_seconds": values.pop("seconds")} | {
         f"epoch/{name}": value for name, value in values.items() if name != "epoch"
     }
 
 
-def gradient_metrics(health: pd.DataFrame) -> dict[str, float]:
+def flatten_gradient_health(health: pd.DataFrame) -> dict[str, float]:
     """Return the finite gradient health values of one epoch as metrics `training/gradients/LAYER/…`."""
     return {
         f"training/gradients/{row['layer']}/{column}": row[column]

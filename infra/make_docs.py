@@ -32,7 +32,7 @@ def build_pages() -> dict[Path, str]:
 
 
 def build_commands() -> str:
-    """Describe every command and flag, as `--help` shows them."""
+    """Return the Markdown page of all commands and flags, as `--help` shows them."""
     from relearn.flows.cli.app import app
 
     markdown = app.generate_docs(output_format="markdown", usage_name="relearn")
@@ -42,7 +42,7 @@ def build_commands() -> str:
 
 
 def build_settings() -> str:
-    """Describe every setting: default, range, variable."""
+    """Return the Markdown page of all settings: default, accepted values, flag and environment variable."""
     from relearn.flows.config import MonitorConfig, PromotionConfig
     from relearn.model.config import TrainConfig
     from relearn.serving.config import ServeConfig
@@ -78,7 +78,7 @@ def _format_default(field: FieldInfo) -> str:
 
 
 def _describe_range(table: type[BaseModel], name: str) -> str:
-    """Say in words what the JSON schema of a setting accepts."""
+    """Return in words what the JSON schema of a setting accepts."""
     schema = table.model_json_schema()["properties"][name]
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
     return " or ".join(map(_describe_schema, options))
@@ -107,7 +107,7 @@ def _describe_schema(schema: dict[str, Any]) -> str:
 
 
 def build_http_api() -> str:
-    """Describe routes, parameters and error codes from the OpenAPI document."""
+    """Return the Markdown page of routes, parameters and error codes, from the OpenAPI document."""
     from relearn.serving.api.openapi import build_openapi
     from relearn.serving.config import ServeConfig
 
@@ -144,7 +144,7 @@ def _describe_operation(
 
 
 def build_metrics() -> str:
-    """List the metrics of a run in MLflow, and those of `/metrics`: of a server, of flows and workers."""
+    """Return the Markdown page of the metrics of a run in MLflow, and of `/metrics`."""
     from relearn.model.evaluation.metrics import METRICS
     from relearn.serving.metrics.prometheus import Metrics
     from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE
@@ -180,7 +180,7 @@ def build_metrics() -> str:
 
 
 def build_files() -> str:
-    """List the folders of a home."""
+    """Return the Markdown page of the folders of a home."""
     from relearn.model.home import Home
 
     home = Home(Path("$RELEARN_HOME"), Path("$RELEARN_DATA"))
@@ -196,7 +196,7 @@ def build_files() -> str:
 
 
 def build_exit_codes() -> str:
-    """List exit codes, HTTP statuses and error codes of the classes of errors."""
+    """Return the Markdown page of the error classes: exit code, HTTP status and error code of each."""
     from relearn.model import errors
 
     classes = [
@@ -229,7 +229,7 @@ def build_exit_codes() -> str:
 
 
 def build_diagram() -> str:
-    """Draw the imports between packages in Mermaid; an edge that others imply is left out."""
+    """Return the imports between packages as a Mermaid diagram; an edge that others imply is left out."""
     graph = reduce_transitively(package_graph())
     lines = ["```mermaid", "flowchart TD"]
     for layer in ("flows", "serving", "model"):

@@ -87,7 +87,7 @@ class ServeConfig(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], sources: Mapping[str, str] = MappingProxyType({})) -> Self:
-        """Build a config from plain values, strings included; `ConfigError` lists all problems at once.
+        """Build a config from plain values, strings included; raise one `ConfigError` with all problems.
 
         `sources` maps a setting to what has set it, such as an environment variable, for error messages.
         """
@@ -98,7 +98,10 @@ class ServeConfig(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read the settings from `environment`: `RELEARN_MAX_IMAGES` is `max_images`; others get defaults."""
+        """Read the settings from `environment`, such as `max_images` from `RELEARN_MAX_IMAGES`.
+
+        A setting without a variable has its default.
+        """
         variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in cls.model_fields}
         values = {name: environment[key] for name, key in variables.items() if environment.get(key)}
         return cls.parse(values, variables)

@@ -109,7 +109,7 @@ class Relearn:
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def set_worker_environment() -> None:  # BentoML calls it without an instance
-        """Set the workers' environment variables, once, before the workers start."""
+        """Set the variables that the workers will inherit: server process, status folder, metrics folder."""
         from relearn.serving.runtime.worker_status import WorkerStatusDir
 
         os.environ[SERVER_PID] = str(os.getpid())
@@ -119,7 +119,7 @@ class Relearn:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start_background_tasks(self) -> None:
-        """Start the background tasks."""
+        """Start the tasks of this worker: follow releases, exit with the server, tune garbage collection."""
         coroutines = [freeze_gc(), exit_with_parent(), *([self.reloader.watch()] if self.reloader else [])]
         self.background_tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
 
@@ -131,7 +131,10 @@ class Relearn:
 
 
 def make_metrics_dir() -> str:
-    """Create a folder in memory that is deleted at exit; delete the folders of killed servers."""
+    """Create the folder in memory in which the workers share their counts; it is deleted at exit.
+
+    Also deletes the folders of killed servers.
+    """
     for stale_folder in SHARED_MEMORY.glob("relearn-*-*"):
         with suppress(ValueError):
             if not psutil.pid_exists(int(stale_folder.name.split("-")[1])):

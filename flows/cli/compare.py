@@ -103,7 +103,7 @@ def _print_table(console: Console, table: "pd.DataFrame", title: str) -> None:
 
 
 def _print_paired_test(console: Console, result: "PairedTest") -> None:
-    """Print the metrics of both runs on the same images, and the verdict."""
+    """Print the metrics of both runs on the same images, and the conclusion."""
     comparison = result.comparison
     left, right = (evaluation.metrics for evaluation in result.evaluations)
     sides = (
@@ -115,7 +115,7 @@ def _print_paired_test(console: Console, result: "PairedTest") -> None:
         console.print(
             f"{result.excluded:,} {result.images} are excluded: one of the two was trained on them."
         )
-    console.print(Text.assemble((result.verdict, "bold"), f": {comparison}, p = {comparison.p_value:.2g}"))
+    console.print(Text.assemble((result.conclusion, "bold"), f": {comparison}, p = {comparison.p_value:.2g}"))
 
 
 def _build_run_tables(runs: "pd.DataFrame", console: Console, title: str) -> Iterator[Table]:

@@ -161,7 +161,7 @@ def _print_cards(console: Console, items: "list[ReviewItem]") -> None:
         card.add_column(width=IMAGE_WIDTH)
         card.add_column(width=FACTS_WIDTH)
         card.add_row(
-            render_half_blocks(console, image, IMAGE_WIDTH) if image is not None else "", _build_facts(item)
+            render_half_blocks(console, image, IMAGE_WIDTH) if image is not None else "", _build_details(item)
         )
         cards.append(Padding(card, (0, 0, 1, 0)))
     console.print(Columns(cards))
@@ -170,7 +170,7 @@ def _print_cards(console: Console, items: "list[ReviewItem]") -> None:
         console.print(Text.assemble(_format_id(item), reason), soft_wrap=True)
 
 
-def _build_facts(item: "ReviewItem") -> Table:
+def _build_details(item: "ReviewItem") -> Table:
     """Return reported and predicted label, time, decision and warnings, one per row."""
     correction, grid = item.correction, Table.grid()
     grid.add_row(_format_id(item))

@@ -61,7 +61,7 @@ def _build_open_command(url: str) -> str:
 
 
 def _build_relearn_command() -> str:
-    """Return the program, with `RELEARN_HOME` if that is set."""
+    """Return the beginning of each command: `relearn`, after `RELEARN_HOME=…` if that variable is set."""
     home_variable = os.environ.get("RELEARN_HOME")
     return (f"RELEARN_HOME={shlex.quote(home_variable)} " if home_variable else "") + _quote_program(
         "relearn"

@@ -155,19 +155,19 @@ def reproduce(version: str, *, model_name: str | None = None) -> None:
         build_comparison_table(("original", "reproduced"), result.original_metrics, result.retrained_metrics)
     )
     circumstances = "".join(f"; {difference}" for difference in result.environment_differences)
-    if result.verdict == "different":
+    if result.conclusion == "different":
         message = f"not reproduced: {result.comparison}, a significant difference{circumstances}"
         raise CorruptDataError(message, "not_reproduced")
-    if result.verdict == "identical":
-        verdict = ("SAME", "green")
+    if result.conclusion == "identical":
+        status = ("SAME", "green")
         message = f" version {version} of {model_name} was reproduced bit for bit"
     else:
-        verdict = ("CLOSE", "yellow")
+        status = ("CLOSE", "yellow")
         message = (
             f" weights differ by up to {result.max_difference:.2g}, {result.agreement:.2%} of the labels "
             f"agree: {result.comparison}"
         )
-    console.print(Text.assemble(verdict, message + circumstances))
+    console.print(Text.assemble(status, message + circumstances))
 
 
 def _normalize_reason(reason: str) -> str:
@@ -185,9 +185,9 @@ def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
     if gate_decision.checks:
         console.print(build_guardrails_table(gate_decision))
     if gate_decision.action == "reject":
-        raise CorruptDataError(result.headline, "rejected")
+        raise CorruptDataError(result.summary, "rejected")
     action = (gate_decision.action.upper(), ACTION_COLORS[gate_decision.action])
-    console.print(Text.assemble(action, f" {result.headline}"))
+    console.print(Text.assemble(action, f" {result.summary}"))
     if gate_decision.action == "promote" and result.live_version:
         confirm_reload(console, home, result.name, result.live_version)
 

@@ -17,6 +17,7 @@ from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 from relearn.serving.config import API_KEYS, ServeConfig
 from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore, get_current_release
 
@@ -91,7 +92,7 @@ def _save_example_image(shape: tuple[int, int, int], path: Path) -> None:
 
 
 def predict(
-    *files: Path,
+    *files: Annotated[Path, Parameter(help=f"{IMAGE_FORMATS} files.")],
     model_name: str | None = None,
     classifier: Path | None = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -101,8 +102,6 @@ def predict(
 
     Parameters
     ----------
-    files
-        PNG or JPEG files.
     model_name
         Model name of the release to use; optional while only one is released.
     classifier
@@ -113,7 +112,7 @@ def predict(
         Replace the output file if it exists.
     """
     if not files:
-        raise UserInputError("files: got none, accepted: PNG or JPEG files")
+        raise UserInputError(f"files: got none, accepted: {IMAGE_FORMATS} files")
     check_output("--output", output, force, (".parquet", ".csv"))
     from relearn.model.inference.classifier import Classifier
 

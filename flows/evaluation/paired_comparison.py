@@ -39,7 +39,7 @@ class PairedTest:
     comparison: PairedComparison
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """The result in a sentence."""
         first, second = self.labels
         if self.comparison.p_value >= SIGNIFICANCE_LEVEL:

@@ -30,7 +30,7 @@ class ReproductionResult:
     trained.
     """
 
-    verdict: Literal["identical", "equivalent", "different"]
+    conclusion: Literal["identical", "equivalent", "different"]
     max_difference: float
     agreement: float
     comparison: PairedComparison
@@ -102,12 +102,12 @@ def _compare(
     )
     comparison = PairedComparison.from_correct(retrained_evaluation.correct, original_evaluation.correct)
     max_difference = _compute_max_difference(original, retrained)
-    verdict: Literal["identical", "equivalent", "different"] = (
+    conclusion: Literal["identical", "equivalent", "different"] = (
         "equivalent" if comparison.p_value >= SIGNIFICANCE_LEVEL else "different"
     )
     labels = [classifier.predict(test_images.images).argmax(1) for classifier in classifiers]
     return ReproductionResult(
-        verdict="identical" if max_difference == 0 else verdict,
+        conclusion="identical" if max_difference == 0 else conclusion,
         max_difference=max_difference,
         agreement=float(np.mean(labels[0] == labels[1])),
         comparison=comparison,

@@ -23,7 +23,7 @@ class RunRef:
 
     @property
     def label(self) -> str:
-        """Label in a comparison."""
+        """Label in a comparison: `mnist@3` for a version, else the query."""
         return f"{self.model_name}@{self.version}" if self.model_name else self.query
 
 

@@ -33,9 +33,9 @@ NO_IMAGE = "no image: cannot become training data"
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """Correction under review, with the last decision about it.
+    """A label that a user reported for a prediction, under review, with the last decision about it.
 
-    `rejection_reason` says why it cannot be accepted, `warnings` what to check before accepting it.
+    `rejection_reason` says why the label cannot be accepted, `warnings` what to check before accepting it.
     """
 
     correction: LabelCorrection
@@ -84,9 +84,9 @@ class Review:
 
 
 def load_review(home: Home, name: str) -> Review:
-    """Load all corrections for model `name` that are logged or were decided about.
+    """Load all corrections for model `name`, from its prediction log and its decision log.
 
-    Raises `NotFoundError` if no version of it is live.
+    Raises `NotFoundError` if no version of the model is live.
     """
     release_state = ReleaseState.from_store(ReleaseStore(home.releases_dir(name)))
     if release_state.live is None:
@@ -188,7 +188,7 @@ def _build_correction(
 
 
 class DecisionContext:
-    """Earlier decisions, and other corrections of the same images."""
+    """Earlier decisions and other corrections of the same images, for state and warnings of a correction."""
 
     def __init__(self, decisions: Sequence[Decision], corrections: Sequence[LabelCorrection]) -> None:
         self.last_decisions = {decision.correction.id: decision for decision in decisions}
@@ -212,7 +212,7 @@ class DecisionContext:
         return "accepted" if accepted_correction and accepted_correction.id == correction.id else "replaced"
 
     def find_warnings(self, correction: LabelCorrection) -> Iterator[str]:
-        """Yield what to check before accepting the correction."""
+        """Yield a warning for each thing to check before accepting the correction."""
         if not correction.image_matches:
             yield "its image is not the one that was predicted"
         for competing in (

@@ -3,7 +3,7 @@
 from rich.text import Text
 
 from relearn.flows import rendering
-from relearn.flows.monitoring.alerts import Alert
+from relearn.flows.monitoring.retraining_triggers import Alert
 from relearn.flows.monitoring.window import PredictionSummary, WindowReport, join_names
 from relearn.flows.rendering import Table, bullets, escape_markdown
 from relearn.model.drift.detect import CONFIDENCE, LABELS, DriftTest, format_p_value

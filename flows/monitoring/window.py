@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel
 
 from relearn.flows.config import MonitorConfig
-from relearn.flows.monitoring.alerts import ACCURACY_EVENT, DRIFT_EVENT, Alert
+from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, Alert
 from relearn.model.drift.detect import CONFIDENCE, DriftReport, DriftSample, detect_drift
 from relearn.model.drift.image_statistics import STATISTICS
 
@@ -73,7 +73,8 @@ class WindowReport(BaseModel, frozen=True):
 
     `images` and `requests` are counts over all versions, `images_by_version` counts the images of each.
     `window_predictions` and `live_accuracy` are about the live version; `reference_predictions` and
-    `reference_accuracy` (0..1) are about its predictions of the reference images. `alerts` are due.
+    `reference_accuracy` (0..1) are about its predictions of the reference images. `alerts` are the
+    events that are due.
     """
 
     name: str

@@ -16,8 +16,8 @@ from relearn.model.file_lock import locked
 from relearn.model.files import find_stale_temp_files, is_stale, remove_atomically
 from relearn.model.home import Home, disk_usage
 from relearn.model.training import checkpoints
+from relearn.serving.deployment.bento_store import bento_store_paths, delete_bento
 from relearn.serving.deployment.discovery import find_running_servers
-from relearn.serving.deployment.packaging import bento_store_paths, delete_bento
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
 MERGED_DATASET_PATTERN = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # folder of data with extra images
@@ -25,7 +25,10 @@ MERGED_DATASET_PATTERN = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # folder 
 
 @dataclass(frozen=True)
 class Prunable:
-    """Something that `delete` deletes, unless it is needed again; `delete` returns whether it did."""
+    """A version, file or folder that nothing needs.
+
+    `delete` deletes it, unless it is needed again, and returns whether it did.
+    """
 
     kind: str
     name: str
@@ -34,7 +37,7 @@ class Prunable:
 
 
 def prune(home: Home, keep_newest: int) -> Iterator[Prunable]:
-    """Delete what `find_prunable` finds; yields each that was deleted.
+    """Delete everything that `find_prunable` finds; yield each deleted item.
 
     Raises `InfrastructureError` if another `relearn prune` runs.
     """
@@ -44,11 +47,12 @@ def prune(home: Home, keep_newest: int) -> Iterator[Prunable]:
 
 
 def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
-    """Find all that nothing needs. The newest `keep_newest` (1 or more) versions and runs per model stay.
+    """Find versions, files and folders that nothing needs.
 
-    Excluded are the live version, the rollback target, versions with any alias in MLflow, versions that a
-    server of this machine serves or was started from, and running trainings and releases. Deletion may be
-    interrupted at any time: references are deleted before their targets, and each item is checked again.
+    Excluded are the newest `keep_newest` (1 or more) versions and runs per model, the live version, the
+    rollback target, versions with any alias in MLflow, versions that a server of this machine serves or was
+    started from, and running trainings and releases. Deletion may be interrupted at any time: references are
+    deleted before their targets, and each item is checked again.
     """
     client, prunables = connect_existing(home), list[Prunable]()
     with mlflow_errors(client.tracking_uri):

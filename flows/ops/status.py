@@ -34,7 +34,7 @@ StatusQuery = Callable[[], str]
 
 @dataclass(frozen=True)
 class StatusLine:
-    """A line about `subject`, which is the home or a model name."""
+    """A line of `relearn status` about `subject`, which is the home or a model name."""
 
     subject: str
     label: str

@@ -60,7 +60,7 @@ PROGRAM_TEMPLATE = """
 command = {command}
 priority = {priority}
 autorestart = true
-startsecs = {steady}
+startsecs = {start_seconds}
 startretries = 1000000
 stopwaitsecs = {ending}
 stopasgroup = true
@@ -200,7 +200,7 @@ class Supervisor:
                 name=service.name,
                 command=_escape_command(service.command),
                 priority=priority,
-                steady=START_SECONDS,
+                start_seconds=START_SECONDS,
                 ending=STOP_SECONDS,
                 log=self.log_path(service).name,
             )

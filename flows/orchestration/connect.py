@@ -115,7 +115,7 @@ def _start_server(home: Home) -> str:
 
 
 def _find_reason(log: Path) -> str:
-    """Return the error in the log: the last line of its last traceback, else its last line."""
+    """Return why the server did not start: the last line of the last traceback in its log, else the last."""
     lines = log.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
     return next(filter(EXCEPTION_LINE.match, reversed(lines)), lines[-1])
 

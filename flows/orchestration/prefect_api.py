@@ -29,6 +29,9 @@ TERMINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 # PENDING is not active: a claimed run whose machine is gone stays PENDING for `START_GRACE`.
 ACTIVE_STATES = ("RUNNING", "CANCELLING", "PAUSED")
 
+TIMEOUT_SECONDS = 2.0  # for a response, while a user waits
+WORKER_TIMEOUT_SECONDS = 10.0  # for a response, in the threads of a worker
+
 JsonObject = Mapping[str, Any]
 ServerState = Literal["up", "absent", "silent", "foreign", "unauthorized"]
 STATE_PROBLEMS: Mapping[ServerState, str] = {
@@ -45,17 +48,17 @@ class PrefectApi:
 
     api_url: str
     auth: str = field(default_factory=lambda: os.environ.get("PREFECT_API_AUTH_STRING", ""), repr=False)
-    timeout_seconds: float = 2.0
+    timeout_seconds: float = TIMEOUT_SECONDS
 
     @classmethod
-    def from_environment(cls, home: Home) -> "PrefectApi":
+    def from_environment(cls, home: Home, timeout_seconds: float = TIMEOUT_SECONDS) -> "PrefectApi":
         """Return a client for `PREFECT_API_URL`, else for `relearn up`, else for Prefect's default port."""
         local_stack = LocalStack.read(home)
         host = os.environ.get("PREFECT_SERVER_API_HOST") or "127.0.0.1"
         port = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
         local_url = local_stack.service_urls.get("prefect") if local_stack else None
         api_url = os.environ.get("PREFECT_API_URL") or f"{local_url or f'http://{host}:{port}'}/api"
-        return cls(api_url.rstrip("/"))
+        return cls(api_url.rstrip("/"), timeout_seconds=timeout_seconds)
 
     @property
     def ui_url(self) -> str:

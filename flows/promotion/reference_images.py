@@ -26,7 +26,7 @@ def load_default_reference(card: ModelCard, home: Home) -> ReferenceSet:
 def load_compatible(option: str, dataset: str, card: ModelCard, home: Home) -> PreparedDataset:
     """Load `dataset`, with images resized for the classifier of `card`.
 
-    Raises `DataError`, which names `option`, if it has other classes.
+    Raises `DataError` if the dataset has other classes; the error names `option`, which has set the dataset.
     """
     channels, height, width = card.shape
     # The size of square images only can be set; others need the shape already.

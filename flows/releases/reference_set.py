@@ -22,7 +22,10 @@ METADATA_FILENAME = "metadata.json"
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSet:
-    """Labelled test images, their class names, and the name of their dataset."""
+    """Labelled test images on which all candidates and champions of a model are compared.
+
+    `classes` are their class names, `source` is the name of their dataset.
+    """
 
     test_images: LabelledImages
     classes: tuple[str, ...]

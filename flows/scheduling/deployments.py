@@ -33,7 +33,7 @@ from pydantic import ValidationError
 from relearn.flows.config import PromotionConfig
 from relearn.flows.environment import HEARTBEAT_INTERVAL_SECONDS
 from relearn.flows.monitor import monitor
-from relearn.flows.monitoring.alerts import ACCURACY_EVENT, DRIFT_EVENT, resource_id
+from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, resource_id
 from relearn.flows.orchestration.prefect_api import SCHEDULED_FLOWS, WORK_POOL, ZOMBIE_AUTOMATION
 from relearn.flows.retrain import retrain
 from relearn.model.config import TrainConfig

@@ -2,27 +2,24 @@
 
 A run is retried if it is a retraining that was killed, or failed with an `InfrastructureError`, or any run
 that a worker claimed but never started: at most `MAX_RETRIES` times; a retraining not after `MAX_AGE`.
-Whichever worker is free takes it. `run_forever` is a thread of every worker; it writes metrics too.
+Whichever worker is free takes it. `run_forever` is a thread of every worker.
 """
 
-import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 from relearn.flows import process_identity
-from relearn.flows.orchestration.prefect_api import JsonObject, PrefectApi, parse_time
+from relearn.flows.orchestration.prefect_api import WORKER_TIMEOUT_SECONDS, JsonObject, PrefectApi, parse_time
+from relearn.flows.scheduling.worker_metrics import refresh_metrics
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, close_orphaned_run, find_orphaned_runs, find_running
 from relearn.flows.tracking.store import Client, connect
 from relearn.model.errors import InfrastructureError
 from relearn.model.file_lock import try_locked
 from relearn.model.home import Home
 from relearn.model.training.checkpoints import is_locked
-from relearn.serving.metrics.textfile_metrics import WORKER_FILE, TextfileMetrics
 
 INTERVAL_SECONDS = 20.0  # between two passes
-HTTP_TIMEOUT_SECONDS = 10.0  # for a response of Prefect's server; no user waits for it
 MAX_RETRIES = 2  # a run that is killed each time, perhaps for want of memory, is not retried forever
 RETRY_MESSAGE_PREFIX = "resumes after: "  # begins the message of each rescheduled state
 MAX_AGE = timedelta(days=1)  # of an interruption; an older run is not resumed
@@ -30,7 +27,10 @@ RETRY_DELAY = timedelta(minutes=1)  # before each retry, for an unreachable serv
 
 
 def run_forever(home: Home) -> None:
-    """Run the tasks below every `INTERVAL_SECONDS`; one that fails prints its error, and is tried again."""
+    """Close orphaned runs, retry interrupted ones and refresh `worker.prom`, every `INTERVAL_SECONDS`.
+
+    An error is printed; the next pass tries again.
+    """
     while True:
         for task in (close_orphaned_runs, reconcile, refresh_metrics):
             log_exceptions(task, home)
@@ -38,7 +38,7 @@ def run_forever(home: Home) -> None:
 
 
 def log_exceptions(task: Callable[[Home], None], home: Home) -> None:
-    """Run `task` and print its error: the next pass may succeed."""
+    """Run `task`; if it fails, print its name and the error."""
     try:
         task(home)
     except Exception as error:
@@ -47,7 +47,7 @@ def log_exceptions(task: Callable[[Home], None], home: Home) -> None:
 
 def close_orphaned_runs(home: Home) -> None:
     """Close, in Prefect and in MLflow, the runs of this machine whose process is gone."""
-    client, prefect_api = connect(home), _connect_prefect(home)
+    client, prefect_api = connect(home), PrefectApi.from_environment(home, WORKER_TIMEOUT_SECONDS)
     for run in find_orphaned_runs(client):
         # Prefect first: a run that MLflow has closed is not found again.
         if flow_run_id := run.data.tags.get(FLOW_RUN_TAG):
@@ -64,10 +64,10 @@ def reconcile(home: Home) -> None:
     with try_locked(home.root / ".worker.lock") as is_free:
         if not is_free:
             return
-        client, prefect_api = connect(home), _connect_prefect(home)
+        client, prefect_api = connect(home), PrefectApi.from_environment(home, WORKER_TIMEOUT_SECONDS)
         close_orphaned_remote(client, prefect_api, home)
         finish_cancelling(prefect_api)
-        for message in reschedule_interrupted(prefect_api, open_flow_runs(client)):
+        for message in reschedule_interrupted(prefect_api, list_open_flow_run_ids(client)):
             _print(message)
 
 
@@ -97,7 +97,7 @@ def finish_cancelling(prefect_api: PrefectApi) -> None:
             _print(f"closed {run['name']}: it was cancelled, and no process runs it")
 
 
-def open_flow_runs(client: Client) -> set[str]:
+def list_open_flow_run_ids(client: Client) -> set[str]:
     """Return the ids of the flow runs whose MLflow run is RUNNING."""
     return {run.data.tags[FLOW_RUN_TAG] for run in find_running(client) if FLOW_RUN_TAG in run.data.tags}
 
@@ -150,46 +150,6 @@ def _is_interrupted(state: JsonObject) -> bool:
     )
     is_recent = datetime.now(UTC) - parse_time(state["timestamp"]) < MAX_AGE
     return is_recent and (is_infrastructure_failure or state["type"] == "CRASHED")
-
-
-def refresh_metrics(home: Home) -> None:
-    """Write `worker.prom` beside the prediction log of every model; all workers write the same content."""
-    prefect_api = _connect_prefect(home)
-    for deployment in prefect_api.list_deployments():
-        if deployment["flow_name"] == "retrain":
-            TextfileMetrics(WORKER_FILE, build_metrics(home, prefect_api, deployment)).write(
-                home.prediction_log_dir(deployment["name"])
-            )
-
-
-def build_metrics(
-    home: Home, prefect_api: PrefectApi, deployment: JsonObject
-) -> dict[str, Mapping[str, float]]:
-    """Return the current metrics of the retraining of one model, by name and label value.
-
-    A retraining that found nothing new to learn counts as completed; a cancelled one counts as neither
-    completed nor failed.
-    """
-    last_completed = prefect_api.find_last_ended(deployment, "COMPLETED")
-    last_ended = prefect_api.find_last_ended(deployment, "COMPLETED", "FAILED", "CRASHED")
-    disk = shutil.disk_usage(home.root)
-    values: dict[str, float] = {
-        "relearn_worker_heartbeat_timestamp_seconds": time.time(),
-        "relearn_retraining_scheduled": not deployment["paused"]
-        and any(schedule["active"] for schedule in deployment["schedules"]),
-        "relearn_retraining_failed": last_ended is not None and last_ended["state"]["type"] != "COMPLETED",
-        "relearn_retraining_late": len(prefect_api.list_overdue_runs(deployment)),
-        "relearn_disk_free_bytes": disk.free,
-        "relearn_disk_size_bytes": disk.total,
-    }
-    if last_completed:
-        ended_at = parse_time(last_completed["end_time"])
-        values["relearn_retraining_last_success_timestamp_seconds"] = ended_at.timestamp()
-    return {name: {"": float(value)} for name, value in values.items()}
-
-
-def _connect_prefect(home: Home) -> PrefectApi:
-    return replace(PrefectApi.from_environment(home), timeout_seconds=HTTP_TIMEOUT_SECONDS)
 
 
 def _print(message: str) -> None:

@@ -57,7 +57,7 @@ class Run:
 
     @property
     def url(self) -> str:
-        """URL of the run in MLflow's UI. Without `workflowType` the UI shows prompts and judges."""
+        """URL of the run in MLflow's UI, with its pages for training, not those for language models."""
         base_url = ui_url(mlflow.get_tracking_uri())
         return f"{base_url}/#/experiments/{self.experiment_id}/runs/{self.id}?workflowType=machine_learning"
 
@@ -249,7 +249,7 @@ class Experiment:
     def find_by_flow_run(self, flow_run_id: str, kind: str, network: str | None = None) -> MlflowRun | None:
         """Return the run that an earlier attempt of the flow run created, None without one.
 
-        `kind` is its job type; it trains `network`, if given.
+        `kind` is the job type of that run; `network`, if given, the network it trains.
         """
         filter_string = f"tags.`{FLOW_RUN_TAG}` = '{flow_run_id}' and tags.`relearn.job_type` = '{kind}'"
         if network:
@@ -267,7 +267,7 @@ class Experiment:
 
 
 def close_orphaned_run(client: MlflowClient, run: MlflowRun) -> None:
-    """Mark a run as KILLED."""
+    """Mark a run, whose process is gone, as KILLED."""
     client.set_terminated(run.info.run_id, "KILLED")
 
 

@@ -60,7 +60,7 @@ def _format_result(result: RetrainResult) -> str:
 
 def _format_gate_decision(result: ReleaseResult) -> str:
     decision = result.gate_decision
-    return f"**{decision.action.upper()}**: {escape_markdown(result.headline)}\n\n{bullets(decision.reasons)}"
+    return f"**{decision.action.upper()}**: {escape_markdown(result.summary)}\n\n{bullets(decision.reasons)}"
 
 
 def _format_data(prepared: PreparedDataset) -> tuple[str, ...]:

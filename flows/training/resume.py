@@ -45,7 +45,10 @@ class ResumableRun:
 
     @classmethod
     def from_folder(cls, folder: Path, config: TrainConfig, fingerprint: str) -> Self:
-        """Load the last checkpoint in `folder`; raise if config or data do not match it."""
+        """Load the last checkpoint in `folder`, or none.
+
+        Raises the errors of `check_compatible` if the checkpoint has another config or other data.
+        """
         try:
             loaded = checkpoints.load_checkpoint(folder)
         except NotFoundError:

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import psutil
 
-from infra.chaos.kill_processes import MODEL_NAME, Stack, expect, find_service, print_time, wait_final
+from infra.chaos.kill_processes import MODEL_NAME, Stack, expect, find_service, print_timestamped, wait_final
 from infra.chaos.prometheus import Prometheus
 from infra.chaos.temporary_stack import wait_for
 from infra.demo import get_version, predict, rotate
@@ -27,7 +27,7 @@ IMAGE_COUNT = 400  # predicted images, where their content matters
 
 
 @dataclass(frozen=True)
-class Environment:
+class AlertTestBed:
     """A running stack, the Prometheus that scrapes it, and a client with an API key."""
 
     stack: Stack
@@ -45,7 +45,7 @@ class Environment:
         return self.stack.home / ".relearn"
 
     def training_flags(self) -> tuple[str, ...]:
-        """Return the flags of a training."""
+        """Return the command-line flags of each training: data, network, epochs."""
         data = f"npz:{self.stack.home / f'{MODEL_NAME}.npz'}"
         return "--dataset", data, "--networks", "mlp", "--epochs", "15"
 
@@ -57,7 +57,7 @@ class Environment:
 
     def run_monitor(self, *flags: str) -> None:
         """Run the monitor and print its summary."""
-        print_time(self.stack.local.relearn("monitor", *flags).splitlines()[-2])
+        print_timestamped(self.stack.local.relearn("monitor", *flags).splitlines()[-2])
 
     def retrain(self, expected_state: str) -> None:
         """Retrain through the Prefect deployment; check that the run ends in `expected_state`."""
@@ -89,13 +89,13 @@ class Environment:
 
 
 @contextmanager
-def send_load(environment: Environment, connections: int) -> Iterator[None]:
+def send_load(test_bed: AlertTestBed, connections: int) -> Iterator[None]:
     """Send requests in a closed loop over `connections`, without logging the predictions."""
-    body = environment.stack.home / "image"
+    body = test_bed.stack.home / "image"
     body.write_bytes(bytes(32 * 32))
-    key = {"API_KEY": environment.client.headers["x-api-key"]}
+    key = {"API_KEY": test_bed.client.headers["x-api-key"]}
     options = ["-t", "1", "-c", str(connections), "-d", "600s", "--timeout", "30s"]
-    target = [f"{environment.api}/predict?log=false", "--", "application/octet-stream", "0", str(body)]
+    target = [f"{test_bed.api}/predict?log=false", "--", "application/octet-stream", "0", str(body)]
     wrk = subprocess.Popen(
         ["wrk", *options, "-s", str(WRK_SCRIPT), *target], env=os.environ | key, stdout=subprocess.DEVNULL
     )
@@ -107,33 +107,33 @@ def send_load(environment: Environment, connections: int) -> Iterator[None]:
 
 
 @contextmanager
-def no_release(environment: Environment) -> Iterator[None]:
+def no_release(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: send requests before the first release. On exit: release."""
-    with send_load(environment, 1):
+    with send_load(test_bed, 1):
         yield
-    environment.stack.local.relearn("run", *environment.training_flags())
+    test_bed.stack.local.relearn("run", *test_bed.training_flags())
 
 
 @contextmanager
-def idle(environment: Environment) -> Iterator[None]:
+def idle(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: schedule retraining once a year, so that monitor and retraining are idle. On exit: run both."""
-    environment.stack.schedule(epochs=15, cron="0 0 1 1 *")
+    test_bed.stack.schedule(epochs=15, cron="0 0 1 1 *")
     yield
-    environment.run_monitor()
-    environment.retrain("COMPLETED")
+    test_bed.run_monitor()
+    test_bed.retrain("COMPLETED")
 
 
 @contextmanager
-def overload(environment: Environment) -> Iterator[None]:
+def overload(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: send requests over 256 connections."""
-    with send_load(environment, 256):
+    with send_load(test_bed, 256):
         yield
 
 
 @contextmanager
-def slow_workers(environment: Environment) -> Iterator[None]:
+def slow_workers(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: suspend the workers for 0.7 s again and again, like a busy machine."""
-    workers, stop_event = environment.list_workers(), threading.Event()
+    workers, stop_event = test_bed.list_workers(), threading.Event()
 
     def suspend_repeatedly() -> None:
         while not stop_event.is_set():
@@ -143,7 +143,7 @@ def slow_workers(environment: Environment) -> Iterator[None]:
             time.sleep(0.02)
 
     thread = threading.Thread(target=suspend_repeatedly)
-    with send_load(environment, 16):
+    with send_load(test_bed, 16):
         thread.start()
         try:
             yield
@@ -153,9 +153,9 @@ def slow_workers(environment: Environment) -> Iterator[None]:
 
 
 @contextmanager
-def suspended_api(environment: Environment) -> Iterator[None]:
+def suspended_api(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: suspend all processes of the API. On exit: resume them."""
-    processes = environment.list_processes()
+    processes = test_bed.list_processes()
     apply_to_all(processes, psutil.Process.suspend)
     try:
         yield
@@ -164,101 +164,101 @@ def suspended_api(environment: Environment) -> Iterator[None]:
 
 
 @contextmanager
-def no_scrape(environment: Environment) -> Iterator[None]:
+def no_scrape(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: remove the API from Prometheus' config. On exit: restore it."""
-    environment.prometheus.set_targets()
+    test_bed.prometheus.set_targets()
     yield
-    environment.prometheus.set_targets(environment.prometheus.target)
+    test_bed.prometheus.set_targets(test_bed.prometheus.target)
 
 
 @contextmanager
-def drifted_traffic(environment: Environment) -> Iterator[None]:
+def drifted_traffic(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: request predictions of rotated digits, and send their labels. On exit: upright digits again."""
-    images, labels = environment.load_images()
-    accuracy, request_ids = predict(environment.client, environment.api, rotate(images), labels)
-    print_time(f"accuracy {accuracy:.1%}")
+    images, labels = test_bed.load_images()
+    accuracy, request_ids = predict(test_bed.client, test_bed.api, rotate(images), labels)
+    print_timestamped(f"accuracy {accuracy:.1%}")
     for request_id, label in zip(request_ids, labels, strict=True):
         feedback = {"request_id": request_id, "label": str(label)}
-        environment.client.post(f"{environment.api}/feedback", json=feedback).raise_for_status()
-    environment.run_monitor()
+        test_bed.client.post(f"{test_bed.api}/feedback", json=feedback).raise_for_status()
+    test_bed.run_monitor()
     yield
-    wait_for(environment.is_idle, "the end of the requested retraining")
+    wait_for(test_bed.is_idle, "the end of the requested retraining")
     start_time = time.time()
-    predict(environment.client, environment.api, images, labels)
+    predict(test_bed.client, test_bed.api, images, labels)
     window_hours = (time.time() - start_time + 10) / 3600  # the monitor takes seconds to start
-    environment.run_monitor("--window-hours", str(window_hours))
+    test_bed.run_monitor("--window-hours", str(window_hours))
 
 
 @contextmanager
-def suspended_worker(environment: Environment) -> Iterator[None]:
+def suspended_worker(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: suspend the worker that runs flows. On exit: resume it."""
-    worker = find_service(environment.stack, "worker")
+    worker = find_service(test_bed.stack, "worker")
     worker.suspend()
     try:
         yield
     finally:
         worker.resume()
-    environment.run_monitor("--window-hours", "0.001")
+    test_bed.run_monitor("--window-hours", "0.001")
 
 
 @contextmanager
-def missing_data(environment: Environment) -> Iterator[None]:
+def missing_data(test_bed: AlertTestBed) -> Iterator[None]:
     """Inject: retrain without the data file. On exit: restore it and retrain."""
-    data = environment.stack.home / f"{MODEL_NAME}.npz"
+    data = test_bed.stack.home / f"{MODEL_NAME}.npz"
     moved_data = data.rename(data.with_suffix(".away"))
-    environment.retrain("FAILED")
+    test_bed.retrain("FAILED")
     yield
     moved_data.rename(data)
-    environment.retrain("COMPLETED")
+    test_bed.retrain("COMPLETED")
 
 
 @contextmanager
-def paused_work_pool(environment: Environment) -> Iterator[None]:
-    """Pause the work pool while a retraining is due."""
-    pool = f"{environment.stack.local.url('prefect')}/api/work_pools/relearn"
+def paused_work_pool(test_bed: AlertTestBed) -> Iterator[None]:
+    """Inject: pause the work pool while a retraining is due. On exit: resume it."""
+    pool = f"{test_bed.stack.local.url('prefect')}/api/work_pools/relearn"
     httpx.patch(pool, json={"is_paused": True}, timeout=10).raise_for_status()
-    run_id = environment.queue_retraining()
+    run_id = test_bed.queue_retraining()
     yield
     httpx.patch(pool, json={"is_paused": False}, timeout=10).raise_for_status()
-    wait_final(environment.stack, run_id)
+    wait_final(test_bed.stack, run_id)
 
 
 @contextmanager
-def damaged_release(environment: Environment) -> Iterator[None]:
-    """Flip a bit of the live weights and kill a worker: its successor cannot load them."""
-    version = get_version(environment.client, environment.api) or ""
-    releases = Home(environment.home, environment.home).releases_dir(MODEL_NAME)
+def damaged_release(test_bed: AlertTestBed) -> Iterator[None]:
+    """Inject: flip a bit of the live weights and kill a worker, whose successor cannot load them."""
+    version = get_version(test_bed.client, test_bed.api) or ""
+    releases = Home(test_bed.home, test_bed.home).releases_dir(MODEL_NAME)
     weights = releases / version / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    environment.list_workers()[0].kill()
+    test_bed.list_workers()[0].kill()
     yield
     weights.write_bytes(content)
 
 
 @contextmanager
-def low_disk(environment: Environment) -> Iterator[None]:
-    """Leave 900 MB free on the disk of the home."""
-    with fill_disk(environment, free_bytes=900_000_000):
+def low_disk(test_bed: AlertTestBed) -> Iterator[None]:
+    """Inject: leave 900 MB free on the disk of the home."""
+    with fill_disk(test_bed, free_bytes=900_000_000):
         yield
 
 
 @contextmanager
-def full_disk(environment: Environment) -> Iterator[None]:
-    """Fill the disk of the home and request predictions."""
-    images, labels = environment.load_images()
-    with fill_disk(environment, free_bytes=2**20) as filler:
+def full_disk(test_bed: AlertTestBed) -> Iterator[None]:
+    """Inject: fill the disk of the home and request predictions."""
+    images, labels = test_bed.load_images()
+    with fill_disk(test_bed, free_bytes=2**20) as filler:
         with suppress(OSError):
             while filler.write(bytes(4096)):
                 pass
-        predict(environment.client, environment.api, images, labels)
+        predict(test_bed.client, test_bed.api, images, labels)
         yield
 
 
 @contextmanager
-def fill_disk(environment: Environment, free_bytes: int) -> Iterator[RawIOBase]:
+def fill_disk(test_bed: AlertTestBed, free_bytes: int) -> Iterator[RawIOBase]:
     """Create a file that leaves `free_bytes` on the disk of the home; yield it, open at its end."""
-    disk, path = os.statvfs(environment.home), environment.home / "filler"
+    disk, path = os.statvfs(test_bed.home), test_bed.home / "filler"
     with path.open("wb", buffering=0) as filler:
         os.posix_fallocate(filler.fileno(), 0, disk.f_bavail * disk.f_frsize - free_bytes)
         filler.seek(0, os.SEEK_END)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from infra.chaos.containers import ENGINE, list_containers, run_engine
-from infra.chaos.kill_processes import expect, print_time, to_markdown
+from infra.chaos.kill_processes import expect, print_timestamped, to_markdown
 from infra.chaos.temporary_stack import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,10 @@ def restart(service: str) -> Fault:
 
 
 def stop_training_worker(run_id: str) -> float:
-    """Stop the container that trains, and start it again after the other worker has taken over."""
+    """Stop the container that trains, and start it again after the other worker has taken over.
+
+    Returns the time of the takeover.
+    """
     workers = list_containers("worker")
     expect(2, len(workers))
     (training,) = (
@@ -119,7 +122,7 @@ def main() -> None:
     rows = [run_fault(*fault) for fault in FAULTS.items()]
     time.sleep(60)
     expect([], list_running_in_mlflow())
-    print_time("no run is left running in MLflow")
+    print_timestamped("no run is left running in MLflow")
     write_report(rows)
 
 
@@ -129,8 +132,8 @@ def run_fault(description: str, inject: Fault) -> dict[str, str]:
     time.sleep(20)  # until training has started
     expect("RUNNING", get_state_type(run_id))
     request_count, fault_time, version = len(statuses), time.time(), get_version()
-    print_time(f"injects: {description}")
-    recovery_seconds = wait_until_steady(inject(run_id) or fault_time) - fault_time
+    print_timestamped(f"injects: {description}")
+    recovery_seconds = wait_until_healthy(inject(run_id) or fault_time) - fault_time
     if get_state_type(run_id) != "COMPLETED":  # a completed retraining may release another version
         expect(version, get_version())
     wait_for(lambda: get_state_type(run_id) == "COMPLETED", "the retraining to end", 900)
@@ -143,7 +146,7 @@ def run_fault(description: str, inject: Fault) -> dict[str, str]:
         f"attempt {run['run_count']}",
         "requests to the API": f"{len(statuses) - request_count:,} sent, {len(failed)} failed",
     }
-    print_time(str(row))
+    print_timestamped(str(row))
     if "API" not in description:
         expect([], failed)
     return row
@@ -175,20 +178,20 @@ def get_run(run_id: str) -> dict[str, Any]:
     return run
 
 
-def wait_until_steady(start_time: float) -> float:
+def wait_until_healthy(start_time: float) -> float:
     """Wait until all services are healthy for 6 s; return the time of the last failed check.
 
     Without a failed check that is `start_time`.
     """
     last_failure = start_time
 
-    def is_steady() -> bool:
+    def is_healthy() -> bool:
         nonlocal last_failure
         if not are_all_healthy():
             last_failure = time.time()
         return time.time() - last_failure > 6
 
-    wait_for(is_steady, "the recovery of all services")
+    wait_for(is_healthy, "the recovery of all services")
     return last_failure
 
 

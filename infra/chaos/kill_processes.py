@@ -25,7 +25,7 @@ from infra.chaos.temporary_stack import TemporaryStack, run_temporary_stack, wai
 
 ROOT = Path(__file__).parents[2]
 MODEL_NAME = "growing"
-STEADY_SECONDS = 6.0  # all services must respond for this long
+HEALTHY_SECONDS = 6.0  # all services must respond for this long
 
 
 @dataclass
@@ -95,20 +95,20 @@ def main() -> None:
 def run_scheduled_retrainings(stack: Stack) -> None:
     """Retrain on schedule: a weak first release, a better one, a skipped run, and a held candidate."""
     stack.write_data(1_000)
-    print_time("a weak config: one epoch, low learning rate")
+    print_timestamped("a weak config: one epoch, low learning rate")
     stack.schedule("--learning-rate", "0.001", "--momentum", "0.5", epochs=1)
     first = wait_ended(stack, 0)
     expect(("COMPLETED", None), (first["state_type"], first["state"]["message"]))
-    print_time(f"{first['name']}: {stack.read_actions()}")
+    print_timestamped(f"{first['name']}: {stack.read_actions()}")
     stack.schedule(epochs=15)
     second = wait_ended(stack, 1)
-    print_time(f"{second['name']}: {stack.read_actions()}")
+    print_timestamped(f"{second['name']}: {stack.read_actions()}")
     third = wait_ended(stack, 2)
-    print_time(f"{third['name']}: {third['state_name']}, {third['state']['message']}")
+    print_timestamped(f"{third['name']}: {third['state_name']}, {third['state']['message']}")
     expect("Skipped", third["state_name"])
     stack.write_data(1_010)
     fourth = wait_ended(stack, 3)
-    print_time(f"{fourth['name']} with ten more images: {stack.read_actions()}")
+    print_timestamped(f"{fourth['name']} with ten more images: {stack.read_actions()}")
     expect(["hold", "promote", "promote"], sorted(stack.read_actions()))
     stack.unschedule()
 
@@ -123,8 +123,8 @@ def run_fault(stack: Stack, service: str, find_process: Callable[[Stack], psutil
     running = next(run for run in stack.list_retrainings() if run["state_type"] == "RUNNING")
     response_count, kill_time = len(stack.responses), time.time()
     find_process(stack).kill()
-    print_time(f"killed {service} during {running['name']}")
-    recovery_seconds = wait_until_steady(stack, service) - kill_time
+    print_timestamped(f"killed {service} during {running['name']}")
+    recovery_seconds = wait_until_healthy(stack, service) - kill_time
     outcome = outcome_of(stack, running["id"], kill_time)
     failed = [status for _, status in stack.responses[response_count:] if status != 200]
     row = {
@@ -133,7 +133,7 @@ def run_fault(stack: Stack, service: str, find_process: Callable[[Stack], psutil
         "retraining": outcome,
         "requests to the API": f"{len(stack.responses) - response_count} sent, {len(failed)} failed",
     }
-    print_time(str(row))
+    print_timestamped(str(row))
     if service != "the API":
         expect(0, len(failed))
     for run in stack.list_retrainings():
@@ -148,7 +148,7 @@ def check_nothing_stays_running(stack: Stack) -> None:
     expect([], [run["name"] for run in stack.list_retrainings() if run["state_type"] == "RUNNING"])
     output = stack.local.relearn("compare", "--model-name", MODEL_NAME)
     expect(False, "RUNNING" in output)
-    print_time(f"no run is left running; {stack.local.relearn('history', '--model-name', MODEL_NAME)}")
+    print_timestamped(f"no run is left running; {stack.local.relearn('history', '--model-name', MODEL_NAME)}")
 
 
 def find_flow_process(stack: Stack) -> psutil.Process:
@@ -189,20 +189,20 @@ def are_all_healthy(stack: Stack) -> bool:
     return False
 
 
-def wait_until_steady(stack: Stack, service: str) -> float:
+def wait_until_healthy(stack: Stack, service: str) -> float:
     """Wait until all services stay healthy; return the time of the last failed check, 0 if none failed.
 
-    A service may die a second after its restart, so all must be healthy for `STEADY_SECONDS`.
+    A service may die a second after its restart, so all must be healthy for `HEALTHY_SECONDS`.
     """
     start_time = last_failure = time.time()
 
-    def is_steady() -> bool:
+    def is_healthy() -> bool:
         nonlocal last_failure
         if not are_all_healthy(stack):
             last_failure = time.time()
-        return time.time() - last_failure > STEADY_SECONDS
+        return time.time() - last_failure > HEALTHY_SECONDS
 
-    wait_for(is_steady, f"the recovery of {service}")
+    wait_for(is_healthy, f"the recovery of {service}")
     return last_failure if last_failure > start_time else 0.0
 
 
@@ -274,7 +274,7 @@ def send_requests_forever(stack: Stack) -> None:
         time.sleep(0.1)
 
 
-def print_time(line: str) -> None:
+def print_timestamped(line: str) -> None:
     """Print a line with the time."""
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 

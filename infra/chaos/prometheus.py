@@ -49,7 +49,7 @@ class Prometheus:
 
 @contextmanager
 def run_prometheus(folder: Path, target: str, api_key: str) -> Iterator[Prometheus]:
-    """Scrape the API at `target` (host:port) with `api_key`; all files are in `folder`."""
+    """Run a Prometheus in `folder` that scrapes the API at `target` (host:port) with `api_key`."""
     folder.mkdir()
     rules = shorten_durations((MONITORING / "alerts.yml").read_text())
     (folder / "alerts.yml").write_text(rules)

@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 
 from infra.chaos import alert_faults
-from infra.chaos.alert_faults import Environment
-from infra.chaos.kill_processes import MODEL_NAME, Stack, expect, print_time, to_markdown
+from infra.chaos.alert_faults import AlertTestBed
+from infra.chaos.kill_processes import MODEL_NAME, Stack, expect, print_timestamped, to_markdown
 from infra.chaos.prometheus import run_prometheus
 from infra.chaos.temporary_stack import run_temporary_stack
 
@@ -33,7 +33,7 @@ class Fault:
     """An injected fault with its description and the alerts that must fire."""
 
     description: str
-    inject: Callable[[Environment], AbstractContextManager[None]]
+    inject: Callable[[AlertTestBed], AbstractContextManager[None]]
     alerts: tuple[str, ...]
 
 
@@ -93,26 +93,26 @@ DISK_FAULTS = (alert_faults.low_disk, alert_faults.full_disk)
 
 def main() -> None:
     """Inject each fault; write the table if all alerts were tested."""
-    with run_environment() as (environment, is_small_disk):
+    with run_test_bed() as (test_bed, is_small_disk):
         faults = [fault for fault in FAULTS if is_small_disk or fault.inject not in DISK_FAULTS]
-        rows = [row for fault in faults for row in run_fault(environment, fault)]
-        untested = {*environment.prometheus.rules} - {row["alert"].strip("`") for row in rows}
+        rows = [row for fault in faults for row in run_fault(test_bed, fault)]
+        untested = {*test_bed.prometheus.rules} - {row["alert"].strip("`") for row in rows}
     if untested:
-        print_time(f"not tested, only root can mount a small disk: {', '.join(sorted(untested))}")
+        print_timestamped(f"not tested, only root can mount a small disk: {', '.join(sorted(untested))}")
     expect([], [row for row in rows if "never" in row.values()])
     if not untested:
         write_report(rows)
 
 
-def run_fault(environment: Environment, fault: Fault) -> list[dict[str, str]]:
+def run_fault(test_bed: AlertTestBed, fault: Fault) -> list[dict[str, str]]:
     """Inject one fault; return a row for each alert with the seconds until it fired and was resolved."""
-    expect(set(), environment.prometheus.list_firing() & {*fault.alerts})
-    print_time(fault.description)
+    expect(set(), test_bed.prometheus.list_firing() & {*fault.alerts})
+    print_timestamped(fault.description)
     start_time = time.time()
-    with fault.inject(environment):
-        fired = wait_for_alerts(environment, fault.alerts, firing=True)
+    with fault.inject(test_bed):
+        fired = wait_for_alerts(test_bed, fault.alerts, firing=True)
         end_time = time.time()
-    resolved = wait_for_alerts(environment, fault.alerts, firing=False)
+    resolved = wait_for_alerts(test_bed, fault.alerts, firing=False)
     rows = [
         {
             "alert": f"`{alert}`",
@@ -123,29 +123,34 @@ def run_fault(environment: Environment, fault: Fault) -> list[dict[str, str]]:
         for alert in fault.alerts
     ]
     for row in rows:
-        print_time(f"  {row['alert']} fired after {row['fired after']}, resolved {row['resolved after']}")
+        print_timestamped(
+            f"  {row['alert']} fired after {row['fired after']}, resolved {row['resolved after']}"
+        )
     return rows
 
 
-def wait_for_alerts(environment: Environment, alerts: tuple[str, ...], firing: bool) -> dict[str, float]:
-    """Wait until all alerts are firing or resolved; return the times, without those after `ALERT_TIMEOUT`."""
+def wait_for_alerts(test_bed: AlertTestBed, alerts: tuple[str, ...], firing: bool) -> dict[str, float]:
+    """Wait until all alerts fire or, if not `firing`, are resolved; return the time of each.
+
+    An alert for which that takes longer than `ALERT_TIMEOUT` has no time.
+    """
     times: dict[str, float] = {}
     other_alerts: set[str] = set()
     deadline = time.time() + ALERT_TIMEOUT
     while len(times) < len(alerts) and time.time() < deadline:
-        firing_alerts = environment.prometheus.list_firing()
+        firing_alerts = test_bed.prometheus.list_firing()
         other_alerts |= firing_alerts - {*alerts}
         for alert in alerts:
             if (alert in firing_alerts) == firing:
                 times.setdefault(alert, time.time())
         time.sleep(0.2)
     if other_alerts:
-        print_time(f"  other alerts: {', '.join(sorted(other_alerts))}")
+        print_timestamped(f"  other alerts: {', '.join(sorted(other_alerts))}")
     return times
 
 
 @contextmanager
-def run_environment() -> Iterator[tuple[Environment, bool]]:
+def run_test_bed() -> Iterator[tuple[AlertTestBed, bool]]:
     """Run two API workers with an API key and all other services; also yield whether the disk is small."""
     key = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as name:
@@ -162,7 +167,7 @@ def run_environment() -> Iterator[tuple[Environment, bool]]:
             with run_prometheus(folder / "prometheus", target, key) as prometheus:
                 stack = Stack(local)
                 stack.write_data(1_797)
-                yield Environment(stack, prometheus, client), is_small_disk
+                yield AlertTestBed(stack, prometheus, client), is_small_disk
 
 
 @contextmanager

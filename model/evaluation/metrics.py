@@ -1,4 +1,7 @@
-"""Metrics of a classifier on a split, from its probabilities and the labels."""
+"""Metrics of a classifier on a split, from its probabilities and the labels.
+
+A new metric needs two entries: its value in `Evaluation.metrics`, its direction and description in `METRICS`.
+"""
 
 import re
 from dataclasses import dataclass

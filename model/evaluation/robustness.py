@@ -1,6 +1,6 @@
 """Corrupted copies of images: shifted, rotated, scaled, noisy, inverted, with thicker or thinner strokes.
 
-A human reader is hardly affected by any of them. The accuracy that a classifier loses shows how much it
+These corruptions hardly affect a human reader. The accuracy that a classifier loses shows how much it
 depends on properties of the dataset instead of its classes.
 """
 

@@ -112,7 +112,7 @@ class Classifier:
 
 
 def build_untrained_network(card: ModelCard, folder: Path) -> nn.Module:
-    """Build the network with its initial weights; a custom class is imported from the saved source file."""
+    """Build the network of `card` with its initial weights; a custom class is imported from `folder`."""
     custom_class: type[nn.Module] | None = None
     if card.config.network not in NETWORKS:
         if SOURCE_FILE not in card.digests:

@@ -1,4 +1,7 @@
-"""Model card of a saved classifier, and the hashes of its training images."""
+"""Model card of a saved classifier, and the hashes of its training and validation images.
+
+The hashes are kept so that candidate and champion are never compared on an image that one of them has seen.
+"""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Convolutional network."""
+"""CNN: convolution, max pool and ReLU blocks, then one dense layer of 100 units."""
 
 import math
 from collections import OrderedDict
@@ -7,7 +7,7 @@ from torch import nn
 
 from relearn.model.config import TrainConfig
 from relearn.model.errors import ConfigError
-from relearn.model.networks.mlp import dense_block
+from relearn.model.networks.mlp import build_dense_layers
 
 DENSE_UNITS = 100
 
@@ -35,16 +35,16 @@ class CNN(nn.Sequential):
                         f" a pool, accepted: {index - 1 or 'none'} for images of {shape[1]}×{shape[2]}"
                     ]
                 )
-            layers |= _convolution_block("" if index == 1 else f"{index}", channels, filters, config)
+            layers |= _build_convolution_layers("" if index == 1 else f"{index}", channels, filters, config)
             channels = filters
         layers["flatten"] = nn.Flatten()
-        layers |= dense_block("dense", channels * math.prod(sides), DENSE_UNITS, config)
+        layers |= build_dense_layers("dense", channels * math.prod(sides), DENSE_UNITS, config)
         layers["output"] = nn.Linear(DENSE_UNITS, classes)
         super().__init__(layers)
         self.allow_micro_batches = not config.batch_norm
 
 
-def _convolution_block(
+def _build_convolution_layers(
     suffix: str, channels: int, filters: int, config: TrainConfig
 ) -> OrderedDict[str, nn.Module]:
     convolution = nn.Conv2d(channels, filters, config.kernel_size)

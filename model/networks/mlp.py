@@ -1,4 +1,4 @@
-"""Multilayer perceptron."""
+"""MLP: hidden dense layers with ReLU, then a dense output layer."""
 
 import itertools
 import math
@@ -18,12 +18,14 @@ class MLP(nn.Sequential):
         widths = [math.prod(shape), *config.hidden_sizes]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for index, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
-            layers |= dense_block(f"hidden{index}", inputs, outputs, config)
+            layers |= build_dense_layers(f"hidden{index}", inputs, outputs, config)
         layers["output"] = nn.Linear(widths[-1], classes)
         super().__init__(layers)
 
 
-def dense_block(name: str, inputs: int, outputs: int, config: TrainConfig) -> OrderedDict[str, nn.Module]:
+def build_dense_layers(
+    name: str, inputs: int, outputs: int, config: TrainConfig
+) -> OrderedDict[str, nn.Module]:
     """Return the layers of a hidden dense layer: linear, batch norm if set, ReLU, dropout if set."""
     layers: OrderedDict[str, nn.Module] = OrderedDict({name: nn.Linear(inputs, outputs)})
     if config.batch_norm:

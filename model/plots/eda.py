@@ -73,7 +73,7 @@ def _build_mosaic(images: np.ndarray, columns: int) -> tuple[np.ndarray, list[tu
 
 
 def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
-    """Plot the images per class and split; `distribution` is `label_counts`.
+    """Plot the images per class and split; `distribution` is the table of `eda.label_counts`.
 
     With more than `MAX_CLASSES` classes, only the largest and the smallest are shown.
     """
@@ -103,7 +103,7 @@ def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
 
 
 def plot_pixel_values(counts: np.ndarray) -> "Figure":
-    """Plot how frequent each pixel value is; `counts` is `histogram`, int64 (256,).
+    """Plot how frequent each pixel value is; `counts` is from `eda.histogram`, int64 (256,).
 
     The lower axis has the stored values, the upper axis the values after preprocessing.
     """

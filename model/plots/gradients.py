@@ -32,7 +32,7 @@ def plot_gradient_flow(health: pd.DataFrame) -> "Figure":
     """
     from matplotlib.ticker import MaxNLocator
 
-    report = gradient_health.diagnose(health)
+    report = gradient_health.diagnose_gradients(health)
     title = "Gradients are healthy in every layer" if report.is_healthy else ellipsize(report.warnings[0], 88)
     if len(report.warnings) > 1:
         title += f"\nand {len(report.warnings) - 1} more warnings"

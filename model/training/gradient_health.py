@@ -91,10 +91,11 @@ def measure_gradients(
     return pd.DataFrame([{"epoch": epoch} | row for row in _measure_layers(probe, loss)], columns=COLUMNS)
 
 
-def diagnose(health: pd.DataFrame) -> GradientReport:
-    """Compare the rows of `measure_gradients`, of one or several epochs, with the thresholds above.
+def diagnose_gradients(health: pd.DataFrame) -> GradientReport:
+    """Find layers with exploding or vanishing gradients or dead units in tables of `measure_gradients`.
 
-    There is one warning for each layer and problem, with the number of affected epochs and the worst one.
+    The limits are `EXPLODING_RATIO`, `VANISHING_RATIO` and `DEAD_FRACTION`. There is one warning for each
+    layer and problem, with the number of affected epochs and the worst one.
     """
     ratio = health["gradient_to_weight_ratio"]
     max_ratio = ratio.groupby(health["epoch"]).transform("max")
@@ -117,7 +118,10 @@ def diagnose(health: pd.DataFrame) -> GradientReport:
 
 
 def _format_warnings(epochs: int, bad_rows: pd.DataFrame, column: str, template: str) -> Iterator[str]:
-    """Yield a warning for each layer in `bad_rows`, with the values of its row of lowest `ratio_to_max`."""
+    """Yield a warning for each layer in `bad_rows`, with the worst value of `column` and its epoch.
+
+    The worst value is the lowest for `ratio_to_max`, else the highest.
+    """
     for layer, rows in bad_rows.groupby("layer", sort=False):
         worst_row = rows.sort_values(column, ascending=column == "ratio_to_max").iloc[0]
         occurrence = f"epoch {worst_row['epoch']}; {len(rows)} of {epochs} epochs"

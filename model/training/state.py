@@ -151,7 +151,7 @@ class TrainingState:
         return "all epochs done"
 
     def step(self) -> None:
-        """Update the weights with the gradients of a batch."""
+        """Update weights and learning rate after the backward pass of a batch, and clear the gradients."""
         self.optimizer.step()
         self.lr_scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)

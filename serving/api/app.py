@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from relearn.model.errors import CorruptDataError, RelearnError
+from relearn.serving.api.health import HEALTH_PATHS, check_ready, report_live
 from relearn.serving.api.openapi import build_openapi
 from relearn.serving.api.responses import build_info_response, build_predictions
-from relearn.serving.config import MODEL_CORRUPT_CODE, VERSION_HEADER, ServeConfig
+from relearn.serving.config import MODEL_CORRUPT_CODE, ServeConfig
 from relearn.serving.http import hosts, requests
 from relearn.serving.http.api_keys import ApiKeys
 from relearn.serving.http.concurrency import ConcurrencyLimiter
@@ -42,7 +43,6 @@ RouteHandler = Callable[[Request, str], Awaitable[Response]]
 # than handing them to a thread. Larger bodies and all image files are processed in a thread.
 MAX_INLINE_BODY_BYTES = 8_192
 
-HEALTH_PATHS = ("/livez", "/readyz", "/healthz")
 # Served under any load, so that an overload stays visible.
 EXEMPT_FROM_LIMIT = (*HEALTH_PATHS, "/metrics")
 PUBLIC_PATHS = (*HEALTH_PATHS, "/", *PAGE_FILES)  # served without a key; the page asks for one
@@ -151,7 +151,7 @@ class PredictionApp:
             return await handler(request, request_id)
 
     def _find_handler(self, request: Request) -> RouteHandler:
-        """Find the handler for the exact path and method."""
+        """Return the handler of the request; raise `HTTPError` 404 for its path, 405 for its method."""
         handlers = self.routes.get(request.scope["path"])
         if handlers is None:
             raise HTTPError(404, "not_found", f"path: accepted: {', '.join(self.routes)}")
@@ -170,7 +170,10 @@ class PredictionApp:
         self.served_model, self.is_model_corrupt, self.serving_since = served_model, False, datetime.now(UTC)
 
     def publish_status(self, load_error: tuple[str, str] | None = None) -> None:
-        """Write this worker's status file: served version, and `load_error`: failed version and reason."""
+        """Write this worker's status file: the served version and, if a release failed to load, `load_error`.
+
+        `load_error` is the version of that release and the reason.
+        """
         version = self.served_model.version if self.served_model else None
         self.metrics.set_version(version, load_error[0] if load_error else None)
         status = {
@@ -263,7 +266,7 @@ class PredictionApp:
         return msgspec.json.encode(metadata | {"predictions": predictions})
 
     async def feedback(self, request: Request, request_id: str) -> Response:
-        """Save a label correction in the prediction log."""
+        """Save a label correction in the prediction log; return whether its image is stored."""
         card = self._require_model().classifier.card
         requests.parse_media_type(request, ("application/json",))
         body = await requests.read_body(request, self.config.max_body_bytes)
@@ -278,22 +281,12 @@ class PredictionApp:
         return Response(msgspec.json.encode(content), media_type="application/json")
 
     async def livez(self, _request: Request, _request_id: str) -> Response:
-        """Report that the process is alive."""
-        return PlainTextResponse("alive\n")
+        """Report that the process is alive, with or without a model."""
+        return report_live()
 
     async def readyz(self, _request: Request, _request_id: str) -> Response:
         """Predict a blank image; report success and the served version."""
-        served_model = self._require_model()
-        blank_image = np.zeros((1, *served_model.classifier.card.shape), np.uint8)
-        predict = served_model.classifier.predict
-        probabilities = (
-            predict(blank_image)
-            if served_model.is_fast
-            else await self.limiter.run_in_thread(predict, blank_image)
-        )
-        if not np.isfinite(probabilities).all():
-            raise HTTPError(503, "not_finite", "the classifier returned NaN or infinite probabilities")
-        return PlainTextResponse("ready\n", headers={VERSION_HEADER: served_model.version})
+        return await check_ready(self._require_model(), self.limiter)
 
     async def info(self, _request: Request, _request_id: str) -> Response:
         """Return the live version, its classifier, the status of all workers, and the limits."""
@@ -304,16 +297,16 @@ class PredictionApp:
         return Response(msgspec.json.encode(content), media_type="application/json")
 
     async def bentoml_schema(self, request: Request, _request_id: str) -> Response:
-        """Return BentoML's own description of this API, for its clients."""
+        """Return BentoML's own description of the service, which BentoML's clients read."""
         document = self.get_bentoml_schemas()[request.scope["path"]]
         return Response(msgspec.json.encode(document), media_type="application/json")
 
     async def get_metrics(self, _request: Request, _request_id: str) -> Response:
-        """Return the metrics of all workers."""
+        """Return the metrics of all workers, and those that flows wrote to files, for Prometheus."""
         return await asyncio.to_thread(self.metrics.render)
 
     async def openapi(self, _request: Request, _request_id: str) -> Response:
-        """Return the OpenAPI document."""
+        """Return the OpenAPI document, with the shapes and classes of the served classifier."""
         card = self.served_model.classifier.card if self.served_model else None
         return Response(
             msgspec.json.encode(build_openapi(self.config, card, bool(self.api_keys))),

@@ -41,12 +41,12 @@ def build_predict_reply(card: ModelCard | None) -> Json:
 
 
 def build_feedback_request(card: ModelCard) -> Json:
-    """Build a correction with the last class as the label."""
+    """Build a request to `/feedback` with the last class as the label."""
     return {"request_id": _REQUEST_ID, "index": 0, "label": card.classes[-1]}
 
 
 def build_info_reply(card: ModelCard | None) -> Json:
-    """Build a response of `/info`, before or after a release."""
+    """Build a response of `/info`; without a card, that of a server without a release."""
     version_fields = (
         {"version": "1", "serving_since": _TIMESTAMP} if card else {"version": None, "serving_since": None}
     )
@@ -67,7 +67,7 @@ def build_info_reply(card: ModelCard | None) -> Json:
 
 
 def build_error_reply(code: str) -> Json:
-    """Build an error response."""
+    """Build the response of an error with this code."""
     message = "what is wrong: got this, accepted: that"
     return {"error": {"code": code, "message": message, "request_id": _REQUEST_ID}}
 

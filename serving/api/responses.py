@@ -60,7 +60,7 @@ def build_info_response(
 
 
 def describe_classifier(card: ModelCard) -> dict[str, Any]:
-    """Return the public fields of a model card."""
+    """Return the fields of a model card that `/info` shows."""
     return {
         "dataset": card.dataset,
         "network": card.config.network,

@@ -5,6 +5,7 @@ from typing import Any
 
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api.responses import LIMIT_SETTINGS
+from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.inputs.input_spec import InputSpec
 
 Json = dict[str, Any]
@@ -18,7 +19,7 @@ IMAGE_FILE: Json = {
     "type": "string",
     "format": "picture",
     "contentEncoding": "base64",
-    "description": "A PNG or JPEG file.",
+    "description": f"A {IMAGE_FORMATS} file.",
 }
 IMAGE_STATE: Json = {
     "enum": ["kept", "sampled", "none"],
@@ -61,7 +62,7 @@ def multipart_schema(input_spec: InputSpec | None) -> Json:
     """Build the schema of a form with files, as sent by `curl -F file=@x.png`; any field name is accepted."""
     size_limit = {"maxItems": input_spec.max_images} if input_spec else {}
     files = {"type": "array", "minItems": 1, **size_limit, "items": {"type": "string", "format": "binary"}}
-    return object_schema(file=files) | {"description": "PNG or JPEG files."}
+    return object_schema(file=files) | {"description": f"{IMAGE_FORMATS} files."}
 
 
 def top_k_schema(card: ModelCard | None) -> Json:
@@ -111,7 +112,7 @@ def _prediction_schema(card: ModelCard | None) -> Json:
 
 
 def _feedback_schema(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
-    """Build the schema of a label correction; the last one for an image counts."""
+    """Build the schema of a label correction, the body of `/feedback`."""
     image_schema = _images_schema(replace(input_spec, max_images=1) if input_spec else None)
     properties: Json = {
         "request_id": STRING | {"pattern": "^[A-Za-z0-9._-]{1,64}$"},

@@ -1,53 +1,101 @@
-"""Program that builds one Bento.
-
-Usage: `python -m relearn.serving.deployment.build_bento FOLDER NAME VERSION LABELS`. `packaging` runs it in
-a copy of the source with a temporary BentoML home, and moves the result into the stores.
-"""
+"""Building of a Bento: a classifier folder as a BentoML model, with the service that serves it."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
-from importlib import metadata
+import tempfile
+from pathlib import Path
 
-import bentoml
+import relearn
+from relearn.model.errors import CorruptDataError, InfrastructureError, UserInputError
+from relearn.model.home import Home
+from relearn.serving.deployment.bento_store import bento_store_paths, move_to_store
 
-from relearn.serving.deployment.requirements import REQUIREMENTS
+_TAG = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
 
 
-def run_bentoml_build(classifier_folder: str, name: str, version: str, labels: dict[str, str]) -> None:
-    """Copy `classifier_folder` into a BentoML model and build the Bento `name:version`.
+def build_bento(classifier_folder: Path, name: str, version: str, home: Home) -> str:
+    """Build the Bento `name:version` of a saved classifier in `home.bentoml`; return its tag.
 
-    The build itself uses no network.
+    The Bento contains the classifier, the source of `model` and `serving`, and pinned requirements. The
+    build is atomic and idempotent. Raises `UserInputError` for a name or version that BentoML cannot use,
+    `CorruptDataError` if another classifier has this tag, `InfrastructureError` if the build fails, and
+    the errors of `Classifier.load`.
     """
-    tag = f"{name}:{version}"
-    with bentoml.models.create(
-        tag, module="relearn.model.inference.classifier", labels=labels
-    ) as bento_model:
-        shutil.copytree(classifier_folder, bento_model.path, dirs_exist_ok=True)
-    bentoml.build(
-        "relearn.serving.service:Relearn",
-        name=name,
-        version=version,
-        models=[tag],
-        labels=labels,
-        description=f"# {tag}\n\nReads images of {labels['dataset']} into {labels['classes']} classes.\n",
-        include=["relearn/"],
-        python={
-            "packages": [pin_version(requirement) for requirement in REQUIREMENTS],
-            "lock_packages": False,
-        },
-        docker={"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
+    for identifier in (name, version):
+        if not _TAG.fullmatch(identifier):
+            raise UserInputError(
+                f"release: got {identifier!r}, accepted: lower-case letters, digits, '-', '_' and '.', 63 at"
+                " most, a letter or digit at both ends"
+            )
+    from relearn.model.inference.classifier import Classifier  # imports torch, which a start does not need
+
+    card = Classifier.load(classifier_folder).card
+    if not _is_packaged(classifier_folder, name, version, home):
+        labels = {"dataset": card.dataset, "network": card.config.network, "classes": str(len(card.classes))}
+        (home.bentoml / "tmp").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="relearn-", dir=home.bentoml / "tmp") as staging:
+            _build_in_subprocess(classifier_folder, name, version, labels, Path(staging))
+            for store in reversed(bento_store_paths(name, home)):
+                move_to_store(Path(staging) / store.relative_to(home.bentoml), version, store)
+    return f"{name}:{version}"
+
+
+def _is_packaged(classifier_folder: Path, name: str, version: str, home: Home) -> bool:
+    """Check whether the Bento exists; raise `CorruptDataError` if it holds another classifier."""
+    from relearn.model.inference.model_card import CARD_FILE
+
+    try:
+        packaged_card = (home.bentoml / "models" / name / version / CARD_FILE).read_bytes()
+    except FileNotFoundError:
+        return False
+    if packaged_card != (classifier_folder / CARD_FILE).read_bytes():
+        raise CorruptDataError(f"another classifier is packaged as {name}:{version} in {home.bentoml}")
+    return (home.bentoml / "bentos" / name / version / "bento.yaml").is_file()
+
+
+def _build_in_subprocess(
+    classifier_folder: Path, name: str, version: str, labels: dict[str, str], staging: Path
+) -> None:
+    """Run BentoML's build in a subprocess, from a copy of the source, with `staging` as BentoML's home.
+
+    A subprocess, since the build changes working directory, `sys.path` and logging. It imports the service
+    from the copy, which fails if the copy is incomplete.
+    """
+    context = staging / "context"
+    source = Path(str(relearn.__file__)).parent
+    ignore_patterns = shutil.ignore_patterns("__pycache__", "__main__.py", "flows")
+    shutil.copytree(source, context / source.name, ignore=ignore_patterns)
+    environment = build_bentoml_environment() | {"BENTOML_HOME": str(staging), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONSAFEPATH", None)  # the build imports the copy from its working directory
+    command = [
+        sys.executable,
+        "-m",
+        "relearn.serving.deployment.build_bento_process",
+        str(classifier_folder.absolute()),
+        name,
+        version,
+    ]
+    result = subprocess.run(  # noqa: S603
+        [*command, json.dumps(labels)],
+        cwd=context,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    if result.returncode:
+        error_lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+        raise InfrastructureError(f"the build of the Bento {name}:{version} failed: {error_lines[-1]}")
 
 
-def pin_version(requirement: str) -> str:
-    """Return `requirement` pinned to the installed version, without a local label such as `+cpu`.
-
-    No index has versions with a local label.
-    """
-    return f"{requirement}=={metadata.version(requirement).partition('+')[0]}"
-
-
-if __name__ == "__main__":
-    folder, bento_name, bento_version, labels_json = sys.argv[1:]
-    run_bentoml_build(folder, bento_name, bento_version, json.loads(labels_json))
+def build_bentoml_environment() -> dict[str, str]:
+    """Return the environment for BentoML's processes: telemetry is off unless the user enabled it."""
+    environment = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", **os.environ}
+    environment.pop("BENTOML_CONTAINERIZED", None)  # if set, dead workers are not replaced
+    if not environment.get("BENTOML_CONFIG"):
+        environment.pop("BENTOML_CONFIG", None)  # if empty, BentoML opens a file without a name
+    return environment

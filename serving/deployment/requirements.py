@@ -1,6 +1,6 @@
 """Requirements of a server: libraries that `model` and `serving` import, and lower bounds for BentoML.
 
-`python -m relearn.serving.deployment.requirements` prints them, for an image that only serves.
+`python -m relearn.serving.deployment.requirements` prints the requirements, for an image that only serves.
 """
 
 REQUIREMENTS = (

@@ -29,8 +29,9 @@ from relearn.serving.config import (
     WORKER_STATUS_DIR,
     ServeConfig,
 )
+from relearn.serving.deployment.bento_store import find_bento_folder
+from relearn.serving.deployment.build_bento import build_bentoml_environment
 from relearn.serving.deployment.discovery import RunningServer
-from relearn.serving.deployment.packaging import build_bentoml_environment, find_bento_folder
 from relearn.serving.http.api_keys import ApiKeys, require_keys_if_public
 
 SERVICE_IMPORT_PATH = "relearn.serving.service:Relearn"
@@ -129,7 +130,7 @@ class Server:
 def start_server(
     bento: str | None, config: ServeConfig, home: Home, model_name: str | None = None, api_keys: str = ""
 ) -> Server:
-    """Start `bentoml serve` for the Bento `name:version`, or for None from source, without a classifier.
+    """Start `bentoml serve` for the Bento `name:version` or, if None, from source, without a classifier.
 
     The server serves the classifier of its Bento. With `model_name` it follows the live version of that
     model instead, and logs predictions. Clients need one of `api_keys`, separated by commas, or a key of
@@ -169,10 +170,10 @@ def start_server(
 
 @contextmanager
 def run_server(bento: str | None, config: ServeConfig, home: Home) -> Iterator[str]:
-    """Run a server for a `with` block, yield its URL, and stop all its processes.
+    """Start a server of `bento`, or of the source tree if None; yield its URL as soon as it answers.
 
-    With a Bento the server is ready to predict, from source it is live. The log is kept if the start or the
-    block fails.
+    A Bento answers at `/readyz`, the source tree, which has no classifier, at `/livez`. All processes of the
+    server are stopped at the end. Its log is kept if the start or the block fails.
     """
     server = start_server(bento, config, home)
     try:

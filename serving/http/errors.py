@@ -20,7 +20,7 @@ class HTTPError(UserInputError):  # the client's error, not the server's
 def build_error_response(error: RelearnError, request_id: str) -> Response:
     """Build the JSON response of an error, in the format of all errors.
 
-    For a server-side error it contains only the code: the message may contain file names.
+    The response of a server-side error contains only its code: its message may contain file names.
     """
     message = (
         str(error)

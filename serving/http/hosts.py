@@ -31,7 +31,7 @@ def check_trusted_host(request: Request) -> None:
 
 
 def _bracket_ipv6(address: str) -> str:
-    """Write a client address as in a Host header; an IPv4 address may be mapped into IPv6."""
+    """Return a client address as a `Host` header writes it: IPv6 in brackets, mapped IPv4 as IPv4."""
     address = address.removeprefix("::ffff:")
     return f"[{address}]" if ":" in address else address
 

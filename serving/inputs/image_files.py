@@ -1,4 +1,4 @@
-"""Parsing PNG and JPEG files into images uint8 (n, channels, height, width), fitted to the classifier.
+"""Parsing image files into images uint8 (n, channels, height, width), fitted to the classifier.
 
 The file type is detected from the content alone. Nothing here opens a path or a URL.
 """
@@ -10,22 +10,20 @@ import numpy as np
 from PIL.ImageFile import ImageFile
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.decode import FORMATS, MAX_PIXELS, decode_pixels, open_image
+from relearn.model.images.decode import MAX_PIXELS, decode_pixels, open_image
 from relearn.model.images.resize import compute_draft_factors, fit_image
 from relearn.serving.http.errors import HTTPError
+from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.inputs.input_spec import InputSpec
-
-IMAGE_TYPES = ("image/png", "image/jpeg")
-_BASE64_FORMAT = "base64 of a PNG or JPEG file"
 
 
 def parse_image(body: bytes, input_spec: InputSpec) -> np.ndarray:
-    """Parse one PNG or JPEG file of any size."""
+    """Parse one image file of any size."""
     return parse_images({"body": body}, input_spec)
 
 
 def parse_base64_images(texts: Sequence[str], input_spec: InputSpec) -> np.ndarray:
-    """Parse PNG or JPEG files in base64, as in a JSON body."""
+    """Parse image files in base64, as in a JSON body."""
     input_spec.check_image_count(len(texts))
     return parse_images(
         {f"images[{index}]": _decode_base64(text, index) for index, text in enumerate(texts)}, input_spec
@@ -40,8 +38,6 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
     """
     images, remaining_pixels = [], MAX_PIXELS
     for name, content in files.items():
-        if not content.startswith(tuple(FORMATS)):
-            raise HTTPError(415, "unsupported_image", f"{name}: the image is neither PNG nor JPEG")
         try:
             # `read_body` has limited the file's bytes already, hence its own length as the limit.
             image_file = open_image(content, len(content), remaining_pixels)
@@ -49,7 +45,10 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
             images.append(_decode_and_fit(image_file, input_spec))
             del image_file  # frees its pixels before the next file is decoded
         except UserInputError as error:
-            raise UserInputError(f"{name}: {error}", error.code) from None
+            message = f"{name}: {error}"
+            if error.code == "unsupported_image":
+                raise HTTPError(415, error.code, message) from None
+            raise UserInputError(message, error.code) from None
     return np.stack(images)
 
 
@@ -65,5 +64,5 @@ def _decode_base64(text: str, index: int) -> bytes:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:  # wrong alphabet, wrong padding, or not ASCII
         raise UserInputError(
-            f"images[{index}]: got another string, accepted: {_BASE64_FORMAT}", "wrong_type"
+            f"images[{index}]: got another string, accepted: base64 of a {IMAGE_FORMATS} file", "wrong_type"
         ) from None

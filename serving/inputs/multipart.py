@@ -6,7 +6,8 @@ from python_multipart.multipart import Field, File, FormParser
 
 from relearn.model.errors import UserInputError
 from relearn.serving.http.errors import HTTPError
-from relearn.serving.inputs.image_files import IMAGE_TYPES, parse_images
+from relearn.serving.inputs.image_files import parse_images
+from relearn.serving.inputs.image_types import IMAGE_FORMATS, IMAGE_TYPES
 from relearn.serving.inputs.input_spec import InputSpec
 
 
@@ -48,5 +49,5 @@ def _read_file(file: File) -> bytes:
 
 def _read_image_field(field: Field) -> bytes:
     if field.content_type not in IMAGE_TYPES:
-        raise UserInputError("form: got a text field, accepted: PNG or JPEG files", "wrong_type")
+        raise UserInputError(f"form: got a text field, accepted: {IMAGE_FORMATS} files", "wrong_type")
     return field.value or b""

@@ -7,7 +7,8 @@ import numpy as np
 
 from relearn.model.errors import UserInputError
 from relearn.serving.http.requests import MediaType
-from relearn.serving.inputs.image_files import IMAGE_TYPES, parse_image
+from relearn.serving.inputs.image_files import parse_image
+from relearn.serving.inputs.image_types import IMAGE_TYPES
 from relearn.serving.inputs.input_spec import InputSpec, format_shape
 from relearn.serving.inputs.multipart import parse_multipart
 from relearn.serving.inputs.parse_json import parse_json

@@ -125,7 +125,10 @@ class Metrics:
                 gauge.labels(exported_version).set(exported_version == current_version)
 
     def render(self) -> Response:
-        """Return all metrics in Prometheus' text format; the workers of a server share a folder of counts."""
+        """Return the metrics of all workers, and the gauges that worker and monitor wrote to files.
+
+        The workers of a server share a folder of counts (prometheus_client's multiprocess mode).
+        """
         registry = self.registry
         if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             for file in Path(folder).glob("gauge_live*.db"):

@@ -1,4 +1,4 @@
-"""Gauges of the worker and the monitor.
+"""Gauges of a model that flows write: by the worker that runs flows, and by the monitor.
 
 Flows write them as `.prom` files beside a model's prediction log; the server reads them for `/metrics`.
 """
@@ -80,7 +80,7 @@ class TextfileMetrics:
         return generate_latest(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the gauges, as prometheus_client asks of a collector."""
+        """Yield the gauges; prometheus_client calls it to render `/metrics`."""
         for name, values in self.values.items():
             documentation, label_name = GAUGES_BY_FILE[self.filename][name]
             family = GaugeMetricFamily(name, documentation, labels=[label_name] if label_name else [])

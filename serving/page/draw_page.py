@@ -1,4 +1,7 @@
-"""The draw page: three files of `page/` and their security headers."""
+"""The draw page `/draw`, where users draw or upload an image, see its prediction and correct it.
+
+Its HTML, CSS and JavaScript are files of this folder, served with security headers.
+"""
 
 from pathlib import Path
 
@@ -27,7 +30,10 @@ PAGE_HEADERS = {
 
 
 class DrawPage:
-    """The page's files, read once when the worker starts; the HTML says whether an API key is needed."""
+    """Responses with the three files of the draw page, which are read once when the worker starts.
+
+    With `needs_key` the page asks for an API key.
+    """
 
     def __init__(self, needs_key: bool = False) -> None:
         self.files = {path: (PAGE_FOLDER / name).read_bytes() for path, (name, _) in PAGE_FILES.items()}

@@ -62,7 +62,10 @@ class Feedback(msgspec.Struct):
 
 
 class PredictionLog:
-    """Writer of one worker. `on_dropped` is called with the number of predictions that it could not write."""
+    """Writer of one worker to the prediction log of its model.
+
+    `on_dropped` is called with the number of predictions that could not be written.
+    """
 
     def __init__(
         self, folder: Path, config: ServeConfig, worker_index: int, on_dropped: Callable[[int], None]

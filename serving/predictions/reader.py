@@ -77,7 +77,7 @@ def count_entries(folder: Path) -> tuple[int, int]:
 
 
 def load_images(folder: Path) -> dict[RecordKey, np.ndarray]:
-    """Load every logged image, uint8 (channels, height, width), from samples and from feedback."""
+    """Load every image that was sampled or sent with feedback, uint8 (channels, height, width)."""
     sampled_images = {
         (row["request_id"].decode(), int(row["index"])): row["image"].copy()
         for _, rows in _read_tables(folder, "images")
@@ -134,7 +134,7 @@ def _read_tables(folder: Path, kind: str) -> Iterator[tuple[dict[str, Any], np.n
 
 
 def _parse_row_dtype(header: dict[str, Any]) -> np.dtype[Any]:
-    """Parse the dtype of one row."""
+    """Return the dtype of the rows of a file, from its header."""
     return np.dtype([(name, type_code, *map(tuple, shape)) for name, type_code, *shape in header["columns"]])
 
 

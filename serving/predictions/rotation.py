@@ -10,7 +10,7 @@ MAX_FILES = 16  # files within one limit: rotation deletes 1/16 of it at once
 
 
 class RotatingFiles:
-    """The files of one `kind` in `folder`, together at most `max_total_bytes`; one process per file.
+    """The files `KIND-…` in `folder`, together at most `max_total_bytes`; each is written by one process.
 
     Every file starts with a header that describes its content. Appended bytes are in the page cache of the
     operating system: a killed process loses none of them. The least recently written file is deleted
@@ -42,7 +42,7 @@ class RotatingFiles:
                 content = header + content
             _write_all(self._file, content)
         except OSError:
-            self._roll_back()
+            self._truncate()
             raise
         self._file_bytes += len(content)
         self._prune()
@@ -62,8 +62,8 @@ class RotatingFiles:
         """Return whether the current file still exists; another process may have deleted it."""
         return self._file is not None and os.fstat(self._file.fileno()).st_nlink > 0
 
-    def _roll_back(self) -> None:
-        """Truncate the file to its size before a partial write, which would shift every later row."""
+    def _truncate(self) -> None:
+        """Cut off a partial write, which would shift every later row, and close the file."""
         if self._file:
             with suppress(OSError):
                 if self._file_bytes:

@@ -78,7 +78,11 @@ class ReleaseStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock for one decision; raise `InfrastructureError` after `LOCK_TIMEOUT`."""
+        """Hold the lock, between processes, for one decision: promote, hold, reject or rollback.
+
+        Under it the decision is checked and appended to the ledger. Raises `InfrastructureError` after
+        `LOCK_TIMEOUT` seconds.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         busy_message = (
             f"another process has held the release lock of {self.root.name} for {LOCK_TIMEOUT:g} seconds"

@@ -20,7 +20,7 @@ class WorkerStatusDir:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Self:
-        """Open the folder named in `environment`, or create one and name it there, for the workers."""
+        """Open the folder named in `environment`; if there is none, create it and set its variable."""
         if not environment.get(WORKER_STATUS_DIR):
             environment[WORKER_STATUS_DIR] = tempfile.mkdtemp(prefix="relearn-workers-")
         return cls(Path(environment[WORKER_STATUS_DIR]))

@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.config import MonitorConfig
 from relearn.flows.monitor import monitor
-from relearn.flows.monitoring import alerts
-from relearn.flows.monitoring.alerts import ACCURACY_EVENT, DRIFT_EVENT, emit_alerts
+from relearn.flows.monitoring import retraining_triggers
+from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, emit_alerts
 from relearn.flows.monitoring.window import LiveAccuracy, WindowReport, join_names
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import prepare_dataset
@@ -307,8 +307,8 @@ def test_concurrent_monitors_emit_one_alert(home: Home, on_server: str):
 )
 def test_damaged_file_of_last_alerts_suppresses_no_alert(content: bytes, tmp_path: Path):
     """It counts as empty."""
-    (tmp_path / alerts.LAST_EMITTED_FILE).write_bytes(content)
-    assert {} == alerts.load_last_emitted(tmp_path / alerts.LAST_EMITTED_FILE)
+    (tmp_path / retraining_triggers.LAST_EMITTED_FILE).write_bytes(content)
+    assert {} == retraining_triggers.load_last_emitted(tmp_path / retraining_triggers.LAST_EMITTED_FILE)
 
 
 def test_clock_that_was_set_back_suppresses_no_alert(home: Home, on_server: str):

@@ -28,7 +28,7 @@ from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
-from relearn.serving.deployment.packaging import find_bento_folder
+from relearn.serving.deployment.bento_store import find_bento_folder
 from relearn.serving.releases.store import ReleaseStore
 from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.conftest import report_to
@@ -237,8 +237,8 @@ def test_equal_candidate_is_held(champion: Workspace) -> None:
     released = release(champion.log_run(champion.train(**WEAK)))
 
     assert ("hold", "1") == (released.gate_decision.action, released.live_version)
-    assert "version 1 stays live" in released.headline
-    assert "+0.00 points on 292 images (95 % interval +0.00 to +0.00)" in released.headline
+    assert "version 1 stays live" in released.summary
+    assert "+0.00 points on 292 images (95 % interval +0.00 to +0.00)" in released.summary
     assert 1 == len(champion.client.search_model_versions("name = 'digits'"))
 
 

@@ -25,7 +25,7 @@ from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.networks.summary import count_parameters
 from relearn.serving.config import ServeConfig
-from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.requirements import REQUIREMENTS
 from relearn.serving.deployment.server import Server, start_server
 from relearn.serving.releases.golden import Golden

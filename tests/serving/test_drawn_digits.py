@@ -22,7 +22,7 @@ from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 from relearn.serving.config import ServeConfig
-from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.server import run_server
 
 FONTS = [

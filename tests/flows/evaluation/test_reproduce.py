@@ -111,7 +111,7 @@ def test_released_version_is_reproduced_bit_for_bit(
 def test_small_difference_is_equivalent(add_version: AddVersion) -> None:
     """The result has the differences of weights and labels."""
     result = reproduce_version(add_version(shift_weights(1e-4)), "light", "1")
-    assert "equivalent" == result.verdict
+    assert "equivalent" == result.conclusion
     assert result.max_difference == pytest.approx(1e-4, rel=0.01)
     assert result.agreement == pytest.approx(1, abs=0.05)
 
@@ -137,7 +137,7 @@ def test_environment_differences_are_reported(add_version: AddVersion) -> None:
 def test_reproduction_uses_the_original_number_of_threads(add_version: AddVersion) -> None:
     """With another number, sums are rounded differently."""
     result = reproduce_version(add_version(threads=1), "light", "1")
-    assert ("identical", 1) == (result.verdict, torch.get_num_threads())
+    assert ("identical", 1) == (result.conclusion, torch.get_num_threads())
 
 
 def test_changed_data_is_reported(add_version: AddVersion, file: Path) -> None:
@@ -168,7 +168,7 @@ def test_custom_network_is_reproduced_without_its_original_file(
     (tmp_path / "own_small.py").unlink()
     del sys.modules["own_small"]
 
-    assert "identical" == reproduce_version(home, "light", "1").verdict
+    assert "identical" == reproduce_version(home, "light", "1").conclusion
 
 
 def test_unknown_version_is_rejected(add_version: AddVersion) -> None:

@@ -469,7 +469,7 @@ def test_version_trained_with_feedback_can_be_reproduced(workspace: Workspace) -
         "accept", [make_correction(image, "1") for image in random_images(27, 30)]
     )
 
-    assert "identical" == reproduce_version(workspace.home, NAME, "2").verdict
+    assert "identical" == reproduce_version(workspace.home, NAME, "2").conclusion
     shutil.rmtree(workspace.home.feedback_dir(NAME))
     with pytest.raises(CorruptDataError, match=r"decisions\.jsonl has 0 decisions, accepted: 30 or more"):
         reproduce_version(workspace.home, NAME, "2")

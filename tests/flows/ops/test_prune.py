@@ -22,8 +22,9 @@ from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
 from relearn.model.errors import NotFoundError
 from relearn.model.home import Home
+from relearn.serving.deployment.bento_store import bento_store_paths, find_bento_folder
+from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.discovery import RunningServer
-from relearn.serving.deployment.packaging import bento_store_paths, build_bento, find_bento_folder
 from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.zoo import Zoo
 

@@ -27,14 +27,14 @@ from prefect.states import Scheduled, State
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.config import PromotionConfig
-from relearn.flows.monitoring.alerts import DRIFT_EVENT, resource_id
+from relearn.flows.monitoring.retraining_triggers import DRIFT_EVENT, resource_id
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import Supervisor, run_services
 from relearn.flows.retrain import retrain
 from relearn.flows.scheduling import deployments, recovery
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
-from relearn.flows.training.already_trained import (
+from relearn.flows.training.skip_conditions import (
     INPUT_HASH_TAG,
     build_input_tag,
     describe_identical_retraining,

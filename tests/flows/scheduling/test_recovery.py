@@ -35,7 +35,7 @@ from relearn.flows.orchestration import prefect_api
 from relearn.flows.orchestration.connect import prefect_errors
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.flows.retrain import retrain
-from relearn.flows.scheduling import deployments, recovery
+from relearn.flows.scheduling import deployments, recovery, worker_metrics
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, find_running
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
@@ -362,7 +362,7 @@ def test_metrics_describe_retraining(
     """They have the schedule, the last result, the last success, the number of late runs, the disk."""
     name = retraining.name
     started_at = time.time()
-    recovery.refresh_metrics(copied)
+    worker_metrics.refresh_metrics(copied)
     metrics = read_metrics(copied, name)
     size = psutil.disk_usage(str(copied.root)).total
     assert started_at <= metrics.pop("worker_heartbeat_timestamp_seconds") <= time.time()
@@ -372,13 +372,13 @@ def test_metrics_describe_retraining(
 
     (schedule,) = retraining.client.read_deployment(retraining.id).schedules
     retraining.client.pause_deployment(retraining.id)
-    recovery.refresh_metrics(copied)
+    worker_metrics.refresh_metrics(copied)
     assert 0 == read_metrics(copied, name)["retraining_scheduled"]
     retraining.client.resume_deployment(retraining.id)
     retraining.client.update_deployment_schedule(retraining.id, schedule.id, active=False)
     completed = retraining.run(Running(), Completed())
     run = retraining.run(Running(), Crashed())
-    recovery.refresh_metrics(copied)
+    worker_metrics.refresh_metrics(copied)
     metrics = read_metrics(copied, name)
     ended_at = retraining.client.read_flow_run(completed.id).end_time
     assert ended_at is not None
@@ -388,11 +388,11 @@ def test_metrics_describe_retraining(
     monkeypatch.setattr(prefect_api, "PICKUP_GRACE", timedelta(0))
     monkeypatch.setattr(recovery, "RETRY_DELAY", timedelta(0))
     assert 1 == retraining.reschedule()
-    recovery.refresh_metrics(copied)
+    worker_metrics.refresh_metrics(copied)
     metrics = read_metrics(copied, name)
     assert (0, 1) == (metrics["retraining_failed"], metrics["retraining_late"])
     retraining.set_states(run, Running(), Cancelled())
-    recovery.refresh_metrics(copied)
+    worker_metrics.refresh_metrics(copied)
     assert (0, 0) == (
         read_metrics(copied, name)["retraining_failed"],
         read_metrics(copied, name)["retraining_late"],

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from relearn.model.backprop import deltas
 from relearn.model.config import TrainConfig
 from relearn.model.networks.registry import build_network
-from relearn.model.training.gradient_health import diagnose, measure_gradients
+from relearn.model.training.gradient_health import diagnose_gradients, measure_gradients
 
 
 def make_batch(shape: tuple[int, ...] = (1, 12, 12), rows: int = 16) -> tuple[Tensor, Tensor]:
@@ -189,7 +189,7 @@ def test_unmeasurable_values_are_nan() -> None:
     assert math.isnan(health["weight_gradient"]["unused"])
     assert health["delta"]["frozen"] > 0
     assert math.isnan(health["weight_gradient"]["frozen"])
-    assert diagnose(health.reset_index()).is_healthy
+    assert diagnose_gradients(health.reset_index()).is_healthy
 
 
 def make_deep_network(activation: type[nn.Module], depth: int, gain: float = 1.0) -> nn.Module:
@@ -218,13 +218,13 @@ def test_builtin_networks_are_healthy(name: str) -> None:
             optimizer.zero_grad()
             F.cross_entropy(network(inputs), targets).backward()
             optimizer.step()
-    assert str(diagnose(pd.concat(tables))) == "gradients: healthy"
+    assert str(diagnose_gradients(pd.concat(tables))) == "gradients: healthy"
 
 
 def test_vanishing_gradients_are_reported() -> None:
     """In a network of seven sigmoid layers the first ones have a warning, and the last one has none."""
     health = measure_gradients(make_deep_network(nn.Sigmoid, 7), *make_batch_for("mlp"), epoch=2)
-    warnings = diagnose(health).warnings
+    warnings = diagnose_gradients(health).warnings
     assert warnings[0].startswith("layer 0: vanishing, its relative gradient is ")
     assert warnings[0].endswith(" of the largest one (epoch 2; 1 of 1 epochs)")
     assert not any(warning.startswith("layer 14:") for warning in warnings)
@@ -233,7 +233,7 @@ def test_vanishing_gradients_are_reported() -> None:
 
 def test_exploding_gradients_are_reported() -> None:
     """Initial weights three times too large give gradients larger than the weights."""
-    warnings = diagnose(
+    warnings = diagnose_gradients(
         measure_gradients(make_deep_network(nn.ReLU, 6, gain=3), *make_batch_for("mlp"))
     ).warnings
     assert warnings
@@ -247,8 +247,8 @@ def test_nan_weight_is_reported_as_exploding() -> None:
         network.get_submodule("hidden2").weight[0, 0] = math.nan
     health = measure_gradients(network, *make_batch_for("mlp"))
     assert math.isinf(health.set_index("layer")["weight"]["hidden2"])
-    assert all("exploding" in warning for warning in diagnose(health).warnings)
-    assert not diagnose(health).is_healthy
+    assert all("exploding" in warning for warning in diagnose_gradients(health).warnings)
+    assert not diagnose_gradients(health).is_healthy
 
 
 def test_dead_layer_is_reported_with_its_worst_epoch() -> None:
@@ -260,7 +260,7 @@ def test_dead_layer_is_reported_with_its_worst_epoch() -> None:
             network.get_submodule("hidden1").bias[:dead] = -50.0
             network.get_submodule("hidden2").bias.fill_(3.0)
         tables.append(measure_gradients(network, *make_batch_for("mlp"), epoch))
-    report = diagnose(pd.concat(tables, ignore_index=True))
+    report = diagnose_gradients(pd.concat(tables, ignore_index=True))
     assert ("layer hidden1: 75% of its ReLU units are dead (epoch 2; 2 of 3 epochs)",) == report.warnings
 
 
@@ -269,7 +269,7 @@ def test_zero_gradient_is_reported_as_vanishing() -> None:
     network = make_network("mlp")
     with torch.no_grad():
         network.get_submodule("hidden2").bias.fill_(-50.0)
-    warnings = diagnose(measure_gradients(network, *make_batch_for("mlp"))).warnings
+    warnings = diagnose_gradients(measure_gradients(network, *make_batch_for("mlp"))).warnings
     assert any(warning.startswith("layer hidden1: vanishing") for warning in warnings)
     assert any(warning.startswith("layer hidden2: 100% of its ReLU units are dead") for warning in warnings)
 

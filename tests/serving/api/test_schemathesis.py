@@ -11,7 +11,7 @@ import pytest
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.serving.config import ServeConfig
-from relearn.serving.deployment.packaging import build_bento
+from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.server import Server, start_server
 
 HOOKS = Path(__file__).parent / "hooks"

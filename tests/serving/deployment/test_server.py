@@ -17,7 +17,7 @@ import pytest
 from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
-from relearn.serving.deployment.packaging import build_bento, build_bentoml_environment
+from relearn.serving.deployment.build_bento import build_bento, build_bentoml_environment
 from relearn.serving.deployment.server import Server, run_server, start_server
 
 

@@ -59,7 +59,7 @@ def describe_superseding_run() -> str | None:
 def build_input_tag(
     config: TrainConfig, networks: Sequence[str], gate: PromotionConfig, fingerprint: str
 ) -> dict[str, str]:
-    """Return the hash of settings, custom networks' code and data as a tag."""
+    """Return the hash of settings, data and custom networks' code, as a tag by which a run is found."""
     class_sources = [read_class_source(get_network_class(network)) for network in networks if ":" in network]
     settings = [config.model_dump(mode="json"), gate.model_dump(mode="json")]
     payload = [*settings, list(networks), class_sources, fingerprint]

@@ -1,4 +1,4 @@
-"""Promises of packaging: the Bento is complete, pinned, free of `flows`, and built only once."""
+"""Promises of `build_bento`: the Bento is complete, pinned, free of `flows`, and built only once."""
 
 import ast
 import re
@@ -11,7 +11,8 @@ import pytest
 from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
-from relearn.serving.deployment.packaging import build_bento, find_bento_folder
+from relearn.serving.deployment.bento_store import find_bento_folder
+from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.requirements import REQUIREMENTS
 
 

@@ -1,4 +1,7 @@
-"""Alerts: Prefect events that request a retraining, each at most once per cooldown."""
+"""Triggers of a retraining: Prefect events for drift and low accuracy, each at most once per cooldown.
+
+The alerts that page people are others: `infra/monitoring/alerts.yml`.
+"""
 
 import json
 import threading
@@ -22,7 +25,10 @@ TIMEOUT_SECONDS = 30.0  # for the lock, which is held for milliseconds, and for 
 
 
 class Alert(BaseModel, frozen=True):
-    """A due event: its reason, the time of its last emission, and whether it was emitted this time."""
+    """A due event that triggers a retraining: its reason, and when it was last emitted.
+
+    `emitted_now` is False if the cooldown since then has not ended.
+    """
 
     event: str
     reason: str
