@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.description import DataDescription
 from relearn.model.data.extra_images import ExtraImages, MergeSummary, merge_extra_images
 from relearn.model.data.load import list_source_files, load_dataset, resolve_source
 from relearn.model.data.splits import Splits, split_dataset
@@ -20,8 +21,8 @@ from relearn.model.files import atomic_folder
 from relearn.model.home import Home
 from relearn.model.images.decode import ImageStyle
 
-FORMAT = 5  # version of the folder and of all code that fills it; raise it whenever either changes
-DATA_SETTINGS = ("image_size", "channels", "test_fraction", "validation_fraction")
+FORMAT = 6  # version of the folder and of all code that fills it; raise it whenever either changes
+DATA_SETTINGS = ("image_size", "channels", "limit", "test_fraction", "validation_fraction")
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()
 MANIFEST_FILE = "manifest.json"
@@ -49,6 +50,7 @@ class PreparedDataset(BaseModel):
     counts: dict[str, list[int]]
     findings: list[Finding]
     files: dict[str, str]
+    description: DataDescription | None = None
 
     @property
     def splits(self) -> Splits:
@@ -142,6 +144,7 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
                 for name in SPLITS
             },
             findings=findings,
+            description=dataset.description,
             files={file.name: _sha256(file) for file in sorted(temporary.iterdir())},
         )
         (temporary / MANIFEST_FILE).write_text(prepared.model_dump_json(indent=2))

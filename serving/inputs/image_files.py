@@ -11,13 +11,13 @@ from PIL.ImageFile import ImageFile
 
 from relearn.model.errors import UserInputError
 from relearn.model.images.decode import (
-    FORMATS,
     MAX_PIXELS,
     compute_draft_factors,
     decode_pixels,
     fit_image,
     open_image,
 )
+from relearn.model.images.formats import REQUEST_FORMATS
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
 
@@ -46,7 +46,7 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
     """
     images, remaining_pixels = [], MAX_PIXELS
     for name, content in files.items():
-        if not content.startswith(tuple(FORMATS)):
+        if not any(image_format.matches(content) for image_format in REQUEST_FORMATS):
             raise HTTPError(415, "unsupported_image", f"{name}: the image is neither PNG nor JPEG")
         try:
             # `read_body` has limited the file's bytes already, hence its own length as the limit.

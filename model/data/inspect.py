@@ -1,0 +1,197 @@
+"""Inspection of a data source: what it is and how it is read, from names, headers and values."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from relearn.model.data.arrays import inspect_arrays
+from relearn.model.data.class_names import MAX_CLASSES, sort_class_names
+from relearn.model.data.columns import find_label_columns, find_pixel_columns
+from relearn.model.data.description import (
+    AmbiguousDataError,
+    DataDescription,
+    Layout,
+    read_choices,
+    to_toml_value,
+)
+from relearn.model.data.file_lists import find_bytes_column, find_files, inspect_image_rows, list_labels
+from relearn.model.data.folders import below, inspect_folders, place_images
+from relearn.model.data.image_survey import list_images
+from relearn.model.data.pixel_tables import inspect_pixel_table
+from relearn.model.data.source_kind import KINDS, SourceKind, recognize_kind
+from relearn.model.data.tables import TABLE_SUFFIXES, TableFile, open_table
+from relearn.model.data.tree import FileTree, open_tree
+from relearn.model.errors import DataError, InfrastructureError, NotFoundError
+
+__all__ = ["AmbiguousDataError", "inspect_source"]
+MIN_PIXELS = 16
+
+
+def inspect_source(
+    source: Path, given: dict[str, Any] | None = None, kind: SourceKind | None = None
+) -> DataDescription:
+    """Describe the data at `source`, a file, folder, archive or dataset.toml, without changing anything.
+
+    `given` are values that a person chose; `kind` is by default recognized. Raises AmbiguousDataError if two
+    readings are possible, DataError if nothing is readable or too much would be left out.
+    """
+    given = dict(given or {})
+    kind = kind or (recognize_kind(source) if source.exists() else None)
+    check_kind(source, kind)
+    if kind == "toml":
+        choices = read_choices(source)
+        source, given, kind = choices["source"], choices | given, None
+        kind = recognize_kind(source) if source.exists() else None
+        check_kind(source, kind)
+    given.pop("source", None)
+    try:
+        description = _inspect(source, given, kind)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot read {error.filename or source}: {error.strerror or error}"
+        ) from None
+    classes = given.get("classes") or sort_class_names(description.classes)
+    if len(classes) > MAX_CLASSES:
+        raise DataError(f"{source} has {len(classes)} different labels, accepted: up to {MAX_CLASSES}")
+    description = description.model_copy(update={"classes": tuple(classes)})
+    description.check_left_out(given.get("left_out", {}))
+    return description
+
+
+def check_kind(path: Path, kind: SourceKind | None) -> None:
+    """Raise for a path that does not exist, or is a folder for a file, or the other way round."""
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist")
+    if not (path.is_dir() if kind == "folder" else path.is_file()):
+        expected = "folder" if kind == "folder" else "file"
+        hint = f"; did you mean {recognize_kind(path)}:{path}" if path.is_dir() or path.is_file() else ""
+        raise DataError(
+            f"{path} is not a {expected}, accepted: {kind}:PATH with the path of a {expected}{hint}"
+        )
+
+
+def _inspect(source: Path, given: dict[str, Any], kind: SourceKind | None) -> DataDescription:
+    if given.get("layout", "folder") not in get_args(Layout):
+        raise DataError(f"layout: got {given['layout']!r}, accepted: {', '.join(get_args(Layout))}")
+    if kind == "npz":
+        return inspect_arrays(source, given)
+    if kind in ("folder", "archive"):
+        with open_tree(source) as tree:
+            return _inspect_tree(tree, given)
+    if kind == "image":
+        raise DataError(f"{source} is an image, accepted: {', '.join(KINDS)}")
+    table = open_table(str(source), lambda: source.open("rb"), given, kind or "")
+    if find_bytes_column(table):
+        return inspect_image_rows(single_file_tree(source), [table], None, [], given)
+    if _has_pixels(table, given):
+        return inspect_pixel_table(source, table, given)
+    with open_tree(source.parent) as tree:
+        images = list_images(tree)
+        table = open_table(source.name, lambda: source.open("rb"), given, kind or "")
+        files = find_files(table, tree, images, given)
+        if files is None:
+            return inspect_pixel_table(source, table, given)  # says what is wrong with the pixels
+        description = inspect_image_rows(tree, [table], files, images, given)
+        return description.model_copy(update={"source": source})
+
+
+def single_file_tree(source: Path) -> FileTree:
+    """Return the tree of a table that holds its images itself."""
+    return FileTree(source, (), (), 0, lambda name: source.open("rb"))
+
+
+def _has_pixels(table: TableFile, given: dict[str, Any]) -> bool:
+    if given.get("layout") in ("pixel_table", "file_list"):
+        return bool(given["layout"] == "pixel_table")
+    if len(table.columns) > MIN_PIXELS:
+        return True
+    try:
+        return len(find_pixel_columns(table, given)) == 1
+    except DataError:
+        return False
+
+
+def _inspect_tree(tree: FileTree, given: dict[str, Any]) -> DataDescription:
+    images = list_images(tree)
+    names = given.get("tables") or [
+        name
+        for name in tree.files
+        if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower()
+    ]
+    if images and given.get("layout") in (None, "file_list"):
+        listing = _inspect_listing(tree, names, images, given)
+        if listing is not None:
+            return listing
+    if images or not names:
+        return inspect_folders(tree, images, given)
+    tables = [open_table(name, lambda name=name: tree.open_file(name), given) for name in names]  # type: ignore[misc]
+    if find_bytes_column(tables[0]):
+        return inspect_image_rows(tree, tables, None, images, given)
+    if len(tables) > 1:
+        raise DataError(
+            f"{tree.location} has several tables, {', '.join(names[:5])}, and no images, accepted: one of "
+            f"them, such as --dataset {tree.location}/{names[0]}"
+        )
+    description = inspect_pixel_table(tree.location, tables[0], given)
+    return description.model_copy(update={"tables": tuple(names)})
+
+
+def _inspect_listing(
+    tree: FileTree, names: Sequence[str], images: list[str], given: dict[str, Any]
+) -> DataDescription | None:
+    """Describe the image files by the tables that list them with labels; None if no table does."""
+    metadata = [name for name in names if Path(name).name.startswith("metadata.")]
+    listings = []
+    for name in metadata or names:
+        try:
+            table = open_table(name, lambda name=name: tree.open_file(name), given)  # type: ignore[misc]
+            files = find_files(table, tree, images, given)
+            if files is not None:
+                find_label_columns(
+                    table, [column for column in table.columns if column != files.column], given
+                )
+        except AmbiguousDataError:
+            raise
+        except DataError:
+            continue  # not a list of images with labels
+        if files is not None:
+            listings.append((table, files))
+    if not listings:
+        return None
+    same_shape = [table for table, files in listings if files == listings[0][1]._replace(found=files.found)]
+    if len(same_shape) < len(listings):
+        raise AmbiguousDataError(
+            f"{tree.location}: several tables list the images",
+            [
+                (f"{table.name} has the labels", f"tables = {to_toml_value([table.name])}")
+                for table, _ in listings[:2]
+            ],
+        )
+    description = inspect_image_rows(tree, same_shape, listings[0][1], images, given)
+    if "layout" not in given and _folders_agree(tree, same_shape, description, images):
+        return None
+    return description
+
+
+def _folders_agree(
+    tree: FileTree, tables: Sequence[TableFile], description: DataDescription, images: list[str]
+) -> bool:
+    """Return True if class folders give the labels that the tables give; raise if some differ."""
+    try:
+        folders = inspect_folders(tree, images, {})
+    except DataError:
+        return False
+    if len(folders.classes) < 2 or not set(folders.classes) & set(description.classes):
+        return False
+    placed, _ = place_images(folders, below(folders.root, images))
+    prefix = f"{tree.location}/{folders.root}/" if folders.root else f"{tree.location}/"
+    labels = list_labels(tree, tables, description, images)
+    if all(labels.get(prefix + name, label) == label for name, (_, label) in placed.items()):
+        return True
+    raise AmbiguousDataError(
+        f"{tree.location} has class folders, and a table with other labels",
+        [
+            ("the folders are the classes", 'layout = "folder"'),
+            ("the table has the labels", 'layout = "file_list"'),
+        ],
+    )
