@@ -81,9 +81,8 @@ def find_pixel_columns(table: TableFile, given: dict[str, Any]) -> list[str]:
     """
     if given.get("pixel_columns"):
         return list(given["pixel_columns"])
-    packed = [name for name in table.columns if _is_packed(table.sample[name])]
-    if len(packed) == 1:
-        return packed
+    if packed := find_packed_column(table):
+        return [packed]
     columns = [name for name in table.columns if not is_index(name)]
     if table.header and (numbered := _find_numbered(columns)):
         return numbered
@@ -95,6 +94,12 @@ def find_pixel_columns(table: TableFile, given: dict[str, Any]) -> list[str]:
         if table.header and not _is_image_size(len(pixels)):
             pixels = [name for name in pixels if find_named([name], roles) is None]
     return pixels
+
+
+def find_packed_column(table: TableFile) -> str:
+    """Return the only column that holds all pixels of an image, as a list or a text; "" if none does."""
+    packed = [name for name in table.columns if _is_packed(table.sample[name])]
+    return packed[0] if len(packed) == 1 else ""
 
 
 def infer_shape(name: str, pixels: int) -> tuple[int, int, int]:

@@ -162,7 +162,7 @@ class DataDescription(BaseModel):
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         names = ", ".join(self.classes[:10]) + (", …" if len(self.classes) > 10 else "")
         lines = [
-            f"{self.source}: {LAYOUT_WORDS[self.layout]}",
+            f"{self.source}: {LAYOUT_WORDS[self.layout]}" + (f", below {self.root}" if self.root else ""),
             f"Images: {counts}; {self._describe_splits()}",
             f"Classes: {len(self.classes)}: {names}",
             *([f"Columns: {self._describe_columns()}"] if self.label_columns else []),

@@ -135,7 +135,7 @@ def describe_content(tree: FileTree, images: list[str]) -> str:
     """Say in numbers what a source holds."""
     suffixes = Counter(name.rpartition(".")[2].lower() if "." in name else "" for name in tree.files)
     kinds = ", ".join(
-        f"{count:,} files {f'.{suffix}' if suffix else 'without suffix'}"
+        f"{count:,} {f'.{suffix} files' if suffix else 'files without suffix'}"
         for suffix, count in suffixes.most_common(5)
     )
     flat = sum("/" not in name for name in images)

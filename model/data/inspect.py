@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from relearn.model.data.arrays import inspect_arrays
 from relearn.model.data.class_names import MAX_CLASSES, sort_class_names
-from relearn.model.data.columns import find_label_columns, find_pixel_columns
+from relearn.model.data.columns import find_label_columns, find_packed_column
 from relearn.model.data.description import (
     AmbiguousDataError,
     DataDescription,
@@ -103,12 +103,7 @@ def single_file_tree(source: Path) -> FileTree:
 def _has_pixels(table: TableFile, given: dict[str, Any]) -> bool:
     if given.get("layout") in ("pixel_table", "file_list"):
         return bool(given["layout"] == "pixel_table")
-    if len(table.columns) > MIN_PIXELS:
-        return True
-    try:
-        return len(find_pixel_columns(table, given)) == 1
-    except DataError:
-        return False
+    return len(table.columns) > MIN_PIXELS or bool(find_packed_column(table))
 
 
 def _inspect_tree(tree: FileTree, given: dict[str, Any]) -> DataDescription:

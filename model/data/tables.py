@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pandas as pd
@@ -50,8 +50,7 @@ def open_table(name: str, open_file: OpenFile, given: dict[str, Any], kind: str 
     if kind == "parquet" or (not kind and head == PARQUET_MAGIC):
         return _open_parquet(name, open_file)
     if head.startswith(GZIP_MAGIC):
-        packed = open_file
-        open_file = lambda: gzip.GzipFile(fileobj=packed(), mode="rb")  # type: ignore[assignment,return-value] # noqa: E731
+        return _open_csv(name, lambda: _open_gzip(open_file()), given)
     if name.lower().endswith(".jsonl"):
         return _open_json_lines(name, open_file)
     return _open_csv(name, open_file, given)
@@ -123,6 +122,12 @@ def _open_csv(name: str, open_file: OpenFile, given: dict[str, Any]) -> TableFil
 
     sample = next(iter(list(read(columns, columns, SAMPLE_ROWS))), pd.DataFrame(columns=columns))
     return TableFile(name, tuple(columns), sample, read, separator, header)
+
+
+def _open_gzip(packed: BinaryIO) -> BinaryIO:
+    file = gzip.GzipFile(fileobj=packed, mode="rb")
+    file.myfileobj = packed  # type: ignore[assignment]  # closed with it
+    return cast(BinaryIO, file)
 
 
 def _read_first_line(
