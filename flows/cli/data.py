@@ -9,7 +9,7 @@ from rich.columns import Columns
 from rich.console import Console, Group
 from rich.text import Text
 
-from relearn.flows.console import make_console, print_warning
+from relearn.flows.console import escape_controls, make_console, print_warning
 from relearn.flows.rendering import check_output, write_figure
 from relearn.model.errors import UserInputError
 
@@ -45,9 +45,8 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     check_output("--contact-sheet", contact_sheet, force=False, suffixes=[".png"])
     kind, _, path = resolve_source(TrainConfig(dataset=source), Home.from_environment()).partition(":")
     if not path:
-        raise UserInputError(
-            f"data inspect: got {source!r}, accepted: your own data; {', '.join(DATASETS)} are known"
-        )
+        known = ", ".join(DATASETS)
+        raise UserInputError(f"source: got {source!r}, accepted: your own data, not {known}")
     description = inspect_source(Path(path), kind=kind)  # type: ignore[arg-type]
     if save is not None:
         description.save(save)
@@ -55,18 +54,13 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     for line in description.summarize():
         console.print(escape_controls(line), soft_wrap=True)
     for warning in description.warnings:
-        print_warning(escape_controls(warning))
+        print_warning(warning)
     images = read_source(description, limit=THUMBNAILS)
     _print_thumbnails(console, images)
     if contact_sheet is not None:
         _write_contact_sheet(contact_sheet, images)
     for file in filter(None, (save, contact_sheet)):
         console.print(str(file), soft_wrap=True)
-
-
-def escape_controls(text: str) -> str:
-    """Replace control characters, which a class or file name may hold, by their escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _list_examples(images: "RawDataset") -> list[tuple[np.ndarray, str]]:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from relearn.flows.console import make_console
-from relearn.flows.rendering import Table, check_output
+from relearn.flows.rendering import Table, check_output, to_csv
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
@@ -164,7 +164,7 @@ def _read_image(file: Path, input_spec: "InputSpec") -> "np.ndarray":
 
 def _encode_predictions(predictions: "pd.DataFrame", suffix: str) -> bytes:
     if suffix == ".csv":
-        return predictions.to_csv(index=False).encode()
+        return to_csv(predictions).encode()
     content = io.BytesIO()
     predictions.to_parquet(content, index=False)
     return content.getvalue()

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from relearn.model.data.builtin import DATASETS
+from relearn.model.errors import DataError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 
@@ -26,14 +27,14 @@ def find_dataset_name(uri: str, path: Path, home: Home) -> str:
     return next(name for name in candidates if name not in names)
 
 
-def register_dataset_name(uri: str, path: Path, home: Home) -> str:
-    """Keep the name of the source `uri` for it, and return it."""
+def register_dataset_name(uri: str, name: str, home: Home) -> None:
+    """Keep `name` for the source `uri`; raise DataError if another source took it a moment ago."""
     with FileLock(home.dataset_cache / f".{NAMES_FILE}.lock"):
-        name, names = find_dataset_name(uri, path, home), _read_names(home)
-        if name not in names:
-            content = json.dumps(names | {name: uri}, ensure_ascii=False, indent=2)
-            write_bytes_atomically(home.dataset_cache / NAMES_FILE, content.encode())
-    return name
+        names = _read_names(home)
+        if names.setdefault(name, uri) != uri:
+            raise DataError(f"{uri}: the name {name!r} was taken by {names[name]}, try again")
+        content = json.dumps(names, ensure_ascii=False, indent=2).encode(errors="replace")
+        write_bytes_atomically(home.dataset_cache / NAMES_FILE, content)
 
 
 def derive_dataset_name(kind: str, path: Path) -> str:

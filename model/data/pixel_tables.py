@@ -165,7 +165,7 @@ def _measure(table: TableFile, description: DataDescription, given: dict[str, An
             f"{table.name} has a header and no rows" if table.header else f"{table.name} has no rows"
         )
     _, height, width = infer_shape(table.name, numbers.shape[1])
-    if height < MIN_SIDE:
+    if height < MIN_SIDE and not problem:
         raise DataError(
             f"{table.name}: the images have {width} × {height} pixels, accepted: {MIN_SIDE} or more a side"
         )

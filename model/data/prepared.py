@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.dataset_names import register_dataset_name
 from relearn.model.data.description import DataDescription
 from relearn.model.data.extra_images import ExtraImages, MergeSummary, merge_extra_images
 from relearn.model.data.load import list_source_files, load_dataset, resolve_source
 from relearn.model.data.splits import Splits, split_dataset
+from relearn.model.data.tree import walk
 from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
 from relearn.model.files import atomic_folder
@@ -33,13 +35,15 @@ class PreparedDataset(BaseModel):
 
     `fingerprint` is the SHA-256 of the whole dataset's content before the split, and of what `extra_images`
     changed. `shape` is channels, height, width; `counts` has the images of each class in each split, `files`
-    the SHA-256 of each file. `rebuild_reason` says why an earlier folder was replaced.
+    the SHA-256 of each file. `description` says how a custom source was read, `listed_files` is a digest of
+    the files that a table lists. `rebuild_reason` says why an earlier folder was replaced.
     """
 
     model_config = ConfigDict(frozen=True)
 
     folder: Path = Field(exclude=True)
     rebuild_reason: str | None = Field(None, exclude=True)
+    listed_files: str | None = None
     name: str
     uri: str
     classes: tuple[str, ...]
@@ -109,11 +113,17 @@ def _sha256(path: Path) -> str:
 
 def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -> PreparedDataset:
     folder = home.dataset_cache / _cache_key(config, home, extra_images)
+    rebuild_reason: str | None
     try:
-        return load_prepared(folder)
+        prepared = load_prepared(folder)
+        if prepared.listed_files == _digest_listed_files(prepared.description):
+            return prepared
+        rebuild_reason = f"the images that {prepared.uri} lists have changed"
     except CorruptDataError as error:
         rebuild_reason = str(error) if folder.exists() else None
     dataset = load_dataset(config, home)
+    if dataset.description is not None:
+        register_dataset_name(dataset.uri, dataset.name, home)
     splits, merge_summary = split_dataset(dataset, config.test_fraction, config.validation_fraction), None
     if extra_images.digest:
         splits, merge_summary = merge_extra_images(dataset, splits, extra_images, config.validation_fraction)
@@ -145,6 +155,7 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
             },
             findings=findings,
             description=dataset.description,
+            listed_files=_digest_listed_files(dataset.description),
             files={file.name: _sha256(file) for file in sorted(temporary.iterdir())},
         )
         (temporary / MANIFEST_FILE).write_text(prepared.model_dump_json(indent=2))
@@ -165,6 +176,15 @@ def _cache_key(config: TrainConfig, home: Home, extra_images: ExtraImages) -> st
     digest = hashlib.sha256(repr((FORMAT, uri, file_stamps, settings)).encode()).hexdigest()
     suffix = f"-{extra_images.digest[:16]}" if extra_images.digest else ""
     return f"{uri.partition(':')[0]}-{digest[:16]}{suffix}"
+
+
+def _digest_listed_files(description: DataDescription | None) -> str | None:
+    """Return a digest of the files beside a table that lists them; None if the source is all there is."""
+    if description is None or description.layout != "file_list" or description.source.is_dir():
+        return None
+    folder = description.source.parent
+    stamps = [(name, *_size_and_mtime(folder / name)) for name in walk(folder)]
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()
 
 
 def _size_and_mtime(file: Path) -> tuple[int, int]:

@@ -100,6 +100,11 @@ def _check_classes(dataset: Dataset) -> Iterator[Finding]:
 
 def _check_content(dataset: Dataset) -> Iterator[Finding]:
     hashes = {name: hash_contents(split.images) for name, split in dataset.splits.items()}
+    count = sum(map(len, hashes.values()))
+    if len(np.unique(np.concatenate(list(hashes.values())))) == 1:
+        hint = "white strokes on a transparent ground are not visible, as that ground becomes white"
+        yield _error("equal images", f"all {count:,} images are equal; {hint}", count)
+        return
     for name, split in dataset.splits.items():
         yield from _check_constant_images(name, split)
         yield from _check_duplicates(name, split, hashes[name], dataset.classes)

@@ -15,6 +15,7 @@ VERBS = (
         "run",
         "train",
         "evaluate",
+        "data",
         "eda",
         "backprop",
         "compare",

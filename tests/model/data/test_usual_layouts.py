@@ -20,7 +20,8 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.description import AmbiguousDataError
 from relearn.model.data.inspect import inspect_source
-from relearn.model.data.load import load_dataset
+from relearn.model.data.load import default_model_name, load_dataset
+from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import DataError
 from relearn.model.home import Home
 
@@ -601,3 +602,73 @@ def test_invalid_descriptions_are_explained(tmp_path: Path, text: str, message: 
     with pytest.raises(DataError if "nowhere" not in text else Exception) as caught:
         inspect_source(tmp_path / "dataset.toml")
     assert message in str(caught.value)
+
+
+# Splits, findings, sizes, names
+
+
+def test_duplicates_across_splits_are_named_by_file(tmp_path: Path) -> None:
+    """D15: a test image that is a training image is named by both files."""
+    write_folders(
+        tmp_path / "set", name=lambda index: f"{('train', 'test')[index // 60]}/{LETTERS[index]}/{index}.png"
+    )
+    save(tmp_path / "set" / "test" / "a" / "copy.png", IMAGES[3])
+    config = TrainConfig(dataset=str(tmp_path / "set"))
+    findings = prepare_dataset(config, Home(tmp_path / "home", tmp_path)).findings
+    leak = next(finding for finding in findings if finding.check == "leak")
+    assert f"{tmp_path}/set/test/a/copy.png is {tmp_path}/set/train/a/3.png" == leak.example
+
+
+@pytest.mark.parametrize("kind", ["identical", "white on transparent"])
+def test_images_without_content_are_refused_with_the_reason(tmp_path: Path, kind: str) -> None:
+    """D26: images that are all equal are an error, which names white strokes on a transparent ground."""
+    for index in range(24):
+        pixels = np.full((8, 8, 4), 255, np.uint8)
+        pixels[..., 3] = 255 * (IMAGES[index] > 128) if kind != "identical" else 255
+        save(tmp_path / "set" / LETTERS[index] / f"{index}.png", pixels)
+    with pytest.raises(DataError, match="all 24 images are equal"):
+        prepare_dataset(TrainConfig(dataset=str(tmp_path / "set")), Home(tmp_path / "home", tmp_path))
+
+
+@pytest.mark.parametrize(("classes", "each"), [(100, 6), (26, 10), (5, 3)])
+def test_small_classes_are_in_each_split(tmp_path: Path, classes: int, each: int) -> None:
+    """D29: a class of three or more different images has one in each split."""
+    images = np.random.default_rng(1).integers(0, 256, (classes * each, 8, 8), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(len(images)) % classes)
+    prepared = prepare_dataset(TrainConfig(dataset=f"{tmp_path}/a.npz"), Home(tmp_path / "home", tmp_path))
+    assert all(min(counts) >= 1 for counts in prepared.counts.values())
+
+
+def test_photos_of_different_sizes(tmp_path: Path, load: Load) -> None:
+    """D32: a side that fits is chosen and said; --image-size overrides it."""
+    for index in range(6):
+        pixels = RNG.integers(0, 256, (40 + index, 60, 3), np.uint8)
+        save(tmp_path / "set" / "ab"[index % 2] / f"{index}.jpg", pixels, "JPEG")
+    dataset = load("set")
+    assert (3, 40, 40) == dataset.shape
+    assert "resized to 40 × 40" in " ".join(dataset.description.summarize())
+    assert (3, 16, 16) == load("set", image_size=16).shape
+
+
+def test_names_of_datasets_never_meet(tmp_path: Path) -> None:
+    """Paths that end alike, and names without Latin letters, get names that differ and stay."""
+    home, names = Home(tmp_path / "home", tmp_path), list[str]()
+    folders = ("x/photos", "y/photos", "z/写真", "z/犬", "w/Été")
+    for folder in folders:
+        write_folders(tmp_path / folder)
+        names.append(prepare_dataset(TrainConfig(dataset=str(tmp_path / folder)), home).name)
+    assert (["photos", "photos-2"], "ete", 5) == (names[:2], names[4], len(set(names)))
+    again = [default_model_name(TrainConfig(dataset=str(tmp_path / folder)), home) for folder in folders]
+    assert names == again
+
+
+def test_images_beside_a_table_are_prepared_again(tmp_path: Path) -> None:
+    """A changed image file that a CSV lists leads to a rebuild, though the CSV is the same."""
+    write_folders(tmp_path / "set", name=lambda index: f"{index}.png")
+    frame = pd.DataFrame({"file_name": [f"{index}.png" for index in range(90)], "label": LETTERS})
+    frame.to_csv(tmp_path / "set" / "labels.csv", index=False)
+    config, home = TrainConfig(dataset=f"{tmp_path}/set/labels.csv"), Home(tmp_path / "home", tmp_path)
+    before = prepare_dataset(config, home)
+    assert before.fingerprint == prepare_dataset(config, home).fingerprint
+    save(tmp_path / "set" / "3.png", IMAGES[3] // 2)
+    assert before.fingerprint != prepare_dataset(config, home).fingerprint
