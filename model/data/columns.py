@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relearn.model.data.description import AmbiguousDataError, to_toml_value
+from relearn.model.data.description import AmbiguousDataError, compress_names, to_toml_value
 from relearn.model.data.split_names import find_split
 from relearn.model.data.tables import TableFile, parse_number
 from relearn.model.errors import DataError
@@ -32,8 +32,10 @@ def find_label_columns(table: TableFile, others: Sequence[str], given: dict[str,
         return tuple(given["label_columns"])
     named = find_named(others, LABEL_NAMES)
     if named is not None:
+        _check_only_label(table, named, others)
         return (named,)
     candidates = [name for name in others if find_named([name], ID_NAMES) is None]
+    candidates = [name for name in candidates if _repeats(table.sample[name])]
     if len(candidates) == 1:
         return (candidates[0],)
     if len(candidates) > 1 and _is_one_hot(table.sample[candidates]):
@@ -47,6 +49,27 @@ def find_label_columns(table: TableFile, others: Sequence[str], given: dict[str,
         f"{table.name} has no column 'label', but {', '.join(map(repr, candidates[:6]))}",
         [(f"the label is {name!r}", f"label_columns = {to_toml_value([name])}") for name in candidates[:2]],
     )
+
+
+def _check_only_label(table: TableFile, label: str, others: Sequence[str]) -> None:
+    """Raise for a second column that is called like a label and divides the images in another way."""
+    for name in others:
+        if name == label or find_named([name], LABEL_NAMES) is None:
+            continue
+        pairs = table.sample[[label, name]].astype(str).drop_duplicates()
+        if not len(pairs) == pairs[label].nunique() == pairs[name].nunique():
+            raise AmbiguousDataError(
+                f"{table.name} has two label columns",
+                [
+                    (f"the label is {column!r}", f"label_columns = {to_toml_value([column])}")
+                    for column in (label, name)
+                ],
+            )
+
+
+def _repeats(values: pd.Series) -> bool:
+    """Return True for values that repeat, as classes do; captions, dates and paths do not."""
+    return bool(values.astype(str).nunique() <= max(2, len(values) // 2))
 
 
 def find_split_column(table: TableFile, others: Sequence[str], given: dict[str, Any]) -> str | None:
@@ -84,7 +107,7 @@ def find_pixel_columns(table: TableFile, given: dict[str, Any]) -> list[str]:
     if packed := find_packed_column(table):
         return [packed]
     columns = [name for name in table.columns if not is_index(name)]
-    if table.header and (numbered := _find_numbered(columns)):
+    if table.header and (numbered := _find_numbered(table.name, columns)):
         return numbered
     label = find_named(columns, LABEL_NAMES) if table.header else None
     if label is None:
@@ -125,7 +148,7 @@ def is_index(name: str) -> bool:
     return re.fullmatch(r"(__index_level_.*|Unnamed: .*)?( \(\d+\))?", name) is not None
 
 
-def _find_numbered(columns: Sequence[str]) -> list[str]:
+def _find_numbered(table_name: str, columns: Sequence[str]) -> list[str]:
     """Return the columns of the largest group of names that differ only in numbers, in their order.
 
     One number a name must count without a gap; two or more, row and column, must be different pairs.
@@ -139,6 +162,15 @@ def _find_numbered(columns: Sequence[str]) -> list[str]:
         return []
     ordered = sorted(names, key=numbers.__getitem__)
     values = [numbers[name] for name in ordered]
+    if len(values[0]) > 1 and ordered != names:
+        swapped = sorted(names, key=lambda name: numbers[name][::-1])
+        raise AmbiguousDataError(
+            f"{table_name}: the numbers in {names[0]!r}, {names[1]!r}, … do not give their order",
+            [
+                ("the first is the row", f"pixel_columns = {to_toml_value(compress_names(ordered))}"),
+                ("the first is the column", f"pixel_columns = {to_toml_value(compress_names(swapped))}"),
+            ],
+        )
     if len(set(values)) < len(values):
         return []
     if len(values[0]) == 1 and values[-1][0] - values[0][0] != len(values) - 1:

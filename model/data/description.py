@@ -238,7 +238,7 @@ def expand_names(names: Sequence[str]) -> list[str]:
     """Undo `compress_names`."""
     expanded = list[str]()
     for name in names:
-        match = re.fullmatch(r"(.*?)(\d+)(\D*)\.\.\1(\d+)\3", name)
+        match = re.fullmatch(r"(.*?)(\d+)(.*)\.\.\1(\d+)\3", name)
         if match:
             prefix, first, suffix, last = match.groups()
             width = len(first) if first.startswith("0") else 0

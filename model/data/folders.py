@@ -148,6 +148,7 @@ def _find_splits(tree: FileTree, names: list[str], given: dict[str, Any]) -> dic
     splits = match_splits(top_folders)
     nested = {name.split("/")[0] for name in names if name.count("/") >= 2}
     if not splits:
+        _check_splits_in_classes(tree, names)
         if top_folders and all(map(find_split, top_folders)) and set(top_folders) <= nested:
             raise AmbiguousDataError(
                 f"{tree.location} has no training folder, only {', '.join(top_folders)}",
@@ -171,6 +172,17 @@ def _find_splits(tree: FileTree, names: list[str], given: dict[str, Any]) -> dic
             ],
         )
     return {}  # `train` is a class like the other folders
+
+
+def _check_splits_in_classes(tree: FileTree, names: list[str]) -> None:
+    """Raise for splits inside of classes, as in cat/train/1.png, which would be merged."""
+    inner = {name.split("/")[1] for name in names if name.count("/") >= 2}
+    if "train" in match_splits(inner) and all(map(find_split, inner)):
+        raise DataError(
+            f"{tree.location} has the folders {', '.join(sorted(inner))} inside of its class folders, "
+            "accepted: split folders that hold class folders; to merge the splits, write `splits = {}` into "
+            "dataset.toml"
+        )
 
 
 def _check_test_classes(

@@ -76,7 +76,7 @@ def choose_image_scale(subject: str, sources: Sequence[ImageSource], survey: Ima
     if _stay_below(1, sources):
         return 1
     deep_color = [source for source in sources if source.name in survey.deep_color]
-    if deep_color and _stay_below(BYTE_WHITE // 2, deep_color):
+    if deep_color and all(_brightest_color(source) <= BYTE_WHITE // 2 for source in deep_color):
         raise DataError(
             f"{subject}: the color images have 16 bits a channel and use less than half of them, accepted: 8 "
             "bits a channel"
@@ -159,6 +159,11 @@ def _raw_values(sources: Iterable[ImageSource]) -> Iterator[np.ndarray]:
             yield np.asarray(image)
         else:
             yield np.array([WORD_WHITE])  # a palette, a mask or transparency declares its colors
+
+
+def _brightest_color(source: ImageSource) -> int:
+    image = _load(source)
+    return 0 if image is None else int(np.asarray(image.convert("RGB")).max())
 
 
 def _load(source: ImageSource) -> ImageFile | None:

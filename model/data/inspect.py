@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from relearn.model.data.arrays import inspect_arrays
 from relearn.model.data.class_names import MAX_CLASSES, sort_class_names
-from relearn.model.data.columns import find_label_columns, find_packed_column
+from relearn.model.data.columns import LABEL_NAMES, find_label_columns, find_named, find_packed_column
 from relearn.model.data.description import (
     AmbiguousDataError,
     DataDescription,
@@ -176,7 +176,8 @@ def _folders_agree(
         folders = inspect_folders(tree, images, {})
     except DataError:
         return False
-    if len(folders.classes) < 2 or not set(folders.classes) & set(description.classes):
+    is_named = find_named(description.label_columns, LABEL_NAMES) is not None
+    if len(folders.classes) < 2 or (is_named and not set(folders.classes) & set(description.classes)):
         return False
     placed, _ = place_images(folders, below(folders.root, images))
     prefix = f"{tree.location}/{folders.root}/" if folders.root else f"{tree.location}/"

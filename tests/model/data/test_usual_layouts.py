@@ -91,10 +91,16 @@ def test_numbers_in_column_names_give_the_order_of_pixels(tmp_path: Path, load: 
 
 
 def test_rows_and_columns_in_names_give_the_order_of_pixels(tmp_path: Path, load: Load) -> None:
-    """Names such as 1x1, 1x2 … 8x8 are row and column, in any order."""
+    """Names such as 1x1, 1x2 … 8x8 are read in their order; in another one, x and y are a choice."""
     frame = FRAME.set_axis([f"{row}x{column}" for row in range(1, 9) for column in range(1, 9)], axis=1)
-    frame[sorted(frame, reverse=True)].assign(label=LETTERS).to_csv(tmp_path / "a.csv", index=False)
+    frame.assign(label=LETTERS).to_csv(tmp_path / "a.csv", index=False)
     assert ALL == contents(load("a.csv"))
+    frame[sorted(frame, reverse=True)].assign(label=LETTERS).to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(AmbiguousDataError, match="the first is the row") as caught:
+        load("a.csv")
+    (_, rows_first), (_, columns_first) = caught.value.readings
+    assert ALL == contents(load("a.csv", rows_first))
+    assert multiset(IMAGES.transpose(0, 2, 1), LETTERS) == contents(load("a.csv", columns_first))
 
 
 def test_interleaved_colours_are_a_choice(tmp_path: Path, load: Load) -> None:
@@ -459,6 +465,36 @@ def test_table_that_contradicts_the_folders_is_a_choice(tmp_path: Path, load: Lo
     with pytest.raises(AmbiguousDataError, match='layout = "file_list"'):
         load("set")
     assert multiset(IMAGES, LETTERS[::-1]) == contents(load("set", 'layout = "file_list"'))
+
+
+def test_captions_are_no_labels(tmp_path: Path, load: Load) -> None:
+    """A column of texts that never repeat is not taken for the label: the class folders are."""
+    write_folders(tmp_path / "set")
+    names = [f"{LETTERS[index]}/{index}.png" for index in range(90)]
+    frame = pd.DataFrame({"file_name": names, "text": [f"photo {index}" for index in range(90)]})
+    frame.to_csv(tmp_path / "set" / "metadata.csv", index=False)
+    assert ALL == contents(load("set"))
+
+
+def test_two_label_columns_are_a_choice(tmp_path: Path, load: Load) -> None:
+    """Columns `label` and `class` that agree are one; that divide the images differently, a choice."""
+    coarse = np.where(LETTERS == "a", "x", "y")
+    FRAME.assign(label=LETTERS, category=coarse).to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(AmbiguousDataError, match=r'label_columns = \["category"\]'):
+        load("a.csv")
+    assert multiset(IMAGES, coarse) == contents(load("a.csv", 'label_columns = ["category"]'))
+    FRAME.assign(label=LETTERS, category=np.char.upper(LETTERS)).to_csv(tmp_path / "a.csv", index=False)
+    assert ALL == contents(load("a.csv"))
+
+
+def test_splits_inside_of_classes_are_not_merged(tmp_path: Path, load: Load) -> None:
+    """a/train/1.png and a/test/2.png are refused until a person wants them merged."""
+    write_folders(
+        tmp_path / "set", name=lambda index: f"{LETTERS[index]}/{('train', 'test')[index // 60]}/{index}.png"
+    )
+    with pytest.raises(DataError, match="test, train inside of its class folders"):
+        load("set")
+    assert ALL == contents(load("set", "splits = {}"))
 
 
 # What is left out
