@@ -26,6 +26,7 @@ from relearn.model.errors import DataError
 from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.scale import ValueRange, list_plausible_scales, scale_to_uint8
 
+MAX_UNREAD_COLUMNS = 5  # beside label and pixels
 MAX_PIXELS = 2**33  # values of all images of a table
 
 
@@ -37,6 +38,13 @@ def inspect_pixel_table(source: Path, table: TableFile, given: dict[str, Any]) -
     group = find_named([name for name in others if name != split_column], GROUP_NAMES)
     labels = find_label_columns(table, [name for name in others if name not in (split_column, group)], given)
     unread = [name for name in others if name not in (split_column, group, *labels)]
+    if len(unread) > MAX_UNREAD_COLUMNS:
+        first = ", ".join(map(repr, unread[:3]))
+        raise DataError(
+            f"{table.name}: {first} and {len(unread) - 3} more columns are neither "
+            "pixels nor a label, accepted: pixels numbered in one way, or listed as `pixel_columns = […]` in a "
+            "dataset.toml"
+        )
     count = len(_unpack(table, table.sample.head(1), pixels, 0)[0]) if len(table.sample) else len(pixels)
     channels, *_ = infer_shape(table.name, count)
     interleaved = given.get("interleaved")

@@ -148,7 +148,7 @@ def _read_first_line(
     if len(line) == MAX_LINE_BYTES:
         raise DataError(f"{name} has a first line of more than {MAX_LINE_BYTES:,} bytes: too many columns")
     try:
-        text = line.decode("utf-8-sig").strip()
+        text = line.decode("utf-8-sig").strip(" \r\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text: {error}") from None
     separator = given_separator or max(",;\t|", key=text.count)

@@ -467,6 +467,21 @@ def test_table_that_contradicts_the_folders_is_a_choice(tmp_path: Path, load: Lo
     assert multiset(IMAGES, LETTERS[::-1]) == contents(load("set", 'layout = "file_list"'))
 
 
+def test_pixels_in_several_groups_of_columns_are_refused(tmp_path: Path, load: Load) -> None:
+    """Columns r0, g0, b0, r1 … are not read as the first of them alone."""
+    names = [f"{channel}{index}" for index in range(64) for channel in "rgb"]
+    frame = pd.DataFrame(COLOR.reshape(90, -1), columns=names).assign(label=LETTERS)
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError, match="and 125 more columns are neither"):
+        load("a.csv")
+
+
+def test_index_before_a_table_with_tabs(tmp_path: Path, load: Load) -> None:
+    """The empty name of pandas' index is a column, whatever the separator is."""
+    FRAME.assign(label=LETTERS).to_csv(tmp_path / "a.csv", sep="\t")
+    assert ALL == contents(load("a.csv"))
+
+
 def test_captions_are_no_labels(tmp_path: Path, load: Load) -> None:
     """A column of texts that never repeat is not taken for the label: the class folders are."""
     write_folders(tmp_path / "set")
