@@ -42,8 +42,8 @@ def inspect_pixel_table(source: Path, table: TableFile, given: dict[str, Any]) -
         first = ", ".join(map(repr, unread[:3]))
         raise DataError(
             f"{table.name}: {first} and {len(unread) - 3} more columns are neither "
-            "pixels nor a label, accepted: pixels numbered in one way, or listed as `pixel_columns = […]` in a "
-            "dataset.toml"
+            "pixels nor a label, accepted: pixels numbered in one way, or listed in a dataset.toml as "
+            "`pixel_columns = […]`"
         )
     count = len(_unpack(table, table.sample.head(1), pixels, 0)[0]) if len(table.sample) else len(pixels)
     channels, *_ = infer_shape(table.name, count)
