@@ -162,16 +162,11 @@ def _read_first_line(
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    """Return True for names: a word after the first cell, or numbers that count the columns."""
-    numbers = [parse_number(cell) for cell in cells]
-    if any(math.isnan(number) for number in numbers[1:]):
-        return True
-    counted = [number for number in numbers if not math.isnan(number)]
-    return (
-        len(counted) > 3
-        and counted == [counted[0] + step for step in range(len(counted))]
-        and counted[0] in (0, 1)
-    )
+    """Return True for names: mostly words, `label` among numbers, or numbers that count the columns."""
+    numbers = sorted(number for number in map(parse_number, cells) if not math.isnan(number))
+    if len(numbers) <= len(cells) // 2 or {"label", "class", "target"} & {cell.lower() for cell in cells}:
+        return len(cells) > 1
+    return len(numbers) > 3 and any(numbers == list(range(first, first + len(numbers))) for first in (0, 1))
 
 
 def _number_duplicates(columns: Sequence[str]) -> list[str]:

@@ -74,6 +74,9 @@ def _build_tree(
     path: Path, files: list[str], folders: list[str], open_file: Callable[[str], BinaryIO]
 ) -> FileTree:
     visible = [name for name in files if not is_junk(name)]
+    for name in visible:
+        if any("\ud800" <= char <= "\udfff" for char in name):  # how Python holds bytes that are not UTF-8
+            raise DataError(f"{path}: the name of the file {name!a} is not UTF-8, accepted: UTF-8 names")
     all_folders = {
         *folders,
         *("/".join(name.split("/")[:depth]) for name in visible for depth in range(1, name.count("/") + 1)),

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -122,8 +123,9 @@ def test_interleaved_colours_are_a_choice(tmp_path: Path, load: Load) -> None:
             pd.DataFrame(PIXELS).assign(label=np.arange(90) % 3).to_csv(file, header=False, index=False)
         ),
         lambda file: FRAME.assign(character=np.arange(90) % 3).to_csv(file),
+        lambda file: FRAME.assign(character=LETTERS).to_csv(file, header=False, index=False),
     ],
-    ids=["other name", "index first", "no header", "index and numbers"],
+    ids=["other name", "index first", "no header", "index and numbers", "text without header"],
 )
 def test_label_column_is_found_wherever_it_is(tmp_path: Path, load: Load, write: Any) -> None:
     """D3: last, under another name, behind pandas' index, or without a header."""
@@ -135,11 +137,14 @@ def test_label_column_is_found_wherever_it_is(tmp_path: Path, load: Load, write:
 
 @pytest.mark.parametrize("name", ["label", 64])
 def test_header_of_numbers_is_a_header(tmp_path: Path, load: Load, name: Any) -> None:
-    """D4: `label,0,1,2 …`, and `0,1,2 …` with the label in the last column."""
+    """D4: `label,0,1,2 …`, in any order, and `0,1,2 …` with the label in the last column."""
     frame = pd.DataFrame(PIXELS)
     frame.insert(0 if name == "label" else 64, name, LETTERS)
     frame.to_csv(tmp_path / "a.csv", index=False)
     assert ALL == contents(load("a.csv"))
+    if name == "label":
+        frame[["label", *sorted(range(64), key=str)]].to_csv(tmp_path / "a.csv", index=False)
+        assert ALL == contents(load("a.csv"))
 
 
 @pytest.mark.parametrize(
@@ -590,6 +595,14 @@ def test_archives_are_read_in_place(tmp_path: Path, load: Load, kind: str) -> No
     before = sorted(tmp_path.iterdir())
     assert ALL == contents(load(name))
     assert before == sorted(tmp_path.iterdir())
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path, load: Load) -> None:
+    """A file name of other bytes is one line."""
+    write_folders(tmp_path / "set")
+    (tmp_path / "set" / "a" / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"a/\\udcff\.png' is not UTF-8"):
+        load("set")
 
 
 def test_archive_bombs_are_bounded(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
