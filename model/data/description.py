@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from relearn.model.config import format_problems
 from relearn.model.errors import DataError, NotFoundError
+from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE
 
 DESCRIPTION_FILE = "dataset.toml"
 Layout = Literal["folder", "file_names", "file_list", "image_table", "pixel_table", "arrays"]
@@ -135,6 +136,10 @@ class DataDescription(BaseModel):
         if left_out > WARN_LEFT_OUT * (left_out + total):
             warnings.append(
                 f"{left_out:,} of {left_out + total:,} images are left out: {self._left_out_reasons()}"
+            )
+        if self.scale not in (None, BYTE_WHITE, WORD_WHITE):
+            warnings.append(
+                f"{self.scale} is white in these data; the prediction API takes values from 0 to 255"
             )
         return warnings + [
             f"class names are nearly equal: {', '.join(map(ascii, names))}"
