@@ -127,10 +127,6 @@ def list_sources(tree: FileTree, root: str, names: Iterable[str]) -> list[ImageS
     ]
 
 
-def _describe_junk(tree: FileTree) -> list[str]:
-    return [f"{tree.junk:,} system or hidden files are not read"] if tree.junk else []
-
-
 def describe_content(tree: FileTree, images: list[str]) -> str:
     """Say in numbers what a source holds."""
     suffixes = Counter(name.rpartition(".")[2].lower() if "." in name else "" for name in tree.files)

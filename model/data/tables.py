@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import io
 import json
 import math
 import re
@@ -227,8 +226,3 @@ def _read_hub_names(metadata: dict[bytes, bytes] | None) -> dict[str, dict[int, 
             with suppress(KeyError, TypeError):
                 names[column] = dict(enumerate(map(str, feature["names"])))
     return names
-
-
-def open_bytes(content: bytes) -> OpenFile:
-    """Return a function that opens `content`."""
-    return lambda: io.BytesIO(content)

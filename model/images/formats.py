@@ -48,7 +48,6 @@ IMAGE_FORMATS = (
     ImageFormat("GIF", lambda head: head[:6] in (b"GIF87a", b"GIF89a"), GifImageFile, "first frame"),
 )
 REQUEST_FORMATS = IMAGE_FORMATS[:2]  # what strangers may send: the decoders that are most looked at
-FORMAT_NAMES = ", ".join(image_format.name for image_format in IMAGE_FORMATS)
 # Suffixes of images in formats that are not read.
 OTHER_IMAGE_SUFFIXES = {
     *(".avif", ".heic", ".heif", ".jp2", ".jxl", ".ico", ".svg", ".psd", ".tga", ".pgm", ".ppm", ".pnm"),
