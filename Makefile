@@ -51,7 +51,7 @@ bench-serve: $(BIN)/.ready $(PEERS)/.ready ## compare our server with others, it
 	$(BIN)/python -m benchmarks $(or $(ARGS),serve batch cold_start overload soak)
 
 docs: $(BIN)/.ready ## write the reference pages of docs/ from the code
-	$(BIN)/python -m infra.reference
+	$(BIN)/python -m infra.make_docs
 
 lock: $(BIN)/.ready ## pin every dependency anew
 	UV_CACHE_DIR=.cache/uv $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \

@@ -29,22 +29,24 @@ MAX_PROMOTIONS = 3  # bars of promotions per year; more were not observed
 GAINS = np.arange(0, 1.55, 0.1) / 100
 
 _p_value = cache(mcnemar)
-LEVEL = PromotionConfig().significance
+SIGNIFICANCE_LEVEL = PromotionConfig().significance
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
     """Simulate decisions of the significance test of the gate, without the other guardrails."""
-    shares = {size: np.array([_promoted(size, gain) for gain in GAINS]) for size in SIZES}
-    years = {size: _years(size) for size in SIZES}
-    _figure(shares, years)
+    promotion_rates = {
+        size: np.array([simulate_promotion_rate(size, gain) for gain in GAINS]) for size in SIZES
+    }
+    promotions_per_year = {size: simulate_promotions_per_year(size) for size in SIZES}
+    plot(promotion_rates, promotions_per_year)
     rows = [
         {
             "reference images": f"{size:,}",
-            "equal ones promoted, one decision": f"{shares[size][0]:.2%}",
-            "truly 0.5 points better, promoted": f"{shares[size][5]:.1%}",
-            "truly 1 point better, promoted": f"{shares[size][10]:.1%}",
-            "365 nights of equal ones: promotions, mean": f"{years[size].mean():.1f}",
-            "in 95 of 100 years at most": f"{np.percentile(years[size], 95):.0f}",
+            "equal ones promoted, one decision": f"{promotion_rates[size][0]:.2%}",
+            "truly 0.5 points better, promoted": f"{promotion_rates[size][5]:.1%}",
+            "truly 1 point better, promoted": f"{promotion_rates[size][10]:.1%}",
+            "365 nights of equal ones: promotions, mean": f"{promotions_per_year[size].mean():.1f}",
+            "in 95 of 100 years at most": f"{np.percentile(promotions_per_year[size], 95):.0f}",
         }
         for size in SIZES
     ]
@@ -60,55 +62,57 @@ def measure() -> tuple[str, str, pd.DataFrame]:
     return "How often the gate promotes", note, pd.DataFrame(rows)
 
 
-def _promoted(size: int, gain: float) -> float:
+def is_significantly_better(candidate_only: int, champion_only: int) -> bool:
+    """Return whether the gate promotes, from the numbers of images that only one predicts correctly."""
+    is_better = candidate_only > champion_only
+    return bool(is_better and _p_value(int(candidate_only), int(champion_only)) < SIGNIFICANCE_LEVEL)
+
+
+def simulate_promotion_rate(size: int, gain: float) -> float:
     """Return the fraction of PROMOTE decisions if the candidate is better by `gain`."""
-    half = DISPUTED_FRACTION / 4
-    chances = (half + gain, half, 1 - 2 * half - gain)
-    drawn = np.random.default_rng(size).multinomial(size, chances, TRIALS)
-    promotions = sum(gained > lost and _p_value(int(gained), int(lost)) < LEVEL for gained, lost, _ in drawn)
+    disagreement = DISPUTED_FRACTION / 4
+    probabilities = (disagreement + gain, disagreement, 1 - 2 * disagreement - gain)
+    counts = np.random.default_rng(size).multinomial(size, probabilities, TRIALS)
+    promotions = sum(is_significantly_better(candidate, champion) for candidate, champion, _ in counts)
     return promotions / TRIALS
 
 
-def _years(size: int) -> np.ndarray:
+def simulate_promotions_per_year(size: int) -> np.ndarray:
     """Return the promotions per year of nightly, equally good candidates."""
     generator = np.random.default_rng(size)
-    doubtful = round(DISPUTED_FRACTION * size)
-    champion = generator.random((YEARS, doubtful)) < 0.5
+    disputed_images = round(DISPUTED_FRACTION * size)
+    champion = generator.random((YEARS, disputed_images)) < 0.5
     promotions = np.zeros(YEARS, int)
     for _ in range(NIGHTS):
-        candidate = generator.random((YEARS, doubtful)) < 0.5
-        gained, lost = (candidate & ~champion).sum(1), (champion & ~candidate).sum(1)
-        won = np.array(
-            [
-                up > down and _p_value(int(up), int(down)) < LEVEL
-                for up, down in zip(gained, lost, strict=True)
-            ]
-        )
-        champion[won] = candidate[won]
-        promotions += won
+        candidate = generator.random((YEARS, disputed_images)) < 0.5
+        candidate_only, champion_only = (candidate & ~champion).sum(1), (champion & ~candidate).sum(1)
+        is_promoted = np.array(list(map(is_significantly_better, candidate_only, champion_only)))
+        champion[is_promoted] = candidate[is_promoted]
+        promotions += is_promoted
     return promotions
 
 
-def _figure(shares: dict[int, np.ndarray], years: dict[int, np.ndarray]) -> None:
+def plot(promotion_rates: dict[int, np.ndarray], promotions_per_year: dict[int, np.ndarray]) -> None:
     """Plot promotion rate by true gain (left), and promotions per year of equal candidates (right)."""
-    equal = max(curve[0] for curve in shares.values())
+    max_false_rate = max(curve[0] for curve in promotion_rates.values())
     figure = create_figure(
         4.6,
-        f"Equal classifiers are promoted in {equal:.1%} of the decisions at most\n"
+        f"Equal classifiers are promoted in {max_false_rate:.1%} of the decisions at most\n"
         "The more reference images, the smaller the gain that is seen",
     )
-    power, year = figure.subplots(1, 2, width_ratios=(3, 2))
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     styles = zip(SIZES, (VERMILION, GREEN, BLUE), (":", "--", "-"), strict=True)
-    for place, (size, color, style) in enumerate(styles):
-        power.plot(100 * GAINS, 100 * shares[size], style, color=color, label=f"{size:,} images")
-        counts = np.bincount(years[size], minlength=MAX_PROMOTIONS + 1)[: MAX_PROMOTIONS + 1]
-        year.bar(np.arange(MAX_PROMOTIONS + 1) + 0.25 * (place - 1), 100 * counts / YEARS, 0.22, color=color)
-    power.axhline(100 * LEVEL / 2, color=GRAY, linewidth=0.8)
-    power.set_xlabel("points of accuracy by which the candidate is truly better")
-    power.set_ylabel("promoted, % of decisions")
-    year.set_xlabel("promotions in 365 nights of equal candidates")
-    year.set_ylabel("% of years")
-    for axes in (power, year):
+    bar_positions = np.arange(MAX_PROMOTIONS + 1)
+    for position, (size, color, style) in enumerate(styles):
+        left.plot(100 * GAINS, 100 * promotion_rates[size], style, color=color, label=f"{size:,} images")
+        counts = np.bincount(promotions_per_year[size], minlength=MAX_PROMOTIONS + 1)[: MAX_PROMOTIONS + 1]
+        right.bar(bar_positions + 0.25 * (position - 1), 100 * counts / YEARS, 0.22, color=color)
+    left.axhline(100 * SIGNIFICANCE_LEVEL / 2, color=GRAY, linewidth=0.8)
+    left.set_xlabel("points of accuracy by which the candidate is truly better")
+    left.set_ylabel("promoted, % of decisions")
+    right.set_xlabel("promotions in 365 nights of equal candidates")
+    right.set_ylabel("% of years")
+    for axes in (left, right):
         style_axes(axes)
-    add_legend_below(figure, power)
+    add_legend_below(figure, left)
     figure.savefig(IMAGES / "gate.png")

@@ -19,24 +19,24 @@ RESPONSE_TIMEOUT_SECONDS = 30.0  # seconds for an answer
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """Response on a connection to request number `asked`; times are from `time.time`.
 
     `status` is 0 if the connection failed; `body` is then the error.
     """
 
     connection: int
-    asked: int
-    sent: float
-    received: float
+    request_index: int
+    sent_at: float
+    received_at: float
     status: int
     body: bytes
 
 
 @contextmanager
-def load(
+def generate_load(
     address: Address, requests: Sequence[bytes], connections: int, pause: float = 0.0
-) -> Iterator[list[Answer]]:
+) -> Iterator[list[Response]]:
     """Send requests during a `with` block; the yielded list has all answers when the block ends.
 
     Each connection stays open and sends the next of `requests` as soon as the previous one is answered and
@@ -47,12 +47,12 @@ def load(
     process = context.Process(target=_run_process, args=(child_pipe, address, requests, connections, pause))
     process.start()
     child_pipe.close()  # otherwise the end of the child process would go unnoticed
-    answers: list[Answer] = []
+    responses: list[Response] = []
     try:
         pipe.recv()  # wait for the start
-        yield answers
+        yield responses
         pipe.send("stop")
-        answers += pipe.recv()
+        responses += pipe.recv()
         process.join()
     finally:
         process.kill()
@@ -79,23 +79,23 @@ async def _run_clients(
 
 async def _client(
     number: int, address: Address, requests: Sequence[bytes], pause: float, stop: asyncio.Event
-) -> list[Answer]:
+) -> list[Response]:
     """Return all answers on one connection. A failure is an answer too, and the connection is reopened."""
-    answers, streams = [], None
+    responses, streams = [], None
     await asyncio.sleep(0.005 * number)  # of connections that open at once, one worker would take all
     for turn in itertools.count(number):
         if stop.is_set():
             break
-        asked, sent = turn % len(requests), time.time()
+        request_index, sent_at = turn % len(requests), time.time()
         try:
             async with asyncio.timeout(RESPONSE_TIMEOUT_SECONDS):
                 streams = streams or await asyncio.open_connection(*address)
-                status, body = await _exchange(streams, requests[asked])
+                status, body = await _exchange(streams, requests[request_index])
         except (OSError, EOFError, ValueError) as error:
             status, body, streams = 0, repr(error).encode(), None
-        answers.append(Answer(number, asked, sent, time.time(), status, body))
+        responses.append(Response(number, request_index, sent_at, time.time(), status, body))
         await asyncio.sleep(pause if status else max(pause, 0.01))
-    return answers
+    return responses
 
 
 async def _exchange(streams: Streams, request: bytes) -> tuple[int, bytes]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.load import Answer, load
+from benchmarks.load import Response, generate_load
 from benchmarks.server_fixtures import Workload, release_model, start_relearn
 from relearn.serving.deployment.server import Server
 
@@ -26,8 +26,12 @@ def measure() -> tuple[str, str, pd.DataFrame]:
         overload_end = time.time()
         after = _run_load(server, requests, FEW, 2 * IDLE_SECONDS)
     usual_p99 = float(np.percentile(_milliseconds(before), 99))
-    late = [answer for answer in after if answer.status != 200 or _milliseconds([answer])[0] > 2 * usual_p99]
-    # One in a hundred exceeds the p99 on an idle machine too, so 50 fast answers in a row are required.
+    late = [
+        response
+        for response in after
+        if response.status != 200 or _milliseconds([response])[0] > 2 * usual_p99
+    ]
+    # One in a hundred exceeds the p99 on an idle machine too, so 50 fast responses in a row are required.
     recovered = _recovered(after, late, overload_end)
     rows = [
         _row(f"{FEW} connections, before", before, 200),
@@ -35,7 +39,7 @@ def measure() -> tuple[str, str, pd.DataFrame]:
         _row(f"{CROWD} connections, rejected with 429", crowd, REJECTED_STATUS),
         _row(f"{FEW} connections, after", after, 200),
     ]
-    unexpected = sum(answer.status not in (200, REJECTED_STATUS) for answer in (*before, *crowd, *after))
+    unexpected = sum(response.status not in (200, REJECTED_STATUS) for response in (*before, *crowd, *after))
     note = (
         f"One worker, one image as JSON per request. {CROWD} connections send requests for "
         f"{OVERLOAD_SECONDS:g} s, each as soon as the last one is answered or rejected, ignoring "
@@ -51,29 +55,29 @@ def _post(workload: Workload, body: bytes) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def _run_load(server: Server, requests: list[bytes], connections: int, seconds: float) -> list[Answer]:
-    with load(server.address, requests, connections) as answers:
+def _run_load(server: Server, requests: list[bytes], connections: int, seconds: float) -> list[Response]:
+    with generate_load(server.address, requests, connections) as responses:
         time.sleep(seconds)
-    return answers
+    return responses
 
 
-def _milliseconds(answers: list[Answer]) -> list[float]:
-    return [1000 * (answer.received - answer.sent) for answer in answers]
+def _milliseconds(responses: list[Response]) -> list[float]:
+    return [1000 * (response.received_at - response.sent_at) for response in responses]
 
 
-def _recovered(after: list[Answer], late: list[Answer], overload_end: float) -> str:
-    """Describe when 50 answers in a row were as fast as before."""
-    ordered = sorted(after, key=lambda answer: answer.received)
-    slow = {id(answer) for answer in late}
+def _recovered(after: list[Response], late: list[Response], overload_end: float) -> str:
+    """Describe when 50 responses in a row were as fast as before."""
+    ordered = sorted(after, key=lambda response: response.received_at)
+    slow = {id(response) for response in late}
     for start in range(len(ordered) - 50):
-        if not any(id(answer) in slow for answer in ordered[start : start + 50]):
-            seconds = max(0.0, ordered[start].received - overload_end)
-            return f"{seconds:.2f} s after the overload, 50 answers in a row were as fast as before."
+        if not any(id(response) in slow for response in ordered[start : start + 50]):
+            seconds = max(0.0, ordered[start].received_at - overload_end)
+            return f"{seconds:.2f} s after the overload, 50 responses in a row were as fast as before."
     return "No recovery within the measured time."
 
 
-def _row(what: str, answers: list[Answer], status: int) -> dict[str, Any]:
-    matching = [answer for answer in answers if answer.status == status]
+def _row(what: str, responses: list[Response], status: int) -> dict[str, Any]:
+    matching = [response for response in responses if response.status == status]
     if not matching:
         return {"what": what, "number": 0} | dict.fromkeys(QUANTILES, "–")
     quantiles = np.percentile(_milliseconds(matching), list(QUANTILES.values()))

@@ -43,12 +43,13 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
                         | {"thousand images/s, median": result.error, "range": "–", "peak memory, MB": "–"}
                     )
                     continue
-                rate, between = median_range(
+                rate, value_range = median_range(
                     [times * images / epoch.seconds / 1000 for epoch in result.epochs]
                 )
-                peak = f"{max(epoch.peak_mb for epoch in result.epochs):.0f}"
+                peak_mb = f"{max(epoch.peak_mb for epoch in result.epochs):.0f}"
                 rows.append(
-                    row | {"thousand images/s, median": rate, "range": between, "peak memory, MB": peak}
+                    row
+                    | {"thousand images/s, median": rate, "range": value_range, "peak memory, MB": peak_mb}
                 )
     note = (
         "MNIST repeated, its validation images too; SGD, float32, evaluation on the validation images "

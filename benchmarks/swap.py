@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.load import Answer, load
+from benchmarks.load import Response, generate_load
 from relearn.flows.releases.release_state import ReleaseState, record_decision
 from relearn.flows.releases.rollback import roll_back
 from relearn.model.config import TrainConfig
@@ -38,54 +38,58 @@ NAME, SHAPE = "digits", (1, 28, 28)
 CONNECTIONS = 16
 # Eleven versions: ten promotions after the first, and two steps back.
 STEPS = ("2", "3", "4", "5", "back", "6", "7", "8", "9", "10", "back", "11")
-PACE = 3.0  # seconds before each step, and after the last
-NEAR = 1.0  # seconds before and after a change that count as during it
+STEP_INTERVAL_SECONDS = 3.0  # seconds before each step, and after the last
+CHANGE_WINDOW_SECONDS = 1.0  # seconds before and after a change that count as during it
 
 
 @dataclass(frozen=True)
-class Watched:
+class LoadTest:
     """Observations of one server under load.
 
-    `answers` has a row a request: `at` and `seconds` (s), `connection`, `status`, and, of those that were
-    answered, `version`, `worker`, and whether the answer is `right`, that of the version it names.
-    `changes` are (time, version that is live from then on, whether it is a rollback), `took` the seconds
-    until all workers served it.
+    `responses` has a row per request: `received_at` and `seconds` (s), `connection`, `status`; for status 200
+    also `version`, `worker`, and `is_correct`: whether the named version predicts this offline.
+    `changes` are (time, new live version, whether it is a rollback); `reload_seconds` is the time of each
+    change until all workers served the version.
     """
 
-    answers: pd.DataFrame
+    responses: pd.DataFrame
     changes: tuple[tuple[float, str, bool], ...]
-    took: tuple[float, ...]
+    reload_seconds: tuple[float, ...]
 
     @property
-    def failed(self) -> int:
-        return int((self.answers["status"] != 200).sum())
+    def failed_count(self) -> int:
+        return int((self.responses["status"] != 200).sum())
 
     @property
-    def wrong(self) -> int:
-        """Answers that differ from those of the version that they name."""
-        return int((~self.answers["right"]).sum()) - self.failed
+    def wrong_count(self) -> int:
+        """Number of responses that differ from the offline predictions of the version that they name."""
+        return int((~self.responses["is_correct"]).sum()) - self.failed_count
 
     @property
-    def went_back(self) -> int:
-        """Answers from a version that the worker had replaced before it last answered on that connection."""
+    def stale_count(self) -> int:
+        """Number of responses from a version that the worker had replaced before an earlier response."""
         order = ["1", *(version for _, version, _ in self.changes)]
-        back = 0
-        for _, told in self.answers[self.answers["status"] == 200].groupby(["connection", "worker"]):
-            place = 0
-            for version in told["version"]:
-                later = [number for number in range(place, len(order)) if order[number] == version]
-                back += not later
-                place = later[0] if later else place
-        return back
+        stale_count = 0
+        for _, served in self.responses[self.responses["status"] == 200].groupby(["connection", "worker"]):
+            position = 0
+            for version in served["version"]:
+                later_positions = [
+                    number for number in range(position, len(order)) if order[number] == version
+                ]
+                stale_count += not later_positions
+                position = later_positions[0] if later_positions else position
+        return stale_count
 
-    def milliseconds(self, near: bool) -> np.ndarray:
-        """Return request latencies during changes (`near`), or at other times."""
+    def latencies_ms(self, during_change: bool) -> np.ndarray:
+        """Return the latencies of requests during changes, or of all others."""
         times = np.array([time for time, *_ in self.changes])
-        close = (np.abs(self.answers["at"].to_numpy()[:, None] - times) < NEAR).any(1)
-        return 1000 * self.answers["seconds"].to_numpy()[close == near]
+        is_during_change = (
+            np.abs(self.responses["received_at"].to_numpy()[:, None] - times) < CHANGE_WINDOW_SECONDS
+        ).any(1)
+        return 1000 * self.responses["seconds"].to_numpy()[is_during_change == during_change]
 
 
-class Stage:
+class ReleaseFixture:
     """A home with classifiers that predict differently; version 1 is released and packaged."""
 
     def __init__(self, root: Path) -> None:
@@ -106,7 +110,7 @@ class Stage:
 
     def promote(self, version: str, digests: dict[str, str] | None = None) -> None:
         """Release a version as after a promotion; with `digests` its files are stored already."""
-        now = ReleaseState.from_store(self.releases)
+        state = ReleaseState.from_store(self.releases)
         live = Release(
             version=version,
             bento=f"{NAME}:{version}",
@@ -114,10 +118,17 @@ class Stage:
             published_at=datetime.now(UTC),
             sha256=digests or self.releases.add_version(version, self.folders[version]),
         )
-        previous = now.live.version if now.live else None
-        decision: dict[str, Any] = {"action": "promote", "candidate": version, "run_id": version}
+        previous = state.live.version if state.live else None
+        decision: dict[str, Any] = {"action": "promote", "subject": version, "run_id": version}
         record_decision(
-            self.home, NAME, now, **decision, reasons=(), fingerprints={}, live=live, previous=previous
+            self.home,
+            NAME,
+            state,
+            **decision,
+            reasons=(),
+            fingerprints={},
+            live=live,
+            rollback_target=previous,
         )
 
     def step(self, step: str) -> str:
@@ -151,28 +162,41 @@ def _classifier(seed: int) -> Classifier:
     return Classifier(network, card)
 
 
-def watch(stage: Stage, workers: int, steps: Sequence[str] = STEPS, pace: float = PACE) -> Watched:
-    """Put a real server under load, and change the released version every `pace` seconds."""
-    changes, took = [], []
-    requests = [as_png(image) if number % 2 else as_json(image) for number, image in enumerate(stage.images)]
-    with served(stage, workers) as server, load(server.address, requests, CONNECTIONS) as answers:
+def run_load_test(
+    fixture: ReleaseFixture,
+    workers: int,
+    steps: Sequence[str] = STEPS,
+    interval_seconds: float = STEP_INTERVAL_SECONDS,
+) -> LoadTest:
+    """Put a real server under load, and change the released version every `interval_seconds`."""
+    changes, reload_seconds = [], []
+    requests = [
+        build_png_request(image) if number % 2 else build_json_request(image)
+        for number, image in enumerate(fixture.images)
+    ]
+    with (
+        run_server(fixture, workers) as server,
+        generate_load(server.address, requests, CONNECTIONS) as responses,
+    ):
         for step in steps:
-            time.sleep(pace)
-            began = time.time()
-            version = stage.step(step)
-            changes.append((began, version, step == "back"))
-            _until(all_serve, server, version)
-            took.append(time.time() - began)
-        time.sleep(pace)
-    return Watched(pd.DataFrame(_read(answer, stage) for answer in answers), tuple(changes), tuple(took))
+            time.sleep(interval_seconds)
+            start_time = time.time()
+            version = fixture.step(step)
+            changes.append((start_time, version, step == "back"))
+            wait_until(all_serve, server, version)
+            reload_seconds.append(time.time() - start_time)
+        time.sleep(interval_seconds)
+    return LoadTest(
+        pd.DataFrame(_to_row(answer, fixture) for answer in responses), tuple(changes), tuple(reload_seconds)
+    )
 
 
 @contextmanager
-def served(stage: Stage, workers: int) -> Iterator[Server]:
-    server = start_server(stage.bento, ServeConfig(port=0, workers=workers), stage.home, model_name=NAME)
+def run_server(fixture: ReleaseFixture, workers: int) -> Iterator[Server]:
+    server = start_server(fixture.bento, ServeConfig(port=0, workers=workers), fixture.home, model_name=NAME)
     try:
         server.wait_until_ok("/readyz")
-        _until(lambda: len(worker_versions(server)) == workers)
+        wait_until(lambda: len(worker_versions(server)) == workers)
         yield server
     finally:
         server.stop()
@@ -184,39 +208,49 @@ def all_serve(server: Server, version: str) -> bool:
 
 def worker_versions(server: Server) -> dict[int, str]:
     """Return the version that each worker serves, from `/info`."""
-    told = httpx.get(f"{server.url}/info", timeout=5, trust_env=False).json()
-    return {one["worker"]: one["version"] for one in told["workers"]}
+    info = httpx.get(f"{server.url}/info", timeout=5, trust_env=False).json()
+    return {worker["worker"]: worker["version"] for worker in info["workers"]}
 
 
-def as_png(image: np.ndarray) -> bytes:
+def build_png_request(image: np.ndarray) -> bytes:
     """Make a PNG request, which is decoded and predicted in a thread."""
-    return _post("image/png", encode_png(image))
+    return _build_request("image/png", encode_png(image))
 
 
-def as_json(image: np.ndarray) -> bytes:
+def build_json_request(image: np.ndarray) -> bytes:
     """Make a JSON request, which is predicted in the event loop."""
-    return _post("application/json", json.dumps({"images": image.tolist()}).encode())
+    return _build_request("application/json", json.dumps({"images": image.tolist()}).encode())
 
 
-def _post(media_type: str, body: bytes) -> bytes:
+def _build_request(media_type: str, body: bytes) -> bytes:
     head = f"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: {media_type}\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def _read(answer: Answer, stage: Stage) -> dict[str, Any]:
-    """Convert an answer to a row of `answers`."""
-    seconds = answer.received - answer.sent
-    row = {"at": answer.received, "seconds": seconds, "connection": answer.connection, "right": False}
-    if answer.status != 200:
-        return row | {"status": answer.status, "version": "", "worker": 0}
-    said = json.loads(answer.body)
-    probabilities = list(said["predictions"][0]["probabilities"].values())
-    expected = stage.expected[said["version"]][answer.asked]
-    right = bool(np.allclose(probabilities, expected, rtol=0, atol=1e-5))
-    return row | {"status": 200, "version": said["version"], "worker": said["worker"], "right": right}
+def _to_row(response: Response, fixture: ReleaseFixture) -> dict[str, Any]:
+    """Convert a response to a row of `LoadTest.responses`."""
+    seconds = response.received_at - response.sent_at
+    row = {
+        "received_at": response.received_at,
+        "seconds": seconds,
+        "connection": response.connection,
+        "is_correct": False,
+    }
+    if response.status != 200:
+        return row | {"status": response.status, "version": "", "worker": 0}
+    content = json.loads(response.body)
+    probabilities = list(content["predictions"][0]["probabilities"].values())
+    expected = fixture.expected[content["version"]][response.request_index]
+    is_correct = bool(np.allclose(probabilities, expected, rtol=0, atol=1e-5))
+    return row | {
+        "status": 200,
+        "version": content["version"],
+        "worker": content["worker"],
+        "is_correct": is_correct,
+    }
 
 
-def _until(condition: Callable[..., object], *arguments: Any) -> None:
+def wait_until(condition: Callable[..., object], *arguments: Any) -> None:
     deadline = time.monotonic() + 60
     while not condition(*arguments):
         if time.monotonic() > deadline:
@@ -229,22 +263,27 @@ def measure() -> tuple[str, str, pd.DataFrame]:
     rows = []
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            watched = watch(Stage(Path(folder)), workers)
-        near, far = watched.milliseconds(near=True), watched.milliseconds(near=False)
+            load_test = run_load_test(ReleaseFixture(Path(folder)), workers)
+        during_change_ms, steady_ms = (
+            load_test.latencies_ms(during_change=True),
+            load_test.latencies_ms(during_change=False),
+        )
         rows.append(
             {
                 "workers": workers,
-                "requests": f"{len(watched.answers):,}",
-                "failed": watched.failed,
-                "other than the named version's": watched.wrong,
-                "from a version that was replaced": watched.went_back,
-                "seconds until all workers swapped, median": f"{np.median(watched.took):.2f}",
-                "at most": f"{max(watched.took):.2f}",
-                "ms a request, 50 % and 99 %": "{:.1f}, {:.1f}".format(*np.percentile(far, (50, 99))),
-                "within a second of a swap": "{:.1f}, {:.1f}".format(*np.percentile(near, (50, 99))),
+                "requests": f"{len(load_test.responses):,}",
+                "failed": load_test.failed_count,
+                "other than the named version's": load_test.wrong_count,
+                "from a version that was replaced": load_test.stale_count,
+                "seconds until all workers swapped, median": f"{np.median(load_test.reload_seconds):.2f}",
+                "at most": f"{max(load_test.reload_seconds):.2f}",
+                "ms a request, 50 % and 99 %": "{:.1f}, {:.1f}".format(*np.percentile(steady_ms, (50, 99))),
+                "within a second of a swap": "{:.1f}, {:.1f}".format(
+                    *np.percentile(during_change_ms, (50, 99))
+                ),
             }
         )
-    figure(watched).savefig(FIGURE_FILE)
+    plot(load_test).savefig(FIGURE_FILE)
     note = (
         f"{CONNECTIONS} connections that stay open, each asking again as soon as it is answered, PNG and "
         "JSON in turn; ten promotions and two rollbacks, each through the ledger. Every answer is compared "
@@ -255,30 +294,32 @@ def measure() -> tuple[str, str, pd.DataFrame]:
     return "Hot reload under load", note, pd.DataFrame(rows)
 
 
-def figure(watched: Watched) -> Any:
+def plot(load_test: LoadTest) -> Any:
     """Plot requests over time, colored by the answering version."""
-    answers = watched.answers
-    begin = answers["at"].min()
-    edges = np.linspace(0, answers["at"].max() - begin, 121)
-    versions = sorted({"1", *(version for _, version, _ in watched.changes)}, key=int)
+    responses = load_test.responses
+    start_time = responses["received_at"].min()
+    edges = np.linspace(0, responses["received_at"].max() - start_time, 121)
+    versions = sorted({"1", *(version for _, version, _ in load_test.changes)}, key=int)
     counts = [
-        np.histogram(answers["at"][answers["version"] == version] - begin, edges)[0] / np.diff(edges)
+        np.histogram(responses["received_at"][responses["version"] == version] - start_time, edges)[0]
+        / np.diff(edges)
         for version in versions
     ]
-    drawn = create_figure(
+    figure = create_figure(
         3.8,
-        f"{len(answers):,} requests, {watched.failed} failed, {watched.wrong} answered wrongly, "
-        f"{len(watched.changes)} changes",
+        f"{len(responses):,} requests, {load_test.failed_count} failed, "
+        f"{load_test.wrong_count} answered wrongly, "
+        f"{len(load_test.changes)} changes",
     )
-    axes = drawn.subplots()
+    axes = figure.subplots()
     color_list = [COLORS[int(version) % len(COLORS)] for version in versions]
     axes.stackplot(edges[:-1], counts, step="post", colors=color_list, linewidth=0)
     top = axes.get_ylim()[1]
-    for at, version, back in watched.changes:
-        axes.axvline(at - begin, color=BLACK, linestyle=":" if back else "-", linewidth=0.8)
-        axes.text(at - begin, top, f" {'back to ' if back else ''}{version}", va="top", fontsize=8)
+    for at, version, back in load_test.changes:
+        axes.axvline(at - start_time, color=BLACK, linestyle=":" if back else "-", linewidth=0.8)
+        axes.text(at - start_time, top, f" {'back to ' if back else ''}{version}", va="top", fontsize=8)
     axes.set_xlabel("seconds")
     axes.set_ylabel("requests/s, colored by version")
     axes.margins(x=0)
     style_axes(axes)
-    return drawn
+    return figure

@@ -1,1 +1,1 @@
-"""When, in what order, and what is remembered: Prefect flows, MLflow tracking, the command line."""
+"""Orchestration and tracking: Prefect flows, MLflow tracking, the command line."""

@@ -81,7 +81,7 @@ def set_tool_defaults(home: Home) -> list[str]:
 
 
 def tool_defaults(home: Home) -> dict[str, str]:
-    """Return the variables that `set_tool_defaults` sets unless the user has."""
+    """Return the variables, with values, that `set_tool_defaults` sets if the user has not set them."""
     return {
         "PREFECT_HOME": str(home.prefect),
         "BENTOML_HOME": str(home.bentoml),
@@ -197,8 +197,8 @@ def _ensure_user_and_home(home: Home) -> None:
 def load_prefect(home: Home) -> None:
     """Import Prefect and load its settings; raise `ConfigError` if one is invalid.
 
-    Prefect reads .env, prefect.toml and pyproject.toml of the current folder, which may belong to another
-    project and name its database. Therefore Prefect is imported in its own folder.
+    Prefect reads .env, prefect.toml and pyproject.toml of the working directory; another project's file there
+    could point it to another database. It is therefore imported with `home.prefect` as working directory.
     """
     home.prefect.mkdir(0o700, parents=True, exist_ok=True)
     try:
@@ -214,7 +214,7 @@ def load_prefect(home: Home) -> None:
 
 
 def _find_prefect_variable(setting: str) -> str:
-    """Return the environment variable that has set this; its name begins with the groups of the setting."""
+    """Return the environment variable that has set `setting`; its name ends with the setting's."""
     names = [name for name in os.environ if name.startswith("PREFECT_")]
     return next((name for name in names if name.endswith(f"_{setting.upper()}")), f"PREFECT_…_{setting}")
 
@@ -246,7 +246,10 @@ def check_limits() -> None:
 
 
 def _count_startable_threads() -> int:
-    """Start up to `MIN_THREADS` threads: the system's limits are per user, container and machine."""
+    """Start up to `MIN_THREADS` threads, and return how many could be started.
+
+    A try, since limits of the user, the container and the machine apply together.
+    """
     finish = threading.Event()
     threads: list[threading.Thread] = []
     try:
@@ -277,7 +280,7 @@ def check_loopback() -> None:
 
 @contextmanager
 def short_mlflow_timeouts() -> Iterator[None]:
-    """Send each request to the MLflow server once and wait three seconds for the response."""
+    """Limit requests to the MLflow server in the block to one attempt of three seconds."""
     short_timeouts = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
     previous = {name: os.environ[name] for name in short_timeouts if name in os.environ}
     os.environ.update(short_timeouts)

@@ -47,13 +47,13 @@ def monitor(name: str, config: MonitorConfig = DEFAULT_CONFIG, emit: bool = True
     alert_reasons = report.alert_reasons if emit else {}
     alerts = emit_alerts(Home.from_environment(), name, alert_reasons, cooldown, report.window_end, **payload)
     report = report.model_copy(update={"alerts": alerts})
-    publish_report(report)
+    publish_monitoring_report(report)
     return report
 
 
 @task(task_run_name="analyze-window")
 def analyze_window(name: str, config: MonitorConfig) -> WindowReport:
-    """Compare the window with the reference set as the live classifier predicts it; write the figure."""
+    """Compare the window with the live classifier's predictions of the reference set; write the figure."""
     home, window_end = Home.from_environment(), datetime.now(UTC)
     releases = ReleaseStore(home.releases_dir(name))
     release_state = ReleaseState.from_store(releases)
@@ -93,7 +93,7 @@ def write_report_figure(
     classes: tuple[str, ...],
     times: "pd.Series[pd.Timestamp]",
 ) -> None:
-    """Write the figure of the report; delete an older one if nothing was tested."""
+    """Write the figure of the report; if nothing was tested, delete the previous figure."""
     if not report.drift.tests:
         path.unlink(missing_ok=True)
         return
@@ -117,8 +117,8 @@ def write_report_figure(
 
 
 @task(task_run_name="publish-report")
-def publish_report(report: WindowReport) -> None:
-    """Write the report to the home and to Prefect, its metrics for Prometheus to the prediction log."""
+def publish_monitoring_report(report: WindowReport) -> None:
+    """Write the report to the home and to Prefect, and its metrics beside the prediction log."""
     home = Home.from_environment()
     folder = home.monitoring_dir(report.name)
     markdown = to_markdown(report)

@@ -31,12 +31,12 @@ def current_user() -> str:
 
 
 def is_this_host(tags: Mapping[str, str]) -> bool:
-    """Return whether `tags` name a process of this machine."""
+    """Return whether the process in `tags` belongs to this machine."""
     return tags.get(HOST_TAG) == socket.gethostname()
 
 
 def is_process_dead(tags: Mapping[str, str]) -> bool:
-    """Return whether `tags` name a process of this machine that no longer runs."""
+    """Return whether the process in `tags` ran on this machine and no longer runs."""
     return is_this_host(tags) and not _is_alive(tags.get(PROCESS_TAG, ""))
 
 

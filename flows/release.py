@@ -20,8 +20,8 @@ from relearn.flows.console import Stopwatch, print_warning
 from relearn.flows.feedback.decisions import load_recent_holdout
 from relearn.flows.promotion.candidate_scores import score_classifier
 from relearn.flows.promotion.gate import evaluate_gate
-from relearn.flows.promotion.gate_report import publish_report
-from relearn.flows.promotion.reference import load_default_reference
+from relearn.flows.promotion.gate_report import publish_gate_report
+from relearn.flows.promotion.reference_images import load_default_reference
 from relearn.flows.promotion.smoke import run_smoke_test
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import (
@@ -72,7 +72,7 @@ class Candidate:
         return self.gate_decision.action
 
     def with_action(self, action: GateOutcome, reason: str) -> "Candidate":
-        """Return this candidate with another gate decision, `reason` first."""
+        """Return a copy whose gate decision is `action`, with `reason` before the other reasons."""
         reasons = (reason, *self.gate_decision.reasons)
         gate_decision = self.gate_decision.model_copy(update={"action": action, "reasons": reasons})
         return replace(self, gate_decision=gate_decision)
@@ -88,8 +88,8 @@ class Approval(RunInput):
 def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseResult:
     """Evaluate the classifier of a run against the champion, smoke-test it, promote it.
 
-    If the champion changes in the meantime, the candidate is evaluated again, against the new champion. A
-    second release of the live run changes nothing.
+    If the champion changes in the meantime, the candidate is evaluated again, against the new champion. The
+    release of a run that is live already changes nothing.
     """
     home, stopwatch = Home.from_environment(), Stopwatch()
     with mlflow_errors(home.tracking_uri), tempfile.TemporaryDirectory() as temp_dir:
@@ -107,7 +107,7 @@ def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseRes
                     candidate = register(candidate)
                 with stopwatch.stage("packaging"):
                     candidate = package_candidate(candidate)
-                with stopwatch.stage("smoke_test"):
+                with stopwatch.stage("smoke test"):
                     candidate = smoke_test(candidate)
             if candidate.action == "promote" and config.manual_approval:  # for each gate decision
                 with stopwatch.stage("waiting for approval"):
@@ -148,7 +148,7 @@ def evaluate_candidate(
     candidate_scores = score_classifier(classifier, image_sets, reference.classes)
     champion_scores = score_classifier(champion, image_sets, reference.classes) if champion else None
     gate_decision = evaluate_gate(candidate_scores, champion_scores, config)
-    publish_report(
+    publish_gate_report(
         attach_run(home, run_id),
         gate_decision,
         candidate_scores,
@@ -275,7 +275,7 @@ def build_result(candidate: Candidate, seconds: dict[str, float]) -> ReleaseResu
 
 
 def build_already_live_result(name: str, live_release: Release) -> ReleaseResult:
-    """Build the result for a run that is live already, after a retry or a second release."""
+    """Build the result for a run that is live already."""
     gate_decision = GateDecision(
         action="promote", reasons=(f"version {live_release.version} is live already",), checks=()
     )

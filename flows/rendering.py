@@ -90,7 +90,7 @@ def _format_difference(key: str, left: object, right: object) -> Text:
 
 
 def format_value(value: object) -> str:
-    """Format four digits of a float, thousands separators of an integer, "" for NaN."""
+    """Format a float with four digits, an integer with thousands separators, NaN as ""."""
     if isinstance(value, float):
         return "" if value != value else f"{value:.4g}"  # noqa: PLR0124  # NaN alone differs from itself
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -113,7 +113,7 @@ def join_sections(*sections: str) -> str:
 
 
 def bullets(lines: Iterable[object]) -> str:
-    """Render a Markdown list of untrusted text."""
+    """Render lines of untrusted text, escaped, as a Markdown list."""
     return "\n".join(f"- {escape_markdown(str(line))}" for line in lines)
 
 

@@ -10,7 +10,7 @@ EXAMPLE_IMAGE_FILENAME = "example.png"  # with the releases of a model: an image
 
 
 class TrainResult(BaseModel, frozen=True):
-    """Result of one training: run, course and metrics (accuracies in 0–1)."""
+    """Result of one training: its run, epochs, speed and metrics (accuracies in 0–1)."""
 
     run_id: str
     url: str
@@ -83,20 +83,20 @@ class ReleaseResult(BaseModel, frozen=True):
     stage_seconds: dict[str, float] = {}
 
     @property
-    def first_answer(self) -> str:
+    def first_prediction_text(self) -> str:
         """First prediction of the smoke test in a sentence; "" without one."""
         if self.smoke_test_result is None or self.smoke_test_result.first_prediction is None:
             return ""
         first = self.smoke_test_result.first_prediction
         return (
-            f"The real server of version {first.version} predicted '{first.label}' with"
-            f" {first.probability:.1%} for an image of '{self.expected_label}'; a prediction takes"
+            f"The server of version {first.version} classified an image of '{self.expected_label}' as"
+            f" '{first.label}' (probability {first.probability:.1%}). Median latency:"
             f" {self.smoke_test_result.latency_ms:.1f} ms."
         )
 
     @property
     def headline(self) -> str:
-        """The result in one line."""
+        """The gate decision, and the live version, in one line."""
         reasons = "; ".join(self.gate_decision.reasons)
         if self.gate_decision.action == "promote":
             return f"version {self.live_version} is live: {reasons}"

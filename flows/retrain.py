@@ -13,9 +13,10 @@ from relearn.flows.console import Stopwatch
 from relearn.flows.orchestration.connect import prefect_errors
 from relearn.flows.release import release
 from relearn.flows.results import RetrainResult, TrainResult
-from relearn.flows.shutdown import advise_on_interrupt
+from relearn.flows.shutdown import add_resume_hint
+from relearn.flows.tracking.run_names import build_flow_run_name, build_retrain_run_name
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, Experiment, Run, attach_run, get_last_feedback_decision
-from relearn.flows.train import DEFAULT_CONFIG, build_flow_run_name, load_data, train_and_evaluate
+from relearn.flows.train import DEFAULT_CONFIG, load_data, train_and_evaluate
 from relearn.flows.training.already_trained import (
     build_input_tag,
     describe_identical_retraining,
@@ -65,7 +66,9 @@ def retrain(
     tags = {"relearn.job_type": "retrain", FLOW_RUN_TAG: str(flow_run.id)} | input_tags
     earlier_run = experiment.find_by_flow_run(str(flow_run.id), "retrain")
     with experiment.start_run(
-        f"retrain on {name}", tags, resume_run_id=earlier_run.info.run_id if earlier_run else None
+        build_retrain_run_name(name),
+        tags,
+        resume_run_id=earlier_run.info.run_id if earlier_run else None,
     ) as parent_run:
         with stopwatch.stage("eda"):
             log_eda(folder, parent_run.id)
@@ -76,7 +79,7 @@ def retrain(
                     train_and_evaluate(config.model_copy(update={"network": network}), folder, parent_run.id)
                 )
         best = select_best(train_results, config.monitor)
-        with advise_on_interrupt(f"relearn release {best.run_id[:8]} evaluates and serves what was trained"):
+        with add_resume_hint(f"relearn release {best.run_id[:8]} evaluates and serves what was trained"):
             release_result = release(best.run_id, promotion)
         stage_seconds = stopwatch.seconds | release_result.stage_seconds
         parent_run.log_metrics(
@@ -90,12 +93,12 @@ def retrain(
             release_result=release_result,
             stage_seconds=stage_seconds,
         )
-        publish_report(parent_run, result, prepared)
+        publish_retraining_report(parent_run, result, prepared)
     return result
 
 
 def skip(reason: str) -> State[None]:
-    """Return the final state of a run that had nothing to do."""
+    """Return the final state Completed "Skipped" for a run with nothing to do; log `reason`."""
     get_run_logger().info(f"Skipped: {reason}.")
     return Completed(name="Skipped", message=reason)
 
@@ -117,7 +120,7 @@ def select_best(train_results: Sequence[TrainResult], monitor: str) -> TrainResu
     return min(train_results, key=lambda result: result.val_loss)
 
 
-def publish_report(run: Run, result: RetrainResult, prepared: PreparedDataset) -> None:
+def publish_retraining_report(run: Run, result: RetrainResult, prepared: PreparedDataset) -> None:
     """Write the report of the retraining to its MLflow run and to Prefect."""
     markdown = to_markdown(result, prepared)
     run.set_description(markdown)

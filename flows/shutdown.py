@@ -26,15 +26,15 @@ LOW_DISK_BYTES = 16_000_000  # with less free space a failure is most likely one
 
 
 class InterruptedTraining(SystemExit):
-    """Exit after a signal, with `advice` on how to resume."""
+    """Exit after a signal, with a hint how to resume."""
 
-    def __init__(self, code: int, advice: str) -> None:
+    def __init__(self, code: int, resume_hint: str) -> None:
         super().__init__(code)
-        self.advice = advice
+        self.resume_hint = resume_hint
 
 
 class StopRequest:
-    """A stop by a signal; true once the signal has arrived."""
+    """A request to stop by a signal; it is true as soon as the signal has arrived."""
 
     def __init__(self) -> None:
         self.exit_code = 0
@@ -45,7 +45,7 @@ class StopRequest:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[StopRequest]:
-    """Record the first Ctrl-C or SIGTERM instead of ending; the next one acts as it did before."""
+    """Record the first Ctrl-C or SIGTERM in a `StopRequest`; the second one has its usual effect."""
     stop_request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop_request  # Python delivers signals to the main thread only
@@ -73,15 +73,15 @@ def catch_stop_signals() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def advise_on_interrupt(advice: str) -> Iterator[None]:
-    """Add `advice` on how to resume to a Ctrl-C or SIGTERM inside the block."""
+def add_resume_hint(hint: str) -> Iterator[None]:
+    """Turn Ctrl-C or SIGTERM in the block into an `InterruptedTraining` with `hint`."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as interrupt:
         exit_code = getattr(interrupt, "code", SIGNAL_EXIT_CODES[signal.SIGINT])
         if isinstance(interrupt, InterruptedTraining) or exit_code not in SIGNAL_EXIT_CODES.values():
             raise
-        raise InterruptedTraining(exit_code, advice) from None
+        raise InterruptedTraining(exit_code, hint) from None
 
 
 def run_with_exit_code(program: Callable[[], int | None]) -> int:
@@ -103,8 +103,8 @@ def run_with_exit_code(program: Callable[[], int | None]) -> int:
         exit_code = getattr(stop, "code", 130)
         if exit_code not in STOP_MESSAGES:
             raise
-        advice = f"; {stop.advice}" if isinstance(stop, InterruptedTraining) else ""
-        return print_error(exit_code, "stopped", STOP_MESSAGES[exit_code] + advice)
+        hint = f"; {stop.resume_hint}" if isinstance(stop, InterruptedTraining) else ""
+        return print_error(exit_code, "stopped", STOP_MESSAGES[exit_code] + hint)
 
 
 def print_error(exit_code: int, code: str, *messages: str) -> int:
@@ -134,23 +134,23 @@ def flush_output(exit_code: int) -> int:
 
 
 def _root_cause(error: OSError) -> str:
-    """Return the reason in an error of shutil, which lists a triple (source, target, reason) per file."""
+    """Return the reason of `error`; errors of shutil contain a list of (source, target, reason)."""
     first_failure = error.args[0][0] if error.args and isinstance(error.args[0], list) else ()
     return str(first_failure[-1] if first_failure else error)
 
 
 def _unwrap_import_error(error: BaseException) -> BaseException:
-    """Return the first cause; cyclopts raises an `ImportError` of its own from the one of a verb's module."""
+    """Return the first cause of `error`: cyclopts wraps the `ImportError` of a command's module."""
     return (
         _unwrap_import_error(error.__cause__) if isinstance(error, ImportError) and error.__cause__ else error
     )
 
 
 def _find_failed_import(error: BaseException) -> str:
-    """Return the package of others that `error` is about; '' for an error of ours.
+    """Return the third-party package whose import failed with `error`; '' if the error is in our code.
 
-    Either its import failed, e.g. because of a variable that it reads, or another module of the same name was
-    imported in its place, which lacks a name or submodule.
+    Either the package itself failed, e.g. because of a variable that it reads, or another module of the same
+    name was imported instead.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]

@@ -13,7 +13,7 @@ def iterate_with_timeout(timeout_seconds: float, produce: Callable[[], Iterable[
     """Start `produce` in a thread and yield its items as they come.
 
     Raises the errors of `produce`, and `TimeoutError` once `timeout_seconds` have passed. A thread that
-    hangs is left behind; it ends with this process.
+    hangs keeps running until this process ends.
     """
     results: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
 

@@ -13,16 +13,17 @@ from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
 from relearn.flows.console import EpochBar, escape_controls, make_console, print_warning
-from relearn.flows.feedback.decisions import collect_extra_images
+from relearn.flows.feedback.decisions import collect_feedback_images
 from relearn.flows.results import TrainResult
 from relearn.flows.shutdown import catch_stop_signals
 from relearn.flows.tracking import registry
+from relearn.flows.tracking.run_names import build_flow_run_name, build_train_run_name
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, RESULT_TAG, Experiment, Run, get_last_feedback_decision
 from relearn.flows.training.metric_queue import AsyncMetricLogger
 from relearn.flows.training.preconditions import check_inputs
 from relearn.flows.training.resume import EpochLog, ResumableRun, delete_checkpoints, open_resumable
 from relearn.model.config import TrainConfig
-from relearn.model.data.load import default_model_name, resolve_source
+from relearn.model.data.load import default_model_name
 from relearn.model.data.prepared import PreparedDataset, load_prepared, prepare_dataset
 from relearn.model.data.transforms import expects_flat_input, preprocess
 from relearn.model.errors import NotFoundError
@@ -47,13 +48,6 @@ GRADIENT_BATCH_SIZE = 256
 DEFAULT_CONFIG = TrainConfig.from_preset("default")
 
 
-def build_flow_run_name() -> str:
-    """Return the flow run's name: flow, network and dataset, with "auto" resolved."""
-    config = TrainConfig.model_validate(flow_run.parameters["config"])
-    network = f" {config.network}" if flow_run.flow_name == "train" else ""
-    return f"{flow_run.flow_name}{network} on {resolve_source(config, Home.from_environment())}"
-
-
 @flow(name="train", flow_run_name=build_flow_run_name)
 def train(config: TrainConfig = DEFAULT_CONFIG, resume: str | None = None) -> TrainResult:
     """Train and evaluate one network on one dataset, without a release.
@@ -74,7 +68,7 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
     """
     home = Home.from_environment()
     prepared = prepare_dataset(
-        config, home, collect_extra_images(home, default_model_name(config, home), last_decision)
+        config, home, collect_feedback_images(home, default_model_name(config, home), last_decision)
     )
     rebuild_messages = [f"prepared again: {prepared.rebuild_reason}"] if prepared.rebuild_reason else []
     for message in [*rebuild_messages, *(f"{prepared.uri}: {finding}" for finding in prepared.findings)]:
@@ -122,7 +116,10 @@ def train_and_evaluate(
                 )
         run = stack.enter_context(
             experiment.start_run(
-                build_run_name(config), tags | {FLOW_RUN_TAG: flow_run_id}, parent_run_id, earlier_run_id
+                build_train_run_name(config),
+                tags | {FLOW_RUN_TAG: flow_run_id},
+                parent_run_id,
+                earlier_run_id,
             )
         )
         if not earlier_run_id:
@@ -173,13 +170,6 @@ def build_result(
     )
 
 
-def build_run_name(config: TrainConfig) -> str:
-    """Return a run's name, such as "mlp 512 · sgd 0.1 · seed 0"."""
-    widths = {"mlp": config.hidden_sizes, "cnn": config.conv_channels}.get(config.network, ())
-    network = " ".join(map(str, (config.network, *widths)))
-    return f"{network} · {config.optimizer} {config.learning_rate:g} · seed {config.seed}"
-
-
 def log_inputs(run: Run, config: TrainConfig, prepared: PreparedDataset, network: torch.nn.Module) -> None:
     """Log settings, data and network."""
     run.log_params(config.model_dump() | {"parameters": count_parameters(network)})
@@ -188,7 +178,7 @@ def log_inputs(run: Run, config: TrainConfig, prepared: PreparedDataset, network
     input_shape = (math.prod(prepared.shape),) if expects_flat_input(network) else prepared.shape
     run.log_table(layer_table, "network/layers.csv")
     run.log_figure(
-        plot_architecture(layer_table, input_shape, build_run_name(config)), "network/architecture.png"
+        plot_architecture(layer_table, input_shape, build_train_run_name(config)), "network/architecture.png"
     )
 
 
@@ -199,7 +189,7 @@ def fit_and_log(
     prepared: PreparedDataset,
     resumable: ResumableRun,
 ) -> tuple[FitResult, tuple[str, ...]]:
-    """Train and log each epoch with its gradient health; return the result and the warnings.
+    """Train, and log each epoch with its gradient health; return the result and the gradient warnings.
 
     SIGINT or SIGTERM stops the training after a checkpoint, with `SystemExit`.
     """
@@ -213,7 +203,7 @@ def fit_and_log(
         expects_flat_input(network),
     )
     with (
-        EpochBar(build_run_name(config), config.epochs, len(train_split)) as bar,
+        EpochBar(build_train_run_name(config), config.epochs, len(train_split)) as bar,
         AsyncMetricLogger(run) as metric_logger,
         catch_stop_signals() as stop_request,
     ):
@@ -267,7 +257,7 @@ def gradient_metrics(health: pd.DataFrame) -> dict[str, float]:
     return {
         f"training/gradients/{row['layer']}/{column}": row[column]
         for row in health.to_dict("records")
-        for column in ("delta", "weight_gradient", "dead")
+        for column in ("delta", "weight_gradient", "dead_fraction")
         if math.isfinite(row[column])
     }
 

@@ -1,4 +1,4 @@
-"""Check in the build of a CPU image: fails if torch is a CUDA build, whose gigabytes would be unused."""
+"""Check during the build of a CPU image: fails if torch is a CUDA build, which is gigabytes larger."""
 
 import re
 import sys

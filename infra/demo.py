@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from scipy import ndimage
 
-from infra.chaos.local_stack import LocalStack, run_local_stack, wait_for
+from infra.chaos.temporary_stack import TemporaryStack, run_temporary_stack, wait_for
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
 from relearn.model.home import Home
@@ -34,12 +34,12 @@ def main() -> None:
     start_time = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, httpx.Client(trust_env=False, timeout=10) as client:
         print_step("Start all services: Prefect, MLflow, a worker, and the API, with no model yet.")
-        with run_local_stack(Path(folder)) as stack:
+        with run_temporary_stack(Path(folder)) as stack:
             run_demo(stack, client)
     console.print(f"\n[bold green]All checks passed[/] in {time.monotonic() - start_time:.0f} s.")
 
 
-def run_demo(stack: LocalStack, client: httpx.Client) -> None:
+def run_demo(stack: TemporaryStack, client: httpx.Client) -> None:
     """Run all steps against the running services; exit at the first failed check."""
     api = stack.url("api")
     digits = load_dataset(TrainConfig(dataset="digits"), Home(stack.folder, stack.folder)).train
@@ -48,8 +48,8 @@ def run_demo(stack: LocalStack, client: httpx.Client) -> None:
     rotated = rotate(images)
 
     print_step("Train, evaluate and release a first classifier of upright digits. The running API loads it.")
-    run_verb(stack, "schedule", "--cron", "0 3 * * *", *SETTINGS)
-    run_verb(stack, "run", *SETTINGS)
+    run_subcommand(stack, "schedule", "--cron", "0 3 * * *", *SETTINGS)
+    run_subcommand(stack, "run", *SETTINGS)
     wait_for(lambda: get_version(client, api) == "1", "the API to serve version 1")
 
     print_step(f"Request predictions for {IMAGE_COUNT} upright digits, like the training data.")
@@ -66,11 +66,11 @@ def run_demo(stack: LocalStack, client: httpx.Client) -> None:
         client.post(f"{api}/feedback", json=feedback).raise_for_status()
 
     print_step("Review the feedback: most of it becomes training data, the rest evaluates candidates.")
-    output = run_verb(stack, "feedback", "accept", "--all")
+    output = run_subcommand(stack, "feedback", "accept", "--all")
     check(f"accepted {IMAGE_COUNT}" in output, output.strip().splitlines()[0])
 
     print_step("The monitor detects the drift and requests a retraining.")
-    output = run_verb(stack, "monitor")
+    output = run_subcommand(stack, "monitor")
     outcome = output.splitlines()[-2]
     check("drift in" in outcome and "relearn.drift" in output, outcome)
 
@@ -78,7 +78,7 @@ def run_demo(stack: LocalStack, client: httpx.Client) -> None:
         "The worker retrains. The gate compares both versions on the same images, including recent ones."
     )
     wait_for(lambda: get_version(client, api) == "2", "the API to serve version 2")
-    output = run_verb(stack, "history")
+    output = run_subcommand(stack, "history")
     gain = output.partition("better on recent")[2].partition("(")[0]
     check(gain != "", f"better on recent{gain}")
 
@@ -92,7 +92,7 @@ def run_demo(stack: LocalStack, client: httpx.Client) -> None:
     )
 
     print_step("Roll back to version 1: no training, in a second.")
-    run_verb(stack, "rollback", "--reason", "to show it")
+    run_subcommand(stack, "rollback", "--reason", "to show it")
     wait_for(lambda: get_version(client, api) == "1", "the API to serve version 1 again")
     check(True, "the API serves version 1")
 
@@ -127,8 +127,8 @@ def get_version(client: httpx.Client, api: str) -> str | None:
     return None
 
 
-def run_verb(stack: LocalStack, *arguments: str) -> str:
-    """Print and run a verb of the command line; return its output."""
+def run_subcommand(stack: TemporaryStack, *arguments: str) -> str:
+    """Print and run a subcommand of `relearn`; return its output."""
     console.print(f"  [dim]$ relearn {' '.join(arguments)}[/]", soft_wrap=True)
     return stack.relearn(*arguments)
 

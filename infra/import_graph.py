@@ -1,4 +1,4 @@
-"""The packages of this project and which of them imports which, read from the source."""
+"""The packages of this project, and the imports between them, read from the source."""
 
 import ast
 from functools import cache
@@ -47,7 +47,10 @@ def imports_of(module: str) -> frozenset[str]:
 
 
 def dependencies_of(module: str) -> set[str]:
-    """List the modules of this project that a module imports, without the packages that hold them."""
+    """Return the modules of this project that `module` imports.
+
+    A package is left out if a module in it is imported.
+    """
     ours = {name.removeprefix("relearn.") for name in imports_of(module) if name.startswith("relearn.")}
     imported = ours & set(MODULES) - {module}
     return {name for name in imported if not any(other.startswith(f"{name}.") for other in imported)}
@@ -63,7 +66,7 @@ def package_graph() -> dict[str, set[str]]:
 
 
 def reduce_transitively(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Keep only the edges that no longer path implies; the graph has no circle."""
+    """Return the acyclic `graph` without the edges that a longer path implies."""
 
     def reachable(start: str) -> set[str]:
         return set().union(graph[start], *map(reachable, graph[start]))

@@ -1,4 +1,4 @@
-"""Append-only log file of decisions, one line each; a hash chain reveals changed and missing lines."""
+"""Append-only log of decisions in a file, one JSON line each; a hash chain reveals changed and lost lines."""
 
 import hashlib
 import os
@@ -26,7 +26,10 @@ EntryT = TypeVar("EntryT", bound=LogEntry)
 
 
 class HashChainedLog(Generic[EntryT]):
-    """Log file at `path` with entries of one type; its last complete line is the current decision."""
+    """Append-only JSON-lines log at `path`, with entries of `entry_type`.
+
+    Each line holds the SHA-256 of the line before it; an incomplete last line is ignored. The caller locks.
+    """
 
     def __init__(self, path: Path, entry_type: type[EntryT]) -> None:
         self.path, self.entry_type = path, entry_type
@@ -56,9 +59,10 @@ class HashChainedLog(Generic[EntryT]):
         return next(reversed(self.read_entries()), None)
 
     def append_entries(self, *decisions: Mapping[str, Any]) -> list[EntryT]:
-        """Append decisions, each with all fields of the entry type but those of `LogEntry`.
+        """Append `decisions`, each with the fields of the entry type except those of `LogEntry`.
 
-        Returns after fsync; a kill in between keeps the first decisions or all. The caller holds a lock.
+        Returns the new entries once they are on disk. A process that is killed meanwhile has appended none,
+        the first few, or all of them. The caller holds a lock.
         """
         existing_lines = self._read_lines()
         valid_bytes = sum(len(line) + 1 for line in existing_lines)

@@ -1,4 +1,4 @@
-"""Training settings with type, default, range and help text, and presets of them.
+"""Training settings with type, default, range and help text, and named presets.
 
 Command-line flags, the Prefect form, MLflow's params and `card.json` are generated from `TrainConfig`.
 """

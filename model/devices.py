@@ -39,9 +39,9 @@ def available_devices() -> list[str]:
 
 
 def set_num_threads(threads: int | None) -> int:
-    """Set the number of torch's CPU threads, by default one per core; return the number in use.
+    """Set the number of torch's CPU threads, by default one per core; return it.
 
-    Another number changes the last bits of sums, so each run records it.
+    The number changes the last bits of sums. Each run records it.
     """
     torch.set_num_threads(threads or cpu_count())
     return torch.get_num_threads()
@@ -66,7 +66,7 @@ def tune_malloc() -> None:
 
 
 @contextmanager
-def explain_out_of_memory(batch_size: int) -> Iterator[None]:
+def translate_oom_error(batch_size: int) -> Iterator[None]:
     """Turn an out-of-memory error into an `InfrastructureError` that proposes a smaller batch."""
     try:
         yield

@@ -35,7 +35,7 @@ class UserInputError(RelearnError):
 
 
 class ConfigError(UserInputError):
-    """All problems of a configuration, reported together."""
+    """All problems of a configuration in one error."""
 
     code = "config"
 

@@ -75,7 +75,7 @@ def is_stale(path: Path) -> bool:
 
 
 def _temp_path(path: Path) -> Path:
-    """Return a unique path in the same folder. `tempfile` would give the file to its owner alone."""
+    """Return a unique path in the folder of `path`. Files of `tempfile` are readable by their owner only."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 

@@ -29,7 +29,10 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Read both variables; raise `UserInputError` for a file, a broken link or an unusable character."""
+        """Read `RELEARN_HOME` and `RELEARN_DATA`.
+
+        Raises `UserInputError` for a path to a file, a broken link, or with unusable characters.
+        """
         root = _folder_from_variable("RELEARN_HOME") or working_folder() / ".relearn"
         if UNUSABLE_CHARACTERS.search(str(root)):
             raise UserInputError(

@@ -31,7 +31,7 @@ MODEL_CORRUPT_CODE, MODEL_CORRUPT_MESSAGE = "model_corrupt", " cannot be served:
 
 
 def _to_absolute_path(value: Any) -> Any:
-    """Make a path absolute: workers run in another folder."""
+    """Return the path made absolute, since workers run in another working directory."""
     return Path(value).absolute() if value else None
 
 
@@ -86,15 +86,15 @@ class ServeConfig(BaseModel):
     )
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], origins: Mapping[str, str] = MappingProxyType({})) -> Self:
+    def parse(cls, values: Mapping[str, Any], sources: Mapping[str, str] = MappingProxyType({})) -> Self:
         """Build a config from plain values, strings included; `ConfigError` lists all problems at once.
 
-        `origins` maps a setting to the name it was set by, such as an environment variable.
+        `sources` maps a setting to what has set it, such as an environment variable, for error messages.
         """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(format_problems(error, cls.model_fields, origins)) from None
+            raise ConfigError(format_problems(error, cls.model_fields, sources)) from None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

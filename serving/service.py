@@ -3,7 +3,6 @@
 import asyncio
 import atexit
 import gc
-import logging
 import os
 import shutil
 import signal
@@ -29,6 +28,7 @@ from relearn.serving.config import (
     SHARED_MEMORY,
     ServeConfig,
 )
+from relearn.serving.logger import logger
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,14 +36,12 @@ if TYPE_CHECKING:
     from relearn.serving.api.app import PredictionApp
     from relearn.serving.runtime.hot_reload import ModelReloader, ServedModel
 
-logger = logging.getLogger("bentoml.relearn")
-
 
 class ApiMiddleware:
-    """ASGI middleware in front of BentoML's own application: it handles every HTTP request.
+    """ASGI middleware that answers every HTTP request itself, instead of BentoML's own application.
 
-    So every error response has the same format, a path costs one dictionary lookup, and only routes in
-    `/openapi.json` are served.
+    Reasons: one format for all errors, routing by one dictionary lookup, and no routes besides those in
+    `/openapi.json`.
     """
 
     api: ClassVar["PredictionApp"]
@@ -52,7 +50,7 @@ class ApiMiddleware:
         self.app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Handle an HTTP request by `api`, which exists before the first request; there are no websockets."""
+        """Pass an HTTP request to `api`, everything else to BentoML's application."""
         if scope["type"] == "lifespan":
             # Requests now arrive here directly. BentoML's middleware took a tenth of their time: it starts a
             # second timeout for each request, in a separate task, with a timer that outlives the request.
@@ -69,7 +67,7 @@ class ApiMiddleware:
     envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
 )
 class Relearn:
-    """BentoML service: what each worker process runs."""
+    """The BentoML service; each worker process has one instance."""
 
     def __init__(self) -> None:
         # Imported here: BentoML also imports this module to build and to supervise, which needs no torch.

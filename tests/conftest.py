@@ -3,10 +3,8 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 # Tools write into the home folder of the user, and report of themselves, when a test imports them.
 os.environ |= {
@@ -32,33 +30,16 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-# Tests of flows that ask none of the servers which the others share.
-ALONE = {
-    f"tests/flows/{name}.py"
-    for name in (
-        *(
-            "evaluation/test_compare",
-            "promotion/test_gate",
-            "training/test_report",
-            "releases/test_release_state",
-        ),
-        *("tracking/test_store", "tracking/test_runs", "ops/test_supervisor"),
-        *("cli/test_app", "cli/test_backprop", "cli/test_eda", "cli/test_home", "cli/test_serve"),
-    )
-}
+# Fixtures of a whole session, which start servers: the files that use one run in the same process.
+SHARED_SERVERS = ("ran", "bento")
 
 
-class ByRoom(LoadScopeScheduling):
-    """One worker tests the flows and another the service, so that each server is started once for all."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        layer = "/".join(file.split("/")[:2])
-        return layer if layer in {"tests/flows", "tests/serving"} and file not in ALONE else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
-    return ByRoom(config, log)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `--dist loadgroup`: by the servers that they share, else by file."""
+    groups = {item.path: name for item in items for name in SHARED_SERVERS if name in item.fixturenames}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.location[0])))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

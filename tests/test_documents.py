@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from infra.reference import build_pages
+from infra.make_docs import build_pages
 from relearn.flows.cli.app import EXTRA_VARIABLES
 from relearn.serving import config as serving_config
 
@@ -210,4 +210,4 @@ def test_a_run_of_the_readme_ends_with_an_answer(
         check=False,
     )
     assert 0 == done.returncode, done.stderr
-    assert re.search(r"predicted '.+' with", " ".join(done.stdout.split()))
+    assert re.search(r"classified an image of '.+' as '.+'", " ".join(done.stdout.split()))

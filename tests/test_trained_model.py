@@ -10,7 +10,7 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.evaluation.metrics import evaluate
 from relearn.model.home import Home
-from relearn.model.images.decode import fit_image
+from relearn.model.images.resize import fit_image
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network

@@ -1,6 +1,6 @@
-"""The command line: `relearn VERB …`.
+"""The command line: `relearn COMMAND …`.
 
-A verb's module is imported only when that verb runs, so `--help` is fast. Flags are generated from the
+The module of a subcommand is imported only when it runs, so `--help` is fast. Flags are generated from the
 settings tables. Precedence: flag, environment variable `RELEARN_…`, `--config FILE.toml`, preset, default.
 """
 
@@ -22,7 +22,7 @@ from cyclopts.config import Dict, Env
 from pydantic import ValidationError
 
 from relearn.flows import environment
-from relearn.flows.cli.setting_origins import setting_origins
+from relearn.flows.cli.config_sources import config_sources
 from relearn.flows.config import Settings
 from relearn.flows.shutdown import print_error, run_with_exit_code
 from relearn.model.config import PRESETS, TrainConfig, format_problems
@@ -83,7 +83,7 @@ for command_path, help_line in {
         command_path, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=help_line
     )
 
-app.register_install_completion_command(help="Install shell completion of verbs and flags.")
+app.register_install_completion_command(help="Install shell completion of commands and flags.")
 
 
 @app.meta.default
@@ -94,7 +94,7 @@ def launch(
         str, Parameter(env_var="RELEARN_PRESET", help=f"Named set of settings: {', '.join(PRESETS)}.")
     ] = "default",
 ) -> object:
-    """Set the precedence of the settings, then run the verb.
+    """Set the precedence of the settings, then run the subcommand.
 
     Parameters
     ----------
@@ -102,33 +102,33 @@ def launch(
         TOML file with settings.
     """
     if tokens and tokens[0] not in app:
-        _reject_verb(tokens[0])
+        _reject_unknown_subcommand(tokens[0])
     if preset not in PRESETS:
         raise ConfigError([f"--preset: got {preset!r}, accepted: {', '.join(PRESETS)}"])
     layers: list[Callable[..., None]] = [Env(ENV_PREFIX, command=False)]
     if config is not None:
         layers.append(_build_layer(_read_settings_file(config), tokens, source=str(config)))
-    # A preset has settings of training; verbs that do not train ignore it.
+    # A preset has settings of training; commands that do not train ignore it.
     layers.append(_build_layer(PRESETS[preset], tokens, source=f"preset {preset}", allow_unknown=True))
-    app.config = (*layers, _record_origins)
+    app.config = (*layers, _record_sources)
     return app(tokens, exit_on_error=False, print_error=False)
 
 
 def _build_layer(values: Mapping[str, object], tokens: Sequence[str], **options: Any) -> Dict:
-    """Return `values` as settings of the verb in `tokens`.
+    """Return `values` as settings of the command in `tokens`.
 
-    They are nested under the verb's name: cyclopts would take a setting called like a verb, e.g. `monitor`,
-    for the settings of that verb.
+    They are nested under the command's name: cyclopts would read a setting named like a command, such as
+    `monitor`, as the settings of that command.
     """
     return Dict(dict.fromkeys(tokens[:1], values), **options)
 
 
-def _reject_verb(verb: str) -> NoReturn:
-    """Raise `UserInputError` for an unknown verb; cyclopts would import every verb to suggest one."""
-    verbs = [name for name in app if not name.startswith("-")]
-    close_matches = difflib.get_close_matches(verb, verbs, n=1)
-    advice = f"did you mean {close_matches[0]!r}?" if close_matches else f"accepted: {', '.join(verbs)}"
-    raise UserInputError(f"verb: got {verb!r}, {advice}", "usage")
+def _reject_unknown_subcommand(token: str) -> NoReturn:
+    """Raise `UserInputError` for an unknown subcommand; cyclopts would import all to suggest one."""
+    subcommands = [name for name in app if not name.startswith("-")]
+    close_matches = difflib.get_close_matches(token, subcommands, n=1)
+    advice = f"did you mean {close_matches[0]!r}?" if close_matches else f"accepted: {', '.join(subcommands)}"
+    raise UserInputError(f"command: got {token!r}, {advice}", "usage")
 
 
 def _read_settings_file(path: Path) -> dict[str, object]:
@@ -146,22 +146,22 @@ def _read_settings_file(path: Path) -> dict[str, object]:
     return values
 
 
-def _record_origins(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """Record the origin of every value that is not a default in `setting_origins`."""
-    setting_origins.clear()
+def _record_sources(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Record in `config_sources` where every value that is not a default comes from."""
+    config_sources.clear()
     for argument in arguments:
         if argument.tokens:
             name, source = argument.name.removeprefix("--").replace("-", "_"), argument.tokens[0].source
-            setting_origins[name] = f"{ENV_PREFIX}{name.upper()}" if source == "env" else source
+            config_sources[name] = f"{ENV_PREFIX}{name.upper()}" if source == "env" else source
 
 
-def _describe_origins() -> dict[str, str]:
-    """Return how messages call the settings that a file or a variable has set."""
+def _describe_sources() -> dict[str, str]:
+    """Map each setting from a file or variable to its name in messages: the file, or the variable."""
     from_file = {
-        name: f"{name} in {origin}" for name, origin in setting_origins.items() if origin.endswith(".toml")
+        name: f"{name} in {source}" for name, source in config_sources.items() if source.endswith(".toml")
     }
     return from_file | {
-        name: origin for name, origin in setting_origins.items() if origin.startswith(ENV_PREFIX)
+        name: source for name, source in config_sources.items() if source.startswith(ENV_PREFIX)
     }
 
 
@@ -187,7 +187,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
         cause = error.__cause__
         if isinstance(cause, ValidationError):
             return print_error(
-                2, "config", *format_problems(cause, TrainConfig.model_fields, _describe_origins())
+                2, "config", *format_problems(cause, TrainConfig.model_fields, _describe_sources())
             )
         return print_error(2, "usage", str(error))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from relearn.model.backprop.worked_example import WorkedExample
-    from relearn.model.images.decode import ImageStyle
+    from relearn.model.images.resize import ImageStyle
 
 NETWORK, IMAGE_NETWORK = (2, 3, 3, 1), (784, 16, 10)  # without --sizes
 MAX_ROWS = 30  # rows of a printed table
@@ -109,7 +109,8 @@ def _build_image_example(
     config: BackpropConfig, sizes: tuple[int, ...], path: Path
 ) -> "tuple[WorkedExample, dict[str, Figure]]":
     from relearn.model.backprop.worked_example import image_example, random_mlp
-    from relearn.model.images.decode import decode_image, fit_image
+    from relearn.model.images.decode import decode_image
+    from relearn.model.images.resize import fit_image
     from relearn.model.inference.classifier import Classifier
     from relearn.model.plots.backprop import plot_image_backprop
 
@@ -171,7 +172,7 @@ def _print_example(example: "WorkedExample", console: Console) -> None:
 
 
 def _print_table(console: Console, rows: "pd.DataFrame", key: str) -> None:
-    """Print all rows, or of many rows the `MAX_ROWS` with the largest absolute value of `key`."""
+    """Print all rows, but at most `MAX_ROWS`: those with the largest absolute values in column `key`."""
     if len(rows) > MAX_ROWS:
         console.print(f"the {MAX_ROWS} rows of {len(rows):,} with the largest {key}:")
         rows = rows.sort_values(key, key=abs, ascending=False, kind="stable").head(MAX_ROWS)

@@ -80,7 +80,7 @@ def _print_report(
 
 def _print_table(console: Console, table: pd.DataFrame, title: str) -> None:
     excerpt = table.iloc[:MAX_ROWS, :MAX_COLUMNS].copy()
-    for column in {"share", "dark"} & set(excerpt):
+    for column in {"fraction", "zero_fraction"} & set(excerpt):
         excerpt[column] = excerpt[column].map("{:.2%}".format)
     console.print(Table.from_frame(excerpt, title))
     if excerpt.shape != table.shape:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
-from relearn.flows.cli.setting_origins import setting_origins
+from relearn.flows.cli.config_sources import config_sources
 from relearn.flows.config import MonitorConfig, PromotionConfig, Settings
 from relearn.flows.console import make_console
 from relearn.flows.environment import redact_password, user_variables
@@ -70,14 +70,14 @@ def _build_row(label: Text, text: Text, width: int) -> rich.table.Table:
 
 
 def config(*, settings: Annotated[Settings, Parameter(name="*")] = Settings()) -> None:
-    """Print the effective settings with their origins, and the variables of the tools that have an effect."""
+    """Print the effective settings with their sources, and the variables of the tools that have an effect."""
     console = make_console()
     for title, table in SETTINGS_TABLES.items():
         rows = [
             (
                 name,
                 "" if (value := getattr(settings, name)) is None else str(value),
-                setting_origins.get(name, "default"),
+                config_sources.get(name, "default"),
                 str(field.description),
             )
             for name, field in table.model_fields.items()
@@ -121,7 +121,7 @@ def prune(*, keep: int, dry_run: Annotated[bool, Parameter(negative=())] = False
 def doctor(*, settings: Annotated[Settings, Parameter(name="*", show=False)] = Settings()) -> None:
     """Check the machine, the tools and the stored data, and print a fix for each failure. Nothing is changed.
 
-    Settings are validated as for any verb.
+    Settings are validated as for any command.
 
     Exit codes: 0 without failures, 3 for a failure of the machine or a tool, 4 for corrupt data.
     """

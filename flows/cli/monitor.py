@@ -44,7 +44,7 @@ def monitor(
 
 
 def print_report(console: Console, report: "WindowReport", home: Home) -> None:
-    """Print the measures, the verdict, and the folder with the full report."""
+    """Print the measurements, the result, and the folder of the full report."""
     from relearn.flows.monitoring.report import drift_table, summary_lines
 
     if report.drift.tests:

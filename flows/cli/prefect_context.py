@@ -1,4 +1,4 @@
-"""Connection of a verb to a Prefect server."""
+"""Connection of a command to a Prefect server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,10 @@ from relearn.model.home import Home
 
 @contextmanager
 def prefect_context(home: Home, gate: PromotionConfig | None = None) -> Iterator[str | None]:
-    """Connect the flows in the block to a running or a temporary Prefect server; yield its UI's URL or None.
+    """Connect the flows in the block to a persistent or a temporary Prefect server.
 
-    A temporary server has no UI. Raises `UserInputError` if `gate` requires an approval, which needs one.
+    Yields the URL of its UI, None for a temporary server. Raises `UserInputError` if `gate` requires an
+    approval, which is given in the UI, and the server is temporary.
     """
     environment.load_prefect(home)
     from relearn.flows.orchestration.connect import connect_prefect

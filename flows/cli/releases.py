@@ -112,7 +112,7 @@ def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(ne
 
 
 def reference(*, dataset: str, reason: str, model_name: str | None = None) -> None:
-    """Use the test images of another dataset as the reference images; the history records it.
+    """Use the test images of another dataset as the reference images; the release history records the change.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def reference(*, dataset: str, reason: str, model_name: str | None = None) -> No
     model_name
         Model name; optional while only one is released.
     """
-    from relearn.flows.promotion.reference import set_reference
+    from relearn.flows.promotion.reference_images import set_reference
     from relearn.serving.releases.store import resolve_name
 
     home = Home.from_environment()

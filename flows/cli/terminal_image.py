@@ -9,7 +9,7 @@ SHADES = " ░▒▓█"  # without colors: mean brightness of the two pixels, d
 
 def render_half_blocks(console: Console, image: np.ndarray, columns: int) -> Text:
     """Render an image, uint8 (channels, height, width), at most `columns` characters wide, half as high."""
-    from relearn.model.images.decode import resize_batch
+    from relearn.model.images.resize import resize_batch
 
     channels, height, width = image.shape
     factor = min(1.0, columns / width)

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from relearn.flows import environment
 from relearn.flows.cli import releases
+from relearn.flows.cli.config_sources import config_sources
 from relearn.flows.cli.next_steps import print_next_steps
 from relearn.flows.cli.prefect_context import prefect_context
-from relearn.flows.cli.setting_origins import setting_origins
 from relearn.flows.config import PromotionConfig
 from relearn.flows.console import make_console, print_warning
 from relearn.flows.rendering import Table
@@ -51,7 +51,7 @@ def run(
         result = cast("RetrainResult", retrain(config, networks, gate, force=True))
     _print_train_results(console, result.train_results, result.best)
     console.print(_format_durations(result.stage_seconds, perf_counter() - start))
-    if first := result.release_result.first_answer:
+    if first := result.release_result.first_prediction_text:
         console.print(first)
     releases.print_result(console, result.release_result, home)
     print_next_steps(console, result, home, prefect_ui_url)
@@ -60,7 +60,7 @@ def run(
 
 
 def _check(config: TrainConfig, networks: Sequence[str], home: Home) -> None:
-    """Check limits, settings, data and store before a server is started."""
+    """Raise the errors of limits, settings, data and MLflow store before Prefect is started."""
     from relearn.flows.tracking.runs import check_store
     from relearn.flows.training.preconditions import check_inputs
     from relearn.model.data.load import default_model_name
@@ -97,7 +97,7 @@ def train(
 
 
 def _resolve_resume(home: Home, run_refs: Sequence[str], config: TrainConfig) -> tuple[str, TrainConfig]:
-    """Return the run to resume and the settings it was started with."""
+    """Return the id of the run to resume, and the config of that run."""
     from relearn.flows.tracking.runs import resolve_run_id
     from relearn.flows.training import resume
 
@@ -107,7 +107,7 @@ def _resolve_resume(home: Home, run_refs: Sequence[str], config: TrainConfig) ->
         else resume.find_latest_unfinished(home)
     )
     # Only settings that the user gave override those of the run; the default preset is not one of them.
-    explicit_names = {name for name, origin in setting_origins.items() if origin != "preset default"}
+    explicit_names = {name for name, source in config_sources.items() if source != "preset default"}
     explicit_settings = {
         name: getattr(config, name) for name in explicit_names if name in TrainConfig.model_fields
     }

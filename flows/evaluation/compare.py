@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from relearn.flows.evaluation import lookup
+from relearn.flows.evaluation import run_resolver
 from relearn.flows.tracking.search import FILTER_EXAMPLE, MlflowRun, search_runs, search_training_runs
 from relearn.flows.tracking.store import Client, connect_existing
 from relearn.model.errors import NotFoundError, UserInputError
@@ -34,14 +34,14 @@ def compare_runs(
     filter_string: str | None = None,
     columns: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return one row a training run, best first by the metric `order_by`, or in the order of `runs` for None.
+    """Return one row per training run, best first by the metric `order_by`; None keeps the order of `runs`.
 
     Columns: run, name, registered version, dataset, status, the metrics of `DEFAULT_METRICS` and `order_by`,
     then every other param in which the runs differ; or run, name and `columns`: metrics, params, tags. The
     index holds the run ids, `attrs["datasets"]` the datasets that the runs were tested on.
 
-    `runs` has any queries that `lookup.resolve_run` takes; without any, all training runs are compared, of
-    the experiment `name` if it is set. `filter_string` is an MLflow filter. Raises `NotFoundError` if no run
+    `runs` are queries for `resolve_run`; if empty, all training runs are compared, or those of the
+    experiment `name`. `filter_string` is an MLflow filter. Raises `NotFoundError` if no run
     matches.
     """
     metric_info = get_metric(order_by) if order_by else None
@@ -57,7 +57,7 @@ def compare_runs(
     mlflow_runs = _find_runs(home, client, runs, name, filter_string)
     if order_by and metric_info:
         mlflow_runs.sort(key=lambda run: _sort_key(run.data.metrics.get(order_by), metric_info.direction))
-    versions = lookup.versions_by_run(client, [run.info.run_id for run in mlflow_runs])
+    versions = run_resolver.versions_by_run(client, [run.info.run_id for run in mlflow_runs])
     metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, *([order_by] if order_by else []))))
     values = pd.DataFrame([_column_values(run, versions) for run in mlflow_runs])
     values.index = pd.Index([run.info.run_id for run in mlflow_runs], name="id")
@@ -107,7 +107,7 @@ def _find_runs(
 ) -> list[MlflowRun]:
     if not queries:
         return search_training_runs(client, name, filter_string)
-    run_ids = list(dict.fromkeys(lookup.resolve_run(home, query, name).run_id for query in queries))
+    run_ids = list(dict.fromkeys(run_resolver.resolve_run(home, query, name).run_id for query in queries))
     if filter_string is None:
         return [client.get_run(run_id) for run_id in run_ids]
     matching_runs = {run.info.run_id: run for run in search_runs(client, None, filter_string)}
@@ -125,7 +125,7 @@ def _sort_key(value: float | None, direction: str) -> tuple[bool, float]:
 
 
 def _column_values(run: MlflowRun, versions: Mapping[str, str]) -> dict[str, object]:
-    """Return all values of a run that may be a column."""
+    """Return the values of a run by column name: metrics, params, tags and attributes."""
     run_info = {
         "run": run.info.run_id[:8],
         "name": run.info.run_name,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from relearn.flows.tracking import registry
+from relearn.flows.tracking.run_names import build_evaluate_run_name
 from relearn.flows.tracking.runs import Experiment, resolve_run_id
 from relearn.flows.tracking.store import connect_existing
 from relearn.model.config import TrainConfig
@@ -29,7 +30,9 @@ class EvaluationResult:
 
 
 def evaluate_run(home: Home, run: str, dataset: str | None = None) -> EvaluationResult:
-    """Evaluate the classifier of `run` on the test split of `dataset`, by default its own; log it as a run.
+    """Evaluate the classifier of `run` on the test split of `dataset`; log the result as a new run.
+
+    The default is the dataset of the training.
 
     Images are resized to the shape of the classifier. Raises `DataError` if the dataset has other classes.
     """
@@ -48,7 +51,7 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
     run_name = str(client.get_run(run_id).info.run_name)
     tags = {"relearn.job_type": "evaluate", "dataset": prepared.name, "relearn.evaluated_run": run_id}
     with Experiment.open_or_create(home, card.name).start_run(
-        f"{run_name} on {prepared.name}", tags
+        build_evaluate_run_name(run_name, prepared.name), tags
     ) as evaluation_run:
         evaluation_run.log_metrics({f"test/{key}": value for key, value in evaluation.metrics.items()})
         evaluation_run.log_figure(

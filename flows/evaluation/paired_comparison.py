@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from relearn.flows.evaluation.lookup import RunRef, resolve_run
-from relearn.flows.promotion.reference import check_compatible, load_compatible, load_default_reference
+from relearn.flows.evaluation.run_resolver import RunRef, resolve_run
+from relearn.flows.promotion.reference_images import check_compatible, load_compatible, load_default_reference
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.tracking import registry
@@ -28,8 +28,8 @@ SIGNIFICANCE_LEVEL = 0.05
 class PairedTest:
     """Result of a paired test.
 
-    `images` describes the images; `excluded` is the number of images that were not used, since one of the
-    classifiers was trained on them. In `comparison` the second is the candidate, the first the champion.
+    `images` describes the images. `excluded` is the number of images left out because one of the classifiers
+    was trained on them. In `comparison` the second classifier is called candidate, the first champion.
     """
 
     labels: tuple[str, str]
@@ -52,9 +52,9 @@ def run_paired_test(
 ) -> PairedTest:
     """Compare two runs or versions on the same images, on which neither was trained.
 
-    The images are the test images of `dataset`; by default the reference set of the first one's model or,
-    before a release, the first one's own test images. Raises `UserInputError` unless `runs` has two, and
-    `DataError` if they have other classes or another image shape.
+    The images are the test images of `dataset`; by default the reference set of the first run's model or,
+    before a release, the test images of the first run. Raises `UserInputError` unless `runs` has two
+    elements, and `DataError` if classes or image shapes differ.
     """
     if len(runs) != 2:
         raise UserInputError(f"--paired: got {len(runs)} runs, accepted: two runs or versions")
@@ -86,7 +86,7 @@ def run_paired_test(
 
 
 def _find_classifier(home: Home, ref: RunRef, target: Path) -> Path:
-    """Return the folder of the classifier: the released one of a version, else one downloaded to `target`."""
+    """Return the folder of the classifier: for a version the stored release, else a download in `target`."""
     if ref.model_name and ref.version:
         releases = ReleaseStore(home.releases_dir(ref.model_name))
         if ref.version in releases.list_versions():

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from relearn.flows.console import EpochBar
-from relearn.flows.feedback.decisions import collect_extra_images_for_card
+from relearn.flows.feedback.decisions import collect_feedback_images_for_card
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import CorruptDataError, NotFoundError, RelearnError
 from relearn.model.evaluation.metrics import evaluate
@@ -69,7 +69,7 @@ def reproduce_version(home: Home, name: str, version: str) -> ReproductionResult
 
 def _load_data(card: ModelCard, home: Home) -> PreparedDataset:
     try:
-        prepared = prepare_dataset(card.config, home, collect_extra_images_for_card(home, card))
+        prepared = prepare_dataset(card.config, home, collect_feedback_images_for_card(home, card))
     except RelearnError as error:
         raise CorruptDataError(f"it cannot be reproduced, its data cannot be loaded: {error}") from None
     if prepared.fingerprint != card.fingerprint:

@@ -12,12 +12,12 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, model_validator
 
 from relearn.flows import process_identity
-from relearn.flows.locks import locked
 from relearn.model.append_log import HashChainedLog, LogEntry
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.extra_images import ExtraImages
 from relearn.model.data.splits import hash_contents, hash_to_fraction
 from relearn.model.errors import CorruptDataError
+from relearn.model.file_lock import locked
 from relearn.model.home import Home
 from relearn.model.inference.model_card import ModelCard
 
@@ -35,10 +35,10 @@ class LabelCorrection(
 ):
     """Label `label` that users gave an image, `reports` times, last at `reported_at`.
 
-    `id` is the same for equal images and labels; without an image, for the same index of the same request.
-    `predicted_label`, `probability` (0–1) and `version` are those of the prediction, None if it was not
-    logged. The image is `pixels`, uint8 of `shape`; both are None if it was not stored. `image_matches` is
-    False if it is known to differ from the predicted image.
+    `id` is a hash of image and label or, without an image, of request id, index and label. `predicted_label`,
+    `probability` (0–1) and `version` describe the prediction, None if it was not logged. The image is
+    `pixels`, uint8 of `shape`; both are None if it was not stored. `image_matches` is False if the image sent
+    with the feedback differs from the predicted one.
     """
 
     id: str
@@ -83,12 +83,12 @@ class LabelCorrection(
 
     @property
     def image_hash(self) -> int | None:
-        """Content hash of its image, as from `hash_contents`."""
+        """Content hash of the image, from `hash_contents`."""
         return None if self.image is None else int(hash_contents(self.image[None])[0])
 
     @property
     def is_in_holdout(self) -> bool:
-        """True for an image of the holdout, chosen by its content: no training uses it."""
+        """Whether the image belongs to the holdout, which no training uses; its content decides."""
         return self.image is not None and bool(
             hash_to_fraction(self.image[None], HOLDOUT_SALT)[0] < HOLDOUT_FRACTION
         )
@@ -110,7 +110,7 @@ class DecisionLog:
         self.log = HashChainedLog(self.folder / DECISIONS_FILE, Decision)
 
     def load(self, max_decisions: int | None = None) -> list[Decision]:
-        """Load the first `max_decisions`, or all; raise `CorruptDataError` if some are lost or damaged."""
+        """Load the first `max_decisions`, by default all; raise `CorruptDataError` if some are lost."""
         decisions = self.log.read_entries()
         if max_decisions is not None and max_decisions > len(decisions):
             raise CorruptDataError(
@@ -119,7 +119,7 @@ class DecisionLog:
         return decisions[:max_decisions]
 
     def record(self, action: Action, corrections: Sequence[LabelCorrection]) -> list[Decision]:
-        """Append a decision about each correction whose last decision is another one.
+        """Append the decision `action` about each correction, except where it is the last decision already.
 
         Returns the new decisions once they are on disk.
         """
@@ -166,7 +166,7 @@ def find_rejected_ids(decisions: Sequence[Decision]) -> set[str]:
     return {correction_id for correction_id, action in last_actions.items() if action == "reject"}
 
 
-def collect_extra_images(home: Home, name: str, last_decision: int | None = None) -> ExtraImages:
+def collect_feedback_images(home: Home, name: str, last_decision: int | None = None) -> ExtraImages:
     """Return the accepted images for a training of model `name`, without the holdout.
 
     Only the first `last_decision` decisions count; all of them if it is None.
@@ -189,10 +189,10 @@ def collect_extra_images(home: Home, name: str, last_decision: int | None = None
     )
 
 
-def collect_extra_images_for_card(home: Home, card: ModelCard) -> ExtraImages:
+def collect_feedback_images_for_card(home: Home, card: ModelCard) -> ExtraImages:
     """Return the extra images that the classifier of `card` was trained with."""
     return (
-        collect_extra_images(home, card.name, card.extra_images.last_decision)
+        collect_feedback_images(home, card.name, card.extra_images.last_decision)
         if card.extra_images
         else ExtraImages()
     )

@@ -47,7 +47,10 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class Review:
-    """All corrections for one model, oldest first; `training_data_error` says why its data was not loaded."""
+    """All corrections for one model, oldest first.
+
+    `training_data_error` says why the training data could not be loaded, None if it was.
+    """
 
     name: str
     items: tuple[ReviewItem, ...]
@@ -133,7 +136,7 @@ def collect_corrections(home: Home, name: str) -> list[LabelCorrection]:
     frame, logged_images = reader.load_predictions(folder), reader.load_images(folder)
     predictions = {
         (str(row["request_id"]), int(row["index"])): row
-        for row in frame[frame["truth"].notna()].to_dict("records")
+        for row in frame[frame["label"].notna()].to_dict("records")
     }
     latest_reports: dict[tuple[str, int, bytes], tuple[Feedback, np.ndarray | None]] = {}
     for report in reader.load_feedback(folder):
@@ -165,7 +168,7 @@ def _build_correction(
         return LabelCorrection.from_feedback(
             image, report.label, report.request_id, report.index, reported_at=reported_at
         )
-    predicted_label = str(prediction["label"])
+    predicted_label = str(prediction["predicted_label"])
     image_matches = image is None or np.allclose(
         compute_statistics(image[None])[0],
         np.array([prediction[statistic] for statistic in STATISTICS], float),
@@ -222,7 +225,7 @@ class DecisionContext:
 
 @dataclass(frozen=True)
 class ExistingImages:
-    """Existing images of a model: label by content hash, by split."""
+    """The labels of a model's existing images: for each split, a label by content hash."""
 
     card: ModelCard
     labels_by_split: dict[str, dict[int, str]]
@@ -245,7 +248,7 @@ class ExistingImages:
         return cls(card, labels_by_split)
 
     def find_rejection_reason(self, correction: LabelCorrection) -> str | None:
-        """Return why the correction cannot become data; None if it can."""
+        """Return why the correction cannot become training data; None if it can."""
         if correction.image_hash is None:
             return NO_IMAGE
         if correction.label not in self.card.classes:
@@ -261,12 +264,12 @@ class ExistingImages:
         return "the training data has it already" if correction.label in existing_labels.values() else None
 
     def find_warnings(self, correction: LabelCorrection) -> Iterator[str]:
-        """Yield each other label that the existing data has for the correction's image."""
+        """Yield a warning for each split of the existing data that gives the image another label."""
         for label in sorted(set(self._find_labels(correction).values()) - {correction.label}):
             yield f"the training data has it as {label}"
 
     def _find_labels(self, correction: LabelCorrection) -> dict[str, str]:
-        """Return the label of the correction's image in each split that has it."""
+        """Return the existing label of the correction's image, by split; only splits that contain it."""
         image_hash = correction.image_hash
         return {
             split: labels[image_hash]

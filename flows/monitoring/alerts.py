@@ -11,8 +11,8 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from pydantic import AwareDatetime, BaseModel
 
-from relearn.flows.locks import locked
 from relearn.model.errors import InfrastructureError
+from relearn.model.file_lock import locked
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 
@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 30.0  # for the lock, which is held for milliseconds, and for 
 
 
 class Alert(BaseModel, frozen=True):
-    """A due event: its reason, when it was last emitted, and whether it was emitted now."""
+    """A due event: its reason, the time of its last emission, and whether it was emitted this time."""
 
     event: str
     reason: str
@@ -88,7 +88,7 @@ def _emit_alert(
 
 
 def _flush_events() -> bool:
-    """Wait for queued events to be sent; returns whether that was done within `TIMEOUT_SECONDS`."""
+    """Wait until all queued events are sent; return False if that takes longer than `TIMEOUT_SECONDS`."""
     flush_thread = threading.Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
     flush_thread.start()
     flush_thread.join(TIMEOUT_SECONDS)

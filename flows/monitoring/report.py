@@ -78,9 +78,9 @@ def summary_lines(report: WindowReport) -> list[str]:
 
 
 def to_metrics(report: WindowReport) -> dict[str, dict[str, float]]:
-    """Return the metrics of the report by name and label value; unknown ones are left out.
+    """Return the metrics of the report by name and label value, without those whose value is unknown.
 
-    The names are those of `relearn.serving.metrics.textfile_metrics`.
+    The names are defined in `relearn.serving.metrics.textfile_metrics`.
     """
     tests, predictions, accuracy = report.drift.tests, report.window_predictions, report.live_accuracy
     values: dict[str, dict[str, float]] = {

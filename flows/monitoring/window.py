@@ -71,9 +71,9 @@ class PredictionSummary(BaseModel, frozen=True):
 class WindowReport(BaseModel, frozen=True):
     """The predictions of model `name` in the window that ends at `window_end`.
 
-    `images` and `requests` count those of all versions, `images_by_version` the images of each.
-    `window_predictions` and `live_accuracy` are those of the live version; `reference_predictions` and
-    `reference_accuracy` (0..1) are its predictions of the reference images. `alerts` are the due ones.
+    `images` and `requests` are counts over all versions, `images_by_version` counts the images of each.
+    `window_predictions` and `live_accuracy` are about the live version; `reference_predictions` and
+    `reference_accuracy` (0..1) are about its predictions of the reference images. `alerts` are due.
     """
 
     name: str
@@ -104,7 +104,7 @@ class WindowReport(BaseModel, frozen=True):
 
     @property
     def window_summary(self) -> str:
-        """Return the number of predictions in the window, and how many are required if these are too few."""
+        """Return the number of predictions in the window as text; if too few, also the required number."""
         requirement = f"; accepted: {self.config.min_predictions:,} or more" if not self.drift.tests else ""
         return f"{self.images:,} predictions in the last {self.config.window_hours:g} hours{requirement}"
 
@@ -141,8 +141,8 @@ def build_window_report(
     """
     window_sample = to_drift_sample(window, version, classes)
     live_rows = window[window["version"] == version]
-    labeled_rows = live_rows[live_rows["truth"].notna()]
-    correct = int((labeled_rows["label"] == labeled_rows["truth"]).sum())
+    labeled_rows = live_rows[live_rows["label"].notna()]
+    correct = int((labeled_rows["predicted_label"] == labeled_rows["label"]).sum())
     report = WindowReport(
         name=name,
         live_version=version,
@@ -177,7 +177,7 @@ def build_window_report(
 def to_drift_sample(window: "pd.DataFrame", version: str, classes: Sequence[str]) -> DriftSample:
     """Convert logged predictions to a `DriftSample`.
 
-    Missing values are NaN, and so are the probabilities of other versions.
+    Missing values and the probabilities of other versions become NaN.
     """
     probability_columns = [f"p_{name}" for name in classes]
     statistics, probabilities = (

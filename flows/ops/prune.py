@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from relearn.flows.locks import locked
 from relearn.flows.tracking import artifacts, registry
 from relearn.flows.tracking.artifacts import RunTree
 from relearn.flows.tracking.store import Client, connect_existing, mlflow_errors
 from relearn.model.errors import InfrastructureError
+from relearn.model.file_lock import locked
 from relearn.model.files import find_stale_temp_files, is_stale, remove_atomically
 from relearn.model.home import Home, disk_usage
 from relearn.model.training import checkpoints
@@ -25,7 +25,7 @@ MERGED_DATASET_PATTERN = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # folder 
 
 @dataclass(frozen=True)
 class Prunable:
-    """Something to delete; `delete` returns whether it did: it checks again that nothing needs it."""
+    """Something that `delete` deletes, unless it is needed again; `delete` returns whether it did."""
 
     kind: str
     name: str
@@ -44,7 +44,7 @@ def prune(home: Home, keep_newest: int) -> Iterator[Prunable]:
 
 
 def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
-    """Find all that nothing needs, except the newest `keep_newest` (1 or more) versions and runs per model.
+    """Find all that nothing needs. The newest `keep_newest` (1 or more) versions and runs per model stay.
 
     Excluded are the live version, the rollback target, versions with any alias in MLflow, versions that a
     server of this machine serves or was started from, and running trainings and releases. Deletion may be
@@ -61,7 +61,7 @@ def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
                 run_id for version, run_id in versions.iterate_run_ids() if version not in prunable_versions
             }
             prunables += _find_old_runs(home, client, name, keep_newest, protected_run_ids)
-    return prunables + list(_find_outdated_datasets(home)) + list(_find_leftovers(home))
+    return prunables + list(_find_outdated_datasets(home)) + list(_find_orphaned_files(home))
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class ModelVersions:
                 yield entry.live.version, entry.live.run_id
 
     def find_protected(self) -> set[str]:
-        """Return the versions that must stay now."""
+        """Return the versions that must stay: newest, undecided, live, rollback target, aliased, served."""
         all_versions, entries = self.list_all(), self.releases.ledger.read_entries()
         candidates = (entry.subject for entry in entries if entry.action != "reference")
         decided_versions = [int(candidate) for candidate in candidates if candidate.isdecimal()]
@@ -170,7 +170,9 @@ def _find_unused_references(releases: ReleaseStore) -> Iterator[Prunable]:
 def _find_old_runs(
     home: Home, client: Client, name: str, keep_newest: int, protected_run_ids: set[str]
 ) -> Iterator[Prunable]:
-    """Yield files of old runs, and checkpoints of unfinished trainings, except of `protected_run_ids`."""
+    """Yield the files of old runs and the checkpoints of old unfinished trainings, none of
+    `protected_run_ids`.
+    """
     counts_by_kind: Counter[str] = Counter()
     for run_tree in artifacts.list_run_trees(client, name):
         counts_by_kind[run_tree.job_type] += 1
@@ -214,7 +216,7 @@ def _delete_path(path: Path) -> bool:
 
 
 def _find_outdated_datasets(home: Home) -> Iterator[Prunable]:
-    """Yield prepared data with extra images, except the newest of each dataset; it can be prepared again."""
+    """Yield prepared data with extra images, except the newest of each dataset: the rest can be rebuilt."""
     seen_prefixes: set[str] = set()
     merged_folders = [
         folder for folder in home.dataset_cache.glob("*-*-*") if MERGED_DATASET_PATTERN.fullmatch(folder.name)
@@ -226,7 +228,7 @@ def _find_outdated_datasets(home: Home) -> Iterator[Prunable]:
         seen_prefixes.add(prefix)
 
 
-def _find_leftovers(home: Home) -> Iterator[Prunable]:
+def _find_orphaned_files(home: Home) -> Iterator[Prunable]:
     """Yield temporary files of killed processes, and status folders of killed servers."""
     parent_folders = [
         home.checkpoints,
@@ -245,4 +247,4 @@ def _find_leftovers(home: Home) -> Iterator[Prunable]:
         if not any(Path(status_dir).is_relative_to(folder) for status_dir in status_dirs)
     ]
     for path in stale_paths:
-        yield Prunable("leftover", path.name, disk_usage(path), partial(_delete_path, path))
+        yield Prunable("orphaned file", path.name, disk_usage(path), partial(_delete_path, path))

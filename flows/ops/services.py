@@ -16,9 +16,9 @@ from relearn.serving.deployment.discovery import find_running_servers
 
 @dataclass(frozen=True)
 class Service:
-    """A program that listens on `host` and `port`; the flag `port_flag` sets the port.
+    """A program that listens on `host` and `port`; the flag `port_flag` of `relearn up` sets the port.
 
-    `ui_path` is the path of its UI, `health_path` answers with 200 once it is up.
+    `ui_path` is the path of its UI. `health_path` answers with 200 as soon as the program is up.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Service:
 
 
 def make_http_client() -> httpx.Client:
-    """Create a client to be reused for health checks: creating it takes 15 ms."""
+    """Return an HTTP client for all health checks: the construction of one takes 15 ms."""
     return httpx.Client(timeout=2, trust_env=False)
 
 

@@ -111,7 +111,7 @@ def describe_ui_urls(home: Home) -> str:
 
 
 def describe_live_version(home: Home, name: str) -> str:
-    """Return the live version, since when it is live, and the rollback target."""
+    """Return the live version, since when it has been live, and the rollback target."""
     last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()
     if last_entry is None or last_entry.live is None:
         return "nothing: every candidate was rejected"
@@ -152,7 +152,7 @@ def describe_last_retraining(home: Home, name: str) -> str:
 
 
 def describe_next_runs(home: Home, name: str) -> str:
-    """Return when the model is retrained and monitored next."""
+    """Return the times of the next retraining and the next monitoring of the model."""
     prefect = PrefectApi.from_environment(home)
     if not prefect.is_up():
         return "nothing is scheduled: no Prefect server is up"
@@ -165,7 +165,7 @@ def describe_next_runs(home: Home, name: str) -> str:
 
 
 def describe_data(home: Home, name: str) -> str:
-    """Return the dataset of the live version, and a newer one that was prepared since."""
+    """Return the dataset of the live version, and whether newer data was prepared after its training."""
     releases = ReleaseStore(home.releases_dir(name))
     last_entry = releases.ledger.read_last()
     if last_entry is None or last_entry.live is None:
@@ -224,7 +224,7 @@ def _format_time(timestamp: float) -> str:
 
 
 def _humanize(seconds: float) -> str:
-    """Format a duration in the largest unit of which it has two."""
+    """Format a duration in the largest unit that gives 2 or more, such as 90 minutes, not 1 hour."""
     for unit, unit_seconds in UNIT_SECONDS.items():
         if seconds >= 2 * unit_seconds:
             return f"{seconds / unit_seconds:.0f} {unit}"

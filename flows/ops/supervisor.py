@@ -1,7 +1,7 @@
 """`relearn up`: starts the services of a home, keeps them alive, and stops them together.
 
-supervisor, a child process, restarts a service that exits, after 1, 2, 3, … seconds if it exits again, and
-stops the services in order. This module adds the list of services, the lock of the home, and the states.
+The child process supervisord restarts a service that exits (after 1, 2, 3, … seconds if it exits repeatedly)
+and stops the services in order. This module adds the list of services, the lock of the home, and the states.
 """
 
 import http.client
@@ -23,10 +23,10 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from relearn.flows.locks import locked
 from relearn.flows.ops.services import Service, make_http_client
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.model.errors import InfrastructureError, UserInputError
+from relearn.model.file_lock import locked
 from relearn.model.home import Home
 
 START_SECONDS = 5  # a service that exits sooner failed to start
@@ -87,8 +87,8 @@ class ServiceState:
 def run_services(home: Home, services: Iterable[Service]) -> Iterator["Supervisor"]:
     """Run the services of `home` inside a `with` block; no process is left after it.
 
-    `services` is iterated after the leftovers of an earlier `relearn up` are stopped: they might count as
-    running services. Raises `InfrastructureError` if this home is up already or a port is in use,
+    `services` is iterated after orphaned services of an earlier `relearn up` are stopped: they might count as
+    running. Raises `InfrastructureError` if this home is up already or a port is in use,
     `UserInputError` if the path of the home is too long.
     """
     folder = home.root / "up"
@@ -99,7 +99,7 @@ def run_services(home: Home, services: Iterable[Service]) -> Iterator["Superviso
         )
     folder.mkdir(0o700, parents=True, exist_ok=True)
     with locked(folder / ".lock", f"{home.root} is up already; one relearn up keeps a home"):
-        Supervisor(folder, ()).stop_leftovers()
+        Supervisor(folder, ()).stop_orphaned()
         supervisor = Supervisor(folder, tuple(services))
         for service in supervisor.services:
             _check_port(service)
@@ -113,7 +113,7 @@ def run_services(home: Home, services: Iterable[Service]) -> Iterator["Superviso
 
 
 class Supervisor:
-    """The supervisor process of one home's services; it is controlled through a socket in `folder`."""
+    """The supervisord process that runs the services of a home; its socket is in `folder`."""
 
     def __init__(self, folder: Path, services: Sequence[Service]) -> None:
         self.folder, self.services, self._client = folder, services, make_http_client()
@@ -126,7 +126,7 @@ class Supervisor:
         return self.folder / f"{service.name}.log"
 
     def start(self) -> None:
-        """Start all services in order, without waiting for each other."""
+        """Start supervisord, which starts the services in order; return before any of them is up."""
         config_file, log_file = self.folder / "supervisor.conf", self.folder / "supervisor.log"
         config_file.write_text(self._render_config())
         log_file.unlink(missing_ok=True)
@@ -145,7 +145,7 @@ class Supervisor:
             )
 
     def poll_states(self) -> list[ServiceState]:
-        """Return the state of each service; restarts supervisor and the services if supervisor was killed."""
+        """Return the state of each service. If supervisord was killed, restart it and the services."""
         if self._process is None or self._process.poll() is not None:
             if not self._has_responded:
                 raise InfrastructureError(f"supervisor does not start: {self._read_last_error()}")
@@ -183,7 +183,7 @@ class Supervisor:
         self._kill_orphans()
         self._client.close()
 
-    def stop_leftovers(self) -> None:
+    def stop_orphaned(self) -> None:
         """Stop the supervisor and services of a `relearn up` that was killed."""
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
             old_supervisor = psutil.Process(int((self.folder / "supervisor.pid").read_text()))
@@ -215,7 +215,7 @@ class Supervisor:
         return settings + "".join(programs)
 
     def _query_process_info(self) -> dict[str, dict[str, Any]]:
-        """Return supervisor's info on each service; empty before it answers."""
+        """Return supervisord's process info by service; empty while supervisord does not answer."""
         socket_file = self.folder / SOCKET_FILENAME
         transport = SupervisorTransport(serverurl=f"unix://{socket_file}")
         try:
@@ -236,7 +236,7 @@ class Supervisor:
         return (errors or lines or ["it printed nothing"])[-1]
 
     def _read_exits(self) -> dict[str, tuple[int, str]]:
-        """Read the number of exits of each service, and the reason of the last, from supervisor's log."""
+        """Return the number of exits of each service and the last exit reason, from supervisord's log."""
         try:
             exits = EXIT_PATTERN.findall((self.folder / "supervisor.log").read_text(errors="replace"))
         except FileNotFoundError:
@@ -245,7 +245,7 @@ class Supervisor:
         return {name: (counts[name], reason) for name, reason in exits}
 
     def _kill_orphans(self, live_pids: Set[int] = frozenset()) -> None:
-        """Kill processes that dead services have started: they may still hold their ports."""
+        """Kill the child processes of services that have died: they may still occupy the ports."""
         dead_pids = [pid for pid in self._process_trees if pid not in live_pids]
         orphans = [
             process for pid in dead_pids for process in self._process_trees.pop(pid) if process.is_running()
@@ -257,16 +257,16 @@ class Supervisor:
 
 
 def _escape_command(words: Sequence[str]) -> str:
-    """Return the command as supervisor's configuration spells it.
+    """Return the command as text for supervisor's configuration.
 
-    There % begins a variable, and # or ; after a space a comment. Both stand inside the single quotes that
-    `shlex.join` sets around a word with a space: the quotes are closed and opened again in between.
+    There, % begins a variable, and # or ; after a space begins a comment. `shlex.join` puts a word with a
+    space into single quotes; before # and ; they are closed and opened again.
     """
     return re.sub(r"(\s)([#;])", r"\1''\2", shlex.join(words)).replace("%", "%%")
 
 
 def _at_most(limit: int, number: int) -> int:
-    """Return `number`, or what the system allows at most if that is less."""
+    """Return the smaller of `number` and the maximum of the resource `limit` of this process."""
     _, allowed = resource.getrlimit(limit)
     return min(number, allowed) if allowed >= 0 else number
 

@@ -19,10 +19,10 @@ from prefect.settings import (
 )
 
 from relearn.flows import environment
-from relearn.flows.locks import locked
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError, UserInputError
+from relearn.model.file_lock import locked
 from relearn.model.home import Home
 
 STARTUP_TIMEOUT_SECONDS = 120.0  # takes 5 to 10 s on two idle cores, 15 s if it creates its database
@@ -34,7 +34,7 @@ EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .")
 def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[str | None]:
     """Connect flows to `PREFECT_API_URL`, else to the server of this machine, else to a temporary one.
 
-    The server of this machine is that of `relearn up` if it runs, else the one on Prefect's own port.
+    The server of this machine is the one that `relearn up` runs, else the one on Prefect's default port.
 
     Yields the URL of the UI of a persistent server; None for a temporary one. A temporary server keeps its
     runs in the home, where `prefect server start` shows them later. Raises `InfrastructureError` if the
@@ -64,7 +64,7 @@ def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[st
 
 @contextmanager
 def prefect_errors() -> Iterator[None]:
-    """Raise `InfrastructureError` if a request to Prefect's server inside is not answered."""
+    """Turn connection errors to Prefect's server in the block into an `InfrastructureError`."""
     try:
         yield
     except httpx.TransportError as error:
@@ -83,7 +83,10 @@ def wait_for_server(url: str) -> None:
 
 
 def _start_temporary_server(home: Home) -> str:
-    """Start a server that ends with this process: only then has Prefect reported everything to it."""
+    """Start a temporary server and return its URL.
+
+    It runs until this process ends: Prefect reports events until then.
+    """
     environment.check_loopback()
     # Two servers started at once in a new home would both create the tables of the same database.
     lock_file, busy = home.prefect / ".starting.lock", "another process is still starting Prefect's server"
@@ -112,7 +115,7 @@ def _start_server(home: Home) -> str:
 
 
 def _find_reason(log: Path) -> str:
-    """Return the last line of the log that ends a traceback, else its last line."""
+    """Return the error in the log: the last line of its last traceback, else its last line."""
     lines = log.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
     return next(filter(EXCEPTION_LINE.match, reversed(lines)), lines[-1])
 
@@ -133,7 +136,7 @@ def _find_free_port() -> int:
 
 
 def _is_up(url: str) -> bool:
-    """Return whether a usable Prefect server is there; raises if it asks for a password."""
+    """Return whether a Prefect server answers at `url`; raise an error if it asks for a password."""
     prefect_api = PrefectApi(url)
     if (state := prefect_api.get_state()) == "unauthorized":
         raise prefect_api.error(state)

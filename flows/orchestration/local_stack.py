@@ -1,4 +1,4 @@
-"""The file in which `relearn up` publishes its process and the URLs of its services for other commands."""
+"""`up.json`, the file in which `relearn up` writes its process and service URLs for other commands."""
 
 from typing import Self
 
@@ -28,7 +28,7 @@ class LocalStack(BaseModel, frozen=True):
 
     @classmethod
     def write(cls, home: Home, service_urls: dict[str, str]) -> None:
-        """Publish this process as the one that runs the services."""
+        """Write `up.json` in the home: this process and its service URLs, for other commands to find."""
         stack = cls(process_tags=process_identity.process_tags(), service_urls=service_urls)
         write_bytes_atomically(home.root / "up" / FILENAME, stack.model_dump_json(indent=2).encode() + b"\n")
 

@@ -49,7 +49,7 @@ class PrefectApi:
 
     @classmethod
     def from_environment(cls, home: Home) -> "PrefectApi":
-        """Return the server of `PREFECT_API_URL`, else of `relearn up`, else on Prefect's port here."""
+        """Return a client for `PREFECT_API_URL`, else for `relearn up`, else for Prefect's default port."""
         local_stack = LocalStack.read(home)
         host = os.environ.get("PREFECT_SERVER_API_HOST") or "127.0.0.1"
         port = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
@@ -62,7 +62,7 @@ class PrefectApi:
         return self.api_url.removesuffix("/api")
 
     def get_state(self) -> ServerState:
-        """Return the state of the server within two timeouts, even if it sends a byte a second."""
+        """Return the state of the server; takes at most two timeouts, even if the response is very slow."""
         try:
             return next(iterate_with_timeout(2 * self.timeout_seconds, lambda: [self._probe()]))
         except TimeoutError:
@@ -91,7 +91,7 @@ class PrefectApi:
         return state == "up"
 
     def error(self, state: ServerState) -> InfrastructureError:
-        """Return the error of a server in one of the states of `STATE_PROBLEMS`."""
+        """Return the error for a server in `state`, which is in `STATE_PROBLEMS`."""
         advice = f": {PASSWORD_FIX}" if state == "unauthorized" else ""
         return InfrastructureError(f"{self.ui_url} {STATE_PROBLEMS[state]}{advice}")
 
@@ -99,7 +99,7 @@ class PrefectApi:
         return str(self._request("GET", "/admin/version").json())
 
     def get_work_pool(self) -> JsonObject | None:
-        """Return our work pool; None if nothing was ever scheduled."""
+        """Return the work pool `WORK_POOL`; None before the first deployment."""
         return self._row(f"/work_pools/{WORK_POOL}")
 
     def list_workers(self) -> list[JsonObject]:
@@ -110,7 +110,7 @@ class PrefectApi:
         return self._query("automations", automations={"name": {"any_": [ZOMBIE_AUTOMATION]}})
 
     def list_deployments(self, name: str | None = None) -> list[JsonObject]:
-        """Return our deployments, of all models or of `name`; each has its flow's name as `flow_name`."""
+        """Return the deployments of model `name`, by default of all; the key `flow_name` is added to each."""
         flow_rows = self._query("flows", flows={"name": {"any_": list(SCHEDULED_FLOWS)}})
         flow_names = {flow["id"]: flow["name"] for flow in flow_rows}
         deployment_filter = {"name": {"any_": [name]}} if name else {}
@@ -127,7 +127,7 @@ class PrefectApi:
     def find_last_started(self, deployment: JsonObject) -> JsonObject | None:
         """Return the run of `deployment` that started last, whatever its state.
 
-        A run that was cancelled because another was active is skipped: it has a start time and never ran.
+        Skips runs that were cancelled because another was active: they have a start time, but never ran.
         """
         started = self._query_runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 20)
         return next((run for run in started if run["run_count"] or run["state_type"] != "CANCELLED"), None)
@@ -147,14 +147,14 @@ class PrefectApi:
         return self._query_runs(deployment, run_filter, "NEXT_SCHEDULED_START_TIME_ASC")
 
     def list_stuck_pending(self, deployment: JsonObject) -> list[JsonObject]:
-        """Return the runs of `deployment` claimed by a worker that is gone."""
+        """Return the runs of `deployment` that a worker claimed `START_GRACE` ago and never started."""
         pending = self._query_runs(deployment, _state_filter("PENDING"), "EXPECTED_START_TIME_ASC")
         return [
             run for run in pending if datetime.now(UTC) - parse_time(run["state"]["timestamp"]) > START_GRACE
         ]
 
     def list_stuck_cancelling(self, deployment: JsonObject) -> list[JsonObject]:
-        """Return the runs of `deployment` in CANCELLING without heartbeat since."""
+        """Return the runs of `deployment` in CANCELLING without heartbeat for `HEARTBEAT_GRACE`."""
         runs = self._query_runs(deployment, _state_filter("CANCELLING"), "EXPECTED_START_TIME_ASC")
         return [run for run in runs if self._lacks_heartbeat(run)]
 
@@ -165,7 +165,8 @@ class PrefectApi:
     def is_finished(self, run: JsonObject) -> bool:
         """Return whether `run` has ended.
 
-        After an outage of the server a run called CRASHED may be alive until its next heartbeat is due.
+        A CRASHED run has ended after `HEARTBEAT_GRACE` without heartbeat: until then it may be alive, if
+        only the server was unreachable.
         """
         state_type = (run["state"] or {}).get("type")
         return state_type in TERMINAL_STATES and (state_type != "CRASHED" or self._lacks_heartbeat(run))
@@ -188,7 +189,7 @@ class PrefectApi:
         self._set_state(run, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
 
     def reschedule(self, run: JsonObject, scheduled_at: datetime, reason: str) -> None:
-        """Schedule a run that has ended once more, like the retry in Prefect's UI."""
+        """Schedule an ended run again, as the retry button of Prefect's UI does."""
         state_details = {"scheduled_time": scheduled_at.isoformat()}
         state = {
             "type": "SCHEDULED",

@@ -2,8 +2,8 @@
 
 `python -m relearn.flows.orchestration.temporary_server PORT` starts it.
 
-Prefect's own temporary server gets the signals of our terminal: Ctrl-C ends it before the flow can report
-its end, and after a kill -9 of the flow it would run forever.
+Prefect's own temporary server would end on Ctrl-C, before the flow has reported its end, and would run
+forever after a kill -9 of the flow.
 """
 
 import os

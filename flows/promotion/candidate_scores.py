@@ -20,9 +20,9 @@ LATENCY_SAMPLES = 50  # single images
 class ClassifierScores:
     """Scores of one classifier.
 
-    `evaluations` are by image set, `correct_by_corruption` (bool (n,)) by corruption of the reference set.
-    Both are empty if weights are not finite, or classes or image shape differ from the reference set.
-    `latency_ms` is the time for one image.
+    `evaluations` are by image set. `correctness_by_corruption`, bool (n,), says for each corruption which
+    images of the reference set are predicted correctly. Both are empty if weights are not finite, or classes
+    or image shape differ from the reference set. `latency_ms` is the time for one image.
     """
 
     classes: tuple[str, ...]
@@ -31,7 +31,7 @@ class ClassifierScores:
     weight_bytes: int
     latency_ms: float = 0.0
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
-    correct_by_corruption: Mapping[str, np.ndarray] = field(default_factory=dict)
+    correctness_by_corruption: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def score_classifier(
@@ -55,17 +55,17 @@ def score_classifier(
         weight_bytes,
         measure_latency_ms(classifier),
         {name: evaluate(classifier, images) for name, images in image_sets.items()},
-        robustness.correct_by_corruption(
+        robustness.per_image_correctness(
             classifier, robustness.make_corrupted_copies(image_sets["reference"], card.style)
         ),
     )
 
 
 def measure_latency_ms(classifier: Classifier) -> float:
-    """Return the minimum time for one image, on one thread as in a server.
+    """Return the minimum time of a prediction of one image, on one thread as in a server.
 
-    The minimum, since load makes a prediction slower and never faster: next to a training, the median of
-    the same network was 0.06 ms or 6.7 ms.
+    The minimum depends least on the load of the machine: beside a training, the median of the same network
+    was 0.06 ms or 6.7 ms.
     """
     image = np.zeros((1, *classifier.card.shape), np.uint8)
     threads, latencies_ms = torch.get_num_threads(), []

@@ -1,4 +1,4 @@
-"""Promotion gate: decision on a candidate, from scores alone, with every reason."""
+"""Promotion gate: decides on a candidate by the scores of candidate and champion, and gives every reason."""
 
 import textwrap
 from collections.abc import Iterator
@@ -135,12 +135,12 @@ def _check_robustness(
 ) -> Iterator[GuardrailResult]:
     """Check that under no corruption the accuracy drops by more than the margin.
 
-    Corruptions under which the champion is below 50 % are skipped, since it is correct by luck there: on
-    inverted digits a network that had learned next to nothing had 10 %, a good one 0 %.
+    Corruptions under which the champion is below 50 % are skipped, since it is correct by chance there: on
+    inverted digits an almost untrained network had 10 %, a good one 0 %.
     """
     pairs = {
-        f"accuracy when {name}": (candidate.correct_by_corruption[name], champion_correct)
-        for name, champion_correct in champion.correct_by_corruption.items()
+        f"accuracy when {name}": (candidate.correctness_by_corruption[name], champion_correct)
+        for name, champion_correct in champion.correctness_by_corruption.items()
         if champion_correct.mean() > 0.5
     }
     return _check_losses(pairs, config.robustness_margin, config.significance)

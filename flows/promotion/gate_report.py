@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def publish_report(
+def publish_gate_report(
     run: Run,
     decision: GateDecision,
     candidate: ClassifierScores,
@@ -30,12 +30,12 @@ def publish_report(
     """
     markdown = to_markdown(decision, excluded)
     run.set_tags({GATE_DECISION_TAG: decision.action})
-    run.log_text(markdown, "gate/verdict.md")
+    run.log_text(markdown, "gate/decision.md")
     accuracies = _accuracy_by_corruption(candidate)
     run.log_metrics({f"robustness/{name}": accuracy for name, accuracy in accuracies.items()})
     if candidate.evaluations:
         run.log_figure(plot(decision, candidate, champion), "gate/comparison.png")
-    create_markdown_artifact(markdown, key="verdict", description=f"Gate decision on {run.name}")
+    create_markdown_artifact(markdown, key="gate-decision", description=f"Gate decision on {run.name}")
 
 
 def to_markdown(decision: GateDecision, excluded: int = 0) -> str:
@@ -65,7 +65,7 @@ def to_markdown(decision: GateDecision, excluded: int = 0) -> str:
 
 
 def build_guardrails_table(decision: GateDecision) -> Table:
-    """Build a table with one row a guardrail; failed ones are bold red."""
+    """Build a table with one row per guardrail; failed ones are bold red."""
     rows = [
         (
             check.name,
@@ -99,4 +99,4 @@ def _recall_by_class(scores: ClassifierScores) -> dict[str, float]:
 
 
 def _accuracy_by_corruption(scores: ClassifierScores) -> dict[str, float]:
-    return {name: float(correct.mean()) for name, correct in scores.correct_by_corruption.items()}
+    return {name: float(correct.mean()) for name, correct in scores.correctness_by_corruption.items()}

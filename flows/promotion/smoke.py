@@ -40,7 +40,7 @@ def run_smoke_test(bento: str, golden: Golden, home: Home) -> SmokeTestResult:
 
 
 def predict_over_http(client: httpx.Client, image: np.ndarray) -> tuple[ServedPrediction, list[float], float]:
-    """Send one image, uint8 (channels, height, width); return prediction, probabilities and seconds.
+    """Send one image, uint8 (channels, height, width); return prediction, probabilities and latency (s).
 
     Raises `CorruptDataError` if the server rejects it.
     """

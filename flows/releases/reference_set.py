@@ -1,6 +1,6 @@
 """Reference set: the test images on which candidates and champions of one model are compared.
 
-Frozen at the first release, stored with the releases under its fingerprint, which the ledger records.
+It is frozen at the first release and stored with the releases; the ledger records its fingerprint.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ METADATA_FILENAME = "metadata.json"
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSet:
-    """Labelled test images, class names and the dataset that they come from."""
+    """Labelled test images, their class names, and the name of their dataset."""
 
     test_images: LabelledImages
     classes: tuple[str, ...]
@@ -42,7 +42,7 @@ class ReferenceSet:
         return digest.hexdigest()
 
     def save(self, releases: ReleaseStore) -> str:
-        """Store it in `releases` atomically; return its fingerprint."""
+        """Store the set in `releases` atomically; return its fingerprint."""
         fingerprint = self.fingerprint
         try:
             ReferenceSet.load(releases, fingerprint)
@@ -56,7 +56,7 @@ class ReferenceSet:
 
     @classmethod
     def load(cls, releases: ReleaseStore, fingerprint: str) -> Self:
-        """Load it; raise `CorruptDataError` if it is not what was frozen."""
+        """Load the set with `fingerprint`; raise `CorruptDataError` if its content differs from it."""
         folder = releases.reference_folder(fingerprint)
         try:
             metadata = json.loads((folder / METADATA_FILENAME).read_text())

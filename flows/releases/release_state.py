@@ -61,7 +61,7 @@ def record_decision_or_fail(home: Home, name: str, expected_state: ReleaseState,
 
 
 def try_sync_with_ledger(home: Home, name: str) -> list[str]:
-    """Sync after a decision; return a warning if MLflow is unreachable and aliases are outdated."""
+    """Call `sync_with_ledger`; if MLflow is unreachable, return a warning that its aliases are outdated."""
     try:
         sync_with_ledger(home, name)
     except InfrastructureError as error:
@@ -72,8 +72,8 @@ def try_sync_with_ledger(home: Home, name: str) -> list[str]:
 def sync_with_ledger(home: Home, name: str) -> list[str]:
     """Update live pointer and MLflow aliases from the ledger; return a message for each correction.
 
-    Runs at every start, since a process may have been killed or an alias moved by hand, and after every
-    decision. Raises `InfrastructureError` if MLflow is unreachable; the pointer is correct by then.
+    Called after every decision, and at every start, since a process may have been killed or an alias moved
+    by hand. Raises `InfrastructureError` if MLflow is unreachable, after the pointer is corrected.
     """
     releases = ReleaseStore(home.releases_dir(name))
     messages = [message for message in [releases.repair_pointer()] if message]

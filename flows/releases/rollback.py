@@ -1,4 +1,4 @@
-"""Rollback to a previous version, after a test of its golden requests."""
+"""Rollback to a previous version, whose golden requests are checked first."""
 
 from datetime import UTC, datetime
 

@@ -1,8 +1,8 @@
 """Prefect deployments of the flows `retrain` and `monitor`, one each per model.
 
 A deployment has one run at a time: Prefect cancels a run that is requested meanwhile, with a message. The
-worker takes scheduled runs. An automation marks runs without heartbeat as crashed. Prefect's UI shows and
-changes all of them.
+worker takes scheduled runs. An automation marks runs without heartbeat as crashed. All can be viewed and
+edited in Prefect's UI.
 """
 
 from collections.abc import Mapping
@@ -51,8 +51,8 @@ MONITOR_SCHEDULE = Cron("7 * * * *", timezone="UTC")  # the full hour is when ot
 def ensure_deployments(name: str) -> bool:
     """Create the work pool, automation and deployments of model `name` that are missing.
 
-    Changes made in Prefect's UI are kept. Returns whether the model can be retrained: a model that is no
-    built-in dataset has no retraining before `schedule_retraining` names its data.
+    Changes made in Prefect's UI are kept. Returns whether the model has a retraining. A model that is not a
+    built-in dataset gets one by `schedule_retraining`, which names its data.
     """
     with get_client(sync_client=True) as client:
         with suppress(ObjectAlreadyExists):

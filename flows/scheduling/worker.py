@@ -1,4 +1,4 @@
-"""The worker: a process that runs what Prefect's server schedules and reconciles interrupted runs.
+"""The worker: a process that runs what Prefect's server schedules, and retries interrupted runs.
 
 `python -m relearn.flows.scheduling.worker [NAME]` starts it; any number of workers may share a home. With
 NAME it first ensures the deployments of this model; `--deploy NAME` does only that. `relearn up` keeps one
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def prepare_worker_environment() -> Home:
-    """Set the variables that the worker, its runs and their tools read; returns the home."""
+    """Set the environment variables of the worker, its runs and their tools; return the home."""
     home = Home.from_environment()
     environment.set_tool_defaults(home)
     home.prefect.mkdir(0o700, parents=True, exist_ok=True)  # Prefect looks for it when it is imported
@@ -67,15 +67,15 @@ def prepare_worker_environment() -> Home:
 def run_worker(home: Home, name: str | None) -> None:
     """Run scheduled flows until SIGTERM; with `name`, first ensure the deployments of this model."""
     from relearn.flows.orchestration.connect import wait_for_server
-    from relearn.flows.scheduling import reconcile
+    from relearn.flows.scheduling import recovery
 
     wait_for_server(os.environ["PREFECT_API_URL"])
     if name:
         deploy(name)
-    threading.Thread(target=reconcile.run_forever, args=(home,), daemon=True).start()
+    threading.Thread(target=recovery.run_forever, args=(home,), daemon=True).start()
     with suppress(asyncio.CancelledError):
         asyncio.run(_run_prefect_worker())
-    reconcile.run_safely(reconcile.close_orphaned_runs, home)
+    recovery.log_exceptions(recovery.close_orphaned_runs, home)
 
 
 def deploy(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Files of runs in MLflow: which runs belong together, the size of their files, and how to delete them."""
+"""Files of runs in MLflow: runs grouped with their child runs, size and deletion of their files."""
 
 import secrets
 import tempfile
@@ -19,7 +19,7 @@ PARENT_TAG = "mlflow.parentRunId"
 
 @dataclass(frozen=True)
 class RunTree:
-    """A run of type `job_type` (retrain, train or evaluate), and its children: `runs` has the root first."""
+    """A run of type `job_type` (retrain, train or evaluate) and its child runs; the parent is first."""
 
     job_type: str
     run_name: str
@@ -40,12 +40,12 @@ class RunTree:
 
 
 def list_experiment_names(client: MlflowClient) -> list[str]:
-    """Return the names of all experiments; those of other programs have no run trees."""
+    """Return the names of all experiments, including those of other programs."""
     return [experiment.name for experiment in client.search_experiments()]
 
 
 def list_run_trees(client: MlflowClient, experiment_name: str) -> list[RunTree]:
-    """Return our runs in an experiment as trees, newest first."""
+    """Return Relearn's runs in an experiment, grouped with their child runs, newest first."""
     experiment = client.get_experiment_by_name(experiment_name)
     if experiment is None:
         return []
@@ -109,7 +109,7 @@ def probe_write(uri: str) -> None:
 def delete_artifacts(client: MlflowClient, run: Run) -> None:
     """Delete a run's files and classifier; its params, metrics and tags stay.
 
-    References are deleted before files: first the run is tagged as pruned.
+    The run is tagged as pruned first, so that nothing refers to files that are gone.
     """
     uris = list_artifact_uris(client, run)
     client.set_tag(run.info.run_id, PRUNED_TAG, " ".join(uris))

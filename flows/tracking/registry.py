@@ -1,4 +1,4 @@
-"""Trained classifiers in MLflow: logged models of a run, registered as versions of a model name.
+"""Trained classifiers in MLflow: logged as models of a run, registered as versions of a model name.
 
 They are stored as safetensors and JSON, without pickle.
 """
@@ -84,7 +84,7 @@ def register(client: MlflowClient, run_id: str, name: str) -> str:
 def sync_aliases(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) -> list[str]:
     """Set each alias of `name` to its version, or delete it for None; returns a message per change.
 
-    The alias of a version that is gone from the registry is left as it is, with a message.
+    If a version is no longer registered, its alias is left as it is; a message says so.
     """
     messages = []
     for alias, current_version in find_mismatched_aliases(client, name, aliases).items():
@@ -109,7 +109,7 @@ def sync_aliases(client: MlflowClient, name: str, aliases: Mapping[str, str | No
 def find_mismatched_aliases(
     client: MlflowClient, name: str, aliases: Mapping[str, str | None]
 ) -> dict[str, str | None]:
-    """Return the aliases that do not point to their version in `aliases`, each with its actual version."""
+    """Return the aliases whose registered version differs from `aliases`, with that registered version."""
     version_by_alias = {alias: _get_version_by_alias(client, name, alias) for alias in aliases}
     return {alias: version for alias, version in version_by_alias.items() if version != aliases[alias]}
 
@@ -139,7 +139,7 @@ def delete_version(client: MlflowClient, name: str, version: str) -> None:
 
 
 def _get_version_by_alias(client: MlflowClient, name: str, alias: str) -> str | None:
-    """Return the version of one alias; a search of the registry may return models without their aliases."""
+    """Return the version of an alias, None without it. Not by a search: its results may lack aliases."""
     try:
         return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:

@@ -58,7 +58,7 @@ class Run:
 
     @property
     def url(self) -> str:
-        """Return the page of the run; without `workflowType` MLflow shows that of prompts and judges."""
+        """URL of the run in MLflow's UI. Without `workflowType` the UI shows prompts and judges."""
         base_url = ui_url(mlflow.get_tracking_uri())
         return f"{base_url}/#/experiments/{self.experiment_id}/runs/{self.id}?workflowType=machine_learning"
 
@@ -91,7 +91,10 @@ class Run:
         self.set_tags({"mlflow.note.content": markdown})
 
     def log_dataset(self, prepared: PreparedDataset) -> None:
-        """Log the data as dataset inputs, once; their digest is the fingerprint, cut to 36 characters."""
+        """Log train, validation and test data as inputs of the run, once.
+
+        Their digest is the first 36 characters of the fingerprint.
+        """
         inputs = self.client.get_run(self.id).inputs
         if inputs and inputs.dataset_inputs:
             return
@@ -127,12 +130,12 @@ class Run:
     reraise=True,
 )
 def _log_input(dataset: Dataset, context: str, tags: dict[str, str]) -> None:
-    """Log a dataset; retries if another run logs the same dataset for the first time at this moment."""
+    """Log a dataset as input of the active run; retry if another run creates the same dataset at once."""
     mlflow.log_input(dataset, context=context, tags=tags)
 
 
 def check_store(home: Home, name: str) -> None:
-    """Raise, within seconds, the errors of `Experiment.open_or_create` about the store or the experiment."""
+    """Raise the errors that `Experiment.open_or_create` would raise, within seconds."""
     with environment.short_mlflow_timeouts():
         client = connect(home)
         with mlflow_errors(client.tracking_uri):
@@ -241,13 +244,16 @@ class Experiment:
             return self.client.get_run(run_id)
 
     def mark_finished(self, run: MlflowRun) -> None:
-        """Mark a run as FINISHED whose process was killed before it could."""
+        """Mark a completed run, whose process was killed before it did so, as FINISHED."""
         if run.info.status != "FINISHED":
             with mlflow_errors(self.client.tracking_uri):
                 self.client.set_terminated(run.info.run_id, "FINISHED")
 
     def find_by_flow_run(self, flow_run_id: str, kind: str, network: str | None = None) -> MlflowRun | None:
-        """Return the run of job type `kind` that the flow run created earlier, for `network` if given."""
+        """Return the run that an earlier attempt of the flow run created, None without one.
+
+        `kind` is its job type; it trains `network`, if given.
+        """
         filter_string = f"tags.`{FLOW_RUN_TAG}` = '{flow_run_id}' and tags.`relearn.job_type` = '{kind}'"
         if network:
             filter_string += f" and params.network = '{network}'"
@@ -280,9 +286,9 @@ def find_orphaned_runs(client: MlflowClient) -> list[MlflowRun]:
 
 
 def _end_run(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> None:
-    """Log the error that ended a run; errors of MLflow itself are suppressed in favor of that error.
+    """End a run as FAILED or KILLED, and log `error`; errors of MLflow meanwhile are suppressed.
 
-    A run that MLflow still calls RUNNING is closed when the next run starts.
+    A run that then remains RUNNING is closed when the next run starts.
     """
     flush_thread = threading.Thread(target=monitor.finish, daemon=True)
     flush_thread.start()

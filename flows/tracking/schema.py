@@ -1,7 +1,6 @@
-"""Schema revisions: that of MLflow's or Prefect's database, and those that the installed program knows.
+"""Alembic revisions: the one a MLflow or Prefect database is at, and those the installed package ships.
 
-Both use Alembic. The known revisions are read from the program's files, without importing it: the import
-may be what fails.
+The shipped revisions are read from the package's files, without an import, which may fail.
 """
 
 import importlib.util
@@ -17,7 +16,7 @@ PREFECT_MIGRATIONS = "prefect", "server/database/_migrations/versions/sqlite"
 
 @dataclass(frozen=True)
 class KnownRevisions:
-    """The schema revisions that a program knows; `head` is the newest, which it requires."""
+    """The revisions that an installed package ships; `head` is the newest, which the package requires."""
 
     revisions: frozenset[str]
     head: str

@@ -15,7 +15,7 @@ FILTER_EXAMPLE = 'params.network = "cnn" and metrics."test/accuracy" > 0.97'
 
 
 def search_training_runs(client: Client, name: str | None, filter_string: str | None) -> list[MlflowRun]:
-    """Search the training runs of experiment `name`, or of all, that match `filter_string`.
+    """Return the training runs of experiment `name`, by default of all, that match `filter_string`.
 
     Raises `NotFoundError` if there is none.
     """
@@ -32,7 +32,7 @@ def search_training_runs(client: Client, name: str | None, filter_string: str | 
 def search_runs(
     client: Client, name: str | None, query: str, filter_string: str | None = None
 ) -> list[MlflowRun]:
-    """Search the runs of experiment `name`, or of all, by `query`, a filter string of MLflow.
+    """Return the runs of experiment `name`, by default of all, that match `query`, an MLflow filter.
 
     Raises `UserInputError`, which quotes `filter_string`, if MLflow cannot parse the query.
     """

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 import mlflow
 import sqlalchemy
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from relearn.flows.environment import redact_password
 from relearn.model.errors import InfrastructureError, NotFoundError, UserInputError
+from relearn.model.file_lock import locked
 from relearn.model.files import atomic_file
 from relearn.model.home import MLFLOW_UI_URL, Home, sqlite_url
 
@@ -30,6 +30,7 @@ LOG_LEVELS = {
     "mlflow.system_metrics": logging.CRITICAL,
 }
 
+LOCK_TIMEOUT_SECONDS = 120.0  # for another process to create the store; it takes seconds
 STATEMENT_TIMEOUT_SECONDS = 20.0  # for one statement of a database; it takes milliseconds
 
 Client = MlflowClient  # the type for packages that do not import MLflow
@@ -65,7 +66,7 @@ def connect(home: Home) -> MlflowClient:
 
 
 def _ping(uri: str) -> None:
-    """Connect to a database once: MLflow tries ten times, for 100 seconds."""
+    """Connect to the database, or raise its error at once: MLflow itself retries for 100 seconds."""
     engine = sqlalchemy.create_engine(uri)
     try:
         engine.connect().close()
@@ -74,7 +75,7 @@ def _ping(uri: str) -> None:
 
 
 def _set_statement_timeout(seconds: float) -> None:
-    """Limit how long a statement may take: the driver of PostgreSQL waits forever for one that hangs."""
+    """Limit the duration of a statement on PostgreSQL, whose driver has no limit."""
     import psycopg2
     from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
 
@@ -97,7 +98,12 @@ def _create_store(file: Path, home: Home) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.parent / f".{file.name}.lock"):
+    lock_file = file.parent / f".{file.name}.lock"
+    busy_message = (
+        f"another process has been creating {file} for {LOCK_TIMEOUT_SECONDS:g} seconds: try again, or end"
+        f" the process that holds {lock_file}"
+    )
+    with locked(lock_file, busy_message, LOCK_TIMEOUT_SECONDS):
         if file.exists():  # another process was faster
             return
         for stale_file in file.parent.glob(f".{file.name}.*.tmp*"):
@@ -150,7 +156,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 @contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
-    """Raise errors of the store at `uri` inside as `InfrastructureError`."""
+    """Turn errors of the store at `uri` in the block into `InfrastructureError`."""
     try:
         yield
     except MlflowException as error:

@@ -34,8 +34,8 @@ UNSTARTED_OR_FAILED_STATES = (
 def describe_superseding_run() -> str | None:
     """Return why the current run is superseded: its deployment started another run after it was due.
 
-    After hours without a worker many runs are due; the first one trains on all data up to then. A retry is
-    never superseded.
+    After hours without a worker many runs are due at once; the first trains on all data, the others are
+    superseded. A retry is never superseded.
     """
     if not deployment.id or flow_run.run_count > 1:
         return None

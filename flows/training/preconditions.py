@@ -12,7 +12,7 @@ from relearn.model.networks.registry import get_network_class
 
 
 def check_inputs(config: TrainConfig, networks: Iterable[str], home: Home) -> None:
-    """Raise the error of an unknown network, device, precision, dataset or path before the training does."""
+    """Raise the error of an unknown network, device, precision, dataset or path."""
     for network in networks:
         get_network_class(network)
     devices.check_precision(config, devices.resolve_device(config.device))

@@ -17,20 +17,20 @@ def to_markdown(result: RetrainResult, prepared: PreparedDataset) -> str:
         for train_result in result.train_results
         for warning in train_result.warnings
     ]
-    first_answer = escape_markdown(result.release_result.first_answer)
+    first_prediction = escape_markdown(result.release_result.first_prediction_text)
     return join_sections(
         _format_result(result),
         _format_gate_decision(result.release_result),
         build_networks_table(result.train_results, result.best).to_markdown(),
         bullets(warnings),
-        f"## First answer over HTTP\n\n{first_answer}" if first_answer else "",
+        f"## First prediction over HTTP\n\n{first_prediction}" if first_prediction else "",
         *_format_data(prepared),
         _build_time_table(result.stage_seconds).to_markdown(),
     )
 
 
 def build_networks_table(train_results: Sequence[TrainResult], best: TrainResult) -> Table:
-    """Build a table with one row a network: `best` first, the others by validation accuracy."""
+    """Build a table with one row per network: `best` first, the others by validation accuracy."""
     ranked = sorted(train_results, key=lambda result: (result != best, -result.val_accuracy))
     rows = [
         (

@@ -1,4 +1,4 @@
-"""Resumable trainings: checkpoints, each with the metrics of all epochs before it."""
+"""Resumable trainings: checkpoints that also contain the metrics of all epochs before them."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ class EpochLog(TypedDict):
 class ResumableRun:
     """Training of one run with its checkpoints; `state` is the last snapshot, None before the first.
 
-    `skipped_checkpoints` has one message for each damaged checkpoint, instead of which an older one is used.
+    `skipped_checkpoints` has a message for each damaged checkpoint that was skipped for an older one.
     """
 
     folder: Path
@@ -82,13 +82,13 @@ class ResumableRun:
 
     @property
     def gradient_health(self) -> pd.DataFrame:
-        """Gradient health with one row a layer and epoch."""
+        """Gradient health with one row per layer and epoch."""
         return pd.DataFrame([row for epoch_log in self.epoch_logs for row in epoch_log["health"]])
 
 
 @contextmanager
 def open_resumable(folder: Path, config: TrainConfig, fingerprint: str) -> Iterator[ResumableRun]:
-    """Lock `folder`, named after its run, and load what it holds.
+    """Lock `folder`, whose name is the run id, and yield its training, resumed from the last checkpoint.
 
     If the training is interrupted by a signal or by the infrastructure, the error says how to resume it.
     """
@@ -99,11 +99,11 @@ def open_resumable(folder: Path, config: TrainConfig, fingerprint: str) -> Itera
             if not checkpoints.list_checkpoints(folder):
                 delete_checkpoints(folder)
                 raise
-            advice = f"relearn train --resume {folder.name[:8]} resumes it"
+            hint = f"relearn train --resume {folder.name[:8]} resumes it"
             if isinstance(error, InfrastructureError):
-                raise InfrastructureError(f"{error}; then {advice}", error.code) from None
+                raise InfrastructureError(f"{error}; then {hint}", error.code) from None
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise InterruptedTraining(getattr(error, "code", 130), advice) from None
+                raise InterruptedTraining(getattr(error, "code", 130), hint) from None
             raise
 
 

@@ -17,7 +17,7 @@ import httpx
 
 from infra.chaos.containers import ENGINE, list_containers, run_engine
 from infra.chaos.kill_processes import expect, print_time, to_markdown
-from infra.chaos.local_stack import wait_for
+from infra.chaos.temporary_stack import wait_for
 
 ROOT = Path(__file__).parents[2]
 API, PREFECT, MLFLOW = (f"http://127.0.0.1:{port}" for port in (3000, 4200, 5000))
@@ -45,7 +45,7 @@ statuses: list[int] = []
 
 
 def kill_inside(container: str, words: str, max_count: int) -> int:
-    """Send SIGKILL to processes with `words` in their command line; return how many there were."""
+    """Send SIGKILL to up to `max_count` processes with `words` in their command line; return their number."""
     return int(run_engine("exec", container, "python", "-c", KILL, words, str(max_count)))
 
 
@@ -120,7 +120,7 @@ def main() -> None:
     time.sleep(60)
     expect([], list_running_in_mlflow())
     print_time("no run is left running in MLflow")
-    write(rows)
+    write_report(rows)
 
 
 def run_fault(description: str, inject: Fault) -> dict[str, str]:
@@ -150,7 +150,7 @@ def run_fault(description: str, inject: Fault) -> dict[str, str]:
 
 
 def start_retraining(epochs: int) -> str:
-    """Start a retraining through the queue; return the id of its flow run once it runs."""
+    """Start a retraining through its Prefect deployment; wait until it runs, and return its flow run id."""
     client = httpx.Client(base_url=f"{PREFECT}/api", timeout=10)
     deployment = client.get("/deployments/name/retrain/digits").raise_for_status().json()["id"]
     config = CONFIG | {"epochs": epochs, "patience": epochs}
@@ -176,7 +176,10 @@ def get_run(run_id: str) -> dict[str, Any]:
 
 
 def wait_until_steady(start_time: float) -> float:
-    """Wait until all services stay healthy for 6 s; return the last failed check, at least `start_time`."""
+    """Wait until all services are healthy for 6 s; return the time of the last failed check.
+
+    Without a failed check that is `start_time`.
+    """
     last_failure = start_time
 
     def is_steady() -> bool:
@@ -236,8 +239,8 @@ def read_api_key() -> dict[str, str]:
     return {"x-api-key": (ROOT / "secrets" / "client_key").read_text().strip()}
 
 
-def write(rows: list[dict[str, str]]) -> None:
-    """Write docs/reliability/servers.md."""
+def write_report(rows: list[dict[str, str]]) -> None:
+    """Write docs/reliability/servers.md, one row for each fault."""
     head = HEAD.format(today=date.today(), cores=os.cpu_count(), engine=ENGINE)
     (ROOT / "docs" / "reliability" / "servers.md").write_text(f"{head}\n{to_markdown(rows)}\n")
 

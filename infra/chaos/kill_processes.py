@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from sklearn.datasets import load_digits
 
-from infra.chaos.local_stack import LocalStack, run_local_stack, wait_for
+from infra.chaos.temporary_stack import TemporaryStack, run_temporary_stack, wait_for
 
 ROOT = Path(__file__).parents[2]
 MODEL_NAME = "growing"
@@ -32,7 +32,7 @@ STEADY_SECONDS = 6.0  # all services must respond for this long
 class Stack:
     """The running services; `responses` are time and status of requests to the API, ten per second."""
 
-    local: LocalStack
+    local: TemporaryStack
     responses: list[tuple[float, int]] = field(default_factory=list)
 
     @property
@@ -41,7 +41,7 @@ class Stack:
         return self.local.folder
 
     def query_prefect(self, path: str, **body: Any) -> list[dict[str, Any]]:
-        """Query Prefect's filter route of `path`."""
+        """Return the objects of Prefect's API at `path` that match the filter `body`."""
         url = f"{self.local.url('prefect')}/api/{path}/filter"
         rows: list[dict[str, Any]] = httpx.post(url, json=body, timeout=10).raise_for_status().json()
         return rows
@@ -89,7 +89,7 @@ def main() -> None:
         run_scheduled_retrainings(stack)
         rows = [run_fault(stack, *fault) for fault in FAULTS.items()]
         check_nothing_stays_running(stack)
-    write(rows)
+    write_report(rows)
 
 
 def run_scheduled_retrainings(stack: Stack) -> None:
@@ -248,7 +248,7 @@ def outcome_of(stack: Stack, run_id: str, kill_time: float) -> str:
 @contextmanager
 def run_stack(folder: Path) -> Iterator[Stack]:
     """Run all services under a constant load of requests; check that no process is left at the end."""
-    with run_local_stack(folder, "--model-name", MODEL_NAME) as local:
+    with run_temporary_stack(folder, "--model-name", MODEL_NAME) as local:
         stack = Stack(local)
         threading.Thread(target=send_requests_forever, args=(stack,), daemon=True).start()
         yield stack
@@ -291,8 +291,8 @@ def to_markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write(rows: list[dict[str, str]]) -> None:
-    """Write docs/reliability/processes.md."""
+def write_report(rows: list[dict[str, str]]) -> None:
+    """Write docs/reliability/processes.md, one row for each fault."""
     page = f"{HEAD.format(today=date.today())}\n{to_markdown(rows)}\n"
     (ROOT / "docs" / "reliability" / "processes.md").write_text(page)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.chaos.local_stack import find_free_ports, wait_for
+from infra.chaos.temporary_stack import find_free_ports, wait_for
 
 MONITORING = Path(__file__).parents[1] / "monitoring"
 # Only durations change: minutes become seconds, hours become a minute. Expressions and all other thresholds

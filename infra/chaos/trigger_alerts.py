@@ -1,4 +1,4 @@
-"""Test of every alert: injects its cause into a real service and waits for a real Prometheus to fire it.
+"""Test of every alert: injects a fault into a real service and waits for a real Prometheus to fire it.
 
 `python -m infra.chaos.trigger_alerts` takes a quarter of an hour and needs prometheus and wrk. Only root can
 mount the small disk that it fills. It prints and checks what happens, and writes docs/reliability/alerts.md.
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import httpx
 
-from infra.chaos import alert_causes
-from infra.chaos.alert_causes import Fixture
+from infra.chaos import alert_faults
+from infra.chaos.alert_faults import Environment
 from infra.chaos.kill_processes import MODEL_NAME, Stack, expect, print_time, to_markdown
-from infra.chaos.local_stack import run_local_stack
 from infra.chaos.prometheus import run_prometheus
+from infra.chaos.temporary_stack import run_temporary_stack
 
 ROOT = Path(__file__).parents[2]
 DISK_SIZE = "1400m"  # of the home's disk; the alert comes below 1 GB free
@@ -29,111 +29,111 @@ ALERT_TIMEOUT = 150.0  # seconds until an alert fires, and until it is resolved
 
 
 @dataclass(frozen=True)
-class Cause:
+class Fault:
     """An injected fault with its description and the alerts that must fire."""
 
     description: str
-    inject: Callable[[Fixture], AbstractContextManager[None]]
+    inject: Callable[[Environment], AbstractContextManager[None]]
     alerts: tuple[str, ...]
 
 
-CAUSES = (
-    Cause(
+FAULTS = (
+    Fault(
         "predictions are requested before the first release",
-        alert_causes.no_release,
+        alert_faults.no_release,
         ("RelearnHighErrorRate", "RelearnNoModelServed"),
     ),
-    Cause(
+    Fault(
         "a version is live and retraining is scheduled, but neither monitor nor retraining runs",
-        alert_causes.idle,
+        alert_faults.idle,
         ("RelearnMonitorStale", "RelearnRetrainingStale"),
     ),
-    Cause("256 clients send requests in a closed loop", alert_causes.overload, ("RelearnOverload",)),
-    Cause(
+    Fault("256 clients send requests in a closed loop", alert_faults.overload, ("RelearnOverload",)),
+    Fault(
         "the workers are suspended for 0.7 s again and again",
-        alert_causes.slow_workers,
+        alert_faults.slow_workers,
         ("RelearnHighLatency",),
     ),
-    Cause("the API's processes are suspended (SIGSTOP)", alert_causes.suspended_api, ("RelearnApiDown",)),
-    Cause("the API is removed from prometheus.yml", alert_causes.no_scrape, ("RelearnApiTargetMissing",)),
-    Cause(
+    Fault("the API's processes are suspended (SIGSTOP)", alert_faults.suspended_api, ("RelearnApiDown",)),
+    Fault("the API is removed from prometheus.yml", alert_faults.no_scrape, ("RelearnApiTargetMissing",)),
+    Fault(
         "rotated digits are predicted and labeled, and the monitor runs; until upright digits return",
-        alert_causes.drifted_traffic,
+        alert_faults.drifted_traffic,
         ("RelearnDataDrift", "RelearnLiveAccuracyLow"),
     ),
-    Cause(
+    Fault(
         "the worker, which also starts the monitor, is suspended (SIGSTOP)",
-        alert_causes.suspended_worker,
+        alert_faults.suspended_worker,
         ("RelearnWorkerDown", "RelearnMonitorStale"),
     ),
-    Cause(
+    Fault(
         "the data of a retraining is missing; until a retraining succeeds",
-        alert_causes.missing_data,
+        alert_faults.missing_data,
         ("RelearnRetrainingFailed",),
     ),
-    Cause(
+    Fault(
         "the work pool is paused while a retraining is due",
-        alert_causes.paused_work_pool,
+        alert_faults.paused_work_pool,
         ("RelearnRetrainingLate",),
     ),
-    Cause(
+    Fault(
         "a bit of the live version is flipped on the disk and a worker is killed: the next fails to load it",
-        alert_causes.damaged_release,
+        alert_faults.damaged_release,
         ("RelearnModelLoadFailed", "RelearnWorkersMissing"),
     ),
-    Cause("900 MB are free on the home's disk", alert_causes.low_disk, ("RelearnDiskSpaceLow",)),
-    Cause(
+    Fault("900 MB are free on the home's disk", alert_faults.low_disk, ("RelearnDiskSpaceLow",)),
+    Fault(
         "the home's disk is full, and predictions are requested",
-        alert_causes.full_disk,
+        alert_faults.full_disk,
         ("RelearnPredictionLogDropped",),
     ),
 )
-DISK_CAUSES = (alert_causes.low_disk, alert_causes.full_disk)
+DISK_FAULTS = (alert_faults.low_disk, alert_faults.full_disk)
 
 
 def main() -> None:
-    """Inject each cause; write the table if all alerts were tested."""
-    with run_fixture() as (fixture, is_small_disk):
-        causes = [cause for cause in CAUSES if is_small_disk or cause.inject not in DISK_CAUSES]
-        rows = [row for cause in causes for row in run_cause(fixture, cause)]
-        untested = {*fixture.prometheus.rules} - {row["alert"].strip("`") for row in rows}
+    """Inject each fault; write the table if all alerts were tested."""
+    with run_environment() as (environment, is_small_disk):
+        faults = [fault for fault in FAULTS if is_small_disk or fault.inject not in DISK_FAULTS]
+        rows = [row for fault in faults for row in run_fault(environment, fault)]
+        untested = {*environment.prometheus.rules} - {row["alert"].strip("`") for row in rows}
     if untested:
         print_time(f"not tested, only root can mount a small disk: {', '.join(sorted(untested))}")
     expect([], [row for row in rows if "never" in row.values()])
     if not untested:
-        write(rows)
+        write_report(rows)
 
 
-def run_cause(fixture: Fixture, cause: Cause) -> list[dict[str, str]]:
-    """Inject one cause; return a row for each alert with the seconds until it fired and was resolved."""
-    expect(set(), fixture.prometheus.list_firing() & {*cause.alerts})
-    print_time(cause.description)
+def run_fault(environment: Environment, fault: Fault) -> list[dict[str, str]]:
+    """Inject one fault; return a row for each alert with the seconds until it fired and was resolved."""
+    expect(set(), environment.prometheus.list_firing() & {*fault.alerts})
+    print_time(fault.description)
     start_time = time.time()
-    with cause.inject(fixture):
-        fired = wait_for_alerts(fixture, cause.alerts, firing=True)
+    with fault.inject(environment):
+        fired = wait_for_alerts(environment, fault.alerts, firing=True)
         end_time = time.time()
-    resolved = wait_for_alerts(fixture, cause.alerts, firing=False)
+    resolved = wait_for_alerts(environment, fault.alerts, firing=False)
     rows = [
         {
             "alert": f"`{alert}`",
-            "injected cause": cause.description,
+            "injected fault": fault.description,
             "fired after": f"{fired[alert] - start_time:.0f} s" if alert in fired else "never",
             "resolved after": f"{resolved[alert] - end_time:.0f} s" if alert in resolved else "never",
         }
-        for alert in cause.alerts
+        for alert in fault.alerts
     ]
     for row in rows:
         print_time(f"  {row['alert']} fired after {row['fired after']}, resolved {row['resolved after']}")
     return rows
 
 
-def wait_for_alerts(fixture: Fixture, alerts: tuple[str, ...], firing: bool) -> dict[str, float]:
+def wait_for_alerts(environment: Environment, alerts: tuple[str, ...], firing: bool) -> dict[str, float]:
     """Wait until all alerts are firing or resolved; return the times, without those after `ALERT_TIMEOUT`."""
     times: dict[str, float] = {}
     other_alerts: set[str] = set()
     deadline = time.time() + ALERT_TIMEOUT
     while len(times) < len(alerts) and time.time() < deadline:
-        firing_alerts = fixture.prometheus.list_firing()
+        firing_alerts = environment.prometheus.list_firing()
         other_alerts |= firing_alerts - {*alerts}
         for alert in alerts:
             if (alert in firing_alerts) == firing:
@@ -145,7 +145,7 @@ def wait_for_alerts(fixture: Fixture, alerts: tuple[str, ...], firing: bool) -> 
 
 
 @contextmanager
-def run_fixture() -> Iterator[tuple[Fixture, bool]]:
+def run_environment() -> Iterator[tuple[Environment, bool]]:
     """Run two API workers with an API key and all other services; also yield whether the disk is small."""
     key = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as name:
@@ -155,14 +155,14 @@ def run_fixture() -> Iterator[tuple[Fixture, bool]]:
         client = httpx.Client(trust_env=False, timeout=10, headers={"x-api-key": key})
         with (
             mount_small_disk(folder / ".relearn") as is_small_disk,
-            run_local_stack(folder, *flags) as local,
+            run_temporary_stack(folder, *flags) as local,
             client,
         ):
             target = f"127.0.0.1:{local.ports['api']}"
             with run_prometheus(folder / "prometheus", target, key) as prometheus:
                 stack = Stack(local)
                 stack.write_data(1_797)
-                yield Fixture(stack, prometheus, client), is_small_disk
+                yield Environment(stack, prometheus, client), is_small_disk
 
 
 @contextmanager
@@ -180,15 +180,15 @@ def mount_small_disk(folder: Path) -> Iterator[bool]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def write(rows: list[dict[str, str]]) -> None:
-    """Write docs/reliability/alerts.md."""
+def write_report(rows: list[dict[str, str]]) -> None:
+    """Write docs/reliability/alerts.md, one row for each alert."""
     page = f"{HEAD.format(today=date.today())}\n{to_markdown(rows)}\n"
     (ROOT / "docs" / "reliability" / "alerts.md").write_text(page)
 
 
 HEAD = """# When alerts fire
 
-Every alert of infra/monitoring/alerts.yml, fired once in a real Prometheus by a cause injected into a real
+Every alert of infra/monitoring/alerts.yml, fired once in a real Prometheus by a fault injected into a real
 service. Written by `python -m infra.chaos.trigger_alerts`, last on {today}, on two cores, with two workers.
 
 Durations are shortened by one table in infra/chaos/prometheus.py: minutes become seconds, hours become a

@@ -28,7 +28,7 @@ from relearn.model.errors import UserInputError
 
 @dataclass(frozen=True)
 class DenseLayer:
-    """Weight (out, in) and bias (out,) or None; also holds the gradients and the velocity of a layer."""
+    """Weight (out, in) and bias (out,), or None without bias; also used for gradients and for velocity."""
 
     weight: Tensor
     bias: Tensor | None

@@ -58,7 +58,7 @@ class WorkedExample:
 
     @cached_property
     def updated(self) -> list[DenseLayer]:
-        """Weights and biases after the first step, whose velocity is the gradient."""
+        """Weights and biases after the first step. Momentum has no effect on it."""
         return backprop.sgd_step(self.layers, self.gradients, None, self.learning_rate, self.momentum)[0]
 
     @property

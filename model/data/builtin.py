@@ -11,7 +11,7 @@ from relearn.model.data.download import download_dataset, torchvision
 from relearn.model.data.idx import find_idx_or_gz, read_idx
 from relearn.model.errors import DataError
 from relearn.model.home import Home
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 
 
 def _load_idx(home: Home, name: str, classes: tuple[str, ...], style: ImageStyle) -> Dataset:

@@ -1,4 +1,4 @@
-"""Labelled images and datasets: the types that every source is read into."""
+"""`LabelledImages` and `Dataset`: the types to which every data source is read."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from relearn.model.data.description import DataDescription
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,18 +28,18 @@ def eda_tables(prepared: PreparedDataset) -> dict[str, pd.DataFrame]:
 
 
 def split_sizes(splits: Splits) -> pd.DataFrame:
-    """Count the images of each split: columns split, images, share (of all)."""
+    """Count the images of each split: columns split, images, fraction (of all)."""
     counts = [len(getattr(splits, name)) for name in SPLITS]
-    return pd.DataFrame({"split": SPLITS, "images": counts, "share": np.array(counts) / sum(counts)})
+    return pd.DataFrame({"split": SPLITS, "images": counts, "fraction": np.array(counts) / sum(counts)})
 
 
 def label_counts(splits: Splits, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Count the images of each class: columns class, train, validation, test, images, share."""
+    """Count the images of each class: columns class, train, validation, test, images, fraction."""
     counts = {
         name: np.bincount(getattr(splits, name).labels, minlength=len(classes)).astype(int) for name in SPLITS
     }
     total = np.sum(list(counts.values()), axis=0)
-    return pd.DataFrame({"class": classes} | counts | {"images": total, "share": total / total.sum()})
+    return pd.DataFrame({"class": classes} | counts | {"images": total, "fraction": total / total.sum()})
 
 
 def balance_summary(distribution: pd.DataFrame) -> str:
@@ -66,7 +66,7 @@ def histogram(images: np.ndarray) -> np.ndarray:
 
 
 def pixel_statistics(splits: Splits) -> pd.DataFrame:
-    """Describe the stored pixels: columns split, minimum, maximum, mean, deviation, dark (share of zeros)."""
+    """Describe the stored pixels: columns split, minimum, maximum, mean, std, zero_fraction."""
     return pd.DataFrame(
         [{"split": name} | _describe_histogram(histogram(getattr(splits, name).images)) for name in SPLITS]
     )
@@ -79,13 +79,13 @@ def _describe_histogram(counts: np.ndarray) -> dict[str, float]:
         "minimum": int(present_values[0]),
         "maximum": int(present_values[-1]),
         "mean": float(mean),
-        "deviation": float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())),
-        "dark": float(counts[0] / counts.sum()),
+        "std": float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())),
+        "zero_fraction": float(counts[0] / counts.sum()),
     }
 
 
 def preprocessing_ranges(split: LabelledImages, classes: int) -> pd.DataFrame:
-    """Compare the first images and labels as stored and as inputs of the mlp (flat) and the cnn.
+    """Compare the first images and labels as stored, and as the mlp (flat) and the cnn get them.
 
     Columns: what, type, shape, minimum, maximum, mean.
     """
@@ -117,7 +117,7 @@ def preprocessing_ranges(split: LabelledImages, classes: int) -> pd.DataFrame:
 
 
 def one_hot_examples(labels: np.ndarray, classes: tuple[str, ...], max_rows: int = 5) -> pd.DataFrame:
-    """Show labels before and after: columns image, label (its index), class, and one for each class.
+    """Show labels before and after one-hot encoding: columns image, label (index), class, one per class.
 
     The rows are the first image of each class, for at most `max_rows` classes.
     """

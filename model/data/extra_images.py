@@ -16,8 +16,8 @@ class ExtraImages:
     """Images to add to a training, and hashes of images to exclude from it.
 
     `images` are uint8 (channels, height, width), whose shapes may differ, `labels` their class names;
-    `excluded_hashes` is uint64 as `hash_contents` returns it. `last_decision` lets the caller select the
-    same images again.
+    `excluded_hashes` is uint64 from `hash_contents`. `last_decision` is the number of the last feedback
+    decision that was applied; with it the caller can collect the same images again.
     """
 
     images: tuple[np.ndarray, ...] = ()
@@ -39,8 +39,8 @@ class MergeSummary(BaseModel):
     """Counts of a merge: extra images `merged` and `rejected`, and images `removed` from the dataset.
 
     An extra image of an unknown class or another shape, or equal to a test image, is rejected. An image that
-    is excluded, or replaced by an extra image, is removed. `digest` is the SHA-256 of all changes, "" for
-    none; `last_decision` is that of the extra images.
+    is excluded, or replaced by an extra image, is removed. `digest` is the SHA-256 of all changes, "" without
+    any; `last_decision` is copied from the `ExtraImages`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,8 +57,8 @@ def merge_extra_images(
 ) -> tuple[Splits, MergeSummary]:
     """Merge `extra_images` into the train and validation splits of `dataset`.
 
-    The hash of an extra image decides between the two, as for all others, and it replaces an equal image.
-    The test split does not change, and its images are not merged.
+    As for all images, the content hash decides between the two splits. An extra image replaces an equal
+    image of the dataset. The test split does not change; extra images equal to a test image are rejected.
     """
     mergeable, merged_hashes = _select_mergeable(dataset, splits, extra_images)
     hashes_to_remove = np.concatenate([merged_hashes, extra_images.excluded_hashes])
@@ -90,7 +90,7 @@ def merge_extra_images(
 def _select_mergeable(
     dataset: Dataset, splits: Splits, extra_images: ExtraImages
 ) -> tuple[LabelledImages, np.ndarray]:
-    """Return the images that may be merged, each content once, and their hashes, sorted by hash."""
+    """Return the images that may be merged, without duplicates, and their hashes; both sorted by hash."""
     class_indices = {name: index for index, name in enumerate(dataset.classes)}
     pairs = [
         (image, class_indices[label])

@@ -20,7 +20,7 @@ from relearn.model.data.source_kind import SourceKind
 from relearn.model.data.tables import TableFile, open_table
 from relearn.model.data.tree import FileTree, open_tree
 from relearn.model.errors import DataError, InfrastructureError
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 
 DARK_THRESHOLD = 32  # of 255; darker pixels are background
 STYLE_SAMPLE_SIZE = 1000  # images from which the style is inferred
@@ -66,7 +66,7 @@ def read_source(
 
 
 def infer_style(images: np.ndarray) -> ImageStyle:
-    """Infer how images of other sizes are fitted to the shape of these.
+    """Infer the style of `images`: how images of other sizes are fitted to their shape.
 
     `mnist` if the images are grey and at least 9 of 10 have a dark border, as digits on a dark background
     have (98.9 % of MNIST's); else `photo`.

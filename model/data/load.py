@@ -17,8 +17,9 @@ from relearn.model.data.tree import walk
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
-from relearn.model.images.decode import MIN_SIDE, resize_batch
+from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.decode_many import MAX_NATIVE_SIDE
+from relearn.model.images.resize import resize_batch
 
 
 def load_dataset(config: TrainConfig, home: Home) -> Dataset:
@@ -60,7 +61,7 @@ def resolve_source(config: TrainConfig, home: Home) -> str:
 
 
 def default_model_name(config: TrainConfig, home: Home) -> str:
-    """Return the model name of a training with `config`, without loading the dataset."""
+    """Return `config.model_name`, by default the name of the dataset, which is not loaded."""
     uri = resolve_source(config, home)
     kind, _, path = uri.partition(":")
     if config.model_name or not path:

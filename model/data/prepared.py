@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
+from relearn.model.checksums import compute_sha256
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.dataset_names import register_dataset_name
@@ -19,24 +19,26 @@ from relearn.model.data.splits import Splits, split_dataset
 from relearn.model.data.tree import walk
 from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
+from relearn.model.file_lock import locked
 from relearn.model.files import atomic_folder
 from relearn.model.home import Home
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 
 FORMAT = 6  # version of the folder and of all code that fills it; raise it whenever either changes
 DATA_SETTINGS = ("image_size", "channels", "limit", "test_fraction", "validation_fraction")
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()
 MANIFEST_FILE = "manifest.json"
+LOCK_TIMEOUT_SECONDS = 600.0  # for another process to download and prepare the same data
 
 
 class PreparedDataset(BaseModel):
     """A folder with the images and labels of each split as .npy, described by its `manifest.json`.
 
-    `fingerprint` is the SHA-256 of the whole dataset's content before the split, and of what `extra_images`
-    changed. `shape` is channels, height, width; `counts` has the images of each class in each split, `files`
-    the SHA-256 of each file. `description` says how a custom source was read, `listed_files` is a digest of
-    the files that a table lists. `rebuild_reason` says why an earlier folder was replaced.
+    `fingerprint` is the SHA-256 of the unsplit dataset and of the changes by `extra_images`. `shape` is
+    channels, height, width. `counts` are the images by split and class, `files` maps each file to its
+    SHA-256. `description` says how a custom source was read, `listed_files` is a digest of the files that a
+    table lists. `rebuild_reason` says why an earlier folder was replaced, None if none was.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,12 +77,19 @@ def prepare_dataset(
     """Load, split and validate the dataset of `config` with `extra_images`, or reuse its prepared folder.
 
     A folder is reused as long as the source's files (path, size, modification time), the data settings and
-    the extra images are the same; a damaged folder is replaced. Two processes may prepare the same data at
-    once. Raises DataError with all findings of level `error`.
+    the extra images are the same; a damaged folder is replaced. Of two processes that prepare the same data,
+    the second waits for the first. Raises `DataError` with all findings of level `error`,
+    `InfrastructureError` after `LOCK_TIMEOUT_SECONDS`.
     """
     try:
         home.dataset_cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.dataset_cache / f".{_cache_key(config, home, extra_images)}.lock"):
+        lock_file = home.dataset_cache / f".{_cache_key(config, home, extra_images)}.lock"
+        busy_message = (
+            f"another process has been preparing {resolve_source(config, home)} for"
+            f" {LOCK_TIMEOUT_SECONDS / 60:.0f} minutes: wait for it to finish, or end the process that holds"
+            f" {lock_file}"
+        )
+        with locked(lock_file, busy_message, LOCK_TIMEOUT_SECONDS):
             return _load_or_build(config, home, extra_images)
     except OSError as error:
         raise InfrastructureError(
@@ -96,7 +105,7 @@ def load_prepared(folder: Path) -> PreparedDataset:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_bytes())
         prepared = PreparedDataset.model_validate({**manifest, "folder": folder})
-        changed = [name for name, digest in prepared.files.items() if _sha256(folder / name) != digest]
+        changed = [name for name, digest in prepared.files.items() if compute_sha256(folder / name) != digest]
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         manifest_file = folder / MANIFEST_FILE
@@ -104,11 +113,6 @@ def load_prepared(folder: Path) -> PreparedDataset:
     if changed:
         raise CorruptDataError(f"{folder / changed[0]} was changed after it was written: its SHA-256 differs")
     return prepared
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -> PreparedDataset:
@@ -130,7 +134,7 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
     findings = validate_dataset(dataset, splits)
     if merge_summary and merge_summary.rejected:
         message = "extra images were rejected: unknown class, another shape, or equal to a test image"
-        findings.append(Finding("warning", "additions", message, merge_summary.rejected))
+        findings.append(Finding("warning", "extra images", message, merge_summary.rejected))
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         raise DataError("; ".join(f"{dataset.uri}: {error}" for error in errors))
@@ -156,7 +160,7 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
             findings=findings,
             description=dataset.description,
             listed_files=_digest_listed_files(dataset.description),
-            files={file.name: _sha256(file) for file in sorted(temporary.iterdir())},
+            files={file.name: compute_sha256(file) for file in sorted(temporary.iterdir())},
         )
         (temporary / MANIFEST_FILE).write_text(prepared.model_dump_json(indent=2))
     return prepared
@@ -169,7 +173,9 @@ def _compute_fingerprint(dataset: Dataset, merge_summary: MergeSummary | None) -
 
 
 def _cache_key(config: TrainConfig, home: Home, extra_images: ExtraImages) -> str:
-    """Return the source's scheme, 16 hex digits of source and settings, and 16 of the extra images."""
+    """Return the folder name: scheme of the source, 16 hex digits of the hash of source and settings, and of
+    the hash of the extra images, if any.
+    """
     uri = resolve_source(config, home)
     file_stamps = [(str(file), *_size_and_mtime(file)) for file in list_source_files(config, home)]
     settings = {name: getattr(config, name) for name in DATA_SETTINGS}

@@ -63,7 +63,7 @@ def _split_each_class(
 def split_by_hash(
     images: LabelledImages, fraction: float, salt: bytes
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Return the rest, and about `fraction` of the images, selected by content and `salt` alone."""
+    """Return two parts: the rest, and about `fraction` of the images, chosen by content and `salt`."""
     is_selected = hash_to_fraction(images.images, salt) < fraction
     return take(images, ~is_selected), take(images, is_selected)
 

@@ -1,4 +1,7 @@
-"""Preprocessing for a network, the same in training, evaluation and serving; random affine augmentation."""
+"""Preprocessing for a network, the same in training, evaluation and serving; random affine augmentation.
+
+Images have the shape of the dataset already: `relearn.model.images.resize` resizes them.
+"""
 
 import math
 
@@ -29,7 +32,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 def preprocess(
     images: Tensor, labels: Tensor, classes: int, flat_input: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Make the inputs (`to_unit_float`) and targets (`one_hot`) of a network."""
+    """Return the inputs (`to_unit_float`) and the targets (`one_hot`) of a network."""
     return to_unit_float(images, flat_input), one_hot(labels, classes)
 
 

@@ -16,7 +16,10 @@ UNEVEN_RATIO, IMBALANCED_RATIO = 1.5, 3.0  # largest class : smallest class
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem in the data: `error` forbids training, `warning` does not; `example` is its first place."""
+    """A problem in the data: level `error` forbids training, `warning` does not.
+
+    `example` is the first place where it occurs.
+    """
 
     level: Literal["error", "warning"]
     check: str
@@ -29,7 +32,7 @@ class Finding:
 
 
 def validate_dataset(dataset: Dataset, splits: Splits) -> list[Finding]:
-    """Return all findings, errors first; other checks run only if types, shapes and labels are valid."""
+    """Return all findings, errors first. Invalid types, shapes or labels end the validation."""
     findings = list(_check_types(dataset))
     if not findings:
         findings = [*_check_splits(dataset, splits), *_check_classes(dataset), *_check_content(dataset)]
@@ -123,7 +126,7 @@ def _check_constant_images(name: str, split: LabelledImages) -> Iterator[Finding
 def _check_duplicates(
     name: str, split: LabelledImages, hashes: np.ndarray, classes: tuple[str, ...]
 ) -> Iterator[Finding]:
-    """Find images that repeat in a split, and among them those with different labels."""
+    """Yield findings for duplicate images in a split, and for duplicates with different labels."""
     order = np.argsort(hashes, kind="stable")
     pairs = np.stack([order[:-1], order[1:]], 1)[hashes[order[:-1]] == hashes[order[1:]]]
     conflicting = pairs[split.labels[pairs[:, 0]] != split.labels[pairs[:, 1]]]

@@ -29,7 +29,7 @@ class DriftSample:
     probabilities: np.ndarray
 
     def values(self, name: str) -> np.ndarray:
-        """Return an image statistic, or the confidence, of each image, (n,)."""
+        """Return the values (n,) of the statistic `name`, or the confidences."""
         if name == CONFIDENCE:
             max_probabilities: np.ndarray = self.probabilities.max(1)
             return max_probabilities
@@ -69,7 +69,7 @@ class DriftTest(BaseModel):
 
 
 class DriftReport(BaseModel):
-    """Results of all tests; `insufficient_data` has the window's image count of each skipped test."""
+    """Results of all tests; `insufficient_data` maps each skipped test to the number of its window images."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,7 +106,7 @@ def detect_drift(
             tests.append(_run_chi_squared_test(reference_values, window_values, classes))
         else:
             tests.append(_run_ks_test(name, reference_values, window_values))
-    corrected_p_values = holm([test.p_value for test in tests])
+    corrected_p_values = holm_correction([test.p_value for test in tests])
     corrected_tests = [
         test.model_copy(
             update={
@@ -120,7 +120,7 @@ def detect_drift(
     return DriftReport(tests=tuple(corrected_tests), insufficient_data=insufficient_data)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_correction(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for multiple testing, in the same order. Holm, Scand. J. Statist. 6 (1979).
 
     Controls the family-wise error rate under any dependence between the tests.
@@ -140,7 +140,7 @@ def format_p_value(p_value: float) -> str:
 def _finite_values(
     reference: DriftSample, window: DriftSample
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield name, reference values and window values of each test, finite values only."""
+    """Yield, for each test, its name and the finite values of reference and window."""
     for name in (*STATISTICS, CONFIDENCE):
         reference_values, window_values = (sample.values(name) for sample in (reference, window))
         yield name, reference_values[np.isfinite(reference_values)], window_values[np.isfinite(window_values)]

@@ -21,7 +21,7 @@ CHUNK_PIXELS = 2**15
 
 
 def compute_statistics(images: np.ndarray) -> np.ndarray:
-    """Compute uint8 (n, channels, height, width) → float32 (n, 6), in the order of `STATISTICS`.
+    """Compute the statistics, float32 (n, 6) in the order of `STATISTICS`, of uint8 images (n, c, h, w).
 
     Color channels are averaged.
     """
@@ -56,7 +56,10 @@ def _compute_chunk(images: np.ndarray, moments: np.ndarray) -> np.ndarray:
 
 
 def _moment_weights(height: int, width: int) -> np.ndarray:
-    """Return the weights of mass, x moment and y moment, float32 (height × width, 3)."""
+    """Return the factors whose products with the pixels sum to mass, x moment and y moment.
+
+    float32 (height × width, 3).
+    """
     y, x = np.mgrid[0:height, 0:width]
     columns = (np.ones(x.size), x.ravel() / max(width - 1, 1), y.ravel() / max(height - 1, 1))
     return np.stack(columns, 1).astype(np.float32)

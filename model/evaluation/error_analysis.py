@@ -1,4 +1,4 @@
-"""Misclassified images, and which of their labels are probably wrong."""
+"""Misclassified images, and labels that are probably wrong."""
 
 from collections.abc import Sequence
 

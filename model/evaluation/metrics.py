@@ -144,7 +144,7 @@ def evaluate(classifier: "Classifier", split: "LabelledImages") -> Evaluation:
 
 @dataclass(frozen=True)
 class GeneralizationGap:
-    """Training accuracy minus validation accuracy and minus test accuracy, each -1..1."""
+    """Training accuracy minus validation accuracy, and training minus test accuracy; each -1..1."""
 
     validation: float
     test: float
@@ -205,14 +205,17 @@ def _check_probabilities(probabilities: np.ndarray, shape: tuple[int, int]) -> N
 
 
 class Metric(NamedTuple):
-    """Better direction of a metric, and one sentence that describes it."""
+    """A metric: the direction that is better, and its description in a sentence."""
 
     direction: Literal["max", "min"]
     help: str
 
 
 def get_metric(key: str) -> Metric | None:
-    """Return the metric of a logged key (`loss`, `epoch/val_loss` and `test/loss` are one), or None."""
+    """Return the metric of a logged key, None for an unknown key.
+
+    `loss`, `epoch/val_loss` and `test/loss` are the same metric.
+    """
     return METRICS.get(re.sub("^((best|epoch|test)/)?((train|val)_)?", "", key))
 
 

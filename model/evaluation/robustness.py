@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.transforms import apply_affine
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 
 if TYPE_CHECKING:
     from relearn.model.inference.classifier import Classifier
@@ -45,7 +45,7 @@ def shift_rotate_scale(
 
 
 def add_noise(images: np.ndarray) -> np.ndarray:
-    """Add Gaussian noise, always the same for the same shape."""
+    """Add Gaussian noise from a fixed seed: images of one shape always get the same noise."""
     noise = np.random.default_rng(0).normal(0, 255 * NOISE_STD, images.shape)
     return (images + noise).round().clip(0, 255).astype(np.uint8)
 
@@ -77,7 +77,7 @@ def make_corrupted_copies(split: LabelledImages, style: ImageStyle) -> dict[str,
     }
 
 
-def correct_by_corruption(
+def per_image_correctness(
     classifier: "Classifier", copies: dict[str, LabelledImages]
 ) -> dict[str, np.ndarray]:
     """Return for each corruption a mask of the correctly predicted images, bool (n,)."""

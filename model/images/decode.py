@@ -1,17 +1,15 @@
-"""Decoding of image files, and their fit to the shape of a dataset."""
+"""Decoding of image files to images of mode L or RGB, and encoding as PNG."""
 
 import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from torch.nn import functional as F
 
 from relearn.model.errors import UserInputError
 from relearn.model.images.formats import (
@@ -23,9 +21,6 @@ from relearn.model.images.formats import (
 )
 from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE, scale_to_uint8
 
-ImageStyle = Literal["mnist", "photo"]
-"""`mnist`: bright strokes on a dark background, centred by mass (MNIST's convention). `photo`: any other."""
-
 MAX_FILE_BYTES = 10 * 2**20
 MAX_PIXELS = 2**24  # 4096 × 4096
 MIN_SIDE = 4  # pixels
@@ -35,9 +30,6 @@ MAX_JPEG_SCANS = 32
 # Markers that a decoder obeys; excludes 0xFF00 (a byte of pixels), fill bytes and restart markers.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 _START_MARKER, _END_MARKER, _SCAN_MARKER = 0xD8, 0xD9, 0xDA
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as in Pillow's mode L
-CHUNK_SIZE = 1024  # images resized at a time: 3 MB of floats at 28 × 28
-WORKING_SIDE = 448  # pixels; larger drawings are reduced first, 16 pixels for each of 28 are enough
 STRIP_PIXELS = 2**18  # pixels converted to mode L or RGB at a time: 1 MB in each of the four steps
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -184,7 +176,7 @@ def _reduce_to_l_or_rgb(image: Image.Image, factors: tuple[int, int]) -> Image.I
     result = Image.new(_l_or_rgb(image), (-(-width // factor_x), -(-height // factor_y)))
     strip_height = factor_y * max(1, STRIP_PIXELS // (width * factor_y))
     for top in range(0, height, strip_height):
-        strip = _to_l_or_rgb(image.crop((0, top, width, min(top + strip_height, height))))
+        strip = to_l_or_rgb(image.crop((0, top, width, min(top + strip_height, height))))
         result.paste(strip.reduce(factors), (0, top // factor_y))
     return result
 
@@ -193,7 +185,7 @@ def _l_or_rgb(image: Image.Image) -> str:
     return "L" if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I") else "RGB"
 
 
-def _to_l_or_rgb(image: Image.Image) -> Image.Image:
+def to_l_or_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to mode L or RGB."""
     if image.mode.startswith("I"):  # 16 bits a pixel
         return Image.fromarray(scale_to_uint8(np.asarray(image), WORD_WHITE))
@@ -203,58 +195,8 @@ def _to_l_or_rgb(image: Image.Image) -> Image.Image:
     return image.convert(_l_or_rgb(image))
 
 
-def compute_draft_factors(
-    size: tuple[int, int], shape: tuple[int, int, int], style: ImageStyle
-) -> tuple[int, int]:
-    """Compute how many times smaller, horizontally and vertically, `size` may become before `fit_image`.
-
-    The result keeps twice the side that `fit_image` needs, as `Image.thumbnail` does: the difference is
-    invisible.
-    """
-    sufficient_side = 2 * max(WORKING_SIDE, *shape[1:])
-    width, height = size if style == "photo" else (max(size),) * 2
-    return max(1, width // sufficient_side), max(1, height // sufficient_side)
-
-
-def fit_image(image: Image.Image, shape: tuple[int, int, int], style: ImageStyle) -> np.ndarray:
-    """Fit any image to `shape` (channels, height, width), uint8.
-
-    An image of that height and width is only converted to grey or colour. `photo` resizes the whole image.
-    `mnist` follows MNIST: made bright on dark, cropped, scaled to 20 of 28 pixels with its proportions kept,
-    its centre of mass in the middle; a blank page gives zeros.
-    """
-    channels, height, width = shape
-    image = _to_l_or_rgb(image).convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        if style == "mnist":
-            image = _convert_to_mnist_style(image.convert("L"), height, width).convert(image.mode)
-        else:
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
-
-
-def _convert_to_mnist_style(image: Image.Image, height: int, width: int) -> Image.Image:
-    from relearn.model.images.mnist_style import to_mnist_style
-
-    image.thumbnail((WORKING_SIDE, WORKING_SIDE))
-    return Image.fromarray(to_mnist_style(np.asarray(image), height, width))
-
-
 def encode_png(image: np.ndarray) -> bytes:
     """Encode uint8 (channels, height, width) with one or three channels as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def resize_batch(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Resize whole images, uint8 (n, channels, height, width), to `shape`, as `photo` does."""
-    result = np.empty((len(images), *shape), np.uint8)
-    for start in range(0, len(images), CHUNK_SIZE):
-        chunk = torch.from_numpy(images[start : start + CHUNK_SIZE].astype(np.float32))
-        if shape[0] < chunk.shape[1]:
-            chunk = (chunk * torch.tensor(LUMA_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
-        if shape[1:] != chunk.shape[2:]:
-            chunk = F.interpolate(chunk, shape[1:], mode="bicubic", antialias=True)
-        result[start : start + CHUNK_SIZE] = chunk.round_().clamp_(0, 255).numpy()
-    return result

@@ -11,8 +11,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from relearn.model.errors import DataError, UserInputError
-from relearn.model.images.decode import MIN_SIDE, decode_image, fit_image
+from relearn.model.images.decode import MIN_SIDE, decode_image
 from relearn.model.images.formats import IMAGE_FORMATS
+from relearn.model.images.resize import fit_image
 
 MAX_NATIVE_SIDE = 64  # pixels; images with a longer side are resized
 # Local files may be larger than those of a request: photos of any phone.

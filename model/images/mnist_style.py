@@ -69,12 +69,12 @@ def _extract_foreground(gray: np.ndarray) -> np.ndarray:
 
 
 def _edge_median(image: np.ndarray) -> float:
-    """Compute the median along the edge, where there is paper."""
+    """Compute the median of the pixels at the edge: the gray level of the paper."""
     return float(np.median(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])))
 
 
 def _remove_specks(foreground: np.ndarray) -> np.ndarray:
-    """Set components with little ink to zero."""
+    """Set connected components with little ink to zero."""
     components, _ = ndimage.label(foreground > 0, np.ones((3, 3)))
     component_sums = np.bincount(components.ravel(), foreground.ravel())
     return np.where(component_sums[components] < MAX_SPECK * component_sums.max(), 0, foreground)

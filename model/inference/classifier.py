@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from relearn.model.checksums import read_verified
 from relearn.model.data.transforms import expects_flat_input, to_unit_float
 from relearn.model.errors import CorruptDataError, UserInputError
 from relearn.model.files import atomic_folder
@@ -23,7 +24,6 @@ from relearn.model.inference.model_card import (
     FileName,
     ModelCard,
     read_card,
-    read_verified,
 )
 from relearn.model.networks.custom import import_file
 from relearn.model.networks.registry import NETWORKS, build_network
@@ -95,9 +95,9 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Load a saved classifier after a check of all digests.
+        """Load the classifier saved in `folder`; the digests of all files are checked.
 
-        Raises `NotFoundError` if there is none, `CorruptDataError` if it was changed.
+        Raises `NotFoundError` if `folder` holds no classifier, `CorruptDataError` if a file was changed.
         """
         card = read_card(folder)
         files = {name: read_verified(folder / name, digest) for name, digest in card.digests.items()}

@@ -1,6 +1,5 @@
-"""Model card and verified files of a saved classifier."""
+"""Model card of a saved classifier, and the hashes of its training images."""
 
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -11,10 +10,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from relearn.model.checksums import read_verified
 from relearn.model.config import TrainConfig, format_problems
 from relearn.model.data.extra_images import MergeSummary
 from relearn.model.errors import CorruptDataError, NotFoundError
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 from relearn.model.networks.summary import count_parameters
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ TRAINING_HASHES_FILE: FileName = "training_hashes.npy"
 class ModelCard(BaseModel):
     """Metadata of a classifier, saved as `card.json` in its folder.
 
-    `digests` are the SHA-256 of all other files of the folder, `fingerprint` is that of the dataset;
-    `extra_images` counts the feedback images added to it. `device` and `threads` are those of the training.
+    `digests` maps all other files of the folder to their SHA-256. `fingerprint` identifies the dataset,
+    `extra_images` counts the feedback images added to it. `device` and `threads` describe the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,21 +97,10 @@ def read_card(folder: Path) -> ModelCard:
 def read_training_hashes(folder: Path) -> np.ndarray:
     """Read the content hashes of the training images of the classifier in `folder`; uint64, sorted.
 
-    Raises `CorruptDataError` if they were not saved, or were changed since.
+    Raises `CorruptDataError` if the card lists no hashes, or their file was changed.
     """
     digest = read_card(folder).digests.get(TRAINING_HASHES_FILE)
     if digest is None:
         raise CorruptDataError(f"{folder / CARD_FILE} lists no {TRAINING_HASHES_FILE}")
     array: np.ndarray = np.load(io.BytesIO(read_verified(folder / TRAINING_HASHES_FILE, digest)))
     return array
-
-
-def read_verified(path: Path, sha256: str) -> bytes:
-    """Read a file; raise `CorruptDataError` if it cannot be read or has another SHA-256."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CorruptDataError(f"{path} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise CorruptDataError(f"{path} is not what was saved: its SHA-256 differs")
-    return content

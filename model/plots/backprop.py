@@ -80,7 +80,7 @@ def plot_backprop_phase(example: WorkedExample, phase: Phase) -> "Figure":
 
 
 def _new_diagram(example: WorkedExample, title: str, caption: str) -> "tuple[Figure, list[np.ndarray]]":
-    """Return a figure with axes in inches, and the middles (units, 2) of the units of each layer."""
+    """Return a figure with axes in inches, and for each layer the centers (units, 2) of its units."""
     even = 7.5 / len(example.layers) - BOX_WIDTH  # in a figure 9 inches wide
     gaps = [max(even, LABEL_WIDTH * (size + 1)) for size in example.sizes[:-1]]
     layer_x = np.cumsum([0.75, *(BOX_WIDTH + gap for gap in gaps)])

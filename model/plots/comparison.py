@@ -38,7 +38,7 @@ def plot_comparison(
 
 
 def _plot_differences(axes: "Axes", comparisons: Mapping[str, PairedComparison]) -> None:
-    """Plot each difference with its interval; right of the line the candidate is better."""
+    """Plot each accuracy difference with its interval; right of the zero line the candidate is better."""
     for row, comparison in enumerate(comparisons.values()):
         axes.plot([100 * comparison.ci_low, 100 * comparison.ci_high], [row, row], color=BLUE, linewidth=2)
         axes.plot(100 * comparison.difference, row, "o", color=BLUE)

@@ -23,7 +23,7 @@ MIN_CAPTION_LETTERS, MIN_CAPTION_INCHES = 6, 0.3
 
 
 def plot_eda(dataset: PreparedDataset, image_count: int = 9, seed: int = 0) -> dict[str, "Figure"]:
-    """Plot all EDA figures, by file name; `image_count` random training images are drawn with `seed`."""
+    """Return all EDA figures by file name; `image_count` training images are chosen at random with `seed`."""
     splits, classes = dataset.splits, dataset.classes
     return {
         "images": plot_image_grid(splits.train, classes, image_count, seed),
@@ -56,7 +56,9 @@ def plot_image_grid(split: LabelledImages, classes: tuple[str, ...], count: int,
 
 
 def _build_mosaic(images: np.ndarray, columns: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Arrange images, uint8 (n, c, h, w), on white, uint8 (h, w, 3); also return their upper left corners."""
+    """Arrange images, uint8 (n, c, h, w), on a white page; return it, uint8 (h, w, 3), and their top left
+    corners.
+    """
     count, _, height, width = images.shape
     row_gap, column_gap = math.ceil(height / 5), math.ceil(width / 14)
     rows = math.ceil(count / columns)
@@ -71,7 +73,7 @@ def _build_mosaic(images: np.ndarray, columns: int) -> tuple[np.ndarray, list[tu
 
 
 def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
-    """Plot the images per class and split; `distribution` is `model.data.eda.labels`.
+    """Plot the images per class and split; `distribution` is `label_counts`.
 
     With more than `MAX_CLASSES` classes, only the largest and the smallest are shown.
     """
@@ -90,7 +92,7 @@ def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
             positions, rows[split], left=bar_ends, color=color, hatch=hatch, edgecolor="white", label=split
         )
         bar_ends = bar_ends + rows[split].to_numpy()
-    for position, (images, fraction) in enumerate(zip(rows["images"], rows["share"], strict=True)):
+    for position, (images, fraction) in enumerate(zip(rows["images"], rows["fraction"], strict=True)):
         axes.text(bar_ends[position], position, f"  {images:,} ({fraction:.1%})", va="center", fontsize=9)
     axes.set_yticks(positions, [ellipsize(name) for name in rows["class"]])
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -101,7 +103,7 @@ def plot_label_distribution(distribution: pd.DataFrame) -> "Figure":
 
 
 def plot_pixel_values(counts: np.ndarray) -> "Figure":
-    """Plot how frequent each pixel value is; `counts` is `model.data.eda.histogram`, int64 (256,).
+    """Plot how frequent each pixel value is; `counts` is `histogram`, int64 (256,).
 
     The lower axis has the stored values, the upper axis the values after preprocessing.
     """

@@ -21,7 +21,7 @@ MAX_CLASSES_WITH_PERCENTAGES, MAX_CLASSES_WITH_COUNTS = 12, 30
 
 
 def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> "Figure":
-    """Draw a confusion matrix: counts, and as color the percentage of an error in its row.
+    """Draw a confusion matrix: counts, and as color the percentage of each error in its row.
 
     `matrix` int (classes, classes), labels in rows, predictions in columns. The diagonal has no color: it
     would hide the errors of a good classifier.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 10  # layers per panel; of a deeper network, evenly spaced layers are shown
 MARKERS = "os^Dv<>P*X"
-PANELS = {"weight_gradient": "‖∂L/∂W‖", "delta": "‖δ‖ = ‖∂L/∂Z‖", "dead": "dead ReLU units (%)"}
+PANELS = {"weight_gradient": "‖∂L/∂W‖", "delta": "‖δ‖ = ‖∂L/∂Z‖", "dead_fraction": "dead ReLU units (%)"}
 
 
 def plot_gradient_flow(health: pd.DataFrame) -> "Figure":
@@ -46,14 +46,14 @@ def plot_gradient_flow(health: pd.DataFrame) -> "Figure":
         for index, layer in enumerate(layers):
             rows = health[health["layer"] == layer]
             values = mask_non_finite(rows[column].to_numpy(dtype=float))
-            values = 100 * values if column == "dead" else np.where(values > 0, values, np.nan)
+            values = 100 * values if column == "dead_fraction" else np.where(values > 0, values, np.nan)
             color, marker = style.COLORS[index % len(style.COLORS)], MARKERS[index]
             label = f"layer {ellipsize(layer, 20)}"
             axes.plot(rows["epoch"], values, color=color, marker=marker, markersize=4.5, label=label)
         axes.set(xlabel="epoch", title=PANELS[column])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         style_axes(axes)
-        if column == "dead":
+        if column == "dead_fraction":
             axes.set(ylim=(-3, 103))
             axes.axhline(
                 100 * gradient_health.DEAD_FRACTION, color=GRAY, linestyle=":", label="warning threshold"

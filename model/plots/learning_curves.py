@@ -45,7 +45,7 @@ def plot_learning_curves(history: pd.DataFrame, best_epoch: int, stop_reason: st
 def plot_runs(histories: Mapping[str, pd.DataFrame]) -> "Figure":
     """Plot loss and accuracy of several runs over their epochs, by run name.
 
-    Each of `histories` is `FitResult.to_frame()`, maybe of a run in progress. Training curves are faint.
+    Each of `histories` is `FitResult.to_frame()`; the run may be in progress. Training curves are faint.
     """
     run_count = f"{len(histories)} runs" if len(histories) > 1 else "1 run"
     figure = create_figure(4.6 + 0.11 * len(histories), f"Validation curves of {run_count} (faint: training)")

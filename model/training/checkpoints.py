@@ -15,7 +15,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from relearn.model.config import TrainConfig
@@ -26,10 +25,11 @@ from relearn.model.errors import (
     NotFoundError,
     RelearnError,
 )
+from relearn.model.file_lock import locked, try_locked
 from relearn.model.files import write_bytes_atomically
 from relearn.model.training.state import TrainingSnapshot
 
-FORMAT = 2  # incremented when an older version could not read it
+FORMAT = 3  # incremented when an older version could not read it
 FILENAME_PATTERN = re.compile(r"\d{5}-\d{9}-[0-9a-f]{64}\.safetensors")
 
 
@@ -48,16 +48,16 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """Newest usable checkpoint, and for each newer file one line with the reason why it is unusable."""
+    """Newest usable checkpoint; `skipped` maps each newer, unusable file to the reason."""
 
     checkpoint: Checkpoint
     skipped: dict[Path, str] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write `checkpoint` to `folder` and delete all other checkpoints but the previous one.
+    """Write `checkpoint` to `folder`, and keep only it and the previous one; return its path.
 
-    Raises `InfrastructureError` if it cannot be written; older checkpoints are then kept.
+    Raises `InfrastructureError` if it cannot be written; all older checkpoints are then kept.
     """
     content = _serialize(checkpoint)
     epochs, batches = len(checkpoint.snapshot.scalars["history"]), checkpoint.snapshot.scalars["metrics"][1]
@@ -98,7 +98,7 @@ def load_checkpoint(folder: Path) -> LoadedCheckpoint:
 
 
 def quarantine(loaded: LoadedCheckpoint) -> None:
-    """Rename the unusable checkpoints, so that they are kept but no longer read."""
+    """Rename the checkpoints that `loaded` skipped: they are kept and no longer read."""
     for path in loaded.skipped:
         path.rename(path.with_suffix(".quarantined"))
 
@@ -135,22 +135,16 @@ def check_compatible(checkpoint: Checkpoint, config: TrainConfig, fingerprint: s
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock `folder` against other processes; raise `InfrastructureError` if it is locked already."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise InfrastructureError(f"the training of {folder} runs in another process") from None
+    with locked(folder / ".lock", f"the training of {folder} runs in another process"):
+        yield
 
 
 def is_locked(folder: Path) -> bool:
     """Return true if a process, on this machine or another one with the same disk, has locked `folder`."""
-    try:
-        if folder.is_dir():
-            with lock_folder(folder):
-                pass
-    except InfrastructureError:
-        return True
-    return False
+    if not folder.is_dir():
+        return False
+    with try_locked(folder / ".lock") as is_free:
+        return not is_free
 
 
 def _serialize(checkpoint: Checkpoint) -> bytes:

@@ -65,9 +65,10 @@ def fit(
 ) -> FitResult:
     """Train `network` in place, optionally from `initial_snapshot`; keep the weights of the best epoch.
 
-    `on_epoch` is called after every epoch; `on_checkpoint` before the first one, after every one, and when
-    `should_stop`, called between batches, ends the training. Raises `UserInputError` for a NaN or infinite
-    loss or weight, `InfrastructureError` if a batch does not fit into memory.
+    `on_epoch` is called after every epoch. `should_stop` is called between batches and ends the training.
+    `on_checkpoint` is called before the first epoch, after every epoch, and when `should_stop` is true.
+    Raises `UserInputError` for a NaN or infinite loss or weight, `InfrastructureError` if a batch does not
+    fit into memory.
     """
     device = devices.resolve_device(config.device)
     threads = devices.set_num_threads(
@@ -91,7 +92,7 @@ def fit(
     while not (state.is_finished or is_stopped):
         epoch_start = time.perf_counter() - state.epoch_seconds
         batches = train_loader.iterate_shuffled(config.seed, state.epoch, state.train_metrics.batch_count)
-        with devices.explain_out_of_memory(train_loader.batch_size):
+        with devices.translate_oom_error(train_loader.batch_size):
             network.train()
             train_metrics = run_epoch(
                 forward, _stop_when(should_stop, batches), state.train_metrics, state.step

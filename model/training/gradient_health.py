@@ -33,14 +33,17 @@ EXPLODING_RATIO = 10.0
 # mlp with a learning rate of 2 0.99.
 DEAD_FRACTION = 0.5
 
-COLUMNS = ["epoch", "layer", "delta", "weight", "weight_gradient", "bias_gradient", "relative", "dead"]
+COLUMNS = [
+    *("epoch", "layer", "delta", "weight", "weight_gradient", "bias_gradient"),
+    *("gradient_to_weight_ratio", "dead_fraction"),
+]
 
 _RELUS: tuple[Any, ...] = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 
 
 @dataclass(frozen=True)
 class GradientReport:
-    """Diagnosis of the measurements; healthy if there is no warning."""
+    """Diagnosis of gradient measurements; a run without warnings is healthy."""
 
     warnings: tuple[str, ...]
 
@@ -69,8 +72,8 @@ def measure_gradients(
     delta               norm of δ = ∂L/∂Z; Z is the output of the layer before its activation
     weight              norm of its weights
     weight_gradient     norm of ∂L/∂W;   bias_gradient  norm of ∂L/∂b
-    relative            weight_gradient / weight
-    dead                fraction (0 to 1) of its ReLU units that are zero for the whole batch
+    gradient_to_weight_ratio   weight_gradient / weight
+    dead_fraction       fraction (0 to 1) of its ReLU units that are zero for the whole batch
 
     The network is in evaluation mode, without dropout and with the running statistics of batch norm, so
     that only the weights differ between epochs. A layer called several times has one row for all calls.
@@ -93,27 +96,28 @@ def diagnose(health: pd.DataFrame) -> GradientReport:
 
     There is one warning for each layer and problem, with the number of affected epochs and the worst one.
     """
-    max_ratio = health.groupby("epoch")["relative"].transform("max")
-    table = health.assign(ratio_to_max=(health["relative"] / max_ratio).fillna(health["relative"]))
+    ratio = health["gradient_to_weight_ratio"]
+    max_ratio = ratio.groupby(health["epoch"]).transform("max")
+    table = health.assign(ratio_to_max=(ratio / max_ratio).fillna(ratio))
     is_infinite = np.isinf(table[["delta", "weight", "weight_gradient"]].to_numpy()).any(axis=1)
-    exploding_rows = table[is_infinite | (table["relative"] > EXPLODING_RATIO)]
+    exploding_rows = table[is_infinite | (ratio > EXPLODING_RATIO)]
     # In an epoch with an exploding layer every other layer seems to vanish.
     stable_rows = table[~table["epoch"].isin(exploding_rows["epoch"])]
     vanishing_rows = stable_rows[stable_rows["ratio_to_max"] < VANISHING_RATIO]
-    dead_rows = table[table["dead"] >= DEAD_FRACTION]
+    dead_rows = table[table["dead_fraction"] >= DEAD_FRACTION]
     exploding_text = "exploding, its gradient is {:.3g} × its weights"
     vanishing_text = "vanishing, its relative gradient is {:.2g} of the largest one"
     epochs = health["epoch"].nunique()
     warnings = (
-        *_format_warnings(epochs, exploding_rows, "relative", exploding_text),
+        *_format_warnings(epochs, exploding_rows, "gradient_to_weight_ratio", exploding_text),
         *_format_warnings(epochs, vanishing_rows, "ratio_to_max", vanishing_text),
-        *_format_warnings(epochs, dead_rows, "dead", "{:.0%} of its ReLU units are dead"),
+        *_format_warnings(epochs, dead_rows, "dead_fraction", "{:.0%} of its ReLU units are dead"),
     )
     return GradientReport(warnings)
 
 
 def _format_warnings(epochs: int, bad_rows: pd.DataFrame, column: str, template: str) -> Iterator[str]:
-    """Yield a warning for each layer in `bad_rows` with its worst row (the lowest `ratio_to_max`)."""
+    """Yield a warning for each layer in `bad_rows`, with the values of its row of lowest `ratio_to_max`."""
     for layer, rows in bad_rows.groupby("layer", sort=False):
         worst_row = rows.sort_values(column, ascending=column == "ratio_to_max").iloc[0]
         occurrence = f"epoch {worst_row['epoch']}; {len(rows)} of {epochs} epochs"
@@ -121,7 +125,7 @@ def _format_warnings(epochs: int, bad_rows: pd.DataFrame, column: str, template:
 
 
 def _find_weighted_layers(network: nn.Module) -> dict[nn.Module, str]:
-    """Return modules with an own parameter of two or more dimensions, and their names."""
+    """Map each module that itself has a parameter of two or more dimensions to its name."""
     return {
         module: name or type(module).__name__
         for name, module in network.named_modules()
@@ -212,8 +216,8 @@ def _measure_layers(probe: _LayerProbe, loss: Tensor) -> Iterator[dict[str, str 
             "weight": weight,
             "weight_gradient": gradient,
             "bias_gradient": gradient_norm([bias for bias in weights[layer] if bias.dim() <= 1]),
-            "relative": gradient / weight if weight > 0 else math.nan,
-            "dead": math.nan if active is None else 1 - active.float().mean().item(),
+            "gradient_to_weight_ratio": gradient / weight if weight > 0 else math.nan,
+            "dead_fraction": math.nan if active is None else 1 - active.float().mean().item(),
         }
 
 

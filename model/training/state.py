@@ -34,7 +34,7 @@ class EpochRecord:
 
 @dataclass
 class EarlyStopping:
-    """Best epoch so far, and the decision when to stop."""
+    """Early stopping: tracks the best epoch, and decides when the training stops."""
 
     config: TrainConfig
     best_value: float = math.inf
@@ -57,7 +57,10 @@ class EarlyStopping:
 
 @dataclass
 class RunningMetrics:
-    """Sums over the images of an epoch, on the device of the network so that no step waits for it."""
+    """Running sums of loss and correct predictions over an epoch.
+
+    They stay on the device of the network, so that no step synchronizes with it.
+    """
 
     loss: Tensor
     correct_count: Tensor
@@ -77,7 +80,10 @@ class RunningMetrics:
 
     @property
     def has_finite_loss(self) -> bool:
-        """True if no loss was NaN or infinite, since such a loss stays in the sum. Waits for the device."""
+        """Whether every loss so far was finite, judged from the running sum, which stays NaN or infinite.
+
+        Synchronizes with the GPU.
+        """
         return math.isfinite(self.loss.item())
 
     def averages(self) -> tuple[float, float]:
@@ -110,7 +116,7 @@ class TrainingState:
 
     @classmethod
     def create(cls, config: TrainConfig, network: nn.Module, steps: int) -> Self:
-        """Make the state before the first of `steps` optimizer steps."""
+        """Return the initial state of a training of `steps` optimizer steps."""
         optimizer = build_optimizer(config, network)
         torch.manual_seed(config.seed)  # dropout
         return cls(
@@ -134,12 +140,12 @@ class TrainingState:
 
     @property
     def has_finite_weights(self) -> bool:
-        """True if no weight is NaN or infinite. Waits for the device."""
+        """Whether every weight is finite. Synchronizes with the GPU."""
         return all(bool(weight.isfinite().all()) for weight in self.network.parameters())
 
     @property
     def stop_reason(self) -> str:
-        """Reason why a finished training ended."""
+        """Reason for the end of a training that has ended."""
         if self.early_stopping.should_stop:
             return f"no better {self.config.monitor} for {self.config.patience} epochs"
         return "all epochs done"

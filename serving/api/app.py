@@ -1,7 +1,6 @@
 """The ASGI application: routes, dispatch and error handling."""
 
 import asyncio
-import logging
 import os
 import time
 import uuid
@@ -28,6 +27,7 @@ from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse_body import MEDIA_TYPES, is_cheap_to_parse, parse_body
 from relearn.serving.inputs.predict_options import PARAMETER_NAMES, PredictOptions
+from relearn.serving.logger import logger
 from relearn.serving.metrics.prometheus import Metrics
 from relearn.serving.page.draw_page import PAGE_FILES, DrawPage
 from relearn.serving.predictions import feedback
@@ -35,8 +35,6 @@ from relearn.serving.predictions.prediction_log import PredictionLog
 from relearn.serving.runtime.batching import MicroBatcher
 from relearn.serving.runtime.hot_reload import ServedModel
 from relearn.serving.runtime.worker_status import WorkerStatusDir
-
-logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints log messages under its name
 
 RouteHandler = Callable[[Request, str], Awaitable[Response]]
 
@@ -52,7 +50,7 @@ QUERY_PARAMETERS_BY_PATH = {"/predict": PARAMETER_NAMES}
 
 
 class PredictionApp:
-    """The ASGI application of one worker, number `worker_index` of those that share `worker_status_dir`.
+    """The ASGI application of worker number `worker_index`; all workers share `worker_status_dir`.
 
     `bundled_model` is the first model served: None before the first release, an error if it is corrupt.
     Predictions are logged to `prediction_log_folder`, if it is given and `config.log_predictions` is on.
@@ -172,7 +170,7 @@ class PredictionApp:
         self.served_model, self.is_model_corrupt, self.serving_since = served_model, False, datetime.now(UTC)
 
     def publish_status(self, load_error: tuple[str, str] | None = None) -> None:
-        """Publish this worker's version, and the version and reason of a failed load, to all workers."""
+        """Write this worker's status file: served version, and `load_error`: failed version and reason."""
         version = self.served_model.version if self.served_model else None
         self.metrics.set_version(version, load_error[0] if load_error else None)
         status = {
@@ -271,7 +269,7 @@ class PredictionApp:
         body = await requests.read_body(request, self.config.max_body_bytes)
         user_feedback = await self.limiter.run_in_thread(feedback.parse_feedback, body, card)
         if self.prediction_log is None:
-            raise HTTPError(409, "records_off", "feedback: the prediction log of this server is off")
+            raise HTTPError(409, "prediction_log_off", "feedback: the prediction log of this server is off")
         await asyncio.to_thread(self.prediction_log.log_feedback, user_feedback)
         reply = feedback.build_feedback_response(
             user_feedback.pixels is not None, self.prediction_log.should_log_images(user_feedback.request_id)
@@ -284,7 +282,7 @@ class PredictionApp:
         return PlainTextResponse("alive\n")
 
     async def readyz(self, _request: Request, _request_id: str) -> Response:
-        """Report that predictions work, by predicting a blank image."""
+        """Predict a blank image; report success and the served version."""
         served_model = self._require_model()
         blank_image = np.zeros((1, *served_model.classifier.card.shape), np.uint8)
         predict = served_model.classifier.predict

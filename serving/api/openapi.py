@@ -16,7 +16,7 @@ ERROR_RESPONSES = {
     401: ("missing_key", "No valid API key, or several keys."),
     403: ("forbidden_host", "Request from another machine, host name or site to a server without API keys."),
     404: ("model_version_not_found", "The path does not exist, or another version is live."),
-    409: ("records_off", "The prediction log is off."),
+    409: ("prediction_log_off", "The prediction log is off."),
     413: ("body_too_large", "The body or the number of images exceeds its limit."),
     415: (
         "unsupported_media_type",
@@ -137,7 +137,7 @@ def _build_feedback_operation(card: ModelCard | None) -> Json:
         "responses": {
             "200": _build_json_response(
                 "The correction is saved, even if the prediction was not logged.",
-                "Kept",
+                "FeedbackReceipt",
                 openapi_examples.FEEDBACK_REPLY,
             ),
             **_reference_errors(*ERROR_RESPONSES),

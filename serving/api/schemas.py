@@ -35,7 +35,7 @@ def build_components(input_spec: InputSpec | None, card: ModelCard | None) -> Js
             version=STRING, worker=COUNT, request_id=STRING, predictions=predictions_schema
         ),
         "Feedback": _feedback_schema(input_spec, card),
-        "Kept": object_schema(worker=COUNT, request_id=STRING, image=IMAGE_STATE, note=STRING),
+        "FeedbackReceipt": object_schema(worker=COUNT, request_id=STRING, image=IMAGE_STATE, note=STRING),
         "Info": _info_schema(),
         "Error": object_schema(error=object_schema(code=STRING, message=STRING, request_id=STRING)),
         "Any": {"type": "object"},

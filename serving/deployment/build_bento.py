@@ -15,7 +15,10 @@ from relearn.serving.deployment.requirements import REQUIREMENTS
 
 
 def run_bentoml_build(classifier_folder: str, name: str, version: str, labels: dict[str, str]) -> None:
-    """Create the BentoML model and the Bento `name:version` in BentoML's home, with no network access."""
+    """Copy `classifier_folder` into a BentoML model and build the Bento `name:version`.
+
+    The build itself uses no network.
+    """
     tag = f"{name}:{version}"
     with bentoml.models.create(
         tag, module="relearn.model.inference.classifier", labels=labels
@@ -38,7 +41,10 @@ def run_bentoml_build(classifier_folder: str, name: str, version: str, labels: d
 
 
 def pin_version(requirement: str) -> str:
-    """Pin the installed version, without a local label such as `+cpu`, which no index knows."""
+    """Return `requirement` pinned to the installed version, without a local label such as `+cpu`.
+
+    No index has versions with a local label.
+    """
     return f"{requirement}=={metadata.version(requirement).partition('+')[0]}"
 
 

@@ -20,7 +20,7 @@ POLL_INTERVAL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server and its process; with `model_name` it serves the live version of that model."""
+    """A server process; `model_name` is the model whose live version it follows, None for one Bento."""
 
     pid: int
     create_time: float
@@ -50,21 +50,21 @@ class RunningServer:
         write_bytes_atomically(folder / SERVER_FILE, json.dumps(asdict(self)).encode())
 
     def is_running(self) -> bool:
-        """Check that its process exists and that the pid was not reused."""
+        """Return whether the server's process exists; a process that reuses its pid does not count."""
         try:
             return abs(psutil.Process(self.pid).create_time() - self.create_time) < 5  # clock adjustments
         except psutil.NoSuchProcess:
             return False
 
     def read_worker_versions(self) -> dict[int, str | None]:
-        """Read the version of each worker from its status file: HTTP may need an API key."""
+        """Return the version that each worker serves, by worker number, from the status files."""
         return {
             status["worker"]: status["version"]
             for status in WorkerStatusDir(Path(self.worker_status_dir)).read()
         }
 
     def get_served_version(self) -> str | None:
-        """Request the served version over HTTP from `/readyz`, which needs no API key."""
+        """Return the served version, from `/readyz`, which needs no API key; None without an answer."""
         try:
             response = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
         except httpx.HTTPError:
@@ -73,7 +73,7 @@ class RunningServer:
         return version
 
     def wait_for_version(self, version: str, timeout_seconds: float) -> bool:
-        """Wait until all workers report `version` and it responds; return False after the timeout."""
+        """Wait until all workers and `/readyz` report `version`; return False after the timeout."""
         deadline = time.monotonic() + timeout_seconds
         while True:
             versions = self.read_worker_versions()

@@ -88,8 +88,8 @@ def _build_in_subprocess(
 ) -> None:
     """Run BentoML's build in a subprocess, from a copy of the source, with `staging` as BentoML's home.
 
-    The build changes working directory, `sys.path` and logging of its process. Its import of the service
-    from the copy proves that the copy is complete.
+    A subprocess, since the build changes working directory, `sys.path` and logging. It imports the service
+    from the copy, which fails if the copy is incomplete.
     """
     context = staging / "context"
     source = Path(str(relearn.__file__)).parent

@@ -1,4 +1,4 @@
-"""Requirements of serving: imports of `model` and `serving`, and minimum versions that BentoML leaves open.
+"""Requirements of a server: libraries that `model` and `serving` import, and lower bounds for BentoML.
 
 `python -m relearn.serving.deployment.requirements` prints them, for an image that only serves.
 """

@@ -1,4 +1,4 @@
-"""API keys: loading them and checking requests for them."""
+"""API keys: their loading, and the authentication of requests."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ _KEY_FORMAT = f"at least {MIN_KEY_LENGTH} letters, digits or punctuation marks, 
 
 
 class ApiKeys:
-    """The API keys of a server. Several keys are valid at once, so that each can be replaced during use.
+    """The API keys of a server; several may be valid at once, to replace one without downtime.
 
     Only their SHA-256 digests are kept: printing this object shows no key.
     """

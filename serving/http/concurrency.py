@@ -19,9 +19,10 @@ THREAD_COUNT = 2
 
 
 class ConcurrencyLimiter:
-    """A limit of `max_requests` concurrent requests in one worker.
+    """Admits up to `max_requests` concurrent requests in one worker and runs predictions in a thread pool.
 
-    `orphaned_threads_gauge` shows the number of threads that compute for abandoned requests.
+    A thread whose request was abandoned counts against the limit until it ends; `orphaned_threads_gauge`
+    shows the number of such threads.
     """
 
     def __init__(self, max_requests: int, orphaned_threads_gauge: Gauge) -> None:
@@ -33,7 +34,7 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Count one more request during a `with` block, or raise `HTTPError` 429 at once."""
+        """Occupy one of `max_requests` slots during a `with` block; raise `HTTPError` 429 if none is free."""
         if self.active_requests + self.orphaned_threads >= self.max_requests:
             message = (
                 f"server: got more concurrent requests than its limit, accepted: {self.max_requests} per"
@@ -47,10 +48,10 @@ class ConcurrencyLimiter:
             self.active_requests -= 1
 
     async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` in a thread.
+        """Call `function` in the thread pool and return its result.
 
-        A running thread cannot be stopped. After the request is abandoned, its thread counts against the
-        limit until it ends. A call that has not started is cancelled.
+        If the request is abandoned, a call that has not started is cancelled; a running one cannot be
+        stopped, and its thread counts against the limit until it ends.
         """
         future = self.thread_pool.submit(function, *args, **kwargs)
         try:

@@ -7,7 +7,7 @@ from relearn.model.errors import RelearnError, UserInputError
 
 
 class HTTPError(UserInputError):  # the client's error, not the server's
-    """A rejected request, with the HTTP status and headers of its response."""
+    """An error with the HTTP status and headers of its response."""
 
     def __init__(
         self, http_status: int, code: str, message: str, headers: dict[str, str] | None = None
@@ -18,9 +18,9 @@ class HTTPError(UserInputError):  # the client's error, not the server's
 
 
 def build_error_response(error: RelearnError, request_id: str) -> Response:
-    """Build the JSON response that every error has.
+    """Build the JSON response of an error, in the format of all errors.
 
-    A server-side error shows its code only: its message may contain file names.
+    For a server-side error it contains only the code: the message may contain file names.
     """
     message = (
         str(error)

@@ -1,8 +1,8 @@
 """Checks of client address, `Host` and `Origin` on a server without API keys.
 
-A page of another site can make a visitor's browser send requests to this machine. It can resolve its own
-host name to 127.0.0.1 (DNS rebinding), which the `Host` header shows. It can also submit a form, which the
-`Origin` header shows.
+A page of another site can make a visitor's browser send requests to this machine: by DNS rebinding, where
+its host name resolves to 127.0.0.1 and stands in the `Host` header, or by a form, where its address stands in
+the `Origin` header.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ _HOST_PATTERN = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{
 
 
 def check_trusted_host(request: Request) -> None:
-    """Raise `HTTPError` 403 for a client or Host other than this machine, or another site's Origin."""
+    """Raise `HTTPError` 403 unless client and `Host` are this machine and `Origin` is this server."""
     if request.client and not _is_loopback(_bracket_ipv6(request.client.host)):
         hint = "accepted: this machine; set API keys to serve other machines"
         raise HTTPError(403, "forbidden_client", f"client: got another machine, {hint}")

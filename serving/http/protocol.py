@@ -1,4 +1,4 @@
-"""The HTTP protocol of a connection: uvicorn's, with limits on incomplete requests and slow clients."""
+"""uvicorn's HTTP protocol class with limits on incomplete requests and slow clients."""
 
 import uuid
 from asyncio import TimerHandle, Transport
@@ -18,7 +18,7 @@ MAX_CONNECTIONS = 900  # per worker; most systems allow a process 1,024 open fil
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 connection with bounds. The routes limit the body of a request; this class limits its head."""
+    """HTTP/1.1 connection with limits on request line and headers. The routes limit the request body."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -109,4 +109,4 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Log nothing: a request for another protocol is no warning."""
+        """Override uvicorn's warning about a request to change the protocol: log nothing."""

@@ -30,7 +30,7 @@ def get_or_create_request_id(request: Request) -> str:
 
 
 def check_query_parameters(request: Request, allowed_names: Sequence[str]) -> None:
-    """Raise `UserInputError` for a query parameter that is not in `allowed_names`, or is given twice."""
+    """Raise `UserInputError` for a query parameter that is not in `allowed_names`, or occurs twice."""
     parameter_names = (
         [name for name, _ in request.query_params.multi_items()] if request.scope["query_string"] else []
     )

@@ -10,14 +10,9 @@ import numpy as np
 from PIL.ImageFile import ImageFile
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.decode import (
-    MAX_PIXELS,
-    compute_draft_factors,
-    decode_pixels,
-    fit_image,
-    open_image,
-)
+from relearn.model.images.decode import MAX_PIXELS, decode_pixels, open_image
 from relearn.model.images.formats import REQUEST_FORMATS
+from relearn.model.images.resize import compute_draft_factors, fit_image
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
 
@@ -39,7 +34,7 @@ def parse_base64_images(texts: Sequence[str], input_spec: InputSpec) -> np.ndarr
 
 
 def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
-    """Parse one file or several: their contents, keyed by the name that an error message uses.
+    """Parse one or several files. `files` maps the name for error messages to the content.
 
     `MAX_PIXELS` limits the pixels of all files together: many small files that decode to large images cost
     no more than one such file.

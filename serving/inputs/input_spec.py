@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.decode import ImageStyle
+from relearn.model.images.resize import ImageStyle
 from relearn.serving.http.errors import HTTPError
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The classifier's image shape and style, and the most images of one request."""
+    """The classifier's image shape and style, and the maximum number of images in one request."""
 
     shape: tuple[int, int, int]
     style: ImageStyle

@@ -54,7 +54,7 @@ def parse_json(body: bytes, input_spec: InputSpec) -> np.ndarray:
 def _check_json_size(raw: bytes, input_spec: InputSpec) -> None:
     """Reject too many numbers or lists before decoding: Python lists take up to 80 times the bytes.
 
-    Commas and brackets are counted instead.
+    Numbers and lists are counted by their commas and brackets.
     """
     input_spec.check_value_count(raw.count(b",") + 1)
     if (list_count := raw.count(b"[")) > input_spec.max_images * math.prod(input_spec.shape):
@@ -140,7 +140,7 @@ def _to_array(numbers: list[Any], dtype: Any, input_spec: InputSpec) -> np.ndarr
 
 
 def _ragged_error(numbers: list[Any], input_spec: InputSpec) -> UserInputError:
-    """Name the first image, or row or channel of a single image, whose shape differs from the others."""
+    """Return an error that names the first image (or row or channel of a single image) of another shape."""
     shapes = [_get_shape(item) for item in numbers]
     expected_shapes = [*input_spec.accepted_shapes, *(shape[1:] for shape in input_spec.accepted_shapes)]
     common_shape = max(expected_shapes, key=shapes.count)
@@ -168,7 +168,7 @@ def _to_batch(numbers: np.ndarray, input_spec: InputSpec) -> np.ndarray:
 
 
 def _invalid_value_error(raw: bytes, error: msgspec.ValidationError, input_spec: InputSpec) -> UserInputError:
-    """Explain which value is invalid, from the path in msgspec's error."""
+    """Return an error that names the invalid value, found by the path in msgspec's error."""
     path_match = re.search(r"`\$(.*)`", str(error))
     location = f"images{path_match[1] if path_match else ''}"
     if str(error).startswith("Integer value out of range"):  # thousands of digits

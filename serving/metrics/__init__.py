@@ -1,4 +1,4 @@
-"""Prometheus metrics: those that the API counts, and those that flows leave in files.
+"""Prometheus metrics: counted by the API, or written to files by flows.
 
 Alert rules and the dashboard are in `infra/monitoring`.
 """

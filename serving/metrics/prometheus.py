@@ -27,9 +27,10 @@ CONFIDENCE_BUCKETS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Metrics:
-    """Metrics of one worker; `render` aggregates those of all workers of its server.
+    """Metrics of one worker.
 
-    `render` also includes the metrics that flows wrote into `prediction_log_folder`.
+    `render` adds up the metrics of all workers of the server, and includes the gauges that flows wrote into
+    `prediction_log_folder`.
     """
 
     def __init__(self, prediction_log_folder: Path | None = None, worker_count: int = 1) -> None:
@@ -101,7 +102,7 @@ class Metrics:
         }
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
-        """Count one request; `route` is a known route, never a path made up by a client."""
+        """Count one request and its duration; `route` is a route of the API, not a client's path."""
         self.requests.labels(route, str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
 
@@ -114,7 +115,7 @@ class Metrics:
             confidence.observe(value)
 
     def set_version(self, version: str | None, failed_version: str | None) -> None:
-        """Set the version that this worker serves, and the one that it failed to load."""
+        """Set the version that this worker serves, and the one that it failed to load; None for none."""
         for gauge, current_version in (
             (self.workers_serving, version),
             (self.workers_load_failed, failed_version),
@@ -124,7 +125,7 @@ class Metrics:
                 gauge.labels(exported_version).set(exported_version == current_version)
 
     def render(self) -> Response:
-        """Render all metrics as text; BentoML's workers share a folder of counts."""
+        """Return all metrics in Prometheus' text format; the workers of a server share a folder of counts."""
         registry = self.registry
         if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             for file in Path(folder).glob("gauge_live*.db"):

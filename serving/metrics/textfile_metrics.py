@@ -1,4 +1,7 @@
-"""Gauges that flows write to files of one model name, for `/metrics` to include."""
+"""Gauges of the worker and the monitor.
+
+Flows write them as `.prom` files beside a model's prediction log; the server reads them for `/metrics`.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,7 +48,7 @@ GAUGES_BY_FILE = {
 
 @dataclass(frozen=True)
 class TextfileMetrics:
-    """Values of the gauges of one file by label value, "" without a label; a Prometheus collector."""
+    """Prometheus collector of the gauges in one file: their values by label value, "" without a label."""
 
     filename: str
     values: Mapping[str, Mapping[str, float]]
@@ -68,7 +71,7 @@ class TextfileMetrics:
         return cls(filename, values)
 
     def write(self, folder: Path) -> None:
-        """Write the values for every server that logs predictions to `folder`."""
+        """Write the file into `folder`, a prediction log; the servers that log there export it."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # only the owner may read the prediction log
         write_bytes_atomically(folder / self.filename, self.to_text())
 

@@ -27,7 +27,7 @@ PAGE_HEADERS = {
 
 
 class DrawPage:
-    """The page's files, read once when the worker starts; the page knows whether it needs an API key."""
+    """The page's files, read once when the worker starts; the HTML says whether an API key is needed."""
 
     def __init__(self, needs_key: bool = False) -> None:
         self.files = {path: (PAGE_FOLDER / name).read_bytes() for path, (name, _) in PAGE_FILES.items()}

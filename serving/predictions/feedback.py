@@ -1,4 +1,4 @@
-"""`POST /feedback`: the label that a client reports for a predicted image; every error has a code."""
+"""`POST /feedback`: parsing of a label that a client reports for a predicted image, and the response."""
 
 import re
 import time
@@ -41,7 +41,7 @@ _MEMBERS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def build_feedback_response(has_image: bool, is_image_logged: bool) -> dict[str, str]:
-    """Build the response: the image came with the feedback, is logged with the prediction, or is missing."""
+    """Build the response; it says whether the image is in the feedback, in the prediction log, or missing."""
     image_state = "kept" if has_image else "sampled" if is_image_logged else "none"
     return {"image": image_state, "note": IMAGE_NOTES[image_state]}
 
@@ -85,7 +85,7 @@ def _decode_body(body: bytes) -> _Body:
 
 
 def _parse_image(raw: bytes, card: ModelCard) -> np.ndarray:
-    """Parse the one image in `raw` JSON; errors of the parser of `/predict` are renamed to `image`."""
+    """Parse the one image in the JSON `raw` as `/predict` does; errors name the member `image`."""
     try:
         return parse_json(b'{"images":' + raw + b"}", InputSpec(card.shape, card.style, 1))
     except UserInputError as error:

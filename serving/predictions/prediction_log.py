@@ -12,7 +12,6 @@ batches of 1,200 records; one of 2 cores.)
 
 import hashlib
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -26,12 +25,12 @@ import numpy as np
 from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 from relearn.model.errors import InfrastructureError
 from relearn.serving.config import ServeConfig
+from relearn.serving.logger import logger
 from relearn.serving.predictions.rotation import RotatingFiles
 
 if TYPE_CHECKING:
     from relearn.serving.runtime.hot_reload import ServedModel
 
-logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints what is logged under its name
 
 FLUSH_INTERVAL_SECONDS = 0.25  # maximum delay from a prediction to its record; a kill loses no more
 MAX_QUEUE_BYTES = 2**25  # of queued images and probabilities; 0.25 s at 40,000 images per second take 2^23
@@ -52,7 +51,7 @@ class LoggedRequest(NamedTuple):
 
 
 class Feedback(msgspec.Struct):
-    """A label that a client reports for one image; with `pixels` of `shape` if the client sent the image."""
+    """Label of one image, reported by a client; `pixels` and `shape` are None if the image was not sent."""
 
     request_id: str
     index: Annotated[int, msgspec.Meta(ge=0)]
@@ -63,7 +62,7 @@ class Feedback(msgspec.Struct):
 
 
 class PredictionLog:
-    """Writer of one worker; calls `on_dropped` with the number of predictions not completely recorded."""
+    """Writer of one worker. `on_dropped` is called with the number of predictions that it could not write."""
 
     def __init__(
         self, folder: Path, config: ServeConfig, worker_index: int, on_dropped: Callable[[int], None]
@@ -91,7 +90,7 @@ class PredictionLog:
     def log(
         self, request_id: str, served_model: "ServedModel", images: np.ndarray, probabilities: np.ndarray
     ) -> None:
-        """Queue one request for recording; takes 1 µs and never blocks."""
+        """Queue the predictions of one request for writing; takes 1 µs and never blocks."""
         request_bytes = images.nbytes + probabilities.nbytes
         with self._queue_lock:
             has_room = self._queued_bytes + request_bytes <= MAX_QUEUE_BYTES
@@ -110,10 +109,12 @@ class PredictionLog:
                 self.rotating_files["feedback"].append(b"", msgspec.json.encode(feedback) + b"\n")
         except OSError as error:
             logger.error("feedback cannot be written: %s", error)
-            raise InfrastructureError(f"feedback cannot be written: {error}", "not_recorded") from None
+            raise InfrastructureError(f"feedback cannot be written: {error}", "feedback_not_saved") from None
 
     def should_log_images(self, request_id: str) -> bool:
-        """Decide by the hash of the id whether images of this request are logged: all workers agree."""
+        """Return whether the images of this request are logged; a hash of its id decides, the same in all
+        workers.
+        """
         if not self.image_sample_rate:
             return False
         hash_prefix = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")

@@ -1,7 +1,6 @@
 """Reader of the prediction log: predictions with their labels from feedback as a DataFrame, and images."""
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from relearn.serving.logger import logger
 from relearn.serving.predictions.prediction_log import Feedback
 
 if TYPE_CHECKING:
     import pandas as pd  # not imported by the server
 
-logger = logging.getLogger(__name__)
 
 RecordKey = tuple[str, int]  # of an image: request id, index in the request
 KEY_COLUMNS = ("request_id", "index")
@@ -24,18 +23,19 @@ KEY_COLUMNS = ("request_id", "index")
 def load_predictions(folder: Path) -> "pd.DataFrame":
     """Load one row for each predicted image, oldest first; an empty log gives an empty table.
 
-    Columns: `request_id`, `index` of the image in its request, `time` (UTC), `worker`, `version`, `label`,
-    `p_CLASS` for every class (NaN for a class that the version does not know), the `STATISTICS` of the
-    image, and `truth`: the last label from feedback, NaN without feedback. Takes 3 s for a million rows.
+    Columns: `request_id`, `index` of the image in its request, `time` (UTC), `worker`, `version`,
+    `predicted_label`, `p_CLASS` for every class (NaN for a class that the version does not know), the
+    `STATISTICS` of the image, and `label`: the last label from feedback, NaN without feedback. Takes 3 s for
+    a million rows.
     """
     import pandas as pd
 
     tables = [_to_frame(header, rows) for header, rows in _read_tables(folder, "predictions")]
     if not tables:
-        return pd.DataFrame(columns=[*KEY_COLUMNS, "time", "worker", "version", "label", "truth"])
+        return pd.DataFrame(columns=[*KEY_COLUMNS, "time", "worker", "version", "predicted_label", "label"])
     frame = pd.concat(tables, ignore_index=True).sort_values("time", kind="stable", ignore_index=True)
     label_by_key = {(entry.request_id, entry.index): entry.label for entry in load_feedback(folder)}
-    frame["truth"] = pd.Series(None, frame.index, dtype="str")
+    frame["label"] = pd.Series(None, frame.index, dtype="str")
     candidate_rows = frame.loc[frame["request_id"].isin({request_id for request_id, _ in label_by_key})]
     # Feedback refers to the last request with its id: a client may reuse one.
     row_by_key = dict(
@@ -46,7 +46,7 @@ def load_predictions(folder: Path) -> "pd.DataFrame":
         )
     )
     matched_keys = [key for key in label_by_key if key in row_by_key]
-    frame.loc[[row_by_key[key] for key in matched_keys], "truth"] = [
+    frame.loc[[row_by_key[key] for key in matched_keys], "label"] = [
         label_by_key[key] for key in matched_keys
     ]
     return frame
@@ -65,7 +65,7 @@ def load_feedback(folder: Path) -> list[Feedback]:
 
 
 def count_entries(folder: Path) -> tuple[int, int]:
-    """Count the logged predictions and feedback entries quickly, predictions by file size."""
+    """Return the numbers of logged predictions, from the sizes of the files, and of feedback entries."""
     prediction_count = 0
     for file in folder.glob("predictions-*"):
         with suppress(OSError, ValueError), file.open("rb") as stream:  # just deleted or just created
@@ -77,7 +77,7 @@ def count_entries(folder: Path) -> tuple[int, int]:
 
 
 def load_images(folder: Path) -> dict[RecordKey, np.ndarray]:
-    """Load every sampled image and every image from feedback: uint8 (channels, height, width)."""
+    """Load every logged image, uint8 (channels, height, width), from samples and from feedback."""
     sampled_images = {
         (row["request_id"].decode(), int(row["index"])): row["image"].copy()
         for _, rows in _read_tables(folder, "images")
@@ -110,7 +110,7 @@ def _to_frame(header: dict[str, Any], rows: np.ndarray) -> "pd.DataFrame":
             "time": pd.to_datetime(rows["time"], unit="s", utc=True),
             "worker": header["worker"],
             "version": header["version"],
-            "label": np.array(classes)[probabilities.argmax(1)],
+            "predicted_label": np.array(classes)[probabilities.argmax(1)],
             **{f"p_{name}": probabilities[:, column] for column, name in enumerate(classes)},
             **{name: rows[name] for name in statistic_names},
         }

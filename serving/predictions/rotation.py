@@ -1,4 +1,4 @@
-"""Append-only files with rotation: a worker's data survives its death, and the oldest files are deleted."""
+"""Append-only files that survive a kill of the worker; above a total size the oldest are deleted."""
 
 import os
 import time
@@ -59,11 +59,11 @@ class RotatingFiles:
         return FileIO(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
     def _is_file_on_disk(self) -> bool:
-        """Return False once another process has deleted the file."""
+        """Return whether the current file still exists; another process may have deleted it."""
         return self._file is not None and os.fstat(self._file.fileno()).st_nlink > 0
 
     def _roll_back(self) -> None:
-        """Remove a partial write: it would shift every later row."""
+        """Truncate the file to its size before a partial write, which would shift every later row."""
         if self._file:
             with suppress(OSError):
                 if self._file_bytes:

@@ -31,7 +31,7 @@ class Golden:
 
     @classmethod
     def from_classifier(cls, classifier: "Classifier", images: np.ndarray) -> Self:
-        """Predict at most `SAMPLE_SIZE` evenly spaced images of `images`."""
+        """Return golden requests: up to `SAMPLE_SIZE` evenly spaced images, with their predictions."""
         indices = np.unique(np.linspace(0, len(images) - 1, SAMPLE_SIZE, dtype=int))
         golden_images = np.ascontiguousarray(images[indices])
         return cls(golden_images, classifier.predict(golden_images))

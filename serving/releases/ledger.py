@@ -14,8 +14,8 @@ LedgerAction = Literal[GateOutcome, "rollback", "reference"]
 class Release(BaseModel):
     """A published version: its Bento, its training run and its time of publication.
 
-    `sha256` maps the files in `CHECKSUMMED_FILES` of its folder to their SHA-256; the card holds those of
-    the other files.
+    `sha256` maps the `CHECKSUMMED_FILES` of its folder to their SHA-256; the card contains the SHA-256 of all
+    other files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,8 +32,8 @@ class Entry(LogEntry):
 
     `subject` is a version, or the first eight characters of the run id of a candidate that was never
     registered. `previous_live` is the version that was live before the decision, `rollback_target` the
-    version that a rollback would restore after it. `fingerprints` are those of the candidate's training
-    data and of the reference set.
+    version that a rollback after it restores. `fingerprints` identify the candidate's training data and the
+    reference set.
     """
 
     actor: str
@@ -48,7 +48,7 @@ class Entry(LogEntry):
 
 
 class Ledger(HashChainedLog[Entry]):
-    """Append-only file of decisions; its last complete line says what is live."""
+    """The hash-chained log of all release decisions; its last complete line says what is live."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, Entry)

@@ -3,24 +3,22 @@
 The pointer is derived from the ledger. Flows write the releases, the service reads them.
 """
 
-import hashlib
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from relearn.model.checksums import compute_sha256
 from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError
+from relearn.model.file_lock import locked
 from relearn.model.files import atomic_file, atomic_folder
 from relearn.model.home import Home
+from relearn.serving.logger import logger
 from relearn.serving.releases.golden import GOLDEN_FILE, Golden
 from relearn.serving.releases.ledger import Entry, Ledger, Release
-
-logger = logging.getLogger(__name__)
 
 LEDGER_FILE, POINTER_FILE = "ledger.jsonl", "current.json"
 CHECKSUMMED_FILES = ("card.json", GOLDEN_FILE)  # the card holds the checksums of the other files
@@ -59,7 +57,7 @@ class ReleaseStore:
     def add_version(self, version: str, classifier_folder: Path) -> dict[str, str]:
         """Store a verified copy of the classifier and its golden requests as `version`.
 
-        Returns the `sha256` of its `Release`. Atomic and idempotent. Raises `CorruptDataError` if another
+        Returns the value of `Release.sha256`. Atomic and idempotent. Raises `CorruptDataError` if another
         classifier has this version, or if `classifier_folder` is damaged.
         """
         from relearn.model.inference.classifier import Classifier
@@ -76,22 +74,17 @@ class ReleaseStore:
                 Golden.load(temporary_folder)
         if (folder / CARD_FILE).read_bytes() != (classifier_folder / CARD_FILE).read_bytes():
             raise CorruptDataError(f"{folder} holds another classifier")
-        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in CHECKSUMMED_FILES}
+        return {name: compute_sha256(folder / name) for name in CHECKSUMMED_FILES}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock for one decision; raise `InfrastructureError` after `LOCK_TIMEOUT`.
-
-        The lock of a process that dies is released.
-        """
+        """Hold the lock for one decision; raise `InfrastructureError` after `LOCK_TIMEOUT`."""
         self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.root / ".lock", timeout=LOCK_TIMEOUT):
-                yield
-        except Timeout:
-            raise InfrastructureError(
-                f"another process has held the release lock of {self.root.name} for {LOCK_TIMEOUT:g} seconds"
-            ) from None
+        busy_message = (
+            f"another process has held the release lock of {self.root.name} for {LOCK_TIMEOUT:g} seconds"
+        )
+        with locked(self.root / ".lock", busy_message, LOCK_TIMEOUT):
+            yield
 
     def append_decision(self, **decision: Any) -> Entry:
         """Append a decision to the ledger and update the live pointer.
@@ -103,7 +96,7 @@ class ReleaseStore:
             return self.ledger.append(**decision)
 
     def repair_pointer(self) -> str | None:
-        """Make the pointer agree with the ledger; return what was wrong with it, or None."""
+        """Make the live pointer agree with the ledger; return what was wrong with the pointer, or None."""
         if self._describe_mismatch() is None:  # the usual case; it needs no write access
             return None
         with self.locked():
@@ -131,7 +124,7 @@ class ReleaseStore:
 
     @contextmanager
     def _update_pointer_after(self, release: Release | None) -> Iterator[None]:
-        """Point at `release` once the block has ended without an error."""
+        """Make the live pointer name `release` after a block without an error."""
         path = self.root / POINTER_FILE
         if release is None:
             yield
@@ -166,7 +159,10 @@ def resolve_name(home: Home, name: str | None) -> str:
 
 
 def get_current_release(home: Home, name: str | None = None) -> tuple[str, Release]:
-    """Return `name` and its live release; by default of the only model released in `home`."""
+    """Return the model name and its live release; `name` is by default the only one released in `home`.
+
+    Raises `NotFoundError` if nothing is released or live.
+    """
     name = resolve_name(home, name)
     store = ReleaseStore(home.releases_dir(name))
     if repair_message := store.repair_pointer():

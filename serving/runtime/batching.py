@@ -8,7 +8,7 @@ from relearn.model.inference.classifier import Classifier
 
 
 class MicroBatcher:
-    """A batcher for the requests of one event loop, in their order.
+    """Predicts the images of concurrent requests of one event loop in one batch, in their order.
 
     No request waits for others: all requests parsed in one iteration of the loop are predicted at its end.
     With 16 connections that send one image each, a request costs 236 µs of a core instead of 414. A pass

@@ -1,7 +1,6 @@
 """Hot reload: the served model of a worker, replaced when the release pointer changes."""
 
 import asyncio
-import logging
 import math
 import threading
 import time
@@ -11,14 +10,13 @@ from typing import Self
 
 import numpy as np
 
+from relearn.model.checksums import read_verified
 from relearn.model.errors import CorruptDataError, RelearnError
 from relearn.model.inference.classifier import Classifier
-from relearn.model.inference.model_card import read_verified
+from relearn.serving.logger import logger
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
-
-logger = logging.getLogger("bentoml.relearn")  # BentoML's server prints log messages under its name
 
 POLL_INTERVAL_SECONDS = 0.25  # seconds between two reads of the pointer; a read takes 50 µs
 RETRY_INTERVAL_SECONDS = 5.0  # seconds until a failed load is retried
@@ -30,7 +28,7 @@ LOAD_WARNING_SECONDS = 10.0  # seconds after which a load is reported as slow; t
 class ServedModel:
     """A classifier and its version, always replaced together.
 
-    `is_fast` says whether it may predict a few images in the event loop, where all other requests wait.
+    `is_fast` says whether it may predict a few images in the event loop, which blocks all other requests.
     """
 
     version: str
@@ -39,7 +37,7 @@ class ServedModel:
 
     @classmethod
     def from_classifier(cls, version: str, classifier: Classifier) -> Self:
-        """Create from a classifier; `is_fast` is measured as the best of three predictions of one image."""
+        """Return a served model; `is_fast` is measured as the fastest of three predictions of one image."""
         image, best_seconds = np.zeros((1, *classifier.card.shape), np.uint8), math.inf
         for _ in range(3):
             start = time.perf_counter()
@@ -49,7 +47,7 @@ class ServedModel:
 
 
 def load_release(store: ReleaseStore, release: Release) -> ServedModel:
-    """Load the classifier of a release; verify its SHA-256 digests and its golden predictions."""
+    """Load the classifier of `release`; raise `CorruptDataError` if digests or golden predictions differ."""
     folder = store.version_folder(release.version)
     for filename, expected_digest in release.sha256.items():
         read_verified(folder / filename, expected_digest)
@@ -63,8 +61,8 @@ class ModelReloader:
     """A watcher of the release pointer in `store`, for one worker.
 
     `on_model_loaded` is called with each new `ServedModel` in the worker's event loop, between two requests.
-    `load_error` is the version and reason of a release that failed to load, else None; `on_status_change` is
-    called when it changes.
+    `load_error` is the version and reason of a release that failed to load, else None. `on_status_change` is
+    called when `load_error` changes.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class ModelReloader:
             self._set_load_error(error)
 
     async def watch(self) -> None:
-        """Poll the pointer forever; errors are logged and never stop the loop."""
+        """Poll the live pointer and load each new release, forever; errors are logged and do not end it."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
             try:
@@ -116,7 +114,7 @@ class ModelReloader:
             self._set_load_error(CorruptDataError(f"still loading after {LOAD_WARNING_SECONDS:g} seconds"))
 
     def _load_in_thread(self, release: Release | None) -> None:
-        """Load in a separate thread: a hanging load blocks neither requests nor the next release."""
+        """Load `release` in a thread: a load that hangs blocks neither requests nor the next release."""
         self._target_release, self._load_start = release, time.monotonic()
         if release is None:
             return

@@ -13,14 +13,14 @@ from relearn.serving.config import WORKER_STATUS_DIR
 
 
 class WorkerStatusDir:
-    """A folder with one file per worker. A restarted worker reuses the number of the one that died."""
+    """A folder with a status file per worker; a restarted worker takes over the number of its predecessor."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Self:
-        """Open the folder named in `environment`, or create one and add its name for the workers."""
+        """Open the folder named in `environment`, or create one and name it there, for the workers."""
         if not environment.get(WORKER_STATUS_DIR):
             environment[WORKER_STATUS_DIR] = tempfile.mkdtemp(prefix="relearn-workers-")
         return cls(Path(environment[WORKER_STATUS_DIR]))

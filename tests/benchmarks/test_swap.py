@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.load import load
-from benchmarks.swap import STEPS, Stage, all_serve, as_json, served, watch
+from benchmarks.load import generate_load
+from benchmarks.swap import STEPS, ReleaseFixture, all_serve, build_json_request, run_load_test, run_server
 from relearn.serving.deployment.server import Server
 from relearn.serving.releases.golden import Golden
 
@@ -22,34 +22,34 @@ def test_hot_reload_fails_no_request(tmp_path: Path, workers: int) -> None:
 
     No worker returns to an old version except in the rollbacks; all workers reload within 5 seconds.
     """
-    watched = watch(Stage(tmp_path), workers)
+    load_test = run_load_test(ReleaseFixture(tmp_path), workers)
 
-    assert (12, 20_000) <= (len(watched.changes), len(watched.answers))
-    assert (0, 0, 0) == (watched.failed, watched.wrong, watched.went_back)
-    assert {"1", *STEPS} - {"back"} == set(watched.answers["version"])
-    assert set(range(1, workers + 1)) == set(watched.answers["worker"])
-    assert max(watched.took) < 5
+    assert (12, 20_000) <= (len(load_test.changes), len(load_test.responses))
+    assert (0, 0, 0) == (load_test.failed_count, load_test.wrong_count, load_test.stale_count)
+    assert {"1", *STEPS} - {"back"} == set(load_test.responses["version"])
+    assert set(range(1, workers + 1)) == set(load_test.responses["worker"])
+    assert max(load_test.reload_seconds) < 5
 
 
-def corrupt(stage: Stage, version: str) -> dict[str, str]:
+def corrupt(fixture: ReleaseFixture, version: str) -> dict[str, str]:
     """Publish a version with one flipped bit in its weights."""
-    digests = stage.releases.add_version(version, stage.folders[version])
-    weights = stage.releases.version_folder(version) / "weights.safetensors"
+    digests = fixture.releases.add_version(version, fixture.folders[version])
+    weights = fixture.releases.version_folder(version) / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     return digests
 
 
-def wrong(stage: Stage, version: str) -> None:
+def wrong(fixture: ReleaseFixture, version: str) -> None:
     """Give a version the golden requests of another one."""
-    Golden(stage.images, stage.expected["1"]).save(stage.folders[version])
+    Golden(fixture.images, fixture.expected["1"]).save(fixture.folders[version])
 
 
-def slow(stage: Stage, version: str) -> dict[str, str]:
+def slow(fixture: ReleaseFixture, version: str) -> dict[str, str]:
     """Publish a version whose weights file blocks forever on reading."""
-    digests = stage.releases.add_version(version, stage.folders[version])
-    weights = stage.releases.version_folder(version) / "weights.safetensors"
+    digests = fixture.releases.add_version(version, fixture.folders[version])
+    weights = fixture.releases.version_folder(version) / "weights.safetensors"
     weights.unlink()
     os.mkfifo(weights)
     return digests
@@ -80,20 +80,23 @@ def becomes_true(condition: Callable[[], object]) -> bool:
 def test_failed_reload_fails_no_request(tmp_path: Path) -> None:
     """For a corrupt, wrong or slow release the live version is still served; `/info`, a metric and the log
     report the reason."""
-    stage = Stage(tmp_path)
-    requests = [as_json(image) for image in stage.images]
+    fixture = ReleaseFixture(tmp_path)
+    requests = [build_json_request(image) for image in fixture.images]
     faults = {"2": (corrupt, "SHA-256"), "3": (wrong, "golden requests"), "4": (slow, "still loading")}
-    with served(stage, 2) as server, load(server.address, requests, 8, pause=0.02) as answers:
+    with (
+        run_server(fixture, 2) as server,
+        generate_load(server.address, requests, 8, pause=0.02) as responses,
+    ):
         for version, (damage, reason) in faults.items():
-            stage.promote(version, damage(stage, version))
+            fixture.promote(version, damage(fixture, version))
             assert becomes_true(partial(all_report, server, version, reason))
             metrics = httpx.get(f"{server.url}/metrics", timeout=5, trust_env=False).text
             assert f'relearn_workers_load_failed{{version="{version}"}} 2.0' in metrics
             log = server.log_file.read_text()
             assert f"version {version} cannot be served, the previous version stays" in log
-        stage.promote("5")
+        fixture.promote("5")
         assert becomes_true(lambda: all_serve(server, "5"))
         assert [None, None] == load_errors(server)
 
-    assert {200} == {answer.status for answer in answers}
-    assert {b'"version":"1"', b'"version":"5"'} == {answer.body[1:14] for answer in answers}
+    assert {200} == {response.status for response in responses}
+    assert {b'"version":"1"', b'"version":"5"'} == {response.body[1:14] for response in responses}

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Page:
 
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
-    """Restore the environment after each test, since verbs set variables for the tools they start."""
+    """Restore the environment after each test, since commands set variables for the tools they start."""
     original = dict(os.environ)
     yield
     os.environ.clear()
@@ -123,11 +123,18 @@ def served(pages: dict[str, Page]) -> str:
 
 @pytest.fixture
 def on_server(prefect_page: str) -> Iterator[str]:
-    """Make flows report to the shared Prefect server, except for logs, which might be sent after its end."""
+    """Make flows report to the shared Prefect server."""
+    with report_to(prefect_page):
+        yield prefect_page
+
+
+@contextmanager
+def report_to(prefect_page: str) -> Iterator[None]:
+    """Make flows report to this server, except for logs, which might be sent after its end."""
     from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: f"{prefect_page}/api", PREFECT_LOGGING_TO_API_ENABLED: False}):
-        yield prefect_page
+        yield
 
 
 def forget(name: str) -> None:

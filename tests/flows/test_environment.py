@@ -69,14 +69,16 @@ def silent_proxy() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def run_as_nameless_user(verb: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_as_nameless_user(
+    command: list[str], folder: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run relearn in `folder` as a user with an id but no name, with only these variables."""
     try:
         subprocess.run([*NAMELESS_USER, "true"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("unshare --user is needed for a user without a name")
     return subprocess.run(
-        [*NAMELESS_USER, sys.executable, "-P", "-m", "relearn", *verb],
+        [*NAMELESS_USER, sys.executable, "-P", "-m", "relearn", *command],
         cwd=folder,
         env={"PATH": "/usr/bin:/bin"} | variables,
         capture_output=True,
@@ -139,6 +141,7 @@ def test_ctrl_c_during_import_is_one_line(tmp_path: Path) -> None:
     assert (130, "error[stopped]: ended by Ctrl-C\n") == (done.returncode, done.stderr)
 
 
+@pytest.mark.slow
 def test_foreign_environment_has_no_effect(tmp_path: Path, silent_proxy: int) -> None:
     """All of it at once, in a complete run: nothing outside of the home is written or imported."""
     folder, user, home = make_foreign_project(tmp_path), tmp_path / "a user", tmp_path / "h%41 #ü' [x]"
@@ -170,8 +173,8 @@ def test_user_without_name_and_home_passes_doctor(tmp_path: Path) -> None:
 @pytest.mark.needs("sh")
 def test_closed_standard_streams_are_accepted(tmp_path: Path) -> None:
     """The exit code is the same as with open streams."""
-    verb = f"exec {sys.executable} -m relearn history <&- >&- 2>&-"
-    closed = subprocess.run(["sh", "-c", verb], cwd=tmp_path, check=False)
+    command = f"exec {sys.executable} -m relearn history <&- >&- 2>&-"
+    closed = subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False)
     assert 2 == closed.returncode
 
 
@@ -180,8 +183,8 @@ def test_closed_standard_streams_are_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", ["config", "--version", "--help"])
 def test_full_standard_output_is_one_line(arguments: str) -> None:
     """Exit code 3, and no message of Python at its exit."""
-    verb = f"exec {sys.executable} -m relearn {arguments} >/dev/full"
-    done = subprocess.run(["sh", "-c", verb], capture_output=True, text=True, check=False)
+    command = f"exec {sys.executable} -m relearn {arguments} >/dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error[infrastructure]: ")
     assert "No space left on device" in line
@@ -277,7 +280,7 @@ def test_failed_import_of_tool_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "package", "verb"),
+    ("file", "content", "package", "command"),
     [
         ("rich.py", "", "rich", ["config"]),
         ("pydantic.py", "x = 1", "pydantic", ["config"]),
@@ -287,7 +290,7 @@ def test_failed_import_of_tool_is_one_line(
     ],
 )
 def test_other_package_of_same_name_is_one_line(
-    file: str, content: str, package: str, verb: list[str], tmp_path: Path
+    file: str, content: str, package: str, command: list[str], tmp_path: Path
 ) -> None:
     """The file that was imported instead of the library is named."""
     path = tmp_path / "theirs" / file
@@ -297,7 +300,7 @@ def test_other_package_of_same_name_is_one_line(
     home.root.mkdir(exist_ok=True)
     (home.root / "mlflow.db").touch()
     done = subprocess.run(
-        [sys.executable, "-m", "relearn", *verb],
+        [sys.executable, "-m", "relearn", *command],
         env={**os.environ, "PYTHONPATH": str(path.parents[file.count("/")])},
         capture_output=True,
         text=True,
@@ -458,9 +461,9 @@ def test_broken_environment_is_reported_by_train_and_doctor(
 )
 def test_invalid_prefect_setting_is_reported(variable: str, value: str, line: str, tmp_path: Path) -> None:
     """With its variable, by a process that imports Prefect and by doctor."""
-    for verb in (TRAIN, ["doctor"]):
+    for command in (TRAIN, ["doctor"]):
         done = subprocess.run(
-            [sys.executable, "-m", "relearn", *verb],
+            [sys.executable, "-m", "relearn", *command],
             cwd=tmp_path,
             env={**os.environ, variable: value},
             capture_output=True,

@@ -31,6 +31,8 @@ from relearn.model.training.fit import fit
 from relearn.serving.deployment.packaging import find_bento_folder
 from relearn.serving.releases.store import ReleaseStore
 from relearn.serving.runtime.hot_reload import load_release
+from tests.flows.conftest import report_to
+from tests.flows.zoo import copy_home
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,41 @@ class Workspace:
 @pytest.fixture
 def workspace(copied: Home, on_server: str) -> Workspace:
     """The home of the first `relearn run`, without its release."""
-    client = connect(copied)
+    return open_workspace(copied)
+
+
+@pytest.fixture(scope="module")
+def released_once(
+    copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory, prefect_page: str
+) -> Home:
+    """A home whose champion is a weak network, read-only."""
+    with report_to(prefect_page), pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("released") / "home"
+        patch.setenv("RELEARN_HOME", str(root))
+        workspace = open_workspace(copy(root))
+        release(workspace.log_run(workspace.train(**WEAK)))
+        return workspace.home
+
+
+@pytest.fixture
+def champion(
+    released_once: Home, on_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
+    """A home for this test whose champion, version 1, is a weak network."""
+    root = tmp_path / "home"
+    monkeypatch.setenv("RELEARN_HOME", str(root))
+    home = copy_home(released_once, root)
+    return Workspace(home, prepare_dataset(TrainConfig(dataset="digits"), home), connect(home))
+
+
+def open_workspace(home: Home) -> Workspace:
+    client = connect(home)
     client.delete_registered_model("digits")
-    return Workspace(copied, prepare_dataset(TrainConfig(dataset="digits"), copied), client)
+    return Workspace(home, prepare_dataset(TrainConfig(dataset="digits"), home), client)
 
 
-@pytest.fixture(scope="module")
-def weak() -> dict[str, object]:
-    """Settings of a network that is trained too little."""
-    return {"epochs": 1, "hidden_sizes": (16,), "learning_rate": 0.02}
-
-
-@pytest.fixture(scope="module")
-def strong() -> dict[str, object]:
-    return {"epochs": 12, "hidden_sizes": (128,)}
+WEAK = {"epochs": 1, "hidden_sizes": (16,), "learning_rate": 0.02}  # trained too little
+STRONG = {"epochs": 12, "hidden_sizes": (128,)}
 
 
 @pytest.fixture
@@ -139,13 +162,13 @@ def reverse_classes(classifier: Classifier) -> Classifier:
     return Classifier(classifier.network, card.model_copy(update={"classes": card.classes[::-1]}))
 
 
-def test_better_candidate_is_promoted_and_served(workspace: Workspace, weak: dict, strong: dict) -> None:
+def test_better_candidate_is_promoted_and_served(workspace: Workspace) -> None:
     """After the first release and after the second, ledger, pointer, aliases, Bento and run agree."""
-    first = release(workspace.log_run(workspace.train(**weak)))
+    first = release(workspace.log_run(workspace.train(**WEAK)))
     assert ("promote", "1", "1") == (first.gate_decision.action, first.candidate_version, first.live_version)
     assert ("1", None) == (workspace.alias("champion"), workspace.alias("previous"))
 
-    run_id = workspace.log_run(workspace.train(**strong))
+    run_id = workspace.log_run(workspace.train(**STRONG))
     second = release(run_id)
     assert ("promote", "2", "2") == (
         second.gate_decision.action,
@@ -165,13 +188,13 @@ def test_better_candidate_is_promoted_and_served(workspace: Workspace, weak: dic
     assert workspace.prepared.fingerprint == last.fingerprints["data"]
     assert "2" == load_release(workspace.releases, last.live).version
     files = {file.path for file in workspace.client.list_artifacts(run_id, "gate")}
-    assert {"gate/verdict.md", "gate/comparison.png"} == files
+    assert {"gate/decision.md", "gate/comparison.png"} == files
     assert "promote" == workspace.client.get_run(run_id).data.tags["relearn.gate_decision"]
 
 
-def test_run_is_released_once(workspace: Workspace, weak: dict) -> None:
+def test_run_is_released_once(workspace: Workspace) -> None:
     """A second release of the same run creates no version and no ledger entry."""
-    run_id = workspace.log_run(workspace.train(**weak))
+    run_id = workspace.log_run(workspace.train(**WEAK))
     first, second = release(run_id), release(run_id)
 
     assert (first.candidate_version, "version 1 is live already") == (
@@ -191,12 +214,11 @@ def test_run_is_released_once(workspace: Workspace, weak: dict) -> None:
     ],
 )
 def test_sabotaged_candidate_is_rejected_with_its_reason(
-    workspace: Workspace, weak: dict, sabotage: Callable[[Classifier], Classifier], reason: str
+    champion: Workspace, sabotage: Callable[[Classifier], Classifier], reason: str
 ) -> None:
     """The champion stays live, no version is registered, and the ledger has the reason."""
-    release(workspace.log_run(workspace.train(**weak)))
-    champion = workspace.releases.read_current()
-    released = release(workspace.log_run(sabotage(workspace.train(**weak))))
+    live = champion.releases.read_current()
+    released = release(champion.log_run(sabotage(champion.train(**WEAK))))
 
     assert ("reject", "1", None) == (
         released.gate_decision.action,
@@ -204,36 +226,32 @@ def test_sabotaged_candidate_is_rejected_with_its_reason(
         released.candidate_version,
     )
     assert any(reason in line for line in released.gate_decision.reasons)
-    assert champion == workspace.releases.read_current()
-    last = workspace.releases.ledger.read_last()
-    assert ("reject", champion, released.gate_decision.reasons) == (last.action, last.live, last.reasons)
-    assert 1 == len(workspace.client.search_model_versions("name = 'digits'"))
+    assert live == champion.releases.read_current()
+    last = champion.releases.ledger.read_last()
+    assert ("reject", live, released.gate_decision.reasons) == (last.action, last.live, last.reasons)
+    assert 1 == len(champion.client.search_model_versions("name = 'digits'"))
 
 
-def test_equal_candidate_is_held(workspace: Workspace, weak: dict) -> None:
+def test_equal_candidate_is_held(champion: Workspace) -> None:
     """The champion stays live, with the interval as the reason."""
-    release(workspace.log_run(workspace.train(**weak)))
-    released = release(workspace.log_run(workspace.train(**weak)))
+    released = release(champion.log_run(champion.train(**WEAK)))
 
     assert ("hold", "1") == (released.gate_decision.action, released.live_version)
     assert "version 1 stays live" in released.headline
     assert "+0.00 points on 292 images (95 % interval +0.00 to +0.00)" in released.headline
-    assert 1 == len(workspace.client.search_model_versions("name = 'digits'"))
+    assert 1 == len(champion.client.search_model_versions("name = 'digits'"))
 
 
-def test_training_images_are_excluded_from_the_reference_set(
-    workspace: Workspace, weak: dict, strong: dict
-) -> None:
+def test_training_images_are_excluded_from_the_reference_set(champion: Workspace) -> None:
     """Candidate and champion are compared on the images that neither was trained on."""
     from relearn.model.data.splits import hash_contents
 
-    release(workspace.log_run(workspace.train(**weak)))
-    test_hashes = hash_contents(workspace.prepared.splits.test.images)
-    released = release(workspace.log_run(workspace.train(**strong), test_hashes[:100]))
+    test_hashes = hash_contents(champion.prepared.splits.test.images)
+    released = release(champion.log_run(champion.train(**STRONG), test_hashes[:100]))
 
     images = released.gate_decision.comparisons["reference"].images
     assert len(np.unique(test_hashes[100:])) <= images <= len(test_hashes) - 100
-    report = workspace.client.download_artifacts(released.run_id, "gate/verdict.md")
+    report = champion.client.download_artifacts(released.run_id, "gate/decision.md")
     assert "100 reference images were excluded" in Path(report).read_text()
 
 
@@ -252,9 +270,7 @@ def break_service(home: Home, bento: str) -> None:
     [(corrupt_weights, "as served"), (break_service, "as served: the server ended with code 1")],
 )
 def test_candidate_that_fails_the_smoke_test_is_rejected(
-    workspace: Workspace,
-    weak: dict,
-    strong: dict,
+    champion: Workspace,
     monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[Home, str], None],
     reason: str,
@@ -262,7 +278,6 @@ def test_candidate_that_fails_the_smoke_test_is_rejected(
     """If the real server predicts otherwise or does not start, the champion stays, with the reason."""
     from relearn.flows import release as module
 
-    release(workspace.log_run(workspace.train(**weak)))
     build_bento = module.build_bento
 
     def build_damaged_bento(folder: Path, name: str, version: str, home: Home) -> str:
@@ -271,30 +286,27 @@ def test_candidate_that_fails_the_smoke_test_is_rejected(
         return bento
 
     monkeypatch.setattr(module, "build_bento", build_damaged_bento)
-    released = release(workspace.log_run(workspace.train(**strong)))
+    released = release(champion.log_run(champion.train(**STRONG)))
 
     assert ("reject", "1") == (released.gate_decision.action, released.live_version)
     assert released.gate_decision.reasons[0].startswith(reason)
-    assert "1" == workspace.alias("champion")
+    assert "1" == champion.alias("champion")
 
 
-def test_reference_set_is_frozen_by_the_first_release(
-    workspace: Workspace, weak: dict, tmp_path: Path
-) -> None:
+def test_reference_set_is_frozen_by_the_first_release(champion: Workspace, tmp_path: Path) -> None:
     """A later candidate with other data is scored on the frozen images."""
-    release(workspace.log_run(workspace.train(**weak)))
-    classifier = workspace.train(**weak)
+    classifier = champion.train(**WEAK)
     card = classifier.card.model_copy(update={"fingerprint": "e" * 64})
-    released = release(workspace.log_run(Classifier(classifier.network, card)))
+    released = release(champion.log_run(Classifier(classifier.network, card)))
 
-    first, last = workspace.releases.ledger.read_entries()
+    first, last = champion.releases.ledger.read_entries()
     assert ("hold", "e" * 64) == (released.gate_decision.action, last.fingerprints["data"])
     assert first.fingerprints["reference"] == last.fingerprints["reference"]
 
 
-def test_changed_data_stops_the_first_release(workspace: Workspace, weak: dict) -> None:
+def test_changed_data_stops_the_first_release(workspace: Workspace) -> None:
     """Without a reference set the candidate's own test images are needed, unchanged."""
-    classifier = workspace.train(**weak)
+    classifier = workspace.train(**WEAK)
     card = classifier.card.model_copy(update={"fingerprint": "e" * 64})
     with pytest.raises(DataError, match="has changed since this classifier was trained on it"):
         release(workspace.log_run(Classifier(classifier.network, card)))
@@ -302,13 +314,12 @@ def test_changed_data_stops_the_first_release(workspace: Workspace, weak: dict) 
 
 
 def test_candidate_is_evaluated_again_if_the_champion_changes(
-    workspace: Workspace, weak: dict, strong: dict, monkeypatch: pytest.MonkeyPatch
+    champion: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If another release ends during the smoke test, the candidate is compared with the new champion."""
     from relearn.flows import release as module
 
-    release(workspace.log_run(workspace.train(**weak)))
-    slow, fast = workspace.log_run(workspace.train(**strong)), workspace.log_run(workspace.train(**strong))
+    slow, fast = champion.log_run(champion.train(**STRONG)), champion.log_run(champion.train(**STRONG))
     run_smoke_test, is_first_call = module.run_smoke_test, True
     fast_result: ReleaseResult | None = None
 
@@ -324,9 +335,9 @@ def test_candidate_is_evaluated_again_if_the_champion_changes(
 
     assert fast_result is not None
     assert ("promote", "hold") == (fast_result.gate_decision.action, released.gate_decision.action)
-    entries = workspace.releases.ledger.read_entries()
+    entries = champion.releases.ledger.read_entries()
     assert ["promote", "promote", "hold"] == [entry.action for entry in entries]
-    assert fast_result.live_version == released.live_version == workspace.alias("champion")
+    assert fast_result.live_version == released.live_version == champion.alias("champion")
     assert "+0.00 points" in released.gate_decision.reasons[0]
 
 
@@ -335,13 +346,12 @@ def test_candidate_is_evaluated_again_if_the_champion_changes(
 )
 def test_manual_approval_decides(
     workspace: Workspace,
-    weak: dict,
     approver: Callable[..., None],
     is_approved: bool,
     outcome: tuple[str, str | None],
 ) -> None:
     """An approved candidate is promoted, another one is held."""
-    run_id = workspace.log_run(workspace.train(**weak))
+    run_id = workspace.log_run(workspace.train(**WEAK))
     approver(is_approved)
     released = release(run_id, PromotionConfig(manual_approval=True, approval_timeout_minutes=1))
 
@@ -350,12 +360,9 @@ def test_manual_approval_decides(
 
 
 @pytest.mark.slow
-def test_approval_is_valid_for_one_gate_decision(
-    workspace: Workspace, weak: dict, strong: dict, approver: Callable[..., None]
-) -> None:
+def test_approval_is_valid_for_one_gate_decision(champion: Workspace, approver: Callable[..., None]) -> None:
     """If the champion changes after the approval, the candidate has to be approved again."""
-    release(workspace.log_run(workspace.train(**weak)))
-    slow, fast = workspace.log_run(workspace.train(**strong)), workspace.log_run(workspace.train(**strong))
+    slow, fast = champion.log_run(champion.train(**STRONG)), champion.log_run(champion.train(**STRONG))
     approver(lambda: bool(release(fast)), False)
     config = PromotionConfig(manual_approval=True, approval_timeout_minutes=1, promotion_rule="non_inferior")
     released = release(slow, config)
@@ -364,24 +371,23 @@ def test_approval_is_valid_for_one_gate_decision(
         released.gate_decision.action,
         released.gate_decision.reasons[0],
     )
-    assert fast == workspace.releases.read_current().run_id
+    assert fast == champion.releases.read_current().run_id
 
 
-def test_candidate_without_approval_is_held(workspace: Workspace, weak: dict, on_server: str) -> None:
+def test_candidate_without_approval_is_held(workspace: Workspace, on_server: str) -> None:
     """After the timeout the flow run is COMPLETED, with the reason."""
     config = PromotionConfig(manual_approval=True, approval_timeout_minutes=0.05)
-    released = release(workspace.log_run(workspace.train(**weak)), config)
+    released = release(workspace.log_run(workspace.train(**WEAK)), config)
 
     assert ("hold", None) == (released.gate_decision.action, released.live_version)
     assert "nobody approved it within 0.05 minutes" == released.gate_decision.reasons[0]
     assert "COMPLETED" == _search_flow_runs(on_server)[0]["state"]["type"]
 
 
-def test_gate_report_is_an_artifact_of_the_flow_run(workspace: Workspace, weak: dict, on_server: str) -> None:
+def test_gate_report_is_an_artifact_of_the_flow_run(champion: Workspace, on_server: str) -> None:
     """It has the decision first, then every guardrail."""
-    release(workspace.log_run(workspace.train(**weak)))
-    release(workspace.log_run(workspace.train(**weak)))
-    query = {"artifacts": {"key": {"any_": ["verdict"]}}, "sort": "CREATED_DESC", "limit": 1}
+    release(champion.log_run(champion.train(**WEAK)))
+    query = {"artifacts": {"key": {"any_": ["gate-decision"]}}, "sort": "CREATED_DESC", "limit": 1}
     (artifact,) = httpx.post(f"{on_server}/api/artifacts/filter", json=query).json()
 
     assert artifact["data"].startswith("# HOLD\n\n- reference: ")

@@ -161,6 +161,7 @@ def kill_releases_at_random(workspace: Workspace, kills: int, seed: int) -> list
     return live_versions
 
 
+@pytest.mark.slow
 def test_killed_release_leaves_a_consistent_state(workspace: Workspace) -> None:
     """Repeated, it ends as if it had not been killed."""
     assert ["2"] == kill_releases_at_random(workspace, kills=1, seed=0)

@@ -70,7 +70,7 @@ def test_output_has_metrics_and_stage_times(ran) -> None:
         assert parameters in row
         assert all(0.5 < float(percent) / 100 <= 1 for percent in re.findall(r"([\d.]+)%", row))
     assert re.search(
-        r"The real server of version 1 predicted '\d' with [\d.]+% for an image of '\d'", printed
+        r"The server of version 1 classified an image of '\d' as '\d' \(probability [\d.]+%\)", printed
     )
     assert "PROMOTE version 1 is live: the first release of this model" in printed
     stages = re.search(r"([\d.]+) s in all: (.*?) The ", printed)

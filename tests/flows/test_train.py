@@ -18,9 +18,9 @@ from mlflow.entities import Run as MlflowRun
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.tracking import registry
+from relearn.flows.tracking.run_names import build_train_run_name
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
-from relearn.flows.train import build_run_name
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
@@ -80,7 +80,7 @@ def last_flow_run(url: str, name: str) -> dict:
 )  # fmt: skip
 def test_run_name_describes_the_training(settings: dict, name: str) -> None:
     """It has network, widths if any, optimizer, learning rate and seed."""
-    assert name == build_run_name(TrainConfig(**settings))
+    assert name == build_train_run_name(TrainConfig(**settings))
 
 
 def test_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
@@ -105,7 +105,7 @@ def test_run_has_the_documented_metrics(ran, mlp: MlflowRun) -> None:
     } == keys
     # The gate logs `robustness/` for the candidate.
     assert ["best", "epoch", "system", "test", "time", "training"] == sorted(prefixes - {"robustness"})
-    gradients = {f"training/gradients/{name}" for name in ("hidden1/dead", "output/delta")}
+    gradients = {f"training/gradients/{name}" for name in ("hidden1/dead_fraction", "output/delta")}
     assert gradients <= set(mlp.data.metrics)
     history = connect(ran.home).get_metric_history(mlp.info.run_id, "epoch/val_accuracy")
     assert [1, 2, 3] == [metric.step for metric in history]

@@ -1,4 +1,4 @@
-"""Small home with registered versions, for tests of releases."""
+"""Small home with registered versions, for tests of releases; copies of homes."""
 
 import shutil
 import sqlite3
@@ -51,17 +51,8 @@ class Zoo:
 
     def copy(self, root: Path) -> "Zoo":
         """Copy it to the home `root`."""
-        shutil.copytree(self.home.root, root)
-        location_columns = {
-            "experiments": "artifact_location",
-            "runs": "artifact_uri",
-            "logged_models": "artifact_location",
-        }
-        with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None)) as database:
-            for table, column in location_columns.items():
-                update = f"update {table} set {column} = replace({column}, ?, ?)"
-                database.execute(update, [f"{self.home.root}/", f"{root}/"])
-        return Zoo(Home(root, root), {version: root / "fetched" / version for version in self.folders})
+        folders = {version: root / "fetched" / version for version in self.folders}
+        return Zoo(copy_home(self.home, root), folders)
 
     @property
     def releases(self) -> ReleaseStore:
@@ -95,6 +86,21 @@ class Zoo:
     def aliases(self) -> dict[str, str]:
         aliases = connect(self.home).get_registered_model("zoo").aliases
         return {alias: str(version) for alias, version in aliases.items()}
+
+
+def copy_home(home: Home, root: Path) -> Home:
+    """Copy a home that no process uses to `root`; its runs are found there."""
+    shutil.copytree(home.root, root)
+    location_columns = {
+        "experiments": "artifact_location",
+        "runs": "artifact_uri",
+        "logged_models": "artifact_location",
+    }
+    with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None)) as database:
+        for table, column in location_columns.items():
+            update = f"update {table} set {column} = replace({column}, ?, ?)"
+            database.execute(update, [f"{home.root}/", f"{root}/"])
+    return Home(root, root / home.data.relative_to(home.root))
 
 
 def animal(seed: int) -> Classifier:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from infra.chaos.prometheus import shorten_durations
-from infra.chaos.trigger_alerts import CAUSES
+from infra.chaos.trigger_alerts import FAULTS
 from relearn.serving.metrics.prometheus import LATENCY_BUCKETS, Metrics
 from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE
 
@@ -159,10 +159,10 @@ def test_cases_belong_to_existing_alerts():
     assert {rule["alert"] for rule in rules()} == {case["alertname"] for case in cases()}
 
 
-def test_every_alert_was_triggered_by_its_cause():
+def test_every_alert_was_triggered_by_a_fault():
     """The result of each in a real Prometheus is documented."""
     alerts = {rule["alert"] for rule in rules()}
-    assert alerts == {alert for cause in CAUSES for alert in cause.alerts}
+    assert alerts == {alert for fault in FAULTS for alert in fault.alerts}
     page = (ROOT / "docs" / "reliability" / "alerts.md").read_text()
     assert alerts == set(re.findall(r"^\| `(\w+)`", page, re.M))
 
@@ -177,14 +177,16 @@ def test_shorter_durations_change_only_numbers():
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
 def test_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]):
-    """Its text names a command for the diagnosis, and only verbs that `relearn` has."""
+    """Its text names a command for the diagnosis, and only subcommands that `relearn` has."""
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["alert"].startswith("Relearn")
     description = " ".join(rule["annotations"]["description"].split())
     assert {"summary", "description"} == set(rule["annotations"])
-    verbs = set(re.findall(r"^## relearn (\w+)$", (ROOT / "docs/reference/commands.md").read_text(), re.M))
+    subcommands = set(
+        re.findall(r"^## relearn (\w+)$", (ROOT / "docs/reference/commands.md").read_text(), re.M)
+    )
     commands = re.findall(r"\brelearn (\w+)", description)
-    assert set() == set(commands) - verbs
+    assert set() == set(commands) - subcommands
     assert commands or "docker" in description or "prometheus.yml" in description
 
 

@@ -107,6 +107,7 @@ def test_compiled_network_gives_the_same_results() -> None:
         torch.testing.assert_close(expected, actual, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_missing_compiler_is_reported_in_one_line() -> None:
     """The message names the program that torch needs."""
     process = subprocess.run(

@@ -16,7 +16,8 @@ import pytest
 
 from relearn.flows.cli.app import run_command_line
 from relearn.model.home import Home
-from relearn.model.images.decode import decode_image, fit_image
+from relearn.model.images.decode import decode_image
+from relearn.model.images.resize import fit_image
 from relearn.model.inference.classifier import Classifier
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
@@ -152,7 +153,7 @@ def test_user_error_is_reported_in_one_line(
 def test_missing_release_is_reported_with_the_next_command(
     image_files: list[Path], capsys: pytest.CaptureFixture[str]
 ):
-    """Both verbs name the command that creates a release."""
+    """Both commands name the command that creates a release."""
     for arguments in (["serve"], ["predict", str(image_files[0])]):
         assert 2 == run_command_line(arguments)
         assert "error[not_found]: nothing released yet: run `relearn run`\n" == capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The result of one check of `relearn doctor`."""
+"""`CheckResult`, which every check of `relearn doctor` yields."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,10 +19,10 @@ FIXES = {
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of a check; `subject` is a model, server or port, `fix` what to do about a fault.
+    """The result of a check about `subject`, a model, server or port; `fix` is what to do about a failure.
 
-    "skipped" means that the thing does not run or exist yet, which is no fault. `check` and `group` are set
-    by `run_checks`.
+    "skipped" means that the subject does not run or exist yet, which is no failure. `run_checks` sets `check`
+    and `group`.
     """
 
     state: CheckState

@@ -72,7 +72,7 @@ def _explain_unusable(uri: str, error: InfrastructureError) -> CheckResult:
 
 
 def _suggest_restore(file: Path) -> str:
-    """Return a fix without a new store: that would number its versions from 1, which exist already."""
+    """Return a fix that keeps the store: a new one would number versions from 1 again."""
     return f"restore {file} from a copy; without one, sqlite3 {file} .recover saves what can be read"
 
 
@@ -129,7 +129,7 @@ def artifacts(home: Home) -> Iterator[CheckResult]:
 
 
 def orphaned_runs(home: Home) -> Iterator[CheckResult]:
-    """Report runs that are RUNNING and whose process is gone."""
+    """Report runs in state RUNNING whose process is gone."""
     orphaned_runs = find_orphaned_runs(connect_existing(home))
     for run in orphaned_runs:
         short_id = run.info.run_id[:8]
@@ -147,7 +147,7 @@ def orphaned_runs(home: Home) -> Iterator[CheckResult]:
 
 
 def aliases(home: Home) -> Iterator[CheckResult]:
-    """Check that @champion and @previous point to the versions that the ledger says."""
+    """Check that the aliases @champion and @previous agree with the ledger."""
     client = connect_existing(home)
     for name in list_released_names(home):
         with suppress(CorruptDataError, InfrastructureError):  # of the ledger, which has its own check

@@ -65,7 +65,9 @@ def server(home: Home) -> Iterator[CheckResult]:
 
 
 def database(home: Home) -> Iterator[CheckResult]:
-    """Check that this Prefect knows the schema of its database in the home; it upgrades an older one."""
+    """Check that the installed Prefect knows the schema of its database; an older schema is no fault, since
+    Prefect upgrades it.
+    """
     file = home.prefect / "prefect.db"
     if not file.exists():
         yield skipped(f"no flow yet: the first flow creates {file}")
@@ -156,7 +158,7 @@ def next_run(home: Home) -> Iterator[CheckResult]:
 
 
 def stuck_runs(home: Home) -> Iterator[CheckResult]:
-    """Report late runs that no worker claims, and running ones without heartbeat."""
+    """Report late runs that no worker has claimed, and running runs without heartbeat."""
     prefect = PrefectApi.from_environment(home)
     late_runs, silent_runs = prefect.list_late_runs(), prefect.list_runs_without_heartbeat()
     if late_runs:

@@ -109,7 +109,9 @@ def _check_server(server: RunningServer, expected_version: str | None) -> CheckR
 
 
 def _read_last_entries(home: Home) -> Iterator[tuple[str, Entry]]:
-    """Yield each model name with the last entry of its ledger; unreadable ledgers are left to `ledger`."""
+    """Yield each model name with the last entry of its ledger; skip unreadable ledgers, which `ledger`
+    reports.
+    """
     for name in list_released_names(home):
         try:
             last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()

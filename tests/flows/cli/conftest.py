@@ -1,4 +1,4 @@
-"""A small image and a small classifier, for verbs that take files."""
+"""A small image and a small classifier, for commands that take files."""
 
 from pathlib import Path
 

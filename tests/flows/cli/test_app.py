@@ -10,7 +10,7 @@ import pytest
 from relearn.flows.cli.app import run_command_line
 from relearn.model.config import PRESETS
 
-VERBS = (
+COMMANDS = (
     *(
         "run",
         "train",
@@ -140,9 +140,12 @@ def test_all_errors_are_reported_at_once(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trian"], "error[usage]: verb: got 'trian', did you mean 'train'?"),
-        (["fly"], f"error[usage]: verb: got 'fly', accepted: {', '.join(VERBS)}"),
-        (["--epochs", "3", "train"], f"error[usage]: verb: got '--epochs', accepted: {', '.join(VERBS)}"),
+        (["trian"], "error[usage]: command: got 'trian', did you mean 'train'?"),
+        (["fly"], f"error[usage]: command: got 'fly', accepted: {', '.join(COMMANDS)}"),
+        (
+            ["--epochs", "3", "train"],
+            f"error[usage]: command: got '--epochs', accepted: {', '.join(COMMANDS)}",
+        ),
         (["train", "--epohcs", "3"], "error[usage]: Unknown option: --epohcs. Did you mean --epochs?"),
         (["train", "digits"], "error[usage]: Unused Tokens: ['digits']."),
         (["train", "--epochs"], 'error[usage]: Command "train" parameter --epochs requires an argument.'),
@@ -219,7 +222,7 @@ def test_unreadable_settings_file_is_rejected(tmp_path: Path, capsys: Capture) -
     )
 
 
-@pytest.mark.parametrize("verb", ["run", "train"])
+@pytest.mark.parametrize("command", ["run", "train"])
 @pytest.mark.parametrize(
     ("flag", "value", "expected"),
     [
@@ -238,20 +241,20 @@ def test_unreadable_settings_file_is_rejected(tmp_path: Path, capsys: Capture) -
     ],
 )
 def test_missing_resource_is_rejected_before_any_work(
-    verb: str, flag: str, value: str, expected: str, home: Path, capsys: Capture
+    command: str, flag: str, value: str, expected: str, home: Path, capsys: Capture
 ) -> None:
     """No server is started, no data read, nothing written."""
-    (line,) = error_lines([verb, f"--{flag}", value], capsys)
+    (line,) = error_lines([command, f"--{flag}", value], capsys)
 
     assert line.startswith(expected.format(here=Path.cwd()))
     assert [] == list(home.iterdir())
 
 
-@pytest.mark.parametrize("verb", ["run", "train"])
-def test_unsupported_precision_is_rejected_before_any_work(verb: str, home: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_unsupported_precision_is_rejected_before_any_work(command: str, home: Path, capsys: Capture) -> None:
     """The message lists the supported ones."""
     assert ["error[config]: precision: got 'tf32', accepted on cpu: float32, bfloat16"] == error_lines(
-        [verb, "--precision", "tf32", "--device", "cpu"], capsys
+        [command, "--precision", "tf32", "--device", "cpu"], capsys
     )
     assert [] == list(home.iterdir())
 
@@ -347,22 +350,22 @@ def test_home_of_unknown_user_is_rejected(
     )
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: Capture) -> None:
     """Usage is printed without warnings."""
-    assert 0 == run_command_line([verb, "--help"])
+    assert 0 == run_command_line([command, "--help"])
 
     captured = capsys.readouterr()
-    assert f"Usage: relearn {verb}" in captured.out
+    assert f"Usage: relearn {command}" in captured.out
     assert "" == captured.err
 
 
-def test_help_lists_every_verb(capsys: Capture) -> None:
-    """The list of verbs is complete and has no others."""
+def test_help_lists_every_command(capsys: Capture) -> None:
+    """The list of commands is complete and has no others."""
     assert 0 == run_command_line(["--help"])
 
     commands = capsys.readouterr().out.split("─ Commands ─")[1].split("╰")[0]
-    assert set(VERBS) == {
+    assert set(COMMANDS) == {
         line.split()[1] for line in commands.splitlines() if line.startswith("│ ") and line[2].isalpha()
     }
 
@@ -376,9 +379,9 @@ def test_unusable_columns_variable_counts_as_not_set(
     printed = {}
     for value in ("", columns):
         monkeypatch.setenv("COLUMNS", value)
-        for verb in ("--help", "config"):
-            assert 0 == run_command_line([verb])
-            printed[value, verb] = capsys.readouterr().out
+        for command in ("--help", "config"):
+            assert 0 == run_command_line([command])
+            printed[value, command] = capsys.readouterr().out
     assert printed["", "--help"] == printed[columns, "--help"]
     assert printed["", "config"] == printed[columns, "config"]
     assert "validation_fraction" in printed[columns, "config"]
@@ -412,7 +415,7 @@ def test_help_and_errors_import_no_heavy_library() -> None:
 
 
 @pytest.mark.needs("bash")
-def test_completion_knows_every_verb(tmp_path: Path) -> None:
+def test_completion_knows_every_command(tmp_path: Path) -> None:
     """After one `--install-completion`."""
     subprocess.run(
         [sys.executable, "-m", "relearn", "--install-completion"],

@@ -26,29 +26,29 @@ def partial_files(home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if ".tmp" in path.name]
 
 
-@pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["backprop"]])
+@pytest.mark.parametrize("command", [["train"], ["run"], ["eda"], ["backprop"]])
 def test_file_in_place_of_home_is_rejected(
-    verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """The file is named and not changed."""
     home = tmp_path / "home"
     home.write_text("kept")
     monkeypatch.setenv("RELEARN_HOME", str(home))
 
-    assert 2 == run_command_line(verb)
+    assert 2 == run_command_line(command)
     assert f"RELEARN_HOME: got '{home}', which is a file" in capsys.readouterr().err
     assert "kept" == home.read_text()
 
 
-@pytest.mark.parametrize("verb", [["train"], ["run"], ["eda"], ["backprop"]])
+@pytest.mark.parametrize("command", [["train"], ["run"], ["eda"], ["backprop"]])
 def test_read_only_home_is_reported(
-    verb: list[str], disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    command: list[str], disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """Before any work, with the path of the folder."""
     disk_root = disk("size=1m,ro")
     monkeypatch.delenv("PREFECT_HOME")
 
-    line = infrastructure_error(verb, capsys)
+    line = infrastructure_error(command, capsys)
     assert "Read-only file system" in line
     assert str(disk_root) in line
 

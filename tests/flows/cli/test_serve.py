@@ -21,10 +21,10 @@ def test_file_names_are_printed_as_they_are(
     monkeypatch.chdir(tmp_path)
     Path(name).parent.mkdir(exist_ok=True)
     shutil.copy(image_file, name)
-    verb = ["predict", "--classifier", str(classifier)]
-    assert 0 == run_command_line([*verb, name])
+    command = ["predict", "--classifier", str(classifier)]
+    assert 0 == run_command_line([*command, name])
     assert name in capsys.readouterr().out
-    assert 0 == run_command_line([*verb, name, "-o", f"{name}.csv"])
+    assert 0 == run_command_line([*command, name, "-o", f"{name}.csv"])
     assert f"1 predictions in {name}.csv\n" == capsys.readouterr().out
-    assert 2 == run_command_line([*verb, f"no{name}"])
+    assert 2 == run_command_line([*command, f"no{name}"])
     assert f"no{name} cannot be read" in capsys.readouterr().err

@@ -7,8 +7,8 @@ import pytest
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.evaluation.compare import compare_runs, plot_curves
-from relearn.flows.evaluation.lookup import resolve_run
 from relearn.flows.evaluation.paired_comparison import run_paired_test
+from relearn.flows.evaluation.run_resolver import resolve_run
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.tracking import registry
@@ -106,7 +106,7 @@ def test_mlflow_filter_selects_runs(home: Home) -> None:
 def test_invalid_filter_is_rejected(home: Home, filter_string: str) -> None:
     """The message has an example."""
     with pytest.raises(
-        UserInputError, match=r"--filter: got .*accepted: a filter string of MLflow, such as \"params"
+        UserInputError, match=r"--filter: got .*accepted: a filter string of MLflow, such as .params"
     ):
         compare_runs(home, filter_string=filter_string)
 

@@ -22,7 +22,7 @@ from relearn.flows.feedback import review
 from relearn.flows.feedback.decisions import (
     DecisionLog,
     LabelCorrection,
-    collect_extra_images,
+    collect_feedback_images,
     load_recent_holdout,
     resolve_accepted_labels,
 )
@@ -158,7 +158,7 @@ def workspace(shared_workspace: Workspace, tmp_path: Path, monkeypatch: pytest.M
 def prepare_next_training(workspace: Workspace) -> PreparedDataset:
     """Return the data of the next training of `light`."""
     return prepare_dataset(
-        workspace.classifier.card.config, workspace.home, collect_extra_images(workspace.home, NAME)
+        workspace.classifier.card.config, workspace.home, collect_feedback_images(workspace.home, NAME)
     )
 
 
@@ -173,7 +173,7 @@ def test_feedback_is_not_trained_on_before_its_review(workspace: Workspace) -> N
     (item,) = load_review(workspace.home, NAME).items
     correction, probabilities = item.correction, workspace.classifier.predict(image[None])[0]
 
-    assert "" == collect_extra_images(workspace.home, NAME).digest
+    assert "" == collect_feedback_images(workspace.home, NAME).digest
     assert workspace.prepared.fingerprint == prepare_next_training(workspace).fingerprint
     assert ("new", None, None, ()) == (item.state, item.decision, item.rejection_reason, item.warnings)
     assert ("1", "request-1", "1") == (correction.label, correction.request_id, correction.version)
@@ -216,7 +216,7 @@ def test_holdout_is_never_trained_on(workspace: Workspace) -> None:
     corrections = [make_correction(image) for image in images]
     DecisionLog(workspace.home, NAME).record("accept", corrections)
     holdout = load_recent_holdout(workspace.home, NAME, ("0", "1"), SHAPE, np.empty(0, np.uint64))
-    extra_images = collect_extra_images(workspace.home, NAME)
+    extra_images = collect_feedback_images(workspace.home, NAME)
 
     assert 0.23 < len(holdout) / 400 < 0.37  # three standard deviations
     assert 400 == len(holdout) + len(extra_images.images)
@@ -392,7 +392,7 @@ def test_decision_can_be_changed_and_is_logged(workspace: Workspace, capsys: Cap
     image = next(image for image in random_images(11, 20) if not make_correction(image).is_in_holdout)
     workspace.log_feedback("1", image)
     (correction_id,) = workspace.ids()
-    for verb, images in (
+    for subcommand, images in (
         ("accept", 1),
         ("accept", 1),
         ("reject", 0),
@@ -400,8 +400,8 @@ def test_decision_can_be_changed_and_is_logged(workspace: Workspace, capsys: Cap
         ("accept", 1),
         ("reject", 0),
     ):
-        assert 0 == run_command_line(["feedback", verb, correction_id[:6]])
-        assert images == len(collect_extra_images(workspace.home, NAME).images), verb
+        assert 0 == run_command_line(["feedback", subcommand, correction_id[:6]])
+        assert images == len(collect_feedback_images(workspace.home, NAME).images), subcommand
     workspace.log_feedback("1", image)
 
     assert "1 were already" in capsys.readouterr().out
@@ -435,7 +435,7 @@ def test_extra_images_of_an_earlier_training_can_be_collected(workspace: Workspa
     DecisionLog(workspace.home, NAME).record(
         "accept", [make_correction(image) for image in random_images(13, 5)]
     )
-    earlier = collect_extra_images(workspace.home, NAME)
+    earlier = collect_feedback_images(workspace.home, NAME)
     DecisionLog(workspace.home, NAME).record(
         "reject", [make_correction(image) for image in random_images(13, 3)]
     )
@@ -445,11 +445,11 @@ def test_extra_images_of_an_earlier_training_can_be_collected(workspace: Workspa
 
     assert (
         earlier.digest
-        == collect_extra_images(workspace.home, NAME, earlier.last_decision).digest
-        != collect_extra_images(workspace.home, NAME).digest
+        == collect_feedback_images(workspace.home, NAME, earlier.last_decision).digest
+        != collect_feedback_images(workspace.home, NAME).digest
     )
     with pytest.raises(CorruptDataError, match=r"decisions\.jsonl has 11 decisions, accepted: 12 or more"):
-        collect_extra_images(workspace.home, NAME, 12)
+        collect_feedback_images(workspace.home, NAME, 12)
 
 
 def test_version_trained_with_feedback_can_be_reproduced(workspace: Workspace) -> None:
@@ -562,7 +562,7 @@ def test_changed_decision_log_is_reported_in_one_line(workspace: Workspace, caps
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error[corrupt_data]: {path}, line 2 does not follow the line before it")
     with pytest.raises(CorruptDataError, match="line 2 does not follow"):
-        collect_extra_images(workspace.home, NAME)
+        collect_feedback_images(workspace.home, NAME)
 
 
 def test_decision_log_is_readable_by_its_owner_only(workspace: Workspace) -> None:

@@ -487,12 +487,16 @@ def test_stuck_runs_are_found(zoo: Zoo, prefect: httpx.Client, monkeypatch: pyte
     assert any(message.startswith("1 runs are late, the first since ") for message in messages), messages
     assert any(message.startswith("silent is RUNNING in Prefect") for message in messages), messages
 
-    deployment = {"name": "zoo", "flow_id": flow, "schedules": [{"schedule": {"interval": 3600}}]}
+    # Due after the 100 days for which Prefect schedules runs by itself.
+    due = datetime.now(UTC) + timedelta(days=140)
+    schedule = {"interval": timedelta(days=141).total_seconds(), "anchor_date": due.isoformat()}
+    deployment = {"name": "zoo", "flow_id": flow, "schedules": [{"schedule": schedule}]}
     deployment_id = prefect.post("/deployments/", json=deployment).json()["id"]
     try:
         (result,) = run_check(zoo.home, "prefect", "next_run")
         assert ("failed", "retrain/zoo") == (result.state, result.subject)
-        prefect.post(f"/deployments/{deployment_id}/schedule", json={}).raise_for_status()
+        horizon = {"end_time": (due + timedelta(days=1)).isoformat()}
+        prefect.post(f"/deployments/{deployment_id}/schedule", json=horizon).raise_for_status()
         (result,) = run_check(zoo.home, "prefect", "next_run")
         assert result.message.startswith("next at ")
     finally:

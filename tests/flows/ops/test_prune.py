@@ -52,7 +52,7 @@ def full(shared_full_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def file_sizes(home: Home) -> set[tuple[str, int]]:
     """Return all files of a home with their sizes, without MLflow's database and locks."""
-    files = (path for path in home.root.rglob("*") if path.is_file() and "lock" not in path.name)
+    files = (path for path in home.root.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
     return {(str(path), path.stat().st_size) for path in files if path.name != "mlflow.db"}
 
 
@@ -204,16 +204,16 @@ def test_prepared_data_with_older_feedback_is_deleted_after_a_day(full: Zoo) -> 
     "place",
     ["releases/zoo/.4.0123456789ab.tmp/", "releases/zoo/.current.json.0123456789ab.tmp", "servers/3999/"],
 )
-def test_leftovers_of_killed_processes_are_deleted_after_a_day(full: Zoo, place: str) -> None:
+def test_orphaned_files_of_killed_processes_are_deleted_after_a_day(full: Zoo, place: str) -> None:
     """Files that a live process writes or serves at the moment are kept."""
-    leftover = full.home.root / place
-    leftover.parent.mkdir(exist_ok=True)
-    leftover.mkdir() if place.endswith("/") else leftover.write_bytes(b"{")
-    assert "leftover" not in [item.kind for item in find_prunable(full.home, 1)]
-    os.utime(leftover, (0, 0))
-    (prunable,) = [item for item in find_prunable(full.home, 1) if item.kind == "leftover"]
+    orphan = full.home.root / place
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.mkdir() if place.endswith("/") else orphan.write_bytes(b"{")
+    assert "orphaned file" not in [item.kind for item in find_prunable(full.home, 1)]
+    os.utime(orphan, (0, 0))
+    (prunable,) = [item for item in find_prunable(full.home, 1) if item.kind == "orphaned file"]
     assert prunable.delete()
-    assert not leftover.exists()
+    assert not orphan.exists()
 
 
 @pytest.mark.parametrize(

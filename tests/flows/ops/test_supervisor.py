@@ -153,7 +153,7 @@ with run_services(Home(root, root), (make_service("one"),)) as supervisor:
 """
 
 
-def test_leftovers_of_a_killed_up_are_stopped_first(home: Home):
+def test_orphans_of_a_killed_up_are_stopped_first(home: Home):
     """After a kill -9 its services stay alive; the next `relearn up` takes over the home."""
     killed = subprocess.Popen(
         [sys.executable, "-c", RUN_FOREVER, str(home.root)],
@@ -163,15 +163,15 @@ def test_leftovers_of_a_killed_up_are_stopped_first(home: Home):
     assert killed.stdout is not None
     assert b"up\n" == killed.stdout.readline()
     old_supervisor = psutil.Process(int((home.root / "up" / "supervisor.pid").read_text()))
-    leftovers = [old_supervisor, *old_supervisor.children(recursive=True)]
+    orphans = [old_supervisor, *old_supervisor.children(recursive=True)]
     killed.kill()
     killed.wait()
     killed.stdout.close()
-    assert all(process.is_running() for process in leftovers)
+    assert all(process.is_running() for process in orphans)
 
     def list_services() -> Iterator[Service]:
-        """Yield a service; the leftovers must be stopped by then, for they might count as running."""
-        assert not any(process.is_running() and process.status() != "zombie" for process in leftovers)
+        """Yield a service; the orphans must be stopped by then, for they might count as running."""
+        assert not any(process.is_running() and process.status() != "zombie" for process in orphans)
         yield make_service("one")
 
     with run_services(home, list_services()) as supervisor:
@@ -216,6 +216,7 @@ with run_services(Home(root, root), (make_service("one"),)) as supervisor:
 """
 
 
+@pytest.mark.slow
 def test_services_start_with_few_open_files_and_processes(home: Home):
     """supervisor's own default asks for 1,024 open files and 200 processes, more than services need."""
     done = subprocess.run(

@@ -85,7 +85,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return home
 
 
-@pytest.mark.parametrize("handler", [ConstantServer, DribblingServer])
+@pytest.mark.parametrize("handler", [pytest.param(ConstantServer, marks=pytest.mark.slow), DribblingServer])
 def test_server_of_another_program_is_passed_over(
     handler: type[Handler], home: Home, run_server: Callable[[type[Handler]], int]
 ) -> None:

@@ -148,7 +148,7 @@ def test_constant_classifier_is_rejected():
 def test_weights_that_are_not_finite_are_rejected():
     """They are the only reason."""
     decision = evaluate_gate(
-        make_scores(image_range(0), weights_are_finite=False, evaluations={}, correct_by_corruption={}),
+        make_scores(image_range(0), weights_are_finite=False, evaluations={}, correctness_by_corruption={}),
         CHAMPION,
         CONFIG,
     )
@@ -159,7 +159,7 @@ def test_weights_that_are_not_finite_are_rejected():
 def test_other_classes_are_rejected():
     """Clients rely on the order too: the same ten classes in another order are rejected."""
     decision = evaluate_gate(
-        make_scores(image_range(0), classes=CLASSES[::-1], evaluations={}, correct_by_corruption={}),
+        make_scores(image_range(0), classes=CLASSES[::-1], evaluations={}, correctness_by_corruption={}),
         CHAMPION,
         CONFIG,
     )
@@ -168,7 +168,7 @@ def test_other_classes_are_rejected():
 
 def test_another_image_shape_is_rejected():
     decision = evaluate_gate(
-        make_scores(image_range(0), shape=(3, 28, 28), evaluations={}, correct_by_corruption={}),
+        make_scores(image_range(0), shape=(3, 28, 28), evaluations={}, correctness_by_corruption={}),
         CHAMPION,
         CONFIG,
     )
@@ -178,7 +178,7 @@ def test_another_image_shape_is_rejected():
 
 def test_candidate_without_comparison_is_rejected():
     """If neither can be evaluated on the reference set, the champion stays."""
-    unevaluated = make_scores(image_range(0), evaluations={}, correct_by_corruption={})
+    unevaluated = make_scores(image_range(0), evaluations={}, correctness_by_corruption={})
     assert "reject" == evaluate_gate(unevaluated, unevaluated, CONFIG).action
 
 
@@ -217,8 +217,10 @@ def test_worse_calibration_is_rejected():
 
 def test_loss_under_one_corruption_is_rejected():
     """A candidate that is better on the reference and worse on noisy images is rejected."""
-    correct = CHAMPION.correct_by_corruption | {"noisy": np.arange(2_000) < 1_600}
-    decision = evaluate_gate(make_scores(image_range(100), correct_by_corruption=correct), CHAMPION, CONFIG)
+    correct = CHAMPION.correctness_by_corruption | {"noisy": np.arange(2_000) < 1_600}
+    decision = evaluate_gate(
+        make_scores(image_range(100), correctness_by_corruption=correct), CHAMPION, CONFIG
+    )
     reason = (
         "accuracy when noisy: got 80.0%, the champion has 90.0%, "
         "accepted: a loss of 5 points or less, or one that is not significant"
@@ -228,15 +230,15 @@ def test_loss_under_one_corruption_is_rejected():
 
 def test_corruption_under_which_the_champion_fails_is_skipped():
     """A champion that is correct on 10 % of the inverted images, by luck, sets no minimum."""
-    champion = make_scores(image_range(200), correct_by_corruption={"inverted": np.arange(2_000) < 200})
-    candidate = make_scores(image_range(100), correct_by_corruption={"inverted": np.arange(2_000) < 0})
+    champion = make_scores(image_range(200), correctness_by_corruption={"inverted": np.arange(2_000) < 200})
+    candidate = make_scores(image_range(100), correctness_by_corruption={"inverted": np.arange(2_000) < 0})
     assert "promote" == evaluate_gate(candidate, champion, CONFIG).action
 
 
 def test_insignificant_loss_under_a_corruption_is_accepted():
     """Of 20 images two are 10 points."""
-    champion = make_scores(image_range(200), correct_by_corruption={"noisy": np.arange(20) < 18})
-    candidate = make_scores(image_range(100), correct_by_corruption={"noisy": np.arange(20) < 16})
+    champion = make_scores(image_range(200), correctness_by_corruption={"noisy": np.arange(20) < 18})
+    candidate = make_scores(image_range(100), correctness_by_corruption={"noisy": np.arange(20) < 16})
     assert "promote" == evaluate_gate(candidate, champion, CONFIG).action
 
 

@@ -31,7 +31,7 @@ from relearn.flows.monitoring.alerts import DRIFT_EVENT, resource_id
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import Supervisor, run_services
 from relearn.flows.retrain import retrain
-from relearn.flows.scheduling import deployments, reconcile
+from relearn.flows.scheduling import deployments, recovery
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
 from relearn.flows.training.already_trained import (
@@ -334,7 +334,7 @@ def test_lost_runs_are_closed(copied: Home, on_server: str, monkeypatch: pytest.
     experiment = client.get_experiment_by_name("digits").experiment_id
     tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0", "relearn.flow_run": str(uuid4())}
     client.create_run(experiment, run_name="lost", tags=tags)
-    reconcile.close_orphaned_runs(copied)
+    recovery.close_orphaned_runs(copied)
 
     assert "RUNNING" not in mlflow_statuses(client)
 
@@ -347,6 +347,6 @@ def test_lost_run_is_closed_in_prefect_first(copied: Home, monkeypatch: pytest.M
     client.create_run(experiment, run_name="lost", tags=tags)
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     with pytest.raises(httpx.ConnectError):
-        reconcile.close_orphaned_runs(copied)
+        recovery.close_orphaned_runs(copied)
 
     assert "RUNNING" in mlflow_statuses(client)

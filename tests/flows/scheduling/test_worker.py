@@ -57,6 +57,7 @@ def test_deploy_creates_the_deployments_and_ends(on_server: str, tmp_path: Path)
     assert (tmp_path / "home" / "prefect").is_dir()
 
 
+@pytest.mark.slow
 def test_deploy_names_the_built_in_datasets_for_another_name(on_server: str, tmp_path: Path) -> None:
     """The name may be a typing error; else `relearn schedule` deploys it."""
     home = {"RELEARN_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"{on_server}/api"}

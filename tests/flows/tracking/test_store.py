@@ -9,7 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from relearn.flows.tracking import store as store_module
 from relearn.flows.tracking.store import connect, ui_url
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import MLFLOW_UI_URL, Home
@@ -46,6 +48,16 @@ def test_two_processes_create_the_store_at_once(tmp_path: Path) -> None:
     """Both find a complete store."""
     both = [start(tmp_path / "home") for _ in range(2)]
     assert [("1\n", ""), ("1\n", "")] == [process.communicate() for process in both]
+
+
+def test_waiting_for_the_creation_of_the_store_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the database, the lock file and what to do."""
+    monkeypatch.setattr(store_module, "LOCK_TIMEOUT_SECONDS", 0.1)
+    lock_file = tmp_path / ".mlflow.db.lock"
+    with FileLock(lock_file), pytest.raises(InfrastructureError) as error:
+        connect(Home(tmp_path, tmp_path))
+    assert f"another process has been creating {tmp_path / 'mlflow.db'} for 0.1 seconds" in str(error.value)
+    assert f"end the process that holds {lock_file}" in str(error.value)
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def test_held_candidate_is_not_reported_as_released() -> None:
     markdown = to_markdown(make_result([MLP], MLP, release_result=held), DATASET)
 
     assert "**HOLD**: version 2 stays live, the candidate is held: reference: +0.02 points" in markdown
-    assert "First answer" not in markdown
+    assert "First prediction" not in markdown
 
 
 def test_single_network_was_not_selected() -> None:
@@ -145,7 +145,9 @@ def test_first_prediction_has_the_expected_label(label: str) -> None:
         make_result([MLP], MLP, release_result=RELEASED.model_copy(update={"expected_label": label})), DATASET
     )
 
-    expected = f"version 3 predicted '7' with 99.9% for an image of '{label}'; a prediction takes 4.4 ms"
+    expected = (
+        f"version 3 classified an image of '{label}' as '7' (probability 99.9%). Median latency: 4.4 ms"
+    )
     assert expected in markdown
 
 

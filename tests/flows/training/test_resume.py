@@ -22,19 +22,21 @@ import torch
 from prefect import flow
 
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.feedback.decisions import DecisionLog, LabelCorrection, collect_extra_images
+from relearn.flows.feedback.decisions import DecisionLog, LabelCorrection, collect_feedback_images
 from relearn.flows.results import TrainResult
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import RESULT_TAG, Experiment
 from relearn.flows.tracking.store import connect
 from relearn.flows.train import load_data, train_and_evaluate
+from relearn.flows.training.resume import EpochLog, ResumableRun
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
+from relearn.model.training.state import TrainingSnapshot
 
 Capture = pytest.CaptureFixture[str]
 RELEARN = str(Path(sys.executable).parent / "relearn")
-EPOCHS = 40  # enough time for an interruption after the third, also on a busy machine
+EPOCHS = 12
 COMMAND = ["train", "--dataset", "digits", "--threads", "1", "--patience", "99", "--epochs", str(EPOCHS)]
 
 pytestmark = pytest.mark.usefixtures("on_server")
@@ -107,11 +109,27 @@ def when_saved(home: Home, epoch: int, action: Callable[[], None]) -> threading.
     return thread
 
 
+@contextmanager
+def at_checkpoints(actions: dict[int, Callable[[], None]]) -> Iterator[None]:
+    """Call each action once, in the training of this process, after the checkpoint of its epoch."""
+    save, pending = ResumableRun.save, dict(actions)
+
+    def save_and_act(run: ResumableRun, snapshot: TrainingSnapshot) -> list[EpochLog]:
+        new_logs = save(run, snapshot)
+        if action := pending.pop(run.saved_epochs, None):
+            action()
+        return new_logs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResumableRun, "save", save_and_act)
+        yield
+    assert {} == pending
+
+
 def interrupt(home: Home, capsys: Capture) -> str:
     """Start a training and press Ctrl-C after three epochs; return the id of its run."""
-    watcher = when_saved(home, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    assert 130 == run_command_line(COMMAND)
-    watcher.join()
+    with at_checkpoints({3: lambda: os.kill(os.getpid(), signal.SIGINT)}):
+        assert 130 == run_command_line(COMMAND)
     (run_folder,) = home.checkpoints.iterdir()
     advice = f"relearn train --resume {run_folder.name[:8]} resumes it"
     assert f"error[stopped]: ended by Ctrl-C; {advice}\n" == capsys.readouterr().err
@@ -139,7 +157,7 @@ def test_training_is_resumed_in_its_run_after_ctrl_c(
         for image in images
     ]
     assert 5 == len(DecisionLog(copied, "digits").record("accept", corrections))
-    assert len(collect_extra_images(copied, "digits").images)
+    assert len(collect_feedback_images(copied, "digits").images)
     assert 0 == run_command_line(["train", "--resume"])
     assert_complete(copied, run_id, uninterrupted)
     (line,) = run_failing(["train", "--resume", run_id[:8]], 2, capsys)
@@ -279,39 +297,26 @@ def test_retry_of_a_flow_resumes_its_training(
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         return train_and_evaluate(config, load_data(config))
 
-    watcher = when_saved(copied, 3, small_files)
-    result = train_with_retry()
-    watcher.join()
+    with at_checkpoints({3: small_files}):
+        result = train_with_retry()
     assert 2 == attempts
     assert {result.run_id} == find_run_ids(copied) - earlier_run_ids
     assert_complete(copied, result.run_id, uninterrupted)
-
-
-@contextmanager
-def locked(database: Path) -> Iterator[None]:
-    """Lock the database exclusively."""
-    with closing(sqlite3.connect(database, isolation_level=None, timeout=30)) as connection:
-        connection.execute("begin exclusive")
-        yield
-        connection.execute("rollback")
 
 
 def test_locked_database_does_not_block_the_training(
     copied: Home, uninterrupted: dict[str, torch.Tensor]
 ) -> None:
     """Epochs end while the database is locked; afterwards each of them is logged once."""
-    saved_epochs = []
-
-    def hold() -> None:
-        with locked(copied.root / "mlflow.db"):
-            when_saved(copied, EPOCHS, lambda: saved_epochs.append(EPOCHS)).join()
-            time.sleep(1)
-
-    watcher = when_saved(copied, 2, hold)
     earlier_run_ids = find_run_ids(copied)
-    assert 0 == run_command_line(COMMAND)
-    watcher.join()
-    assert [EPOCHS] == saved_epochs
+    database = sqlite3.connect(
+        copied.root / "mlflow.db", isolation_level=None, timeout=30, check_same_thread=False
+    )
+    unlock = threading.Timer(1, lambda: database.execute("rollback"))
+    actions = {2: lambda: database.execute("begin exclusive"), EPOCHS: unlock.start}
+    with closing(database), at_checkpoints(actions):
+        assert 0 == run_command_line(COMMAND)
+        unlock.join()
     (run_id,) = find_run_ids(copied) - earlier_run_ids
     assert_complete(copied, run_id, uninterrupted)
 

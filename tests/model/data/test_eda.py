@@ -26,7 +26,7 @@ SPLITS = Splits(make_split(60, 0, 0, 0, 1, 1, 2), make_split(20, 0, 1), make_spl
 
 
 def test_images_of_each_split_are_counted() -> None:
-    """Each split has its number of images and its share of all."""
+    """Each split has its number of images and its fraction of all."""
     table = eda.split_sizes(SPLITS)
     assert [("train", 60, 0.6), ("validation", 20, 0.2), ("test", 20, 0.2)] == list(
         table.itertuples(index=False, name=None)
@@ -36,7 +36,7 @@ def test_images_of_each_split_are_counted() -> None:
 def test_labels_of_each_split_are_counted() -> None:
     """One row per class, in the order of the classes."""
     table = eda.label_counts(SPLITS, CLASSES)
-    assert ["class", "train", "validation", "test", "images", "share"] == list(table.columns)
+    assert ["class", "train", "validation", "test", "images", "fraction"] == list(table.columns)
     assert ["bee", 20, 10, 0, 30, 0.3] == table.iloc[1].tolist()
 
 
@@ -56,13 +56,13 @@ def test_class_balance_is_summarized(counts: tuple[int, int], summary: str) -> N
 
 
 def test_pixel_statistics_equal_those_of_numpy() -> None:
-    """Minimum, maximum, mean, standard deviation and share of zeros are exact."""
+    """Minimum, maximum, mean, standard deviation and fraction of zeros are exact."""
     table = eda.pixel_statistics(SPLITS).set_index("split")
     pixels = SPLITS.train.images
     assert (pixels.min(), pixels.max()) == tuple(table.loc["train", ["minimum", "maximum"]])
     assert pytest.approx(pixels.mean()) == table.loc["train", "mean"]
-    assert pytest.approx(pixels.std()) == table.loc["train", "deviation"]
-    assert pytest.approx((pixels == 0).mean()) == table.loc["train", "dark"]
+    assert pytest.approx(pixels.std()) == table.loc["train", "std"]
+    assert pytest.approx((pixels == 0).mean()) == table.loc["train", "zero_fraction"]
 
 
 def test_histogram_counts_every_pixel(monkeypatch: pytest.MonkeyPatch) -> None:

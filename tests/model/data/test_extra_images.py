@@ -112,7 +112,7 @@ def test_extra_images_that_do_not_fit_are_rejected_with_a_warning(home: Home, co
 
     assert (1, 3) == (after.extra_images.merged, after.extra_images.rejected)
     assert not np.isin(hashes_of((EXTRA_ARRAYS[1], test)), after.splits.train_val_hashes).any()
-    warnings = [finding for finding in after.findings if finding.check == "additions"]
+    warnings = [finding for finding in after.findings if finding.check == "extra images"]
     assert [("warning", 3)] == [(finding.level, finding.count) for finding in warnings]
 
 

@@ -7,8 +7,10 @@ from time import perf_counter
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from relearn.model.config import TrainConfig
+from relearn.model.data import prepared as prepared_module
 from relearn.model.data.load import load_dataset
 from relearn.model.data.prepared import PreparedDataset, load_prepared, prepare_dataset
 from relearn.model.data.splits import split_dataset
@@ -184,3 +186,16 @@ def test_real_mnist_is_prepared_quickly(real_data: Path, home: Home) -> None:
     assert perf_counter() - start < 10
     counts = {name: sum(class_counts) for name, class_counts in prepared.counts.items()}
     assert {"train": 47_961, "validation": 12_039, "test": 10_000} == counts
+
+
+def test_waiting_for_another_preparation_ends(
+    home: Home, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the data, the lock file and what to do."""
+    monkeypatch.setattr(prepared_module, "LOCK_TIMEOUT_SECONDS", 0.1)
+    folder = prepare_dataset(config, home).folder
+    lock_file = folder.parent / f".{folder.name}.lock"
+    with FileLock(lock_file), pytest.raises(InfrastructureError) as error:
+        prepare_dataset(config, home)
+    assert f"another process has been preparing {config.dataset} for 0 minutes" in str(error.value)
+    assert f"wait for it to finish, or end the process that holds {lock_file}" in str(error.value)

@@ -258,7 +258,7 @@ def test_a_gap_may_be_negative(history: pd.DataFrame) -> None:
     """In a steep first epoch the training accuracy is lower."""
     gap = compute_generalization_gap(history, best_epoch=1, test_accuracy=1.0)
 
-    assert pytest.approx(-0.05) == gap.metrics["generalization_gap"]
+    assert pytest.approx(-0.05) == gap.validation
     assert gap.test < gap.validation
     assert gap.warning is None
 
@@ -305,4 +305,4 @@ def test_direction_of_a_logged_key(key: str, direction: str) -> None:
 
 def test_direction_of_an_unknown_key() -> None:
     """Diagnostics have no direction."""
-    assert get_metric("training/gradients/hidden1/dead") is None
+    assert get_metric("training/gradients/hidden1/dead_fraction") is None

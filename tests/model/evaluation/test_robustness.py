@@ -8,8 +8,8 @@ from relearn.model.data.dataset import LabelledImages
 from relearn.model.evaluation.robustness import (
     CORRUPTIONS,
     MAX_IMAGES,
-    correct_by_corruption,
     make_corrupted_copies,
+    per_image_correctness,
     shift_rotate_scale,
 )
 from relearn.model.inference.classifier import Classifier
@@ -97,7 +97,7 @@ def test_correct_predictions_are_marked_per_image(digits: LabelledImages):
         parameters=count_parameters(network),
     )
     classifier, copies = Classifier(network, card), make_corrupted_copies(digits, "mnist")
-    correct = correct_by_corruption(classifier, copies)
+    correct = per_image_correctness(classifier, copies)
 
     assert copies.keys() == correct.keys()
     for name, split in copies.items():

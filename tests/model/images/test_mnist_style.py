@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from relearn.model.images.decode import fit_image
+from relearn.model.images.resize import fit_image
 
 RNG = np.random.default_rng(0)
 

@@ -16,8 +16,8 @@ def health(epochs: int, layers: int, **values: float) -> pd.DataFrame:
         "weight": 2.0,
         "weight_gradient": 0.5,
         "bias_gradient": 0.1,
-        "relative": 0.25,
-        "dead": 0.1,
+        "gradient_to_weight_ratio": 0.25,
+        "dead_fraction": 0.1,
     }
     return pd.DataFrame(
         [
@@ -52,7 +52,7 @@ def test_gradient_flow_draws_at_most_ten_layers(epochs: int, layers: int) -> Non
 
 def test_gradient_flow_title_is_the_first_warning() -> None:
     """The title is the first warning, with the number of further warnings."""
-    figure = save_as_png(plot_gradient_flow(health(2, 2, dead=0.8)))
+    figure = save_as_png(plot_gradient_flow(health(2, 2, dead_fraction=0.8)))
     title = figure.get_suptitle()
     assert title.startswith("layer hidden0: 80% of its ReLU units are dead (epoch 1; 2 of 2 epochs)")
     assert title.endswith("and 1 more warnings")
@@ -69,4 +69,4 @@ def test_zero_and_infinite_norms_are_gaps(values: dict[str, float]) -> None:
 
 def test_networks_without_relu_have_no_panel_of_dead_units() -> None:
     """Without any ReLU there are only the two panels of norms."""
-    assert 2 == len(save_as_png(plot_gradient_flow(health(3, 2, dead=math.nan))).axes)
+    assert 2 == len(save_as_png(plot_gradient_flow(health(3, 2, dead_fraction=math.nan))).axes)

@@ -243,13 +243,14 @@ def test_newer_format_is_reported_and_older_checkpoint_used(
 ) -> None:
     """The report has both format numbers."""
     snapshot = checkpoints.load_checkpoint(folder).checkpoint.snapshot
-    monkeypatch.setattr(checkpoints, "FORMAT", 3)
+    monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
     snapshot.scalars["history"] *= 2
     checkpoints.save_checkpoint(folder, Checkpoint(make_config(epochs=2), FINGERPRINT, snapshot))
     monkeypatch.undo()
     loaded = checkpoints.load_checkpoint(folder)
     (line,) = loaded.skipped.values()
-    assert line.endswith("got format 3, accepted: 2; a newer version of Relearn wrote it")
+    formats = f"got format {checkpoints.FORMAT + 1}, accepted: {checkpoints.FORMAT}"
+    assert line.endswith(f"{formats}; a newer version of Relearn wrote it")
     assert 2 == len(loaded.checkpoint.snapshot.scalars["history"])
 
 

@@ -139,8 +139,8 @@ def test_dead_units_are_counted() -> None:
         network.get_submodule("hidden1").bias.fill_(50.0)
         network.get_submodule("hidden1").bias[:8] = -50.0
     health = measure_gradients(network, *make_batch_for("mlp")).set_index("layer")
-    assert 0.25 == health["dead"]["hidden1"]
-    assert math.isnan(health["dead"]["output"])
+    assert 0.25 == health["dead_fraction"]["hidden1"]
+    assert math.isnan(health["dead_fraction"]["output"])
 
 
 def test_dead_filters_are_counted() -> None:
@@ -150,7 +150,7 @@ def test_dead_filters_are_counted() -> None:
         network.get_submodule("convolution").bias.fill_(50.0)
         network.get_submodule("convolution").bias[:4] = -50.0
     health = measure_gradients(network, *make_batch_for("cnn")).set_index("layer")
-    assert health["dead"]["convolution"] == pytest.approx(4 / 32)
+    assert health["dead_fraction"]["convolution"] == pytest.approx(4 / 32)
 
 
 def test_custom_network_is_measured() -> None:
@@ -160,8 +160,8 @@ def test_custom_network_is_measured() -> None:
     inputs, targets = make_batch_for("mlp")
     health = measure_gradients(network, inputs, targets).set_index("layer")
     assert ["first", "shared", "last"] == health.index.tolist()
-    assert np.isfinite(health.drop(columns="dead").to_numpy()).all()
-    assert [False, False, True] == health["dead"].isna().tolist()
+    assert np.isfinite(health.drop(columns="dead_fraction").to_numpy()).all()
+    assert [False, False, True] == health["dead_fraction"].isna().tolist()
 
     first = inputs @ network.first.weight.T + network.first.bias  # δ is ∂L/∂Z, not ∂L/∂relu(Z)
     z = first.detach().requires_grad_()

@@ -15,7 +15,8 @@ import pytest
 import torch
 from starlette.requests import Request
 
-from relearn.model.images.decode import decode_image, fit_image
+from relearn.model.images.decode import decode_image
+from relearn.model.images.resize import fit_image
 from relearn.model.inference.classifier import Classifier
 from relearn.serving.api.app import PredictionApp
 from relearn.serving.api.responses import LIMIT_SETTINGS

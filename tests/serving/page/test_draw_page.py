@@ -251,7 +251,7 @@ def test_only_finished_drawings_and_feedback_are_logged(
     frame = reader.load_predictions(page_home.prediction_log_dir("digits"))
     assert old_count + 1 == len(frame)
     entry = frame.iloc[-1]
-    assert "9" == entry["truth"]
+    assert "9" == entry["label"]
     request_urls = [url for url in visit.request_urls if "/predict" in url]
     assert len(request_urls) > 1
     assert 1 == sum("log=true" in url for url in request_urls)

@@ -130,13 +130,13 @@ def test_predictions_are_logged(
         response, position = responses[row["request_id"]], int(row["request_id"][5:]) % 60 + row["index"]
         assert (response["worker"], response["predictions"][row["index"]]["label"]) == (
             row["worker"],
-            row["label"],
+            row["predicted_label"],
         )
         image = images[position : position + 1]
         probabilities = classifier.predict(image)[0]
         assert np.allclose(probabilities, [row[f"p_{digit}"] for digit in range(10)], atol=1e-5)
         assert np.allclose(compute_statistics(image)[0], [row[name] for name in STATISTICS])
-        assert pd.isna(row["truth"])
+        assert pd.isna(row["label"])
 
 
 def test_only_the_owner_may_read_the_log(
@@ -224,9 +224,9 @@ def test_feedback_is_joined_with_predictions(
     frame = load_by_prefix(logging_home.prediction_log_dir(MODEL_NAME), "said-")
 
     assert 12 == len(frame)
-    labels = frame[frame["truth"].notna()].set_index(["request_id", "index"])["truth"]
+    labels = frame[frame["label"].notna()].set_index(["request_id", "index"])["label"]
     assert {("said-a", 1): "7", ("said-b", 0): "2", ("said-c", 2): "3"} == labels.to_dict()
-    assert frame["truth"].isna().iloc[:9].sum() == 7  # feedback refers to the last request with its id
+    assert frame["label"].isna().iloc[:9].sum() == 7  # feedback refers to the last request with its id
     logged_images = reader.load_images(logging_home.prediction_log_dir(MODEL_NAME))
     assert np.array_equal(images[1], logged_images["said-a", 1])
     assert np.array_equal(images[0], logged_images["said-b", 0])
@@ -236,7 +236,7 @@ def test_feedback_response_matches_the_openapi_schema(logging_server: tuple[Serv
     """The promise covers feedback with and without an image."""
     _, client = logging_server
     document = client.get("/openapi.json").json()
-    schema = Draft202012Validator({"$ref": "#/components/schemas/Kept"} | document)
+    schema = Draft202012Validator({"$ref": "#/components/schemas/FeedbackReceipt"} | document)
 
     schema.validate(send_feedback(client, request_id="a", label="1"))
     schema.validate(send_feedback(client, request_id="a", label="1", image=[0] * 784))
@@ -368,7 +368,7 @@ def test_full_disk_fails_no_request(make_home: Callable[[], Home], images: np.nd
             assert 50 < read_dropped_count(client) <= 100  # some fit into the open files
             assert 1 == server.log_file.read_text().count("the prediction log cannot be written")
             response = client.post("/feedback", json={"request_id": "full-1", "label": "1"})
-            assert (503, "not_recorded") == (response.status_code, response.json()["error"]["code"])
+            assert (503, "feedback_not_saved") == (response.status_code, response.json()["error"]["code"])
 
             filler.unlink()
             predict(client, images[:1], "again")
@@ -380,6 +380,7 @@ def test_full_disk_fails_no_request(make_home: Callable[[], Home], images: np.nd
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mount", "umount")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_full_home_fails_no_request(tmp_path: Path, saved: Path, publish: Callable[..., Release]):
@@ -419,7 +420,7 @@ def test_missing_log_folder_fails_no_request(make_home: Callable[[], Home], imag
         assert 2 * len(images) == read_dropped_count(client)
         assert 1 == server.log_file.read_text().count("the prediction log cannot be written")
         response = client.post("/feedback", json={"request_id": "one", "label": "1"})
-        assert (503, "not_recorded") == (response.status_code, response.json()["error"]["code"])
+        assert (503, "feedback_not_saved") == (response.status_code, response.json()["error"]["code"])
         assert str(home.root) not in response.text
 
 
@@ -431,7 +432,7 @@ def test_prediction_log_can_be_disabled(make_home: Callable[[], Home], images: n
         predict(client, images, "one")
         response = client.post("/feedback", json={"request_id": "one", "label": "1"})
 
-        assert (409, "records_off") == (response.status_code, response.json()["error"]["code"])
+        assert (409, "prediction_log_off") == (response.status_code, response.json()["error"]["code"])
     assert not (home.root / "predictions").exists()
 
 
@@ -439,7 +440,7 @@ def test_standalone_bento_logs_nothing(client: httpx.Client):
     """A server without a model name has no folder for the log."""
     response = client.post("/feedback", json={"request_id": "one", "label": "1"})
 
-    assert (409, "records_off") == (response.status_code, response.json()["error"]["code"])
+    assert (409, "prediction_log_off") == (response.status_code, response.json()["error"]["code"])
 
 
 def test_empty_log_is_an_empty_table(tmp_path: Path):

@@ -1,25 +1,22 @@
-"""The control loop of a worker: closes lost runs, reschedules interrupted ones, exports metrics.
+"""Retry interrupted runs, and close those whose process is gone.
 
-A run is lost if its process is gone while MLflow and Prefect still call it running. A retraining is
-interrupted if it crashed (its process or machine is gone) or failed with an `InfrastructureError`, such as
-an unreachable server. It is rescheduled, for whichever worker takes it. So is any run that a worker claimed
-and never started.
+A run is retried if it is a retraining that was killed, or failed with an `InfrastructureError`, or any run
+that a worker claimed but never started: at most `MAX_RETRIES` times; a retraining not after `MAX_AGE`.
+Whichever worker is free takes it. `run_forever` is a thread of every worker; it writes metrics too.
 """
 
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-
-from filelock import FileLock, Timeout
 
 from relearn.flows import process_identity
 from relearn.flows.orchestration.prefect_api import JsonObject, PrefectApi, parse_time
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, close_orphaned_run, find_orphaned_runs, find_running
 from relearn.flows.tracking.store import Client, connect
 from relearn.model.errors import InfrastructureError
+from relearn.model.file_lock import try_locked
 from relearn.model.home import Home
 from relearn.model.training.checkpoints import is_locked
 from relearn.serving.metrics.textfile_metrics import WORKER_FILE, TextfileMetrics
@@ -33,14 +30,14 @@ RETRY_DELAY = timedelta(minutes=1)  # before each retry, for an unreachable serv
 
 
 def run_forever(home: Home) -> None:
-    """Reconcile the runs of `home` forever; an unreachable server is retried on the next pass."""
+    """Run the tasks below every `INTERVAL_SECONDS`; one that fails prints its error, and is tried again."""
     while True:
         for task in (close_orphaned_runs, reconcile, refresh_metrics):
-            run_safely(task, home)
+            log_exceptions(task, home)
         time.sleep(INTERVAL_SECONDS)
 
 
-def run_safely(task: Callable[[Home], None], home: Home) -> None:
+def log_exceptions(task: Callable[[Home], None], home: Home) -> None:
     """Run `task` and print its error: the next pass may succeed."""
     try:
         task(home)
@@ -60,8 +57,13 @@ def close_orphaned_runs(home: Home) -> None:
 
 
 def reconcile(home: Home) -> None:
-    """Reconcile the runs of every machine; one worker of the home at a time, the others skip the pass."""
-    with suppress(Timeout), FileLock(home.root / ".worker.lock", timeout=0):
+    """Close lost runs of other machines, and retry interrupted runs.
+
+    One worker of the home does it at a time; the others skip the pass.
+    """
+    with try_locked(home.root / ".worker.lock") as is_free:
+        if not is_free:
+            return
         client, prefect_api = connect(home), _connect_prefect(home)
         close_orphaned_remote(client, prefect_api, home)
         finish_cancelling(prefect_api)
@@ -96,16 +98,16 @@ def finish_cancelling(prefect_api: PrefectApi) -> None:
 
 
 def open_flow_runs(client: Client) -> set[str]:
-    """Return the ids of the flow runs that have a run RUNNING in MLflow."""
+    """Return the ids of the flow runs whose MLflow run is RUNNING."""
     return {run.data.tags[FLOW_RUN_TAG] for run in find_running(client) if FLOW_RUN_TAG in run.data.tags}
 
 
 def reschedule_interrupted(prefect_api: PrefectApi, open_flow_run_ids: Collection[str]) -> Iterator[str]:
-    """Reschedule the interrupted runs of each deployment; yields a message for each.
+    """Reschedule the interrupted runs of each deployment; yield a message for each.
 
-    These are runs that were claimed and never started and, of each model, the retraining that started last.
-    Cancelled runs are not resumed, and none while another run of the deployment is active. The flow runs in
-    `open_flow_run_ids` are alive whatever Prefect says, or are closed before the next pass.
+    Candidates are runs that were claimed but never started, and the retraining of each model that started
+    last. Cancelled runs are skipped, and so are deployments with an active run. Flow runs in
+    `open_flow_run_ids` are not rescheduled: their MLflow run is open, so they may be alive.
     """
     for deployment in prefect_api.list_deployments():
         for run in _find_interrupted(prefect_api, deployment, open_flow_run_ids):
@@ -151,7 +153,7 @@ def _is_interrupted(state: JsonObject) -> bool:
 
 
 def refresh_metrics(home: Home) -> None:
-    """Write metrics for Prometheus into the prediction log of every model; every worker writes the same."""
+    """Write `worker.prom` beside the prediction log of every model; all workers write the same content."""
     prefect_api = _connect_prefect(home)
     for deployment in prefect_api.list_deployments():
         if deployment["flow_name"] == "retrain":
@@ -163,7 +165,7 @@ def refresh_metrics(home: Home) -> None:
 def build_metrics(
     home: Home, prefect_api: PrefectApi, deployment: JsonObject
 ) -> dict[str, Mapping[str, float]]:
-    """Return the current metrics of retraining one model.
+    """Return the current metrics of the retraining of one model, by name and label value.
 
     A retraining that found nothing new to learn counts as completed; a cancelled one counts as neither
     completed nor failed.

@@ -28,14 +28,14 @@ from prefect.states import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.chaos.local_stack import wait_for
+from infra.chaos.temporary_stack import wait_for
 from relearn.flows import process_identity
 from relearn.flows.config import PromotionConfig
 from relearn.flows.orchestration import prefect_api
 from relearn.flows.orchestration.connect import prefect_errors
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.flows.retrain import retrain
-from relearn.flows.scheduling import deployments, reconcile
+from relearn.flows.scheduling import deployments, recovery
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, find_running
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
@@ -76,7 +76,7 @@ class Retraining:
         """Reschedule interrupted runs; returns how many of this deployment were."""
         ours = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[self.id]))
         names = tuple(run.name for run in self.client.read_flow_runs(flow_run_filter=ours))
-        messages = reconcile.reschedule_interrupted(self.server, open_flow_run_ids)
+        messages = recovery.reschedule_interrupted(self.server, open_flow_run_ids)
         return sum(message.startswith(names) for message in messages)
 
 
@@ -218,7 +218,7 @@ def test_claimed_run_waits_for_the_active_run(
 def test_old_interruption_is_not_resumed(retraining: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is a day."""
     retraining.run(Running(), Crashed())
-    monkeypatch.setattr(reconcile, "MAX_AGE", timedelta(0))
+    monkeypatch.setattr(recovery, "MAX_AGE", timedelta(0))
     assert 0 == retraining.reschedule()
 
 
@@ -266,15 +266,15 @@ def test_one_worker_of_a_home_reconciles_at_a_time(retraining: Retraining, copie
     """The others skip the pass; a run that is open in MLflow is not resumed."""
     run = retraining.run(Running(), Crashed())
     with FileLock(copied.root / ".worker.lock"):
-        reconcile.reconcile(copied)
+        recovery.reconcile(copied)
     assert "Crashed" == retraining.state(run).name
 
     status = create_mlflow_run(copied, process_identity.process_tags() | {FLOW_RUN_TAG: str(run.id)})
-    reconcile.reconcile(copied)
+    recovery.reconcile(copied)
     assert ("Crashed", "RUNNING") == (retraining.state(run).name, status())
 
     connect(copied).set_terminated(find_running(connect(copied))[0].info.run_id, "KILLED")
-    reconcile.reconcile(copied)
+    recovery.reconcile(copied)
     assert "AwaitingRetry" == retraining.state(run).name
 
 
@@ -286,10 +286,10 @@ def test_waiting_run_that_is_cancelled_ends(
     retraining.client.update_flow_run(run.id, infrastructure_pid="1")  # it had a process
     retraining.set_states(run, Cancelling())
     monkeypatch.setattr(prefect_api, "HEARTBEAT_GRACE", timedelta(seconds=45))
-    reconcile.reconcile(copied)
+    recovery.reconcile(copied)
     assert "Cancelling" == retraining.state(run).name
     monkeypatch.setattr(prefect_api, "HEARTBEAT_GRACE", timedelta(0))
-    reconcile.reconcile(copied)
+    recovery.reconcile(copied)
     assert "Cancelled" == retraining.state(run).name
 
 
@@ -306,7 +306,7 @@ def test_remote_run_that_ended_in_prefect_is_closed_in_mlflow(retraining: Retrai
         create_mlflow_run(copied, remote_tags),
         create_mlflow_run(copied, process_identity.process_tags() | {FLOW_RUN_TAG: str(ended[0].id)}),
     ]
-    reconcile.reconcile(copied)
+    recovery.reconcile(copied)
     assert ["KILLED"] * 4 == [status() for status in closed]
     assert ["RUNNING"] * 4 == [status() for status in still_open]
 
@@ -320,9 +320,9 @@ def test_remote_run_that_locks_its_checkpoints_is_alive(retraining: Retraining, 
     )
     (mlflow_run,) = find_running(connect(copied))
     with checkpoints.lock_folder(copied.checkpoints / mlflow_run.info.run_id):
-        reconcile.reconcile(copied)
+        recovery.reconcile(copied)
     assert ("Crashed", "RUNNING") == (retraining.state(run).name, status())
-    reconcile.reconcile(copied)
+    recovery.reconcile(copied)
     assert ("AwaitingRetry", "KILLED") == (retraining.state(run).name, status())
 
 
@@ -343,7 +343,7 @@ def test_only_an_active_run_crashes_with_its_process(
             FLOW_RUN_TAG: str(run.id),
         },
     )
-    reconcile.close_orphaned_runs(copied)
+    recovery.close_orphaned_runs(copied)
     assert (expected_state, "KILLED") == (retraining.state(run).name, status())
 
 
@@ -362,7 +362,7 @@ def test_metrics_describe_retraining(
     """They have the schedule, the last result, the last success, the number of late runs, the disk."""
     name = retraining.name
     started_at = time.time()
-    reconcile.refresh_metrics(copied)
+    recovery.refresh_metrics(copied)
     metrics = read_metrics(copied, name)
     size = psutil.disk_usage(str(copied.root)).total
     assert started_at <= metrics.pop("worker_heartbeat_timestamp_seconds") <= time.time()
@@ -372,13 +372,13 @@ def test_metrics_describe_retraining(
 
     (schedule,) = retraining.client.read_deployment(retraining.id).schedules
     retraining.client.pause_deployment(retraining.id)
-    reconcile.refresh_metrics(copied)
+    recovery.refresh_metrics(copied)
     assert 0 == read_metrics(copied, name)["retraining_scheduled"]
     retraining.client.resume_deployment(retraining.id)
     retraining.client.update_deployment_schedule(retraining.id, schedule.id, active=False)
     completed = retraining.run(Running(), Completed())
     run = retraining.run(Running(), Crashed())
-    reconcile.refresh_metrics(copied)
+    recovery.refresh_metrics(copied)
     metrics = read_metrics(copied, name)
     ended_at = retraining.client.read_flow_run(completed.id).end_time
     assert ended_at is not None
@@ -386,13 +386,13 @@ def test_metrics_describe_retraining(
     assert (0, 1) == (metrics["retraining_scheduled"], metrics["retraining_failed"])
 
     monkeypatch.setattr(prefect_api, "PICKUP_GRACE", timedelta(0))
-    monkeypatch.setattr(reconcile, "RETRY_DELAY", timedelta(0))
+    monkeypatch.setattr(recovery, "RETRY_DELAY", timedelta(0))
     assert 1 == retraining.reschedule()
-    reconcile.refresh_metrics(copied)
+    recovery.refresh_metrics(copied)
     metrics = read_metrics(copied, name)
     assert (0, 1) == (metrics["retraining_failed"], metrics["retraining_late"])
     retraining.set_states(run, Running(), Cancelled())
-    reconcile.refresh_metrics(copied)
+    recovery.refresh_metrics(copied)
     assert (0, 0) == (
         read_metrics(copied, name)["retraining_failed"],
         read_metrics(copied, name)["retraining_late"],

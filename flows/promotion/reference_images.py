@@ -1,6 +1,6 @@
-"""Choice of the reference set: the candidate's own test images, or those of another dataset."""
+"""Choice of the reference images: test images of the candidate's dataset, or of another one."""
 
-from relearn.flows.feedback.decisions import collect_extra_images_for_card
+from relearn.flows.feedback.decisions import collect_feedback_images_for_card
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState, record_decision_or_fail
 from relearn.model.config import TrainConfig
@@ -13,8 +13,8 @@ from relearn.serving.releases.store import ReleaseStore
 
 
 def load_default_reference(card: ModelCard, home: Home) -> ReferenceSet:
-    """Load the test images of a classifier's own dataset; the first release freezes them."""
-    prepared = prepare_dataset(card.config, home, collect_extra_images_for_card(home, card))
+    """Load the test images of the dataset that a classifier was trained on, for its first release."""
+    prepared = prepare_dataset(card.config, home, collect_feedback_images_for_card(home, card))
     if prepared.fingerprint != card.fingerprint:
         raise DataError(
             f"{prepared.uri} has changed since this classifier was trained on it: got fingerprint "
@@ -24,9 +24,9 @@ def load_default_reference(card: ModelCard, home: Home) -> ReferenceSet:
 
 
 def load_compatible(option: str, dataset: str, card: ModelCard, home: Home) -> PreparedDataset:
-    """Load `dataset`, the value of `option`, with images resized for the classifier of `card`.
+    """Load `dataset`, with images resized for the classifier of `card`.
 
-    Raises `DataError` if it has other classes.
+    Raises `DataError`, which names `option`, if it has other classes.
     """
     channels, height, width = card.shape
     # The size of square images only can be set; others need the shape already.

@@ -1,4 +1,4 @@
-"""Lookup of runs by id, id prefix, name or registered version such as `mnist@3`."""
+"""Resolution of a query to a run: by id, id prefix, name or registered version such as `mnist@3`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from relearn.serving.releases.store import ReleaseStore, resolve_name
 
 @dataclass(frozen=True)
 class RunRef:
-    """Reference to a run; `model_name` and `version` are set if the query named a version."""
+    """A run that `query` named; `model_name` and `version` are None unless the query named a version."""
 
     run_id: str
     query: str
@@ -47,7 +47,7 @@ def resolve_run(home: Home, query: str, name: str | None = None) -> RunRef:
 
 
 def versions_by_run(client: Client, run_ids: Iterable[str]) -> dict[str, str]:
-    """Return the registered version, such as `mnist@3`, of each of these runs that has one."""
+    """Map the ids of registered runs among `run_ids` to their version, such as `mnist@3`."""
     version_by_run = {
         str(version.run_id): f"{version.name}@{version.version}" for version in client.search_model_versions()
     }

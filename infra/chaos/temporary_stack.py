@@ -25,7 +25,7 @@ WAIT_TIMEOUT = 240.0  # seconds
 
 
 @dataclass(frozen=True)
-class LocalStack:
+class TemporaryStack:
     """A running `relearn up` with its home in `folder`; `ports` by service."""
 
     folder: Path
@@ -37,7 +37,7 @@ class LocalStack:
         return f"http://127.0.0.1:{self.ports[service]}"
 
     def relearn(self, *arguments: str) -> str:
-        """Run a verb and return its output; exit the script if it fails."""
+        """Run a subcommand and return its output; exit the script if it fails."""
         command = [RELEARN, *arguments]
         result = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         if result.returncode:
@@ -46,12 +46,12 @@ class LocalStack:
 
 
 @contextmanager
-def run_local_stack(folder: Path, *arguments: str) -> Iterator[LocalStack]:
+def run_temporary_stack(folder: Path, *arguments: str) -> Iterator[TemporaryStack]:
     """Run `relearn up ARGUMENTS` on free ports with its home in `folder`, separate from other services."""
     ports = dict(zip(PORT_FLAGS, find_free_ports(len(PORT_FLAGS)), strict=True))
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIXES)}
     environment = inherited | {"RELEARN_HOME": str(folder / ".relearn"), "COLUMNS": "200"}
-    stack = LocalStack(folder, ports, environment)
+    stack = TemporaryStack(folder, ports, environment)
     flags = [word for service, flag in PORT_FLAGS.items() for word in (flag, str(ports[service]))]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen([RELEARN, "up", *arguments, *flags], env=environment, stdout=log)

@@ -17,7 +17,7 @@ DIAGRAM = re.compile(r"(?<=<!-- imports -->\n).*?(?=<!-- /imports -->)", re.S)
 
 
 def build_pages() -> dict[Path, str]:
-    """Build each page; keys are paths below the root of the project."""
+    """Return the content of each page, by its path below the root of the project."""
     pages: dict[str, Callable[[], str]] = {
         "commands": build_commands,
         "settings": build_settings,
@@ -36,7 +36,7 @@ def build_commands() -> str:
     from relearn.flows.cli.app import app
 
     markdown = app.generate_docs(output_format="markdown", usage_name="relearn")
-    markdown = markdown.replace(" -m infra.reference", "")  # added to the usage of nested commands
+    markdown = re.sub(r" -m [\w.]+(?= \[OPTIONS\])", "", markdown)  # Python's own option, in nested commands
     body = markdown.partition("\n## relearn ")[2]
     return f"# Commands\n\n{NOTE}\n\n## relearn {re.sub(r'[ ]+$', '', body, flags=re.M).rstrip()}\n"
 
@@ -144,7 +144,8 @@ def _describe_operation(
 
 
 def build_metrics() -> str:
-    """List the metrics of `/metrics`: what a server counts, and what flows and workers report."""
+    """List the metrics of a run in MLflow, and those of `/metrics`: of a server, of flows and workers."""
+    from relearn.model.evaluation.metrics import METRICS
     from relearn.serving.metrics.prometheus import Metrics
     from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE
 
@@ -163,8 +164,17 @@ def build_metrics() -> str:
         for gauges in GAUGES_BY_FILE.values()
         for name, (help_text, label) in gauges.items()
     ]
+    evaluated = [(f"`{name}`", metric.direction, metric.help) for name, metric in METRICS.items()]
     columns = ("metric", "type", "labels", "meaning")
-    parts = ["# Metrics", NOTE, "## Of a server", _to_markdown(columns, counted)]
+    parts = ["# Metrics", NOTE, "## Of a run, in MLflow"]
+    parts += [
+        "MLflow's page sorts charts by the prefix of their key: `best/` (the epoch whose weights are kept),\n"
+        "`epoch/` (one value an epoch), `robustness/` (accuracy on corrupted images), `test/`, `time/`,\n"
+        "`training/gradients/LAYER/`, `system/`. With `train_` and `val_` for the split of an epoch,\n"
+        "`relearn compare --order-by` takes keys such as `test/accuracy` and `best/val_loss`."
+    ]
+    parts += [_to_markdown(("metric", "better", "meaning"), evaluated)]
+    parts += ["## Of a server, in Prometheus", _to_markdown(columns, counted)]
     parts += ["## Of the monitor and the worker", _to_markdown(columns, reported)]
     return "\n\n".join(parts) + "\n"
 

@@ -1,4 +1,4 @@
-"""Causes of alerts, injected into a running service for the length of a `with` block."""
+"""Causes of alerts: context managers that inject a fault into a running service, and repair it on exit."""
 
 import os
 import subprocess
@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 
 from infra.chaos.kill_processes import MODEL_NAME, Stack, expect, find_service, print_time, wait_final
-from infra.chaos.local_stack import wait_for
 from infra.chaos.prometheus import Prometheus
+from infra.chaos.temporary_stack import wait_for
 from infra.demo import get_version, predict, rotate
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
@@ -27,7 +27,7 @@ IMAGE_COUNT = 400  # predicted images, where their content matters
 
 
 @dataclass(frozen=True)
-class Fixture:
+class Environment:
     """A running stack, the Prometheus that scrapes it, and a client with an API key."""
 
     stack: Stack
@@ -60,11 +60,11 @@ class Fixture:
         print_time(self.stack.local.relearn("monitor", *flags).splitlines()[-2])
 
     def retrain(self, expected_state: str) -> None:
-        """Retrain through the queue and check the final state."""
+        """Retrain through the Prefect deployment; check that the run ends in `expected_state`."""
         expect(expected_state, wait_final(self.stack, self.queue_retraining())["type"])
 
     def queue_retraining(self) -> str:
-        """Queue a retraining that is due now; return the id of its flow run."""
+        """Start a retraining through its Prefect deployment; return the id of its flow run."""
         client = httpx.Client(base_url=f"{self.stack.local.url('prefect')}/api", timeout=10)
         deployment = client.get(f"/deployments/name/retrain/{MODEL_NAME}").raise_for_status().json()["id"]
         return str(client.post(f"/deployments/{deployment}/create_flow_run", json={}).json()["id"])
@@ -89,13 +89,13 @@ class Fixture:
 
 
 @contextmanager
-def send_load(fixture: Fixture, connections: int) -> Iterator[None]:
+def send_load(environment: Environment, connections: int) -> Iterator[None]:
     """Send requests in a closed loop over `connections`, without logging the predictions."""
-    body = fixture.stack.home / "image"
+    body = environment.stack.home / "image"
     body.write_bytes(bytes(32 * 32))
-    key = {"API_KEY": fixture.client.headers["x-api-key"]}
+    key = {"API_KEY": environment.client.headers["x-api-key"]}
     options = ["-t", "1", "-c", str(connections), "-d", "600s", "--timeout", "30s"]
-    target = [f"{fixture.api}/predict?log=false", "--", "application/octet-stream", "0", str(body)]
+    target = [f"{environment.api}/predict?log=false", "--", "application/octet-stream", "0", str(body)]
     wrk = subprocess.Popen(
         ["wrk", *options, "-s", str(WRK_SCRIPT), *target], env=os.environ | key, stdout=subprocess.DEVNULL
     )
@@ -107,33 +107,33 @@ def send_load(fixture: Fixture, connections: int) -> Iterator[None]:
 
 
 @contextmanager
-def no_release(fixture: Fixture) -> Iterator[None]:
-    """Send requests before the first release; then release."""
-    with send_load(fixture, 1):
+def no_release(environment: Environment) -> Iterator[None]:
+    """Inject: send requests before the first release. On exit: release."""
+    with send_load(environment, 1):
         yield
-    fixture.stack.local.relearn("run", *fixture.training_flags())
+    environment.stack.local.relearn("run", *environment.training_flags())
 
 
 @contextmanager
-def idle(fixture: Fixture) -> Iterator[None]:
-    """Schedule retraining once a year, so that neither monitor nor retraining runs; then run both."""
-    fixture.stack.schedule(epochs=15, cron="0 0 1 1 *")
+def idle(environment: Environment) -> Iterator[None]:
+    """Inject: schedule retraining once a year, so that monitor and retraining are idle. On exit: run both."""
+    environment.stack.schedule(epochs=15, cron="0 0 1 1 *")
     yield
-    fixture.run_monitor()
-    fixture.retrain("COMPLETED")
+    environment.run_monitor()
+    environment.retrain("COMPLETED")
 
 
 @contextmanager
-def overload(fixture: Fixture) -> Iterator[None]:
-    """Send requests over 256 connections."""
-    with send_load(fixture, 256):
+def overload(environment: Environment) -> Iterator[None]:
+    """Inject: send requests over 256 connections."""
+    with send_load(environment, 256):
         yield
 
 
 @contextmanager
-def slow_workers(fixture: Fixture) -> Iterator[None]:
-    """Suspend the workers for 0.7 s again and again, like a busy machine."""
-    workers, stop_event = fixture.list_workers(), threading.Event()
+def slow_workers(environment: Environment) -> Iterator[None]:
+    """Inject: suspend the workers for 0.7 s again and again, like a busy machine."""
+    workers, stop_event = environment.list_workers(), threading.Event()
 
     def suspend_repeatedly() -> None:
         while not stop_event.is_set():
@@ -143,7 +143,7 @@ def slow_workers(fixture: Fixture) -> Iterator[None]:
             time.sleep(0.02)
 
     thread = threading.Thread(target=suspend_repeatedly)
-    with send_load(fixture, 16):
+    with send_load(environment, 16):
         thread.start()
         try:
             yield
@@ -153,9 +153,9 @@ def slow_workers(fixture: Fixture) -> Iterator[None]:
 
 
 @contextmanager
-def suspended_api(fixture: Fixture) -> Iterator[None]:
-    """Suspend all processes of the API."""
-    processes = fixture.list_processes()
+def suspended_api(environment: Environment) -> Iterator[None]:
+    """Inject: suspend all processes of the API. On exit: resume them."""
+    processes = environment.list_processes()
     apply_to_all(processes, psutil.Process.suspend)
     try:
         yield
@@ -164,101 +164,101 @@ def suspended_api(fixture: Fixture) -> Iterator[None]:
 
 
 @contextmanager
-def no_scrape(fixture: Fixture) -> Iterator[None]:
-    """Remove the API from Prometheus' config."""
-    fixture.prometheus.set_targets()
+def no_scrape(environment: Environment) -> Iterator[None]:
+    """Inject: remove the API from Prometheus' config. On exit: restore it."""
+    environment.prometheus.set_targets()
     yield
-    fixture.prometheus.set_targets(fixture.prometheus.target)
+    environment.prometheus.set_targets(environment.prometheus.target)
 
 
 @contextmanager
-def drifted_traffic(fixture: Fixture) -> Iterator[None]:
-    """Request predictions for rotated digits and send their labels; then return to upright digits."""
-    images, labels = fixture.load_images()
-    accuracy, request_ids = predict(fixture.client, fixture.api, rotate(images), labels)
+def drifted_traffic(environment: Environment) -> Iterator[None]:
+    """Inject: request predictions of rotated digits, and send their labels. On exit: upright digits again."""
+    images, labels = environment.load_images()
+    accuracy, request_ids = predict(environment.client, environment.api, rotate(images), labels)
     print_time(f"accuracy {accuracy:.1%}")
     for request_id, label in zip(request_ids, labels, strict=True):
         feedback = {"request_id": request_id, "label": str(label)}
-        fixture.client.post(f"{fixture.api}/feedback", json=feedback).raise_for_status()
-    fixture.run_monitor()
+        environment.client.post(f"{environment.api}/feedback", json=feedback).raise_for_status()
+    environment.run_monitor()
     yield
-    wait_for(fixture.is_idle, "the end of the requested retraining")
+    wait_for(environment.is_idle, "the end of the requested retraining")
     start_time = time.time()
-    predict(fixture.client, fixture.api, images, labels)
+    predict(environment.client, environment.api, images, labels)
     window_hours = (time.time() - start_time + 10) / 3600  # the monitor takes seconds to start
-    fixture.run_monitor("--window-hours", str(window_hours))
+    environment.run_monitor("--window-hours", str(window_hours))
 
 
 @contextmanager
-def suspended_worker(fixture: Fixture) -> Iterator[None]:
-    """Suspend the worker that runs flows."""
-    worker = find_service(fixture.stack, "worker")
+def suspended_worker(environment: Environment) -> Iterator[None]:
+    """Inject: suspend the worker that runs flows. On exit: resume it."""
+    worker = find_service(environment.stack, "worker")
     worker.suspend()
     try:
         yield
     finally:
         worker.resume()
-    fixture.run_monitor("--window-hours", "0.001")
+    environment.run_monitor("--window-hours", "0.001")
 
 
 @contextmanager
-def missing_data(fixture: Fixture) -> Iterator[None]:
-    """Retrain without the data file; then restore it and retrain."""
-    data = fixture.stack.home / f"{MODEL_NAME}.npz"
+def missing_data(environment: Environment) -> Iterator[None]:
+    """Inject: retrain without the data file. On exit: restore it and retrain."""
+    data = environment.stack.home / f"{MODEL_NAME}.npz"
     moved_data = data.rename(data.with_suffix(".away"))
-    fixture.retrain("FAILED")
+    environment.retrain("FAILED")
     yield
     moved_data.rename(data)
-    fixture.retrain("COMPLETED")
+    environment.retrain("COMPLETED")
 
 
 @contextmanager
-def paused_work_pool(fixture: Fixture) -> Iterator[None]:
+def paused_work_pool(environment: Environment) -> Iterator[None]:
     """Pause the work pool while a retraining is due."""
-    pool = f"{fixture.stack.local.url('prefect')}/api/work_pools/relearn"
+    pool = f"{environment.stack.local.url('prefect')}/api/work_pools/relearn"
     httpx.patch(pool, json={"is_paused": True}, timeout=10).raise_for_status()
-    run_id = fixture.queue_retraining()
+    run_id = environment.queue_retraining()
     yield
     httpx.patch(pool, json={"is_paused": False}, timeout=10).raise_for_status()
-    wait_final(fixture.stack, run_id)
+    wait_final(environment.stack, run_id)
 
 
 @contextmanager
-def damaged_release(fixture: Fixture) -> Iterator[None]:
+def damaged_release(environment: Environment) -> Iterator[None]:
     """Flip a bit of the live weights and kill a worker: its successor cannot load them."""
-    version = get_version(fixture.client, fixture.api) or ""
-    releases = Home(fixture.home, fixture.home).releases_dir(MODEL_NAME)
+    version = get_version(environment.client, environment.api) or ""
+    releases = Home(environment.home, environment.home).releases_dir(MODEL_NAME)
     weights = releases / version / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    fixture.list_workers()[0].kill()
+    environment.list_workers()[0].kill()
     yield
     weights.write_bytes(content)
 
 
 @contextmanager
-def low_disk(fixture: Fixture) -> Iterator[None]:
+def low_disk(environment: Environment) -> Iterator[None]:
     """Leave 900 MB free on the disk of the home."""
-    with fill_disk(fixture, free_bytes=900_000_000):
+    with fill_disk(environment, free_bytes=900_000_000):
         yield
 
 
 @contextmanager
-def full_disk(fixture: Fixture) -> Iterator[None]:
+def full_disk(environment: Environment) -> Iterator[None]:
     """Fill the disk of the home and request predictions."""
-    images, labels = fixture.load_images()
-    with fill_disk(fixture, free_bytes=2**20) as filler:
+    images, labels = environment.load_images()
+    with fill_disk(environment, free_bytes=2**20) as filler:
         with suppress(OSError):
             while filler.write(bytes(4096)):
                 pass
-        predict(fixture.client, fixture.api, images, labels)
+        predict(environment.client, environment.api, images, labels)
         yield
 
 
 @contextmanager
-def fill_disk(fixture: Fixture, free_bytes: int) -> Iterator[RawIOBase]:
+def fill_disk(environment: Environment, free_bytes: int) -> Iterator[RawIOBase]:
     """Create a file that leaves `free_bytes` on the disk of the home; yield it, open at its end."""
-    disk, path = os.statvfs(fixture.home), fixture.home / "filler"
+    disk, path = os.statvfs(environment.home), environment.home / "filler"
     with path.open("wb", buffering=0) as filler:
         os.posix_fallocate(filler.fileno(), 0, disk.f_bavail * disk.f_frsize - free_bytes)
         filler.seek(0, os.SEEK_END)
