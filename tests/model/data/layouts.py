@@ -13,6 +13,7 @@ import io
 import json
 import tarfile
 import unicodedata
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -286,22 +287,9 @@ def right_splits(given: Sequence[str]) -> tuple[str, ...]:
 # ----------------------------------------------------------------------------------- images and labels
 
 ODD_NAMES = (
-    *("Äpfel", "猫", "🐱", "dog's", 'say "hi"', "a, b", "[x]*", "[/b]", "None", "NA", "nan", "null", "true"),
-    *(
-        "50%",
-        "=1+1",
-        "c#",
-        "two words",
-        "x;y",
-        "(1)",
-        "L" * 80,
-        "<b>",
-        "$HOME",
-        "a&b",
-        "-1",
-        "@x",
-        "x\u00a0y",
-    ),
+    *("Äpfel", "猫", "🐱", "dog's", 'say "hi"', "a, b", "[x]*", "[/b]", "None", "NA", "nan", "null"),
+    *("true", "50%", "=1+1", "c#", "two words", "x;y", "(1)", "<b>", "$HOME", "a&b", "-1", "@x"),
+    *("x\u00a0y", "L" * 80),
 )
 NEAR_NAMES = (
     ("Cat", "cat"),
@@ -430,7 +418,7 @@ def draw_pictures(sketch: Sketch) -> list[Picture]:
     if gray and file_format == "tiff":
         depths |= {"16 bit": 3, "12 of 16 bit": 1}
     if file_format == "png":
-        depths |= {"palette": 1, "opaque alpha": 1, "interlaced": 0}
+        depths |= {"palette": 1, "opaque alpha": 1}
     if not gray and file_format == "jpeg":
         depths |= {"cmyk": 0.7}
     depth = draw.pick("depth", depths)
@@ -673,15 +661,26 @@ def spoil_tree(
 
 
 def damage_one(sketch: Sketch, files: Files) -> None:
-    """Replace one image file by a truncated or empty file or by text."""
+    """Replace one image file by a truncated or empty file, by text or by noise."""
     name = sketch.draw.one_of(sorted(files))
-    content = files[name]
     kind = sketch.draw.pick("damage", {"truncated": 2, "empty": 1, "text": 1, "noise": 1})
-    if not Path(name).suffix and kind in {"text", "noise", "empty"}:
-        kind = "truncated"  # without a suffix nothing says that the others are to be images
-    bad = {"truncated": content[: len(content) // 2], "empty": b"", "text": b"<html>404 Not Found</html>\n"}
+    if not Path(name).suffix:
+        kind = "truncated"  # without a suffix only its first bytes say that it is to be an image
+    bad = {"truncated": truncate(files[name]), "empty": b"", "text": b"<html>404 Not Found</html>\n"}
     files[name] = bad.get(kind, sketch.draw.rng.bytes(200))
     sketch.none(f"a damaged image file ({kind})")
+
+
+def truncate(content: bytes) -> bytes:
+    """Return so much of an image file that Pillow cannot decode it."""
+    for parts in (2, 4, 8):
+        part = content[: len(content) // parts]
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                decode(part)
+        except (OSError, SyntaxError, ValueError):
+            return part
+    return content[:24]
 
 
 def add_junk(sketch: Sketch, files: Files, archive: bool) -> Files:
@@ -690,7 +689,7 @@ def add_junk(sketch: Sketch, files: Files, archive: bool) -> Files:
     files = dict(files)
     folders = sorted({str(Path(name).parent) for name in files})
     some = "" if folders[0] == "." else f"{folders[0]}/"
-    first = sorted(files)[0]
+    first = min(name for name in files if not name.lower().endswith((".csv", ".tsv", ".jsonl")))
     if draw.flip("Mac junk", 0.3 if archive else 0.12):
         files[".DS_Store"] = b"\x00\x00\x00\x01Bud1" + bytes(40)
         files[f"{some}.DS_Store"] = b"\x00\x00\x00\x01Bud1" + bytes(40)
@@ -719,7 +718,7 @@ def _apple_name(name: str) -> str:
     return str(path.with_name(f"._{path.name}"))
 
 
-def write_tree(sketch: Sketch, files: Files, prefixes: Sequence[str] = ("folder:", "")) -> None:
+def write_tree(sketch: Sketch, files: Files) -> None:
     """Write the files below a folder."""
     draw = sketch.draw
     root = sketch.folder / draw.one_of(("photos", "my photos", "Bilder-ü", "data.v2"))
@@ -733,7 +732,7 @@ def write_tree(sketch: Sketch, files: Files, prefixes: Sequence[str] = ("folder:
     if draw.flip("empty folder", 0.06):
         (root / "nothing here").mkdir(parents=True)
     sketch.path = root
-    sketch.dataset = f"{draw.one_of(prefixes)}{root}"
+    sketch.dataset = f"{draw.one_of(('folder:', ''))}{root}"
 
 
 def write_archive(sketch: Sketch, files: Files, kind: str) -> None:
@@ -822,17 +821,11 @@ def spoil_list(sketch: Sketch, rows: Rows, files: Files, file_column: str, label
     draw = sketch.draw
     if not draw.flip("defect", 0.2):
         return rows
-    kind = draw.pick(
-        "kind of defect",
-        {
-            "missing file": 2,
-            "damaged": 2,
-            "two labels": 2,
-            "no label": 1,
-            "two label columns": 2,
-            "unlisted": 1.5,
-        },
-    )
+    kinds = {"missing file": 2, "damaged": 2, "two labels": 2, "no label": 1, "unlisted": 1.5}
+    in_class_folders = draw.choices["images lie"] == "in class folders"
+    if not in_class_folders:  # whose names would say which of the columns is the label
+        kinds["two label columns"] = 2
+    kind = draw.pick("kind of defect", kinds)
     if kind == "missing file":
         files.pop(sorted(files)[0])
         sketch.none("a listed file that does not exist")
@@ -844,19 +837,17 @@ def spoil_list(sketch: Sketch, rows: Rows, files: Files, file_column: str, label
         sketch.two("one file with two labels")
     elif kind == "no label":
         rows = [row | {label_column: ""} if place == 0 else row for place, row in enumerate(rows)]
+        if in_class_folders:
+            sketch.two("a label that is missing in the list and given by the folder")
         sketch.forget([0])
         sketch.may_refuse("a row without a label")
         sketch.report("a row without a label")
     elif kind == "two label columns":
-        rows = [
-            {file_column: row[file_column], "breed": row[label_column], "photographer": "abc"[place % 3]}
-            for place, row in enumerate(rows)
-        ]
-        rows = [dict(row) | {label_column: row["breed"]} for row in rows]
-        for row in rows:
-            del row[label_column]
-            row["breed"] = row.get("breed", "")
-        sketch.two("two columns that could be the label")
+        rows = [row | {"photographer": "abc"[place % 3]} for place, row in enumerate(rows)]
+        if label_column in LABEL_NAMES:
+            sketch.may_refuse("a second column of names")
+        else:
+            sketch.two("two columns that could be the label")
     else:
         folder = str(Path(sorted(files)[0]).parent)
         files[f"{folder}/unlisted.png"] = encode(sketch.pixels[0, :, ::-1], "png", "plain", 1, None)
@@ -961,10 +952,12 @@ def draw_table(sketch: Sketch, headless: bool) -> Table:
     looks = {"noise": 3.0, "border": 2.0} if values not in {"0/1"} else {"binary": 1.0}
     draw_pixels(sketch, 3 if colors == "rgb" else 1, looks, square=not draw.flip("not square", 0.04))
     height, width = sketch.pixels.shape[2:]
-    if height != width:
-        sketch.none("a number of pixels that is no square")
     pixels = _draw_range(sketch, values)
-    names, order = _draw_pixel_columns(sketch, header, colors)
+    names, order = _draw_pixel_columns(sketch, header)
+    if height != width and draw.choices.get("pixel names") == "1x1":
+        sketch.may_refuse("an image that is no square, as the names of its columns say")
+    elif height != width:
+        sketch.none("a number of pixels that is no square")
     flat = pixels.reshape(len(pixels), -1)[:, order]
     columns = [list(column) for column in flat.T.astype(str)] if flat.dtype.kind == "U" else []
     label_name = draw.one_of(LABEL_NAMES) if draw.rng.random() < 0.65 else draw.one_of(ODD_LABEL_NAMES)
@@ -1030,7 +1023,7 @@ def _draw_range(sketch: Sketch, values: str) -> np.ndarray:
     return text
 
 
-def _draw_pixel_columns(sketch: Sketch, header: str, colors: str) -> tuple[list[str], np.ndarray]:
+def _draw_pixel_columns(sketch: Sketch, header: str) -> tuple[list[str], np.ndarray]:
     """Return names of the pixel columns and, for each, its place in (channel, row, column)."""
     draw = sketch.draw
     channels, height, width = sketch.pixels.shape[1:]
@@ -1124,7 +1117,7 @@ def render_table(sketch: Sketch, rows: list[list[str]], small: bool = False) -> 
         try:
             text.encode("cp1252")
         except UnicodeEncodeError:
-            encoding = "utf-8"
+            draw.choices["encoding"] = encoding = "utf-8"
     if encoding == "utf-16" or (encoding == "cp1252" and not text.isascii()):
         sketch.may_refuse(f"a table in {encoding}")
     content = text.encode(encoding)
@@ -1265,7 +1258,7 @@ def make_image_parquet(sketch: Sketch) -> None:
     label_column = draw.one_of(("label", "labels", "class", "target"))
     contents = [picture.content for picture in pictures]
     if draw.flip("defect", 0.08):
-        contents[1] = contents[1][: len(contents[1]) // 2]
+        contents[1] = truncate(contents[1])
         sketch.none("a damaged image (truncated)")
     labels: pa.Array = pa.array(sketch.labels)
     metadata: dict[bytes, bytes] = {}
@@ -1451,8 +1444,7 @@ def _make_listed(sketch: Sketch) -> None:
     files, name = draw_listed(sketch)
     write_tree(sketch, files)
     if sketch.draw.pick("source", {"the list": 3, "the folder": 1}) == "the list":
-        found = [path for path in sketch.path.rglob(name) if "__MACOSX" not in path.parts]
-        sketch.path = found[0]
+        sketch.path /= f"dataset/{name}" if "wrapped" in sketch.draw.choices else name
         sketch.dataset = f"{sketch.draw.one_of(('csv:', ''))}{sketch.path}"
 
 
