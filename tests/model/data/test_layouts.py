@@ -15,7 +15,8 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset
 from relearn.model.data.load import load_dataset
 from relearn.model.home import Home
-from tests.model.data.layouts import CONTAINERS, Verdict, judge, make_layout
+from tests.model.data.layout_images import SUFFIXES, decode, encode
+from tests.model.data.layouts import CONTAINERS, Outcome, Verdict, judge, make_layout
 
 SHOWN_FAILURES = 25
 
@@ -36,7 +37,7 @@ def read_layouts(seeds: Sequence[int], folder: Path) -> Iterator[Verdict]:
 
 def count_outcomes(verdicts: Sequence[Verdict]) -> str:
     """Return a table of the outcomes by container; the last column is of layouts that have to be read."""
-    outcomes = ("read", "refused", "wrong", "untold", "crashed")
+    outcomes: tuple[Outcome, ...] = ("read", "refused", "wrong", "untold", "crashed")
     lines = [
         f"{'container':<16}{'layouts':>9}" + "".join(f"{name:>9}" for name in outcomes) + f"{'to read':>16}"
     ]
@@ -95,6 +96,25 @@ def test_the_same_seed_makes_the_same_layout(tmp_path: Path) -> None:
         if first.truth is not None and second.truth is not None:
             np.testing.assert_array_equal(first.truth.images, second.truth.images)
             assert first.truth.labels == second.truth.labels
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_generator_knows_the_pixels_of_its_files(channels: int) -> None:
+    """Pillow decodes each lossless file to exactly the pixels that the generator takes for right."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (channels, 12, 9)).astype(np.uint8)
+    depths = {"png": ["palette", "opaque alpha"] + ["16 bit", "12 bit by sBIT"] * (channels == 1)}
+    for file_format in SUFFIXES:
+        for depth in ["plain", *depths.get(file_format, [])]:
+            frames = pixels[:, ::-1] if file_format in {"gif", "tiff"} else None
+            decoded = decode(encode(pixels, file_format, depth, 1, frames))
+            if file_format != "jpeg":
+                np.testing.assert_array_equal(
+                    *np.broadcast_arrays(decoded, pixels), err_msg=file_format + depth
+                )
+    bits = np.where(pixels[:1] > 127, 255, 0).astype(np.uint8)
+    np.testing.assert_array_equal(decode(encode(bits, "png", "1 bit", 1, None)), bits)
+    np.testing.assert_array_equal(decode(encode(bits, "png", "0/1", 1, None)) * 255, bits)
 
 
 def names_below(folder: Path) -> list[str]:
