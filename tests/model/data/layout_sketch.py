@@ -156,10 +156,11 @@ def right_splits(given: Sequence[str]) -> tuple[str, ...]:
 
 
 ODD_NAMES = (
-    *("Äpfel", "猫", "🐱", "dog's", 'say "hi"', "a, b", "[x]*", "[/b]", "None", "NA", "nan", "null"),
+    *("Äpfel", "猫", "🐱", "dog's", 'say "hi"', "a, b", "[x]*", "None", "NA", "nan", "null"),
     *("true", "50%", "=1+1", "c#", "two words", "x;y", "(1)", "<b>", "$HOME", "a&b", "-1", "@x"),
     *("x\u00a0y", "L" * 80),
 )
+ODD_TEXTS = (*ODD_NAMES, "[/b]", "a/b", "http://x", "..", "a\tb")  # no names of folders
 NEAR_NAMES = (
     ("Cat", "cat"),
     ("caf\u00e9", "cafe\u0301"),
@@ -197,8 +198,9 @@ def draw_classes(sketch: Sketch, kinds: Mapping[str, float]) -> None:
     count = int(draw.rng.integers(9, 31))
     wanted = min(int(draw.rng.integers(2, 5)), count // 4)
     kind = draw.pick("classes", kinds)
-    if kind == "odd":
-        chosen = [ODD_NAMES[i] for i in draw.rng.permutation(len(ODD_NAMES))[:wanted]]
+    if kind.startswith("odd"):
+        pool = ODD_NAMES if kind == "odd" else ODD_TEXTS
+        chosen = [pool[i] for i in draw.rng.permutation(len(pool))[:wanted]]
     elif kind == "near":
         pair = draw.one_of(NEAR_NAMES)
         chosen = [*pair, "other", "rest"][: max(wanted, 2)]

@@ -30,7 +30,7 @@ RANGES = {
     **{"0-255": 10, "0..1": 2.5, "whole floats": 1, "0/1": 1.5, "0..16": 0.7, "dark": 0.6, "-1..1": 0.4},
     **{"12 bit": 0.4, "fractions to 255": 0.4, "missing value": 0.3},
 }
-TABLE_CLASSES = {"words": 3.0, "numbers": 6.0, "padded": 0.4, "capitals": 1.0, "odd": 1.5, "near": 0.3}
+TABLE_CLASSES = {"words": 3.0, "numbers": 6.0, "padded": 0.4, "capitals": 1.0, "odd text": 1.5, "near": 0.3}
 
 
 @dataclass
@@ -201,7 +201,7 @@ def _draw_other_columns(sketch: Sketch, table: Table, label_name: str) -> None:
         sketch.report("a row without a label")
     if draw.flip("id column", 0.08):
         values = [
-            f"img_{place:03d}" if draw.choices["classes"] == "odd" else str(place + 1)
+            f"img_{place:03d}" if draw.choices["classes"] == "odd text" else str(place + 1)
             for place in range(count)
         ]
         table.insert(draw.one_of((0, len(table.names))), draw.one_of(("id", "Id", "image_id")), values)
@@ -416,7 +416,7 @@ NPZ_NAMES: dict[str, tuple[str, str]] = {
 def make_npz(sketch: Sketch) -> None:
     """Write arrays of images and labels under the usual names."""
     draw = sketch.draw
-    draw_classes(sketch, {"numbers": 6.0, "words": 1.5, "odd": 0.5})
+    draw_classes(sketch, {"numbers": 6.0, "words": 1.5, "odd text": 0.5})
     names = draw.pick(
         "names", dict.fromkeys(NPZ_NAMES, 1) | {"keras": 4, "medmnist": 4, "images": 2, "arr": 0.4}
     )
