@@ -14,7 +14,7 @@ def render_table(sketch: Sketch, rows: list[list[str]], small: bool = False) -> 
     """Return the CSV in one of the usual dialects, and the suffix of its name."""
     draw = sketch.draw
     dialects: dict[str, float] = {"comma": 8, "semicolon": 1, "tab": 1}
-    plain = all(" " not in cell and "" != cell for row in rows for cell in row)
+    plain = all(cell.split() == [cell] for row in rows for cell in row)
     if not small and plain:
         dialects["space"] = 0.4
     dialect = draw.pick("dialect", dialects)

@@ -180,11 +180,20 @@ CONTAINERS: dict[str, tuple[float, Callable[[Sketch], None]]] = {
 }
 
 
+def container_of(seed: int) -> str:
+    """Return the container of the layout of `seed` without writing it."""
+    return _draw_container(Draw(seed))
+
+
 def make_layout(seed: int, folder: Path) -> Layout:
     """Write the data set of `seed` below `folder` and return it with its right reading."""
     draw = Draw(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    container = draw.pick("container", {name: weight for name, (weight, _) in CONTAINERS.items()})
+    container = _draw_container(draw)
     sketch = Sketch(draw, folder)
     CONTAINERS[container][1](sketch)
     return sketch.finish(seed, container)
+
+
+def _draw_container(draw: Draw) -> str:
+    return draw.pick("container", {name: weight for name, (weight, _) in CONTAINERS.items()})
