@@ -5,18 +5,20 @@ import io
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from relearn.model.config import TrainConfig
-from relearn.model.data.dataset import Dataset
+from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.load import load_dataset
 from relearn.model.home import Home
 from tests.model.data.layout_images import SUFFIXES, decode, encode
-from tests.model.data.layouts import CONTAINERS, Outcome, Verdict, judge, make_layout
+from tests.model.data.layout_sketch import Truth
+from tests.model.data.layouts import CONTAINERS, Outcome, Verdict, compare, judge, make_layout
 
 SHOWN_FAILURES = 25
 
@@ -114,6 +116,48 @@ def test_the_generator_knows_the_pixels_of_its_files(channels: int) -> None:
     bits = np.where(pixels[:1] > 127, 255, 0).astype(np.uint8)
     np.testing.assert_array_equal(decode(encode(bits, "png", "1 bit", 1, None)), bits)
     np.testing.assert_array_equal(decode(encode(bits, "png", "0/1", 1, None)) * 255, bits)
+
+
+def as_dataset(truth: Truth) -> Dataset:
+    """Return what a perfect reader returns for a truth of the splits train and test."""
+    classes = tuple(sorted(set(truth.labels)))
+    labels = np.array([classes.index(label) for label in truth.labels], np.int64)
+    tested = np.array(truth.splits) == "test"
+    train = LabelledImages(truth.images[~tested], labels[~tested])
+    test = LabelledImages(truth.images[tested], labels[tested]) if tested.any() else None
+    return Dataset("photos", "folder:photos", classes, "photo", train, test)
+
+
+def test_the_comparison_notices_each_kind_of_difference(tmp_path: Path) -> None:
+    """The right reading is equal to itself in any order, and to nothing else."""
+    layout = next(
+        layout
+        for seed in range(100)
+        if (layout := make_layout(seed, tmp_path / str(seed))).truth
+        and layout.choices.get("splits") == "train test"
+    )
+    truth = layout.truth
+    assert truth is not None
+    order = np.random.default_rng(0).permutation(len(truth.labels))
+    assert compare(as_dataset(pick(truth, order)), truth) is None
+    other_label = next(label for label in truth.labels if label != truth.labels[0])
+    other_split = {"train": "test", "test": "train"}[truth.splits[0]]
+    changed = {
+        "images": pick(truth, range(1, len(truth.labels))),
+        "pixels": replace(truth, images=np.flip(truth.images, axis=3)),
+        "label": replace(truth, labels=(other_label, *truth.labels[1:])),
+        "split": replace(truth, splits=(other_split, *truth.splits[1:])),
+        "classes": replace(truth, labels=tuple(f"{label}_" for label in truth.labels)),
+    }
+    for what, wrong in changed.items():
+        assert what in str(compare(as_dataset(wrong), truth))
+
+
+def pick(truth: Truth, places: Iterable[int]) -> Truth:
+    """Return the images of a truth at `places`, in this order."""
+    chosen = list(places)
+    labels, splits = ([values[place] for place in chosen] for values in (truth.labels, truth.splits))
+    return replace(truth, images=truth.images[chosen], labels=tuple(labels), splits=tuple(splits))
 
 
 def names_below(folder: Path) -> list[str]:
