@@ -8,7 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.model.data.layout_images import Picture, draw_names, draw_pictures, encode, truncate
+from tests.model.data.layout_images import (
+    RARE_SUFFIXES,
+    SUFFIXES,
+    Picture,
+    draw_names,
+    draw_pictures,
+    encode,
+    truncate,
+)
 from tests.model.data.layout_sketch import (
     ANY_CLASSES,
     GIVEN_SPLITS,
@@ -128,11 +136,16 @@ def spoil_tree(
     return files
 
 
+IMAGE_SUFFIXES = {
+    suffix.lower() for group in (SUFFIXES.values(), *RARE_SUFFIXES.values()) for suffix in group
+}
+
+
 def damage_one(sketch: Sketch, files: Files) -> None:
     """Replace one image file by a truncated or empty file, by text or by noise."""
     name = sketch.draw.one_of(sorted(files))
     kind = sketch.draw.pick("damage", {"truncated": 2, "empty": 1, "text": 1, "noise": 1})
-    if not Path(name).suffix:
+    if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
         kind = "truncated"  # without a suffix only its first bytes say that it is to be an image
     bad = {"truncated": truncate(files[name]), "empty": b"", "text": b"<html>404 Not Found</html>\n"}
     files[name] = bad.get(kind, sketch.draw.rng.bytes(200))
