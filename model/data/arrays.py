@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from relearn.model.data.columns import infer_shape
-from relearn.model.data.description import AmbiguousDataError, DataDescription, SplitName
-from relearn.model.data.pixel_tables import choose_scale
+from relearn.model.data.description import DataDescription, SplitName
+from relearn.model.data.pixel_tables import check_interleaved, choose_scale
 from relearn.model.data.raw_dataset import RawDataset, RawSplit
 from relearn.model.data.tree import MAX_UNPACKED_BYTES
 from relearn.model.errors import DataError
@@ -63,8 +63,9 @@ def read_arrays(description: DataDescription) -> RawDataset:
         for split, (image_key, label_key) in description.splits.items():
             images = _load_images(path, description, image_key, arrays[image_key])
             labels = _load_labels(path, label_key, arrays[label_key], len(images))
-            if ValueRange.from_values(images).maximum > scale:
-                raise DataError(f"{path}: {image_key} has a value above {scale}")
+            if not (values := ValueRange.from_values(images)).fits(scale):
+                accepted = "fractions from 0 to 1" if scale == 1 else f"whole numbers from 0 to {scale}"
+                raise DataError(f"{path}: {image_key} has {values}, accepted: {accepted}")
             places = np.array([f"{image_key}[{position}]" for position in range(len(images))])
             splits[split] = RawSplit(np.ascontiguousarray(scale_to_uint8(images, scale)), labels, places)
     return RawDataset(splits)
@@ -125,15 +126,9 @@ def _load_images(path: Path, description: DataDescription, key: str, images: np.
     """Return images as numbers (n, channels, height, width)."""
     shape = images.shape
     if images.ndim == 2 and images.size:
-        channels, height, width = infer_shape(f"{path}: {key}", images.shape[1])
-        if channels == 3 and description.interleaved is None:
-            raise AmbiguousDataError(
-                f"{path}: {key} has {images.shape[1]} pixels in a row, those of a color image",
-                [
-                    ("red, green and blue of each pixel are together", "interleaved = true"),
-                    ("all red ones come first, then green, then blue", "interleaved = false"),
-                ],
-            )
+        subject, count = f"{path}: {key}", images.shape[1]
+        channels, height, width = infer_shape(subject, count, description)
+        check_interleaved(subject, count, description.model_copy(update={"channels": channels}))
         order = (-1, height, width, channels) if description.interleaved else (-1, channels, height, width)
         images = images.reshape(order)
     elif images.ndim == 3:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relearn.model.data.description import AmbiguousDataError, compress_names, to_toml_value
+from relearn.model.data.description import AmbiguousDataError, DataDescription, compress_names, to_toml_value
 from relearn.model.data.split_names import find_split
 from relearn.model.data.tables import TableFile, parse_number
 from relearn.model.errors import DataError
@@ -23,7 +23,7 @@ LABEL_NAMES = (
 SPLIT_NAMES = ("split", "usage", "set", "subset", "partition", "dataset", "phase")
 GROUP_NAMES = ("group", "patient", "patient_id", "subject", "subject_id", "writer", "user", "session")
 ID_NAMES = ("id", "index", "idx", "image_id", "imageid", "uid", "uuid", "row", "row_id", "rowid", "number")
-PIXEL_NAMES = ("pixels", "pixel", "data", "image", "img", "features")
+SIZE_NAMES = ("width", "height", "channels", "image_width", "image_height")
 
 
 def find_label_columns(table: TableFile, others: Sequence[str], given: dict[str, Any]) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def find_label_columns(table: TableFile, others: Sequence[str], given: dict[str,
     if named is not None:
         _check_only_label(table, named, others)
         return (named,)
-    candidates = [name for name in others if find_named([name], ID_NAMES) is None]
+    candidates = [name for name in others if find_named([name], (*ID_NAMES, *SIZE_NAMES)) is None]
     candidates = [name for name in candidates if _repeats(table.sample[name])]
     if len(candidates) == 1:
         return (candidates[0],)
@@ -107,7 +107,7 @@ def find_pixel_columns(table: TableFile, given: dict[str, Any]) -> list[str]:
     if packed := find_packed_column(table):
         return [packed]
     columns = [name for name in table.columns if not is_index(name)]
-    if table.header and (numbered := _find_numbered(table.name, columns)):
+    if table.header and (numbered := find_planes(columns) or _find_numbered(table.name, columns)):
         return numbered
     label = find_named(columns, LABEL_NAMES) if table.header else None
     if label is None:
@@ -125,15 +125,54 @@ def find_packed_column(table: TableFile) -> str:
     return packed[0] if len(packed) == 1 else ""
 
 
-def infer_shape(name: str, pixels: int) -> tuple[int, int, int]:
-    """Return channels, height and width of an image of `pixels` values: k × k or 3 × k × k."""
+def find_planes(columns: Sequence[str]) -> list[str]:
+    """Return the columns of red, green and blue pixels, such as r0, g0, b0, r1, …, plane after plane.
+
+    [] without three groups of the same numbers, without a gap, for a square.
+    """
+    planes = defaultdict[str, dict[int, str]](dict)
+    for name in columns:
+        if match := re.fullmatch(r"(r|g|b|red|green|blue)[ _.-]?(\d+)", name, re.IGNORECASE):
+            planes[match[1][0].lower()][int(match[2])] = name
+    red = planes["r"]
+    if not red or not red.keys() == planes["g"].keys() == planes["b"].keys():
+        return []
+    numbers = sorted(red)
+    if numbers[-1] - numbers[0] != len(numbers) - 1 or not _is_image_size(len(numbers)):
+        return []
+    return [planes[color][number] for color in "rgb" for number in numbers]
+
+
+def find_shape(value: Any) -> dict[str, Any]:
+    """Return the keys of a description that nested lists of pixels say; {} for a flat list or a text."""
+    if not isinstance(value, (list, np.ndarray)):
+        return {}
+    shape = np.shape(_stack(value))
+    if len(shape) == 2:
+        return {"channels": 1, "width": shape[1]}
+    if len(shape) == 3 and (shape[2] in (1, 3)) != (shape[0] in (1, 3)):
+        is_last = shape[2] in (1, 3)
+        channels, width = (shape[2], shape[1]) if is_last else (shape[0], shape[2])
+        return {"channels": channels, "width": width, "interleaved": is_last if channels == 3 else None}
+    return {}
+
+
+def infer_shape(name: str, pixels: int, known: DataDescription | None = None) -> tuple[int, int, int]:
+    """Return channels, height and width of an image of `pixels` values: as `known`, k × k, or 3 × k × k."""
+    if known and known.width:
+        channels = known.channels or 1
+        height = pixels // (channels * known.width)
+        if 0 < max(height, known.width) <= MAX_SIDE and channels * height * known.width == pixels:
+            return channels, height, known.width
+        raise DataError(f"{name} has {pixels} pixels, accepted: rows of {known.width}")
     for channels in (1, 3):
         side = math.isqrt(pixels // channels)
         if 0 < side <= MAX_SIDE and channels * side**2 == pixels:
             return channels, side, side
     raise DataError(
         f"{name} has {pixels} pixel columns beside its label, accepted: k × k for grey, such as "
-        f"784 = 28 × 28, or 3 × k × k for colour, such as 3072 = 3 × 32 × 32, with k up to {MAX_SIDE}"
+        f"784 = 28 × 28, or 3 × k × k for colour, such as 3072 = 3 × 32 × 32, with k up to {MAX_SIDE}; write "
+        "`width = …` into dataset.toml for images that are not square"
     )
 
 
@@ -217,7 +256,7 @@ def _is_packed(values: pd.Series) -> bool:
     """Return True for a column whose every value is a list of numbers, or a text of them."""
     if values.dtype.kind in "iufb" or not len(values):
         return False
-    return len(unpack_numbers(values.iloc[0])) >= 4
+    return unpack_numbers(values.iloc[0]).size >= 4
 
 
 def unpack_numbers(value: Any) -> np.ndarray:
@@ -226,12 +265,17 @@ def unpack_numbers(value: Any) -> np.ndarray:
         parts = re.split(r"[\s,;]+", value.strip(" \t[]()"))
         numbers = np.array([parse_number(part) for part in parts])
         return numbers if len(parts) >= 4 and not np.isnan(numbers).any() else np.empty(0)
-    if isinstance(value, (list, np.ndarray)):
-        try:
-            return np.asarray(np.stack([np.asarray(item) for item in value]), dtype=float).ravel()
-        except (ValueError, TypeError):
-            return np.empty(0)
-    return np.empty(0)
+    return _stack(value) if isinstance(value, (list, np.ndarray)) else np.empty(0)
+
+
+def _stack(value: Any) -> np.ndarray:
+    """Return nested lists, or arrays of arrays, as one array; an empty one if they are ragged."""
+    try:
+        if isinstance(value, (list, np.ndarray)) and len(value) and np.ndim(value[0]):
+            return np.stack([_stack(item) for item in value])
+        return np.asarray(value, dtype=float)
+    except (ValueError, TypeError):
+        return np.empty(0)
 
 
 def _is_one_hot(frame: pd.DataFrame) -> bool:

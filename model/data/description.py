@@ -38,8 +38,9 @@ class AmbiguousDataError(DataError):
     def __init__(self, subject: str, readings: Sequence[tuple[str, str]]) -> None:
         self.readings = tuple(readings)
         choices = ", or ".join(f"{words}: `{line}`" for words, line in self.readings)
+        count = "Two readings are" if len(self.readings) > 1 else "This reading is"
         super().__init__(
-            f"{subject}. Two readings are possible: {choices}. Write the line that is right into a file "
+            f"{subject}. {count} possible: {choices}. Write the line that is right into a file "
             f"{DESCRIPTION_FILE}, below `source = …`, and pass --dataset {DESCRIPTION_FILE}"
         )
 
@@ -72,6 +73,7 @@ class DataDescription(BaseModel):
         (), description="Pixel columns, row by row; a..b stands for all numbers between."
     )
     channels: Literal[1, 3] | None = Field(None, description="1 (gray) or 3 (color), of bare pixels.")
+    width: int | None = Field(None, ge=1, description="Pixels in a row of an image. Default: it is square.")
     interleaved: bool | None = Field(
         None, description="Color pixels are r, g, b, r, g, b, …; false: all red ones first."
     )
@@ -87,6 +89,7 @@ class DataDescription(BaseModel):
     left_out: dict[str, int] = Field({}, description="Accepted numbers of images that are not read.")
     counts: dict[str, int] = Field({}, description="Images of each split, for the reader of this file.")
     notes: tuple[str, ...] = Field((), description="Remarks about the data.")
+    cautions: tuple[str, ...] = Field((), description="Warnings about the data.")
     fingerprint: str | None = Field(None, description="SHA-256 of images and labels, when pinned.")
 
     @classmethod
@@ -132,7 +135,7 @@ class DataDescription(BaseModel):
     def warnings(self) -> list[str]:
         """Warnings about images that are left out, and about class names that are nearly equal."""
         left_out, total = sum(self.left_out.values()), sum(self.counts.values())
-        warnings = []
+        warnings = list(self.cautions)
         if left_out > WARN_LEFT_OUT * (left_out + total):
             warnings.append(
                 f"{left_out:,} of {left_out + total:,} images are left out: {self._left_out_reasons()}"
@@ -175,7 +178,7 @@ class DataDescription(BaseModel):
         ]
         if self.left_out:
             lines.append(f"Left out: {sum(self.left_out.values()):,} images: {self._left_out_reasons()}")
-        return lines + list(self.notes)
+        return [*lines, *self.notes, *self.cautions]
 
     def _describe_columns(self) -> str:
         labels = ", ".join(compress_names(self.label_columns)[:5])

@@ -2,9 +2,11 @@
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from relearn.model.data.columns import (
     GROUP_NAMES,
@@ -13,18 +15,19 @@ from relearn.model.data.columns import (
     find_split_column,
     is_index,
 )
-from relearn.model.data.description import AmbiguousDataError, DataDescription, SplitName, to_toml_value
-from relearn.model.data.image_survey import choose_image_scale, survey_images
+from relearn.model.data.description import AmbiguousDataError, DataDescription, to_toml_value
+from relearn.model.data.image_survey import describe_images
 from relearn.model.data.pixel_tables import read_labels
-from relearn.model.data.raw_dataset import ImageRow, RawDataset, read_image_rows
-from relearn.model.data.split_names import match_splits
-from relearn.model.data.tables import TableFile
+from relearn.model.data.raw_dataset import MAX_NAMED_FILES, ImageRow, RawDataset, read_image_rows
+from relearn.model.data.split_names import SPLITS, find_row_splits
+from relearn.model.data.tables import TableFile, tidy_labels
 from relearn.model.data.tree import FileTree
 from relearn.model.errors import DataError
-from relearn.model.images.decode_many import ImageSource, choose_side
+from relearn.model.images.decode_many import ImageSource
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "file", "bytes")
 TOP_FOLDER = "./"  # of the source
+ANY_SUFFIX = ".*"
 MIN_FOUND = 0.5  # of the names in a column that are files, for a column of file names
 
 
@@ -43,9 +46,15 @@ def find_bytes_column(table: TableFile) -> str | None:
     return find_named(columns, IMAGE_NAMES) or next(iter(columns), None)
 
 
-def find_files(
-    table: TableFile, tree: FileTree, images: Sequence[str], given: dict[str, Any]
-) -> _Files | None:
+def may_list_files(table: TableFile) -> bool:
+    """Return True if most values of a column differ and are not fractions, as file names do."""
+    return any(
+        values.dtype.kind != "f" and values.astype(str).nunique() > len(values) / 2
+        for values in (table.sample[name] for name in table.columns if not is_index(name))
+    )
+
+
+def find_files(table: TableFile, images: Sequence[str], given: dict[str, Any]) -> _Files | None:
     """Return the column of file names, with the folder and suffix that make most of them files.
 
     Raises AmbiguousDataError if two folders hold files of these names.
@@ -60,6 +69,7 @@ def find_files(
             rest = image[len(folder) :]
             by_place[folder, ""].add(rest)
             by_place[folder, path.suffix].add(rest.removesuffix(path.suffix))
+            by_place[folder, ANY_SUFFIX].add(rest.removesuffix(path.suffix))
     matches = list[_Files]()
     for column in table.columns:
         names = [_clean(value) for value in table.sample[column]]
@@ -101,9 +111,7 @@ def inspect_image_rows(
     group = find_named([name for name in others if name != split_column], GROUP_NAMES)
     labels = find_label_columns(table, [name for name in others if name not in (split_column, group)], given)
     names = [table.name for table in tables]
-    splits = given.get("splits") or (
-        _match_values(tables, split_column) if split_column else _match_tables(names)
-    )
+    splits = given.get("splits") or find_row_splits(tables, split_column)
     description = DataDescription.model_validate(
         {"source": tree.location, "layout": "file_list" if files else "image_table"}
         | given
@@ -120,23 +128,21 @@ def inspect_image_rows(
             "splits": splits,
         }
     )
-    rows, left_out = _list_rows(tree, tables, description, images)
+    listing = _list_rows(tree, tables, description, images)
+    rows = listing.rows
     if not rows:
         raise DataError(f"{tree.location}: no row of {table.name} names an image file that exists")
-    sources = [row.source for row in rows]
-    survey = survey_images(sources)
     counts = Counter(row.split for row in rows)
     found: dict[str, Any] = {
-        "scale": given["scale"]
-        if "scale" in given
-        else choose_image_scale(str(tree.location), sources, survey),
-        "image_size": given.get("image_size") or choose_side(survey.sizes),
         "classes": given.get("classes") or tuple({row.label for row in rows}),
-        "counts": {split: counts[split] for split in ("train", "validation", "test") if counts[split]},
-        "left_out": dict(left_out),
-        "notes": tuple(survey.notes()),
+        "counts": {split: counts[split] for split in SPLITS if counts[split]},
+        "left_out": dict(listing.left_out),
     }
-    return description.model_copy(update=found)
+    if listing.missing:
+        shown = ", ".join(listing.missing[:MAX_NAMED_FILES])
+        more = ", …" if len(listing.missing) > MAX_NAMED_FILES else ""
+        found["cautions"] = (f"{len(listing.missing):,} listed files do not exist: {shown}{more}",)
+    return describe_images(description.model_copy(update=found), [row.source for row in rows], given)
 
 
 def read_image_table(
@@ -148,64 +154,92 @@ def read_image_table(
     limit: int | None,
 ) -> RawDataset:
     """Read the images that the rows of the tables hold or name."""
-    rows, _ = _list_rows(tree, tables, description, images)
-    return read_image_rows(description, rows, image_size, limit)
+    return read_image_rows(description, _list_rows(tree, tables, description, images).rows, image_size, limit)
 
 
 def list_labels(
     tree: FileTree, tables: Sequence[TableFile], description: DataDescription, images: Sequence[str]
 ) -> dict[str, str]:
     """Return the label of each image file that the tables list."""
-    rows, _ = _list_rows(tree, tables, description, images)
-    return {row.source.name: row.label for row in rows}
+    return {row.source.name: row.label for row in _list_rows(tree, tables, description, images).rows}
+
+
+class _Listing(NamedTuple):
+    """Rows of tables that have an image and a split, missing files, and images that are left out."""
+
+    rows: list[ImageRow]
+    missing: list[str]
+    left_out: Counter[str]
 
 
 def _list_rows(
     tree: FileTree, tables: Sequence[TableFile], description: DataDescription, images: Sequence[str]
-) -> tuple[list[ImageRow], Counter[str]]:
-    """Return the rows that have an image and a split, and count the images that are left out."""
-    rows, left_out, existing = list[ImageRow](), Counter[str](), set(images)
+) -> _Listing:
+    """List the rows of all tables; raise for a file with two labels."""
+    rows, missing, left_out = list[ImageRow](), list[str](), Counter[str]()
+    is_list = description.layout == "file_list"
+    find_file = _index_files(images, description.image_suffix)
     split_of = {name: split for split, parts in description.splits.items() for name in parts}
     column, split_column = str(description.image_column), description.split_column
     text_columns = [*description.label_columns, *([split_column] if split_column else [])]
-    if description.layout == "file_list":
-        text_columns.append(column)
+    text_columns += [column] if is_list else []
     for table in tables:
         start = 0
         for chunk in table.read(text_columns, list(dict.fromkeys([column, *text_columns]))):
             labels = read_labels(table, chunk, description, start)
             names = chunk[split_column].astype(str) if split_column else [table.name] * len(chunk)
-            for row, (cell, label, name) in enumerate(
+            for number, (cell, label, name) in enumerate(
                 zip(chunk[column], labels, names, strict=True), start + 1
             ):
                 split = split_of.get(name) if split_of else "train"
-                source = _find_source(tree, table, description, cell, row, existing)
-                if source is None:
-                    left_out["listed, but without a file"] += 1
+                file = find_file(_place(table, description, cell)) if is_list else ""
+                if file is None:
+                    missing.append(str(cell))
                 elif split is None:
                     left_out["in no split"] += 1
                 else:
+                    source = _open_row(tree, table, file, cell, number)
                     rows.append(ImageRow(source, split, str(label)))
             start += len(chunk)
-    if description.layout == "file_list":
-        listed = {row.source.name for row in rows}
-        unlisted = sum(f"{tree.location}/{name}" not in listed for name in images) - left_out["in no split"]
-        left_out["not listed with a label"] = max(0, unlisted)
-    return rows, +left_out
+    tidy = tidy_labels(np.array([row.label for row in rows], dtype=str)).tolist()
+    rows = [row._replace(label=label) for row, label in zip(rows, tidy, strict=True)]
+    if is_list:
+        label_of = dict[str, str]()
+        for row in rows:
+            if label_of.setdefault(row.source.name, row.label) != row.label:
+                raise DataError(
+                    f"{tables[0].name}: {row.source.name} has two labels, {label_of[row.source.name]!r} and "
+                    f"{row.label!r}, accepted: one label for each file"
+                )
+        unlisted = sum(f"{tree.location}/{name}" not in label_of for name in images)
+        left_out["not listed with a label"] = max(0, unlisted - left_out["in no split"])
+        left_out["listed, but without a file"] = len(missing)
+    return _Listing(rows, missing, +left_out)
 
 
-def _find_source(
-    tree: FileTree, table: TableFile, description: DataDescription, cell: Any, row: int, existing: set[str]
-) -> ImageSource | None:
-    if description.layout == "image_table":
-        content = _image_bytes(cell)
-        prefix = "" if table.name == str(tree.location) else f"{table.name} "
-        return ImageSource(f"{prefix}row {row}", lambda: io.BytesIO(content))
+def _place(table: TableFile, description: DataDescription, cell: Any) -> str:
+    """Return the path that a cell names, without the suffix that it lacks."""
     folder = description.image_folder or _parent(table.name)
-    name = f"{'' if folder == TOP_FOLDER else folder}{_clean(cell)}{description.image_suffix}"
-    if name not in existing:
-        return None
-    return ImageSource(f"{tree.location}/{name}", lambda: tree.open_file(name))
+    return f"{'' if folder == TOP_FOLDER else folder}{_clean(cell)}"
+
+
+def _index_files(images: Sequence[str], suffix: str) -> Callable[[str], str | None]:
+    """Return the function from a listed path to its image file; None if there is none, or if several fit."""
+    if suffix != ANY_SUFFIX:
+        existing = set(images)
+        return lambda name: name + suffix if name + suffix in existing else None
+    stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in images)
+    by_stem = {str(PurePosixPath(name).with_suffix("")): name for name in images}
+    return lambda name: by_stem.get(name) if stems[name] == 1 else None
+
+
+def _open_row(tree: FileTree, table: TableFile, file: str, cell: Any, row: int) -> ImageSource:
+    """Return the image of a row: `file`, or the bytes in the row itself."""
+    if file:
+        return ImageSource(f"{tree.location}/{file}", lambda: tree.open_file(file))
+    content = _image_bytes(cell)
+    prefix = "" if table.name == str(tree.location) else f"{table.name} "
+    return ImageSource(f"{prefix}row {row}", lambda: io.BytesIO(content))
 
 
 def _image_bytes(value: Any) -> bytes:
@@ -226,39 +260,6 @@ def _clean(value: Any) -> str:
 def _is_path(name: str, files: _Files | None) -> bool:
     """Return True for a column of paths beside the images themselves."""
     return files is None and any(word in name.lower() for word in ("path", "file"))
-
-
-def _match_tables(names: Iterable[str]) -> dict[SplitName, tuple[str, ...]]:
-    """Match tables to splits by their folder, or by the start of their name: train-00000-of-00002."""
-    words = {}
-    for name in names:
-        path = PurePosixPath(name)
-        words[name] = [path.name.split(".")[0].split("-")[0], *path.parent.parts[-1:]]
-    for position in (0, 1):
-        by_word = defaultdict[str, list[str]](list)
-        for name, parts in words.items():
-            if position < len(parts):
-                by_word[parts[position]].append(name)
-        splits = match_splits(by_word)
-        if len(splits) > 1:
-            return {
-                split: tuple(name for word in parts for name in by_word[word])
-                for split, parts in splits.items()
-            }
-    return {}
-
-
-def _match_values(tables: Sequence[TableFile], split_column: str) -> dict[SplitName, tuple[str, ...]]:
-    values = {
-        str(value)
-        for table in tables
-        for chunk in table.read([split_column], [split_column])
-        for value in chunk[split_column].unique()
-    }
-    splits = match_splits(sorted(values))
-    if not splits:
-        raise DataError(f"{tables[0].name}: no value of {split_column!r} is the training split")
-    return splits
 
 
 def _parent(name: str) -> str:

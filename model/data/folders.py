@@ -3,72 +3,63 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from relearn.model.data.description import AmbiguousDataError, DataDescription, SplitName, to_toml_value
-from relearn.model.data.image_survey import choose_image_scale, count_other_images, list_images, survey_images
+from relearn.model.data.image_survey import count_other_images, describe_images, list_images
 from relearn.model.data.raw_dataset import ImageRow, RawDataset, read_image_rows
-from relearn.model.data.split_names import find_split, match_splits
+from relearn.model.data.split_names import SPLITS, find_split, match_splits
 from relearn.model.data.tree import FileTree
 from relearn.model.errors import DataError
-from relearn.model.images.decode_many import ImageSource, choose_side
+from relearn.model.images.decode_many import ImageSource
 
 ACCEPTED = "accepted: a folder for each class with image files in it"
 
 
 def inspect_folders(tree: FileTree, images: list[str], given: dict[str, Any]) -> DataDescription:
     """Describe class folders; raise AmbiguousDataError if folder names have two readings."""
-    root = given.get("root", find_root(tree, images))
-    ignored = given.get("ignore", ())
-    names = [name for name in below(root, images) if not is_ignored(name, ignored)]
+    root = given.get("root", find_root(images))
+    names = [name for name in below(root, images) if not is_ignored(name, given.get("ignore", ()))]
     splits = given["splits"] if "splits" in given else _find_splits(tree, names, given)
     description = DataDescription.model_validate(
         {"source": tree.location, "layout": "folder"} | given | {"root": root, "splits": splits}
     )
-    placed, left_out = place_images(description, below(root, images))
+    placed, left_out = place_images(description, images)
     if not placed:
         raise DataError(f"{tree.location} has no images, {ACCEPTED}; got {describe_content(tree, images)}")
     _check_test_classes(tree, description, placed)
-    sources = list_sources(tree, root, placed)
-    survey = survey_images(sources)
-    scale = given["scale"] if "scale" in given else choose_image_scale(str(tree.location), sources, survey)
     left_out.update({f"in {suffix} files": count for suffix, count in count_other_images(tree).items()})
-    classes = {label for _, label in placed.values()} | _find_empty_classes(tree, images, description)
     counts = Counter(split for split, _ in placed.values())
     found: dict[str, Any] = {
-        "classes": given.get("classes") or tuple(classes),
-        "scale": scale,
-        "image_size": given["image_size"]
-        if "image_size" in given
-        else choose_side(survey.sizes or Counter([(8, 8)])),
+        "classes": given.get("classes") or tuple({label for _, label in placed.values()}),
         "left_out": dict(left_out),
-        "counts": {split: counts[split] for split in ("train", "validation", "test") if counts[split]},
-        "notes": (
-            *survey.notes(),
-            *([f"{tree.junk:,} system or hidden files are not read"] * bool(tree.junk)),
-        ),
+        "counts": {split: counts[split] for split in SPLITS if counts[split]},
     }
-    return description.model_copy(update=found)
+    description = describe_images(description.model_copy(update=found), list_sources(tree, placed), given)
+    return description.model_copy(update={"notes": (*description.notes, *_note_unread(tree, description))})
 
 
 def read_folders(
     tree: FileTree, description: DataDescription, image_size: int | None, limit: int | None
 ) -> RawDataset:
     """Read the images that `description` places in a class."""
-    placed, _ = place_images(description, below(description.root, list_images(tree)))
-    sources = list_sources(tree, description.root, placed)
+    placed, _ = place_images(description, list_images(tree))
+    sources = list_sources(tree, placed)
     rows = [ImageRow(source, *place) for source, place in zip(sources, placed.values(), strict=True)]
-    rows.sort(key=lambda row: ("train", "validation", "test").index(row.split))
+    rows.sort(key=lambda row: SPLITS.index(row.split))
     return read_image_rows(description, rows, image_size, limit)
 
 
 def place_images(
-    description: DataDescription, names: Iterable[str]
+    description: DataDescription, images: Iterable[str]
 ) -> tuple[dict[str, tuple[SplitName, str]], Counter[str]]:
     """Return split and class of each image, and the reasons for which others have none."""
     split_of = {folder: split for split, folders in description.splits.items() for folder in folders}
     placed, left_out = dict[str, tuple[SplitName, str]](), Counter[str]()
-    for name in names:
+    prefix = f"{description.root}/" if description.root else ""
+    for image in images:
+        name = image.removeprefix(prefix)
         folders, file_name = name.split("/")[:-1], name.split("/")[-1]
         split: SplitName | None = "train"
         if split_of:
@@ -80,11 +71,11 @@ def place_images(
             left_out["outside the split folders"] += 1
         elif description.layout == "file_names":
             if label := find_label(file_name):
-                placed[name] = split, label
+                placed[image] = split, label
             else:
                 left_out["without a class in the file name"] += 1
-        elif folders:
-            placed[name] = split, folders[0]
+        elif folders and image.startswith(prefix):
+            placed[image] = split, folders[0]
         else:
             left_out["outside a class folder"] += 1
     return placed, left_out
@@ -96,13 +87,16 @@ def find_label(file_name: str) -> str:
     return match[1] if match else ""
 
 
-def find_root(tree: FileTree, images: list[str]) -> str:
-    """Return the folder that holds all class or split folders: a zip often has one folder around them."""
+def find_root(images: list[str]) -> str:
+    """Return the folder that holds all class or split folders: a zip often has one folder around them.
+
+    Images beside these folders are left out later.
+    """
     root = ""
     while True:
-        names = below(root, images)
-        top = {name.split("/")[0] for name in names}
-        if len(top) != 1 or any(name.count("/") < 2 for name in names) or find_split(*top):
+        nested = [name for name in below(root, images) if name.count("/") >= 2]
+        top = {name.split("/")[0] for name in below(root, images) if "/" in name}
+        if len(top) != 1 or not nested or find_split(*top):
             return root
         root = f"{root}/{top.pop()}" if root else top.pop()
 
@@ -118,11 +112,10 @@ def is_ignored(name: str, ignored: Iterable[str]) -> bool:
     return any(name == path.rstrip("/") or name.startswith(f"{path.rstrip('/')}/") for path in ignored)
 
 
-def list_sources(tree: FileTree, root: str, names: Iterable[str]) -> list[ImageSource]:
-    """Make the sources of files below `root`."""
-    prefix = f"{root}/" if root else ""
+def list_sources(tree: FileTree, names: Iterable[str]) -> list[ImageSource]:
+    """Make the sources of image files."""
     return [
-        ImageSource(f"{tree.location}/{prefix}{name}", lambda path=prefix + name: tree.open_file(path))  # type: ignore[misc]
+        ImageSource(f"{tree.location}/{name}", lambda name=name: tree.open_file(name))  # type: ignore[misc]
         for name in names
     ]
 
@@ -190,8 +183,10 @@ def _check_test_classes(
     if not unknown:
         return
     subject = f"{tree.location}: no training image has the class {', '.join(unknown[:5])}"
-    folders = sorted({name.split("/")[0] for name, (_, label) in placed.items() if label in unknown})
-    others = {label for name, (_, label) in placed.items() if name.split("/")[0] in folders} - set(unknown)
+    tops = (name.split("/")[0] for name in below(description.root, placed))
+    places = [(top, label) for top, (_, label) in zip(tops, placed.values(), strict=True)]
+    folders = sorted({folder for folder, label in places if label in unknown})
+    others = {label for folder, label in places if folder in folders} - set(unknown)
     if others or description.layout != "folder":
         raise DataError(f"{subject}, accepted: test images of the classes that are trained")
     everything = sorted(folder for part in description.splits.values() for folder in part)
@@ -210,20 +205,12 @@ def _check_test_classes(
     )
 
 
-def _find_empty_classes(tree: FileTree, images: list[str], description: DataDescription) -> set[str]:
-    """Return class folders without any file: the validation warns of them."""
-    if description.layout != "folder":
-        return set()
-    split_folders = [folder for folders in description.splits.values() for folder in folders]
-    parents = [f"{folder}/" for folder in split_folders] or [""]
-    folders = below(description.root, tree.folders)
-    filled = {name.rpartition("/")[0] for name in below(description.root, tree.files)}
-    return {
-        name.removeprefix(parent)
-        for parent in parents
-        for name in folders
-        if name.startswith(parent)
-        and "/" not in name.removeprefix(parent)
-        and name not in split_folders
-        and not any(folder == name or folder.startswith(f"{name}/") for folder in filled)
-    }
+def _note_unread(tree: FileTree, description: DataDescription) -> list[str]:
+    """Note system files, and folders beside the classes that hold no file at all."""
+    filled = {parent for name in tree.files for parent in map(str, PurePosixPath(name).parents)}
+    depth = 1 + bool(description.splits)
+    empty = [name for name in below(description.root, set(tree.folders) - filled) if name.count("/") < depth]
+    notes = [f"{tree.junk:,} system or hidden files and folders are not read"] if tree.junk else []
+    if empty:
+        notes.append(f"{len(empty):,} empty folders are no classes, such as {min(empty)}")
+    return notes

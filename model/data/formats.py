@@ -14,7 +14,7 @@ from relearn.model.data.file_lists import read_image_table
 from relearn.model.data.folders import read_folders
 from relearn.model.data.image_survey import list_images
 from relearn.model.data.inspect import inspect_source, single_file_tree
-from relearn.model.data.pixel_tables import read_pixel_table
+from relearn.model.data.pixel_tables import read_pixel_tables
 from relearn.model.data.raw_dataset import RawDataset, RawSplit, select_stratified
 from relearn.model.data.source_kind import SourceKind
 from relearn.model.data.tables import TableFile, open_table
@@ -123,9 +123,9 @@ def _read_pixels(description: DataDescription, image_size: int | None, limit: in
     source = description.source
     if not description.tables:
         tree = single_file_tree(source)
-        return _take(read_pixel_table(_open(tree, str(source), description), description), limit)
+        return _take(read_pixel_tables([_open(tree, str(source), description)], description), limit)
     with open_tree(source) as tree:
-        return _take(read_pixel_table(_open_tables(tree, description)[0], description), limit)
+        return _take(read_pixel_tables(_open_tables(tree, description), description), limit)
 
 
 def _open_tables(tree: FileTree, description: DataDescription) -> list[TableFile]:

@@ -5,15 +5,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL.ImageFile import ImageFile
 
-from relearn.model.data.description import AmbiguousDataError
+from relearn.model.data.description import AmbiguousDataError, DataDescription
 from relearn.model.data.tree import FileTree
 from relearn.model.errors import DataError, UserInputError
 from relearn.model.images.decode import read_header
-from relearn.model.images.decode_many import MAX_PIXELS, ImageSource
+from relearn.model.images.decode_many import MAX_PIXELS, ImageSource, choose_side
 from relearn.model.images.formats import (
     HEADER_BYTES,
     IMAGE_SUFFIXES,
@@ -39,19 +40,41 @@ class ImageSurvey:
     deep: dict[str, int | None] = field(default_factory=dict)
     deep_color: set[str] = field(default_factory=set)
     tiff_bits: Counter[int] = field(default_factory=Counter)
-    animated: int = 0
+    animated: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Describe the files: their formats and sizes, and animations of which one frame is read."""
+        """Describe the formats and sizes of the files."""
         formats = ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
         smallest, largest = min(self.sizes, default=(0, 0)), max(self.sizes, default=(0, 0))
         sizes = " × ".join(map(str, smallest))
         if smallest != largest:
             sizes += " to " + " × ".join(map(str, largest))
-        notes = [f"Files: {formats}; {sizes} pixels"]
-        if self.animated:
-            notes.append(f"{self.animated:,} files have several images, of which the first is read")
-        return notes
+        return [f"Files: {formats}; {sizes} pixels"]
+
+    def cautions(self) -> list[str]:
+        """Warn of files with several images, of which the first is read."""
+        if not self.animated:
+            return []
+        return [
+            f"only the first frame is read of {len(self.animated):,} files that have several, such as "
+            f"{self.animated[0]}"
+        ]
+
+
+def describe_images(
+    description: DataDescription, sources: Sequence[ImageSource], given: dict[str, Any]
+) -> DataDescription:
+    """Add scale, size and remarks to a description, from the headers of its image files."""
+    survey = survey_images(sources)
+    found = {
+        "scale": given["scale"]
+        if "scale" in given
+        else choose_image_scale(str(description.source), sources, survey),
+        "image_size": given["image_size"] if "image_size" in given else choose_side(survey.sizes),
+        "notes": (*description.notes, *survey.notes()),
+        "cautions": (*description.cautions, *survey.cautions()),
+    }
+    return description.model_copy(update=found)
 
 
 def survey_images(sources: Iterable[ImageSource]) -> ImageSurvey:
@@ -63,7 +86,8 @@ def survey_images(sources: Iterable[ImageSource]) -> ImageSurvey:
             _add_depth(survey, source, image)
             survey.formats[image.format or ""] += 1
             survey.sizes[_upright_size(image)] += 1
-            survey.animated += getattr(image, "n_frames", 1) > 1
+            if getattr(image, "n_frames", 1) > 1:
+                survey.animated.append(source.name)
     return survey
 
 

@@ -1,6 +1,7 @@
 """Inspection of a data source: what it is and how it is read, from names, headers and values."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,13 +15,19 @@ from relearn.model.data.description import (
     read_choices,
     to_toml_value,
 )
-from relearn.model.data.file_lists import find_bytes_column, find_files, inspect_image_rows, list_labels
-from relearn.model.data.folders import below, inspect_folders, place_images
+from relearn.model.data.file_lists import (
+    find_bytes_column,
+    find_files,
+    inspect_image_rows,
+    list_labels,
+    may_list_files,
+)
+from relearn.model.data.folders import inspect_folders, place_images
 from relearn.model.data.image_survey import list_images
-from relearn.model.data.pixel_tables import inspect_pixel_table
+from relearn.model.data.pixel_tables import inspect_pixel_tables
 from relearn.model.data.source_kind import KINDS, SourceKind, recognize_kind
 from relearn.model.data.tables import TABLE_SUFFIXES, TableFile, open_table
-from relearn.model.data.tree import FileTree, open_tree
+from relearn.model.data.tree import FileTree, open_tree, walk
 from relearn.model.errors import DataError, InfrastructureError, NotFoundError
 
 __all__ = ["AmbiguousDataError", "inspect_source"]
@@ -36,14 +43,13 @@ def inspect_source(
     readings are possible, DataError if nothing is readable or too much would be left out.
     """
     given = dict(given or {})
-    kind = kind or (recognize_kind(source) if source.exists() else None)
-    check_kind(source, kind)
+    kind = check_kind(source, kind)
     if kind == "toml":
         choices = read_choices(source)
-        source, given, kind = choices["source"], choices | given, None
-        kind = recognize_kind(source) if source.exists() else None
-        check_kind(source, kind)
-    given.pop("source", None)
+        source, given = choices["source"], choices | given
+        kind = check_kind(source)
+    for found_anew in ("source", "counts", "notes", "cautions"):
+        given.pop(found_anew, None)
     try:
         description = _inspect(source, given, kind)
     except OSError as error:
@@ -53,21 +59,32 @@ def inspect_source(
     classes = given.get("classes") or sort_class_names(description.classes)
     if len(classes) > MAX_CLASSES:
         raise DataError(f"{source} has {len(classes)} different labels, accepted: up to {MAX_CLASSES}")
+    if len(classes) < 2:
+        names = ", ".join(map(repr, classes))
+        raise DataError(f"{source}: at least two classes need images, got {len(classes)}: {names}")
     description = description.model_copy(update={"classes": tuple(classes)})
     description.check_left_out(given.get("left_out", {}))
     return description
 
 
-def check_kind(path: Path, kind: SourceKind | None) -> None:
-    """Raise for a path that does not exist, or is a folder for a file, or the other way round."""
+def check_kind(path: Path, kind: SourceKind | None = None) -> SourceKind:
+    """Return the kind of a source; raise if nothing is there, or a folder for a file, or a file for a folder.
+
+    A folder of tables is right for `csv` and `parquet`.
+    """
     if not path.exists():
         raise NotFoundError(f"{path} does not exist")
+    kind = kind or recognize_kind(path)
+    if kind in ("csv", "parquet") and path.is_dir():
+        suffixes = [suffix for suffix in TABLE_SUFFIXES if (".parquet" in suffix) == (kind == "parquet")]
+        kind = "folder" if any(name.lower().endswith(tuple(suffixes)) for name in walk(path)) else kind
     if not (path.is_dir() if kind == "folder" else path.is_file()):
         expected = "folder" if kind == "folder" else "file"
         hint = f"; did you mean {recognize_kind(path)}:{path}" if path.is_dir() or path.is_file() else ""
         raise DataError(
             f"{path} is not a {expected}, accepted: {kind}:PATH with the path of a {expected}{hint}"
         )
+    return kind
 
 
 def _inspect(source: Path, given: dict[str, Any], kind: SourceKind | None) -> DataDescription:
@@ -84,15 +101,15 @@ def _inspect(source: Path, given: dict[str, Any], kind: SourceKind | None) -> Da
     if find_bytes_column(table):
         return inspect_image_rows(single_file_tree(source), [table], None, [], given)
     if _has_pixels(table, given):
-        return inspect_pixel_table(source, table, given)
-    with open_tree(source.parent) as tree:
-        images = list_images(tree)
-        table = open_table(source.name, lambda: source.open("rb"), given, kind or "")
-        files = find_files(table, tree, images, given)
-        if files is None:
-            return inspect_pixel_table(source, table, given)  # says what is wrong with the pixels
-        description = inspect_image_rows(tree, [table], files, images, given)
-        return description.model_copy(update={"source": source})
+        return inspect_pixel_tables(source, [table], given)
+    if "image_column" in given or may_list_files(table):
+        with open_tree(source.parent) as tree:
+            images = list_images(tree)
+            named = replace(table, name=source.name)
+            if files := find_files(named, images, given):
+                description = inspect_image_rows(tree, [named], files, images, given)
+                return description.model_copy(update={"source": source})
+    return inspect_pixel_tables(source, [table], given)  # says what is wrong with the pixels
 
 
 def single_file_tree(source: Path) -> FileTree:
@@ -122,12 +139,12 @@ def _inspect_tree(tree: FileTree, given: dict[str, Any]) -> DataDescription:
     tables = [open_table(name, lambda name=name: tree.open_file(name), given) for name in names]  # type: ignore[misc]
     if find_bytes_column(tables[0]):
         return inspect_image_rows(tree, tables, None, images, given)
-    if len(tables) > 1:
+    if len({table.columns for table in tables}) > 1:
         raise DataError(
-            f"{tree.location} has several tables, {', '.join(names[:5])}, and no images, accepted: one of "
-            f"them, such as --dataset {tree.location}/{names[0]}"
+            f"{tree.location} has tables with different columns, {', '.join(names[:5])}, and no images, "
+            f"accepted: one of them, such as --dataset {tree.location}/{names[0]}"
         )
-    description = inspect_pixel_table(tree.location, tables[0], given)
+    description = inspect_pixel_tables(tree.location, tables, given)
     return description.model_copy(update={"tables": tuple(names)})
 
 
@@ -140,7 +157,7 @@ def _inspect_listing(
     for name in metadata or names:
         try:
             table = open_table(name, lambda name=name: tree.open_file(name), given)  # type: ignore[misc]
-            files = find_files(table, tree, images, given)
+            files = find_files(table, images, given)
             if files is not None:
                 find_label_columns(
                     table, [column for column in table.columns if column != files.column], given
@@ -163,7 +180,8 @@ def _inspect_listing(
             ],
         )
     description = inspect_image_rows(tree, same_shape, listings[0][1], images, given)
-    if "layout" not in given and _folders_agree(tree, same_shape, description, images):
+    agree = "layout" not in given and _folders_agree(tree, same_shape, description, images)
+    if agree and not description.split_column:
         return None
     return description
 
@@ -179,10 +197,9 @@ def _folders_agree(
     is_named = find_named(description.label_columns, LABEL_NAMES) is not None
     if len(folders.classes) < 2 or (is_named and not set(folders.classes) & set(description.classes)):
         return False
-    placed, _ = place_images(folders, below(folders.root, images))
-    prefix = f"{tree.location}/{folders.root}/" if folders.root else f"{tree.location}/"
+    placed, _ = place_images(folders, images)
     labels = list_labels(tree, tables, description, images)
-    if all(labels.get(prefix + name, label) == label for name, (_, label) in placed.items()):
+    if all(labels.get(f"{tree.location}/{name}", label) == label for name, (_, label) in placed.items()):
         return True
     raise AmbiguousDataError(
         f"{tree.location} has class folders, and a table with other labels",

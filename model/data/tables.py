@@ -6,6 +6,7 @@ import json
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,14 +56,14 @@ def open_table(name: str, open_file: OpenFile, given: dict[str, Any], kind: str 
     return _open_csv(name, open_file, given)
 
 
-def format_class_names(name: str, labels: pd.Series, start: int = 0) -> np.ndarray:
-    """Format labels as text; a tool's 3.0 becomes 3. `start` counts the rows before these."""
+def format_labels(name: str, labels: pd.Series, start: int = 0) -> np.ndarray:
+    """Format labels as text; `start` counts the rows before these."""
     if labels.dtype == object and not labels.map(pd.api.types.is_hashable).all():
         value = labels[~labels.map(pd.api.types.is_hashable)].iloc[0]
         got = str(value.tolist() if isinstance(value, np.ndarray) else value)[:40]
         raise DataError(f"{name}: got the label {got!r}, accepted: a name or a number")
-    names = labels.map({value: _format_class_name(value) for value in labels.unique()})
-    missing = np.flatnonzero(labels.isna() | (names == ""))
+    names = labels.map({value: str(value) for value in labels.unique()})
+    missing = np.flatnonzero(labels.isna() | (names.str.strip() == ""))
     if len(missing):
         raise DataError(f"{name} row {start + missing[0] + 1} has no label")
     return names.to_numpy(dtype=str)
@@ -75,8 +76,13 @@ def parse_number(cell: Any) -> float:
     return math.nan
 
 
-def _format_class_name(value: Any) -> str:
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip())
+def tidy_labels(labels: np.ndarray) -> np.ndarray:
+    """Strip spaces, and turn a tool's 3.0 into 3, where this merges no two different labels."""
+    names, inverse = np.unique(labels, return_inverse=True)
+    tidy = [re.sub(r"^(-?\d+)\.0+$", r"\1", name.strip()) for name in names.tolist()]
+    counts = Counter(tidy)
+    kept = [new if counts[new] == 1 else old for old, new in zip(names.tolist(), tidy, strict=True)]
+    return np.array(kept, dtype=str)[inverse]
 
 
 def _open_csv(name: str, open_file: OpenFile, given: dict[str, Any]) -> TableFile:

@@ -62,7 +62,7 @@ def open_tree(path: Path) -> Iterator[FileTree]:
     """Open a folder, zip or tar; raise DataError for an archive that is damaged or too large."""
     with ExitStack() as stack:
         if path.is_dir():
-            files, folders = list_folder(path)
+            files, folders = list_folder(path, skip_junk=True)
             yield _build_tree(path, files, folders, lambda name: (path / name).open("rb"))
         elif zipfile.is_zipfile(path):
             yield _open_zip(path, stack)
@@ -99,8 +99,11 @@ def walk(root: Path) -> list[str]:
     return sorted(list_folder(root)[0], key=_sort_key)
 
 
-def list_folder(root: Path) -> tuple[list[str], list[str]]:
-    """List files and folders below `root`; links are followed, but not into a folder that holds them."""
+def list_folder(root: Path, skip_junk: bool = False) -> tuple[list[str], list[str]]:
+    """List files and folders below `root`; links are followed, but not into a folder that holds them.
+
+    With `skip_junk` hidden folders are not entered, and count as files.
+    """
     files, folders = list[str](), list[str]()
     pending = [(root, "", frozenset({root.resolve()}))]
     while pending:
@@ -108,7 +111,9 @@ def list_folder(root: Path) -> tuple[list[str], list[str]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = prefix + entry.name
-                if entry.is_dir():
+                if skip_junk and is_junk(entry.name):
+                    files.append(name)
+                elif entry.is_dir():
                     target = Path(entry.path).resolve()
                     folders.append(name)
                     if target not in ancestors:

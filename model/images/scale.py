@@ -30,11 +30,15 @@ class ValueRange:
         """Return the range of both sets."""
         if other is None:
             return self
-        return type(self)(
-            min(self.minimum, other.minimum),
-            max(self.maximum, other.maximum),
+        return type(self)(  # unlike min and max, numpy's functions keep NaN
+            float(np.minimum(self.minimum, other.minimum)),
+            float(np.maximum(self.maximum, other.maximum)),
             self.is_whole and other.is_whole,
         )
+
+    def fits(self, white: int) -> bool:
+        """Return True for numbers from 0 to `white`; whole ones, unless `white` is 1."""
+        return self.minimum >= 0 and self.maximum <= white and (self.is_whole or white == 1)
 
     def __str__(self) -> str:
         kind = "whole numbers" if self.is_whole else "fractions"
@@ -45,19 +49,20 @@ def list_plausible_scales(values: ValueRange) -> tuple[int, ...]:
     """Return the values that may be white in bare numbers: one, two to choose from, or none.
 
     0 and 1, or fractions from 0 to 1: 1. Whole numbers up to 255, one of them above 127: 255. Other whole
-    numbers have two readings; negative numbers and other fractions have none.
+    numbers up to 65535 have two readings; negative numbers and other fractions have none.
     """
-    if not values.minimum >= 0:  # also NaN
+    if not values.minimum >= 0 or not values.maximum <= WORD_WHITE:  # also NaN
         return ()
     if values.maximum <= 1:
         return (1,)
-    if not values.is_whole or values.maximum > WORD_WHITE:
+    if not values.is_whole:
         return ()
     if values.maximum <= BYTE_WHITE // 2:
         return int(values.maximum), BYTE_WHITE
     if values.maximum <= BYTE_WHITE:
         return (BYTE_WHITE,)
-    return tuple(dict.fromkeys((next_bit_depth_white(values.maximum), WORD_WHITE)))
+    smallest = next_bit_depth_white(values.maximum)
+    return tuple(dict.fromkeys((smallest if smallest < WORD_WHITE else int(values.maximum), WORD_WHITE)))
 
 
 def next_bit_depth_white(maximum: float) -> int:

@@ -136,6 +136,14 @@ def spoil_tree(
     return files
 
 
+def lose_one(sketch: Sketch, files: Files) -> None:
+    """Remove one image file that stays in the list: one of at least nine images."""
+    name = sorted(files)[0]
+    sketch.forget([list(files).index(name)])
+    del files[name]
+    sketch.report("a listed file that does not exist")
+
+
 IMAGE_SUFFIXES = {
     suffix.lower() for group in (SUFFIXES.values(), *RARE_SUFFIXES.values()) for suffix in group
 }
@@ -294,8 +302,7 @@ def spoil_list(sketch: Sketch, rows: Rows, files: Files, file_column: str, label
         kinds["two label columns"] = 2
     kind = draw.pick("kind of defect", kinds)
     if kind == "missing file":
-        files.pop(sorted(files)[0])
-        sketch.none("a listed file that does not exist")
+        lose_one(sketch, files)
     elif kind == "damaged":
         damage_one(sketch, files)
     elif kind == "two labels":
@@ -353,8 +360,7 @@ def draw_metadata(sketch: Sketch) -> Files:
         lines.setdefault(folder, []).append(row)
     if draw.flip("defect", 0.1):
         if draw.flip("missing file", 0.5):
-            files.pop(sorted(files)[0])
-            sketch.none("a listed file that does not exist")
+            lose_one(sketch, files)
         else:
             damage_one(sketch, files)
     for folder, rows in lines.items():

@@ -75,11 +75,14 @@ def test_train_and_test_may_be_classes(tmp_path: Path, load: Callable[..., Datas
     assert (("bus", "test", "train"), None) == (dataset.classes, dataset.test)
 
 
-def test_empty_class_is_kept(tmp_path: Path, load: Callable[..., Dataset]) -> None:
-    """A class folder without images stays a class, which the validation reports."""
-    write_image(tmp_path / "set" / "a" / "0.png", GRAY[0])
-    (tmp_path / "set" / "b").mkdir()
-    assert ("a", "b") == load("folder", tmp_path / "set").classes
+def test_empty_folder_is_no_class(tmp_path: Path, load: Callable[..., Dataset]) -> None:
+    """A folder without a file is no class, and a note says so."""
+    for index, name in enumerate("ac"):
+        write_image(tmp_path / "set" / name / "0.png", GRAY[index])
+    (tmp_path / "set" / "b" / "deeper").mkdir(parents=True)
+    dataset = load("folder", tmp_path / "set")
+    assert ("a", "c") == dataset.classes
+    assert "1 empty folders are no classes, such as b" in dataset.description.notes
 
 
 def test_images_of_different_sizes_get_a_side_that_fits(tmp_path: Path, load: Callable[..., Dataset]) -> None:
@@ -99,7 +102,8 @@ def test_images_of_different_sizes_get_a_side_that_fits(tmp_path: Path, load: Ca
 def test_large_images_are_resized(tmp_path: Path, load: Callable[..., Dataset]) -> None:
     """Images of 64 pixels a side keep their size, larger ones get 64 unless another is given."""
     for side in (64, 65):
-        write_image(tmp_path / str(side) / "a" / "0.png", np.full((side, side), 9, np.uint8))
+        for name in "ab":
+            write_image(tmp_path / str(side) / name / "0.png", np.full((side, side), 9, np.uint8))
     assert (1, 64, 64) == load("folder", tmp_path / "64").shape
     assert (1, 64, 64) == load("folder", tmp_path / "65").shape
     assert (1, 16, 16) == load("folder", tmp_path / "65", image_size=16).shape
@@ -119,9 +123,10 @@ def test_grey_stored_as_colour_is_grey(tmp_path: Path, load: Callable[..., Datas
 def test_unreadable_images_are_reported(tmp_path: Path, load: Callable[..., Dataset]) -> None:
     """One line has their number, the first path and its error."""
     write_image(tmp_path / "set" / "a" / "0.png", GRAY[0])
+    write_image(tmp_path / "set" / "b" / "0.png", GRAY[1])
     (tmp_path / "set" / "a" / "1.png").write_bytes((tmp_path / "set" / "a" / "0.png").read_bytes()[:200])
     (tmp_path / "set" / "a" / "2.jpg").write_bytes(b"GIF89a, not a JPEG")
-    with pytest.raises(DataError, match=r"2 of 3 images cannot be read, the first is .*1\.png: .*decoded"):
+    with pytest.raises(DataError, match=r"2 of 4 images cannot be read, the first is .*1\.png: .*decoded"):
         load("folder", tmp_path / "set")
 
 

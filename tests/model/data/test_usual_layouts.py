@@ -736,3 +736,254 @@ def test_images_beside_a_table_are_prepared_again(tmp_path: Path) -> None:
     assert before.fingerprint == prepare_dataset(config, home).fingerprint
     save(tmp_path / "set" / "3.png", IMAGES[3] // 2)
     assert before.fingerprint != prepare_dataset(config, home).fingerprint
+
+
+# Incomplete and contradictory data
+
+
+def save_listed(folder: Path, table: pd.DataFrame, count: int = 12) -> None:
+    """Save images 0.png, 1.png, … and a table that lists them."""
+    for index in range(count):
+        save(folder / "images" / f"{index}.png", IMAGES[index])
+    table.to_csv(folder / "labels.csv", index=False)
+
+
+def list_images(count: int = 12) -> pd.DataFrame:
+    return pd.DataFrame({"filename": [f"{i}.png" for i in range(count)], "label": LETTERS[:count]})
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "TIFF"])
+def test_more_frames_than_one_are_noted(tmp_path: Path, load: Load, image_format: str) -> None:
+    """The first frame is read; a warning has the number of such files and the first name."""
+    for index in range(12):
+        frames = {"save_all": True, "append_images": [Image.fromarray(IMAGES[index + 12])]}
+        options = frames if index in (4, 7) else {}
+        save(tmp_path / "set" / LETTERS[index] / f"{index:02}", IMAGES[index], image_format, **options)
+    dataset = load("set")
+    assert subset(slice(12)) == contents(dataset)
+    (note,) = dataset.notes
+    assert "first frame is read of 2 files" in note
+    assert "04" in note
+
+
+def test_missing_files_of_a_list_are_counted_and_named(tmp_path: Path, load: Load) -> None:
+    """The others are read; where more than a fifth is missing, the list is refused."""
+    save_listed(tmp_path / "set", list_images())
+    for lost in (3, 5):
+        (tmp_path / "set" / "images" / f"{lost}.png").unlink()
+    dataset = load("set")
+    assert subset([i for i in range(12) if i not in (3, 5)]) == contents(dataset)
+    assert "2 listed files do not exist: 3.png, 5.png" in dataset.notes
+    (tmp_path / "set" / "images" / "4.png").unlink()
+    with pytest.raises(DataError, match="3 of 12 images would be left out: 3 listed, but without a file"):
+        load("set")
+
+
+def test_images_of_one_class_are_refused(tmp_path: Path, load: Load) -> None:
+    """A network can learn nothing from them, and the folder may be none of a class."""
+    for index in range(6):
+        save(tmp_path / "set" / "images" / f"{index}.png", IMAGES[index])
+    with pytest.raises(DataError, match="at least two classes need images, got 1: 'images'"):
+        load("set")
+
+
+def test_a_file_with_two_labels_is_refused(tmp_path: Path, load: Load) -> None:
+    """The message names the file and both labels."""
+    listed = list_images()
+    save_listed(tmp_path / "set", pd.concat([listed, listed[:1].assign(label="b")]))
+    with pytest.raises(DataError, match=r"0\.png has two labels, 'a' and 'b'"):
+        load("set")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+def test_integers_above_255_are_a_choice(tmp_path: Path, load: Load, kind: str) -> None:
+    """Their bit depth is unknown: refused, then read as dataset.toml says."""
+
+    def write(values: np.ndarray) -> str:
+        frame = pd.DataFrame(values, columns=FRAME.columns).assign(label=LETTERS)
+        if kind == "npz":
+            np.savez(tmp_path / "a.npz", images=values.reshape(90, 8, 8), labels=LETTERS)
+        elif kind == "csv":
+            frame.to_csv(tmp_path / "a.csv", index=False)
+        else:
+            frame.to_parquet(tmp_path / "a.parquet")
+        return f"a.{kind}"
+
+    with pytest.raises(AmbiguousDataError, match="scale = 4095.*scale = 65535"):
+        load(write(PIXELS * 16))
+    assert ALL == contents(load(f"a.{kind}", "scale = 4095"))
+    with pytest.raises(AmbiguousDataError, match="scale = 65535"):
+        load(write(PIXELS * 257))
+    assert ALL == contents(load(f"a.{kind}", "scale = 65535"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_no_pixel_is_nan_or_infinite(tmp_path: Path, load: Load, value: float, split: str) -> None:
+    """NaN in any array of an npz is refused, with and without a given scale; it would become black."""
+    images = dict.fromkeys(("train", "test"), IMAGES / 255)
+    images[split][3, 4, 4] = value
+    np.savez(
+        tmp_path / "a.npz",
+        **{f"x_{name}": array for name, array in images.items()},
+        **{f"y_{name}": LETTERS for name in images},
+    )
+    with pytest.raises(DataError, match="fractions from"):
+        load("a.npz")
+    with pytest.raises(DataError, match="accepted: fractions from 0 to 1"):
+        load("a.npz", "scale = 1")
+
+
+def test_fractions_with_a_given_scale_of_whole_numbers_are_refused(tmp_path: Path, load: Load) -> None:
+    """They would be cut to whole numbers in silence; so would negative ones."""
+    for images in (IMAGES * 0.997, IMAGES.astype(int) - 100):
+        np.savez(tmp_path / "a.npz", images=images, labels=LETTERS)
+        with pytest.raises(DataError, match="accepted: whole numbers from 0 to 255"):
+            load("a.npz", "scale = 255")
+
+
+@pytest.mark.parametrize("stray", ["stray.png", "set/stray.png"])
+def test_images_beside_a_wrapped_folder_are_left_out(tmp_path: Path, load: Load, stray: str) -> None:
+    """One is counted and warned of; many are refused; images without any class folder are refused."""
+    for index in range(30):
+        save(tmp_path / "photos" / "set" / LETTERS[index] / f"{index}.png", IMAGES[index])
+    save(tmp_path / "photos" / stray, IMAGES[40])
+    dataset = load("photos")
+    assert subset(slice(30)) == contents(dataset)
+    assert "1 of 31 images are left out: 1 outside a class folder" in dataset.notes
+    for index in range(40, 60):
+        save(tmp_path / "photos" / Path(stray).parent / f"{index}.png", IMAGES[index])
+    with pytest.raises(DataError, match="21 of 51 images would be left out: 21 outside a class folder"):
+        load("photos")
+    for index in range(6):
+        save(tmp_path / "flat" / "set" / f"{index}.png", IMAGES[index])
+    with pytest.raises(DataError, match="at least two classes"):
+        load("flat")
+
+
+@pytest.mark.parametrize(("first", "second"), [("1", "1.0"), ("cat", "cat ")])
+def test_nearly_equal_labels_stay_apart(tmp_path: Path, load: Load, first: str, second: str) -> None:
+    """Spaces and .0 are dropped only where no two labels become one; else a warning names both."""
+    labels = np.where(np.arange(90) % 2, first, second)
+    FRAME.assign(label=labels).to_csv(tmp_path / "a.csv", index=False)
+    dataset = load("a.csv")
+    assert multiset(IMAGES, labels) == contents(dataset)
+    assert any("nearly equal" in note for note in dataset.notes)
+    save_listed(tmp_path / "set", list_images().assign(label=labels[:12]))
+    assert multiset(IMAGES[:12], labels[:12]) == contents(load("set"))
+    FRAME.assign(label=np.where(np.arange(90) % 2, "3.0", " x")).to_csv(tmp_path / "b.csv", index=False)
+    assert ("3", "x") == load("b.csv").classes
+
+
+def test_a_split_column_counts_though_class_folders_agree(tmp_path: Path, load: Load) -> None:
+    """The table is read, not the folders, which know nothing of the splits."""
+    for index in range(12):
+        save(tmp_path / "set" / LETTERS[index] / f"{index}.png", IMAGES[index])
+    names = [f"{LETTERS[index]}/{index}.png" for index in range(12)]
+    table = pd.DataFrame({"file": names, "label": LETTERS[:12], "split": ["train"] * 9 + ["test"] * 3})
+    table.to_csv(tmp_path / "set" / "labels.csv", index=False)
+    dataset = load("set")
+    assert (subset(slice(9)), subset(slice(9, 12))) == (contents(dataset), contents(dataset, dataset.test))
+
+
+# More layouts with one reading
+
+
+@pytest.mark.parametrize("names", ["r0", "red0", "R_0"])
+@pytest.mark.parametrize("order", ["planes", "interleaved", "sorted"])
+def test_named_color_planes_are_read(tmp_path: Path, load: Load, names: str, order: str) -> None:
+    """The names say which is red: r0, g0, b0; red0, green0, blue0; R_0, G_0, B_0, in any order."""
+    words = {
+        "r0": ("r{}", "g{}", "b{}"),
+        "red0": ("red{}", "green{}", "blue{}"),
+        "R_0": ("R_{}", "G_{}", "B_{}"),
+    }
+    columns = [word.format(pixel) for pixel in range(64) for word in words[names]]
+    frame = pd.DataFrame(COLOR.reshape(90, -1), columns=columns)
+    if order != "interleaved":
+        frame = frame[[f for word in words[names] for f in map(word.format, range(64))]]
+    frame = frame[sorted(frame)] if order == "sorted" else frame
+    frame.assign(label=LETTERS).to_csv(tmp_path / "a.csv", index=False)
+    assert multiset(COLOR.transpose(0, 3, 1, 2), LETTERS) == contents(load("a.csv"))
+
+
+@pytest.mark.parametrize("shape", ["gray", "channels last", "channels first"])
+def test_nested_lists_give_the_shape_of_images(tmp_path: Path, load: Load, shape: str) -> None:
+    """Lists of rows say height and width, also of images that are not square, and where the channels are."""
+    images = RNG.integers(0, 256, (30, 3, 8, 11), np.uint8)
+    lists = {"gray": images[:, 0], "channels last": images.transpose(0, 2, 3, 1), "channels first": images}
+    values = pa.array(lists[shape].tolist())
+    pq.write_table(pa.table({"image": values, "label": LETTERS[:30]}), tmp_path / "a.parquet")
+    dataset = load("a.parquet")
+    assert multiset(images[:, :1] if shape == "gray" else images, LETTERS[:30]) == contents(dataset)
+    turned = [*lists[shape][:20].tolist(), *np.swapaxes(lists[shape], -1, -2)[20:].tolist()]
+    pq.write_table(pa.table({"image": pa.array(turned), "label": LETTERS[:30]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"row 21, column 'image': got .* numbers, the first has"):
+        load("a.parquet")
+
+
+def test_width_in_dataset_toml_makes_a_row_of_pixels_an_image(tmp_path: Path, load: Load) -> None:
+    """64 pixels are 4 × 16, if a person says so."""
+    FRAME.assign(label=LETTERS).to_csv(tmp_path / "a.csv", index=False)
+    assert multiset(IMAGES.reshape(90, 4, 16), LETTERS) == contents(load("a.csv", "width = 16"))
+
+
+def test_width_and_height_columns_are_no_labels(tmp_path: Path, load: Load) -> None:
+    """A list of images with their sizes has one label column, whatever it is called."""
+    table = list_images().rename(columns={"label": "species"}).assign(width=8, height=8)
+    save_listed(tmp_path / "set", table)
+    assert subset(slice(12)) == contents(load("set"))
+
+
+def test_listed_names_may_lack_suffixes_of_several_kinds(tmp_path: Path, load: Load) -> None:
+    """1 is 1.png, 2 is 2.bmp; a name of two files counts as missing."""
+    save_listed(tmp_path / "set", list_images().assign(filename=range(12)))
+    for index in range(6):
+        save(tmp_path / "set" / "images" / f"{index}.bmp", IMAGES[index], "BMP")
+        (tmp_path / "set" / "images" / f"{index}.png").unlink()
+    assert subset(slice(12)) == contents(load("set"))
+    save(tmp_path / "set" / "images" / "0.png", IMAGES[50])
+    assert any("1 listed files do not exist: 0" in note for note in load("set").notes)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_folder_of_tables_is_read(tmp_path: Path, load: Load, kind: str, prefix: bool) -> None:
+    """Shards of one table are joined; tables named after splits are splits; others are refused."""
+    frame = FRAME.assign(label=LETTERS)
+
+    def write(name: str, part: pd.DataFrame) -> None:
+        path = tmp_path / "set" / f"{name}.{kind}"
+        path.parent.mkdir(exist_ok=True)
+        part.to_csv(path, index=False) if kind == "csv" else part.to_parquet(path)
+
+    def read() -> Dataset:
+        source = f"{kind}:{tmp_path / 'set'}" if prefix else str(tmp_path / "set")
+        return load_dataset(TrainConfig(dataset=source), Home(tmp_path / "home", tmp_path))
+
+    write("part-0", frame[:40])
+    write("part-1", frame[40:])
+    dataset = read()
+    assert ALL == contents(dataset)
+    assert "part-1" in str(dataset.train.places[40])
+    for file in (tmp_path / "set").iterdir():
+        file.unlink()
+    write("digits_train", frame[:60])
+    write("digits_test", frame[60:])
+    dataset = read()
+    assert (subset(slice(60)), subset(slice(60, 90))) == (contents(dataset), contents(dataset, dataset.test))
+    (tmp_path / "set" / f"digits_train.{kind}").rename(tmp_path / "set" / f"first.{kind}")
+    with pytest.raises(DataError, match="neither parts of one nor named after splits"):
+        read()
+
+
+def test_a_table_of_pixels_does_not_walk_its_folder(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small table of numbers in a large home folder is described from itself."""
+    pd.DataFrame({"label": list("abab"), "pixels": ["1 2 3"] * 4}).to_csv(tmp_path / "a.csv", index=False)
+    walked = []
+    monkeypatch.setattr("relearn.model.data.tree.list_folder", lambda path: walked.append(path) or ([], []))
+    with pytest.raises(DataError, match=r"a\.csv"):
+        load("a.csv")
+    assert not walked
