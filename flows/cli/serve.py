@@ -123,7 +123,9 @@ def predict(
         classifier = ReleaseStore(home.releases_dir(model_name)).version_folder(release.version)
     predictions = _predict_files(Classifier.load(classifier), files)
     if output is None:
-        rows = [(str(row.file), str(row.label), f"{row.probability:.1%}") for row in predictions.itertuples()]
+        # Not as named tuples: class names are no Python names.
+        shown = predictions[["file", "label", "probability"]].itertuples(index=False, name=None)
+        rows = [(str(file), str(label), f"{probability:.1%}") for file, label, probability in shown]
         make_console().print(Table(("file", "label", "probability"), rows))
         return
     write_bytes_atomically(output, _encode_predictions(predictions, output.suffix))

@@ -216,7 +216,10 @@ SIXTEEN = {f"p{index}": [200, 1] for index in range(16)}  # pixel columns
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": [b"GIF89a", encode_png(GRAY[0])], "label": [1, 2]}, "1 of 2 images cannot be read, the first is row 1"),
+        (
+            {"image": [b"GIF89a", encode_png(GRAY[0])], "label": [1, 2]},
+            "1 of 2 images cannot be read, the first is row 1",
+        ),
         ({"image": [None, encode_png(GRAY[0])], "label": [1, 2]}, "the first is row 1"),
         ({"image": [encode_png(GRAY[0])]}, "has no label column beside 'image'"),
         ({"image": [encode_png(GRAY[0])], "label": [None]}, "row 1 has no label"),
