@@ -31,10 +31,10 @@ ANY_SUFFIX = ".*"
 MIN_FOUND = 0.5  # of the names in a column that are files, for a column of file names
 
 
-class _Files(NamedTuple):
+class FileColumn(NamedTuple):
     """How the names of a column become files: folder before them, suffix after them, and how many exist."""
 
-    column: str
+    name: str
     folder: str
     suffix: str
     found: int
@@ -54,13 +54,15 @@ def may_list_files(table: TableFile) -> bool:
     )
 
 
-def find_files(table: TableFile, images: Sequence[str], given: dict[str, Any]) -> _Files | None:
+def find_files(table: TableFile, images: Sequence[str], given: dict[str, Any]) -> FileColumn | None:
     """Return the column of file names, with the folder and suffix that make most of them files.
 
     Raises AmbiguousDataError if two folders hold files of these names.
     """
     if "image_column" in given:
-        return _Files(given["image_column"], given.get("image_folder", ""), given.get("image_suffix", ""), 0)
+        return FileColumn(
+            given["image_column"], given.get("image_folder", ""), given.get("image_suffix", ""), 0
+        )
     prefix = _parent(table.name)
     by_place = defaultdict[tuple[str, str], set[str]](set)
     for image in images:
@@ -70,20 +72,20 @@ def find_files(table: TableFile, images: Sequence[str], given: dict[str, Any]) -
             by_place[folder, ""].add(rest)
             by_place[folder, path.suffix].add(rest.removesuffix(path.suffix))
             by_place[folder, ANY_SUFFIX].add(rest.removesuffix(path.suffix))
-    matches = list[_Files]()
+    matches = list[FileColumn]()
     for column in table.columns:
-        names = [_clean(value) for value in table.sample[column]]
+        names = {_clean(value) for value in table.sample[column]}
         for (folder, suffix), members in by_place.items():
-            found = sum(name in members for name in names)
+            found = len(names & members)
             if found > MIN_FOUND * len(names):
-                matches.append(_Files(column, folder, suffix, found))
+                matches.append(FileColumn(column, folder, suffix, found))
     if not matches:
         return None
     best = max(matches, key=lambda match: (match.found, match.folder == prefix, -len(match.suffix)))
     rivals = [match for match in matches if match[::3] == best[::3] and match.folder != best.folder]
     if rivals and best.folder != prefix:
         raise AmbiguousDataError(
-            f"{table.name}: several folders have the files of its column {best.column!r}",
+            f"{table.name}: several folders have the files of its column {best.name!r}",
             [
                 (
                     f"the images are in {match.folder or 'no folder'}",
@@ -98,13 +100,13 @@ def find_files(table: TableFile, images: Sequence[str], given: dict[str, Any]) -
 def inspect_image_rows(
     tree: FileTree,
     tables: Sequence[TableFile],
-    files: _Files | None,
+    files: FileColumn | None,
     images: Sequence[str],
     given: dict[str, Any],
 ) -> DataDescription:
     """Describe tables with an image file, or the name of one, in each row."""
     table = tables[0]
-    image_column = files.column if files else find_bytes_column(table)
+    image_column = files.name if files else find_bytes_column(table)
     others = [name for name in table.columns if name != image_column and not is_index(name)]
     others = [name for name in others if not _is_path(name, files)]
     split_column = find_split_column(table, others, given)
@@ -257,7 +259,7 @@ def _clean(value: Any) -> str:
     return str(value).strip().replace("\\", "/").removeprefix("./")
 
 
-def _is_path(name: str, files: _Files | None) -> bool:
+def _is_path(name: str, files: FileColumn | None) -> bool:
     """Return True for a column of paths beside the images themselves."""
     return files is None and any(word in name.lower() for word in ("path", "file"))
 

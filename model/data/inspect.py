@@ -16,6 +16,7 @@ from relearn.model.data.description import (
     to_toml_value,
 )
 from relearn.model.data.file_lists import (
+    FileColumn,
     find_bytes_column,
     find_files,
     inspect_image_rows,
@@ -153,24 +154,23 @@ def _inspect_listing(
 ) -> DataDescription | None:
     """Describe the image files by the tables that list them with labels; None if no table does."""
     metadata = [name for name in names if Path(name).name.startswith("metadata.")]
-    listings = []
+    listings, others = list[tuple[TableFile, FileColumn]](), list[TableFile]()
     for name in metadata or names:
         try:
             table = open_table(name, lambda name=name: tree.open_file(name), given)  # type: ignore[misc]
             files = find_files(table, images, given)
-            if files is not None:
-                find_label_columns(
-                    table, [column for column in table.columns if column != files.column], given
-                )
         except AmbiguousDataError:
             raise
         except DataError:
             continue  # not a list of images with labels
-        if files is not None:
+        if files and _has_labels(table, files, given):
             listings.append((table, files))
+        else:
+            others.append(table)
     if not listings:
         return None
-    same_shape = [table for table, files in listings if files == listings[0][1]._replace(found=files.found)]
+    columns, files = listings[0][0].columns, listings[0][1]
+    same_shape = [table for table, other in listings if other == files._replace(found=other.found)]
     if len(same_shape) < len(listings):
         raise AmbiguousDataError(
             f"{tree.location}: several tables list the images",
@@ -179,11 +179,21 @@ def _inspect_listing(
                 for table, _ in listings[:2]
             ],
         )
-    description = inspect_image_rows(tree, same_shape, listings[0][1], images, given)
-    agree = "layout" not in given and _folders_agree(tree, same_shape, description, images)
-    if agree and not description.split_column:
-        return None
-    return description
+    # A table of the same columns counts too: if none of its files exists, they are missing.
+    tables = [*same_shape, *(table for table in others if table.columns == columns)]
+    description = inspect_image_rows(tree, tables, files, images, given)
+    agree = "layout" not in given and _folders_agree(tree, tables, description, images)
+    return None if agree and not (description.splits or description.left_out) else description
+
+
+def _has_labels(table: TableFile, files: FileColumn, given: dict[str, Any]) -> bool:
+    try:
+        find_label_columns(table, [name for name in table.columns if name != files.name], given)
+    except AmbiguousDataError:
+        raise
+    except DataError:
+        return False
+    return True
 
 
 def _folders_agree(
@@ -199,10 +209,16 @@ def _folders_agree(
         return False
     placed, _ = place_images(folders, images)
     labels = list_labels(tree, tables, description, images)
-    if all(labels.get(f"{tree.location}/{name}", label) == label for name, (_, label) in placed.items()):
+    listed = {name: labels.get(f"{tree.location}/{name}") for name in placed}
+    unlisted = sum(label is None for label in listed.values())
+    if any(label not in (None, placed[name][1]) for name, label in listed.items()):
+        problem = "a table with other labels"
+    elif unlisted:
+        problem = f"a table that lists all but {unlisted:,} of their images"
+    else:
         return True
     raise AmbiguousDataError(
-        f"{tree.location} has class folders, and a table with other labels",
+        f"{tree.location} has class folders, and {problem}",
         [
             ("the folders are the classes", 'layout = "folder"'),
             ("the table has the labels", 'layout = "file_list"'),

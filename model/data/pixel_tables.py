@@ -218,7 +218,9 @@ def _measure(
         raise DataError(f"{name} has a header and no rows" if tables[0].header else f"{name} has no rows")
     _, height, width = infer_shape(name, pixels, description)
     if min(height, width) < MIN_SIDE and not problem:
-        raise DataError(f"{name}: the images have {width} × {height} pixels, accepted: {MIN_SIDE} or more")
+        raise DataError(
+            f"{name}: the images have {width} × {height} pixels, accepted: {MIN_SIDE} or more a side"
+        )
     counts = Counter(splits)
     used = {label for label, split in zip(tidy_labels(np.concatenate(labels)), splits, strict=True) if split}
     found = {

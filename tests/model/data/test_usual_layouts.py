@@ -473,8 +473,8 @@ def test_table_that_contradicts_the_folders_is_a_choice(tmp_path: Path, load: Lo
 
 
 def test_pixels_in_several_groups_of_columns_are_refused(tmp_path: Path, load: Load) -> None:
-    """Columns r0, g0, b0, r1 … are not read as the first of them alone."""
-    names = [f"{channel}{index}" for index in range(64) for channel in "rgb"]
+    """Columns x0, y0, z0, x1 … are not read as the first of them alone."""
+    names = [f"{channel}{index}" for index in range(64) for channel in "xyz"]
     frame = pd.DataFrame(COLOR.reshape(90, -1), columns=names).assign(label=LETTERS)
     frame.to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(DataError, match="and 125 more columns are neither"):
@@ -884,6 +884,33 @@ def test_a_split_column_counts_though_class_folders_agree(tmp_path: Path, load: 
     table.to_csv(tmp_path / "set" / "labels.csv", index=False)
     dataset = load("set")
     assert (subset(slice(9)), subset(slice(9, 12))) == (contents(dataset), contents(dataset, dataset.test))
+
+
+def test_a_list_whose_files_are_missing_counts(tmp_path: Path, load: Load) -> None:
+    """One of two test images is missing: the other one is the test split, not the validation images."""
+    counts = {"train": range(8), "validation": range(8, 16), "test": range(16, 18)}
+    for split, numbers in counts.items():
+        for index in numbers:
+            save(tmp_path / "set" / split / f"{index}.png", IMAGES[index])
+        lines = [json.dumps({"file_name": f"{index}.png", "label": str(LETTERS[index])}) for index in numbers]
+        (tmp_path / "set" / split / "metadata.jsonl").write_text("\n".join(lines))
+    (tmp_path / "set" / "test" / "17.png").unlink()
+    dataset = load("set")
+    assert subset(slice(8, 16)) == contents(dataset, dataset.validation)
+    assert subset([16]) == contents(dataset, dataset.test)
+    assert "1 listed files do not exist: 17.png" in dataset.notes
+
+
+def test_class_folders_with_a_list_of_some_images_are_a_choice(tmp_path: Path, load: Load) -> None:
+    """All images by their folder, or those of the list: refused, then read as dataset.toml says."""
+    for index in range(12):
+        save(tmp_path / "set" / LETTERS[index] / f"{index}.png", IMAGES[index])
+    names = [f"{LETTERS[index]}/{index}.png" for index in range(11)]
+    pd.DataFrame({"file": names, "label": LETTERS[:11]}).to_csv(tmp_path / "set" / "a.csv", index=False)
+    with pytest.raises(AmbiguousDataError, match="lists all but 1 of their images"):
+        load("set")
+    assert subset(slice(12)) == contents(load("set", 'layout = "folder"'))
+    assert subset(slice(11)) == contents(load("set", 'layout = "file_list"'))
 
 
 # More layouts with one reading
