@@ -24,7 +24,12 @@ def make_console(width: int | None = None) -> Console:
 
 def print_warning(message: str) -> None:
     """Print a warning on the terminal."""
-    make_console().print(Text.assemble(("warning", "yellow"), f" {message}"))
+    make_console().print(Text.assemble(("warning", "yellow"), f" {escape_controls(message)}"))
+
+
+def escape_controls(text: str) -> str:
+    """Replace control characters, which a class or file name may hold, by their escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class EpochBar:

@@ -41,7 +41,7 @@ class Table:
         cls, frame: "pd.DataFrame", title: str = "", formatter: Callable[[object], str] | None = None
     ) -> Self:
         """Build a table of the rows of `frame`, formatted by `formatter` (default: `format_value`)."""
-        rows = [list(map(formatter or format_value, row)) for row in frame.itertuples(index=False)]
+        rows = [list(map(formatter or format_value, row)) for row in frame.itertuples(index=False, name=None)]
         return cls([str(column) for column in frame.columns], rows, title)
 
     def __rich__(self) -> rich.table.Table:
@@ -95,6 +95,17 @@ def format_value(value: object) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.4g}"  # noqa: PLR0124  # NaN alone differs from itself
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def to_csv(frame: "pd.DataFrame") -> str:
+    """Render a CSV in which no text is a formula for a spreadsheet: it would start with = + - @ or a tab."""
+    guarded = frame.map(_guard_formula)
+    return guarded.rename(columns=_guard_formula).to_csv(index=False)
+
+
+def _guard_formula(value: object) -> object:
+    is_formula = isinstance(value, str) and re.match(r"[=+\-@\t\r](?!\d+(\.\d+)?$)", value)
+    return f"'{value}" if is_formula else value
 
 
 def join_sections(*sections: str) -> str:

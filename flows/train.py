@@ -12,7 +12,7 @@ import torch
 from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
-from relearn.flows.console import EpochBar, print_warning
+from relearn.flows.console import EpochBar, escape_controls, make_console, print_warning
 from relearn.flows.feedback.decisions import collect_feedback_images
 from relearn.flows.results import TrainResult
 from relearn.flows.shutdown import catch_stop_signals
@@ -74,6 +74,10 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
     for message in [*rebuild_messages, *(f"{prepared.uri}: {finding}" for finding in prepared.findings)]:
         get_run_logger().warning(message)
         print_warning(message)
+    if prepared.description:
+        for line in prepared.description.summarize():
+            get_run_logger().info(line)
+            make_console().print(escape_controls(line), soft_wrap=True)
     return prepared.folder
 
 

@@ -27,7 +27,7 @@ class TrainConfig(BaseModel):
     dataset: str = Field(
         "auto",
         description="Dataset: auto (mnist if on disk, else digits), mnist, fashion_mnist, kmnist, cifar10, "
-        "digits, folder:PATH, csv:PATH, parquet:PATH or npz:PATH.",
+        "digits, a path, folder:PATH, csv:PATH, parquet:PATH, npz:PATH, archive:PATH or a dataset.toml.",
     )
     model_name: str | None = Field(
         None,
@@ -40,6 +40,9 @@ class TrainConfig(BaseModel):
     )
     channels: Literal[1, 3] | None = Field(
         None, description="Image channels: 1 (grayscale) or 3 (RGB). Default: as in the data."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Use about this many images, evenly from each class, for a first look."
     )
     test_fraction: Fraction = Field(
         0.15, description="Fraction of the images in the test split, if the data has no test split."

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from relearn.flows.console import make_console
-from relearn.flows.rendering import Table, build_comparison_table, check_output, write_figure
+from relearn.flows.rendering import Table, build_comparison_table, check_output, to_csv, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
@@ -76,7 +76,7 @@ def compare(
     sort_metric = order_by or (None if len(runs) == 2 else "test/accuracy")
     table = compare_runs(home, runs, model_name, sort_metric, filter, columns)
     if csv is not None:
-        write_bytes_atomically(csv, table.to_csv(index=False).encode())
+        write_bytes_atomically(csv, to_csv(table).encode())
     if curves is not None:
         write_figure(curves, plot_curves(home, list(table.index)))
     _print_table(console, table, f"best first, by {sort_metric}" if sort_metric else "side by side")

@@ -7,8 +7,8 @@ import pandas as pd
 from cyclopts import Parameter
 from rich.console import Console
 
-from relearn.flows.console import make_console
-from relearn.flows.rendering import Table, write_figure
+from relearn.flows.console import escape_controls, make_console
+from relearn.flows.rendering import Table, to_csv, write_figure
 from relearn.model.config import TrainConfig
 from relearn.model.data.eda import balance_summary, eda_tables
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset
@@ -48,7 +48,7 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
     for name, figure in figures_by_name.items():
         write_figure(folder / f"{name}.png", figure)
     for name, table in tables_by_name.items():
-        write_bytes_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
+        write_bytes_atomically(folder / f"{name}.csv", to_csv(table).encode())
     console = make_console()
     _print_report(console, prepared, tables_by_name)
     for file in (*(f"{name}.png" for name in figures_by_name), *(f"{name}.csv" for name in tables_by_name)):
@@ -63,6 +63,9 @@ def _print_report(
         f"{prepared.uri}: {len(prepared.classes)} classes, images of {channels} × {height} × {width} "
         f"(channels, height, width), fingerprint {prepared.fingerprint[:12]}"
     )
+    if prepared.description:
+        for line in prepared.description.summarize():
+            console.print(escape_controls(line), soft_wrap=True)
     if prepared.rebuild_reason:
         console.print(f"warning: data prepared again, since {prepared.rebuild_reason}", style="yellow")
     for name, title in TITLES.items():

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from relearn.flows.console import make_console
-from relearn.flows.rendering import Table, check_output
+from relearn.flows.rendering import Table, check_output, to_csv
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
@@ -122,7 +122,9 @@ def predict(
         classifier = ReleaseStore(home.releases_dir(model_name)).version_folder(release.version)
     predictions = _predict_files(Classifier.load(classifier), files)
     if output is None:
-        rows = [(str(row.file), str(row.label), f"{row.probability:.1%}") for row in predictions.itertuples()]
+        # Not as named tuples: class names are no Python names.
+        shown = predictions[["file", "label", "probability"]].itertuples(index=False, name=None)
+        rows = [(str(file), str(label), f"{probability:.1%}") for file, label, probability in shown]
         make_console().print(Table(("file", "label", "probability"), rows))
         return
     write_bytes_atomically(output, _encode_predictions(predictions, output.suffix))
@@ -163,7 +165,7 @@ def _read_image(file: Path, input_spec: "InputSpec") -> "np.ndarray":
 
 def _encode_predictions(predictions: "pd.DataFrame", suffix: str) -> bytes:
     if suffix == ".csv":
-        return predictions.to_csv(index=False).encode()
+        return to_csv(predictions).encode()
     content = io.BytesIO()
     predictions.to_parquet(content, index=False)
     return content.getvalue()

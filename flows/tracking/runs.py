@@ -29,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception_message, stop_after_attempt
 
 from relearn.flows import environment, process_identity
+from relearn.flows.rendering import to_csv
 from relearn.flows.tracking.store import connect, connect_existing, mlflow_errors, ui_url
 from relearn.model.data.extra_images import MergeSummary
 from relearn.model.data.prepared import PreparedDataset
@@ -99,6 +100,8 @@ class Run:
             return
         if prepared.extra_images:
             self.set_tags({EXTRA_IMAGES_TAG: prepared.extra_images.model_dump_json()})
+        if prepared.description:
+            self.log_text(prepared.description.to_toml(), "dataset.toml")
         splits = prepared.splits
         contexts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
         for context, split in contexts.items():
@@ -115,7 +118,7 @@ class Run:
         self.client.log_figure(self.id, figure, path)
 
     def log_table(self, table: pd.DataFrame, path: str) -> None:
-        self.client.log_text(self.id, table.to_csv(index=False), path)
+        self.client.log_text(self.id, to_csv(table), path)
 
     def log_text(self, text: str, path: str) -> None:
         self.client.log_text(self.id, text, path)

@@ -6,15 +6,20 @@ from functools import cached_property
 
 import numpy as np
 
+from relearn.model.data.description import DataDescription
 from relearn.model.images.resize import ImageStyle
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images, uint8 (n, channels, height, width), and their labels, int64 (n,), 0 <= label < classes."""
+    """Images, uint8 (n, channels, height, width), and their labels, int64 (n,), 0 <= label < classes.
+
+    `places` has the file or row of each, str (n,), where it is known.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    places: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -22,9 +27,10 @@ class LabelledImages:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images of named classes in one shape, with or without a test split of their own.
+    """Images of named classes in one shape, with or without test and validation splits of their own.
 
-    `uri` is the source ("mnist", "folder:/data/pets"), `notes` are warnings from loading.
+    `uri` is the source ("mnist", "folder:/data/pets"), `notes` are warnings from loading, `description` says
+    how a custom source was read.
     """
 
     name: str
@@ -34,6 +40,14 @@ class Dataset:
     train: LabelledImages
     test: LabelledImages | None
     notes: tuple[str, ...] = ()
+    validation: LabelledImages | None = None
+    description: DataDescription | None = None
+
+    @property
+    def splits(self) -> dict[str, LabelledImages]:
+        """The splits that the source has, by name."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,7 +59,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of images, labels, class names and splits, in their order."""
         digest = hashlib.sha256(repr(self.classes).encode())
-        for split in (self.train, self.test):
+        for split in (self.train, self.test, *([self.validation] if self.validation is not None else [])):
             if split is None:
                 digest.update(b"none")
                 continue

@@ -2,19 +2,24 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.builtin import CIFAR10_FOLDER, DATASETS, IDX_FOLDERS, idx_paths
-from relearn.model.data.dataset import Dataset
-from relearn.model.data.formats import READERS, derive_dataset_name, load_custom
+from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.dataset_names import find_dataset_name
+from relearn.model.data.description import read_choices
+from relearn.model.data.formats import load_custom
 from relearn.model.data.idx import find_idx_or_gz
-from relearn.model.errors import DataError
+from relearn.model.data.raw_dataset import MAX_NAMED_FILES, DamagedImagesError
+from relearn.model.data.source_kind import KINDS, SourceKind, recognize_kind
+from relearn.model.data.tree import walk
+from relearn.model.errors import DataError, InfrastructureError
+from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.decode_many import MAX_NATIVE_SIDE
 from relearn.model.images.resize import resize_batch
-
-FOLDER_GLOBS = ("*", "*/*", "*/*/*")  # class/image, or split/class/image
 
 
 def load_dataset(config: TrainConfig, home: Home) -> Dataset:
@@ -24,43 +29,80 @@ def load_dataset(config: TrainConfig, home: Home) -> Dataset:
     is downloaded once. Raises DataError or NotFoundError for data that cannot be used for training,
     InfrastructureError for disk and network.
     """
-    scheme, _, path = resolve_source(config, home).partition(":")
-    dataset = load_custom(scheme, Path(path), config) if path else DATASETS[scheme](home)
+    uri = resolve_source(config, home)
+    kind, _, path = uri.partition(":")
+    if not path:
+        return _resize_to_config(DATASETS[kind](home), config)
+    name = find_dataset_name(uri, _source_path(kind, path), home)
+    try:
+        dataset = load_custom(cast(SourceKind, kind), Path(path), config, name)
+    except DamagedImagesError as error:
+        if len(error.damaged) > MAX_NAMED_FILES:
+            raise DataError(f"{error}; all names are in {_list_damaged(error, home, name)}") from None
+        raise
     return _resize_to_config(dataset, config)
 
 
 def resolve_source(config: TrainConfig, home: Home) -> str:
-    """Resolve `config.dataset` to a key of DATASETS or to `format:/absolute/path`."""
+    """Resolve `config.dataset` to a key of DATASETS or to `kind:/absolute/path`."""
     requested = config.dataset
     if requested == "auto":
         return "mnist" if all(map(find_idx_or_gz, idx_paths(home, "mnist"))) else "digits"
     if requested in DATASETS:
         return requested
-    scheme, _, path = requested.partition(":")
-    if scheme not in READERS or not path:
-        accepted_forms = [*DATASETS, *(f"{scheme}:PATH" for scheme in READERS)]
-        raise DataError(f"dataset: got {requested!r}, accepted: auto, {', '.join(accepted_forms)}")
-    return f"{scheme}:{Path(path).expanduser().absolute()}"
+    kind, _, path = requested.partition(":")
+    if kind in (*KINDS, "toml") and path:
+        return f"{kind}:{_expand(path)}"
+    looks_like_path = "/" in requested and ":" not in requested.partition("/")[0]
+    if requested and (looks_like_path or _expand(requested).exists()):
+        return f"{recognize_kind(_expand(requested))}:{_expand(requested)}"
+    accepted_forms = [*DATASETS, *(f"{kind}:PATH" for kind in KINDS), "a path, dataset.toml"]
+    raise DataError(f"dataset: got {requested!r}, accepted: auto, {', '.join(accepted_forms)}")
 
 
 def default_model_name(config: TrainConfig, home: Home) -> str:
     """Return `config.model_name`, by default the name of the dataset, which is not loaded."""
-    scheme, _, path = resolve_source(config, home).partition(":")
+    uri = resolve_source(config, home)
+    kind, _, path = uri.partition(":")
     if config.model_name or not path:
-        return config.model_name or scheme
-    return derive_dataset_name(scheme, Path(path))
+        return config.model_name or kind
+    return find_dataset_name(uri, _source_path(kind, path), home)
 
 
 def list_source_files(config: TrainConfig, home: Home) -> list[Path]:
     """List the files of the dataset; before its download they do not exist or are not listed."""
-    scheme, _, path = resolve_source(config, home).partition(":")
+    kind, _, path = resolve_source(config, home).partition(":")
     if path:
-        return [Path(path), *(file for pattern in FOLDER_GLOBS for file in sorted(Path(path).glob(pattern)))]
-    if scheme == "cifar10":
+        source = _source_path(kind, path)
+        return [Path(path), source, *(source / name for name in (walk(source) if source.is_dir() else ()))]
+    if kind == "cifar10":
         return sorted((home.data / CIFAR10_FOLDER).glob("*"))
-    if scheme in IDX_FOLDERS:
-        return [find_idx_or_gz(file) or file for file in idx_paths(home, scheme)]
+    if kind in IDX_FOLDERS:
+        return [find_idx_or_gz(file) or file for file in idx_paths(home, kind)]
     return []
+
+
+def _expand(path: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(f"dataset: got {path!r}, whose home folder is unknown, accepted: a path") from None
+
+
+def _source_path(kind: str, path: str) -> Path:
+    """Return the path of the data, which a dataset.toml names."""
+    return cast(Path, read_choices(Path(path))["source"]) if kind == "toml" else Path(path)
+
+
+def _list_damaged(error: DamagedImagesError, home: Home, name: str) -> Path:
+    """Write the names of all damaged images to a file and return its path."""
+    file = home.dataset_cache / f"{name}-damaged.txt"
+    lines = [f"{image.name}\t{image.reason}\t{image.sha256}\n" for image in error.damaged]
+    try:
+        write_bytes_atomically(file, "".join(lines).encode(errors="replace"))
+    except OSError as os_error:
+        raise InfrastructureError(f"cannot write {file}: {os_error.strerror}") from None
+    return file
 
 
 def _resize_to_config(dataset: Dataset, config: TrainConfig) -> Dataset:
@@ -68,11 +110,8 @@ def _resize_to_config(dataset: Dataset, config: TrainConfig) -> Dataset:
     got = f"{dataset.uri}: the images have {width} × {height} pixels"
     if min(height, width) < MIN_SIDE:
         raise DataError(f"{got}, accepted: {MIN_SIDE} or more a side")
-    if config.image_size is None and max(height, width) > MAX_NATIVE_SIDE:
-        raise DataError(
-            f"{got}; more than {MAX_NATIVE_SIDE} a side needs an image size, such as --image-size 48"
-        )
-    target_shape = (config.channels or channels, config.image_size or height, config.image_size or width)
+    side = config.image_size or (MAX_NATIVE_SIDE if max(height, width) > MAX_NATIVE_SIDE else None)
+    target_shape = (config.channels or channels, side or height, side or width)
     if target_shape == dataset.shape:
         return dataset
     notes = list(dataset.notes)
@@ -82,6 +121,10 @@ def _resize_to_config(dataset: Dataset, config: TrainConfig) -> Dataset:
         notes.append(
             f"resolution is lost: {width} × {height} pixels become {target_shape[2]} × {target_shape[1]}"
         )
-    train = replace(dataset.train, images=resize_batch(dataset.train.images, target_shape))
-    test = dataset.test and replace(dataset.test, images=resize_batch(dataset.test.images, target_shape))
-    return replace(dataset, train=train, test=test, notes=tuple(notes))
+
+    def resize(split: LabelledImages | None) -> LabelledImages | None:
+        return split and replace(split, images=resize_batch(split.images, target_shape))
+
+    train = cast(LabelledImages, resize(dataset.train))
+    test, validation = resize(dataset.test), resize(dataset.validation)
+    return replace(dataset, train=train, test=test, validation=validation, notes=tuple(notes))

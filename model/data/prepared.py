@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from relearn.model.checksums import compute_sha256
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.dataset_names import register_dataset_name
+from relearn.model.data.description import DataDescription
 from relearn.model.data.extra_images import ExtraImages, MergeSummary, merge_extra_images
 from relearn.model.data.load import list_source_files, load_dataset, resolve_source
 from relearn.model.data.splits import Splits, split_dataset
+from relearn.model.data.tree import walk
 from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
 from relearn.model.file_lock import locked
@@ -21,8 +24,8 @@ from relearn.model.files import atomic_folder
 from relearn.model.home import Home
 from relearn.model.images.resize import ImageStyle
 
-FORMAT = 5  # version of the folder and of all code that fills it; raise it whenever either changes
-DATA_SETTINGS = ("image_size", "channels", "test_fraction", "validation_fraction")
+FORMAT = 6  # version of the folder and of all code that fills it; raise it whenever either changes
+DATA_SETTINGS = ("image_size", "channels", "limit", "test_fraction", "validation_fraction")
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()
 MANIFEST_FILE = "manifest.json"
@@ -34,13 +37,15 @@ class PreparedDataset(BaseModel):
 
     `fingerprint` is the SHA-256 of the unsplit dataset and of the changes by `extra_images`. `shape` is
     channels, height, width. `counts` are the images by split and class, `files` maps each file to its
-    SHA-256. `rebuild_reason` says why an earlier folder was replaced, None if none was.
+    SHA-256. `description` says how a custom source was read, `listed_files` is a digest of the files that a
+    table lists. `rebuild_reason` says why an earlier folder was replaced, None if none was.
     """
 
     model_config = ConfigDict(frozen=True)
 
     folder: Path = Field(exclude=True)
     rebuild_reason: str | None = Field(None, exclude=True)
+    listed_files: str | None = None
     name: str
     uri: str
     classes: tuple[str, ...]
@@ -51,6 +56,7 @@ class PreparedDataset(BaseModel):
     counts: dict[str, list[int]]
     findings: list[Finding]
     files: dict[str, str]
+    description: DataDescription | None = None
 
     @property
     def splits(self) -> Splits:
@@ -111,11 +117,17 @@ def load_prepared(folder: Path) -> PreparedDataset:
 
 def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -> PreparedDataset:
     folder = home.dataset_cache / _cache_key(config, home, extra_images)
+    rebuild_reason: str | None
     try:
-        return load_prepared(folder)
+        prepared = load_prepared(folder)
+        if prepared.listed_files == _digest_listed_files(prepared.description):
+            return prepared
+        rebuild_reason = f"the images that {prepared.uri} lists have changed"
     except CorruptDataError as error:
         rebuild_reason = str(error) if folder.exists() else None
     dataset = load_dataset(config, home)
+    if dataset.description is not None:
+        register_dataset_name(dataset.uri, dataset.name, home)
     splits, merge_summary = split_dataset(dataset, config.test_fraction, config.validation_fraction), None
     if extra_images.digest:
         splits, merge_summary = merge_extra_images(dataset, splits, extra_images, config.validation_fraction)
@@ -146,6 +158,8 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
                 for name in SPLITS
             },
             findings=findings,
+            description=dataset.description,
+            listed_files=_digest_listed_files(dataset.description),
             files={file.name: compute_sha256(file) for file in sorted(temporary.iterdir())},
         )
         (temporary / MANIFEST_FILE).write_text(prepared.model_dump_json(indent=2))
@@ -168,6 +182,15 @@ def _cache_key(config: TrainConfig, home: Home, extra_images: ExtraImages) -> st
     digest = hashlib.sha256(repr((FORMAT, uri, file_stamps, settings)).encode()).hexdigest()
     suffix = f"-{extra_images.digest[:16]}" if extra_images.digest else ""
     return f"{uri.partition(':')[0]}-{digest[:16]}{suffix}"
+
+
+def _digest_listed_files(description: DataDescription | None) -> str | None:
+    """Return a digest of the files beside a table that lists them; None if the source is all there is."""
+    if description is None or description.layout != "file_list" or description.source.is_dir():
+        return None
+    folder = description.source.parent
+    stamps = [(name, *_size_and_mtime(folder / name)) for name in walk(folder)]
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()
 
 
 def _size_and_mtime(file: Path) -> tuple[int, int]:

@@ -28,14 +28,36 @@ def split_dataset(dataset: Dataset, test_fraction: float, validation_fraction: f
     """Split `dataset` by a hash of each image's content.
 
     An image keeps its split when the data grows, equal images share a split, and the order of the data
-    does not matter. If the dataset has a test split, it stays. Fractions are approximate, with a standard
-    deviation of √(fraction · (1 − fraction) / n).
+    does not matter. A dataset's own test and validation splits are not changed. Fractions are met to about
+    √(fraction · (1 − fraction) / n), and a class of three different images has one in each split.
     """
-    remaining, test = dataset.train, dataset.test
+    remaining, test, validation = dataset.train, dataset.test, dataset.validation
     if test is None:
-        remaining, test = split_by_hash(remaining, test_fraction, TEST_SALT)
-    train, validation = split_by_hash(remaining, validation_fraction, VALIDATION_SALT)
-    return Splits(train, validation, test)
+        remaining, test = _split_each_class(
+            remaining, test_fraction, TEST_SALT, 2 if validation is None else 1
+        )
+    if validation is None:
+        remaining, validation = _split_each_class(remaining, validation_fraction, VALIDATION_SALT, 1)
+    return Splits(remaining, validation, test)
+
+
+def _split_each_class(
+    images: LabelledImages, fraction: float, salt: bytes, min_remaining: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """Split as `split_by_hash` does, with an image of each class in both parts where there are enough.
+
+    The remaining part keeps `min_remaining` different images of a class.
+    """
+    positions = hash_to_fraction(images.images, salt)
+    is_selected = positions < fraction
+    for label in np.unique(images.labels):
+        in_class = images.labels == label
+        contents = np.unique(positions[in_class])
+        if len(contents) > min_remaining:
+            selected = np.clip(np.searchsorted(contents, fraction), 1, len(contents) - min_remaining)
+            is_selected[in_class] = positions[in_class] <= contents[selected - 1]
+    is_selected = np.isin(positions, positions[is_selected])  # an image may be in several classes
+    return take(images, ~is_selected), take(images, is_selected)
 
 
 def split_by_hash(
@@ -48,7 +70,8 @@ def split_by_hash(
 
 def take(images: LabelledImages, selection: np.ndarray) -> LabelledImages:
     """Select images and their labels by a bool mask or by indices."""
-    return LabelledImages(images.images[selection], images.labels[selection])
+    places = None if images.places is None else images.places[selection]
+    return LabelledImages(images.images[selection], images.labels[selection], places)
 
 
 def hash_to_fraction(images: np.ndarray, salt: bytes) -> np.ndarray:

@@ -1,217 +1,234 @@
-"""Image tables: a row of pixels for each image in CSV or Parquet, or image files in a Parquet column."""
+"""Table files: CSV, JSON lines and Parquet, opened as columns with names and read in chunks of rows."""
 
 import csv
+import gzip
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pandas as pd
 
 from relearn.model.errors import DataError
-from relearn.model.images.decode_many import decode_images
-
-ImageTable = tuple[np.ndarray, np.ndarray, list[str]]
-"""Images, uint8 (n, channels, height, width); class names, str (n,); notes."""
 
 CHUNK_ROWS = 4096  # read at a time: 26 MB of int64 at 785 columns
-MAX_SIDE = 256  # pixels
+SAMPLE_ROWS = 1000  # from which the roles of columns are inferred
 MAX_LINE_BYTES = 2**22  # 3 × 256 × 256 pixels take 0.8 MB
-LABEL_COLUMNS, IMAGE_COLUMNS = ("label", "class", "target"), ("image", "img")
+TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".parquet")
+GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+
+OpenFile = Callable[[], BinaryIO]
 
 
-def read_csv(path: Path) -> ImageTable:
-    """Read a table of pixels, separated by comma, semicolon or tab, with or without a header."""
-    separator, first_row = _read_first_line(path)
-    has_header = any(math.isnan(_parse_number(cell)) for cell in first_row[1:])
-    column_names = first_row if has_header else [f"{position}" for position in range(1, len(first_row) + 1)]
-    try:
-        with pd.read_csv(
-            path,
-            sep=separator,
-            header=None,
-            skiprows=int(has_header),
-            dtype={_find_label_column(path, column_names): str},
-            keep_default_na=False,  # a class may be called "none"
-            encoding="utf-8-sig",
-            low_memory=False,
-            chunksize=CHUNK_ROWS,
-        ) as chunks:
-            return _read_pixel_table(path, column_names, chunks)
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path} has a header and no rows") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a table of pixels: {error}") from None
+@dataclass(frozen=True)
+class TableFile:
+    """A table: its columns, its first rows, and `read(text_columns, columns)` for chunks of all rows.
 
-
-def read_parquet(path: Path, size: int | None = None) -> ImageTable:
-    """Read a table of pixels, or the columns `image` (PNG or JPEG) and `label` that dataset hubs use."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    try:
-        with pq.ParquetFile(path) as file:
-            column_names = file.schema_arrow.names
-            image_column = next((name for name in column_names if name in IMAGE_COLUMNS), None)
-            if image_column is None:
-                frames = (batch.to_pandas(ignore_metadata=True) for batch in file.iter_batches(CHUNK_ROWS))
-                return _read_pixel_table(path, column_names, frames)
-            column_names.remove(image_column)
-            if not column_names:
-                raise DataError(f"{path} has no label column beside {image_column!r}")
-            label_column = column_names[_find_label_column(path, column_names)]
-            table = file.read([image_column, label_column])
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a Parquet file: {error}") from None
-    named_images = [
-        (f"row {row}", _image_bytes(value)) for row, value in enumerate(table[image_column].to_pylist(), 1)
-    ]
-    images, notes = decode_images(named_images, size)
-    class_names = _read_hub_class_names(table.schema.metadata, label_column)
-    labels = pd.Series(table[label_column].to_pylist(), dtype=object)
-    if class_names:
-        labels = labels.map(lambda value: class_names.get(value, value))
-    return images, _parse_class_names(path, labels, 0), notes
-
-
-def as_uint8(values: np.ndarray, describe_position: Callable[[tuple[int, ...]], str]) -> np.ndarray:
-    """Convert numbers to uint8; raise `DataError` with the position of one that is no integer 0–255."""
-    is_invalid = ~((values >= 0) & (values <= 255) & (values == np.floor(values)))
-    if is_invalid.any():
-        index = tuple(np.argwhere(is_invalid)[0].tolist())
-        is_scaled = 0 < values[index] < 1 and np.nanmax(values) <= 1
-        hint = "; values scaled to 0–1 must be multiplied by 255 and rounded" if is_scaled else ""
-        raise DataError(f"{describe_position(index)}, accepted: whole numbers from 0 to 255{hint}")
-    return values.astype(np.uint8)
-
-
-def _read_first_line(path: Path) -> tuple[str, list[str]]:
-    with path.open("rb") as file:
-        line = file.readline(MAX_LINE_BYTES)
-    if not line.strip():
-        raise DataError(f"{path} has an empty first line, accepted: column names, or a label and pixels")
-    if len(line) == MAX_LINE_BYTES:
-        raise DataError(f"{path} has a first line of more than {MAX_LINE_BYTES:,} bytes: too many columns")
-    try:
-        text = line.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from None
-    separator = max(",;\t", key=text.count)
-    return separator, [cell.strip() for cell in next(csv.reader([text], delimiter=separator), [])]
-
-
-def _read_pixel_table(path: Path, column_names: Sequence[str], chunks: Iterable[pd.DataFrame]) -> ImageTable:
-    """Read one image per row: the column label, class or target, else the first, is the label.
-
-    The other columns are pixels, row by row; colour images have a red, a green and a blue plane. Columns
-    that pandas wrote for its index (no name, or `__index_level_0__`) are ignored.
+    Text columns are read as text. `class_names` has the names of numeric labels of a column, if the file
+    knows them.
     """
-    label_column = _find_label_column(path, column_names)
-    pixel_columns = [
-        position
-        for position, name in enumerate(column_names)
-        if position != label_column and not _is_index(name)
-    ]
-    shape = _infer_shape(path, len(pixel_columns))
-    images, labels, row_count = [], [], 0
-    for chunk in chunks:
-        if len(chunk.columns) != len(column_names):
-            raise DataError(
-                f"{path} has {len(column_names)} columns in its first line, {len(chunk.columns)} below"
-            )
-        images.append(
-            _to_pixels(
-                path,
-                chunk.iloc[:, pixel_columns],
-                [column_names[position] for position in pixel_columns],
-                row_count,
-            )
-        )
-        labels.append(_parse_class_names(path, chunk.iloc[:, label_column], row_count))
-        row_count += len(chunk)
-    if not row_count:
-        raise DataError(f"{path} has no rows")
-    return np.concatenate(images).reshape(-1, *shape), np.concatenate(labels), []
+
+    name: str
+    columns: tuple[str, ...]
+    sample: pd.DataFrame
+    read: Callable[[Sequence[str], Sequence[str]], Iterator[pd.DataFrame]]
+    separator: str = ","
+    header: bool = True
+    class_names: Mapping[str, Mapping[int, str]] | None = None
 
 
-def _to_pixels(path: Path, frame: pd.DataFrame, column_names: Sequence[str], start: int) -> np.ndarray:
-    values = frame.to_numpy()
-    if values.dtype == object:
-        values = np.frompyfunc(_parse_number, 1, 1)(values).astype(float)
+def open_table(name: str, open_file: OpenFile, given: dict[str, Any], kind: str = "") -> TableFile:
+    """Open a table by its content; `kind` (csv or parquet) demands one."""
+    with open_file() as file:
+        head = file.read(4)
+    if kind == "parquet" or (not kind and head == PARQUET_MAGIC):
+        return _open_parquet(name, open_file)
+    if head.startswith(GZIP_MAGIC):
+        return _open_csv(name, lambda: _open_gzip(open_file()), given)
+    if name.lower().endswith(".jsonl"):
+        return _open_json_lines(name, open_file)
+    return _open_csv(name, open_file, given)
 
-    def describe_position(index: tuple[int, ...]) -> str:
-        row, column = index
-        got = str(frame.iat[row, column])[:40]
-        return f"{path} row {start + row + 1}, column {column_names[column]!r}: got {got!r}"
 
-    return as_uint8(values, describe_position)
-
-
-def _parse_class_names(path: Path, labels: pd.Series, start: int) -> np.ndarray:
+def format_labels(name: str, labels: pd.Series, start: int = 0) -> np.ndarray:
+    """Format labels as text; `start` counts the rows before these."""
     if labels.dtype == object and not labels.map(pd.api.types.is_hashable).all():
-        got = str(labels[~labels.map(pd.api.types.is_hashable)].iloc[0])[:40]
-        raise DataError(f"{path}: got the label {got!r}, accepted: a name or a number")
-    names = labels.map({value: _format_class_name(value) for value in labels.unique()})
-    missing = np.flatnonzero(labels.isna() | (names == ""))
+        value = labels[~labels.map(pd.api.types.is_hashable)].iloc[0]
+        got = str(value.tolist() if isinstance(value, np.ndarray) else value)[:40]
+        raise DataError(f"{name}: got the label {got!r}, accepted: a name or a number")
+    names = labels.map({value: str(value) for value in labels.unique()})
+    missing = np.flatnonzero(labels.isna() | (names.str.strip() == ""))
     if len(missing):
-        raise DataError(f"{path} row {start + missing[0] + 1} has no label")
+        raise DataError(f"{name} row {start + missing[0] + 1} has no label")
     return names.to_numpy(dtype=str)
 
 
-def _format_class_name(value: Any) -> str:
-    """Format a label as text; a float without a fraction, such as 3.0, becomes 3."""
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip())
-
-
-def _find_label_column(path: Path, column_names: Sequence[str]) -> int:
-    lower_names = [name.lower() for name in column_names]
-    label_index = next((lower_names.index(name) for name in LABEL_COLUMNS if name in lower_names), None)
-    if label_index is not None:
-        return label_index
-    first = next((position for position, name in enumerate(column_names) if not _is_index(name)), 0)
-    stems = [re.sub(r"\d.*", "", name) for name in column_names[first : first + 2]]
-    if len(stems) == 2 and stems[0] == stems[1] and stems[0]:
-        raise DataError(
-            f"{path} has no column 'label': it starts with {column_names[first]!r},"
-            f" {column_names[first + 1]!r}"
-        )
-    return first
-
-
-def _is_index(name: str) -> bool:
-    return not name or name.startswith(("__index_level_", "Unnamed: "))
-
-
-def _infer_shape(path: Path, pixels: int) -> tuple[int, int, int]:
-    for channels in (1, 3):
-        side = math.isqrt(pixels // channels)
-        if 0 < side <= MAX_SIDE and channels * side**2 == pixels:
-            return channels, side, side
-    raise DataError(
-        f"{path} has {pixels} pixel columns beside its label, accepted: k × k for grey, such as "
-        f"784 = 28 × 28, or 3 × k × k for colour, such as 3072 = 3 × 32 × 32, with k up to {MAX_SIDE}"
-    )
-
-
-def _parse_number(cell: Any) -> float:
+def parse_number(cell: Any) -> float:
+    """Parse a number; NaN for anything else."""
     with suppress(ValueError, TypeError):
         return float(cell)
     return math.nan
 
 
-def _image_bytes(value: Any) -> bytes:
-    """Return the file content in a cell, which is bytes or {"bytes": …, "path": …}; b"" for an empty cell."""
-    content = value.get("bytes") if isinstance(value, dict) else value
-    return content if isinstance(content, bytes) else b""
+def tidy_labels(labels: np.ndarray) -> np.ndarray:
+    """Strip spaces, and turn a tool's 3.0 into 3, where this merges no two different labels."""
+    names, inverse = np.unique(labels, return_inverse=True)
+    tidy = [re.sub(r"^(-?\d+)\.0+$", r"\1", name.strip()) for name in names.tolist()]
+    counts = Counter(tidy)
+    kept = [new if counts[new] == 1 else old for old, new in zip(names.tolist(), tidy, strict=True)]
+    return np.array(kept, dtype=str)[inverse]
 
 
-def _read_hub_class_names(metadata: dict[bytes, bytes] | None, label: str) -> dict[int, str]:
+def _open_csv(name: str, open_file: OpenFile, given: dict[str, Any]) -> TableFile:
+    comment_lines, separator, first_row = _read_first_line(name, open_file, given.get("separator"))
+    header = given.get("header", _is_header(first_row))
+    columns = first_row if header else [f"{position}" for position in range(1, len(first_row) + 1)]
+    if len(set(columns)) < len(columns):
+        columns = _number_duplicates(columns)
+
+    def read(
+        text_columns: Sequence[str], wanted: Sequence[str] = columns, rows: int | None = None
+    ) -> Iterator[pd.DataFrame]:
+        text_positions = [columns.index(column) for column in text_columns]
+        try:
+            with (
+                open_file() as file,
+                pd.read_csv(
+                    file,
+                    sep=separator,
+                    header=None,
+                    skiprows=comment_lines + int(header),
+                    skipinitialspace=separator == " ",
+                    dtype=dict.fromkeys(text_positions, str),
+                    keep_default_na=False,  # a class may be called "none"
+                    encoding="utf-8-sig",
+                    low_memory=False,
+                    nrows=rows,
+                    chunksize=CHUNK_ROWS,
+                ) as chunks,
+            ):
+                for chunk in chunks:
+                    if len(chunk.columns) != len(columns):
+                        raise DataError(
+                            f"{name} has {len(columns)} columns in its first line, {len(chunk.columns)} below"
+                        )
+                    chunk.columns = pd.Index(columns)
+                    yield chunk[list(wanted)]
+        except pd.errors.EmptyDataError:
+            raise DataError(f"{name} has a header and no rows") from None
+        except (pd.errors.ParserError, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{name} is not a table of pixels: {error}") from None
+
+    sample = next(iter(list(read(columns, columns, SAMPLE_ROWS))), pd.DataFrame(columns=columns))
+    return TableFile(name, tuple(columns), sample, read, separator, header)
+
+
+def _open_gzip(packed: BinaryIO) -> BinaryIO:
+    file = gzip.GzipFile(fileobj=packed, mode="rb")
+    file.myfileobj = packed  # type: ignore[assignment]  # closed with it
+    return cast(BinaryIO, file)
+
+
+def _read_first_line(
+    name: str, open_file: OpenFile, given_separator: str | None
+) -> tuple[int, str, list[str]]:
+    """Return the number of comment lines at the start, the separator, and the cells of the first line."""
+    comment_lines = 0
+    try:
+        with open_file() as file:
+            line = file.readline(MAX_LINE_BYTES)
+            while line.startswith((b"#", b"\xef\xbb\xbf#")):
+                comment_lines += 1
+                line = file.readline(MAX_LINE_BYTES)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{name} is not a complete gzip file: {error}") from None
+    if not line.strip():
+        raise DataError(f"{name} has an empty first line, accepted: column names, or a label and pixels")
+    if len(line) == MAX_LINE_BYTES:
+        raise DataError(f"{name} has a first line of more than {MAX_LINE_BYTES:,} bytes: too many columns")
+    try:
+        text = line.decode("utf-8-sig").strip(" \r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 text: {error}") from None
+    separator = given_separator or max(",;\t|", key=text.count)
+    if separator not in text and " " in text:
+        separator = " "
+    return (
+        comment_lines,
+        separator,
+        [cell.strip() for cell in next(csv.reader([text], delimiter=separator), [])],
+    )
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Return True for names: mostly words, `label` among numbers, or numbers that count the columns."""
+    numbers = sorted(number for number in map(parse_number, cells) if not math.isnan(number))
+    if len(numbers) <= len(cells) // 2 or {"label", "class", "target"} & {cell.lower() for cell in cells}:
+        return len(cells) > 1
+    return len(numbers) > 3 and any(numbers == list(range(first, first + len(numbers))) for first in (0, 1))
+
+
+def _number_duplicates(columns: Sequence[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    unique = []
+    for column in columns:
+        seen[column] = seen.get(column, 0) + 1
+        unique.append(column if seen[column] == 1 else f"{column} ({seen[column]})")
+    return unique
+
+
+def _open_json_lines(name: str, open_file: OpenFile) -> TableFile:
+    rows = []
+    try:
+        with open_file() as file:
+            for line in file:
+                if line.strip():
+                    rows.append(json.loads(line))
+        frame = pd.DataFrame.from_records(rows).astype(object)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{name} is no file of JSON lines: {error}") from None
+
+    def read(text_columns: Sequence[str], wanted: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
+        yield frame[list(wanted or frame.columns)]
+
+    return TableFile(name, tuple(map(str, frame.columns)), frame.head(SAMPLE_ROWS), read)
+
+
+def _open_parquet(name: str, open_file: OpenFile) -> TableFile:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    def read(
+        text_columns: Sequence[str], wanted: Sequence[str] = (), rows: int = CHUNK_ROWS
+    ) -> Iterator[pd.DataFrame]:
+        try:
+            with open_file() as file, pq.ParquetFile(file) as table:
+                for batch in table.iter_batches(rows, columns=list(wanted) or None):
+                    yield batch.to_pandas(ignore_metadata=True)
+        except pa.ArrowException as error:
+            raise DataError(f"{name} is not a Parquet file: {error}") from None
+
+    try:
+        with open_file() as file, pq.ParquetFile(file) as table:
+            schema = table.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{name} is not a Parquet file: {error}") from None
+    sample = next(read((), (), SAMPLE_ROWS), pd.DataFrame(columns=schema.names))
+    return TableFile(name, tuple(schema.names), sample, read, class_names=_read_hub_names(schema.metadata))
+
+
+def _read_hub_names(metadata: dict[bytes, bytes] | None) -> dict[str, dict[int, str]]:
     """Read the class names of numeric labels from the schema, where the Hugging Face hub keeps them."""
-    with suppress(KeyError, TypeError, ValueError):
-        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
-        return dict(enumerate(map(str, names)))
-    return {}
+    names = dict[str, dict[int, str]]()
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        for column, feature in features.items():
+            with suppress(KeyError, TypeError):
+                names[column] = dict(enumerate(map(str, feature["names"])))
+    return names

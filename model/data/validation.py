@@ -52,13 +52,9 @@ def measure_class_balance(counts: np.ndarray) -> tuple[float, str]:
     return ratio, category
 
 
-def _source_splits(dataset: Dataset) -> dict[str, LabelledImages]:
-    return {"train": dataset.train} | ({"test": dataset.test} if dataset.test is not None else {})
-
-
 def _check_types(dataset: Dataset) -> Iterator[Finding]:
     expected_shape, classes = dataset.train.images.shape[1:], len(dataset.classes)
-    for name, split in _source_splits(dataset).items():
+    for name, split in dataset.splits.items():
         images, labels = split.images, split.labels
         if images.dtype != np.uint8 or images.ndim != 4:
             got = f"{images.dtype} {images.shape}"
@@ -88,7 +84,7 @@ def _check_splits(dataset: Dataset, splits: Splits) -> Iterator[Finding]:
 
 
 def _check_classes(dataset: Dataset) -> Iterator[Finding]:
-    labels = np.concatenate([split.labels for split in _source_splits(dataset).values()])
+    labels = np.concatenate([split.labels for split in dataset.splits.values()])
     counts = pd.Series(np.bincount(labels, minlength=len(dataset.classes)), dataset.classes)
     present_classes = counts[counts > 0]
     if len(present_classes) < 2:
@@ -106,12 +102,17 @@ def _check_classes(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _check_content(dataset: Dataset) -> Iterator[Finding]:
-    hashes = {name: hash_contents(split.images) for name, split in _source_splits(dataset).items()}
-    for name, split in _source_splits(dataset).items():
+    hashes = {name: hash_contents(split.images) for name, split in dataset.splits.items()}
+    count = sum(map(len, hashes.values()))
+    if len(np.unique(np.concatenate(list(hashes.values())))) == 1:
+        hint = "white strokes on a transparent ground are not visible, as that ground becomes white"
+        yield _error("equal images", f"all {count:,} images are equal; {hint}", count)
+        return
+    for name, split in dataset.splits.items():
         yield from _check_constant_images(name, split)
         yield from _check_duplicates(name, split, hashes[name], dataset.classes)
-    if "test" in hashes:
-        yield from _check_leakage(hashes["train"], hashes["test"])
+    for name in hashes.keys() - {"train"}:
+        yield from _check_leakage(name, dataset, hashes)
 
 
 def _check_constant_images(name: str, split: LabelledImages) -> Iterator[Finding]:
@@ -130,7 +131,7 @@ def _check_duplicates(
     pairs = np.stack([order[:-1], order[1:]], 1)[hashes[order[:-1]] == hashes[order[1:]]]
     conflicting = pairs[split.labels[pairs[:, 0]] != split.labels[pairs[:, 1]]]
     for first_image, second_image in pairs[:1]:
-        example = f"images {first_image} and {second_image}"
+        example = " and ".join(_name_image("image", split, image) for image in (first_image, second_image))
         yield _warning("duplicate", f"{name} images that repeat another", len(pairs), example)
     for pair in conflicting[:1]:
         message = f"{name} images that repeat another under a different label"
@@ -138,15 +139,23 @@ def _check_duplicates(
         yield _warning("two labels", message, len(conflicting), example)
 
 
-def _check_leakage(train: np.ndarray, test: np.ndarray) -> Iterator[Finding]:
-    leaked_indices = np.flatnonzero(np.isin(test, train))
-    if len(leaked_indices) == len(test):
-        message = "every test image is a training image, so a test score would be meaningless"
+def _check_leakage(name: str, dataset: Dataset, hashes: dict[str, np.ndarray]) -> Iterator[Finding]:
+    train, other = hashes["train"], hashes[name]
+    leaked_indices = np.flatnonzero(np.isin(other, train))
+    if len(leaked_indices) == len(other):
+        message = f"every {name} image is a training image, so a {name} score would be meaningless"
         yield _error("leak", message, len(leaked_indices))
     elif len(leaked_indices):
-        message = f"test images that are training images ({len(leaked_indices) / len(test):.2%})"
-        example = f"test {leaked_indices[0]} is train {np.flatnonzero(train == test[leaked_indices[0]])[0]}"
+        message = f"{name} images that are training images ({len(leaked_indices) / len(other):.2%})"
+        first, original = leaked_indices[0], np.flatnonzero(train == other[leaked_indices[0]])[0]
+        leaked = _name_image(name, dataset.splits[name], first)
+        example = f"{leaked} is {_name_image('train', dataset.train, original)}"
         yield _warning("leak", message, len(leaked_indices), example)
+
+
+def _name_image(split_name: str, split: LabelledImages, index: int) -> str:
+    """Return the file or row of an image, else its number."""
+    return f"{split_name} {index}" if split.places is None else str(split.places[index])
 
 
 def _error(check: str, message: str, count: int = 1, example: str = "") -> Finding:

@@ -1,19 +1,26 @@
-"""Decoding of PNG and JPEG files to images of mode L or RGB, and encoding as PNG."""
+"""Decoding of image files to images of mode L or RGB, and encoding as PNG."""
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 
 from relearn.model.errors import UserInputError
+from relearn.model.images.formats import (
+    HEADER_BYTES,
+    IMAGE_FORMATS,
+    REQUEST_FORMATS,
+    ImageFormat,
+    read_webp_size,
+)
+from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE, scale_to_uint8
 
-FORMATS: dict[bytes, type[ImageFile]] = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 MAX_FILE_BYTES = 10 * 2**20
 MAX_PIXELS = 2**24  # 4096 × 4096
 MIN_SIDE = 4  # pixels
@@ -36,40 +43,64 @@ _EXIF_TRANSPOSE = {
 
 
 def decode_image(
-    content: bytes, max_file_bytes: int = MAX_FILE_BYTES, max_pixels: int = MAX_PIXELS
+    content: bytes,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[ImageFormat] = REQUEST_FORMATS,
+    white: int | None = None,
 ) -> Image.Image:
-    """Decode a PNG or JPEG, recognized by its content alone, to an image of mode L or RGB.
+    """Decode an image file, recognized by its content alone, to an image of mode L or RGB.
 
     It is rotated as its EXIF says; transparent parts become white, 16 bits become 8, CMYK and palettes RGB,
-    an animation its first frame. `max_file_bytes` and `max_pixels` are checked before any pixel is
-    decoded. UserInputError has the code `unsupported_image`, `invalid_image` or `image_dimensions`.
+    an animation its first frame. `white` is the value that is white, by default that of the file's bit depth.
+    `max_file_bytes` and `max_pixels` are checked before any pixel is decoded. UserInputError has the code
+    `unsupported_image`, `invalid_image` or `image_dimensions`.
     """
-    return decode_pixels(open_image(content, max_file_bytes, max_pixels))
+    return decode_pixels(open_image(content, max_file_bytes, max_pixels, formats), white=white)
 
 
-def open_image(content: bytes, max_file_bytes: int, max_pixels: int) -> ImageFile:
-    """Read the header of a PNG or JPEG and check the limits of `decode_image`."""
+def open_image(
+    content: bytes, max_file_bytes: int, max_pixels: int, formats: Sequence[ImageFormat] = REQUEST_FORMATS
+) -> ImageFile:
+    """Read the header of an image file and check the limits of `decode_image`."""
     if len(content) > max_file_bytes:
         raise UserInputError(
             f"the image has {len(content):,} bytes, accepted: up to {max_file_bytes:,}", "image_dimensions"
         )
-    file_class = next(
-        (image_class for magic, image_class in FORMATS.items() if content.startswith(magic)), None
-    )
-    if file_class is None:
-        raise UserInputError("the image is neither PNG nor JPEG", "unsupported_image")
-    with _translate_decoding_errors():
-        # Unlike Image.open, the class can reach no other decoder and leaves the check of the size to us.
-        image = file_class(io.BytesIO(content))
-    _check_size(image.size, max_pixels)
-    if file_class is JpegImageFile and (scans := _count_scans(content)) > MAX_JPEG_SCANS:
+    image = read_header(io.BytesIO(content), max_pixels, formats)
+    if isinstance(image, JpegImageFile) and (scans := _count_scans(content)) > MAX_JPEG_SCANS:
         raise UserInputError(
             f"the image has {scans:,} scans, accepted: up to {MAX_JPEG_SCANS}", "image_dimensions"
         )
     return image
 
 
-def decode_pixels(image: ImageFile, factors: tuple[int, int] = (1, 1)) -> Image.Image:
+def read_header(file: BinaryIO, max_pixels: int, formats: Sequence[ImageFormat] = IMAGE_FORMATS) -> ImageFile:
+    """Read the header of an image file and check its size; no pixel is decoded."""
+    head = file.read(HEADER_BYTES)
+    file.seek(0)
+    image_format = next((image_format for image_format in formats if image_format.matches(head)), None)
+    if image_format is None:
+        accepted = " nor ".join(image_format.name for image_format in formats[:2])
+        if formats != REQUEST_FORMATS:
+            accepted = ", ".join(image_format.name for image_format in formats)
+        raise UserInputError(f"the image is neither {accepted}", "unsupported_image")
+    if image_format.name == "WebP":
+        _check_size(read_webp_size(head), max_pixels)
+    with _translate_decoding_errors():
+        # Unlike Image.open, the class can reach no other decoder and leaves the check of the size to us.
+        image = image_format.file_class(file)
+    _check_size(image.size, max_pixels)
+    if image.mode in ("I", "F"):
+        raise UserInputError(
+            "the image has 32 bits a pixel, accepted: up to 16 bits a channel", "unsupported_image"
+        )
+    return image
+
+
+def decode_pixels(
+    image: ImageFile, factors: tuple[int, int] = (1, 1), white: int | None = None
+) -> Image.Image:
     """Decode an image from `open_image` to mode L or RGB, `factors` (horizontal, vertical) times smaller."""
     with _translate_decoding_errors():
         original_side = max(image.size)
@@ -79,11 +110,22 @@ def decode_pixels(image: ImageFile, factors: tuple[int, int] = (1, 1)) -> Image.
         applied_factor = round(original_side / max(image.size))
         image.load()
         converted_image = _reduce_to_l_or_rgb(
-            image, (max(1, factors[0] // applied_factor), max(1, factors[1] // applied_factor))
+            image if white is None else _rescale(image, white),
+            (max(1, factors[0] // applied_factor), max(1, factors[1] // applied_factor)),
         )
         # Only this tag is read: `ImageOps.exif_transpose` rewrites all tags and fails at damaged ones.
         transpose_method = _EXIF_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         return converted_image if transpose_method is None else converted_image.transpose(transpose_method)
+
+
+def _rescale(image: Image.Image, white: int) -> Image.Image:
+    """Convert values up to `white` to 8 bits; more than 8 bits are those of a 16-bit image."""
+    if not image.mode.startswith("I") and (white > BYTE_WHITE or image.mode not in ("L", "RGB")):
+        return image
+    values = np.asarray(image)
+    if values.max() > white:
+        raise ValueError(f"a value exceeds {white}")
+    return Image.fromarray(scale_to_uint8(values, white))
 
 
 @contextmanager
@@ -146,7 +188,7 @@ def _l_or_rgb(image: Image.Image) -> str:
 def to_l_or_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to mode L or RGB."""
     if image.mode.startswith("I"):  # 16 bits a pixel
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return Image.fromarray(scale_to_uint8(np.asarray(image), WORD_WHITE))
     if image.has_transparency_data:
         background = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(background, image.convert("RGBA")).convert(_l_or_rgb(image))

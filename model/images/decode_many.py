@@ -1,21 +1,39 @@
 """Parallel decoding of many image files into one array."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from relearn.model.errors import DataError, UserInputError
-from relearn.model.images.decode import decode_image
+from relearn.model.images.decode import MIN_SIDE, decode_image
+from relearn.model.images.formats import IMAGE_FORMATS
 from relearn.model.images.resize import fit_image
 
-MAX_NATIVE_SIDE = 64  # pixels; images with a longer side need an explicit size
+MAX_NATIVE_SIDE = 64  # pixels; images with a longer side are resized
 # Local files may be larger than those of a request: photos of any phone.
 MAX_FILE_BYTES, MAX_PIXELS = 64 * 2**20, 2**26
+
+
+class ImageSource(NamedTuple):
+    """An image file by the name that messages use, and a function that opens it."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+
+
+class DamagedImage(NamedTuple):
+    """An image file that cannot be decoded: its position in the list, name, reason, and SHA-256."""
+
+    position: int
+    name: str
+    reason: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -23,45 +41,57 @@ class _DecodedImage:
     size: tuple[int, int] = (0, 0)
     image: np.ndarray | None = None
     error: str = ""
+    sha256: str = ""
 
 
 def decode_images(
-    named_images: Sequence[tuple[str, Path | bytes]], size: int | None
-) -> tuple[np.ndarray, list[str]]:
-    """Decode named PNG and JPEG files to uint8 (n, channels, height, width), with notes on lost resolution.
+    sources: Sequence[ImageSource], size: int | None, white: int | None = None
+) -> tuple[np.ndarray, list[str], list[DamagedImage]]:
+    """Decode image files to uint8 (n, channels, height, width), with notes on lost resolution.
 
     The result is grey if every image is grey, else colour. Each image is resized to `size`; without it, all
-    must share one size of at most MAX_NATIVE_SIDE. Raises DataError with the first unreadable file and the
-    number of all, or with the sizes found.
+    must share one size of at most MAX_NATIVE_SIDE. Damaged images are not in the result, but listed.
     """
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(partial(_read_image, size=size), (content for _, content in named_images)))
-    failures = [
-        (name, result.error) for (name, _), result in zip(named_images, results, strict=True) if result.error
+        results = list(pool.map(partial(_read_image, size=size, white=white), sources))
+    damaged = [
+        DamagedImage(position, source.name, result.error, result.sha256)
+        for position, (source, result) in enumerate(zip(sources, results, strict=True))
+        if result.error
     ]
-    if failures:
-        name, reason = failures[0]
-        raise DataError(
-            f"{len(failures)} of {len(named_images)} images cannot be read, the first is {name}: {reason}"
-        )
-    sizes = Counter(result.size for result in results)
-    if size is None:
+    sizes = Counter(result.size for result in results if not result.error)
+    if size is None and sizes:
         _check_uniform_size(sizes)
     images = [result.image for result in results if result.image is not None]
+    if not images:
+        return np.empty((0, 1, MIN_SIDE, MIN_SIDE), np.uint8), [], damaged
     channels = max(len(image) for image in images)
     shape = (len(images), channels, *images[0].shape[1:])
     batch = np.empty(shape, np.uint8)
     for target, image in zip(batch, images, strict=True):
         target[:] = image
-    return batch, _downscaling_notes(sizes, size)
+    return batch, _downscaling_notes(sizes, size), damaged
 
 
-def _read_image(content: Path | bytes, size: int | None) -> _DecodedImage:
+def choose_side(sizes: Counter[tuple[int, int]]) -> int | None:
+    """Choose the side for images of these sizes; None if all share one that may stay.
+
+    It is the median of their shorter sides, rounded down to a multiple of 8, from 8 to MAX_NATIVE_SIDE.
+    """
+    if not sizes or (len(sizes) == 1 and max(max(sizes)) <= MAX_NATIVE_SIDE):
+        return None
+    shorter_sides = np.repeat([min(size) for size in sizes], list(sizes.values()))
+    return max(8, min(MAX_NATIVE_SIDE, int(np.median(shorter_sides)) // 8 * 8))
+
+
+def _read_image(source: ImageSource, size: int | None, white: int | None) -> _DecodedImage:
+    content = b""
     try:
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        pil_image = decode_image(data, MAX_FILE_BYTES, MAX_PIXELS)
+        with source.open() as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        pil_image = decode_image(content, MAX_FILE_BYTES, MAX_PIXELS, IMAGE_FORMATS, white)
     except (UserInputError, OSError) as error:
-        return _DecodedImage(error=str(error))
+        return _DecodedImage(error=str(error), sha256=hashlib.sha256(content).hexdigest())
     if size is None and max(pil_image.size) > MAX_NATIVE_SIDE:
         return _DecodedImage(pil_image.size)  # rejected below with all sizes
     width, height = pil_image.size if size is None else (size, size)

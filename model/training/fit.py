@@ -142,6 +142,7 @@ def run_epoch(
             batch_size = sum(len(inputs) for inputs, _ in batch)
             for inputs, targets in batch:
                 logits = forward(inputs)
+                _check_logits(logits, targets)
                 loss = F.cross_entropy(logits, targets, reduction="sum")
                 if step:
                     (loss / batch_size).backward()
@@ -152,6 +153,16 @@ def run_epoch(
             if step:
                 step()
     return metrics
+
+
+def _check_logits(logits: object, targets: torch.Tensor) -> None:
+    """Raise for a network that returns something else in training than in its first check."""
+    if getattr(logits, "shape", None) != targets.shape:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UserInputError(
+            f"network: got {got} for {len(targets)} images, accepted: {tuple(targets.shape)}, one row for "
+            "each image, in training as in evaluation"
+        )
 
 
 def _stop_when(should_stop: Callable[[], bool], batches: Iterable[MicroBatches]) -> Iterable[MicroBatches]:

@@ -3,6 +3,10 @@
 The decoders are in `relearn.model.images`.
 """
 
-MEDIA_TYPE_BY_FORMAT = {"PNG": "image/png", "JPEG": "image/jpeg"}
+from relearn.model.images.formats import REQUEST_FORMATS
+
+MEDIA_TYPE_BY_FORMAT = {
+    image_format.name: f"image/{image_format.name.lower()}" for image_format in REQUEST_FORMATS
+}
 IMAGE_TYPES = tuple(MEDIA_TYPE_BY_FORMAT.values())
 IMAGE_FORMATS = " or ".join(MEDIA_TYPE_BY_FORMAT)

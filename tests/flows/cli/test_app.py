@@ -15,6 +15,7 @@ COMMANDS = (
         "run",
         "train",
         "evaluate",
+        "data",
         "eda",
         "backprop",
         "compare",

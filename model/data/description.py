@@ -1,0 +1,268 @@
+"""Description of a data source: how it is read, in a file `dataset.toml` that a person may edit."""
+
+import json
+import re
+import tomllib
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from relearn.model.config import format_problems
+from relearn.model.errors import DataError, NotFoundError
+from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE
+
+DESCRIPTION_FILE = "dataset.toml"
+Layout = Literal["folder", "file_names", "file_list", "image_table", "pixel_table", "arrays"]
+SplitName = Literal["train", "validation", "test"]
+LAYOUT_WORDS: dict[Layout, str] = {
+    "folder": "a folder of image files for each class",
+    "file_names": "image files whose names start with their class",
+    "file_list": "a table of file names and labels, and the image files",
+    "image_table": "a table with an image file and a label in each row",
+    "pixel_table": "a table with the pixels and the label of an image in each row",
+    "arrays": "arrays of images and labels",
+}
+MAX_LEFT_OUT, WARN_LEFT_OUT = 0.2, 0.01  # fractions of the images of a source
+
+
+class AmbiguousDataError(DataError):
+    """Data with two possible readings; each is given in words and as the line that chooses it."""
+
+    code = "ambiguous_data"
+
+    def __init__(self, subject: str, readings: Sequence[tuple[str, str]]) -> None:
+        self.readings = tuple(readings)
+        choices = ", or ".join(f"{words}: `{line}`" for words, line in self.readings)
+        count = "Two readings are" if len(self.readings) > 1 else "This reading is"
+        super().__init__(
+            f"{subject}. {count} possible: {choices}. Write the line that is right into a file "
+            f"{DESCRIPTION_FILE}, below `source = …`, and pass --dataset {DESCRIPTION_FILE}"
+        )
+
+
+class DataDescription(BaseModel):
+    """How a source is read: everything that the reading needs, and what it leaves out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = Field(1, description="Version of this file's keys.")
+    source: Path = Field(description="Path of the data; a relative one starts at the folder of this file.")
+    layout: Layout = Field(description=f"Kind of layout: {', '.join(LAYOUT_WORDS)}.")
+    classes: tuple[str, ...] = Field((), description="Names of the classes, in the order of their numbers.")
+    root: str = Field("", description="Folder inside the source that holds the data.")
+    splits: dict[SplitName, tuple[str, ...]] = Field(
+        {},
+        description="Folders, tables, arrays or values of split_column that make each split; without a test "
+        "split, one is cut from the training images.",
+    )
+    tables: tuple[str, ...] = Field((), description="Table files inside the source.")
+    separator: str = Field(",", description="Separator of a CSV.")
+    header: bool = Field(True, description="The first line of the CSV holds the column names.")
+    label_columns: tuple[str, ...] = Field((), description="Label column; several are one-hot.")
+    split_column: str | None = Field(None, description="Column that holds the split of a row.")
+    groups_column: str | None = Field(None, description="Column of images that belong together.")
+    image_column: str | None = Field(None, description="Column of file names or of image files.")
+    image_folder: str = Field("", description="Folder inside the source that the file names start from.")
+    image_suffix: str = Field("", description="Suffix that the file names lack.")
+    pixel_columns: tuple[str, ...] = Field(
+        (), description="Pixel columns, row by row; a..b stands for all numbers between."
+    )
+    channels: Literal[1, 3] | None = Field(None, description="1 (gray) or 3 (color), of bare pixels.")
+    width: int | None = Field(None, ge=1, description="Pixels in a row of an image. Default: it is square.")
+    interleaved: bool | None = Field(
+        None, description="Color pixels are r, g, b, r, g, b, …; false: all red ones first."
+    )
+    scale: int | None = Field(
+        None, ge=1, le=65_535, description="Value that is white. Default: as each image file declares."
+    )
+    image_size: int | None = Field(
+        None, ge=8, le=256, description="Side to which images are resized. Default: as they are."
+    )
+    ignore: tuple[str, ...] = Field((), description="Folders or files inside the source that are not read.")
+    skip_damaged: int = Field(0, ge=0, description="Damaged images that may be skipped.")
+    skipped: dict[str, str] = Field({}, description="Damaged images that were skipped, and their SHA-256.")
+    left_out: dict[str, int] = Field({}, description="Accepted numbers of images that are not read.")
+    counts: dict[str, int] = Field({}, description="Images of each split, for the reader of this file.")
+    notes: tuple[str, ...] = Field((), description="Remarks about the data.")
+    cautions: tuple[str, ...] = Field((), description="Warnings about the data.")
+    fingerprint: str | None = Field(None, description="SHA-256 of images and labels, when pinned.")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a complete description; raise DataError with one line for each problem."""
+        return cls.parse(read_choices(path), path)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], path: Path) -> Self:
+        """Build a description from the values of the file `path`."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            problems = format_problems(error, cls.model_fields)
+            raise DataError(f"{path}: {'; '.join(problems) or 'source and layout are needed'}") from None
+
+    def save(self, path: Path) -> None:
+        """Write `dataset.toml`; raise DataError if `path` exists."""
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(self.to_toml())
+        except FileExistsError:
+            raise DataError(f"{path} exists, accepted: a new file") from None
+
+    def to_toml(self) -> str:
+        """Render the keys that are not at their default, each below its meaning."""
+        values = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
+        values["pixel_columns"] = compress_names(self.pixel_columns)
+        lines, tables = list[str](), list[str]()
+        for name, field in type(self).model_fields.items():
+            value = values.get(name)
+            if value in (None, [], {}, ()):
+                continue
+            comment = f"# {field.description}"
+            if isinstance(value, dict):
+                rows = [f"{to_toml_value(key)} = {to_toml_value(item)}" for key, item in value.items()]
+                tables.append("\n".join(["", comment, f"[{name}]", *rows]))
+            else:
+                lines.append(f"{comment}\n{name} = {to_toml_value(value)}")
+        return "\n".join([*lines, *tables]) + "\n"
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings about images that are left out, and about class names that are nearly equal."""
+        left_out, total = sum(self.left_out.values()), sum(self.counts.values())
+        warnings = list(self.cautions)
+        if left_out > WARN_LEFT_OUT * (left_out + total):
+            warnings.append(
+                f"{left_out:,} of {left_out + total:,} images are left out: {self._left_out_reasons()}"
+            )
+        if self.scale not in (None, BYTE_WHITE, WORD_WHITE):
+            warnings.append(
+                f"{self.scale} is white in these data; the prediction API takes values from 0 to 255"
+            )
+        return warnings + [
+            f"class names are nearly equal: {', '.join(map(ascii, names))}"
+            for names in find_similar_names(self.classes)
+        ]
+
+    def check_left_out(self, accepted: Mapping[str, int]) -> None:
+        """Raise DataError if more than MAX_LEFT_OUT of the images are left out beyond those `accepted`."""
+        total = sum(self.counts.values()) + sum(self.left_out.values())
+        excess = sum(max(0, count - accepted.get(reason, 0)) for reason, count in self.left_out.items())
+        if excess > MAX_LEFT_OUT * total:
+            items = ", ".join(f"{to_toml_value(reason)} = {count}" for reason, count in self.left_out.items())
+            reasons = self._left_out_reasons()
+            raise DataError(
+                f"{self.source}: {excess:,} of {total:,} images would be left out: {reasons}. To accept "
+                f"this, write `left_out = {{{items}}}` into a file {DESCRIPTION_FILE}, below `source = …`, "
+                f"and pass --dataset {DESCRIPTION_FILE}"
+            )
+
+    def _left_out_reasons(self) -> str:
+        return "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+
+    def summarize(self) -> list[str]:
+        """Describe the reading in a few lines, as a stranger would check it."""
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
+        names = ", ".join(self.classes[:10]) + (", …" if len(self.classes) > 10 else "")
+        lines = [
+            f"{self.source}: {LAYOUT_WORDS[self.layout]}" + (f", below {self.root}" if self.root else ""),
+            f"Images: {counts}; {self._describe_splits()}",
+            f"Classes: {len(self.classes)}: {names}",
+            *([f"Columns: {self._describe_columns()}"] if self.label_columns else []),
+            f"Pixels: {self._describe_pixels()}",
+        ]
+        if self.left_out:
+            lines.append(f"Left out: {sum(self.left_out.values()):,} images: {self._left_out_reasons()}")
+        return [*lines, *self.notes, *self.cautions]
+
+    def _describe_columns(self) -> str:
+        labels = ", ".join(compress_names(self.label_columns)[:5])
+        pixels = ", ".join(compress_names(self.pixel_columns)[:4])
+        return f"label {labels}" + (
+            f"; image {self.image_column}" if self.image_column else f"; pixels {pixels}"
+        )
+
+    def _describe_pixels(self) -> str:
+        white = f"{self.scale} is white" if self.scale else "white as each file declares"
+        orders = {True: "; red, green, blue of each pixel together", False: "; a plane for each color"}
+        order = "" if self.interleaved is None else orders[self.interleaved]
+        return (
+            white + order + (f"; resized to {self.image_size} × {self.image_size}" if self.image_size else "")
+        )
+
+    def _describe_splits(self) -> str:
+        if not self.splits:
+            return "test and validation images are cut from them"
+        given = [f"{', '.join(parts)} is the {split} split" for split, parts in self.splits.items()]
+        missing = [split for split in ("validation", "test") if split not in self.splits]
+        return "; ".join([*given, *(f"the {split} split is cut from train" for split in missing)])
+
+
+def read_choices(path: Path) -> dict[str, Any]:
+    """Read the keys of a `dataset.toml` that may be incomplete; `source` becomes absolute."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid TOML: {error}") from None
+    if not isinstance(values.get("source"), str):
+        raise DataError(f'{path}: got no source, accepted: source = "PATH"')
+    checked = DataDescription.parse({"layout": "folder", **values}, path)
+    explicit = {name: getattr(checked, name) for name in values}
+    source = (path.absolute().parent / Path(values["source"]).expanduser()).resolve()
+    columns = tuple(expand_names(explicit.get("pixel_columns", ())))
+    return explicit | {"source": source} | ({"pixel_columns": columns} if columns else {})
+
+
+def find_similar_names(names: Sequence[str]) -> list[list[str]]:
+    """Group names that differ only in case, Unicode form, spaces, or as 1 and 1.0 do."""
+    groups = defaultdict[str, list[str]](list)
+    for name in names:
+        key = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
+        with suppress(ValueError):
+            key = str(float(key))
+        groups[key].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def compress_names(names: Sequence[str]) -> list[str]:
+    """Shorten runs of numbered names: p0, p1, p2 become p0..p2."""
+    runs = list[list[str]]()
+    for name in names:
+        if runs and _follows(runs[-1][-1], name):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [part for run in runs for part in ([f"{run[0]}..{run[-1]}"] if len(run) > 2 else run)]
+
+
+def expand_names(names: Sequence[str]) -> list[str]:
+    """Undo `compress_names`."""
+    expanded = list[str]()
+    for name in names:
+        match = re.fullmatch(r"(.*?)(\d+)(.*)\.\.\1(\d+)\3", name)
+        if match:
+            prefix, first, suffix, last = match.groups()
+            width = len(first) if first.startswith("0") else 0
+            expanded += [f"{prefix}{number:0{width}}{suffix}" for number in range(int(first), int(last) + 1)]
+        else:
+            expanded.append(name)
+    return expanded
+
+
+def _follows(name: str, next_name: str) -> bool:
+    return ".." not in name and expand_names([f"{name}..{next_name}"]) == [name, next_name]
+
+
+def to_toml_value(value: object) -> str:
+    """Render a string, number, boolean or list in TOML."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(to_toml_value, value))}]"
+    # JSON's strings are TOML's, but for DEL; numbers and booleans are the same.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,200 @@
+"""Survey of image files before they are read: formats, sizes, damage, and the value that is white."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL.ImageFile import ImageFile
+
+from relearn.model.data.description import AmbiguousDataError, DataDescription
+from relearn.model.data.tree import FileTree
+from relearn.model.errors import DataError, UserInputError
+from relearn.model.images.decode import read_header
+from relearn.model.images.decode_many import MAX_PIXELS, ImageSource, choose_side
+from relearn.model.images.formats import (
+    HEADER_BYTES,
+    IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
+    recognize_format,
+)
+from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE, next_bit_depth_white
+
+TIFF_BITS_PER_SAMPLE, EXIF_ORIENTATION = 258, 274
+PNG_DEPTH_OFFSET = 24
+
+
+@dataclass
+class ImageSurvey:
+    """What the headers of image files say.
+
+    `deep` names the gray images of 16 bits: the bits that their sBIT declares, or none. `deep_color` names
+    the color images of 16 bits a channel, of which Pillow reads the upper 8.
+    """
+
+    formats: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    deep: dict[str, int | None] = field(default_factory=dict)
+    deep_color: set[str] = field(default_factory=set)
+    tiff_bits: Counter[int] = field(default_factory=Counter)
+    animated: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Describe the formats and sizes of the files."""
+        formats = ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
+        smallest, largest = min(self.sizes, default=(0, 0)), max(self.sizes, default=(0, 0))
+        sizes = " × ".join(map(str, smallest))
+        if smallest != largest:
+            sizes += " to " + " × ".join(map(str, largest))
+        return [f"Files: {formats}; {sizes} pixels"]
+
+    def cautions(self) -> list[str]:
+        """Warn of files with several images, of which the first is read."""
+        if not self.animated:
+            return []
+        return [
+            f"only the first frame is read of {len(self.animated):,} files that have several, such as "
+            f"{self.animated[0]}"
+        ]
+
+
+def describe_images(
+    description: DataDescription, sources: Sequence[ImageSource], given: dict[str, Any]
+) -> DataDescription:
+    """Add scale, size and remarks to a description, from the headers of its image files."""
+    survey = survey_images(sources)
+    found = {
+        "scale": given["scale"]
+        if "scale" in given
+        else choose_image_scale(str(description.source), sources, survey),
+        "image_size": given["image_size"] if "image_size" in given else choose_side(survey.sizes),
+        "notes": (*description.notes, *survey.notes()),
+        "cautions": (*description.cautions, *survey.cautions()),
+    }
+    return description.model_copy(update=found)
+
+
+def survey_images(sources: Iterable[ImageSource]) -> ImageSurvey:
+    """Read the header of every image; damaged ones are found by the reading."""
+    survey = ImageSurvey()
+    for source in sources:
+        with suppress(UserInputError, OSError, ValueError, EOFError, SyntaxError), source.open() as file:
+            image = read_header(file, MAX_PIXELS)
+            _add_depth(survey, source, image)
+            survey.formats[image.format or ""] += 1
+            survey.sizes[_upright_size(image)] += 1
+            if getattr(image, "n_frames", 1) > 1:
+                survey.animated.append(source.name)
+    return survey
+
+
+def choose_image_scale(subject: str, sources: Sequence[ImageSource], survey: ImageSurvey) -> int | None:
+    """Return 1 if all images hold only 0 and 1, else None: white is as the files declare.
+
+    Images of 16 bits that use no more than half of them raise AmbiguousDataError, as the bits in use may be
+    fewer than those declared.
+    """
+    if _stay_below(1, sources):
+        return 1
+    deep_color = [source for source in sources if source.name in survey.deep_color]
+    if deep_color and all(_brightest_color(source) <= BYTE_WHITE // 2 for source in deep_color):
+        raise DataError(
+            f"{subject}: the color images have 16 bits a channel and use less than half of them, accepted: 8 "
+            "bits a channel"
+        )
+    deep = [source for source in sources if source.name in survey.deep]
+    if not deep or not _stay_below(WORD_WHITE // 2, deep):
+        return None
+    if len(survey.tiff_bits) == 1 and survey.tiff_bits.total() == len(deep):
+        return int(2 ** next(iter(survey.tiff_bits)) - 1)
+    maximum = max(int(values.max()) for values in _raw_values(deep))
+    declared = {bits for bits in survey.deep.values() if bits}
+    if declared and maximum > 2 ** max(declared) - 1:
+        return None  # a PNG's significant bits are the upper ones
+    white = 2 ** max(declared) - 1 if declared else next_bit_depth_white(maximum)
+    raise AmbiguousDataError(
+        f"{subject}: the images have 16 bits a pixel, but no value above {maximum}",
+        [
+            (f"{white} is white, the images hold {white.bit_length()} bits", f"scale = {white}"),
+            (f"{WORD_WHITE} is white, the images are dark", f"scale = {WORD_WHITE}"),
+        ],
+    )
+
+
+def list_images(tree: FileTree) -> list[str]:
+    """List the image files of `tree`: by content, or by suffix if the content is damaged."""
+    images = []
+    for name in tree.files:
+        with tree.open_file(name) as file:
+            head = file.read(HEADER_BYTES)
+        if recognize_format(head) or get_suffix(name) in IMAGE_SUFFIXES:
+            images.append(name)
+    return images
+
+
+def count_other_images(tree: FileTree) -> Counter[str]:
+    """Count the images in formats that are not read, by suffix."""
+    return Counter(get_suffix(name) for name in tree.files if get_suffix(name) in OTHER_IMAGE_SUFFIXES)
+
+
+def get_suffix(name: str) -> str:
+    """Return the suffix in lower case."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def _upright_size(image: ImageFile) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
+
+
+def _add_depth(survey: ImageSurvey, source: ImageSource, image: ImageFile) -> None:
+    """Record an image of more than 8 bits a channel."""
+    is_gray = image.mode.startswith("I")
+    if image.format == "TIFF" and is_gray:
+        survey.deep[source.name] = None
+        bits = getattr(image, "tag_v2", {}).get(TIFF_BITS_PER_SAMPLE, (16,))[0]
+        if bits < 16:
+            survey.tiff_bits[bits] += 1
+    elif image.format == "PNG":
+        with source.open() as file:
+            head = file.read(4096)
+        position = head.find(b"sBIT")
+        if is_gray:
+            survey.deep[source.name] = head[position + 4] if position > 0 else None
+        elif head[PNG_DEPTH_OFFSET] == 16:
+            survey.deep_color.add(source.name)
+
+
+def _stay_below(limit: int, sources: Iterable[ImageSource]) -> bool:
+    """Return True if no image has a value above `limit`; stops at the first that has."""
+    return all(values.max() <= limit for values in _raw_values(sources))
+
+
+def _raw_values(sources: Iterable[ImageSource]) -> Iterator[np.ndarray]:
+    """Yield the stored values of every readable image."""
+    for source in sources:
+        image = _load(source)
+        if image is None:
+            continue
+        if image.mode in ("L", "RGB") or image.mode.startswith("I"):
+            yield np.asarray(image)
+        else:
+            yield np.array([WORD_WHITE])  # a palette, a mask or transparency declares its colors
+
+
+def _brightest_color(source: ImageSource) -> int:
+    image = _load(source)
+    return 0 if image is None else int(np.asarray(image.convert("RGB")).max())
+
+
+def _load(source: ImageSource) -> ImageFile | None:
+    try:
+        with source.open() as file:
+            image = read_header(file, MAX_PIXELS)
+            image.load()
+            return image
+    except Exception:  # a parser raises any kind; the reading reports the damage
+        return None

@@ -1,0 +1,226 @@
+"""Inspection of a data source: what it is and how it is read, from names, headers and values."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from relearn.model.data.arrays import inspect_arrays
+from relearn.model.data.class_names import MAX_CLASSES, sort_class_names
+from relearn.model.data.columns import LABEL_NAMES, find_label_columns, find_named, find_packed_column
+from relearn.model.data.description import (
+    AmbiguousDataError,
+    DataDescription,
+    Layout,
+    read_choices,
+    to_toml_value,
+)
+from relearn.model.data.file_lists import (
+    FileColumn,
+    find_bytes_column,
+    find_files,
+    inspect_image_rows,
+    list_labels,
+    may_list_files,
+)
+from relearn.model.data.folders import inspect_folders, place_images
+from relearn.model.data.image_survey import list_images
+from relearn.model.data.pixel_tables import inspect_pixel_tables
+from relearn.model.data.source_kind import KINDS, SourceKind, recognize_kind
+from relearn.model.data.tables import TABLE_SUFFIXES, TableFile, open_table
+from relearn.model.data.tree import FileTree, open_tree, walk
+from relearn.model.errors import DataError, InfrastructureError, NotFoundError
+
+__all__ = ["AmbiguousDataError", "inspect_source"]
+MIN_PIXELS = 16
+
+
+def inspect_source(
+    source: Path, given: dict[str, Any] | None = None, kind: SourceKind | None = None
+) -> DataDescription:
+    """Describe the data at `source`, a file, folder, archive or dataset.toml, without changing anything.
+
+    `given` are values that a person chose; `kind` is by default recognized. Raises AmbiguousDataError if two
+    readings are possible, DataError if nothing is readable or too much would be left out.
+    """
+    given = dict(given or {})
+    kind = check_kind(source, kind)
+    if kind == "toml":
+        choices = read_choices(source)
+        source, given = choices["source"], choices | given
+        kind = check_kind(source)
+    for found_anew in ("source", "counts", "notes", "cautions"):
+        given.pop(found_anew, None)
+    try:
+        description = _inspect(source, given, kind)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot read {error.filename or source}: {error.strerror or error}"
+        ) from None
+    classes = given.get("classes") or sort_class_names(description.classes)
+    if len(classes) > MAX_CLASSES:
+        raise DataError(f"{source} has {len(classes)} different labels, accepted: up to {MAX_CLASSES}")
+    if len(classes) < 2:
+        names = ", ".join(map(repr, classes))
+        raise DataError(f"{source}: at least two classes need images, got {len(classes)}: {names}")
+    description = description.model_copy(update={"classes": tuple(classes)})
+    description.check_left_out(given.get("left_out", {}))
+    return description
+
+
+def check_kind(path: Path, kind: SourceKind | None = None) -> SourceKind:
+    """Return the kind of a source; raise if nothing is there, or a folder for a file, or a file for a folder.
+
+    A folder of tables is right for `csv` and `parquet`.
+    """
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist")
+    kind = kind or recognize_kind(path)
+    if kind in ("csv", "parquet") and path.is_dir():
+        suffixes = [suffix for suffix in TABLE_SUFFIXES if (".parquet" in suffix) == (kind == "parquet")]
+        kind = "folder" if any(name.lower().endswith(tuple(suffixes)) for name in walk(path)) else kind
+    if not (path.is_dir() if kind == "folder" else path.is_file()):
+        expected = "folder" if kind == "folder" else "file"
+        hint = f"; did you mean {recognize_kind(path)}:{path}" if path.is_dir() or path.is_file() else ""
+        raise DataError(
+            f"{path} is not a {expected}, accepted: {kind}:PATH with the path of a {expected}{hint}"
+        )
+    return kind
+
+
+def _inspect(source: Path, given: dict[str, Any], kind: SourceKind | None) -> DataDescription:
+    if given.get("layout", "folder") not in get_args(Layout):
+        raise DataError(f"layout: got {given['layout']!r}, accepted: {', '.join(get_args(Layout))}")
+    if kind == "npz":
+        return inspect_arrays(source, given)
+    if kind in ("folder", "archive"):
+        with open_tree(source) as tree:
+            return _inspect_tree(tree, given)
+    if kind == "image":
+        raise DataError(f"{source} is an image, accepted: {', '.join(KINDS)}")
+    table = open_table(str(source), lambda: source.open("rb"), given, kind or "")
+    if find_bytes_column(table):
+        return inspect_image_rows(single_file_tree(source), [table], None, [], given)
+    if _has_pixels(table, given):
+        return inspect_pixel_tables(source, [table], given)
+    if "image_column" in given or may_list_files(table):
+        with open_tree(source.parent) as tree:
+            images = list_images(tree)
+            named = replace(table, name=source.name)
+            if files := find_files(named, images, given):
+                description = inspect_image_rows(tree, [named], files, images, given)
+                return description.model_copy(update={"source": source})
+    return inspect_pixel_tables(source, [table], given)  # says what is wrong with the pixels
+
+
+def single_file_tree(source: Path) -> FileTree:
+    """Return the tree of a table that holds its images itself."""
+    return FileTree(source, (), (), 0, lambda name: source.open("rb"))
+
+
+def _has_pixels(table: TableFile, given: dict[str, Any]) -> bool:
+    if given.get("layout") in ("pixel_table", "file_list"):
+        return bool(given["layout"] == "pixel_table")
+    return len(table.columns) > MIN_PIXELS or bool(find_packed_column(table))
+
+
+def _inspect_tree(tree: FileTree, given: dict[str, Any]) -> DataDescription:
+    images = list_images(tree)
+    names = given.get("tables") or [
+        name
+        for name in tree.files
+        if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower()
+    ]
+    if images and given.get("layout") in (None, "file_list"):
+        listing = _inspect_listing(tree, names, images, given)
+        if listing is not None:
+            return listing
+    if images or not names:
+        return inspect_folders(tree, images, given)
+    tables = [open_table(name, lambda name=name: tree.open_file(name), given) for name in names]  # type: ignore[misc]
+    if find_bytes_column(tables[0]):
+        return inspect_image_rows(tree, tables, None, images, given)
+    if len({table.columns for table in tables}) > 1:
+        raise DataError(
+            f"{tree.location} has tables with different columns, {', '.join(names[:5])}, and no images, "
+            f"accepted: one of them, such as --dataset {tree.location}/{names[0]}"
+        )
+    description = inspect_pixel_tables(tree.location, tables, given)
+    return description.model_copy(update={"tables": tuple(names)})
+
+
+def _inspect_listing(
+    tree: FileTree, names: Sequence[str], images: list[str], given: dict[str, Any]
+) -> DataDescription | None:
+    """Describe the image files by the tables that list them with labels; None if no table does."""
+    metadata = [name for name in names if Path(name).name.startswith("metadata.")]
+    listings, others = list[tuple[TableFile, FileColumn]](), list[TableFile]()
+    for name in metadata or names:
+        try:
+            table = open_table(name, lambda name=name: tree.open_file(name), given)  # type: ignore[misc]
+            files = find_files(table, images, given)
+        except AmbiguousDataError:
+            raise
+        except DataError:
+            continue  # not a list of images with labels
+        if files and _has_labels(table, files, given):
+            listings.append((table, files))
+        else:
+            others.append(table)
+    if not listings:
+        return None
+    columns, files = listings[0][0].columns, listings[0][1]
+    same_shape = [table for table, other in listings if other == files._replace(found=other.found)]
+    if len(same_shape) < len(listings):
+        raise AmbiguousDataError(
+            f"{tree.location}: several tables list the images",
+            [
+                (f"{table.name} has the labels", f"tables = {to_toml_value([table.name])}")
+                for table, _ in listings[:2]
+            ],
+        )
+    # A table of the same columns counts too: if none of its files exists, they are missing.
+    tables = [*same_shape, *(table for table in others if table.columns == columns)]
+    description = inspect_image_rows(tree, tables, files, images, given)
+    agree = "layout" not in given and _folders_agree(tree, tables, description, images)
+    return None if agree and not (description.splits or description.left_out) else description
+
+
+def _has_labels(table: TableFile, files: FileColumn, given: dict[str, Any]) -> bool:
+    try:
+        find_label_columns(table, [name for name in table.columns if name != files.name], given)
+    except AmbiguousDataError:
+        raise
+    except DataError:
+        return False
+    return True
+
+
+def _folders_agree(
+    tree: FileTree, tables: Sequence[TableFile], description: DataDescription, images: list[str]
+) -> bool:
+    """Return True if class folders give the labels that the tables give; raise if some differ."""
+    try:
+        folders = inspect_folders(tree, images, {})
+    except DataError:
+        return False
+    is_named = find_named(description.label_columns, LABEL_NAMES) is not None
+    if len(folders.classes) < 2 or (is_named and not set(folders.classes) & set(description.classes)):
+        return False
+    placed, _ = place_images(folders, images)
+    labels = list_labels(tree, tables, description, images)
+    listed = {name: labels.get(f"{tree.location}/{name}") for name in placed}
+    unlisted = sum(label is None for label in listed.values())
+    if any(label not in (None, placed[name][1]) for name, label in listed.items()):
+        problem = "a table with other labels"
+    elif unlisted:
+        problem = f"a table that lists all but {unlisted:,} of their images"
+    else:
+        return True
+    raise AmbiguousDataError(
+        f"{tree.location} has class folders, and {problem}",
+        [
+            ("the folders are the classes", 'layout = "folder"'),
+            ("the table has the labels", 'layout = "file_list"'),
+        ],
+    )
