@@ -166,7 +166,7 @@ class DataDescription(BaseModel):
         return "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
 
     def summarize(self) -> list[str]:
-        """Describe the reading in a few lines, as a stranger would check it."""
+        """Describe the reading in a few lines, so that a person can check it."""
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         names = ", ".join(self.classes[:10]) + (", …" if len(self.classes) > 10 else "")
         lines = [
