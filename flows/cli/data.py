@@ -20,6 +20,7 @@ app = App(name="data")
 
 THUMBNAIL_WIDTH = 16  # characters
 THUMBNAILS = 8
+SAMPLE = 1000  # image files that a first look opens
 
 
 @app.command
@@ -47,7 +48,7 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     if not path:
         known = ", ".join(DATASETS)
         raise UserInputError(f"source: got {source!r}, accepted: your own data, not {known}")
-    description = inspect_source(Path(path), kind=kind)  # type: ignore[arg-type]
+    description = inspect_source(Path(path), kind=kind, sample=SAMPLE)  # type: ignore[arg-type]
     if save is not None:
         description.save(save)
     console = make_console()

@@ -103,6 +103,7 @@ def inspect_image_rows(
     files: FileColumn | None,
     images: Sequence[str],
     given: dict[str, Any],
+    sample: int | None = None,
 ) -> DataDescription:
     """Describe tables with an image file, or the name of one, in each row."""
     table = tables[0]
@@ -144,7 +145,7 @@ def inspect_image_rows(
         shown = ", ".join(listing.missing[:MAX_NAMED_FILES])
         more = ", …" if len(listing.missing) > MAX_NAMED_FILES else ""
         found["cautions"] = (f"{len(listing.missing):,} listed files do not exist: {shown}{more}",)
-    return describe_images(description.model_copy(update=found), [row.source for row in rows], given)
+    return describe_images(description.model_copy(update=found), [row.source for row in rows], given, sample)
 
 
 def read_image_table(

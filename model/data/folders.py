@@ -17,7 +17,9 @@ from relearn.model.images.decode_many import ImageSource
 ACCEPTED = "accepted: a folder for each class with image files in it"
 
 
-def inspect_folders(tree: FileTree, images: list[str], given: dict[str, Any]) -> DataDescription:
+def inspect_folders(
+    tree: FileTree, images: list[str], given: dict[str, Any], sample: int | None = None
+) -> DataDescription:
     """Describe class folders; raise AmbiguousDataError if folder names have two readings."""
     root = given.get("root", find_root(images))
     names = [name for name in below(root, images) if not is_ignored(name, given.get("ignore", ()))]
@@ -36,7 +38,9 @@ def inspect_folders(tree: FileTree, images: list[str], given: dict[str, Any]) ->
         "left_out": dict(left_out),
         "counts": {split: counts[split] for split in SPLITS if counts[split]},
     }
-    description = describe_images(description.model_copy(update=found), list_sources(tree, placed), given)
+    description = describe_images(
+        description.model_copy(update=found), list_sources(tree, placed), given, sample
+    )
     return description.model_copy(update={"notes": (*description.notes, *_note_unread(tree, description))})
 
 
@@ -207,7 +211,8 @@ def _check_test_classes(
 
 def _note_unread(tree: FileTree, description: DataDescription) -> list[str]:
     """Note system files, and folders beside the classes that hold no file at all."""
-    filled = {parent for name in tree.files for parent in map(str, PurePosixPath(name).parents)}
+    holders = {name.rpartition("/")[0] for name in tree.files}
+    filled = holders | {str(parent) for name in holders for parent in PurePosixPath(name).parents}
     depth = 1 + bool(description.splits)
     empty = [name for name in below(description.root, set(tree.folders) - filled) if name.count("/") < depth]
     notes = [f"{tree.junk:,} system or hidden files and folders are not read"] if tree.junk else []

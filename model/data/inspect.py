@@ -36,11 +36,15 @@ MIN_PIXELS = 16
 
 
 def inspect_source(
-    source: Path, given: dict[str, Any] | None = None, kind: SourceKind | None = None
+    source: Path,
+    given: dict[str, Any] | None = None,
+    kind: SourceKind | None = None,
+    sample: int | None = None,
 ) -> DataDescription:
     """Describe the data at `source`, a file, folder, archive or dataset.toml, without changing anything.
 
-    `given` are values that a person chose; `kind` is by default recognized. Raises AmbiguousDataError if two
+    `given` are values that a person chose; `kind` is by default recognized. A first look opens about `sample`
+    image files, without it all of them. Raises AmbiguousDataError if two
     readings are possible, DataError if nothing is readable or too much would be left out.
     """
     given = dict(given or {})
@@ -52,7 +56,7 @@ def inspect_source(
     for found_anew in ("source", "counts", "notes", "cautions"):
         given.pop(found_anew, None)
     try:
-        description = _inspect(source, given, kind)
+        description = _inspect(source, given, kind, sample)
     except OSError as error:
         raise InfrastructureError(
             f"cannot read {error.filename or source}: {error.strerror or error}"
@@ -88,19 +92,19 @@ def check_kind(path: Path, kind: SourceKind | None = None) -> SourceKind:
     return kind
 
 
-def _inspect(source: Path, given: dict[str, Any], kind: SourceKind | None) -> DataDescription:
+def _inspect(source: Path, given: dict[str, Any], kind: SourceKind, sample: int | None) -> DataDescription:
     if given.get("layout", "folder") not in get_args(Layout):
         raise DataError(f"layout: got {given['layout']!r}, accepted: {', '.join(get_args(Layout))}")
     if kind == "npz":
         return inspect_arrays(source, given)
     if kind in ("folder", "archive"):
         with open_tree(source) as tree:
-            return _inspect_tree(tree, given)
+            return _inspect_tree(tree, given, sample)
     if kind == "image":
         raise DataError(f"{source} is an image, accepted: {', '.join(KINDS)}")
-    table = open_table(str(source), lambda: source.open("rb"), given, kind or "")
+    table = open_table(str(source), lambda: source.open("rb"), given, kind)
     if find_bytes_column(table):
-        return inspect_image_rows(single_file_tree(source), [table], None, [], given)
+        return inspect_image_rows(single_file_tree(source), [table], None, [], given, sample)
     if _has_pixels(table, given):
         return inspect_pixel_tables(source, [table], given)
     if "image_column" in given or may_list_files(table):
@@ -108,7 +112,7 @@ def _inspect(source: Path, given: dict[str, Any], kind: SourceKind | None) -> Da
             images = list_images(tree)
             named = replace(table, name=source.name)
             if files := find_files(named, images, given):
-                description = inspect_image_rows(tree, [named], files, images, given)
+                description = inspect_image_rows(tree, [named], files, images, given, sample)
                 return description.model_copy(update={"source": source})
     return inspect_pixel_tables(source, [table], given)  # says what is wrong with the pixels
 
@@ -124,7 +128,7 @@ def _has_pixels(table: TableFile, given: dict[str, Any]) -> bool:
     return len(table.columns) > MIN_PIXELS or bool(find_packed_column(table))
 
 
-def _inspect_tree(tree: FileTree, given: dict[str, Any]) -> DataDescription:
+def _inspect_tree(tree: FileTree, given: dict[str, Any], sample: int | None) -> DataDescription:
     images = list_images(tree)
     names = given.get("tables") or [
         name
@@ -132,14 +136,14 @@ def _inspect_tree(tree: FileTree, given: dict[str, Any]) -> DataDescription:
         if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower()
     ]
     if images and given.get("layout") in (None, "file_list"):
-        listing = _inspect_listing(tree, names, images, given)
+        listing = _inspect_listing(tree, names, images, given, sample)
         if listing is not None:
             return listing
     if images or not names:
-        return inspect_folders(tree, images, given)
+        return inspect_folders(tree, images, given, sample)
     tables = [open_table(name, lambda name=name: tree.open_file(name), given) for name in names]  # type: ignore[misc]
     if find_bytes_column(tables[0]):
-        return inspect_image_rows(tree, tables, None, images, given)
+        return inspect_image_rows(tree, tables, None, images, given, sample)
     if len({table.columns for table in tables}) > 1:
         raise DataError(
             f"{tree.location} has tables with different columns, {', '.join(names[:5])}, and no images, "
@@ -150,7 +154,7 @@ def _inspect_tree(tree: FileTree, given: dict[str, Any]) -> DataDescription:
 
 
 def _inspect_listing(
-    tree: FileTree, names: Sequence[str], images: list[str], given: dict[str, Any]
+    tree: FileTree, names: Sequence[str], images: list[str], given: dict[str, Any], sample: int | None
 ) -> DataDescription | None:
     """Describe the image files by the tables that list them with labels; None if no table does."""
     metadata = [name for name in names if Path(name).name.startswith("metadata.")]
@@ -181,7 +185,7 @@ def _inspect_listing(
         )
     # A table of the same columns counts too: if none of its files exists, they are missing.
     tables = [*same_shape, *(table for table in others if table.columns == columns)]
-    description = inspect_image_rows(tree, tables, files, images, given)
+    description = inspect_image_rows(tree, tables, files, images, given, sample)
     agree = "layout" not in given and _folders_agree(tree, tables, description, images)
     return None if agree and not (description.splits or description.left_out) else description
 
@@ -201,7 +205,7 @@ def _folders_agree(
 ) -> bool:
     """Return True if class folders give the labels that the tables give; raise if some differ."""
     try:
-        folders = inspect_folders(tree, images, {})
+        folders = inspect_folders(tree, images, {}, sample=1)
     except DataError:
         return False
     is_named = find_named(description.label_columns, LABEL_NAMES) is not None

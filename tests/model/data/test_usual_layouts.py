@@ -25,6 +25,7 @@ from relearn.model.data.load import default_model_name, load_dataset
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import DataError
 from relearn.model.home import Home
+from relearn.model.images import decode
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(1, 256, (90, 64))
@@ -1014,3 +1015,23 @@ def test_a_table_of_pixels_does_not_walk_its_folder(
     with pytest.raises(DataError, match=r"a\.csv"):
         load("a.csv")
     assert not walked
+
+
+def test_a_first_look_opens_a_sample_of_the_files(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All names are counted, few files opened; the loading looks at all of them."""
+    for index in range(60):
+        save(tmp_path / "set" / LETTERS[index] / f"{index}.png", IMAGES[index])
+    opened = []
+
+    def read_header(*arguments: Any) -> Any:
+        opened.append(arguments)
+        return decode.read_header(*arguments)
+
+    monkeypatch.setattr("relearn.model.data.image_survey.read_header", read_header)
+    description = inspect_source(tmp_path / "set", sample=10)
+    assert ({"train": 60}, "A first look at 10 of 60 files") == (description.counts, description.notes[0])
+    assert len(opened) <= 11
+    load("set")
+    assert len(opened) >= 70

@@ -226,6 +226,22 @@ def test_out_of_memory_is_reported_in_one_line() -> None:
         fit(config, Wide(), SPLITS, CLASSES)
 
 
+def test_missing_rows_in_training_are_reported_in_one_line() -> None:
+    """An own network may leave out a row in training alone, which the check before it does not see."""
+
+    class Short(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(144, CLASSES)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits: Tensor = self.layer(inputs.flatten(1))
+            return logits[1:] if self.training else logits
+
+    with pytest.raises(UserInputError, match=r"network: got \(63, 4\) for 64 images, accepted: \(64, 4\)"):
+        fit(TrainConfig(batch_size=64, epochs=1), Short(), SPLITS, CLASSES)
+
+
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_batch_norm_needs_two_images_in_every_batch(network: str) -> None:
     """A last batch of one image is rejected before the training."""
