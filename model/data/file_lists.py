@@ -114,7 +114,7 @@ def inspect_image_rows(
     group = find_named([name for name in others if name != split_column], GROUP_NAMES)
     labels = find_label_columns(table, [name for name in others if name not in (split_column, group)], given)
     names = [table.name for table in tables]
-    splits = given.get("splits") or find_row_splits(tables, split_column)
+    splits = given["splits"] if "splits" in given else find_row_splits(tables, split_column)
     description = DataDescription.model_validate(
         {"source": tree.location, "layout": "file_list" if files else "image_table"}
         | given

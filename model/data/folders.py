@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -118,10 +119,7 @@ def is_ignored(name: str, ignored: Iterable[str]) -> bool:
 
 def list_sources(tree: FileTree, names: Iterable[str]) -> list[ImageSource]:
     """Make the sources of image files."""
-    return [
-        ImageSource(f"{tree.location}/{name}", lambda name=name: tree.open_file(name))  # type: ignore[misc]
-        for name in names
-    ]
+    return [ImageSource(f"{tree.location}/{name}", partial(tree.open_file, name)) for name in names]
 
 
 def describe_content(tree: FileTree, images: list[str]) -> str:

@@ -1,7 +1,9 @@
 """Readers of custom datasets: `READERS` maps each layout to the function that reads it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,44 +101,6 @@ def _check_test_classes(path: Path, raw: RawDataset) -> None:
             )
 
 
-def _read_folder(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
-    with open_tree(description.source) as tree:
-        return read_folders(tree, description, image_size, limit)
-
-
-def _read_file_list(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
-    source = description.source
-    with open_tree(source.parent if source.name in description.tables else source) as tree:
-        tables = _open_tables(tree, description)
-        return read_image_table(tree, tables, description, list_images(tree), image_size, limit)
-
-
-def _read_image_table(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
-    if str(description.source) in description.tables:
-        tree = single_file_tree(description.source)
-        return read_image_table(tree, _open_tables(tree, description), description, [], image_size, limit)
-    with open_tree(description.source) as tree:
-        return read_image_table(tree, _open_tables(tree, description), description, [], image_size, limit)
-
-
-def _read_pixels(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
-    source = description.source
-    if not description.tables:
-        tree = single_file_tree(source)
-        return _take(read_pixel_tables([_open(tree, str(source), description)], description), limit)
-    with open_tree(source) as tree:
-        return _take(read_pixel_tables(_open_tables(tree, description), description), limit)
-
-
-def _open_tables(tree: FileTree, description: DataDescription) -> list[TableFile]:
-    return [_open(tree, name, description) for name in description.tables]
-
-
-def _open(tree: FileTree, name: str, description: DataDescription) -> TableFile:
-    given = {"separator": description.separator, "header": description.header}
-    return open_table(name, lambda: tree.open_file(name), given)
-
-
 def _take(raw: RawDataset, limit: int | None) -> RawDataset:
     """Select about `limit` images, evenly from each class of each split."""
     if limit is None:
@@ -149,11 +113,37 @@ def _take(raw: RawDataset, limit: int | None) -> RawDataset:
     return replace(raw, splits=splits)
 
 
+@contextmanager
+def _open(description: DataDescription) -> Iterator[tuple[FileTree, list[TableFile]]]:
+    """Open the files and the tables of a source."""
+    source, given = description.source, {"separator": description.separator, "header": description.header}
+    names = description.tables
+    with ExitStack() as stack:
+        if description.layout in ("image_table", "pixel_table") and (not names or str(source) in names):
+            tree, names = single_file_tree(source), (str(source),)
+        else:
+            tree = stack.enter_context(open_tree(source.parent if source.name in names else source))
+        yield tree, [open_table(name, partial(tree.open_file, name), given) for name in names]
+
+
+def _read_files(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
+    with _open(description) as (tree, tables):
+        if description.layout in ("folder", "file_names"):
+            return read_folders(tree, description, image_size, limit)
+        images = list_images(tree) if description.layout == "file_list" else []
+        return read_image_table(tree, tables, description, images, image_size, limit)
+
+
+def _read_pixels(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
+    with _open(description) as (_, tables):
+        return _take(read_pixel_tables(tables, description), limit)
+
+
 READERS: dict[Layout, Callable[[DataDescription, int | None, int | None], RawDataset]] = {
-    "folder": _read_folder,
-    "file_names": _read_folder,
-    "file_list": _read_file_list,
-    "image_table": _read_image_table,
+    "folder": _read_files,
+    "file_names": _read_files,
+    "file_list": _read_files,
+    "image_table": _read_files,
     "pixel_table": _read_pixels,
     "arrays": lambda description, image_size, limit: _take(read_arrays(description), limit),
 }

@@ -1,12 +1,13 @@
 """Inspection of a data source: what it is and how it is read, from names, headers and values."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from relearn.model.data.arrays import inspect_arrays
-from relearn.model.data.class_names import MAX_CLASSES, sort_class_names
 from relearn.model.data.columns import LABEL_NAMES, find_label_columns, find_named, find_packed_column
 from relearn.model.data.description import (
     AmbiguousDataError,
@@ -33,6 +34,7 @@ from relearn.model.errors import DataError, InfrastructureError, NotFoundError
 
 __all__ = ["AmbiguousDataError", "inspect_source"]
 MIN_PIXELS = 16
+MAX_CLASSES = 1000
 
 
 def inspect_source(
@@ -70,6 +72,14 @@ def inspect_source(
     description = description.model_copy(update={"classes": tuple(classes)})
     description.check_left_out(given.get("left_out", {}))
     return description
+
+
+def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Drop duplicates and sort: by value if all names are whole numbers, else by name."""
+    unique = sorted(set(names))
+    if all(re.fullmatch(r"-?\d+", name) for name in unique):
+        unique.sort(key=int)
+    return tuple(unique)
 
 
 def check_kind(path: Path, kind: SourceKind | None = None) -> SourceKind:
@@ -141,7 +151,7 @@ def _inspect_tree(tree: FileTree, given: dict[str, Any], sample: int | None) -> 
             return listing
     if images or not names:
         return inspect_folders(tree, images, given, sample)
-    tables = [open_table(name, lambda name=name: tree.open_file(name), given) for name in names]  # type: ignore[misc]
+    tables = [open_table(name, partial(tree.open_file, name), given) for name in names]
     if find_bytes_column(tables[0]):
         return inspect_image_rows(tree, tables, None, images, given, sample)
     if len({table.columns for table in tables}) > 1:
@@ -161,7 +171,7 @@ def _inspect_listing(
     listings, others = list[tuple[TableFile, FileColumn]](), list[TableFile]()
     for name in metadata or names:
         try:
-            table = open_table(name, lambda name=name: tree.open_file(name), given)  # type: ignore[misc]
+            table = open_table(name, partial(tree.open_file, name), given)
             files = find_files(table, images, given)
         except AmbiguousDataError:
             raise

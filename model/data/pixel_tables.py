@@ -63,7 +63,7 @@ def inspect_pixel_tables(source: Path, tables: Sequence[TableFile], given: dict[
             "label_columns": labels,
             "split_column": split_column,
             "groups_column": group,
-            "splits": given.get("splits") or find_row_splits(tables, split_column),
+            "splits": given["splits"] if "splits" in given else find_row_splits(tables, split_column),
             "notes": [f"Column {name!r} is not read" for name in unread[:3]],
         }
     )

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from relearn.model.config import TrainConfig
-from relearn.model.data.class_names import sort_class_names
 from relearn.model.data.dataset import Dataset
 from relearn.model.data.formats import infer_style
+from relearn.model.data.inspect import sort_class_names
 from relearn.model.data.load import load_dataset
 from relearn.model.errors import DataError, InfrastructureError, NotFoundError
 from relearn.model.home import Home

@@ -1003,6 +1003,7 @@ def test_folder_of_tables_is_read(tmp_path: Path, load: Load, kind: str, prefix:
     (tmp_path / "set" / f"digits_train.{kind}").rename(tmp_path / "set" / f"first.{kind}")
     with pytest.raises(DataError, match="neither parts of one nor named after splits"):
         read()
+    assert sorted(ALL) == contents(load("set", "splits = {}"))
 
 
 def test_a_table_of_pixels_does_not_walk_its_folder(
