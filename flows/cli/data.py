@@ -40,6 +40,7 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     from relearn.model.data.formats import read_source
     from relearn.model.data.inspect import inspect_source
     from relearn.model.data.load import resolve_source
+    from relearn.model.data.read_options import ReadOptions
     from relearn.model.home import Home
 
     check_output("--contact-sheet", contact_sheet, force=False, suffixes=[".png"])
@@ -55,7 +56,7 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
         console.print(escape_controls(line), soft_wrap=True)
     for warning in description.warnings:
         print_warning(warning)
-    images = read_source(description, limit=THUMBNAILS)
+    images = read_source(description, ReadOptions(limit=THUMBNAILS))
     _print_thumbnails(console, images)
     if contact_sheet is not None:
         _write_contact_sheet(contact_sheet, images)

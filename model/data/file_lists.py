@@ -17,6 +17,7 @@ from relearn.model.data.description import AmbiguousDataError, DataDescription, 
 from relearn.model.data.image_survey import choose_image_scale, survey_images
 from relearn.model.data.pixel_tables import read_labels
 from relearn.model.data.raw_dataset import ImageRow, RawDataset, read_image_rows
+from relearn.model.data.read_options import ReadOptions
 from relearn.model.data.split_names import match_splits
 from relearn.model.data.tables import TableFile
 from relearn.model.data.tree import FileTree
@@ -144,12 +145,11 @@ def read_image_table(
     tables: Sequence[TableFile],
     description: DataDescription,
     images: Sequence[str],
-    image_size: int | None,
-    limit: int | None,
+    options: ReadOptions,
 ) -> RawDataset:
     """Read the images that the rows of the tables hold or name."""
     rows, _ = _list_rows(tree, tables, description, images)
-    return read_image_rows(description, rows, image_size, limit)
+    return read_image_rows(description, rows, options)
 
 
 def list_labels(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from relearn.model.config import TrainConfig
 from relearn.model.data.arrays import read_arrays
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.description import DataDescription, Layout
@@ -16,6 +15,7 @@ from relearn.model.data.image_survey import list_images
 from relearn.model.data.inspect import inspect_source, single_file_tree
 from relearn.model.data.pixel_tables import read_pixel_table
 from relearn.model.data.raw_dataset import RawDataset, RawSplit, select_stratified
+from relearn.model.data.read_options import EVERYTHING, ReadOptions
 from relearn.model.data.source_kind import SourceKind
 from relearn.model.data.tables import TableFile, open_table
 from relearn.model.data.tree import FileTree, open_tree
@@ -26,13 +26,13 @@ DARK_THRESHOLD = 32  # of 255; darker pixels are background
 STYLE_SAMPLE_SIZE = 1000  # images from which the style is inferred
 
 
-def load_custom(kind: SourceKind, path: Path, config: TrainConfig, name: str) -> Dataset:
+def load_custom(kind: SourceKind, path: Path, options: ReadOptions, name: str) -> Dataset:
     """Inspect and read a custom dataset; its classes are those of its description."""
     description = inspect_source(path, kind=kind)
-    raw = read_source(description, config.image_size, config.limit)
+    raw = read_source(description, options)
     if raw.skipped:
         description = description.model_copy(update={"skipped": raw.skipped})
-    if config.limit is not None:
+    if options.limit is not None:
         count = sum(len(part.labels) for part in raw.splits.values())
         note = f"a first look at {count:,} of {sum(description.counts.values()):,} images, as --limit says"
         raw = replace(raw, notes=[*raw.notes, note])
@@ -53,12 +53,10 @@ def load_custom(kind: SourceKind, path: Path, config: TrainConfig, name: str) ->
     )
 
 
-def read_source(
-    description: DataDescription, image_size: int | None = None, limit: int | None = None
-) -> RawDataset:
+def read_source(description: DataDescription, options: ReadOptions = EVERYTHING) -> RawDataset:
     """Read what `description` says and nothing else: at most about `limit` images, evenly from each class."""
     try:
-        return READERS[description.layout](description, image_size, limit)
+        return READERS[description.layout](description, options)
     except OSError as error:
         raise InfrastructureError(
             f"cannot read {error.filename or description.source}: {error.strerror or error}"
@@ -99,33 +97,33 @@ def _check_test_classes(path: Path, raw: RawDataset) -> None:
             )
 
 
-def _read_folder(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
+def _read_folder(description: DataDescription, options: ReadOptions) -> RawDataset:
     with open_tree(description.source) as tree:
-        return read_folders(tree, description, image_size, limit)
+        return read_folders(tree, description, options)
 
 
-def _read_file_list(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
+def _read_file_list(description: DataDescription, options: ReadOptions) -> RawDataset:
     source = description.source
     with open_tree(source.parent if source.name in description.tables else source) as tree:
         tables = _open_tables(tree, description)
-        return read_image_table(tree, tables, description, list_images(tree), image_size, limit)
+        return read_image_table(tree, tables, description, list_images(tree), options)
 
 
-def _read_image_table(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
+def _read_image_table(description: DataDescription, options: ReadOptions) -> RawDataset:
     if str(description.source) in description.tables:
         tree = single_file_tree(description.source)
-        return read_image_table(tree, _open_tables(tree, description), description, [], image_size, limit)
+        return read_image_table(tree, _open_tables(tree, description), description, [], options)
     with open_tree(description.source) as tree:
-        return read_image_table(tree, _open_tables(tree, description), description, [], image_size, limit)
+        return read_image_table(tree, _open_tables(tree, description), description, [], options)
 
 
-def _read_pixels(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
+def _read_pixels(description: DataDescription, options: ReadOptions) -> RawDataset:
     source = description.source
     if not description.tables:
         tree = single_file_tree(source)
-        return _take(read_pixel_table(_open(tree, str(source), description), description), limit)
+        return _take(read_pixel_table(_open(tree, str(source), description), description), options.limit)
     with open_tree(source) as tree:
-        return _take(read_pixel_table(_open_tables(tree, description)[0], description), limit)
+        return _take(read_pixel_table(_open_tables(tree, description)[0], description), options.limit)
 
 
 def _open_tables(tree: FileTree, description: DataDescription) -> list[TableFile]:
@@ -149,11 +147,11 @@ def _take(raw: RawDataset, limit: int | None) -> RawDataset:
     return replace(raw, splits=splits)
 
 
-READERS: dict[Layout, Callable[[DataDescription, int | None, int | None], RawDataset]] = {
+READERS: dict[Layout, Callable[[DataDescription, ReadOptions], RawDataset]] = {
     "folder": _read_folder,
     "file_names": _read_folder,
     "file_list": _read_file_list,
     "image_table": _read_image_table,
     "pixel_table": _read_pixels,
-    "arrays": lambda description, image_size, limit: _take(read_arrays(description), limit),
+    "arrays": lambda description, options: _take(read_arrays(description), options.limit),
 }
