@@ -116,7 +116,8 @@ def _concatenate(first: LabelledImages, second: LabelledImages, allocate: Alloca
         return first
     images = allocate((len(first) + len(second), *first.images.shape[1:]))
     np.concatenate([first.images, second.images], out=images)
-    return LabelledImages(images, np.concatenate([first.labels, second.labels]))
+    places = None if first.places is None else np.concatenate([first.places, [""] * len(second)])
+    return LabelledImages(images, np.concatenate([first.labels, second.labels]), places)
 
 
 def _compute_digest(image_lines: list[str], excluded_hashes: np.ndarray) -> str:

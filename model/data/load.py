@@ -48,7 +48,9 @@ def load_dataset(
         if len(error.damaged) > MAX_NAMED_FILES:
             raise DataError(f"{error}; all names are in {_list_damaged(error, home, name)}") from None
         raise
-    return _resize_to_config(dataset, config, allocate)
+    dataset = _resize_to_config(dataset, config, allocate)
+    _check_fingerprint(dataset)
+    return dataset
 
 
 def resolve_source(config: TrainConfig, home: Home) -> str:
@@ -111,6 +113,17 @@ def _list_damaged(error: DamagedImagesError, home: Home, name: str) -> Path:
     except OSError as os_error:
         raise InfrastructureError(f"cannot write {file}: {os_error.strerror}") from None
     return file
+
+
+def _check_fingerprint(dataset: Dataset) -> None:
+    """Raise DataError if the description pins the fingerprint of other data."""
+    pinned = dataset.description and dataset.description.fingerprint
+    if pinned and pinned != dataset.fingerprint:
+        raise DataError(
+            f"{dataset.uri}: got data with fingerprint {dataset.fingerprint}, accepted: {pinned}, as its "
+            "dataset.toml says. Restore the data and the options --image-size, --channels and --limit, or "
+            "remove the line `fingerprint`"
+        )
 
 
 def _resize_to_config(dataset: Dataset, config: TrainConfig, allocate: Allocate) -> Dataset:

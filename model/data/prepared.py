@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from relearn.model.checksums import compute_sha256
@@ -17,7 +18,7 @@ from relearn.model.data.dataset_names import register_dataset_name
 from relearn.model.data.description import DataDescription
 from relearn.model.data.extra_images import ExtraImages, MergeSummary, merge_extra_images
 from relearn.model.data.load import list_source_files, load_dataset, resolve_source
-from relearn.model.data.splits import Splits, split_dataset
+from relearn.model.data.splits import Splits, hash_contents, split_dataset
 from relearn.model.data.tree import walk
 from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
@@ -33,6 +34,7 @@ DATA_SETTINGS = ("image_size", "channels", "limit", "test_fraction", "validation
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()
 MANIFEST_FILE = "manifest.json"
+IMAGES_FILE = "images.csv"  # split, class, hash of the pixels, and file or row of each image
 LOCK_TIMEOUT_SECONDS = 600.0  # for another process to download and prepare the same data
 
 
@@ -169,6 +171,7 @@ def _load_or_build(
         for name in SPLITS:
             np.save(temporary / f"{name}_images.npy", getattr(splits, name).images)
             np.save(temporary / f"{name}_labels.npy", getattr(splits, name).labels)
+        _write_image_list(temporary / IMAGES_FILE, splits, dataset.classes)
         prepared = PreparedDataset(
             folder=folder,
             rebuild_reason=rebuild_reason,
@@ -190,6 +193,27 @@ def _load_or_build(
         )
         (temporary / MANIFEST_FILE).write_text(prepared.model_dump_json(indent=2))
     return prepared
+
+
+def read_image_list(path: Path | str) -> pd.DataFrame:
+    """Read an IMAGES_FILE, or that of a prepared folder, as text."""
+    file = Path(path) / IMAGES_FILE if Path(path).is_dir() else path
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def _write_image_list(file: Path, splits: Splits, classes: tuple[str, ...]) -> None:
+    tables = [
+        pd.DataFrame(
+            {
+                "split": name,
+                "class": np.array(classes, dtype=object)[split.labels],
+                "hash": [f"{content_hash:016x}" for content_hash in hash_contents(split.images)],
+                "file": "" if split.places is None else split.places,
+            }
+        )
+        for name, split in vars(splits).items()
+    ]
+    pd.concat(tables).to_csv(file, index=False)
 
 
 def _compute_fingerprint(dataset: Dataset, merge_summary: MergeSummary | None) -> str:

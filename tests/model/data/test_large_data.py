@@ -11,9 +11,9 @@ from PIL import Image
 
 from benchmarks.data import MemoryWatch, write_photos
 from relearn.model.config import TrainConfig
-from relearn.model.data import prepared as prepared_module
 from relearn.model.data.load import load_dataset
 from relearn.model.data.prepared import prepare_dataset
+from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.home import Home
 from relearn.model.images import decode_many
 from relearn.model.images.allocate import allocate_in
@@ -96,5 +96,19 @@ def test_full_disk_is_an_error_before_it_is_full(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(prepared_module.InfrastructureError, match="No space left"):
+    with pytest.raises(InfrastructureError, match="No space left"):
         prepare_dataset(photos, home)
+
+
+def test_pinned_fingerprint_refuses_other_data(photos: TrainConfig, home: Home, tmp_path: Path) -> None:
+    """One line names both fingerprints and what to do; the same data are read."""
+    fingerprint = load_dataset(photos, home).fingerprint
+    folder = Path(photos.dataset.removeprefix("folder:"))
+    file = tmp_path / "dataset.toml"
+    file.write_text(f'source = "{folder}"\nfingerprint = "{fingerprint}"\n')
+    pinned = photos.model_copy(update={"dataset": str(file)})
+    assert fingerprint == load_dataset(pinned, home).fingerprint
+    next(folder.rglob("*.jpg")).unlink()
+    with pytest.raises(DataError, match=f"accepted: {fingerprint}, as its dataset.toml says") as error:
+        load_dataset(pinned, home)
+    assert "\n" not in str(error.value)
