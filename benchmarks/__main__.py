@@ -18,6 +18,7 @@ from benchmarks import (
     cold_start,
     commands,
     compose,
+    data,
     drift,
     gate,
     overload,
@@ -64,6 +65,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 BENCHMARKS: dict[str, Callable[..., tuple[str, str, pd.DataFrame]]] = {
     "throughput": throughput.measure,
     "commands": commands.measure,
+    "data": data.measure,
     "accuracy": accuracy.measure_ours,
     "best": accuracy.measure_best,
     "tutorial": accuracy.measure_tutorial,

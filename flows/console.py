@@ -1,13 +1,13 @@
 """Terminal output of flows: progress bar, warnings, stage times."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -70,6 +70,25 @@ class EpochBar:
                 f"{self._images_per_epoch / record.seconds:,.0f} images/s"
             ),
         )
+
+
+@contextmanager
+def image_bar(title: str = "Reading images") -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar over images, of at most 60 columns; yield the function that sets it.
+
+    It is hidden without a terminal, and until the first image.
+    """
+    console = make_console()
+    columns = TextColumn("  {task.description}", markup=False), BarColumn(12), MofNCompleteColumn()
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(title, total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=done < total)
+
+        yield show
 
 
 class Stopwatch:

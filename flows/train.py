@@ -12,7 +12,7 @@ import torch
 from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
-from relearn.flows.console import EpochBar, escape_controls, make_console, print_warning
+from relearn.flows.console import EpochBar, escape_controls, image_bar, make_console, print_warning
 from relearn.flows.feedback.decisions import collect_feedback_images
 from relearn.flows.results import TrainResult
 from relearn.flows.shutdown import catch_stop_signals
@@ -67,9 +67,9 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
     Only the first `last_decision` feedback decisions count; all of them if it is None.
     """
     home = Home.from_environment()
-    prepared = prepare_dataset(
-        config, home, collect_feedback_images(home, default_model_name(config, home), last_decision)
-    )
+    feedback = collect_feedback_images(home, default_model_name(config, home), last_decision)
+    with image_bar() as show_progress:
+        prepared = prepare_dataset(config, home, feedback, show_progress)
     rebuild_messages = [f"prepared again: {prepared.rebuild_reason}"] if prepared.rebuild_reason else []
     for message in [*rebuild_messages, *(f"{prepared.uri}: {finding}" for finding in prepared.findings)]:
         get_run_logger().warning(message)

@@ -1,5 +1,6 @@
 """Atomic writes of files and folders, safe against a crash at any moment."""
 
+import glob
 import os
 import secrets
 import shutil
@@ -51,6 +52,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temp_folder, ignore_errors=True)
         raise
     _fsync(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete the temporary folders that killed processes left for `path`, which nobody may be writing now."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def remove_atomically(path: Path) -> None:

@@ -58,7 +58,7 @@ for command_path, help_line in {
     "relearn.flows.cli.train:run": "Train networks; release the best one if it beats the champion.",
     "relearn.flows.cli.train:train": "Train one network and evaluate it.",
     "relearn.flows.cli.train:evaluate": "Evaluate the classifier of a run on any dataset.",
-    "relearn.flows.cli.data:app": "Inspect a data source: how it is read, what is left out.",
+    "relearn.flows.cli.data:app": "Inspect a data source; list and compare what was learned from.",
     "relearn.flows.cli.eda:eda": "Explore the data: splits, images, labels, pixels.",
     "relearn.flows.cli.backprop:backprop": "Show backpropagation with numbers, step by step.",
     "relearn.flows.cli.compare:compare": "Compare runs side by side, best first.",

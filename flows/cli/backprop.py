@@ -110,8 +110,8 @@ def _build_image_example(
     config: BackpropConfig, sizes: tuple[int, ...], path: Path
 ) -> "tuple[WorkedExample, dict[str, Figure]]":
     from relearn.model.backprop.worked_example import image_example, random_mlp
-    from relearn.model.images.decode import decode_image
-    from relearn.model.images.resize import fit_image
+    from relearn.model.images.decode import MAX_FILE_BYTES, MAX_PIXELS, open_image
+    from relearn.model.images.resize import decode_fitted
     from relearn.model.inference.classifier import Classifier
     from relearn.model.plots.backprop import plot_image_backprop
 
@@ -129,7 +129,7 @@ def _build_image_example(
         shape, classes = (1, side, side), tuple(map(str, range(max(2, sizes[-1]))))
         network = random_mlp(sizes, config.seed)
     try:
-        image = fit_image(decode_image(path.read_bytes()), shape, style)
+        image = decode_fitted(open_image(path.read_bytes(), MAX_FILE_BYTES, MAX_PIXELS), shape, style)
     except OSError as error:
         raise UserInputError(f"--image: {path} cannot be read: {error.strerror}") from None
     label = str(config.label)

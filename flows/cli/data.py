@@ -1,16 +1,17 @@
-"""`relearn data`: inspection of a data source before anything is trained."""
+"""`relearn data`: inspection of a data source, history of the data that was learned, differences."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from cyclopts import App
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.text import Text
 
 from relearn.flows.console import escape_controls, make_console, print_warning
-from relearn.flows.rendering import check_output, write_figure
+from relearn.flows.rendering import Table, check_output, write_figure
 from relearn.model.errors import UserInputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ app = App(name="data")
 THUMBNAIL_WIDTH = 16  # characters
 THUMBNAILS = 8
 SAMPLE = 1000  # image files that a first look opens
+MAX_ROWS = 20  # of a table
 
 
 @app.command
@@ -41,6 +43,7 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     from relearn.model.data.formats import read_source
     from relearn.model.data.inspect import inspect_source
     from relearn.model.data.load import resolve_source
+    from relearn.model.data.read_options import ReadOptions
     from relearn.model.home import Home
 
     check_output("--contact-sheet", contact_sheet, force=False, suffixes=[".png"])
@@ -56,7 +59,7 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
         console.print(escape_controls(line), soft_wrap=True)
     for warning in description.warnings:
         print_warning(warning)
-    images = read_source(description, limit=THUMBNAILS)
+    images = read_source(description, ReadOptions(limit=THUMBNAILS))
     _print_thumbnails(console, images)
     if contact_sheet is not None:
         _write_contact_sheet(contact_sheet, images)
@@ -89,3 +92,73 @@ def _write_contact_sheet(file: Path, images: "RawDataset") -> None:
 
     entries = [(image, [escape_controls(label)], False) for image, label in _list_examples(images)]
     write_figure(file, plot_contact_sheet("First look", entries))
+
+
+@app.command
+def history(*, model_name: str | None = None) -> None:
+    """List what the classifiers learned from: date, run, fingerprint, images of each split and class.
+
+    Parameters
+    ----------
+    model_name
+        Only the runs of this model name.
+    """
+    from relearn.flows.tracking.data_history import list_learned_data
+    from relearn.model.home import Home
+
+    console, shown = make_console(), set[str]()
+    for data in list_learned_data(Home.from_environment(), model_name):
+        console.print(
+            f"{data.date:%Y-%m-%d %H:%M}  {data.model_name}  run {data.run_id[:8]}"
+            f"  data {data.fingerprint[:12]}",
+            soft_wrap=True,
+        )
+        if data.counts is not None and data.fingerprint not in shown:
+            console.print(Table.from_frame(_list_counts(data.counts)))
+        shown.add(data.fingerprint)
+    if not shown:
+        console.print("no training run yet: run relearn run or relearn train")
+
+
+@app.command
+def diff(before: str, after: str) -> None:
+    """Compare two data sets: images added, removed, of another class, of another split.
+
+    Images are compared by their pixels, at the size at which they are learned.
+
+    Parameters
+    ----------
+    before
+        A run id, a fingerprint (the first characters of either), or a source as for `--dataset`.
+    after
+        The same.
+    """
+    from relearn.flows.tracking.data_history import compare_image_lists, find_image_list
+    from relearn.model.home import Home
+
+    home, console = Home.from_environment(), make_console()
+    difference = compare_image_lists(find_image_list(home, before), find_image_list(home, after))
+    for title, rows in (
+        ("added", difference.added),
+        ("removed", difference.removed),
+        ("of another class", difference.relabelled),
+        ("of another split", difference.moved),
+    ):
+        console.print(f"{len(rows):,} {title}")
+        if len(rows):
+            excerpt = rows.iloc[:MAX_ROWS].map(lambda cell: escape_controls(str(cell)))
+            console.print(Table.from_frame(excerpt))
+        if len(rows) > MAX_ROWS:
+            console.print(f"  and {len(rows) - MAX_ROWS:,} more")
+    console.print(f"{difference.unchanged:,} unchanged")
+    if not difference.unchanged and not len(difference.relabelled):
+        console.print("No image is in both: images read at another size or in other channels differ.")
+
+
+def _list_counts(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for all images and one for each class, with the images of each split."""
+    splits = [split for split in ("train", "validation", "test") if split in counts]
+    table = counts[splits].iloc[:MAX_ROWS]
+    table.insert(0, "class", [escape_controls(str(name)) for name in table.index])
+    total = {"class": f"all {len(counts)} classes"} | {split: counts[split].sum() for split in splits}
+    return pd.concat([pd.DataFrame([total]), table])

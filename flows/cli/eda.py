@@ -7,7 +7,7 @@ import pandas as pd
 from cyclopts import Parameter
 from rich.console import Console
 
-from relearn.flows.console import escape_controls, make_console
+from relearn.flows.console import escape_controls, image_bar, make_console
 from relearn.flows.rendering import Table, to_csv, write_figure
 from relearn.model.config import TrainConfig
 from relearn.model.data.eda import balance_summary, eda_tables
@@ -42,7 +42,8 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
     home = Home.from_environment()
     if output is not None and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
         raise UserInputError(f"--output: got {output}, which is not empty, accepted: a new or empty folder")
-    prepared = prepare_dataset(config, home)
+    with image_bar() as show_progress:
+        prepared = prepare_dataset(config, home, on_progress=show_progress)
     figures_by_name, tables_by_name = plot_eda(prepared, images, config.seed), eda_tables(prepared)
     folder = output or home.eda / (config.model_name or prepared.name)
     for name, figure in figures_by_name.items():

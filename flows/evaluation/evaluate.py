@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from relearn.flows.console import image_bar
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.run_names import build_evaluate_run_name
 from relearn.flows.tracking.runs import Experiment, resolve_run_id
@@ -45,7 +46,8 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
     config = card.config
     if dataset is not None:
         config = TrainConfig.parse({"dataset": dataset, "image_size": height, "channels": channels})
-    prepared = prepare_dataset(config, home)
+    with image_bar() as show_progress:
+        prepared = prepare_dataset(config, home, on_progress=show_progress)
     split = reorder_labels(prepared.splits.test, prepared.classes, card.classes)
     evaluation = evaluate(classifier, split)
     run_name = str(client.get_run(run_id).info.run_name)

@@ -32,7 +32,7 @@ from relearn.flows import environment, process_identity
 from relearn.flows.rendering import to_csv
 from relearn.flows.tracking.store import connect, connect_existing, mlflow_errors, ui_url
 from relearn.model.data.extra_images import MergeSummary
-from relearn.model.data.prepared import PreparedDataset
+from relearn.model.data.prepared import IMAGES_FILE, PreparedDataset
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.home import Home
 
@@ -102,6 +102,7 @@ class Run:
             self.set_tags({EXTRA_IMAGES_TAG: prepared.extra_images.model_dump_json()})
         if prepared.description:
             self.log_text(prepared.description.to_toml(), "dataset.toml")
+        self.client.log_artifact(self.id, str(prepared.folder / IMAGES_FILE), "data")
         splits = prepared.splits
         contexts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
         for context, split in contexts.items():

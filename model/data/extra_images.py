@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.splits import VALIDATION_SALT, Splits, hash_contents, split_by_hash, take
+from relearn.model.images.allocate import Allocate, allocate_in_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,11 @@ class MergeSummary(BaseModel):
 
 
 def merge_extra_images(
-    dataset: Dataset, splits: Splits, extra_images: ExtraImages, validation_fraction: float
+    dataset: Dataset,
+    splits: Splits,
+    extra_images: ExtraImages,
+    validation_fraction: float,
+    allocate: Allocate = allocate_in_memory,
 ) -> tuple[Splits, MergeSummary]:
     """Merge `extra_images` into the train and validation splits of `dataset`.
 
@@ -66,11 +71,11 @@ def merge_extra_images(
     for split in (splits.train, splits.validation):
         hashes = hash_contents(split.images)
         is_removed = np.isin(hashes, hashes_to_remove)
-        remaining.append(take(split, ~is_removed))
+        remaining.append(take(split, ~is_removed, allocate))
         removed_hashes.append(hashes[is_removed])
     extra_splits = split_by_hash(mergeable, validation_fraction, VALIDATION_SALT)
     train, validation = (
-        _concatenate(split, extra) for split, extra in zip(remaining, extra_splits, strict=True)
+        _concatenate(split, extra, allocate) for split, extra in zip(remaining, extra_splits, strict=True)
     )
     removed = np.concatenate(removed_hashes)
     image_lines = [
@@ -106,12 +111,13 @@ def _select_mergeable(
     return take(LabelledImages(images, labels), first_positions[is_allowed]), unique_hashes[is_allowed]
 
 
-def _concatenate(first: LabelledImages, second: LabelledImages) -> LabelledImages:
+def _concatenate(first: LabelledImages, second: LabelledImages, allocate: Allocate) -> LabelledImages:
     if not len(second):
         return first
-    return LabelledImages(
-        np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels])
-    )
+    images = allocate((len(first) + len(second), *first.images.shape[1:]))
+    np.concatenate([first.images, second.images], out=images)
+    places = None if first.places is None else np.concatenate([first.places, [""] * len(second)])
+    return LabelledImages(images, np.concatenate([first.labels, second.labels]), places)
 
 
 def _compute_digest(image_lines: list[str], excluded_hashes: np.ndarray) -> str:

@@ -19,6 +19,7 @@ from relearn.model.data.description import AmbiguousDataError, DataDescription, 
 from relearn.model.data.image_survey import describe_images
 from relearn.model.data.pixel_tables import read_labels
 from relearn.model.data.raw_dataset import MAX_NAMED_FILES, ImageRow, RawDataset, read_image_rows
+from relearn.model.data.read_options import ReadOptions
 from relearn.model.data.split_names import SPLITS, find_row_splits
 from relearn.model.data.tables import TableFile, tidy_labels
 from relearn.model.data.tree import FileTree
@@ -153,11 +154,10 @@ def read_image_table(
     tables: Sequence[TableFile],
     description: DataDescription,
     images: Sequence[str],
-    image_size: int | None,
-    limit: int | None,
+    options: ReadOptions,
 ) -> RawDataset:
     """Read the images that the rows of the tables hold or name."""
-    return read_image_rows(description, _list_rows(tree, tables, description, images).rows, image_size, limit)
+    return read_image_rows(description, _list_rows(tree, tables, description, images).rows, options)
 
 
 def list_labels(

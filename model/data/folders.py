@@ -10,6 +10,7 @@ from typing import Any
 from relearn.model.data.description import AmbiguousDataError, DataDescription, SplitName, to_toml_value
 from relearn.model.data.image_survey import count_other_images, describe_images, list_images
 from relearn.model.data.raw_dataset import ImageRow, RawDataset, read_image_rows
+from relearn.model.data.read_options import ReadOptions
 from relearn.model.data.split_names import SPLITS, find_split, match_splits
 from relearn.model.data.tree import FileTree
 from relearn.model.errors import DataError
@@ -45,15 +46,13 @@ def inspect_folders(
     return description.model_copy(update={"notes": (*description.notes, *_note_unread(tree, description))})
 
 
-def read_folders(
-    tree: FileTree, description: DataDescription, image_size: int | None, limit: int | None
-) -> RawDataset:
+def read_folders(tree: FileTree, description: DataDescription, options: ReadOptions) -> RawDataset:
     """Read the images that `description` places in a class."""
     placed, _ = place_images(description, list_images(tree))
     sources = list_sources(tree, placed)
     rows = [ImageRow(source, *place) for source, place in zip(sources, placed.values(), strict=True)]
     rows.sort(key=lambda row: SPLITS.index(row.split))
-    return read_image_rows(description, rows, image_size, limit)
+    return read_image_rows(description, rows, options)
 
 
 def place_images(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from relearn.model.config import TrainConfig
 from relearn.model.data.arrays import read_arrays
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.description import DataDescription, Layout
@@ -18,6 +17,7 @@ from relearn.model.data.image_survey import list_images
 from relearn.model.data.inspect import inspect_source, single_file_tree
 from relearn.model.data.pixel_tables import read_pixel_tables
 from relearn.model.data.raw_dataset import RawDataset, RawSplit, select_stratified
+from relearn.model.data.read_options import EVERYTHING, ReadOptions
 from relearn.model.data.source_kind import SourceKind
 from relearn.model.data.tables import TableFile, open_table
 from relearn.model.data.tree import FileTree, open_tree
@@ -28,13 +28,13 @@ DARK_THRESHOLD = 32  # of 255; darker pixels are background
 STYLE_SAMPLE_SIZE = 1000  # images from which the style is inferred
 
 
-def load_custom(kind: SourceKind, path: Path, config: TrainConfig, name: str) -> Dataset:
+def load_custom(kind: SourceKind, path: Path, options: ReadOptions, name: str) -> Dataset:
     """Inspect and read a custom dataset; its classes are those of its description."""
     description = inspect_source(path, kind=kind)
-    raw = read_source(description, config.image_size, config.limit)
+    raw = read_source(description, options)
     if raw.skipped:
         description = description.model_copy(update={"skipped": raw.skipped})
-    if config.limit is not None:
+    if options.limit is not None:
         count = sum(len(part.labels) for part in raw.splits.values())
         note = f"a first look at {count:,} of {sum(description.counts.values()):,} images, as --limit says"
         raw = replace(raw, notes=[*raw.notes, note])
@@ -55,12 +55,10 @@ def load_custom(kind: SourceKind, path: Path, config: TrainConfig, name: str) ->
     )
 
 
-def read_source(
-    description: DataDescription, image_size: int | None = None, limit: int | None = None
-) -> RawDataset:
+def read_source(description: DataDescription, options: ReadOptions = EVERYTHING) -> RawDataset:
     """Read what `description` says and nothing else: at most about `limit` images, evenly from each class."""
     try:
-        return READERS[description.layout](description, image_size, limit)
+        return READERS[description.layout](description, options)
     except OSError as error:
         raise InfrastructureError(
             f"cannot read {error.filename or description.source}: {error.strerror or error}"
@@ -126,24 +124,24 @@ def _open(description: DataDescription) -> Iterator[tuple[FileTree, list[TableFi
         yield tree, [open_table(name, partial(tree.open_file, name), given) for name in names]
 
 
-def _read_files(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
+def _read_files(description: DataDescription, options: ReadOptions) -> RawDataset:
     with _open(description) as (tree, tables):
         if description.layout in ("folder", "file_names"):
-            return read_folders(tree, description, image_size, limit)
+            return read_folders(tree, description, options)
         images = list_images(tree) if description.layout == "file_list" else []
-        return read_image_table(tree, tables, description, images, image_size, limit)
+        return read_image_table(tree, tables, description, images, options)
 
 
-def _read_pixels(description: DataDescription, image_size: int | None, limit: int | None) -> RawDataset:
+def _read_pixels(description: DataDescription, options: ReadOptions) -> RawDataset:
     with _open(description) as (_, tables):
-        return _take(read_pixel_tables(tables, description), limit)
+        return _take(read_pixel_tables(tables, description), options.limit)
 
 
-READERS: dict[Layout, Callable[[DataDescription, int | None, int | None], RawDataset]] = {
+READERS: dict[Layout, Callable[[DataDescription, ReadOptions], RawDataset]] = {
     "folder": _read_files,
     "file_names": _read_files,
     "file_list": _read_files,
     "image_table": _read_files,
     "pixel_table": _read_pixels,
-    "arrays": lambda description, image_size, limit: _take(read_arrays(description), limit),
+    "arrays": lambda description, options: _take(read_arrays(description), options.limit),
 }

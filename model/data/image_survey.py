@@ -13,7 +13,7 @@ from PIL.ImageFile import ImageFile
 from relearn.model.data.description import AmbiguousDataError, DataDescription
 from relearn.model.data.tree import FileTree
 from relearn.model.errors import DataError, UserInputError
-from relearn.model.images.decode import read_header
+from relearn.model.images.decode import get_upright_size, read_header
 from relearn.model.images.decode_many import MAX_PIXELS, ImageSource, choose_side
 from relearn.model.images.formats import (
     HEADER_BYTES,
@@ -23,7 +23,7 @@ from relearn.model.images.formats import (
 )
 from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE, next_bit_depth_white
 
-TIFF_BITS_PER_SAMPLE, EXIF_ORIENTATION = 258, 274
+TIFF_BITS_PER_SAMPLE = 258
 PNG_DEPTH_OFFSET = 24
 
 
@@ -93,7 +93,7 @@ def survey_images(sources: Iterable[ImageSource]) -> ImageSurvey:
             image = read_header(file, MAX_PIXELS)
             _add_depth(survey, source, image)
             survey.formats[image.format or ""] += 1
-            survey.sizes[_upright_size(image)] += 1
+            survey.sizes[get_upright_size(image)] += 1
             if getattr(image, "n_frames", 1) > 1:
                 survey.animated.append(source.name)
     return survey
@@ -153,11 +153,6 @@ def count_other_images(tree: FileTree) -> Counter[str]:
 def get_suffix(name: str) -> str:
     """Return the suffix in lower case."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a path object takes ten times as long
-
-
-def _upright_size(image: ImageFile) -> tuple[int, int]:
-    width, height = image.size
-    return (height, width) if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
 
 
 def _add_depth(survey: ImageSurvey, source: ImageSource, image: ImageFile) -> None:

@@ -12,17 +12,24 @@ from relearn.model.data.description import read_choices
 from relearn.model.data.formats import load_custom
 from relearn.model.data.idx import find_idx_or_gz
 from relearn.model.data.raw_dataset import MAX_NAMED_FILES, DamagedImagesError
+from relearn.model.data.read_options import ReadOptions
 from relearn.model.data.source_kind import KINDS, SourceKind, recognize_kind
 from relearn.model.data.tree import walk
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
+from relearn.model.images.allocate import Allocate, allocate_in_memory
 from relearn.model.images.decode import MIN_SIDE
-from relearn.model.images.decode_many import MAX_NATIVE_SIDE
+from relearn.model.images.decode_many import COLOR_IS_LOST, MAX_NATIVE_SIDE, OnProgress, ignore_progress
 from relearn.model.images.resize import resize_batch
 
 
-def load_dataset(config: TrainConfig, home: Home) -> Dataset:
+def load_dataset(
+    config: TrainConfig,
+    home: Home,
+    allocate: Allocate = allocate_in_memory,
+    on_progress: OnProgress = ignore_progress,
+) -> Dataset:
     """Load the dataset that `config` names, in its image size and channels.
 
     `auto` is MNIST if its files are on disk, else digits; it downloads nothing. A dataset named explicitly
@@ -32,15 +39,18 @@ def load_dataset(config: TrainConfig, home: Home) -> Dataset:
     uri = resolve_source(config, home)
     kind, _, path = uri.partition(":")
     if not path:
-        return _resize_to_config(DATASETS[kind](home), config)
+        return _resize_to_config(DATASETS[kind](home), config, allocate)
     name = find_dataset_name(uri, _source_path(kind, path), home)
+    options = ReadOptions(config.image_size, config.channels, config.limit, allocate, on_progress)
     try:
-        dataset = load_custom(cast(SourceKind, kind), Path(path), config, name)
+        dataset = load_custom(cast(SourceKind, kind), Path(path), options, name)
     except DamagedImagesError as error:
         if len(error.damaged) > MAX_NAMED_FILES:
             raise DataError(f"{error}; all names are in {_list_damaged(error, home, name)}") from None
         raise
-    return _resize_to_config(dataset, config)
+    dataset = _resize_to_config(dataset, config, allocate)
+    _check_fingerprint(dataset)
+    return dataset
 
 
 def resolve_source(config: TrainConfig, home: Home) -> str:
@@ -105,7 +115,18 @@ def _list_damaged(error: DamagedImagesError, home: Home, name: str) -> Path:
     return file
 
 
-def _resize_to_config(dataset: Dataset, config: TrainConfig) -> Dataset:
+def _check_fingerprint(dataset: Dataset) -> None:
+    """Raise DataError if the description pins the fingerprint of other data."""
+    pinned = dataset.description and dataset.description.fingerprint
+    if pinned and pinned != dataset.fingerprint:
+        raise DataError(
+            f"{dataset.uri}: got data with fingerprint {dataset.fingerprint}, accepted: {pinned}, as its "
+            "dataset.toml says. Restore the data and the options --image-size, --channels and --limit, or "
+            "remove the line `fingerprint`"
+        )
+
+
+def _resize_to_config(dataset: Dataset, config: TrainConfig, allocate: Allocate) -> Dataset:
     channels, height, width = dataset.shape
     got = f"{dataset.uri}: the images have {width} × {height} pixels"
     if min(height, width) < MIN_SIDE:
@@ -116,14 +137,14 @@ def _resize_to_config(dataset: Dataset, config: TrainConfig) -> Dataset:
         return dataset
     notes = list(dataset.notes)
     if target_shape[0] < channels:
-        notes.append("colour is lost: the images have three channels, the network gets one")
+        notes.append(COLOR_IS_LOST)
     if target_shape[1] < height or target_shape[2] < width:
         notes.append(
             f"resolution is lost: {width} × {height} pixels become {target_shape[2]} × {target_shape[1]}"
         )
 
     def resize(split: LabelledImages | None) -> LabelledImages | None:
-        return split and replace(split, images=resize_batch(split.images, target_shape))
+        return split and replace(split, images=resize_batch(split.images, target_shape, allocate))
 
     train = cast(LabelledImages, resize(dataset.train))
     test, validation = resize(dataset.test), resize(dataset.validation)

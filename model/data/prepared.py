@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from relearn.model.checksums import compute_sha256
@@ -15,20 +18,23 @@ from relearn.model.data.dataset_names import register_dataset_name
 from relearn.model.data.description import DataDescription
 from relearn.model.data.extra_images import ExtraImages, MergeSummary, merge_extra_images
 from relearn.model.data.load import list_source_files, load_dataset, resolve_source
-from relearn.model.data.splits import Splits, split_dataset
+from relearn.model.data.splits import Splits, hash_contents, split_dataset
 from relearn.model.data.tree import walk
 from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
 from relearn.model.file_lock import locked
-from relearn.model.files import atomic_folder
+from relearn.model.files import atomic_folder, remove_leftovers
 from relearn.model.home import Home
+from relearn.model.images.allocate import allocate_in
+from relearn.model.images.decode_many import OnProgress, ignore_progress
 from relearn.model.images.resize import ImageStyle
 
-FORMAT = 6  # version of the folder and of all code that fills it; raise it whenever either changes
+FORMAT = 7  # version of the folder and of all code that fills it; raise it whenever either changes
 DATA_SETTINGS = ("image_size", "channels", "limit", "test_fraction", "validation_fraction")
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()
 MANIFEST_FILE = "manifest.json"
+IMAGES_FILE = "images.csv"  # split, class, hash of the pixels, and file or row of each image
 LOCK_TIMEOUT_SECONDS = 600.0  # for another process to download and prepare the same data
 
 
@@ -72,25 +78,23 @@ class PreparedDataset(BaseModel):
 
 
 def prepare_dataset(
-    config: TrainConfig, home: Home, extra_images: ExtraImages = NO_EXTRA_IMAGES
+    config: TrainConfig,
+    home: Home,
+    extra_images: ExtraImages = NO_EXTRA_IMAGES,
+    on_progress: OnProgress = ignore_progress,
 ) -> PreparedDataset:
     """Load, split and validate the dataset of `config` with `extra_images`, or reuse its prepared folder.
 
     A folder is reused as long as the source's files (path, size, modification time), the data settings and
     the extra images are the same; a damaged folder is replaced. Of two processes that prepare the same data,
-    the second waits for the first. Raises `DataError` with all findings of level `error`,
-    `InfrastructureError` after `LOCK_TIMEOUT_SECONDS`.
+    the second waits for the first. Images are kept in files from their decoding on, so memory does not grow
+    with their number, except for pixels in tables and arrays. Raises `DataError` with all findings of level
+    `error`, `InfrastructureError` after `LOCK_TIMEOUT_SECONDS`.
     """
     try:
         home.dataset_cache.mkdir(parents=True, exist_ok=True)
-        lock_file = home.dataset_cache / f".{_cache_key(config, home, extra_images)}.lock"
-        busy_message = (
-            f"another process has been preparing {resolve_source(config, home)} for"
-            f" {LOCK_TIMEOUT_SECONDS / 60:.0f} minutes: wait for it to finish, or end the process that holds"
-            f" {lock_file}"
-        )
-        with locked(lock_file, busy_message, LOCK_TIMEOUT_SECONDS):
-            return _load_or_build(config, home, extra_images)
+        with _writing(home.dataset_cache / _cache_key(config, home, extra_images), config, home):
+            return _load_or_build(config, home, extra_images, on_progress)
     except OSError as error:
         raise InfrastructureError(
             f"cannot prepare the data in {home.dataset_cache}: {error.strerror or error}"
@@ -115,8 +119,25 @@ def load_prepared(folder: Path) -> PreparedDataset:
     return prepared
 
 
-def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -> PreparedDataset:
+@contextmanager
+def _writing(folder: Path, config: TrainConfig, home: Home) -> Iterator[None]:
+    """Wait until no other process writes `folder`, and delete what killed ones left there."""
+    lock_file = folder.parent / f".{folder.name}.lock"
+    busy_message = (
+        f"another process has been preparing {resolve_source(config, home)} for"
+        f" {LOCK_TIMEOUT_SECONDS / 60:.0f} minutes: wait for it to finish, or end the process that holds"
+        f" {lock_file}"
+    )
+    with locked(lock_file, busy_message, LOCK_TIMEOUT_SECONDS):
+        remove_leftovers(folder)
+        yield
+
+
+def _load_or_build(
+    config: TrainConfig, home: Home, extra_images: ExtraImages, on_progress: OnProgress
+) -> PreparedDataset:
     folder = home.dataset_cache / _cache_key(config, home, extra_images)
+    allocate = allocate_in(home.dataset_cache)
     rebuild_reason: str | None
     try:
         prepared = load_prepared(folder)
@@ -125,12 +146,15 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
         rebuild_reason = f"the images that {prepared.uri} lists have changed"
     except CorruptDataError as error:
         rebuild_reason = str(error) if folder.exists() else None
-    dataset = load_dataset(config, home)
+    dataset = load_dataset(config, home, allocate, on_progress)
     if dataset.description is not None:
         register_dataset_name(dataset.uri, dataset.name, home)
-    splits, merge_summary = split_dataset(dataset, config.test_fraction, config.validation_fraction), None
+    splits = split_dataset(dataset, config.test_fraction, config.validation_fraction, allocate)
+    merge_summary = None
     if extra_images.digest:
-        splits, merge_summary = merge_extra_images(dataset, splits, extra_images, config.validation_fraction)
+        splits, merge_summary = merge_extra_images(
+            dataset, splits, extra_images, config.validation_fraction, allocate
+        )
     findings = validate_dataset(dataset, splits)
     if merge_summary and merge_summary.rejected:
         message = "extra images were rejected: unknown class, another shape, or equal to a test image"
@@ -138,11 +162,16 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         raise DataError("; ".join(f"{dataset.uri}: {error}" for error in errors))
-    folder = home.dataset_cache / _cache_key(config, home, extra_images)  # a download changes it
-    with atomic_folder(folder) as temporary:
+    final_folder = home.dataset_cache / _cache_key(config, home, extra_images)
+    with ExitStack() as stack:
+        if final_folder != folder:  # by a download
+            folder = final_folder
+            stack.enter_context(_writing(folder, config, home))
+        temporary = stack.enter_context(atomic_folder(folder))
         for name in SPLITS:
             np.save(temporary / f"{name}_images.npy", getattr(splits, name).images)
             np.save(temporary / f"{name}_labels.npy", getattr(splits, name).labels)
+        _write_image_list(temporary / IMAGES_FILE, splits, dataset.classes)
         prepared = PreparedDataset(
             folder=folder,
             rebuild_reason=rebuild_reason,
@@ -164,6 +193,27 @@ def _load_or_build(config: TrainConfig, home: Home, extra_images: ExtraImages) -
         )
         (temporary / MANIFEST_FILE).write_text(prepared.model_dump_json(indent=2))
     return prepared
+
+
+def read_image_list(path: Path | str) -> pd.DataFrame:
+    """Read an IMAGES_FILE, or that of a prepared folder, as text."""
+    file = Path(path) / IMAGES_FILE if Path(path).is_dir() else path
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def _write_image_list(file: Path, splits: Splits, classes: tuple[str, ...]) -> None:
+    tables = [
+        pd.DataFrame(
+            {
+                "split": name,
+                "class": np.array(classes, dtype=object)[split.labels],
+                "hash": [f"{content_hash:016x}" for content_hash in hash_contents(split.images)],
+                "file": "" if split.places is None else split.places,
+            }
+        )
+        for name, split in vars(splits).items()
+    ]
+    pd.concat(tables).to_csv(file, index=False)
 
 
 def _compute_fingerprint(dataset: Dataset, merge_summary: MergeSummary | None) -> str:

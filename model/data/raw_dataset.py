@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from relearn.model.data.description import DataDescription, SplitName
+from relearn.model.data.read_options import ReadOptions
 from relearn.model.errors import DataError
 from relearn.model.images.decode_many import DamagedImage, ImageSource, decode_images
 
 MAX_NAMED_FILES = 20  # in one message
+SPLIT_ORDER: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,25 @@ class DamagedImagesError(DataError):
 
 
 def read_image_rows(
-    description: DataDescription, rows: Sequence[ImageRow], image_size: int | None, limit: int | None
+    description: DataDescription, rows: Sequence[ImageRow], options: ReadOptions
 ) -> RawDataset:
     """Decode image files to splits, up to `limit` of them; skip as many damaged ones as allowed."""
     labels = np.array([row.label for row in rows], dtype=str)
-    if limit is not None:
-        rows = [rows[position] for position in select_stratified(labels, limit)]
+    if options.limit is not None:
+        rows = [rows[position] for position in select_stratified(labels, options.limit)]
+    rows = sorted(rows, key=lambda row: SPLIT_ORDER.index(row.split))  # each split is a slice, not a copy
     images, notes, damaged = decode_images(
-        [row.source for row in rows], image_size or description.image_size, description.scale
+        [row.source for row in rows],
+        options.image_size or description.image_size,
+        description.scale,
+        options.channels,
+        options.allocate,
+        options.on_progress,
     )
     if len(damaged) > description.skip_damaged:
         raise DamagedImagesError(str(description.source), damaged, len(rows))
     skipped = {image.name: image.sha256 for image in damaged}
-    if description.skipped and skipped != description.skipped and limit is None:
+    if description.skipped and skipped != description.skipped and options.limit is None:
         raise DataError(f"{description.source}: other images are damaged than those listed as skipped")
     if damaged:
         notes.append(f"{len(damaged):,} damaged images were skipped, the first is {damaged[0].name}")
@@ -93,11 +101,16 @@ def group_by_split(
     positions = defaultdict[SplitName, list[int]](list)
     for position, split in enumerate(splits):
         positions[split].append(position)
-    if len(positions) == 1:
-        return {splits[0]: RawSplit(images, labels, places)}
     return {
-        split: RawSplit(images[chosen], labels[chosen], places[chosen]) for split, chosen in positions.items()
+        split: RawSplit(*(values[_as_slice(chosen)] for values in (images, labels, places)))
+        for split, chosen in positions.items()
     }
+
+
+def _as_slice(positions: list[int]) -> list[int] | slice:
+    """Return neighbors as a slice, which is not copied."""
+    first, last = positions[0], positions[-1]
+    return slice(first, last + 1) if last - first + 1 == len(positions) else positions
 
 
 def select_stratified(labels: np.ndarray, limit: int) -> list[int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.images.allocate import Allocate, allocate_in_memory, copy_rows
 
 TEST_SALT, VALIDATION_SALT = b"relearn test", b"relearn validation"
 
@@ -24,7 +25,12 @@ class Splits:
         return np.concatenate([hash_contents(self.train.images), hash_contents(self.validation.images)])
 
 
-def split_dataset(dataset: Dataset, test_fraction: float, validation_fraction: float) -> Splits:
+def split_dataset(
+    dataset: Dataset,
+    test_fraction: float,
+    validation_fraction: float,
+    allocate: Allocate = allocate_in_memory,
+) -> Splits:
     """Split `dataset` by a hash of each image's content.
 
     An image keeps its split when the data grows, equal images share a split, and the order of the data
@@ -33,16 +39,17 @@ def split_dataset(dataset: Dataset, test_fraction: float, validation_fraction: f
     """
     remaining, test, validation = dataset.train, dataset.test, dataset.validation
     if test is None:
-        remaining, test = _split_each_class(
-            remaining, test_fraction, TEST_SALT, 2 if validation is None else 1
-        )
+        min_remaining = 2 if validation is None else 1
+        remaining, test = _split_each_class(remaining, test_fraction, TEST_SALT, min_remaining, allocate)
     if validation is None:
-        remaining, validation = _split_each_class(remaining, validation_fraction, VALIDATION_SALT, 1)
+        remaining, validation = _split_each_class(
+            remaining, validation_fraction, VALIDATION_SALT, 1, allocate
+        )
     return Splits(remaining, validation, test)
 
 
 def _split_each_class(
-    images: LabelledImages, fraction: float, salt: bytes, min_remaining: int
+    images: LabelledImages, fraction: float, salt: bytes, min_remaining: int, allocate: Allocate
 ) -> tuple[LabelledImages, LabelledImages]:
     """Split as `split_by_hash` does, with an image of each class in both parts where there are enough.
 
@@ -57,7 +64,7 @@ def _split_each_class(
             selected = np.clip(np.searchsorted(contents, fraction), 1, len(contents) - min_remaining)
             is_selected[in_class] = positions[in_class] <= contents[selected - 1]
     is_selected = np.isin(positions, positions[is_selected])  # an image may be in several classes
-    return take(images, ~is_selected), take(images, is_selected)
+    return take(images, ~is_selected, allocate), take(images, is_selected, allocate)
 
 
 def split_by_hash(
@@ -68,10 +75,12 @@ def split_by_hash(
     return take(images, ~is_selected), take(images, is_selected)
 
 
-def take(images: LabelledImages, selection: np.ndarray) -> LabelledImages:
-    """Select images and their labels by a bool mask or by indices."""
+def take(
+    images: LabelledImages, selection: np.ndarray, allocate: Allocate = allocate_in_memory
+) -> LabelledImages:
+    """Copy images and their labels that a bool mask or indices select."""
     places = None if images.places is None else images.places[selection]
-    return LabelledImages(images.images[selection], images.labels[selection], places)
+    return LabelledImages(copy_rows(images.images, selection, allocate), images.labels[selection], places)
 
 
 def hash_to_fraction(images: np.ndarray, salt: bytes) -> np.ndarray:

@@ -116,10 +116,9 @@ def _check_content(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _check_constant_images(name: str, split: LabelledImages) -> Iterator[Finding]:
-    flat_images = split.images.reshape(len(split), -1)
-    constant_indices = np.flatnonzero((flat_images == flat_images[:, :1]).all(axis=1))
+    constant_indices = [index for index, image in enumerate(split.images) if (image == image.flat[0]).all()]
     for first in constant_indices[:1]:
-        example = f"image {first}: all {flat_images[first, 0]}"
+        example = f"image {first}: all {split.images[first].flat[0]}"
         yield _warning("constant image", f"{name} images of a single value", len(constant_indices), example)
 
 

@@ -151,6 +151,13 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
+def get_upright_size(image: ImageFile) -> tuple[int, int]:
+    """Return width and height of an image after the rotation that its EXIF says."""
+    width, height = image.size
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (height, width) if is_turned else (width, height)
+
+
 def _count_scans(content: bytes) -> int:
     """Count the scans that a decoder will find in a JPEG.
 

@@ -1,4 +1,4 @@
-"""Parallel decoding of many image files into one array."""
+"""Parallel decoding of many image files into one array, in constant memory beside that array."""
 
 import hashlib
 from collections import Counter
@@ -9,15 +9,27 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from PIL.ImageFile import ImageFile
 
+from relearn.model.devices import cpu_count
 from relearn.model.errors import DataError, UserInputError
-from relearn.model.images.decode import MIN_SIDE, decode_image
+from relearn.model.images.allocate import Allocate, allocate_in_memory, copy_rows
+from relearn.model.images.decode import MIN_SIDE, decode_pixels, get_upright_size, open_image
 from relearn.model.images.formats import IMAGE_FORMATS
-from relearn.model.images.resize import fit_image
+from relearn.model.images.resize import compute_draft_factors, fit_image
 
 MAX_NATIVE_SIDE = 64  # pixels; images with a longer side are resized
 # Local files may be larger than those of a request: photos of any phone.
 MAX_FILE_BYTES, MAX_PIXELS = 64 * 2**20, 2**26
+COLOR_IS_LOST = "colour is lost: the images have three channels, the network gets one"
+FILES_AT_A_TIME = 256  # decoded but not yet in the array: 50 MB at 3 × 256 × 256
+
+OnProgress = Callable[[int, int], None]
+"""Is called with the number of images that are done, and of all."""
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """Show nothing."""
 
 
 class ImageSource(NamedTuple):
@@ -40,37 +52,73 @@ class DamagedImage(NamedTuple):
 class _DecodedImage:
     size: tuple[int, int] = (0, 0)
     image: np.ndarray | None = None
+    is_gray: bool = True
     error: str = ""
     sha256: str = ""
 
 
 def decode_images(
-    sources: Sequence[ImageSource], size: int | None, white: int | None = None
+    sources: Sequence[ImageSource],
+    size: int | None,
+    white: int | None = None,
+    channels: int | None = None,
+    allocate: Allocate = allocate_in_memory,
+    on_progress: OnProgress = ignore_progress,
 ) -> tuple[np.ndarray, list[str], list[DamagedImage]]:
-    """Decode image files to uint8 (n, channels, height, width), with notes on lost resolution.
+    """Decode image files to uint8 (n, channels, height, width), with notes on lost resolution and color.
 
-    The result is grey if every image is grey, else colour. Each image is resized to `size`; without it, all
-    must share one size of at most MAX_NATIVE_SIDE. Damaged images are not in the result, but listed.
+    Without `channels` the result is grey if every image is grey, else colour. Each image is resized to
+    `size`, as `decode_fitted` does for a request; without it, all must share one size of at most
+    MAX_NATIVE_SIDE. Damaged images are not in the result, but listed.
     """
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(partial(_read_image, size=size, white=white), sources))
-    damaged = [
-        DamagedImage(position, source.name, result.error, result.sha256)
-        for position, (source, result) in enumerate(zip(sources, results, strict=True))
-        if result.error
-    ]
-    sizes = Counter(result.size for result in results if not result.error)
+    batch, damaged = _Batch(len(sources), allocate), list[DamagedImage]()
+    sizes, gray_images = Counter[tuple[int, int]](), 0
+    read = partial(_read_image, size=size, white=white, channels=channels)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for start in range(0, len(sources), FILES_AT_A_TIME):
+            results = pool.map(read, sources[start : start + FILES_AT_A_TIME])
+            for position, result in enumerate(results, start):
+                if result.error:
+                    damaged.append(
+                        DamagedImage(position, sources[position].name, result.error, result.sha256)
+                    )
+                else:
+                    sizes[result.size] += 1
+                    gray_images += result.is_gray
+                if result.image is not None:
+                    batch.append(result.image)
+                on_progress(position + 1, len(sources))
     if size is None and sizes:
         _check_uniform_size(sizes)
-    images = [result.image for result in results if result.image is not None]
-    if not images:
-        return np.empty((0, 1, MIN_SIDE, MIN_SIDE), np.uint8), [], damaged
-    channels = max(len(image) for image in images)
-    shape = (len(images), channels, *images[0].shape[1:])
-    batch = np.empty(shape, np.uint8)
-    for target, image in zip(batch, images, strict=True):
-        target[:] = image
-    return batch, _downscaling_notes(sizes, size), damaged
+    notes = _downscaling_notes(sizes, size)
+    if channels == 1 and gray_images < sizes.total():
+        notes.append(COLOR_IS_LOST)
+    return batch.images, notes, damaged
+
+
+class _Batch:
+    """Array that is filled image by image; it becomes color with the first color image."""
+
+    def __init__(self, capacity: int, allocate: Allocate) -> None:
+        self._capacity, self._allocate, self._count = capacity, allocate, 0
+        self._array = np.empty((0, 1, MIN_SIDE, MIN_SIDE), np.uint8)
+
+    @property
+    def images(self) -> np.ndarray:
+        return self._array[: self._count]
+
+    def append(self, image: np.ndarray) -> None:
+        """Add an image; one of another size than the first is left out, as it is reported by its size."""
+        if not self._count:
+            self._array = self._allocate((self._capacity, *image.shape))
+        if image.shape[1:] != self._array.shape[2:]:
+            return
+        if len(image) > self._array.shape[1]:
+            wider = self._allocate((self._capacity, *image.shape))
+            copy_rows(self._array, np.arange(self._count), lambda shape: wider[: self._count])
+            self._array = wider
+        self._array[self._count] = image
+        self._count += 1
 
 
 def choose_side(sizes: Counter[tuple[int, int]]) -> int | None:
@@ -84,20 +132,36 @@ def choose_side(sizes: Counter[tuple[int, int]]) -> int | None:
     return max(8, min(MAX_NATIVE_SIDE, int(np.median(shorter_sides)) // 8 * 8))
 
 
-def _read_image(source: ImageSource, size: int | None, white: int | None) -> _DecodedImage:
+def _read_image(
+    source: ImageSource, size: int | None, white: int | None, channels: int | None
+) -> _DecodedImage:
     content = b""
     try:
         with source.open() as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        pil_image = decode_image(content, MAX_FILE_BYTES, MAX_PIXELS, IMAGE_FORMATS, white)
+        image_file = open_image(content, MAX_FILE_BYTES, MAX_PIXELS, IMAGE_FORMATS)
+        upright_size = get_upright_size(image_file)
+        if size is None and max(upright_size) > MAX_NATIVE_SIDE:
+            return _DecodedImage(upright_size)  # rejected below with all sizes
+        return _decode(image_file, upright_size, size, white, channels)
     except (UserInputError, OSError) as error:
         return _DecodedImage(error=str(error), sha256=hashlib.sha256(content).hexdigest())
-    if size is None and max(pil_image.size) > MAX_NATIVE_SIDE:
-        return _DecodedImage(pil_image.size)  # rejected below with all sizes
-    width, height = pil_image.size if size is None else (size, size)
-    image = fit_image(pil_image, (1 if pil_image.mode == "L" else 3, height, width), "photo")
-    is_gray = bool((image == image[:1]).all())
-    return _DecodedImage(pil_image.size, image[:1] if is_gray else image)
+
+
+def _decode(
+    image_file: ImageFile,
+    upright_size: tuple[int, int],
+    size: int | None,
+    white: int | None,
+    channels: int | None,
+) -> _DecodedImage:
+    """Do what `decode_fitted` does; without `channels`, see from the decoded pixels which are needed."""
+    width, height = upright_size if size is None else (size, size)
+    factors = compute_draft_factors(image_file.size, (channels or 3, height, width), "photo")
+    pixels = decode_pixels(image_file, factors, white)
+    is_gray = pixels.mode == "L" or bool((np.asarray(pixels) == np.asarray(pixels)[..., :1]).all())
+    shape = (channels or (1 if is_gray else 3), height, width)
+    return _DecodedImage(upright_size, fit_image(pixels, shape, "photo"), is_gray)
 
 
 def _check_uniform_size(sizes: Counter[tuple[int, int]]) -> None:

@@ -7,11 +7,10 @@ import binascii
 from collections.abc import Sequence
 
 import numpy as np
-from PIL.ImageFile import ImageFile
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.decode import MAX_PIXELS, decode_pixels, open_image
-from relearn.model.images.resize import compute_draft_factors, fit_image
+from relearn.model.images.decode import MAX_PIXELS, open_image
+from relearn.model.images.resize import decode_fitted
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.inputs.input_spec import InputSpec
@@ -42,7 +41,7 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
             # `read_body` has limited the file's bytes already, hence its own length as the limit.
             image_file = open_image(content, len(content), remaining_pixels)
             remaining_pixels -= image_file.width * image_file.height
-            images.append(_decode_and_fit(image_file, input_spec))
+            images.append(decode_fitted(image_file, input_spec.shape, input_spec.style))
             del image_file  # frees its pixels before the next file is decoded
         except UserInputError as error:
             message = f"{name}: {error}"
@@ -50,13 +49,6 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
                 raise HTTPError(415, error.code, message) from None
             raise UserInputError(message, error.code) from None
     return np.stack(images)
-
-
-def _decode_and_fit(image_file: ImageFile, input_spec: InputSpec) -> np.ndarray:
-    pixels = decode_pixels(
-        image_file, compute_draft_factors(image_file.size, input_spec.shape, input_spec.style)
-    )
-    return fit_image(pixels, input_spec.shape, input_spec.style)
 
 
 def _decode_base64(text: str, index: int) -> bytes:

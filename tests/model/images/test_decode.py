@@ -291,25 +291,24 @@ def test_large_image_may_be_reduced_first(image_format: str, mode: str, style: A
     assert np.abs(fit_image(reduced, shape, style) - expected).mean() < 1
 
 
-@pytest.mark.parametrize("size", [(28, 28), (1791, 1791)])
-def test_smaller_images_are_not_reduced(size: tuple[int, int]) -> None:
-    """Images of up to 1,791 pixels a side keep every pixel."""
-    assert (
-        (1, 1) == compute_draft_factors(size, MNIST, "mnist") == compute_draft_factors(size, MNIST, "photo")
-    )
+@pytest.mark.parametrize(("style", "side"), [("mnist", 1791), ("photo", 12 * 28 - 1)])
+def test_smaller_images_are_not_reduced(style: Any, side: int) -> None:
+    """Drawings below 1,792 pixels a side, and photos below 12 sides of the network, keep every pixel."""
+    assert (1, 1) == compute_draft_factors((side, side), MNIST, style)
+    assert (2, 2) == compute_draft_factors((side + 1, side + 1), MNIST, style)
 
 
 @pytest.mark.parametrize("size", [(65_500, 4), (4, 65_500), (2100, 3001)])
-@pytest.mark.parametrize("style", ["mnist", "photo"])
+@pytest.mark.parametrize(("style", "side"), [("mnist", 896), ("photo", 6 * 28)])
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
 def test_large_images_of_any_proportions_are_reduced(
-    size: tuple[int, int], style: Any, image_format: str
+    size: tuple[int, int], style: Any, side: int, image_format: str
 ) -> None:
-    """The longer side becomes 896 pixels or up to twice as many, also of lines and odd sides."""
+    """The longer side becomes 896 pixels (photo: 168) or up to twice as many, also of lines and odd sides."""
     content = encode(Image.new("L", size, 200), image_format)
     image = open_image(content, len(content), 2**24)
     reduced = decode_pixels(image, compute_draft_factors(size, MNIST, style)).size
-    assert 896 <= max(reduced) < 2 * 896
+    assert side <= max(reduced) < 2 * side
     assert min(reduced) >= 1
 
 
