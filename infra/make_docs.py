@@ -36,7 +36,8 @@ def build_commands() -> str:
     from relearn.flows.cli.app import app
 
     markdown = app.generate_docs(output_format="markdown", usage_name="relearn")
-    markdown = re.sub(r" -m [\w.]+(?= \[OPTIONS\])", "", markdown)  # Python's own option, in nested commands
+    # The usage of nested commands has Python's own option.
+    markdown = re.sub(r"^(relearn .*?) -m [\w.]+", r"\1", markdown, flags=re.MULTILINE)
     body = markdown.partition("\n## relearn ")[2]
     return f"# Commands\n\n{NOTE}\n\n## relearn {re.sub(r'[ ]+$', '', body, flags=re.M).rstrip()}\n"
 
