@@ -36,7 +36,7 @@ def build_commands() -> str:
     from relearn.flows.cli.app import app
 
     markdown = app.generate_docs(output_format="markdown", usage_name="relearn")
-    markdown = re.sub(r" -m [\w.]+(?= \[OPTIONS\])", "", markdown)  # Python's own option, in nested commands
+    markdown = re.sub(r" -m [\w.]+(?= [A-Z\[])", "", markdown)  # Python's own option, in nested commands
     body = markdown.partition("\n## relearn ")[2]
     return f"# Commands\n\n{NOTE}\n\n## relearn {re.sub(r'[ ]+$', '', body, flags=re.M).rstrip()}\n"
 
