@@ -46,7 +46,8 @@ def load_custom(kind: SourceKind, path: Path, options: ReadOptions, name: str) -
         name=name,
         uri=f"{kind}:{path}",
         classes=description.classes,
-        style=infer_style(splits["train"].images),
+        # Requests are resized as the images were.
+        style="photo" if raw.is_resized else infer_style(splits["train"].images),
         train=splits["train"],
         test=splits.get("test"),
         notes=(*description.warnings, *raw.notes),

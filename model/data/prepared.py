@@ -29,7 +29,7 @@ from relearn.model.images.allocate import allocate_in
 from relearn.model.images.decode_many import OnProgress, ignore_progress
 from relearn.model.images.resize import ImageStyle
 
-FORMAT = 7  # version of the folder and of all code that fills it; raise it whenever either changes
+FORMAT = 8  # version of the folder and of all code that fills it; raise it whenever either changes
 DATA_SETTINGS = ("image_size", "channels", "limit", "test_fraction", "validation_fraction")
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()

@@ -27,11 +27,15 @@ class RawSplit:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Splits as a reader returns them, warnings, and damaged images that were skipped, with SHA-256."""
+    """Splits as a reader returns them, warnings, and damaged images that were skipped, with SHA-256.
+
+    `is_resized` says that whole images were resized to the shape of all.
+    """
 
     splits: dict[SplitName, RawSplit]
     notes: Sequence[str] = ()
     skipped: dict[str, str] = field(default_factory=dict)
+    is_resized: bool = False
 
 
 class ImageRow(NamedTuple):
@@ -65,7 +69,7 @@ def read_image_rows(
     if options.limit is not None:
         rows = [rows[position] for position in select_stratified(labels, options.limit)]
     rows = sorted(rows, key=lambda row: SPLIT_ORDER.index(row.split))  # each split is a slice, not a copy
-    images, notes, damaged = decode_images(
+    images, notes, damaged, is_resized = decode_images(
         [row.source for row in rows],
         options.image_size or description.image_size,
         description.scale,
@@ -91,6 +95,7 @@ def read_image_rows(
         ),
         notes,
         skipped,
+        is_resized,
     )
 
 

@@ -57,6 +57,15 @@ class _DecodedImage:
     sha256: str = ""
 
 
+class DecodedImages(NamedTuple):
+    """Images, uint8 (n, channels, height, width), notes, damaged files; were any images resized?"""
+
+    images: np.ndarray
+    notes: list[str]
+    damaged: list[DamagedImage]
+    is_resized: bool
+
+
 def decode_images(
     sources: Sequence[ImageSource],
     size: int | None,
@@ -64,7 +73,7 @@ def decode_images(
     channels: int | None = None,
     allocate: Allocate = allocate_in_memory,
     on_progress: OnProgress = ignore_progress,
-) -> tuple[np.ndarray, list[str], list[DamagedImage]]:
+) -> DecodedImages:
     """Decode image files to uint8 (n, channels, height, width), with notes on lost resolution and color.
 
     Without `channels` the result is grey if every image is grey, else colour. Each image is resized to
@@ -93,7 +102,8 @@ def decode_images(
     notes = _downscaling_notes(sizes, size)
     if channels == 1 and gray_images < sizes.total():
         notes.append(COLOR_IS_LOST)
-    return batch.images, notes, damaged
+    is_resized = size is not None and any(image_size != (size, size) for image_size in sizes)
+    return DecodedImages(batch.images, notes, damaged, is_resized)
 
 
 class _Batch:
