@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 
 HOST_TAG, PROCESS_TAG = "relearn.host", "relearn.pid"
+GIT_TIMEOUT_SECONDS = 3.0  # it takes milliseconds
 
 
 def process_tags() -> dict[str, str]:
@@ -41,18 +43,30 @@ def is_process_dead(tags: Mapping[str, str]) -> bool:
 
 
 def git_commit_tag() -> dict[str, str]:
-    """Return the git commit of this code as MLflow's own tag; {} without git."""
+    """Return the git commit of this code as MLflow's own tag; {} without git, or if git does not track it."""
+    # A virtual environment may lie in the repository of another project.
+    is_tracked = _run_git("ls-files", Path(__file__).name)
+    commit = _run_git("rev-parse", "HEAD") if is_tracked else ""
+    return {"mlflow.source.git.commit": commit} if re.fullmatch("[0-9a-f]{40,64}", commit) else {}
+
+
+def _run_git(*arguments: str) -> str:
+    """Run git in the folder of this file; return its output, "" if it fails or takes too long."""
+    # In a git hook these variables name another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607  # git is wherever the user has installed it
+        return subprocess.run(  # noqa: S603  # the arguments are those above
+            ["git", *arguments],  # noqa: S607  # git is wherever the user has installed it
             cwd=Path(__file__).parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            check=False,
-        )
-    except FileNotFoundError:  # as in our container images
-        return {}
-    return {"mlflow.source.git.commit": result.stdout.strip()} if result.returncode == 0 else {}
+            check=True,
+            timeout=GIT_TIMEOUT_SECONDS,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _is_alive(process_tag: str) -> bool:

@@ -14,6 +14,7 @@
 | `.prune.lock` | `relearn prune` | it runs |
 """
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,11 +25,26 @@ from relearn.model.errors import InfrastructureError
 
 
 @contextmanager
+def _explain_missing_locks(path: Path) -> Iterator[None]:
+    """Name the cause where a file system, such as some network file systems, has no locks."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        raise InfrastructureError(
+            f"cannot lock {path}: {error.strerror}; the home has to be on a file system with locks, such as a"
+            " local disk: set RELEARN_HOME"
+        ) from None
+
+
+@contextmanager
 def locked(path: Path, busy_message: str, timeout_seconds: float = 0) -> Iterator[None]:
     """Hold the lock `path`; raise `InfrastructureError(busy_message)` after `timeout_seconds`."""
     lock = FileLock(path, timeout=timeout_seconds)
     try:
-        lock.acquire()
+        with _explain_missing_locks(path):
+            lock.acquire()
     except Timeout:
         raise InfrastructureError(busy_message) from None
     try:
@@ -41,7 +57,7 @@ def locked(path: Path, busy_message: str, timeout_seconds: float = 0) -> Iterato
 def try_locked(path: Path) -> Iterator[bool]:
     """Hold the lock `path` if it is free; yield whether it was."""
     lock = FileLock(path, timeout=0)
-    with suppress(Timeout):
+    with suppress(Timeout), _explain_missing_locks(path):
         lock.acquire()
     try:
         yield lock.is_locked

@@ -1,5 +1,6 @@
 """Atomic writes of files and folders, safe against a crash at any moment."""
 
+import errno
 import glob
 import os
 import secrets
@@ -90,5 +91,8 @@ def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some file systems sync no folders
+            raise
     finally:
         os.close(descriptor)

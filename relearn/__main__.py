@@ -10,6 +10,8 @@ def main() -> None:
     """Run the command line and exit; Ctrl-C ends it with one line from the first import to the exit."""
     try:
         _open_standard_streams()
+        os.environ.pop("PYTHONINSPECT", None)  # Python would wait for input at the exit
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how a child process ended
         if os.environ.pop("PYTHONOPTIMIZE", "") and sys.flags.optimize > 1:
             # The tools read docstrings, which -OO removes.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606

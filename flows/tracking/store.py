@@ -55,9 +55,10 @@ def connect(home: Home) -> MlflowClient:
         with mlflow_errors(uri):
             if uri.startswith("postgresql"):
                 _set_statement_timeout(STATEMENT_TIMEOUT_SECONDS)
-                _ping(uri)
-            if file and not file.exists():
+            if file and is_absent(file):
                 _create_store(file, home)
+            if file or uri.startswith("postgresql"):
+                _ping(uri)
             client = MlflowClient()
             client.search_experiments(max_results=1)
     except ImportError as error:  # the driver of a database
@@ -89,6 +90,11 @@ def _set_statement_timeout(seconds: float) -> None:
     set_wait_callback(wait)
 
 
+def is_absent(file: Path) -> bool:
+    """Return whether this SQLite database has no content yet: MLflow would fill an empty file in place."""
+    return not file.exists() or file.stat().st_size == 0
+
+
 def _create_store(file: Path, home: Home) -> None:
     """Create an empty store atomically.
 
@@ -104,7 +110,7 @@ def _create_store(file: Path, home: Home) -> None:
         f" the process that holds {lock_file}"
     )
     with locked(lock_file, busy_message, LOCK_TIMEOUT_SECONDS):
-        if file.exists():  # another process was faster
+        if not is_absent(file):  # another process was faster
             return
         for stale_file in file.parent.glob(f".{file.name}.*.tmp*"):
             stale_file.unlink()
@@ -115,7 +121,7 @@ def _create_store(file: Path, home: Home) -> None:
 def connect_existing(home: Home) -> MlflowClient:
     """Connect for reading; raises `NotFoundError` instead of creating an empty store."""
     file = sqlite_path(_validate_uri(home.tracking_uri))
-    if file and not file.exists():
+    if file and is_absent(file):
         raise NotFoundError(f"no run yet, there is no {file}: run relearn run or relearn train")
     return connect(home)
 

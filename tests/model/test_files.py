@@ -1,5 +1,8 @@
 """Atomic writes of files and folders."""
 
+import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,15 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     (tmp_path / "ordinary folder").mkdir()
     assert (tmp_path / "ordinary file").stat().st_mode == (tmp_path / "file").stat().st_mode
     assert (tmp_path / "ordinary folder").stat().st_mode == (tmp_path / "folder").stat().st_mode
+
+
+def test_folder_that_cannot_be_synced_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems sync files only."""
+
+    def sync_files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", sync_files_only)
+    write_bytes_atomically(tmp_path / "file", b"content")
+    assert b"content" == (tmp_path / "file").read_bytes()

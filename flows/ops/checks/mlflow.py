@@ -1,5 +1,6 @@
 """Checks of MLflow: its store, experiments, artifacts, orphaned runs, aliases of the registry."""
 
+import os
 import shlex
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from relearn.flows.ops.checks.check import FIXES, CheckResult, failed, ok, skipp
 from relearn.flows.tracking import registry, schema
 from relearn.flows.tracking.artifacts import probe_write
 from relearn.flows.tracking.runs import find_deleted_experiments, find_orphaned_runs
-from relearn.flows.tracking.store import Client, connect, connect_existing, sqlite_path
+from relearn.flows.tracking.store import Client, connect, connect_existing, is_absent, sqlite_path
 from relearn.model.errors import CorruptDataError, InfrastructureError
 from relearn.model.home import Home
 from relearn.serving.releases.ledger import Release
@@ -26,7 +27,7 @@ MAX_CHECKED_BYTES = 500_000_000  # a database of this size is checked in less th
 def store(home: Home) -> Iterator[CheckResult]:
     """Check that the store can be reached, is undamaged, and has the schema of this MLflow."""
     uri, file = home.tracking_uri, sqlite_path(home.tracking_uri)
-    if file and not file.exists():
+    if file and is_absent(file):
         yield skipped(f"no run yet: the first run creates {file}")
         return
     try:
@@ -36,6 +37,11 @@ def store(home: Home) -> Iterator[CheckResult]:
         return
     if file and (damage := _find_damage(file)):
         yield failed(f"{file} is damaged: {damage}", _suggest_restore(file))
+    elif file and not os.access(file, os.W_OK):
+        yield failed(
+            f"{file} cannot be written by this user",
+            f"make this user its owner: chown {shlex.quote(str(file))}",
+        )
     else:
         yield ok(f"{redact_password(uri)} answers, {len(experiments)} experiments")
 

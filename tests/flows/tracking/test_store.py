@@ -12,8 +12,8 @@ import pytest
 from filelock import FileLock
 
 from relearn.flows.tracking import store as store_module
-from relearn.flows.tracking.store import connect, ui_url
-from relearn.model.errors import InfrastructureError
+from relearn.flows.tracking.store import connect, connect_existing, ui_url
+from relearn.model.errors import InfrastructureError, NotFoundError
 from relearn.model.home import MLFLOW_UI_URL, Home
 
 COUNT_EXPERIMENTS = """
@@ -58,6 +58,25 @@ def test_waiting_for_the_creation_of_the_store_ends(tmp_path: Path, monkeypatch:
         connect(Home(tmp_path, tmp_path))
     assert f"another process has been creating {tmp_path / 'mlflow.db'} for 0.1 seconds" in str(error.value)
     assert f"end the process that holds {lock_file}" in str(error.value)
+
+
+def test_empty_database_is_created_as_a_missing_one(tmp_path: Path) -> None:
+    """MLflow would create its tables in place, which is not atomic; reading creates nothing."""
+    home = Home(tmp_path, tmp_path)
+    (tmp_path / "mlflow.db").touch()
+    with pytest.raises(NotFoundError, match="no run yet"):
+        connect_existing(home)
+    assert 0 == (tmp_path / "mlflow.db").stat().st_size
+    assert 1 == len(connect(home).search_experiments())
+
+
+def test_folder_in_the_place_of_the_database_is_reported_at_once(tmp_path: Path) -> None:
+    """MLflow itself would retry for 100 seconds."""
+    (tmp_path / "mlflow.db").mkdir()
+    start_time = time.monotonic()
+    with pytest.raises(InfrastructureError, match="unable to open database file"):
+        connect(Home(tmp_path, tmp_path))
+    assert time.monotonic() - start_time < 20
 
 
 @pytest.mark.slow
