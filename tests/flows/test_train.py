@@ -125,6 +125,7 @@ def test_run_has_its_figures_tables_and_tags(ran, mlp: MlflowRun) -> None:
     """The description of the run starts with its test accuracy."""
     assert {
         *("curves.png", "history.csv"),
+        "data/images.csv",
         *("network/architecture.png", "network/layers.csv"),
         *("gradients/flow.png", "gradients/health.csv"),
         *("test/confusion.png", "test/per_class.png", "test/calibration.png", "test/worst_mistakes.png"),
