@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 ALLOWED: dict[str, set[str]] = {
     "model": set(),
     "model.images": {"model"},
-    "model.data": {"model", "model.images"},
+    "model.sources": {"model", "model.images"},
+    "model.data": {"model", "model.images", "model.sources"},
     "model.networks": {"model", "model.data"},
     "model.training": {"model", "model.data"},
     "model.inference": {"model", "model.data", "model.images", "model.networks"},

@@ -15,7 +15,7 @@ from relearn.flows.rendering import Table, check_output, write_figure
 from relearn.model.errors import UserInputError
 
 if TYPE_CHECKING:
-    from relearn.model.data.raw_dataset import RawDataset
+    from relearn.model.sources.raw_dataset import RawDataset
 
 app = App(name="data")
 
@@ -41,10 +41,10 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     from relearn.model.config import TrainConfig
     from relearn.model.data.builtin import DATASETS
     from relearn.model.data.formats import read_source
-    from relearn.model.data.inspect import inspect_source
     from relearn.model.data.load import resolve_source
-    from relearn.model.data.read_options import ReadOptions
     from relearn.model.home import Home
+    from relearn.model.sources.inspect import inspect_source
+    from relearn.model.sources.read_options import ReadOptions
 
     check_output("--contact-sheet", contact_sheet, force=False, suffixes=[".png"])
     kind, _, path = resolve_source(TrainConfig(dataset=source), Home.from_environment()).partition(":")

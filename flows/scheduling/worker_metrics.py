@@ -4,12 +4,7 @@ import shutil
 import time
 from collections.abc import Mapping
 
-from relearn.flows.orchestration.prefect_api import (
-    WORKER_TIMEOUT_SECONDS,
-    JsonObject,
-    PrefectApi,
-    parse_time,
-)
+from relearn.flows.orchestration.prefect_api import WORKER_TIMEOUT_SECONDS, JsonObject, PrefectApi, parse_time
 from relearn.model.home import Home
 from relearn.serving.metrics.textfile_metrics import WORKER_FILE, TextfileMetrics
 

@@ -1,4 +1,4 @@
 """Labelled images from a source to prepared splits on disk: load, validate, split, augment, explore.
 
-Decoding of image files is in `model.images`, batches of a training are in `model.training`.
+Layouts that people bring are in `model.sources`, image files in `model.images`, batches in `model.training`.
 """

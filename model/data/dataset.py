@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from relearn.model.data.description import DataDescription
 from relearn.model.images.resize import ImageStyle
+from relearn.model.sources.description import DataDescription
 
 
 @dataclass(frozen=True, eq=False)

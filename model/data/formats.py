@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from relearn.model.data.arrays import read_arrays
 from relearn.model.data.dataset import Dataset, LabelledImages
-from relearn.model.data.description import DataDescription, Layout
-from relearn.model.data.file_lists import read_image_table
-from relearn.model.data.folders import read_folders
-from relearn.model.data.image_survey import list_images
-from relearn.model.data.inspect import inspect_source, single_file_tree
-from relearn.model.data.pixel_tables import read_pixel_tables
-from relearn.model.data.raw_dataset import RawDataset, RawSplit, select_stratified
-from relearn.model.data.read_options import EVERYTHING, ReadOptions
-from relearn.model.data.source_kind import SourceKind
-from relearn.model.data.tables import TableFile, open_table
-from relearn.model.data.tree import FileTree, open_tree
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.images.resize import ImageStyle
+from relearn.model.sources.arrays import read_arrays
+from relearn.model.sources.description import DataDescription, Layout
+from relearn.model.sources.file_lists import read_image_table
+from relearn.model.sources.folders import read_folders
+from relearn.model.sources.image_survey import list_images
+from relearn.model.sources.inspect import inspect_source, single_file_tree
+from relearn.model.sources.pixel_tables import read_pixel_tables
+from relearn.model.sources.raw_dataset import RawDataset, RawSplit, select_stratified
+from relearn.model.sources.read_options import EVERYTHING, ReadOptions
+from relearn.model.sources.source_kind import SourceKind
+from relearn.model.sources.tables import TableFile, open_table
+from relearn.model.sources.tree import FileTree, open_tree
 
 DARK_THRESHOLD = 32  # of 255; darker pixels are background
 STYLE_SAMPLE_SIZE = 1000  # images from which the style is inferred

@@ -8,13 +8,8 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.builtin import CIFAR10_FOLDER, DATASETS, IDX_FOLDERS, idx_paths
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.dataset_names import find_dataset_name
-from relearn.model.data.description import read_choices
 from relearn.model.data.formats import load_custom
 from relearn.model.data.idx import find_idx_or_gz
-from relearn.model.data.raw_dataset import MAX_NAMED_FILES, DamagedImagesError
-from relearn.model.data.read_options import ReadOptions
-from relearn.model.data.source_kind import KINDS, SourceKind, recognize_kind
-from relearn.model.data.tree import walk
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
@@ -22,6 +17,11 @@ from relearn.model.images.allocate import Allocate, allocate_in_memory
 from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.decode_many import COLOR_IS_LOST, MAX_NATIVE_SIDE, OnProgress, ignore_progress
 from relearn.model.images.resize import resize_batch
+from relearn.model.sources.description import read_choices
+from relearn.model.sources.raw_dataset import MAX_NAMED_FILES, DamagedImagesError
+from relearn.model.sources.read_options import ReadOptions
+from relearn.model.sources.source_kind import KINDS, SourceKind, recognize_kind
+from relearn.model.sources.tree import walk
 
 
 def load_dataset(

@@ -15,11 +15,9 @@ from relearn.model.checksums import compute_sha256
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.dataset_names import register_dataset_name
-from relearn.model.data.description import DataDescription
 from relearn.model.data.extra_images import ExtraImages, MergeSummary, merge_extra_images
 from relearn.model.data.load import list_source_files, load_dataset, resolve_source
 from relearn.model.data.splits import Splits, hash_contents, split_dataset
-from relearn.model.data.tree import walk
 from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
 from relearn.model.file_lock import locked
@@ -28,6 +26,8 @@ from relearn.model.home import Home
 from relearn.model.images.allocate import allocate_in
 from relearn.model.images.decode_many import OnProgress, ignore_progress
 from relearn.model.images.resize import ImageStyle
+from relearn.model.sources.description import DataDescription
+from relearn.model.sources.tree import walk
 
 FORMAT = 8  # version of the folder and of all code that fills it; raise it whenever either changes
 DATA_SETTINGS = ("image_size", "channels", "limit", "test_fraction", "validation_fraction")

@@ -19,13 +19,13 @@ from PIL import Image
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset, LabelledImages
-from relearn.model.data.description import AmbiguousDataError
-from relearn.model.data.inspect import inspect_source
 from relearn.model.data.load import default_model_name, load_dataset
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import DataError
 from relearn.model.home import Home
 from relearn.model.images import decode
+from relearn.model.sources.description import AmbiguousDataError
+from relearn.model.sources.inspect import inspect_source
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(1, 256, (90, 64))
@@ -608,7 +608,7 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path, load: Load) -> None
 
 def test_archive_bombs_are_bounded(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """A zip or tar.gz that unpacks to more than the limit is refused."""
-    monkeypatch.setattr("relearn.model.data.tree.MAX_UNPACKED_BYTES", 10_000)
+    monkeypatch.setattr("relearn.model.sources.tree.MAX_UNPACKED_BYTES", 10_000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/1.png", bytes(20_000))
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
@@ -1012,7 +1012,9 @@ def test_a_table_of_pixels_does_not_walk_its_folder(
     """A small table of numbers in a large home folder is described from itself."""
     pd.DataFrame({"label": list("abab"), "pixels": ["1 2 3"] * 4}).to_csv(tmp_path / "a.csv", index=False)
     walked = []
-    monkeypatch.setattr("relearn.model.data.tree.list_folder", lambda path: walked.append(path) or ([], []))
+    monkeypatch.setattr(
+        "relearn.model.sources.tree.list_folder", lambda path: walked.append(path) or ([], [])
+    )
     with pytest.raises(DataError, match=r"a\.csv"):
         load("a.csv")
     assert not walked
@@ -1030,7 +1032,7 @@ def test_a_first_look_opens_a_sample_of_the_files(
         opened.append(arguments)
         return decode.read_header(*arguments)
 
-    monkeypatch.setattr("relearn.model.data.image_survey.read_header", read_header)
+    monkeypatch.setattr("relearn.model.sources.image_survey.read_header", read_header)
     description = inspect_source(tmp_path / "set", sample=10)
     assert ({"train": 60}, "A first look at 10 of 60 files") == (description.counts, description.notes[0])
     assert len(opened) <= 11

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from relearn.model.data.description import DataDescription, SplitName
-from relearn.model.data.read_options import ReadOptions
 from relearn.model.errors import DataError
 from relearn.model.images.decode_many import DamagedImage, ImageSource, decode_images
+from relearn.model.sources.description import DataDescription, SplitName
+from relearn.model.sources.read_options import ReadOptions
 
 MAX_NAMED_FILES = 20  # in one message
 SPLIT_ORDER: tuple[SplitName, ...] = ("train", "validation", "test")

@@ -9,7 +9,10 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from relearn.model.data.columns import (
+from relearn.model.errors import DataError
+from relearn.model.images.decode import MIN_SIDE
+from relearn.model.images.scale import BYTE_WHITE, ValueRange, list_plausible_scales, scale_to_uint8
+from relearn.model.sources.columns import (
     GROUP_NAMES,
     find_label_columns,
     find_named,
@@ -21,13 +24,10 @@ from relearn.model.data.columns import (
     is_index,
     unpack_numbers,
 )
-from relearn.model.data.description import AmbiguousDataError, DataDescription, SplitName
-from relearn.model.data.raw_dataset import RawDataset, group_by_split
-from relearn.model.data.split_names import SPLITS, find_row_splits
-from relearn.model.data.tables import TableFile, format_labels, parse_number, tidy_labels
-from relearn.model.errors import DataError
-from relearn.model.images.decode import MIN_SIDE
-from relearn.model.images.scale import BYTE_WHITE, ValueRange, list_plausible_scales, scale_to_uint8
+from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName
+from relearn.model.sources.raw_dataset import RawDataset, group_by_split
+from relearn.model.sources.split_names import SPLITS, find_row_splits
+from relearn.model.sources.tables import TableFile, format_labels, parse_number, tidy_labels
 
 MAX_UNREAD_COLUMNS = 5  # beside label and pixels
 MAX_PIXELS = 2**33  # values of all images of a table

@@ -7,16 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from relearn.model.data.arrays import inspect_arrays
-from relearn.model.data.columns import LABEL_NAMES, find_label_columns, find_named, find_packed_column
-from relearn.model.data.description import (
+from relearn.model.errors import DataError, InfrastructureError, NotFoundError
+from relearn.model.sources.arrays import inspect_arrays
+from relearn.model.sources.columns import LABEL_NAMES, find_label_columns, find_named, find_packed_column
+from relearn.model.sources.description import (
     AmbiguousDataError,
     DataDescription,
     Layout,
     read_choices,
     to_toml_value,
 )
-from relearn.model.data.file_lists import (
+from relearn.model.sources.file_lists import (
     FileColumn,
     find_bytes_column,
     find_files,
@@ -24,13 +25,12 @@ from relearn.model.data.file_lists import (
     list_labels,
     may_list_files,
 )
-from relearn.model.data.folders import inspect_folders, place_images
-from relearn.model.data.image_survey import list_images
-from relearn.model.data.pixel_tables import inspect_pixel_tables
-from relearn.model.data.source_kind import KINDS, SourceKind, recognize_kind
-from relearn.model.data.tables import TABLE_SUFFIXES, TableFile, open_table
-from relearn.model.data.tree import FileTree, open_tree, walk
-from relearn.model.errors import DataError, InfrastructureError, NotFoundError
+from relearn.model.sources.folders import inspect_folders, place_images
+from relearn.model.sources.image_survey import list_images
+from relearn.model.sources.pixel_tables import inspect_pixel_tables
+from relearn.model.sources.source_kind import KINDS, SourceKind, recognize_kind
+from relearn.model.sources.tables import TABLE_SUFFIXES, TableFile, open_table
+from relearn.model.sources.tree import FileTree, open_tree, walk
 
 __all__ = ["AmbiguousDataError", "inspect_source"]
 MIN_PIXELS = 16

@@ -4,9 +4,9 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from relearn.model.data.tables import PARQUET_MAGIC
-from relearn.model.data.tree import is_archive
 from relearn.model.images.formats import HEADER_BYTES, recognize_format
+from relearn.model.sources.tables import PARQUET_MAGIC
+from relearn.model.sources.tree import is_archive
 
 SourceKind = Literal["folder", "csv", "parquet", "npz", "archive", "toml", "image"]
 KINDS: tuple[SourceKind, ...] = ("folder", "csv", "parquet", "npz", "archive")

@@ -15,10 +15,10 @@ from PIL import Image
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset
-from relearn.model.data.description import AmbiguousDataError
 from relearn.model.data.load import load_dataset
 from relearn.model.errors import DataError
 from relearn.model.home import Home
+from relearn.model.sources.description import AmbiguousDataError
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (12, 28, 28), np.uint8)

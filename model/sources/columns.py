@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relearn.model.data.description import AmbiguousDataError, DataDescription, compress_names, to_toml_value
-from relearn.model.data.split_names import find_split
-from relearn.model.data.tables import TableFile, parse_number
 from relearn.model.errors import DataError
+from relearn.model.sources.description import (
+    AmbiguousDataError,
+    DataDescription,
+    compress_names,
+    to_toml_value,
+)
+from relearn.model.sources.split_names import find_split
+from relearn.model.sources.tables import TableFile, parse_number
 
 MAX_SIDE = 256  # pixels
 # The first of these in a table is its label.

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from relearn.model.data.columns import infer_shape
-from relearn.model.data.description import DataDescription, SplitName
-from relearn.model.data.pixel_tables import check_interleaved, choose_scale
-from relearn.model.data.raw_dataset import RawDataset, RawSplit
-from relearn.model.data.tree import MAX_UNPACKED_BYTES
 from relearn.model.errors import DataError
 from relearn.model.images.scale import ValueRange, scale_to_uint8
+from relearn.model.sources.columns import infer_shape
+from relearn.model.sources.description import DataDescription, SplitName
+from relearn.model.sources.pixel_tables import check_interleaved, choose_scale
+from relearn.model.sources.raw_dataset import RawDataset, RawSplit
+from relearn.model.sources.tree import MAX_UNPACKED_BYTES
 
 # Names of the arrays of each split: ours, Keras's, MedMNIST's and others.
 SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
-from relearn.model.data.description import SplitName
-from relearn.model.data.tables import TableFile
 from relearn.model.errors import DataError
+from relearn.model.sources.description import SplitName
+from relearn.model.sources.tables import TableFile
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 SPLIT_WORDS: dict[str, SplitName] = {

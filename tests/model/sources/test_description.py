@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relearn.model.data.description import (
+from relearn.model.sources.description import (
     DataDescription,
     compress_names,
     expand_names,

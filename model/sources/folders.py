@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from relearn.model.data.description import AmbiguousDataError, DataDescription, SplitName, to_toml_value
-from relearn.model.data.image_survey import count_other_images, describe_images, list_images
-from relearn.model.data.raw_dataset import ImageRow, RawDataset, read_image_rows
-from relearn.model.data.read_options import ReadOptions
-from relearn.model.data.split_names import SPLITS, find_split, match_splits
-from relearn.model.data.tree import FileTree
 from relearn.model.errors import DataError
 from relearn.model.images.decode_many import ImageSource
+from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName, to_toml_value
+from relearn.model.sources.image_survey import count_other_images, describe_images, list_images
+from relearn.model.sources.raw_dataset import ImageRow, RawDataset, read_image_rows
+from relearn.model.sources.read_options import ReadOptions
+from relearn.model.sources.split_names import SPLITS, find_split, match_splits
+from relearn.model.sources.tree import FileTree
 
 ACCEPTED = "accepted: a folder for each class with image files in it"
 

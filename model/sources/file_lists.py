@@ -8,23 +8,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from relearn.model.data.columns import (
+from relearn.model.errors import DataError
+from relearn.model.images.decode_many import ImageSource
+from relearn.model.sources.columns import (
     GROUP_NAMES,
     find_label_columns,
     find_named,
     find_split_column,
     is_index,
 )
-from relearn.model.data.description import AmbiguousDataError, DataDescription, to_toml_value
-from relearn.model.data.image_survey import describe_images
-from relearn.model.data.pixel_tables import read_labels
-from relearn.model.data.raw_dataset import MAX_NAMED_FILES, ImageRow, RawDataset, read_image_rows
-from relearn.model.data.read_options import ReadOptions
-from relearn.model.data.split_names import SPLITS, find_row_splits
-from relearn.model.data.tables import TableFile, tidy_labels
-from relearn.model.data.tree import FileTree
-from relearn.model.errors import DataError
-from relearn.model.images.decode_many import ImageSource
+from relearn.model.sources.description import AmbiguousDataError, DataDescription, to_toml_value
+from relearn.model.sources.image_survey import describe_images
+from relearn.model.sources.pixel_tables import read_labels
+from relearn.model.sources.raw_dataset import MAX_NAMED_FILES, ImageRow, RawDataset, read_image_rows
+from relearn.model.sources.read_options import ReadOptions
+from relearn.model.sources.split_names import SPLITS, find_row_splits
+from relearn.model.sources.tables import TableFile, tidy_labels
+from relearn.model.sources.tree import FileTree
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "file", "bytes")
 TOP_FOLDER = "./"  # of the source
