@@ -88,7 +88,7 @@ class LabelCorrection(
 
     @property
     def is_in_holdout(self) -> bool:
-        """Whether the image belongs to the holdout, which no training uses; its content decides."""
+        """True if the image belongs to the holdout, which no training uses; its content decides."""
         return self.image is not None and bool(
             hash_to_fraction(self.image[None], HOLDOUT_SALT)[0] < HOLDOUT_FRACTION
         )

@@ -46,7 +46,7 @@ class AmbiguousDataError(DataError):
 
 
 class DataDescription(BaseModel):
-    """How a source is read: everything that the reading needs, and what it leaves out."""
+    """Reading of a source: everything that the reading needs, and what it leaves out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -33,7 +33,7 @@ MIN_FOUND = 0.5  # of the names in a column that are files, for a column of file
 
 
 class FileColumn(NamedTuple):
-    """How the names of a column become files: folder before them, suffix after them, and how many exist."""
+    """Names of a column that become files: the folder before them, the suffix after, and how many exist."""
 
     name: str
     folder: str

@@ -24,7 +24,7 @@ PNG_DEPTH_OFFSET = 24
 
 @dataclass
 class ImageSurvey:
-    """What the headers of image files say.
+    """Summary of the headers of image files.
 
     `deep` names the gray images of 16 bits: the bits that their sBIT declares, or none. `deep_color` names
     the color images of 16 bits a channel, of which Pillow reads the upper 8.

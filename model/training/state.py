@@ -80,7 +80,7 @@ class RunningMetrics:
 
     @property
     def has_finite_loss(self) -> bool:
-        """Whether every loss so far was finite, judged from the running sum, which stays NaN or infinite.
+        """True if every loss so far was finite, judged from the running sum, which stays NaN or infinite.
 
         Synchronizes with the GPU.
         """
@@ -140,7 +140,7 @@ class TrainingState:
 
     @property
     def has_finite_weights(self) -> bool:
-        """Whether every weight is finite. Synchronizes with the GPU."""
+        """Return whether every weight is finite. Synchronizes with the GPU."""
         return all(bool(weight.isfinite().all()) for weight in self.network.parameters())
 
     @property

@@ -35,7 +35,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether the reader kept its promise; a refusal always does."""
+        """True if the reader kept its promise; a refusal always does."""
         return self.outcome in {"read", "refused"}
 
     def __str__(self) -> str:

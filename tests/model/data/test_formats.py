@@ -11,29 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import Dataset
 from relearn.model.data.formats import infer_style
-from relearn.model.data.load import load_dataset
 from relearn.model.errors import DataError, InfrastructureError, NotFoundError
-from relearn.model.home import Home
 from relearn.model.sources.inspect import sort_class_names
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (12, 28, 28), np.uint8)
 COLOR = RNG.integers(0, 256, (12, 3, 16, 16), np.uint8)
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Callable[..., Dataset]:
-    """A function that loads `format:PATH` with settings."""
-
-    def load_custom(file_format: str, path: Path, **settings: Any) -> Dataset:
-        return load_dataset(
-            TrainConfig(dataset=f"{file_format}:{path}", **settings), Home(tmp_path, tmp_path / "data")
-        )
-
-    return load_custom
 
 
 def write_image(file: Path, pixels: np.ndarray) -> None:

@@ -14,8 +14,6 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
 from relearn.model.home import Home
 
-ANTS_AND_BEES = Path("/work/shared/data/ants-bees")
-
 
 @pytest.fixture
 def sources(tmp_path: Path) -> dict[str, str]:
@@ -65,14 +63,16 @@ def test_mnist(tmp_path: Path, real_data: Path) -> None:
     assert "20bf6dd219452c1fdd96260767ae69d45621ba99294f39db6f6bfe95d4696bb6" == dataset.fingerprint
 
 
-@pytest.mark.skipif(not ANTS_AND_BEES.is_dir(), reason=f"{ANTS_AND_BEES} is missing")
-def test_folder_of_photos(tmp_path: Path) -> None:
+def test_folder_of_photos(tmp_path: Path, real_data: Path) -> None:
     """Ants and bees, 245 training photos at 32 pixels a side.
 
     Their JPEGs, of about 500 pixels a side, are decoded at half their size since format 7 of prepared
     data: pixels differ by 0.5 of 255 on average. The folder `val`, left out before, is the test split.
     """
-    config = TrainConfig(dataset=f"folder:{ANTS_AND_BEES}", image_size=32)
+    folder = real_data / "ants-bees"
+    if not folder.is_dir():
+        pytest.skip("RELEARN_DATA has no folder ants-bees")
+    config = TrainConfig(dataset=f"folder:{folder}", image_size=32)
     dataset = load_dataset(config, Home(tmp_path, tmp_path / "data"))
     train = replace(dataset, test=None)
     assert "9a7c1289fb6fbbb464d5fd6993e91f24587f348363d2c0f1076fa6799746d2e9" == train.fingerprint
