@@ -149,12 +149,13 @@ def release_model() -> Iterator[ReleasedModel]:
         classifier.save(saved)
         Golden.from_classifier(classifier, images).save(saved)
         bento = build_bento(saved, NAME, VERSION, home)
-        _release(home, saved, bento)
+        publish(home, saved, bento)
         labels = tuple(classifier.to_labels(classifier.predict(images)))
         yield ReleasedModel(home, bento, saved / WEIGHTS_FILE, classifier, images, labels)
 
 
-def _release(home: Home, saved: Path, bento: str) -> None:
+def publish(home: Home, saved: Path, bento: str) -> None:
+    """Make the saved classifier version `VERSION` of `NAME`, and release it."""
     releases = ReleaseStore(home.releases_dir(NAME))
     live = Release(
         version=VERSION,
@@ -166,13 +167,13 @@ def _release(home: Home, saved: Path, bento: str) -> None:
     releases.append_decision(
         actor="benchmark",
         action="promote",
-        candidate=VERSION,
+        subject=VERSION,
         run_id="none",
         reasons=(),
         fingerprints={},
-        before=None,
+        previous_live=None,
         live=live,
-        previous=None,
+        rollback_target=None,
     )
 
 

@@ -99,7 +99,7 @@ class ReleaseFixture:
         self.folders: dict[str, Path] = {}
         self.expected: dict[str, np.ndarray] = {}
         for number in range(1, 12):
-            classifier, folder = _classifier(number), root / "saved" / f"{number}"
+            classifier, folder = build_classifier(number), root / "saved" / f"{number}"
             classifier.save(folder, np.empty(0, np.uint64))
             golden = Golden.from_classifier(classifier, images)
             golden.save(folder)
@@ -142,7 +142,7 @@ class ReleaseFixture:
         return live.version
 
 
-def _classifier(seed: int) -> Classifier:
+def build_classifier(seed: int) -> Classifier:
     """Build an untrained classifier with confident predictions, different for each seed."""
     torch.manual_seed(seed)
     config = TrainConfig(hidden_sizes=(512,), seed=seed)
