@@ -8,10 +8,7 @@ import getpass
 import io
 import os
 import re
-import resource
-import socket
 import ssl
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stderr
 from pathlib import Path
@@ -19,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from relearn.model.config import format_problems
-from relearn.model.errors import ConfigError, InfrastructureError, UserInputError
+from relearn.model.errors import ConfigError, UserInputError
 from relearn.model.home import Home, sqlite_url
 
 HEARTBEAT_INTERVAL_SECONDS = 30  # the minimum that Prefect accepts
@@ -44,10 +41,6 @@ HONORED_PREFIXES = {
     # A folder with metrics of another program; the prediction API sets its own.
     "PROMETHEUS_MULTIPROC_DIR": (),
 }
-MIN_OPEN_FILES = 64  # a training opens 40
-MIN_FILE_BYTES = 100_000_000
-MIN_ADDRESS_BYTES = 4_000_000_000  # a training of digits on 2 cores reserves 3.1 GB, most of it never used
-MIN_THREADS = 64  # a training on 2 cores and its Prefect server have 26
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -218,65 +211,6 @@ def _find_prefect_variable(setting: str) -> str:
     """Return the environment variable that has set `setting`; its name ends with the setting's."""
     names = [name for name in os.environ if name.startswith("PREFECT_")]
     return next((name for name in names if name.endswith(f"_{setting.upper()}")), f"PREFECT_…_{setting}")
-
-
-def check_limits() -> None:
-    """Raise `InfrastructureError` if a process may have too few files, bytes or threads."""
-    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    file_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if 0 <= open_files < MIN_OPEN_FILES:
-        raise InfrastructureError(
-            f"limit of open files: got {open_files}, accepted: {MIN_OPEN_FILES} or more; see ulimit -n"
-        )
-    if 0 <= file_bytes < MIN_FILE_BYTES:
-        raise InfrastructureError(
-            f"limit of file size: got {file_bytes:,} bytes, accepted: {MIN_FILE_BYTES:,} or more; "
-            "see ulimit -f"
-        )
-    address_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if 0 <= address_bytes < MIN_ADDRESS_BYTES:
-        raise InfrastructureError(
-            f"a process may have {address_bytes:,} bytes of memory here, accepted: {MIN_ADDRESS_BYTES:,};"
-            " ulimit -v unlimited"
-        )
-    if (thread_count := _count_startable_threads()) < MIN_THREADS:
-        raise InfrastructureError(
-            f"only {thread_count} more processes and threads can be started here, accepted: {MIN_THREADS};"
-            " ulimit -u unlimited, or raise the limit of processes of this container"
-        )
-
-
-def _count_startable_threads() -> int:
-    """Start up to `MIN_THREADS` threads, and return how many could be started.
-
-    A try, since limits of the user, the container and the machine apply together.
-    """
-    finish = threading.Event()
-    threads: list[threading.Thread] = []
-    try:
-        for _ in range(MIN_THREADS):
-            thread = threading.Thread(target=finish.wait, daemon=True)
-            thread.start()
-            threads.append(thread)
-    except (RuntimeError, MemoryError):
-        pass
-    finally:
-        finish.set()
-        for thread in threads:
-            thread.join()
-    return len(threads)
-
-
-def check_loopback() -> None:
-    """Raise `InfrastructureError` if programs on this machine cannot connect to each other at 127.0.0.1."""
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            socket.create_connection(server.getsockname(), timeout=2).close()
-    except OSError as error:
-        raise InfrastructureError(
-            f"no connection to 127.0.0.1: {error.strerror or error}; start the loopback interface: "
-            "ip link set lo up"
-        ) from None
 
 
 @contextmanager

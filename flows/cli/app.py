@@ -149,6 +149,7 @@ def _read_settings_file(path: Path) -> dict[str, object]:
 def _record_sources(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
     """Record in `config_sources` where every value that is not a default comes from."""
     config_sources.clear()
+    _warn_of_unknown_variables(arguments)
     for argument in arguments:
         if argument.tokens:
             name, source = argument.name.removeprefix("--").replace("-", "_"), argument.tokens[0].source
@@ -202,17 +203,19 @@ def _dispatch(arguments: Sequence[str]) -> None:
         ignored_variables = []
     if ignored_variables:
         _print_warning(f"ignored, since they have no effect here: {', '.join(ignored_variables)}")
-    _warn_of_unknown_variables()
+    app.config = ()  # of an earlier command line in this process
     app.meta(list(arguments), exit_on_error=False, print_error=False)
 
 
-def _warn_of_unknown_variables() -> None:
+def _warn_of_unknown_variables(arguments: ArgumentCollection) -> None:
+    """Warn of variables that set neither an argument of this command nor a setting of another one."""
+    flags = (argument.name.removeprefix("--").replace("-", "_") for argument in arguments)
     known_variables = EXTRA_VARIABLES | {
-        f"{ENV_PREFIX}{field_name.upper()}" for field_name in Settings.model_fields
+        f"{ENV_PREFIX}{name.upper()}" for name in (*flags, *Settings.model_fields)
     }
     for variable in sorted(os.environ):
         if variable.startswith(ENV_PREFIX) and variable not in known_variables:
-            _print_warning(f"{variable} is set, but there is no setting of that name")
+            _print_warning(f"{variable} is set, but has no effect on this command")
 
 
 def _print_warning(message: str) -> None:

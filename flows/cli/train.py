@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from relearn.flows import environment
+from relearn.flows import system_limits
 from relearn.flows.cli import releases
 from relearn.flows.cli.config_sources import config_sources
 from relearn.flows.cli.next_steps import print_next_steps
@@ -39,7 +39,7 @@ def run(
         Networks to train, e.g. `--networks mlp cnn`; by default the one of `--network`, else mlp and cnn.
     """
     start, console, home = perf_counter(), make_console(), Home.from_environment()
-    environment.check_limits()
+    system_limits.check_limits()
     from relearn.model.networks.registry import NETWORKS
 
     networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
@@ -82,7 +82,7 @@ def train(
         Continue an interrupted training from its last checkpoint: the run id, by default the latest.
     """
     home = Home.from_environment()
-    environment.check_limits()
+    system_limits.check_limits()
     run_id = None
     if resume is not None:
         run_id, config = _resolve_resume(home, resume, config)

@@ -8,7 +8,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.live import Live
 
-from relearn.flows import environment
+from relearn.flows import system_limits
 from relearn.flows.console import make_console
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import ServiceState, Supervisor, run_services
@@ -43,7 +43,7 @@ def up(
         Port of the worker's health endpoint.
     """
     home, console = Home.from_environment(), make_console()
-    environment.check_limits()
+    system_limits.check_limits()
     model_name = model_name or _pick_model_name(home)
     with run_services(
         home, services(home, model_name, config, prefect_port, mlflow_port, worker_port)

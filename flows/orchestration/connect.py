@@ -18,7 +18,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from relearn.flows import environment
+from relearn.flows import system_limits
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError, UserInputError
@@ -87,7 +87,7 @@ def _start_temporary_server(home: Home) -> str:
 
     It runs until this process ends: Prefect reports events until then.
     """
-    environment.check_loopback()
+    system_limits.check_loopback()
     # Two servers started at once in a new home would both create the tables of the same database.
     lock_file, busy = home.prefect / ".starting.lock", "another process is still starting Prefect's server"
     with locked(lock_file, busy, STARTUP_TIMEOUT_SECONDS):

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from relearn.flows import environment
+from relearn.flows import environment, system_limits
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.shutdown import run_with_exit_code
 from relearn.flows.tracking.runs import Experiment
+from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
 from tests.flows.conftest import free_port
 
@@ -224,7 +225,7 @@ def test_too_low_system_limit_is_reported(
     kind, allowed = kinds[limit]
     before = resource.getrlimit(kind)
     resource.setrlimit(kind, (allowed if before[0] < 0 else before[0], before[1]))
-    monkeypatch.setattr(environment, limit, 10**15)
+    monkeypatch.setattr(system_limits, limit, 10**15)
     try:
         assert 3 == run_command_line(TRAIN)
         assert "ulimit" in capsys.readouterr().err
@@ -237,7 +238,7 @@ def test_too_low_system_limit_is_reported(
 FEW_PROCESSES = """
 import os, resource, sys
 from pathlib import Path
-from relearn.flows import environment
+from relearn.flows import system_limits
 from relearn.flows.shutdown import run_with_exit_code
 from relearn.flows.ops.checks import system
 from relearn.flows.ops.doctor import run_check
@@ -246,10 +247,44 @@ from relearn.model.home import Home
 home = Home(Path("/nowhere"), Path("/nowhere"))
 resource.setrlimit(resource.RLIMIT_NPROC, (20, 20))
 os.setuid(os.getuid() or 65_534)  # the limit is none for root
-exit_code = run_with_exit_code(environment.check_limits)
+exit_code = run_with_exit_code(system_limits.check_limits)
 print([(result.state, result.message) for result in run_check(home, "system", "limits")])
 sys.exit(exit_code)
 """
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("0::/a/b", "a/memory.max"),
+        ("0::/not/mounted/here", "memory.max"),
+        ("4:memory:/a/b", "memory/a/b/memory.limit_in_bytes"),
+    ],
+)
+def test_low_memory_of_container_is_named(
+    line: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run would be killed without a message; the limit may be that of any enclosing control group."""
+    proc, cgroups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "stat").touch()
+    (proc / "self" / "cgroup").write_text(f"1:cpu:/\n{line}\n")
+    (cgroups / file).parent.mkdir(parents=True)
+    monkeypatch.setattr(system_limits, "PROC", proc)
+    monkeypatch.setattr(system_limits, "CGROUPS", cgroups)
+    (cgroups / file).write_text("max\n")
+    system_limits.check_limits()
+    (cgroups / file).write_text("500000000\n")
+    with pytest.raises(InfrastructureError, match="memory of this container: got 500,000,000 bytes"):
+        system_limits.check_limits()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
+def test_missing_proc_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run says how to mount it."""
+    monkeypatch.setattr(system_limits, "PROC", tmp_path)
+    with pytest.raises(InfrastructureError, match="mount -t proc"):
+        system_limits.check_limits()
 
 
 def test_limit_of_processes_is_named() -> None:

@@ -15,7 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
-from relearn.flows import environment
+from relearn.flows import system_limits
 from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.files import write_bytes_atomically
@@ -32,6 +32,7 @@ VERSION_LIMIT_REASONS = {
 LOW_DISK_BYTES = 1_000_000_000  # MNIST, prepared and with two trained networks, takes 0.2 GB, photos more
 MIN_TEMPORARY_BYTES = 20_000_000  # SQLite sorts there, MLflow and BentoML pack models there
 MIN_DISK_BYTES = 50_000_000  # a release with its Bento takes 10 MB
+MIN_FREE_FILES = 700  # a first run makes 650
 PROBE_CONTENT = bytes(65_536)  # more than fits on a full disk
 MLFLOW_PORT = 5000
 FREE_SPACE_FIX = "make room: relearn prune --keep 3 removes old versions, files of old runs and checkpoints"
@@ -109,8 +110,8 @@ def disk(home: Home) -> Iterator[CheckResult]:
     existing_folder = next(folder for folder in (home.root, *home.root.parents) if folder.is_dir())
     usage, filesystem = shutil.disk_usage(existing_folder), os.statvfs(existing_folder)
     message = f"{decimal(usage.free)} free of {decimal(usage.total)}"
-    if filesystem.f_files and not filesystem.f_favail:
-        yield failed("the disk has no room for another file, however small", FREE_SPACE_FIX)
+    if filesystem.f_files and filesystem.f_favail < MIN_FREE_FILES:
+        yield failed(f"the disk has room for {filesystem.f_favail} more files, however small", FREE_SPACE_FIX)
     elif usage.free < LOW_DISK_BYTES:
         yield (failed if usage.free < MIN_DISK_BYTES else warning)(message, FREE_SPACE_FIX)
     else:
@@ -125,13 +126,13 @@ def disk(home: Home) -> Iterator[CheckResult]:
 
 def limits(_home: Home) -> Iterator[CheckResult]:
     """Check the limits of open files, file size, memory, and of processes and threads."""
-    environment.check_limits()
+    system_limits.check_limits()
     yield ok("open files, file size, memory, processes and threads suffice for a run")
 
 
 def loopback(_home: Home) -> Iterator[CheckResult]:
     """Check that programs of this machine reach each other."""
-    environment.check_loopback()
+    system_limits.check_loopback()
     yield ok("programs of this machine reach each other at 127.0.0.1")
 
 

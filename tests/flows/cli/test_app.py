@@ -335,7 +335,7 @@ def test_unknown_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch, capsys: 
         monkeypatch.setenv(name, "3")
 
     assert 0 == run_command_line(["config"])
-    assert "warning: RELEARN_EPOHCS is set, but there is no setting of that name\n" == capsys.readouterr().err
+    assert "warning: RELEARN_EPOHCS is set, but has no effect on this command\n" == capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["RELEARN_HOME", "RELEARN_DATA"])
