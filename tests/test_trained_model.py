@@ -36,7 +36,7 @@ def classifier(digits: PreparedDataset) -> Classifier:
     return train(digits, TrainConfig.from_preset("default", dataset="digits"))
 
 
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
+@pytest.mark.parametrize("network", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_the_defaults_learn_the_bundled_digits(digits: PreparedDataset, network: str) -> None:
     """Both networks have a test accuracy of at least 94 %; different seeds gave 95.9 to 97.3 %."""
     trained = train(digits, TrainConfig.from_preset("default", dataset="digits", network=network))
