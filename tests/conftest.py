@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes; `make test-all` runs it")
+    config.addinivalue_line("markers", "series: a round of a long series; `make soak` runs it")
     config.addinivalue_line(
         "markers", "needs(program): skipped, by name, where this program is not on the PATH"
     )

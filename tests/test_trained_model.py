@@ -70,7 +70,7 @@ def test_noise_changes_few_predictions(classifier: Classifier, digits: PreparedD
     assert (expected == labels).mean() >= 0.98
 
 
-@pytest.mark.slow
+@pytest.mark.series
 @pytest.mark.parametrize(
     ("preset", "network", "min_accuracy"),
     [

@@ -354,7 +354,7 @@ def train_with_random_kills(home: Home, prefect_page: str, generator: random.Ran
     raise AssertionError("the training did not end within 20 attempts")
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.series) for seed in range(1, 8))])
 def test_random_kills_do_not_change_the_result(
     seed: int, copied: Home, uninterrupted: dict[str, torch.Tensor], prefect_page: str
 ) -> None:
