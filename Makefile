@@ -4,7 +4,7 @@ BIN := .venv/bin
 PEERS := .venv-peers/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo serve test test-all bench bench-train bench-serve docs lock
+.PHONY: help run demo serve test test-all soak bench bench-train bench-serve docs lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,13 +33,16 @@ test: $(BIN)/.ready ## lint, format, types and the tests
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/pytest -m "not slow" -n 2 $(ARGS)
+	$(BIN)/pytest -m "not slow and not series" -n 2 $(ARGS)
 
 test-all: $(BIN)/.ready ## the same, slow proofs included; fails where a program is missing
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/pytest --nothing-missing $(ARGS)
+	$(BIN)/pytest --nothing-missing -m "not series" $(ARGS)
+
+soak: $(BIN)/.ready ## long series of tests: kills, full MNIST; until Ctrl-C, continues where it was stopped
+	@$(BIN)/python -m benchmarks.series $(ARGS)
 
 bench: $(BIN)/.ready ## measure, and write benchmarks/results/
 	$(BIN)/python -m benchmarks $(or $(ARGS),throughput commands accuracy tutorial gate swap drift)

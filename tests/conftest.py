@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes; `make test-all` runs it")
+    config.addinivalue_line("markers", "series: a round of a long series; `make soak` runs it")
     config.addinivalue_line(
         "markers", "needs(program): skipped, by name, where this program is not on the PATH"
     )
@@ -32,14 +33,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Fixtures of a whole session, which start servers: the files that use one run in the same process.
 SHARED_SERVERS = ("ran", "bento")
+# The longest groups start first, each in its own process; the short ones fill the rest of the time.
+LONGEST_GROUPS = (*SHARED_SERVERS, "test_supervisor.py", "test_schemathesis.py", "test_store.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for `--dist loadgroup`: by the servers that they share, else by file."""
+    """Group tests for `--dist loadgroup`: by the servers that they share, else by file. Longest first."""
     groups = {item.path: name for item in items for name in SHARED_SERVERS if name in item.fixturenames}
     for item in items:
         item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.location[0])))
+    ranks = {name: rank for rank, name in enumerate(LONGEST_GROUPS)}
+    items.sort(key=lambda item: ranks.get(groups.get(item.path, item.path.name), len(ranks)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

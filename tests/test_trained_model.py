@@ -36,7 +36,7 @@ def classifier(digits: PreparedDataset) -> Classifier:
     return train(digits, TrainConfig.from_preset("default", dataset="digits"))
 
 
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
+@pytest.mark.parametrize("network", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_the_defaults_learn_the_bundled_digits(digits: PreparedDataset, network: str) -> None:
     """Both networks have a test accuracy of at least 94 %; different seeds gave 95.9 to 97.3 %."""
     trained = train(digits, TrainConfig.from_preset("default", dataset="digits", network=network))
@@ -70,7 +70,7 @@ def test_noise_changes_few_predictions(classifier: Classifier, digits: PreparedD
     assert (expected == labels).mean() >= 0.98
 
 
-@pytest.mark.slow
+@pytest.mark.series
 @pytest.mark.parametrize(
     ("preset", "network", "min_accuracy"),
     [

@@ -11,6 +11,7 @@ from relearn.flows.config import MonitorConfig
 from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, Alert
 from relearn.model.drift.detect import CONFIDENCE, DriftReport, DriftSample, detect_drift
 from relearn.model.drift.image_statistics import STATISTICS
+from relearn.model.evaluation.significance import wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,10 +29,8 @@ class LiveAccuracy(BaseModel, frozen=True):
 
     @classmethod
     def from_counts(cls, correct: int, labels: int) -> Self:
-        from scipy import stats
-
-        interval = stats.binomtest(correct, labels).proportion_ci(0.95, "wilson")
-        return cls(labels=labels, correct=correct, ci_low=float(interval.low), ci_high=float(interval.high))
+        low, high = wilson_interval(correct, labels)
+        return cls(labels=labels, correct=correct, ci_low=float(low), ci_high=float(high))
 
     @property
     def fraction(self) -> float:

@@ -83,22 +83,28 @@ class Evaluation:
         A class that is never predicted has precision 0. A class without images in this split has NaN, so
         the means over classes skip it.
         """
-        from sklearn.metrics import precision_recall_fscore_support
-
-        class_indices = range(len(self.classes))
-        precision, recall, f1, support = precision_recall_fscore_support(
-            self.labels, self.predicted, labels=class_indices, zero_division=0
+        correct, support = self.confusion_matrix.diagonal(), self.confusion_matrix.sum(axis=1)
+        predicted = self.confusion_matrix.sum(axis=0)
+        report = pd.DataFrame(
+            {
+                "class": self.classes,
+                "precision": correct / np.maximum(predicted, 1),
+                "recall": correct / np.maximum(support, 1),
+                "f1": 2 * correct / np.maximum(predicted + support, 1),
+            }
         )
-        report = pd.DataFrame({"class": self.classes, "precision": precision, "recall": recall, "f1": f1})
         report.loc[support == 0, ["precision", "recall", "f1"]] = np.nan
         return report.assign(support=support)
 
     @cached_property
     def confusion_matrix(self) -> np.ndarray:
-        """Number of images by label (rows) and predicted class (columns), int64 (classes, classes)."""
-        from sklearn.metrics import confusion_matrix
+        """Number of images by label (rows) and predicted class (columns), int64 (classes, classes).
 
-        return np.asarray(confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes))))
+        scikit-learn, which computes the same, would take a second to import in every training.
+        """
+        classes = len(self.classes)
+        cells = self.labels.astype(np.int64) * classes + self.predicted
+        return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
     @cached_property
     def calibration_curve(self) -> pd.DataFrame:

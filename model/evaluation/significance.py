@@ -7,6 +7,7 @@ equally good, each of these images is a fair coin toss.
 from typing import Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict
 
 CONFIDENCE_LEVEL = 0.95
@@ -63,13 +64,26 @@ def mcnemar(
     `less` is one-sided: the probability that an equally good candidate wins at most `candidate_only` of the
     discordant images.
     """
-    from scipy import stats
+    from scipy import special
 
-    if not candidate_only + champion_only:
-        return 1.0
-    return float(
-        stats.binomtest(candidate_only, candidate_only + champion_only, alternative=alternative).pvalue
-    )
+    discordant = candidate_only + champion_only
+    if alternative == "less":
+        return float(special.bdtr(candidate_only, discordant, 0.5))
+    return float(min(1.0, 2 * special.bdtr(min(candidate_only, champion_only), discordant, 0.5)))
+
+
+def wilson_interval(correct: ArrayLike, images: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the 95 % interval of an accuracy, 0..1, element by element.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    """
+    from scipy import special
+
+    n, accuracy = np.asarray(images), np.divide(correct, images)
+    z = special.ndtri((1 + CONFIDENCE_LEVEL) / 2)
+    center = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)
+    half_width = z / (1 + z**2 / n) * np.sqrt(accuracy * (1 - accuracy) / n + (z / (2 * n)) ** 2)
+    return np.maximum(0, center - half_width), np.minimum(1, center + half_width)
 
 
 def bootstrap_ci(candidate_only: int, champion_only: int, images: int) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from relearn.model.evaluation.significance import wilson_interval
 from relearn.model.plots import style
 from relearn.model.plots.contact_sheet import plot_captioned_images
 from relearn.model.plots.style import BLACK, BLUE, GRAY, SKY, VERMILION, create_figure, ellipsize, style_axes
@@ -112,12 +113,9 @@ def plot_calibration(evaluation: "Evaluation") -> "Figure":
 
 
 def _plot_accuracy_in_bins(axes: "Axes", table: pd.DataFrame) -> None:
-    from scipy import stats
-
     confidence, accuracy = 100 * table["confidence"], 100 * table["accuracy"]
     correct = (table["accuracy"] * table["count"]).round().astype(int)
-    tests = [stats.binomtest(k, n) for k, n in zip(correct, table["count"], strict=True)]
-    low, high = 100 * np.array([test.proportion_ci(method="wilson") for test in tests]).T
+    low, high = (100 * end for end in wilson_interval(correct, table["count"]))
     axes.plot((0, 100), (0, 100), "--", color=GRAY, label="perfect calibration")
     axes.plot(confidence, accuracy, "o", color=BLUE, clip_on=False, zorder=3, label="accuracy of a bin")
     axes.vlines(confidence, low, high, color=SKY, linewidth=4, label="95% interval")

@@ -319,9 +319,9 @@ def test_failed_import_of_tool_is_one_line(
     [
         ("rich.py", "", "rich", ["config"]),
         ("pydantic.py", "x = 1", "pydantic", ["config"]),
-        ("prefect/__init__.py", "", "prefect", TRAIN),
+        pytest.param("prefect/__init__.py", "", "prefect", TRAIN, marks=pytest.mark.slow),
         ("mlflow/__init__.py", "", "mlflow", ["compare", "x"]),
-        ("torch.py", "x = 1", "torch", ["train"]),
+        pytest.param("torch.py", "x = 1", "torch", ["train"], marks=pytest.mark.slow),
     ],
 )
 def test_other_package_of_same_name_is_one_line(
@@ -491,7 +491,12 @@ def test_broken_environment_is_reported_by_train_and_doctor(
             "many",
             "PREFECT_CLIENT_MAX_RETRIES: got 'many', accepted: a valid int",
         ),
-        ("PREFECT_API_URL", "http://127.0.0.1:9/api", "no Prefect server answers at http://127.0.0.1:9"),
+        pytest.param(
+            "PREFECT_API_URL",
+            "http://127.0.0.1:9/api",
+            "no Prefect server answers at http://127.0.0.1:9",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_invalid_prefect_setting_is_reported(variable: str, value: str, line: str, tmp_path: Path) -> None:

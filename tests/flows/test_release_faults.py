@@ -167,7 +167,7 @@ def test_killed_release_leaves_a_consistent_state(workspace: Workspace) -> None:
     assert ["2"] == kill_releases_at_random(workspace, kills=1, seed=0)
 
 
-@pytest.mark.slow
+@pytest.mark.series
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(1, 21))
 def test_releases_killed_at_random_leave_a_consistent_state(workspace: Workspace, seed: int) -> None:
@@ -231,7 +231,7 @@ def test_stopped_database_is_reported_in_one_line(on_postgres: Workspace, postgr
 
 @pytest.mark.slow
 @pytest.mark.needs("initdb", "pg_ctl")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.series) for seed in range(1, 4))])
 def test_release_can_be_repeated_after_a_database_crash(
     on_postgres: Workspace, postgres: Postgres, seed: int
 ) -> None:

@@ -71,7 +71,10 @@ def test_deploy_names_the_built_in_datasets_for_another_name(on_server: str, tmp
 
 @pytest.mark.parametrize(
     "words",
-    [("relearn.flows.scheduling.worker", "--deploy"), ("relearn.flows.scheduling.worker", "two", "names")],
+    [
+        ("relearn.flows.scheduling.worker", "--deploy"),
+        pytest.param(("relearn.flows.scheduling.worker", "two", "names"), marks=pytest.mark.slow),
+    ],
 )
 def test_other_arguments_are_rejected(words: tuple[str, ...]) -> None:
     """The usage is printed."""
@@ -80,7 +83,7 @@ def test_other_arguments_are_rejected(words: tuple[str, ...]) -> None:
     assert "usage: python -m relearn.flows." in done.stderr
 
 
-@pytest.mark.parametrize("words", [("--deploy", "digits"), ()])
+@pytest.mark.parametrize("words", [("--deploy", "digits"), pytest.param((), marks=pytest.mark.slow)])
 def test_invalid_setting_is_one_line(words: tuple[str, ...]) -> None:
     """The message and the exit code are those of the command line."""
     done = program("relearn.flows.scheduling.worker", *words, RELEARN_HOME="~nobody-of-this-name/home")

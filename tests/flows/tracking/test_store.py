@@ -98,7 +98,9 @@ def test_eight_processes_log_at_once(tmp_path: Path) -> None:
             assert list(range(1, 51)) == steps
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.4, 1.0])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.05, marks=pytest.mark.slow), 0.4, pytest.param(1.0, marks=pytest.mark.slow)]
+)
 def test_process_killed_while_creating_the_store_leaves_no_partial_store(
     seconds: float, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 import os
 import pkgutil
 import random
-import re
 import resource
 import signal
 import sqlite3
@@ -33,11 +32,16 @@ from relearn.model.config import TrainConfig
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.training.state import TrainingSnapshot
+from tests.flows.conftest import report_to
 
 Capture = pytest.CaptureFixture[str]
 RELEARN = str(Path(sys.executable).parent / "relearn")
-EPOCHS = 12
-COMMAND = ["train", "--dataset", "digits", "--threads", "1", "--patience", "99", "--epochs", str(EPOCHS)]
+EPOCHS = 5
+SETTINGS = {"dataset": "digits", "threads": 1, "patience": 99, "hidden_sizes": (32,), "epochs": EPOCHS}
+COMMAND = [
+    *("train", "--dataset", "digits", "--threads", "1", "--patience", "99", "--hidden-sizes", "32"),
+    *("--epochs", str(EPOCHS)),
+]
 
 pytestmark = pytest.mark.usefixtures("on_server")
 
@@ -54,22 +58,16 @@ def _accept_ctrl_c() -> Iterator[None]:
 def uninterrupted(copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory, prefect_page: str):
     """Weights of the training below without an interruption."""
     home = copy(tmp_path_factory.mktemp("uninterrupted") / "home")
-    completed = subprocess.run(
-        [RELEARN, *COMMAND], env=environment(home, prefect_page), check=True, text=True, capture_output=True
-    )
-    return load_weights(home, parse_run_id(home, completed.stdout))
+    earlier_run_ids = find_run_ids(home)
+    with report_to(prefect_page), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELEARN_HOME", str(home.root))
+        assert 0 == run_command_line(COMMAND)
+    (run_id,) = find_run_ids(home) - earlier_run_ids
+    return load_weights(home, run_id)
 
 
 def environment(home: Home, prefect_page: str) -> dict[str, str]:
     return {**os.environ, "RELEARN_HOME": str(home.root), "PREFECT_API_URL": f"{prefect_page}/api"}
-
-
-def parse_run_id(home: Home, output: str) -> str:
-    """Return the id of the run whose id prefix was printed."""
-    match = re.search(r"Run ([0-9a-f]{8}), stopped in epoch", output)
-    assert match, output
-    (run_id,) = [run_id for run_id in find_run_ids(home) if run_id.startswith(match[1])]
-    return run_id
 
 
 def find_run_ids(home: Home) -> set[str]:
@@ -179,10 +177,10 @@ def test_another_config_is_rejected_and_checkpoints_stay(copied: Home, capsys: C
     run_id = interrupt(copied, capsys)
     files = sorted(path.name for path in (copied.checkpoints / run_id).iterdir())
     assert [
-        "error[config]: hidden_sizes: got (7,), the checkpoint has (512,)",
-        f"error[config]: epochs: got 5, the checkpoint has {EPOCHS}",
+        "error[config]: hidden_sizes: got (7,), the checkpoint has (32,)",
+        f"error[config]: epochs: got 9, the checkpoint has {EPOCHS}",
     ] == run_failing(
-        ["train", "--resume", run_id, "--hidden-sizes", "7", "--epochs", "5", "--seed", "0"], 2, capsys
+        ["train", "--resume", run_id, "--hidden-sizes", "7", "--epochs", "9", "--seed", "0"], 2, capsys
     )
     assert files == sorted(path.name for path in (copied.checkpoints / run_id).iterdir())
     assert "KILLED" == connect(copied).get_run(run_id).info.status
@@ -222,8 +220,8 @@ def test_running_training_cannot_be_resumed(copied: Home, prefect_page: str, cap
 @pytest.mark.parametrize(
     "function",
     [
-        "relearn.flows.tracking.registry.mlflow.finalize_logged_model",
-        "relearn.flows.tracking.registry.log_classifier",
+        pytest.param("relearn.flows.tracking.registry.mlflow.finalize_logged_model", marks=pytest.mark.slow),
+        pytest.param("relearn.flows.tracking.registry.log_classifier", marks=pytest.mark.slow),
         "relearn.flows.train.delete_checkpoints",
     ],
 )
@@ -292,7 +290,7 @@ def test_retry_of_a_flow_resumes_its_training(
     copied: Home, uninterrupted: dict[str, torch.Tensor], small_files: Callable[[], None]
 ) -> None:
     """An attempt that cannot write loses no earlier epoch and creates no second run."""
-    config = TrainConfig.from_preset("default", dataset="digits", threads=1, patience=99, epochs=EPOCHS)
+    config = TrainConfig.from_preset("default", **SETTINGS)
     earlier_run_ids, attempts = find_run_ids(copied), 0
 
     @flow(retries=1)
@@ -356,7 +354,7 @@ def train_with_random_kills(home: Home, prefect_page: str, generator: random.Ran
     raise AssertionError("the training did not end within 20 attempts")
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.series) for seed in range(1, 8))])
 def test_random_kills_do_not_change_the_result(
     seed: int, copied: Home, uninterrupted: dict[str, torch.Tensor], prefect_page: str
 ) -> None:

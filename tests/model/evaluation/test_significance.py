@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from relearn.model.evaluation.significance import PairedComparison, bootstrap_ci, mcnemar
+from relearn.model.evaluation.significance import (
+    PairedComparison,
+    bootstrap_ci,
+    mcnemar,
+    wilson_interval,
+)
 
 COUNTS = st.integers(0, 60)
 
@@ -44,6 +49,14 @@ def test_mcnemar_agrees_with_published_numbers():
 def test_one_sided_mcnemar_is_the_lower_tail(gained: int, lost: int):
     """The p-value is the binomial distribution function at the candidate's count."""
     assert pytest.approx(stats.binom.cdf(gained, gained + lost, 0.5)) == mcnemar(gained, lost, "less")
+
+
+@given(COUNTS, st.integers(1, 10_000))
+def test_wilson_interval_agrees_with_scipy(wrong: int, images: int):
+    """Also if none or all of the images are correct."""
+    correct = max(0, images - wrong)
+    expected = stats.binomtest(correct, images).proportion_ci(0.95, "wilson")
+    assert pytest.approx((expected.low, expected.high), abs=1e-12) == wilson_interval(correct, images)
 
 
 @pytest.mark.parametrize(("gained", "lost", "images"), [(30, 12, 1_000), (5, 5, 360), (80, 10, 10_000)])
