@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import bentoml
 import numpy as np
 import psutil
-import uvicorn.config
 from bentoml.validators import DType
 
 from relearn.model.errors import CorruptDataError
@@ -28,6 +27,7 @@ from relearn.serving.config import (
     SHARED_MEMORY,
     ServeConfig,
 )
+from relearn.serving.http.patches import apply_patches
 from relearn.serving.logger import logger
 
 if TYPE_CHECKING:
@@ -210,6 +210,4 @@ async def exit_with_parent() -> None:
 
 
 Relearn.add_asgi_middleware(ApiMiddleware)  # type: ignore[attr-defined]
-# The HTTP protocol class of a worker's uvicorn. BentoML has no setting for it. It is set here because BentoML
-# calls none of our code between the import of this module and uvicorn's start.
-uvicorn.config.HTTP_PROTOCOLS["auto"] = "relearn.serving.http.protocol:BoundedHttpProtocol"
+apply_patches()
