@@ -45,6 +45,7 @@ class ApiMiddleware:
     """
 
     api: ClassVar["PredictionApp"]
+    http_app: ClassVar["ASGIApp"]  # `api` and, if other origins may ask, CORS in front of it
 
     def __init__(self, app: "ASGIApp") -> None:
         self.app = app
@@ -55,7 +56,7 @@ class ApiMiddleware:
             # Requests now arrive here directly. BentoML's middleware took a tenth of their time: it starts a
             # second timeout for each request, in a separate task, with a timer that outlives the request.
             scope["app"].middleware_stack = self
-        await (self.api if scope["type"] == "http" else self.app)(scope, receive, send)
+        await (ApiMiddleware.http_app if scope["type"] == "http" else self.app)(scope, receive, send)
 
 
 @bentoml.service(
@@ -76,6 +77,7 @@ class Relearn:
         from relearn.model.devices import set_num_threads
         from relearn.serving.api.app import PredictionApp
         from relearn.serving.http.api_keys import ApiKeys
+        from relearn.serving.http.hosts import AllowOriginMiddleware
         from relearn.serving.runtime.worker_status import WorkerStatusDir
 
         set_num_threads(1)  # one image is too little work to split; concurrent requests use the other cores
@@ -98,7 +100,9 @@ class Relearn:
         if self.reloader:
             self.reloader.load_initial()
         api.publish_status(self.reloader.load_error if self.reloader else None)
-        ApiMiddleware.api = api
+        ApiMiddleware.api = ApiMiddleware.http_app = api
+        if config.allow_origin:
+            ApiMiddleware.http_app = AllowOriginMiddleware(api, config.allow_origin)
 
     # BentoML's clients find this method in /schema.json and send their requests to /predict, a route of
     # `ApiMiddleware`. A call without HTTP runs this method and returns the same.
