@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from relearn.model.config import format_problems
 from relearn.model.errors import ConfigError, UserInputError
 from relearn.model.home import Home, sqlite_url
+from relearn.serving.config import is_set_by_kubernetes
 
 HEARTBEAT_INTERVAL_SECONDS = 30  # the minimum that Prefect accepts
 
@@ -43,12 +44,6 @@ HONORED_PREFIXES = {
 }
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
-
-# Variables that Kubernetes sets in every pod for a service whose name begins with "relearn".
-KUBERNETES_VARIABLE = re.compile(
-    r"RELEARN(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
-)
-KUBERNETES_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
 def set_tool_defaults(home: Home) -> list[str]:
@@ -120,7 +115,7 @@ def _remove_unsupported(defaults: Mapping[str, str]) -> list[str]:
     removed = []
     for name, value in list(os.environ.items()):
         prefix = next((prefix for prefix in HONORED_PREFIXES if name.startswith(prefix)), None)
-        if _is_set_by_kubernetes(name, value) or (prefix and not value):
+        if is_set_by_kubernetes(name, value) or (prefix and not value):
             del os.environ[name]
         elif (
             prefix
@@ -130,11 +125,6 @@ def _remove_unsupported(defaults: Mapping[str, str]) -> list[str]:
             removed.append(name)
             del os.environ[name]
     return sorted(removed)
-
-
-def _is_set_by_kubernetes(name: str, value: str) -> bool:
-    is_port = name.startswith("RELEARN_") and KUBERNETES_PORT_VALUE.match(value)
-    return bool(is_port or KUBERNETES_VARIABLE.fullmatch(name))
 
 
 def _proxy_variables() -> list[str]:

@@ -153,7 +153,9 @@ def _format_problem(detail: Any, fields: Mapping[str, FieldInfo], display_names:
     accepted = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if detail["type"] == "string_pattern_mismatch" and fields[name].examples:
         accepted = ", ".join(map(str, fields[name].examples or ()))
-    return f"{display_names.get(name, name)}: got {str(detail['input'])[:80]!r}, accepted: {accepted}"
+    setting, *item = (str(key) for key in detail["loc"])
+    source = ".".join([display_names.get(setting, setting), *item])
+    return f"{source}: got {str(detail['input'])[:80]!r}, accepted: {accepted}"
 
 
 _TUTORIAL: dict[str, Any] = {

@@ -1,12 +1,13 @@
 """Settings of the API: type, default, range and help text of each."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from relearn.model.config import format_problems
 from relearn.model.errors import ConfigError
@@ -28,6 +29,51 @@ PREDICTION_LOG_DIR = "RELEARN_PREDICTION_LOG_DIR"
 VERSION_HEADER = "x-relearn-version"  # header of /readyz: the served version
 # Error code of a response and message in the log; the process that started the server then stops waiting.
 MODEL_CORRUPT_CODE, MODEL_CORRUPT_MESSAGE = "model_corrupt", " cannot be served: "
+
+# Variables that Kubernetes sets in every pod for a service whose name begins with "relearn".
+_KUBERNETES_VARIABLE = re.compile(
+    r"RELEARN(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+_KUBERNETES_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://")
+_HOST_NAME = re.compile(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]")
+_ORIGIN = re.compile(rf"https?://({_HOST_NAME.pattern})(:[0-9]{{1,5}})?")
+
+
+def is_set_by_kubernetes(name: str, value: str) -> bool:
+    """Return whether Kubernetes sets this variable for a service; `RELEARN_PORT` is then no port."""
+    is_port = name.startswith(ENVIRONMENT_PREFIX) and _KUBERNETES_PORT_VALUE.match(value)
+    return bool(is_port or _KUBERNETES_VARIABLE.fullmatch(name))
+
+
+def _split_list(value: Any) -> tuple[str, ...]:
+    """Split comma-separated texts, as flags and variables have them; a host or origin has lower case."""
+    texts = [value] if isinstance(value, str) else value
+    return tuple(item.strip().lower() for text in texts for item in str(text).split(",") if item.strip())
+
+
+def _check_host_name(value: str) -> str:
+    if not _HOST_NAME.fullmatch(value):
+        raise ValueError("a host name without port and without *, such as relearn.internal or 10.0.0.5")
+    return value
+
+
+def _check_origin(value: str) -> str:
+    if not _ORIGIN.fullmatch(value):
+        raise ValueError("an exact origin without path and without *, such as https://app.example.org")
+    return value
+
+
+def _to_text(value: Any) -> str:
+    """Return the value as a variable has it: nothing for None, a list with commas."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
+
+
+HostNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_host_name)], ...], BeforeValidator(_split_list)
+]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(_split_list)]
 
 
 def _to_absolute_path(value: Any) -> Any:
@@ -69,6 +115,12 @@ class ServeConfig(BaseModel):
     api_keys_file: Annotated[Path | None, BeforeValidator(_to_absolute_path)] = Field(
         None, description="File with API keys, one per line; RELEARN_API_KEYS may hold keys too."
     )
+    allow_host: HostNames = Field(
+        (), description="Host names to accept besides localhost; with API keys, the default is any host."
+    )
+    allow_origin: Origins = Field(
+        (), description="Origins whose pages may send requests (CORS); /feedback then needs an API key."
+    )
     graceful_timeout_seconds: int = Field(
         10, ge=1, le=3_600, description="Seconds for accepted requests to finish when the server stops."
     )
@@ -100,17 +152,20 @@ class ServeConfig(BaseModel):
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Read the settings from `environment`, such as `max_images` from `RELEARN_MAX_IMAGES`.
 
-        A setting without a variable has its default.
+        A setting without a variable has its default, and so has one whose variable Kubernetes has set.
         """
         variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in cls.model_fields}
-        values = {name: environment[key] for name, key in variables.items() if environment.get(key)}
+        values = {
+            name: value
+            for name, key in variables.items()
+            if (value := environment.get(key)) and not is_set_by_kubernetes(key, value)
+        }
         return cls.parse(values, variables)
 
     def to_environment(self) -> dict[str, str]:
         """Return the variables that `from_environment` reads; they pass the settings to BentoML's workers."""
-        values = self.model_dump().items()
         return {
-            ENVIRONMENT_PREFIX + name.upper(): "" if value is None else str(value) for name, value in values
+            ENVIRONMENT_PREFIX + name.upper(): _to_text(value) for name, value in self.model_dump().items()
         }
 
     @property

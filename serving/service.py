@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import bentoml
 import numpy as np
 import psutil
-import uvicorn.config
 from bentoml.validators import DType
 
 from relearn.model.errors import CorruptDataError
@@ -28,6 +27,7 @@ from relearn.serving.config import (
     SHARED_MEMORY,
     ServeConfig,
 )
+from relearn.serving.http.patches import apply_patches
 from relearn.serving.logger import logger
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class ApiMiddleware:
     """
 
     api: ClassVar["PredictionApp"]
+    http_app: ClassVar["ASGIApp"]  # `api` and, if other origins may ask, CORS in front of it
 
     def __init__(self, app: "ASGIApp") -> None:
         self.app = app
@@ -55,7 +56,7 @@ class ApiMiddleware:
             # Requests now arrive here directly. BentoML's middleware took a tenth of their time: it starts a
             # second timeout for each request, in a separate task, with a timer that outlives the request.
             scope["app"].middleware_stack = self
-        await (self.api if scope["type"] == "http" else self.app)(scope, receive, send)
+        await (ApiMiddleware.http_app if scope["type"] == "http" else self.app)(scope, receive, send)
 
 
 @bentoml.service(
@@ -76,6 +77,7 @@ class Relearn:
         from relearn.model.devices import set_num_threads
         from relearn.serving.api.app import PredictionApp
         from relearn.serving.http.api_keys import ApiKeys
+        from relearn.serving.http.hosts import AllowOriginMiddleware
         from relearn.serving.runtime.worker_status import WorkerStatusDir
 
         set_num_threads(1)  # one image is too little work to split; concurrent requests use the other cores
@@ -98,7 +100,9 @@ class Relearn:
         if self.reloader:
             self.reloader.load_initial()
         api.publish_status(self.reloader.load_error if self.reloader else None)
-        ApiMiddleware.api = api
+        ApiMiddleware.api = ApiMiddleware.http_app = api
+        if config.allow_origin:
+            ApiMiddleware.http_app = AllowOriginMiddleware(api, config.allow_origin)
 
     # BentoML's clients find this method in /schema.json and send their requests to /predict, a route of
     # `ApiMiddleware`. A call without HTTP runs this method and returns the same.
@@ -210,6 +214,4 @@ async def exit_with_parent() -> None:
 
 
 Relearn.add_asgi_middleware(ApiMiddleware)  # type: ignore[attr-defined]
-# The HTTP protocol class of a worker's uvicorn. BentoML has no setting for it. It is set here because BentoML
-# calls none of our code between the import of this module and uvicorn's start.
-uvicorn.config.HTTP_PROTOCOLS["auto"] = "relearn.serving.http.protocol:BoundedHttpProtocol"
+apply_patches()

@@ -157,12 +157,14 @@ def _record_sources(app: App, commands: Sequence[str], arguments: ArgumentCollec
 
 
 def _describe_sources() -> dict[str, str]:
-    """Map each setting from a file or variable to its name in messages: the file, or the variable."""
-    from_file = {
-        name: f"{name} in {source}" for name, source in config_sources.items() if source.endswith(".toml")
-    }
-    return from_file | {
-        name: source for name, source in config_sources.items() if source.startswith(ENV_PREFIX)
+    """Map each setting that is not a default to its name in messages: flag, variable, or file."""
+    return {
+        name: source
+        if source.startswith(ENV_PREFIX)
+        else f"--{name.replace('_', '-')}"
+        if source == "cli"
+        else f"{name} in {source}"
+        for name, source in config_sources.items()
     }
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,8 @@ from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 from relearn.serving.config import API_KEYS, ServeConfig
 from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.http.api_keys import ApiKeys
+from relearn.serving.http.hosts import describe_clients
 from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore, get_current_release
@@ -44,6 +47,8 @@ def serve(
     allow_empty
         Start even if the model name has no release yet; the first release is then served at once.
     """
+    # A shell ignores Ctrl-C for the background jobs of a script; SIGINT stops a server there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     home = Home.from_environment()
     try:
         model_name, release = get_current_release(home, model_name)
@@ -53,12 +58,14 @@ def serve(
         release = None
     bento = release.bento if release else None
     server = start_server(bento, config, home, model_name=model_name, api_keys=os.environ.get(API_KEYS, ""))
+    has_keys = bool(ApiKeys.from_config(config, os.environ))
     try:
         server.wait_until_ok("/readyz" if release else "/livez")
         if release:
             _print_usage(server, model_name, release, home)
         else:
             make_console().print(f"{model_name} has no release yet; {server.url} serves the first one")
+        make_console().print(describe_clients(config, has_keys), soft_wrap=True)
         raise server.exit_error()
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -20,10 +20,11 @@ from relearn.serving.api.health import HEALTH_PATHS, check_ready, report_live
 from relearn.serving.api.openapi import build_openapi
 from relearn.serving.api.responses import build_info_response, build_predictions
 from relearn.serving.config import MODEL_CORRUPT_CODE, ServeConfig
-from relearn.serving.http import hosts, requests
+from relearn.serving.http import requests
 from relearn.serving.http.api_keys import ApiKeys
 from relearn.serving.http.concurrency import ConcurrencyLimiter
 from relearn.serving.http.errors import HTTPError, build_error_response
+from relearn.serving.http.hosts import AccessRules
 from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse_body import MEDIA_TYPES, is_cheap_to_parse, parse_body
@@ -74,6 +75,7 @@ class PredictionApp:
         self.serving_since = datetime.now(UTC)
         self.metrics = Metrics(prediction_log_folder, config.workers)
         self.api_keys = api_keys
+        self.access_rules = AccessRules(config, bool(api_keys))
         self.get_bentoml_schemas = get_bentoml_schemas
         self.limiter = ConcurrencyLimiter(config.max_concurrency, self.metrics.orphaned_threads)
         enabled_log_folder = prediction_log_folder if config.log_predictions else None
@@ -139,9 +141,8 @@ class PredictionApp:
 
     async def _dispatch(self, request: Request, request_id: str) -> Response:
         path = request.scope["path"]
-        if not self.api_keys:
-            hosts.check_trusted_host(request)
-        elif path not in PUBLIC_PATHS:
+        self.access_rules.check(request)
+        if self.api_keys and path not in PUBLIC_PATHS:
             self.api_keys.authenticate(request)
         handler = self._find_handler(request)
         requests.check_query_parameters(request, QUERY_PARAMETERS_BY_PATH.get(path, ()))

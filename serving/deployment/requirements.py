@@ -19,6 +19,7 @@ REQUIREMENTS = (
     "scipy",
     "starlette",
     "torch",
+    "uvicorn",
     "uvloop",
 )
 

@@ -1,7 +1,13 @@
-"""uvicorn's HTTP protocol class with limits on incomplete requests and slow clients."""
+"""uvicorn's HTTP protocol class with limits on slow clients, and no ambiguous HTTP.
 
+llhttp, uvicorn's parser, rejects most of what proxies and servers read differently. `find_ambiguity` has the
+rest: a request that a proxy understands as another one may carry a second request past it.
+"""
+
+import sys
 import uuid
 from asyncio import TimerHandle, Transport
+from collections.abc import Sequence
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -15,6 +21,34 @@ MAX_HEADER_BYTES = 65_536
 HEADER_TIMEOUT_SECONDS = 10.0
 WRITE_TIMEOUT_SECONDS = 30.0  # seconds that a response waits for a client that does not read it
 MAX_CONNECTIONS = 900  # per worker; most systems allow a process 1,024 open files
+
+HTTP_VERSIONS = ("1.0", "1.1")
+
+
+def find_ambiguity(http_version: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """Return how a request line or header could be understood in two ways, and what is accepted; or None.
+
+    `target` is the request target, as in the request line; names in `headers` have lower case.
+    """
+    if http_version not in HTTP_VERSIONS:
+        return f"version: got HTTP/{http_version}, accepted: {' or '.join(HTTP_VERSIONS)}"
+    hosts = []
+    for name, value in headers:
+        if b"\t" in value:
+            return "header: got a tab, accepted: spaces"
+        if name == b"host":
+            hosts.append(value.lower())
+        elif name == b"transfer-encoding" and (http_version, value.lower()) != ("1.1", b"chunked"):
+            return "Transfer-Encoding: got another one, accepted: chunked, in HTTP/1.1"
+    if len(hosts) > 1 or (not hosts and http_version == "1.1"):
+        return f"Host: got {len(hosts)} headers, accepted: one"
+    if b"#" in target:
+        return "target: got a fragment, accepted: a path and a query"
+    if not target.startswith(b"/") and target != b"*":
+        scheme, _, rest = target.partition(b"://")
+        if scheme.lower() not in (b"http", b"https") or [rest.partition(b"/")[0].lower()] != hosts:
+            return "target: got a URL of another host, accepted: a path, or a URL of the Host"
+    return None
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -53,7 +87,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self._header_bytes and self._header_timer is None:
             self._header_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self._on_header_timeout)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_reading_header:
+            # uvicorn would add it to the headers, whose checks are over.
+            raise ValueError("body: got a trailer, accepted: none")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if ambiguity := find_ambiguity(self.parser.get_http_version(), self.url, self.headers):
+            raise ValueError(ambiguity)
         self._cancel_header_timer()
         self._is_reading_header, self._header_bytes = False, 0
         super().on_headers_complete()
@@ -73,7 +115,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        self._send_error(HTTPError(400, "invalid_http", "request: got invalid HTTP, accepted: HTTP/1.1"))
+        # uvicorn calls it while it handles the parser's error, whose context is what a callback has raised.
+        error = sys.exception()
+        reason = error.__context__ if error else None
+        message = str(reason) if isinstance(reason, ValueError) else "got invalid HTTP, accepted: HTTP/1.1"
+        self._send_error(HTTPError(400, "invalid_http", f"request: {message}"))
 
     def _cancel_header_timer(self) -> None:
         if self._header_timer:

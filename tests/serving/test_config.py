@@ -16,6 +16,8 @@ def test_settings_survive_the_environment():
         graceful_timeout_seconds=7,
         log_predictions=False,
         image_sample_rate=0.1,
+        allow_host=("a.example", "[::1]"),
+        allow_origin=("https://a.example", "http://localhost:8080"),
     )
 
     assert config == ServeConfig.from_environment(config.to_environment())
@@ -24,6 +26,35 @@ def test_settings_survive_the_environment():
 def test_empty_environment_gives_the_defaults():
     """A missing or empty variable means the default."""
     assert ServeConfig() == ServeConfig.from_environment({"RELEARN_PORT": "", "PATH": "/bin"})
+
+
+@pytest.mark.parametrize("value", ["tcp://10.0.0.1:80", "udp://10.0.0.1:53"])
+def test_port_of_a_kubernetes_service_is_not_read(value: str):
+    """Kubernetes sets `RELEARN_PORT` in every pod, for a service called relearn."""
+    assert ServeConfig() == ServeConfig.from_environment({"RELEARN_PORT": value})
+
+
+def test_lists_are_written_with_commas_or_repeated():
+    """Flags, variables and files agree; hosts and origins are compared in lower case."""
+    expected = ServeConfig(allow_origin=("https://a.example", "https://b.example"))
+
+    assert expected == ServeConfig(allow_origin="HTTPS://A.example, https://b.example")
+    assert expected == ServeConfig(allow_origin=["https://a.example", "https://b.example"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("allow_origin", value) for value in ("*", "null", "https://a/", "https://*.a", "a.example")),
+        *(("allow_host", value) for value in ("*", "*.a", "a:80", "https://a", "a b")),
+    ],
+)
+def test_wildcards_and_addresses_are_rejected(setting: str, value: str):
+    """The message has the variable, the value and an example."""
+    variable = f"RELEARN_{setting.upper()}"
+
+    with pytest.raises(ConfigError, match=rf"{variable}\.0: got .*, accepted: an? .*such as"):
+        ServeConfig.from_environment({variable: value})
 
 
 def test_localhost_is_accepted_as_host():

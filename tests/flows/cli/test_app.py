@@ -94,10 +94,8 @@ def printed_setting(name: str, capsys: Capture) -> list[str]:
 def test_value_out_of_range_is_rejected(
     flag: str, value: str, accepted: str, home: Path, capsys: Capture
 ) -> None:
-    """Setting, value and accepted range; nothing is written."""
-    name = flag.replace("-", "_")
-
-    assert [f"error[config]: {name}: got {value!r}, accepted: {accepted}"] == error_lines(
+    """Flag, value and accepted range; nothing is written."""
+    assert [f"error[config]: --{flag}: got {value!r}, accepted: {accepted}"] == error_lines(
         ["train", f"--{flag}", value], capsys
     )
     assert [] == list(home.iterdir())
@@ -122,7 +120,7 @@ def test_malformed_value_is_rejected(flag: str, value: str, home: Path, capsys: 
     """The message shows at most 80 characters of the value."""
     (line,) = error_lines(["run", f"--{flag}", value], capsys)
 
-    assert line.startswith(f"error[config]: {flag.replace('-', '_')}")
+    assert line.startswith(f"error[config]: --{flag}")
     assert f"got {value[:80]!r}, accepted: " in line
     assert len(line) < 300
     assert [] == list(home.iterdir())
@@ -132,7 +130,7 @@ def test_all_errors_are_reported_at_once(capsys: Capture) -> None:
     """Every error is a line of its own."""
     lines = error_lines(["train", "--epochs", "0", "--momentum", "2", "--seed", "x"], capsys)
 
-    assert [f"error[config]: {name}" for name in ("epochs", "momentum", "seed")] == sorted(
+    assert [f"error[config]: --{name}" for name in ("epochs", "momentum", "seed")] == sorted(
         line.split(": got")[0] for line in lines
     )
 
@@ -275,7 +273,7 @@ def test_all_networks_are_checked_before_training(home: Path, capsys: Capture) -
         (["evaluate", "mlp"], "error[not_found]: no run yet, there is no {home}/mlflow.db: run relearn run"),
         (["serve"], "error[not_found]: nothing released yet: run `relearn run`"),
         (["predict", "x.png"], "error[not_found]: nothing released yet: run `relearn run`"),
-        (["serve", "--port", "-1"], "error[config]: port: got '-1', accepted: greater than or equal to 0"),
+        (["serve", "--port", "-1"], "error[config]: --port: got '-1', accepted: greater than or equal to 0"),
     ],
 )
 def test_reading_verbs_write_nothing(

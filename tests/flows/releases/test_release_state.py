@@ -149,7 +149,7 @@ def test_rollback_command_reports_its_effect(zoo: Zoo, capsys: pytest.CaptureFix
         (["history", "--model-name", "nope"], 2, "nothing released as 'nope'"),
         (["reference", "--dataset", "digits", "--reason", "x"], 2, "--dataset: its classes are 0, 1, 2"),
         (["release", "nope"], 2, "no run 'nope' in MLflow"),
-        (["release", "animal 2", "--recall-margin", "2"], 2, "recall_margin: got '2'"),
+        (["release", "animal 2", "--recall-margin", "2"], 2, "--recall-margin: got '2'"),
         (["release", "animal 2", "--manual-approval"], 2, "--manual-approval: got no Prefect server"),
     ],
 )

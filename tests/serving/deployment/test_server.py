@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -91,11 +92,17 @@ def test_damaged_classifier_fails_the_start_immediately(saved: Path, tmp_path: P
     assert time.monotonic() - start_time < 45
 
 
-def test_workers_of_a_killed_server_exit(source_server: Server):
-    """The server has the configured number of workers; none outlives it and keeps the port."""
+def test_workers_of_a_killed_server_finish_and_exit(source_server: Server):
+    """A request in progress is still answered; then no worker outlives the server and keeps the port."""
     assert wait_until(lambda: len(find_workers(source_server)) == 2)
     processes = find_workers(source_server)
-    source_server.process.kill()
+    connection, rest = send_half_a_request(source_server.address)
+    with connection:
+        time.sleep(0.2)
+        source_server.process.kill()
+        time.sleep(1.5)  # a worker notices within one second
+        connection.sendall(rest)
+        assert b'"code":"no_release"' in read_response(connection)[1]
 
     assert have_exited(processes)
     assert is_free(source_server.address)
@@ -176,6 +183,24 @@ def test_stopping_server_completes_accepted_requests(second_server: Server):
 
     assert 200 == status
     assert 0 == second_server.process.returncode
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGHUP])
+def test_every_stop_signal_completes_accepted_requests(tmp_path: Path, stop_signal: signal.Signals):
+    """Ctrl-C and a closed terminal stop BentoML's server as SIGTERM does."""
+    server = start_server(None, ServeConfig(port=0, graceful_timeout_seconds=5), Home(tmp_path, tmp_path))
+    try:
+        server.wait_until_ok("/livez")
+        connection, rest = send_half_a_request(server.address)
+        with connection:
+            time.sleep(0.2)
+            server.process.send_signal(stop_signal)
+            time.sleep(0.5)
+            connection.sendall(rest)
+            assert b'"code":"no_release"' in read_response(connection)[1]
+        assert 0 == server.process.wait(10)
+    finally:
+        server.stop()
 
 
 def is_closed(connection: http.client.HTTPConnection) -> bool:
