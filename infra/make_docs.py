@@ -110,9 +110,10 @@ def _describe_schema(schema: dict[str, Any]) -> str:
 def build_http_api() -> str:
     """Return the Markdown page of routes, parameters and error codes, from the OpenAPI document."""
     from relearn.serving.api.openapi import build_openapi
+    from relearn.serving.api.routes import OPERATIONS
     from relearn.serving.config import ServeConfig
 
-    document = build_openapi(ServeConfig(), None)
+    document = build_openapi(OPERATIONS, ServeConfig(), None)
     parts = [
         "# HTTP API",
         NOTE,

@@ -84,6 +84,7 @@ def _print_usage(server: Server, name: str, release: Release, home: Home) -> Non
     heading = f"{name} {release.version} answers at "
     console.print(Text.assemble(heading, (server.url, "bold"), ", Ctrl-C stops it. Try:"))
     console.print(f"curl {request} {server.url}/predict", soft_wrap=True)
+    console.print(f"Draw: {server.url}/draw, try the API: {server.url}/docs", soft_wrap=True)
     console.print(f"Its log: {server.log_file}", style="dim", soft_wrap=True)
 
 

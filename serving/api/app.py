@@ -1,57 +1,58 @@
-"""The ASGI application: routes, dispatch and error handling."""
+"""The state and the endpoints of a worker; `serving.api.routes` lists their paths."""
 
 import asyncio
 import os
-import time
-import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from relearn.model.errors import CorruptDataError, RelearnError
-from relearn.serving.api.health import HEALTH_PATHS, check_ready, report_live
-from relearn.serving.api.openapi import build_openapi
-from relearn.serving.api.responses import build_info_response, build_predictions
+from relearn.model.errors import CorruptDataError
+from relearn.serving.api import inference_protocol
+from relearn.serving.api.health import check_ready, report_live
+from relearn.serving.api.inference_protocol import (
+    PLATFORM,
+    ServerMetadata,
+)
+from relearn.serving.api.responses import (
+    FeedbackReceipt,
+    Predictions,
+    Worker,
+    build_info,
+    build_json_response,
+    build_predictions,
+)
 from relearn.serving.config import MODEL_CORRUPT_CODE, ServeConfig
 from relearn.serving.http import requests
 from relearn.serving.http.api_keys import ApiKeys
 from relearn.serving.http.concurrency import ConcurrencyLimiter
-from relearn.serving.http.errors import HTTPError, build_error_response
+from relearn.serving.http.errors import HTTPError
 from relearn.serving.http.hosts import AccessRules
 from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse_body import MEDIA_TYPES, is_cheap_to_parse, parse_body
-from relearn.serving.inputs.predict_options import PARAMETER_NAMES, PredictOptions
+from relearn.serving.inputs.predict_options import PredictOptions
 from relearn.serving.logger import logger
 from relearn.serving.metrics.prometheus import Metrics
-from relearn.serving.page.draw_page import PAGE_FILES, DrawPage
+from relearn.serving.page.pages import Pages
 from relearn.serving.predictions import feedback
 from relearn.serving.predictions.prediction_log import PredictionLog
 from relearn.serving.runtime.batching import MicroBatcher
 from relearn.serving.runtime.hot_reload import ServedModel
 from relearn.serving.runtime.worker_status import WorkerStatusDir
 
-RouteHandler = Callable[[Request, str], Awaitable[Response]]
-
 # Bodies up to this size hold a few images of 28 × 28. Parsing and predicting them takes less than 1 ms, less
 # than handing them to a thread. Larger bodies and all image files are processed in a thread.
 MAX_INLINE_BODY_BYTES = 8_192
 
-# Served under any load, so that an overload stays visible.
-EXEMPT_FROM_LIMIT = (*HEALTH_PATHS, "/metrics")
-PUBLIC_PATHS = (*HEALTH_PATHS, "/", *PAGE_FILES)  # served without a key; the page asks for one
-QUERY_PARAMETERS_BY_PATH = {"/predict": PARAMETER_NAMES}
-
 
 class PredictionApp:
-    """The ASGI application of worker number `worker_index`; all workers share `worker_status_dir`.
+    """The endpoints of worker number `worker_index`; all workers share `worker_status_dir`.
 
     `bundled_model` is the first model served: None before the first release, an error if it is corrupt.
     Predictions are logged to `prediction_log_folder`, if it is given and `config.log_predictions` is on.
@@ -85,84 +86,7 @@ class PredictionApp:
             else None
         )
         self.batcher = MicroBatcher()
-        self.draw_page = DrawPage(bool(api_keys))
-        self.routes: dict[str, dict[str, RouteHandler]] = {
-            "/predict": {"POST": self.predict},
-            "/feedback": {"POST": self.feedback},
-            "/livez": {"GET": self.livez},
-            "/healthz": {"GET": self.livez},  # BentoML's name for it
-            "/readyz": {"GET": self.readyz},
-            "/info": {"GET": self.info},
-            "/metrics": {"GET": self.get_metrics},
-            "/openapi.json": {"GET": self.openapi},
-            "/docs.json": {"GET": self.bentoml_schema},
-            "/schema.json": {"GET": self.bentoml_schema},
-            "/": {"GET": self.root},
-            **{path: {"GET": self.serve_page} for path in PAGE_FILES},
-        }
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one HTTP request; every error becomes a response."""
-        start = time.perf_counter()
-        request = Request(scope, receive)
-        request_id = requests.get_or_create_request_id(request)
-        try:
-            async with asyncio.timeout(self.config.timeout_seconds):
-                response = await self._dispatch(request, request_id)
-        except ClientDisconnect:
-            return
-        except asyncio.CancelledError:  # the server stops, and its graceful timeout is over
-            response = self._handle_error(HTTPError(503, "stopping", "server: it is stopping"), request_id)
-        except TimeoutError:
-            message = f"request: not finished within {self.config.timeout_seconds:g} seconds"
-            response = self._handle_error(
-                HTTPError(504, "timeout", message, {"connection": "close"}), request_id
-            )
-        except RelearnError as error:
-            response = self._handle_error(error, request_id)
-        except Exception:
-            logger.exception("request %s failed", request_id)
-            response = self._handle_error(RelearnError("unexpected error", "internal_error"), request_id)
-        response.headers.update({requests.REQUEST_ID_HEADER: request_id, **requests.SECURITY_HEADERS})
-        route = scope["path"] if scope["path"] in self.routes else "other"
-        self.metrics.observe_request(route, response.status_code, time.perf_counter() - start)
-        if (
-            response.status_code < 400
-            or "connection" in response.headers
-            or requests.is_body_consumed(request)
-        ):
-            await response(scope, receive, send)
-        else:
-            await requests.send_and_close(request, response, send, self.config.max_body_bytes)
-
-    def _handle_error(self, error: RelearnError, request_id: str) -> Response:
-        self.metrics.request_errors.labels(error.code).inc()
-        return build_error_response(error, request_id)
-
-    async def _dispatch(self, request: Request, request_id: str) -> Response:
-        path = request.scope["path"]
-        self.access_rules.check(request)
-        if self.api_keys and path not in PUBLIC_PATHS:
-            self.api_keys.authenticate(request)
-        handler = self._find_handler(request)
-        requests.check_query_parameters(request, QUERY_PARAMETERS_BY_PATH.get(path, ()))
-        if path in EXEMPT_FROM_LIMIT:
-            return await handler(request, request_id)
-        with self.limiter.slot():
-            return await handler(request, request_id)
-
-    def _find_handler(self, request: Request) -> RouteHandler:
-        """Return the handler of the request; raise `HTTPError` 404 for its path, 405 for its method."""
-        handlers = self.routes.get(request.scope["path"])
-        if handlers is None:
-            raise HTTPError(404, "not_found", f"path: accepted: {', '.join(self.routes)}")
-        handler = handlers.get("GET" if request.method == "HEAD" else request.method)
-        if handler is None:
-            allowed_methods = ", ".join([*handlers, "HEAD"] if "GET" in handlers else handlers)
-            raise HTTPError(
-                405, "method_not_allowed", f"method: accepted: {allowed_methods}", {"allow": allowed_methods}
-            )
-        return handler
+        self.pages = Pages(bool(api_keys))
 
     def set_model(self, served_model: ServedModel) -> None:
         """Serve `served_model` from the next request on."""
@@ -225,7 +149,11 @@ class PredictionApp:
         served_model = self._require_model()
         images = images.reshape(-1, *served_model.classifier.card.shape)
         content = self._log_and_encode(
-            served_model, images, served_model.classifier.predict(images), uuid.uuid4().hex, PredictOptions()
+            served_model,
+            images,
+            served_model.classifier.predict(images),
+            requests.create_request_id(),
+            PredictOptions(),
         )
         return msgspec.json.decode(content, type=dict[str, Any])
 
@@ -258,13 +186,58 @@ class PredictionApp:
 
         `probabilities` is float32 (n, classes).
         """
+        labels = self._record(served_model, images, probabilities, request_id, options)
+        classes = served_model.classifier.card.classes
+        predictions = build_predictions(images, labels, probabilities, classes, options)
+        return msgspec.json.encode(
+            Predictions(served_model.version, self.worker_index, request_id, predictions)
+        )
+
+    def _record(
+        self,
+        served_model: ServedModel,
+        images: np.ndarray,
+        probabilities: np.ndarray,
+        request_id: str,
+        options: PredictOptions,
+    ) -> list[str]:
+        """Log and count the predictions; return their labels."""
         if self.prediction_log and options.should_log:
             self.prediction_log.log(request_id, served_model, images, probabilities)
-        card, labels = served_model.classifier.card, served_model.classifier.to_labels(probabilities)
+        labels = served_model.classifier.to_labels(probabilities)
         self.metrics.observe_predictions(served_model.version, labels, probabilities.max(1))
-        metadata = {"version": served_model.version, "worker": self.worker_index, "request_id": request_id}
-        predictions = build_predictions(images, labels, probabilities, card.classes, options)
-        return msgspec.json.encode(metadata | {"predictions": predictions})
+        return labels
+
+    async def infer(self, request: Request, request_id: str) -> Response:
+        """Predict a tensor of images, as the Open Inference Protocol v2 describes it."""
+        served_model = self._require_model()
+        inference_protocol.check_model_name(request.scope["path"].split("/")[3], served_model.classifier.card)
+        requests.parse_media_type(request, ("application/json",))
+        body = await requests.read_body(request, self.config.max_body_bytes)
+        return await self.limiter.run_in_thread(self._infer, served_model, body, request_id)
+
+    def _infer(self, served_model: ServedModel, body: bytes, request_id: str) -> Response:
+        card = served_model.classifier.card
+        input_spec = InputSpec(card.shape, card.style, self.config.max_images)
+        client_id, images = inference_protocol.parse_infer_request(body, input_spec)
+        probabilities = served_model.classifier.predict(images)
+        labels = self._record(served_model, images, probabilities, request_id, PredictOptions())
+        return build_json_response(
+            inference_protocol.build_infer_response(
+                client_id or request_id, card, served_model.version, labels, probabilities
+            )
+        )
+
+    async def describe_model(self, request: Request, _request_id: str) -> Response:
+        """Return inputs and outputs of the live version, as the Open Inference Protocol v2 describes them."""
+        served_model = self._require_model()
+        card = served_model.classifier.card
+        inference_protocol.check_model_name(request.scope["path"].split("/")[3], card)
+        return build_json_response(inference_protocol.describe_model(card, served_model.version))
+
+    async def describe_server(self, _request: Request, _request_id: str) -> Response:
+        """Return the name of the server, as the Open Inference Protocol v2 describes it."""
+        return build_json_response(ServerMetadata(PLATFORM, "1", []))
 
     async def feedback(self, request: Request, request_id: str) -> Response:
         """Save a label correction in the prediction log; return whether its image is stored."""
@@ -275,14 +248,13 @@ class PredictionApp:
         if self.prediction_log is None:
             raise HTTPError(409, "prediction_log_off", "feedback: the prediction log of this server is off")
         await asyncio.to_thread(self.prediction_log.log_feedback, user_feedback)
-        reply = feedback.build_feedback_response(
+        image, note = feedback.describe_image_use(
             user_feedback.pixels is not None, self.prediction_log.should_log_images(user_feedback.request_id)
         )
-        content = {"worker": self.worker_index, "request_id": request_id} | reply
-        return Response(msgspec.json.encode(content), media_type="application/json")
+        return build_json_response(FeedbackReceipt(self.worker_index, request_id, image, note))
 
     async def livez(self, _request: Request, _request_id: str) -> Response:
-        """Report that the process is alive, with or without a model."""
+        """Report that the process is alive, with or without a model; `/healthz` is BentoML's name for it."""
         return report_live()
 
     async def readyz(self, _request: Request, _request_id: str) -> Response:
@@ -291,33 +263,24 @@ class PredictionApp:
 
     async def info(self, _request: Request, _request_id: str) -> Response:
         """Return the live version, its classifier, the status of all workers, and the limits."""
-        workers = await asyncio.to_thread(self.worker_status_dir.read)
-        content = {"worker": self.worker_index, "workers": workers} | build_info_response(
-            self.served_model, self.serving_since, self.config
+        statuses = await asyncio.to_thread(self.worker_status_dir.read)
+        workers = msgspec.convert(statuses, list[Worker])
+        return build_json_response(
+            build_info(self.served_model, self.serving_since, self.config, self.worker_index, workers)
         )
-        return Response(msgspec.json.encode(content), media_type="application/json")
 
     async def bentoml_schema(self, request: Request, _request_id: str) -> Response:
         """Return BentoML's own description of the service, which BentoML's clients read."""
-        document = self.get_bentoml_schemas()[request.scope["path"]]
-        return Response(msgspec.json.encode(document), media_type="application/json")
+        return build_json_response(self.get_bentoml_schemas()[request.scope["path"]])
 
     async def get_metrics(self, _request: Request, _request_id: str) -> Response:
         """Return the metrics of all workers, and those that flows wrote to files, for Prometheus."""
         return await asyncio.to_thread(self.metrics.render)
 
-    async def openapi(self, _request: Request, _request_id: str) -> Response:
-        """Return the OpenAPI document, with the shapes and classes of the served classifier."""
-        card = self.served_model.classifier.card if self.served_model else None
-        return Response(
-            msgspec.json.encode(build_openapi(self.config, card, bool(self.api_keys))),
-            media_type="application/json",
-        )
-
     async def root(self, _request: Request, _request_id: str) -> Response:
         """Redirect to the draw page."""
-        return self.draw_page.redirect()
+        return self.pages.redirect()
 
     async def serve_page(self, request: Request, _request_id: str) -> Response:
-        """Return the draw page or one of its files."""
-        return self.draw_page.build_file_response(request.scope["path"])
+        """Return the draw page, the page of this document, or one of their files."""
+        return self.pages.build_file_response(request.scope["path"])

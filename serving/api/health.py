@@ -8,8 +8,6 @@ from relearn.serving.http.concurrency import ConcurrencyLimiter
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.runtime.hot_reload import ServedModel
 
-HEALTH_PATHS = ("/livez", "/readyz", "/healthz")
-
 
 def report_live() -> PlainTextResponse:
     """Return the response of `/livez`: the process is alive, with or without a model."""

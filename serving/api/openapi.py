@@ -1,83 +1,67 @@
-"""The OpenAPI 3.1 document of the API, with image shapes and classes of the served classifier."""
+"""The OpenAPI 3.1 document, built from the operations and the types that parse and answer."""
 
+import base64
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from relearn.model.inference.model_card import ModelCard
-from relearn.serving.api import openapi_examples, schemas
-from relearn.serving.api.schemas import Json
-from relearn.serving.config import ServeConfig
-from relearn.serving.inputs.image_types import IMAGE_TYPES
-from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse_body import MEDIA_TYPES, MULTIPART_TYPE
-from relearn.serving.page.draw_page import PAGE_FILES
+import msgspec
+import numpy as np
 
-ERROR_RESPONSES = {
-    400: ("empty_body", "The request or its body is malformed."),
-    401: ("missing_key", "No valid API key, or several keys."),
-    403: ("forbidden_host", "Request from another machine, host name or site to a server without API keys."),
-    404: ("model_version_not_found", "The path does not exist, or another version is live."),
-    409: ("prediction_log_off", "The prediction log is off."),
-    413: ("body_too_large", "The body or the number of images exceeds its limit."),
-    415: (
-        "unsupported_media_type",
-        "The media type, charset, encoding or image format is not accepted.",
-    ),
-    422: ("wrong_shape", "The request is well-formed, but invalid for this classifier."),
-    429: ("too_many_requests", "The worker's limit of concurrent requests is reached."),
-    500: ("internal_error", "The server failed; its log has the reason."),
-    503: ("no_release", "No classifier is released yet, or the server is stopping."),
-    504: ("timeout", "The request took too long."),
+from relearn.model.images.decode import encode_png
+from relearn.model.inference.model_card import ModelCard
+from relearn.serving.api.operations import ERRORS, Operation
+from relearn.serving.config import ServeConfig
+from relearn.serving.http.errors import ErrorResponse
+from relearn.serving.inputs.image_types import IMAGE_FORMATS, IMAGE_TYPES
+from relearn.serving.inputs.input_spec import InputSpec
+from relearn.serving.inputs.parse_body import MULTIPART_TYPE
+
+Json = dict[str, Any]
+
+SCHEMA_REFERENCE = "#/components/schemas/{name}"
+PIXEL: Json = {"type": "integer", "minimum": 0, "maximum": 255}
+IMAGE_FILE: Json = {
+    "type": "string",
+    "format": "picture",
+    "contentEncoding": "base64",
+    "description": f"A {IMAGE_FORMATS} file.",
 }
-HEALTH_ERRORS = (403, 422, 500, 503, 504)  # of routes that need no key and have no request limit
-METRICS_ERRORS = (401, *HEALTH_ERRORS)
-INFO_ERRORS = (*METRICS_ERRORS, 429)
 SECURITY_SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
 
-def build_openapi(config: ServeConfig, card: ModelCard | None, needs_key: bool = False) -> Json:
+def build_openapi(
+    operations: Iterable[Operation], config: ServeConfig, card: ModelCard | None, needs_key: bool = False
+) -> Json:
     """Build the document of `/openapi.json`; without `card` it has no shapes, classes or examples."""
+    operations = list(operations)
     input_spec = InputSpec(card.shape, card.style, config.max_images) if card else None
-    info_operation = _build_json_operation(
-        "info",
-        "Live version, classifier, workers and limits.",
-        "Info",
-        openapi_examples.build_info_reply(card),
+    types = [item for operation in operations for item in (operation.request, operation.response)]
+    structs = {item for item in types if isinstance(item, type)} | {ErrorResponse}
+    _, schemas = msgspec.json.schema_components(
+        sorted(structs, key=lambda struct: struct.__name__), ref_template=SCHEMA_REFERENCE
     )
-    schema_operation = _build_json_operation(
-        "schema", "Service schema for BentoML's clients.", "Any", {"name": "Relearn"}
-    )
-    docs_operation = _build_json_operation(
-        "docs", "BentoML's own OpenAPI document of the service.", "Any", {"openapi": "3.0.2"}
-    )
-    healthz_operation = _build_health_operation("healthz", "The process is alive; same as /livez.", "alive\n")
+    schemas["PredictRequest"]["properties"]["images"] = _images_schema(input_spec)
+    one_image = _images_schema(replace(input_spec, max_images=1) if input_spec else None)
+    schemas["FeedbackRequest"]["properties"]["image"] = {"anyOf": [one_image, {"type": "null"}]}
+    if card and input_spec:
+        _name_classes(schemas, list(card.classes))
+        schemas["InputTensor"]["properties"]["data"] = {"type": "array", "items": PIXEL}
+    paths: dict[str, Json] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(
+            operation, input_spec, card
+        )
     return {
         "openapi": "3.1.0",
         "info": {"title": "Relearn", "version": "1", "description": _describe_service(card)},
-        "paths": {
-            "/predict": {"post": _build_predict_operation(input_spec, card)},
-            "/feedback": {"post": _build_feedback_operation(card)},
-            "/info": {"get": info_operation},
-            "/livez": {"get": _build_health_operation("livez", "The process is alive.", "alive\n")},
-            "/healthz": {"get": healthz_operation},
-            "/readyz": {
-                "get": _build_health_operation(
-                    "readyz", "Predictions work; each check predicts one image.", "ready\n"
-                )
-            },
-            "/metrics": {"get": _build_metrics_operation()},
-            "/openapi.json": {
-                "get": _build_json_operation("openapi", "This document.", "Any", {"openapi": "3.1.0"})
-            },
-            "/schema.json": {"get": schema_operation},
-            "/docs.json": {"get": docs_operation},
-            **_build_page_paths(),
-        },
+        "paths": paths,
         "components": {
-            "schemas": schemas.build_components(input_spec, card),
-            "responses": {str(status): _build_error_response(status) for status in ERROR_RESPONSES},
+            "schemas": schemas,
+            "responses": {str(status): _describe_json(ERRORS[status], "ErrorResponse") for status in ERRORS},
             "securitySchemes": SECURITY_SCHEMES if needs_key else {},
         },
         "security": [{name: []} for name in SECURITY_SCHEMES] if needs_key else [],
@@ -91,126 +75,121 @@ def _describe_service(card: ModelCard | None) -> str:
     return f"Classifies images of {card.dataset}, {shape_text}, into {len(card.classes)} classes."
 
 
-def _build_predict_operation(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
-    content: Json = {name: {"schema": {"type": "string", "contentMediaType": name}} for name in MEDIA_TYPES}
-    content["application/json"] = {"schema": schemas.schema_reference("Images")}
-    content[MULTIPART_TYPE] = {
-        "schema": schemas.multipart_schema(input_spec),
-        "encoding": {"file": {"contentType": ", ".join(IMAGE_TYPES)}},
+def _describe(operation: Operation, input_spec: InputSpec | None, card: ModelCard | None) -> Json:
+    name = operation.path.strip("/").replace("/", "_").replace(".", "_") or "root"
+    description: Json = {"operationId": name, "summary": operation.summary}
+    if "{model_name}" in operation.path:
+        schema = {"type": "string"} | ({"enum": [card.dataset]} if card else {})
+        description["parameters"] = [{"name": "model_name", "in": "path", "required": True, "schema": schema}]
+    elif operation.parameters:
+        description["parameters"] = [
+            {"name": name, "in": "query", "schema": _limit_top_k(schema, card) if name == "top_k" else schema}
+            for name, schema in operation.parameters.items()
+        ]
+    if operation.request:
+        content = {media_type: _body_schema(media_type, input_spec) for media_type in operation.media_types}
+        content["application/json"] = {"schema": _reference(operation.request.__name__)}
+        if card and input_spec:
+            content["application/json"]["examples"] = _build_examples(
+                operation.request.__name__, input_spec, card
+            )
+        description["requestBody"] = {"required": True, "content": content}
+    if operation.is_public:
+        description["security"] = []
+    if isinstance(operation.response, type):
+        response = _describe_json(
+            (operation.response.__doc__ or "").partition("\n")[0], operation.response.__name__
+        )
+    else:
+        schema = {"type": "object"} if operation.response == "application/json" else {"type": "string"}
+        response = {"description": "The content.", "content": {operation.response: {"schema": schema}}}
+    errors = {
+        str(status): {"$ref": f"#/components/responses/{status}"} for status in operation.error_statuses
     }
+    success = {"307": {"description": "Redirect."}} if name == "root" else {"200": response}
+    return description | {"responses": success | errors}
+
+
+def _describe_json(description: str, schema_name: str) -> Json:
+    return {"description": description, "content": {"application/json": {"schema": _reference(schema_name)}}}
+
+
+def _reference(schema_name: str) -> Json:
+    return {"$ref": SCHEMA_REFERENCE.format(name=schema_name)}
+
+
+def _limit_top_k(schema: Any, card: ModelCard | None) -> Json:
+    return dict(schema) | ({"maximum": len(card.classes)} if card else {})
+
+
+def _name_classes(schemas: Json, classes: list[str]) -> None:
+    """Restrict labels to the classes of the served classifier."""
+    for name in ("Prediction", "FeedbackRequest"):
+        schemas[name]["properties"]["label"]["enum"] = classes
+    probabilities = schemas["Prediction"]["properties"]["probabilities"]
+    probabilities |= {
+        "properties": dict.fromkeys(classes, probabilities["additionalProperties"]),
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
+
+
+def _body_schema(media_type: str, input_spec: InputSpec | None) -> Json:
+    """Describe a body that is not JSON: one file, raw pixels, or a form with files under any name."""
+    if media_type != MULTIPART_TYPE:
+        return {"schema": {"type": "string", "contentMediaType": media_type}}
+    files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
     if input_spec:
-        content["application/json"]["examples"] = openapi_examples.build_predict_requests(input_spec)
-    top_k_description = "Number of classes per image in the response, the most likely first."
-    return {
-        "operationId": "predict",
-        "summary": "Predict a label and the probability of every class for each image.",
-        "parameters": [
-            _build_query_parameter("top_k", top_k_description, schemas.top_k_schema(card)),
-            _build_query_parameter("version", "Fail with 404 unless this version is live.", schemas.STRING),
-            _build_query_parameter(
-                "return_input",
-                "Return each image as the network received it.",
-                schemas.boolean_schema(default=False),
-            ),
-            _build_query_parameter(
-                "log", "Allow an entry in the prediction log.", schemas.boolean_schema(default=True)
-            ),
-        ],
-        "requestBody": {"required": True, "content": content},
-        "responses": {
-            "200": _build_json_response(
-                "One prediction for each image.", "Predictions", openapi_examples.build_predict_reply(card)
-            ),
-            **_reference_errors(*(status for status in ERROR_RESPONSES if status != 409)),
+        files["maxItems"] = input_spec.max_images
+    form = {
+        "type": "object",
+        "properties": {"file": files},
+        "required": ["file"],
+        "additionalProperties": False,
+    }
+    return {"schema": form, "encoding": {"file": {"contentType": ", ".join(IMAGE_TYPES)}}}
+
+
+def _images_schema(input_spec: InputSpec | None) -> Json:
+    if input_spec is None:
+        return {"type": ["array", "string"]}
+    single_image_schemas = [*map(_array_schema, input_spec.accepted_shapes), IMAGE_FILE]
+    batch_schemas = [
+        {"type": "array", "minItems": 1, "maxItems": input_spec.max_images, "items": schema}
+        for schema in single_image_schemas
+    ]
+    description = "One image or several: integers 0–255, or files in base64."
+    return {"anyOf": [*single_image_schemas, *batch_schemas], "description": description}
+
+
+def _array_schema(shape: tuple[int, ...]) -> Json:
+    size, *inner_shape = shape
+    items = _array_schema(tuple(inner_shape)) if inner_shape else PIXEL
+    return {"type": "array", "minItems": size, "maxItems": size, "items": items}
+
+
+def _build_examples(request_name: str, input_spec: InputSpec, card: ModelCard) -> Json:
+    """Build valid requests; the image is a bright vertical bar."""
+    image = np.zeros(input_spec.shape, np.uint8)
+    center = input_spec.shape[2] // 2
+    image[:, 2:-2, center - 1 : center + 1] = 255
+    nested_pixels = image.reshape(input_spec.accepted_shapes[1]).tolist()
+    base64_file = base64.b64encode(encode_png(image)).decode()
+    tensor = {
+        "name": "images",
+        "shape": [1, *image.shape],
+        "datatype": "UINT8",
+        "data": image.ravel().tolist(),
+    }
+    examples: dict[str, Json] = {
+        "PredictRequest": {
+            "A file in base64": {"images": base64_file},
+            "One image, nested": {"images": nested_pixels},
+            "Two images, flat": {"images": [image.ravel().tolist()] * 2},
         },
-    }
-
-
-def _build_feedback_operation(card: ModelCard | None) -> Json:
-    body: Json = {"schema": schemas.schema_reference("Feedback")}
-    if card:
-        body["examples"] = {"wrong": {"value": openapi_examples.build_feedback_request(card)}}
-    return {
-        "operationId": "feedback",
-        "summary": "Correct the label of a predicted image; with the image it can become training data.",
-        "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": {
-            "200": _build_json_response(
-                "The correction is saved, even if the prediction was not logged.",
-                "FeedbackReceipt",
-                openapi_examples.FEEDBACK_REPLY,
-            ),
-            **_reference_errors(*ERROR_RESPONSES),
+        "FeedbackRequest": {
+            "Another label": {"request_id": "0f0e0d0c0b0a09080706050403020100", "label": card.classes[-1]}
         },
+        "InferRequest": {"One image": {"inputs": [tensor]}},
     }
-
-
-def _build_page_paths() -> Json:
-    """Build the paths of the draw page; they need no key, because the page asks for it."""
-    operation = {"operationId": "root", "summary": "Redirect to the draw page.", "security": []}
-    responses = {
-        "responses": {"307": {"description": "Redirect to /draw."}, **_reference_errors(*HEALTH_ERRORS, 429)}
-    }
-    return {"/": {"get": operation | responses}} | {
-        path: {
-            "get": {
-                "operationId": path.strip("/").replace("/", "_").replace(".", "_"),
-                "summary": "The draw page." if path == "/draw" else "A file of the draw page.",
-                "security": [],
-                "responses": {
-                    "200": {"description": "The file.", "content": {media_type: {"schema": schemas.STRING}}},
-                    **_reference_errors(*HEALTH_ERRORS, 429),
-                },
-            }
-        }
-        for path, (_, media_type) in PAGE_FILES.items()
-    }
-
-
-def _build_query_parameter(name: str, description: str, schema: Json) -> Json:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-def _build_json_operation(operation_id: str, summary: str, schema_name: str, example: Any) -> Json:
-    response = _build_json_response(summary, schema_name, example)
-    return {
-        "operationId": operation_id,
-        "summary": summary,
-        "responses": {"200": response, **_reference_errors(*INFO_ERRORS)},
-    }
-
-
-def _build_text_operation(
-    operation_id: str, summary: str, example: str, error_statuses: tuple[int, ...]
-) -> Json:
-    content = {"text/plain": {"schema": schemas.STRING, "example": example}}
-    response = {"description": summary, "content": content}
-    return {
-        "operationId": operation_id,
-        "summary": summary,
-        "responses": {"200": response, **_reference_errors(*error_statuses)},
-    }
-
-
-def _build_health_operation(operation_id: str, summary: str, example: str) -> Json:
-    return _build_text_operation(operation_id, summary, example, HEALTH_ERRORS) | {"security": []}
-
-
-def _build_metrics_operation() -> Json:
-    return _build_text_operation(
-        "metrics", "Metrics in Prometheus' format.", openapi_examples.METRICS_TEXT, METRICS_ERRORS
-    )
-
-
-def _build_json_response(description: str, schema_name: str, example: Any) -> Json:
-    content = {"schema": schemas.schema_reference(schema_name)} | ({"example": example} if example else {})
-    return {"description": description, "content": {"application/json": content}}
-
-
-def _build_error_response(status: int) -> Json:
-    code, description = ERROR_RESPONSES[status]
-    return _build_json_response(description, "Error", openapi_examples.build_error_reply(code))
-
-
-def _reference_errors(*statuses: int) -> Json:
-    return {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
+    return {name: {"value": value} for name, value in examples[request_name].items()}

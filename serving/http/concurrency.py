@@ -1,9 +1,8 @@
 """Limits of a worker: concurrent requests and prediction threads."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from prometheus_client import Gauge
@@ -32,9 +31,8 @@ class ConcurrencyLimiter:
         self.orphaned_threads_gauge = orphaned_threads_gauge
         self.thread_pool = ThreadPoolExecutor(THREAD_COUNT, "predict")
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Occupy one of `max_requests` slots during a `with` block; raise `HTTPError` 429 if none is free."""
+    def __enter__(self) -> None:
+        """Occupy one of `max_requests` slots until `__exit__`; raise `HTTPError` 429 if none is free."""
         if self.active_requests + self.orphaned_threads >= self.max_requests:
             message = (
                 f"server: got more concurrent requests than its limit, accepted: {self.max_requests} per"
@@ -42,10 +40,10 @@ class ConcurrencyLimiter:
             )
             raise HTTPError(429, "too_many_requests", message, {"retry-after": "1"})
         self.active_requests += 1
-        try:
-            yield
-        finally:
-            self.active_requests -= 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Free the slot."""
+        self.active_requests -= 1
 
     async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in the thread pool and return its result.

@@ -17,6 +17,20 @@ class HTTPError(UserInputError):  # the client's error, not the server's
         self.headers = headers or {}
 
 
+class ErrorDetail(msgspec.Struct):
+    """What was wrong, what was got, what is accepted; `code` is stable, `message` is not."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorResponse(msgspec.Struct):
+    """The response of every error."""
+
+    error: ErrorDetail
+
+
 def build_error_response(error: RelearnError, request_id: str) -> Response:
     """Build the JSON response of an error, in the format of all errors.
 
@@ -27,7 +41,7 @@ def build_error_response(error: RelearnError, request_id: str) -> Response:
         if isinstance(error, UserInputError)
         else "the server could not answer; its log has the reason"
     )
-    content = {"error": {"code": error.code, "message": message, "request_id": request_id}}
+    content = ErrorResponse(ErrorDetail(error.code, message, request_id))
     headers = error.headers if isinstance(error, HTTPError) else None
     return Response(
         msgspec.json.encode(content), error.http_status, headers=headers, media_type="application/json"

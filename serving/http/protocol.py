@@ -5,7 +5,6 @@ rest: a request that a proxy understands as another one may carry a second reque
 """
 
 import sys
-import uuid
 from asyncio import TimerHandle, Transport
 from collections.abc import Sequence
 from typing import Any
@@ -145,12 +144,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _send_error(self, error: HTTPError) -> None:
         """Send an error response outside the routes, and close the connection."""
-        request_id = uuid.uuid4().hex
+        request_id = requests.create_request_id()
         response = build_error_response(error, request_id)
-        response.headers.update(
-            {requests.REQUEST_ID_HEADER: request_id, **requests.SECURITY_HEADERS, "connection": "close"}
-        )
-        header_lines = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+        headers = [*response.raw_headers, *requests.build_headers(request_id), (b"connection", b"close")]
+        header_lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(STATUS_LINE[error.http_status] + header_lines + b"\r\n" + bytes(response.body))
         self.transport.close()
 

@@ -1,39 +1,57 @@
 """Request ids, query parameters, media types and bodies of requests."""
 
 import asyncio
+import os
 import re
-import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from python_multipart.multipart import parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Send
 
 from relearn.model.errors import UserInputError
 from relearn.serving.http.errors import HTTPError
 
+_BODY_READ = "relearn.body_read"  # key in the scope of a request whose body was read completely
 MAX_DRAIN_BYTES = 65_536  # bytes of an unread body that are received and discarded
 DRAIN_SECONDS = 2.0  # seconds for a client to stop sending a rejected body
-REQUEST_ID_HEADER = "x-request-id"
-SECURITY_HEADERS = {"x-content-type-options": "nosniff"}  # of every response
+REQUEST_ID_HEADER = b"x-request-id"
 _MAX_CONTENT_TYPE_LENGTH = 512  # characters of a Content-Type; the longest boundary in use has 70
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def get_or_create_request_id(request: Request) -> str:
     """Return the client's `X-Request-ID` if it is short and plain, else a new id of 32 hex digits."""
-    client_request_id = request.headers.get(REQUEST_ID_HEADER, "")
-    return client_request_id if _REQUEST_ID_PATTERN.fullmatch(client_request_id) else uuid.uuid4().hex
+    for client_request_id in get_header_values(request, REQUEST_ID_HEADER)[:1]:
+        if _REQUEST_ID_PATTERN.fullmatch(client_request_id):
+            return client_request_id
+    return create_request_id()
 
 
-def check_query_parameters(request: Request, allowed_names: Sequence[str]) -> None:
+def get_header_values(request: Request, name: bytes) -> list[str]:
+    """Return the values of a header, named in lower case; `Request.headers` decodes every header instead."""
+    return [value.decode("latin-1") for key, value in request.scope["headers"] if key == name]
+
+
+def build_headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    """Build the headers of every response."""
+    return [(REQUEST_ID_HEADER, request_id.encode()), (b"x-content-type-options", b"nosniff")]
+
+
+def create_request_id() -> str:
+    """Return 32 random hex digits; a UUID would take four times as long."""
+    return os.urandom(16).hex()
+
+
+def check_query_parameters(request: Request, allowed_names: Collection[str]) -> None:
     """Raise `UserInputError` for a query parameter that is not in `allowed_names`, or occurs twice."""
-    parameter_names = (
-        [name for name, _ in request.query_params.multi_items()] if request.scope["query_string"] else []
-    )
+    if not request.scope["query_string"]:  # nearly always
+        return
+    parameter_names = [name for name, _ in request.query_params.multi_items()]
     if not set(parameter_names) <= set(allowed_names) or len(parameter_names) != len(set(parameter_names)):
         accepted_text = f"{', '.join(allowed_names)}, each once" if allowed_names else "none"
         raise UserInputError(f"query: got another parameter, accepted: {accepted_text}", "unknown_parameter")
@@ -53,9 +71,10 @@ def parse_media_type(request: Request, accepted_types: Sequence[str]) -> MediaTy
     Raises `HTTPError` 415 for another type, for none, for a charset other than UTF-8 and for compressed
     bodies, whose size is unknown before decompression.
     """
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    encodings = get_header_values(request, b"content-encoding")
+    if any(encoding.strip().lower() != "identity" for encoding in encodings):
         raise HTTPError(415, "unsupported_encoding", "Content-Encoding: accepted: none")
-    content_types = request.headers.getlist("content-type")
+    content_types = get_header_values(request, b"content-type")
     name, parameters = _parse_content_type(content_types[0]) if len(content_types) == 1 else ("", {})
     if name not in accepted_types:
         raise HTTPError(415, "unsupported_media_type", f"Content-Type: accepted: {', '.join(accepted_types)}")
@@ -64,6 +83,7 @@ def parse_media_type(request: Request, accepted_types: Sequence[str]) -> MediaTy
     return MediaType(name, parameters)
 
 
+@lru_cache(64)  # clients send few different ones
 def _parse_content_type(header: str) -> tuple[str, dict[str, str]]:
     if len(header) > _MAX_CONTENT_TYPE_LENGTH:
         return "", {}
@@ -79,16 +99,20 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     The declared length is checked first. Received bytes are counted too: chunked bodies declare no length.
     """
     too_large_error = HTTPError(413, "body_too_large", f"body: accepted: up to {max_bytes} bytes")
-    content_length = request.headers.get("content-length", "0")
-    if content_length.isdecimal() and int(content_length) > max_bytes:
+    if _declared_length(request) > max_bytes:
         raise too_large_error
     chunks, received_bytes = [], 0
-    async for chunk in request.stream():
-        received_bytes += len(chunk)
+    is_complete = False
+    while not is_complete:
+        message = await request.receive()  # `Request.stream` does the same in more steps
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        received_bytes += len(chunks[-1])
         if received_bytes > max_bytes:
             raise too_large_error
-        chunks.append(chunk)
-    request.state.read = True
+        is_complete = not message.get("more_body", False)
+    request.scope[_BODY_READ] = True
     if not received_bytes:
         raise HTTPError(400, "empty_body", "body: got none, accepted: one image or several")
     return b"".join(chunks)
@@ -96,11 +120,15 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 def is_body_consumed(request: Request) -> bool:
     """Return whether the body was read, or is short enough for the server to discard."""
-    if getattr(request.state, "read", False):
+    if _BODY_READ in request.scope:
         return True
-    is_chunked = "transfer-encoding" in request.headers
-    content_length = request.headers.get("content-length", "0")
-    return not is_chunked and content_length.isdecimal() and int(content_length) <= MAX_DRAIN_BYTES
+    is_chunked = bool(get_header_values(request, b"transfer-encoding"))
+    return not is_chunked and _declared_length(request) <= MAX_DRAIN_BYTES
+
+
+def _declared_length(request: Request) -> int:
+    """Return the declared length of the body in bytes, 0 without one; the HTTP parser rejects others."""
+    return int((get_header_values(request, b"content-length") or ["0"])[0])
 
 
 async def send_and_close(request: Request, response: Response, send: Send, max_bytes: int) -> None:

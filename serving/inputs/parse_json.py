@@ -17,11 +17,13 @@ def _nest_list_type(element_type: Any, depth: int) -> Any:
     return _nest_list_type(list[element_type], depth - 1) if depth else element_type
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
+class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """One image or several."""
+
     images: msgspec.Raw
 
 
-_BODY_DECODER = msgspec.json.Decoder(_Body)
+_BODY_DECODER = msgspec.json.Decoder(PredictRequest)
 # Indexed by nesting depth - 1: one flat image has depth 1, several images with channels have depth 4.
 _BYTE_DECODERS, _FLOAT_DECODERS = (
     [

@@ -2,14 +2,32 @@
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from starlette.requests import Request
 
 from relearn.model.errors import UserInputError
 from relearn.serving.http.errors import HTTPError
 
-PARAMETER_NAMES = ("top_k", "version", "return_input", "log")
+# Each parameter and its JSON schema; `top_k` is also limited by the number of classes.
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "top_k": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Number of classes per image in the response, the most likely first.",
+    },
+    "version": {"type": "string", "description": "Fail with 404 unless this version is live."},
+    "return_input": {
+        "type": "boolean",
+        "default": False,
+        "description": "Return each image as the network received it.",
+    },
+    "log": {
+        "type": "boolean",
+        "default": True,
+        "description": "Allow an entry in the prediction log.",
+    },
+}
 BOOLEANS = {"true": True, "false": False}
 
 

@@ -1,8 +1,8 @@
 """Prometheus metrics of the API."""
 
 import os
-from collections import Counter as Tally
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -14,10 +14,13 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.responses import Response
 
 from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE, TextfileMetrics
+
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 # Seconds: one image takes about 1 ms, a large batch some 100 ms, a slow client longer.
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -96,6 +99,7 @@ class Metrics:
             "Predictions served, but not completely recorded.",
             registry=self.registry,
         )
+        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], Any] = {}
         self.exported_versions: dict[Gauge, set[str | None]] = {
             self.workers_serving: set(),
             self.workers_load_failed: set(),
@@ -103,16 +107,23 @@ class Metrics:
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count one request and its duration; `route` is a route of the API, not a client's path."""
-        self.requests.labels(route, str(status)).inc()
-        self.request_seconds.labels(route).observe(seconds)
+        self._bind(self.requests, route, str(status)).inc()
+        self._bind(self.request_seconds, route).observe(seconds)
 
     def observe_predictions(self, version: str, labels: list[str], confidences: np.ndarray) -> None:
         """Count the images of one request by label, with their `confidences` float32 (n,) in 0–1."""
-        for label, count in Tally(labels).items():
-            self.predictions.labels(version, label).inc(count)
-        confidence = self.confidence.labels(version)
+        for label in set(labels):
+            self._bind(self.predictions, version, label).inc(labels.count(label))
+        confidence = self._bind(self.confidence, version)
         for value in confidences.tolist():
             confidence.observe(value)
+
+    def _bind(self, metric: MetricT, *labels: str) -> MetricT:
+        """Return `metric.labels(*labels)`; each is looked up once, which takes longer than to count."""
+        child = self._children.get((metric, labels))
+        if child is None:
+            child = self._children[metric, labels] = metric.labels(*labels)
+        return child
 
     def set_version(self, version: str | None, failed_version: str | None) -> None:
         """Set the version that this worker serves, and the one that it failed to load; None for none."""

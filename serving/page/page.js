@@ -383,8 +383,7 @@ async function retry(request) {
 // Loads the classes of the live model; throws before the first release.
 async function loadClasses() {
   const openapi = await api("openapi.json");
-  if (sessionStorage.getItem("relearn-key")) linkDocument(openapi);
-  const prediction = openapi.components.schemas.Predictions.properties.predictions.items;
+  const prediction = openapi.components.schemas.Prediction;
   const liveClasses = prediction.properties.label.enum ?? [];
   if (!liveClasses.length) {
     throw new ApiError("No model is released yet. Predictions start with the first release.", RETRY_MS);
@@ -396,13 +395,6 @@ async function loadClasses() {
     byId("bars").classList.toggle("long-names", classes.some((name) => name.length > 2));
     byId("classes").replaceChildren(...classes.map(createLabelButton));
   }
-}
-
-// Links to the downloaded document: a plain link would send no API key.
-function linkDocument(openapi) {
-  const content = new Blob([JSON.stringify(openapi, null, 2)], { type: "application/json" });
-  URL.revokeObjectURL(byId("api-link").href);
-  byId("api-link").href = URL.createObjectURL(content);
 }
 
 // Showing predictions

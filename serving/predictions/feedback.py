@@ -2,7 +2,7 @@
 
 import re
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -22,28 +22,32 @@ ACCEPTED_MEMBERS = {
 }
 IF_LOGGED = "If that prediction was recorded, it counts for accuracy"
 # Use of the image. This worker does not know whether another worker recorded the prediction.
-IMAGE_NOTES = {
+ImageState = Literal["kept", "sampled", "none"]
+IMAGE_NOTES: dict[ImageState, str] = {
     "kept": f"With its image it can become training data. {IF_LOGGED}.",
     "sampled": f"{IF_LOGGED}, and with its image it can become training data.",
     "none": f"{IF_LOGGED}; without its image it cannot become training data.",
 }
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    request_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The label of a predicted image, optionally with the image."""
+
+    # The lookahead is the end of the text in Python and in JSON Schema; `$` allows a line break after it.
+    request_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}(?![\s\S])")]
     label: str
     index: Annotated[float, msgspec.Meta(ge=0, lt=2**32, multiple_of=1)] = 0  # to JSON, 3.0 is an integer
-    image: msgspec.Raw = msgspec.Raw(b"null")
+    image: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
-_BODY_DECODER = msgspec.json.Decoder(_Body)
+_BODY_DECODER = msgspec.json.Decoder(FeedbackRequest)
 _MEMBERS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def build_feedback_response(has_image: bool, is_image_logged: bool) -> dict[str, str]:
-    """Build the response; it says whether the image is in the feedback, in the prediction log, or missing."""
-    image_state = "kept" if has_image else "sampled" if is_image_logged else "none"
-    return {"image": image_state, "note": IMAGE_NOTES[image_state]}
+def describe_image_use(has_image: bool, is_image_logged: bool) -> tuple[ImageState, str]:
+    """Return whether the image is in the feedback, in the log or missing, and a note on its use."""
+    image_state: ImageState = "kept" if has_image else "sampled" if is_image_logged else "none"
+    return image_state, IMAGE_NOTES[image_state]
 
 
 def parse_feedback(body: bytes, card: ModelCard) -> Feedback:
@@ -62,7 +66,7 @@ def parse_feedback(body: bytes, card: ModelCard) -> Feedback:
     return feedback
 
 
-def _decode_body(body: bytes) -> _Body:
+def _decode_body(body: bytes) -> FeedbackRequest:
     try:
         payload = _BODY_DECODER.decode(body)
         raw_members = _MEMBERS_DECODER.decode(body)

@@ -19,7 +19,7 @@ from relearn.model.images.decode import decode_image
 from relearn.model.images.resize import fit_image
 from relearn.model.inference.classifier import Classifier
 from relearn.serving.api.app import PredictionApp
-from relearn.serving.api.responses import LIMIT_SETTINGS
+from relearn.serving.api.responses import Limits
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.server import Server
 from relearn.serving.http.api_keys import ApiKeys
@@ -187,6 +187,22 @@ def test_media_type_is_case_insensitive_and_may_name_utf8(client: httpx.Client):
     assert 200 == client.post("/predict", content=json.dumps({"images": FLAT}), headers=headers).status_code
 
 
+def test_slash_at_the_end_of_predict_changes_nothing(client: httpx.Client):
+    """`/predict/` answers as `/predict` does, and is counted as the same route."""
+    before = read_metrics(client).get('relearn_requests_total{route="/predict",status="200"}', 0)
+
+    assert 200 == client.post("/predict/", json={"images": FLAT}).status_code
+
+    assert before + 1 == read_metrics(client)['relearn_requests_total{route="/predict",status="200"}']
+
+
+def test_messages_name_the_method_and_the_paths(client: httpx.Client):
+    """A wrong method is answered with the right one, a wrong path with those that exist."""
+    assert "Use POST for /predict" == client.get("/predict").json()["error"]["message"]
+    message = client.get("/doc").json()["error"]["message"]
+    assert message.startswith("No such path: /doc; there are /predict, /feedback")
+
+
 def test_request_keeps_its_id(client: httpx.Client):
     """A client's plain request id is returned in header and body; any other is replaced."""
     plain = client.post("/predict", json={"images": FLAT}, headers={"x-request-id": "job-7.a_b"})
@@ -233,14 +249,13 @@ def test_info_shows_live_model_and_limits(client: httpx.Client, classifier: Clas
     assert list(classifier.card.shape) == info["classifier"]["shape"]
     assert torch.__version__ == info["classifier"]["torch"]
     assert [(1, "3")] == [(worker["worker"], worker["version"]) for worker in info["workers"]]
-    assert {name: getattr(config, name) for name in LIMIT_SETTINGS} == info["limits"]
+    assert {name: getattr(config, name) for name in Limits.__struct_fields__} == info["limits"]
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
         ("GET", "/nothing", 404, "not_found"),
-        ("POST", "/predict/", 404, "not_found"),
         ("GET", "/predict/livez", 404, "not_found"),
         ("POST", "/predict/submit", 404, "not_found"),
         ("GET", "/static_content/", 404, "not_found"),

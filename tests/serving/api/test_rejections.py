@@ -527,7 +527,7 @@ def test_other_methods_are_rejected(client: httpx.Client, method: str):
     """A 405 names the accepted method."""
     response = client.request(method, "/predict")
 
-    assert_error(response, 405, "method_not_allowed", "method: accepted: POST")
+    assert_error(response, 405, "method_not_allowed", "Use POST for /predict")
     assert "POST" == response.headers["allow"]
 
 

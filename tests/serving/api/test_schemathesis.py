@@ -48,6 +48,8 @@ def run_schemathesis(server: Server, key: str, examples: int) -> str:
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
             *("--checks", "all", "--max-examples", str(examples), "--header", f"X-API-Key: {key}"),
             *("--no-color", "--generation-database", "none"),
+            # The length of its data follows from its shape, which JSON Schema cannot express.
+            *("--exclude-path", "/v2/models/{model_name}/infer"),
         ],
         env=os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(HOOKS)},
         cwd=server.folder,
@@ -55,7 +57,7 @@ def run_schemathesis(server: Server, key: str, examples: int) -> str:
         text=True,
         check=False,
     )
-    assert "Tested: 13" in result.stdout, result.stdout + result.stderr
+    assert "Tested: 22" in result.stdout, result.stdout + result.stderr
     return "" if result.returncode == 0 else result.stdout
 
 

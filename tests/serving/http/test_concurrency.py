@@ -19,10 +19,10 @@ def limiter() -> ConcurrencyLimiter:
 
 def test_requests_over_the_limit_are_rejected_until_one_ends(limiter: ConcurrencyLimiter):
     """A request over the limit gets 429 at once, with `Retry-After: 1`."""
-    with limiter.slot(), limiter.slot():
-        with limiter.slot(), pytest.raises(HTTPError) as error_info, limiter.slot():
+    with limiter, limiter:
+        with limiter, pytest.raises(HTTPError) as error_info, limiter:
             pass
-        with limiter.slot():
+        with limiter:
             pass
 
     assert (429, {"retry-after": "1"}) == (error_info.value.http_status, error_info.value.headers)
@@ -50,7 +50,7 @@ def test_abandoned_thread_counts_until_it_ends(limiter: ConcurrencyLimiter):
             limiter.orphaned_threads,
             limiter.orphaned_threads_gauge.collect()[0].samples[0].value,
         )
-        with limiter.slot(), pytest.raises(HTTPError), limiter.slot():
+        with limiter, pytest.raises(HTTPError), limiter:
             pass
         may_finish.set()
         deadline = time.monotonic() + 5

@@ -21,8 +21,10 @@ from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
+from relearn.serving.api.routes import OPERATIONS
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.page.pages import PAGE_FILES
 from relearn.serving.predictions import reader
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
@@ -526,8 +528,7 @@ def test_page_of_a_server_with_keys_asks_for_a_key_first(
     expect(page.locator("#service-description")).to_contain_text("Classifies images of digits")
 
     page.get_by_role("link", name="API").click()
-    page.wait_for_url("blob:**")
-    assert "3.1.0" == json.loads(page.locator("body").inner_text())["openapi"]
+    expect(page.get_by_text("Predict a label and the probability of every class")).to_be_visible()
     page.go_back()
     page.locator("#canvas").click()
     visit.wait_for_label()
@@ -549,8 +550,8 @@ def test_api_errors_are_shown(released_server: Server, visit_page: Callable[...,
 
 
 def test_page_has_a_strict_content_security_policy(client: httpx.Client):
-    """Each file of the page has a strict policy; `/` redirects to the page."""
-    for path in ("/draw", "/draw/page.css", "/draw/page.js"):
+    """Each file of both pages has a strict policy; `/` redirects to the draw page."""
+    for path in PAGE_FILES:
         response = client.get(path)
         assert 200 == response.status_code
         policy = dict(
@@ -565,6 +566,24 @@ def test_page_has_a_strict_content_security_policy(client: httpx.Client):
     assert "text/html; charset=utf-8" == client.get("/draw").headers["content-type"]
     assert (307, "draw") == (client.get("/").status_code, client.get("/").headers["location"])
     assert 404 == client.get("/draw/index.html").status_code
+
+
+def test_docs_page_shows_the_api_and_sends_a_request(
+    server_with_keys: Server, api_keys: tuple[str, str], visit_page: Callable[..., Visit]
+):
+    """`/docs` lists every route, and sends an example with the key that the draw page keeps for the tab."""
+    visit = visit_page(server_with_keys)
+    page = visit.page
+    page.evaluate(f"sessionStorage.setItem('relearn-key', '{api_keys[0]}')")
+    page.goto(f"{server_with_keys.url}/docs")
+    expect(page.locator(".opblock")).to_have_count(len(OPERATIONS))
+
+    page.locator("#operations-default-predict .opblock-summary-control").click()
+    page.get_by_role("button", name="Execute").click()
+
+    expect(page.locator(".live-responses-table .response-col_status")).to_contain_text("200")
+    expect(page.locator(".curl")).to_contain_text("/predict")
+    page.goto(f"{server_with_keys.url}/draw")
 
 
 def test_colors_follow_the_system(released_server: Server, visit_page: Callable[..., Visit]):

@@ -1,0 +1,91 @@
+"""The table of routes."""
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relearn.serving.api.app import PredictionApp
+from relearn.serving.api.inference_protocol import InferRequest, InferResponse, ModelMetadata, ServerMetadata
+from relearn.serving.api.openapi import build_openapi
+from relearn.serving.api.operations import Operation
+from relearn.serving.api.responses import FeedbackReceipt, Info, Predictions, build_json_response
+from relearn.serving.inputs.parse_body import MEDIA_TYPES
+from relearn.serving.inputs.parse_json import PredictRequest
+from relearn.serving.inputs.predict_options import PARAMETERS
+from relearn.serving.page.pages import PAGE_FILES
+from relearn.serving.predictions.feedback import FeedbackRequest
+
+MODEL_PATH = "/v2/models/{model_name}"
+_JSON = "application/json"
+_BODY_ERRORS = (400, 404, 413, 415)
+
+
+async def openapi(app: PredictionApp, _request: Request, _request_id: str) -> Response:
+    """Return this document, with the shapes and classes of the served classifier."""
+    card = app.served_model.classifier.card if app.served_model else None
+    return build_json_response(build_openapi(OPERATIONS, app.config, card, bool(app.api_keys)))
+
+
+# All routes. Health and metrics are served under any load, so that an overload stays visible.
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/predict",
+        PredictionApp.predict,
+        Predictions,
+        PredictRequest,
+        MEDIA_TYPES,
+        PARAMETERS,
+        extra_errors=_BODY_ERRORS,
+    ),
+    Operation(
+        "POST",
+        "/feedback",
+        PredictionApp.feedback,
+        FeedbackReceipt,
+        FeedbackRequest,
+        (_JSON,),
+        extra_errors=(*_BODY_ERRORS, 409),
+    ),
+    Operation("GET", "/info", PredictionApp.info, Info),
+    *(
+        Operation("GET", path, handler, "text/plain", is_public=True, is_limited=False)
+        for path, handler in (
+            ("/livez", PredictionApp.livez),
+            ("/healthz", PredictionApp.livez),
+            ("/readyz", PredictionApp.readyz),
+            ("/v2/health/live", PredictionApp.livez),
+            ("/v2/health/ready", PredictionApp.readyz),
+        )
+    ),
+    Operation("GET", "/metrics", PredictionApp.get_metrics, "text/plain", is_limited=False),
+    Operation("GET", "/openapi.json", openapi, _JSON),
+    Operation("GET", "/schema.json", PredictionApp.bentoml_schema, _JSON),
+    Operation("GET", "/docs.json", PredictionApp.bentoml_schema, _JSON),
+    Operation("GET", "/v2", PredictionApp.describe_server, ServerMetadata),
+    Operation("GET", MODEL_PATH, PredictionApp.describe_model, ModelMetadata, extra_errors=(404,)),
+    Operation(
+        "POST",
+        f"{MODEL_PATH}/infer",
+        PredictionApp.infer,
+        InferResponse,
+        InferRequest,
+        (_JSON,),
+        extra_errors=_BODY_ERRORS,
+    ),
+    Operation("GET", "/", PredictionApp.root, "text/html", is_public=True),
+    *(
+        Operation("GET", path, PredictionApp.serve_page, media_type, is_public=True)
+        for path, (_, media_type) in PAGE_FILES.items()
+    ),
+)
+# A slash at the end of a path that takes a body changes nothing; a page's links would lead elsewhere.
+OPERATION_BY_PATH = {operation.path: operation for operation in OPERATIONS} | {
+    f"{operation.path}/": operation for operation in OPERATIONS if operation.method == "POST"
+}
+
+
+def find_operation(path: str) -> Operation | None:
+    """Return the operation of a path, None if there is none."""
+    return OPERATION_BY_PATH.get(path) or OPERATION_BY_PATH.get(re.sub("^/v2/models/[^/]+", MODEL_PATH, path))
