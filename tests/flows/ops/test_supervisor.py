@@ -191,7 +191,7 @@ def test_home_with_a_path_too_long_for_a_socket_is_rejected(home: Home):
     assert not deep.root.exists()
 
 
-@pytest.mark.parametrize("name", ["5%d", "a #1", "a ; b", "it's #1"])
+@pytest.mark.parametrize("name", ["5%d #1 ; b", "it's #1"])
 def test_special_characters(home: Home, name: str):
     """In the path of a home and in a command supervisor would read them as a variable or a comment."""
     service = make_service("one")
