@@ -83,7 +83,7 @@ def _outside() -> Iterator[str]:
         home = Home(Path(folder), Path(folder) / "data")
         for part in ("releases", "bentoml"):
             run_engine("cp", f"{list_containers('api')[0]}:{HOME}/{part}", str(home.root / part))
-        live: Release | None = ReleaseStore(home.releases_dir(NAME)).read_current()
+        live: Release | None = ReleaseStore(home.releases_dir(NAME)).read_live()
         assert live, "no release: run infra/smoke.sh first"
         server = start_server(
             live.bento, ServeConfig(port=0, workers=WORKERS), home, model_name=NAME, api_keys=_key()

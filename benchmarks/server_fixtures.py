@@ -164,7 +164,7 @@ def publish(home: Home, saved: Path, bento: str) -> None:
         published_at=datetime.now(UTC),
         sha256=releases.add_version(VERSION, saved),
     )
-    releases.append_decision(
+    releases.ledger.append(
         actor="benchmark",
         action="promote",
         subject=VERSION,

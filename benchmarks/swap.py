@@ -137,7 +137,7 @@ class ReleaseFixture:
             roll_back(self.home, NAME, None, "a step back")
         else:
             self.promote(step)
-        live = self.releases.read_current()
+        live = self.releases.read_live()
         assert live is not None
         return live.version
 

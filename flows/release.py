@@ -257,7 +257,7 @@ def build_result(candidate: Candidate, seconds: dict[str, float]) -> ReleaseResu
     """Build the result of the release; write an example image for requests to the server."""
     home = Home.from_environment()
     releases = ReleaseStore(home.releases_dir(candidate.name))
-    live_release = releases.read_current()
+    live_release = releases.read_live()
     if candidate.smoke_test_result:
         write_bytes_atomically(
             releases.root / EXAMPLE_IMAGE_FILENAME, encode_png(Golden.load(candidate.folder).images[0])

@@ -31,6 +31,7 @@ from relearn.model.evaluation.metrics import Evaluation, compute_generalization_
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.custom import errors_in_call
 from relearn.model.networks.registry import build_network
 from relearn.model.networks.summary import count_parameters, summarize_layers
 from relearn.model.plots import evaluation as plots
@@ -174,7 +175,8 @@ def log_inputs(run: Run, config: TrainConfig, prepared: PreparedDataset, network
     """Log the inputs of a training: settings, data, and the layers of the network."""
     run.log_params(config.model_dump() | {"parameters": count_parameters(network)})
     run.log_dataset(prepared)
-    layer_table = summarize_layers(network, prepared.shape)
+    with errors_in_call(config.network, "the prediction of one image"):
+        layer_table = summarize_layers(network, prepared.shape)
     input_shape = (math.prod(prepared.shape),) if expects_flat_input(network) else prepared.shape
     run.log_table(layer_table, "network/layers.csv")
     run.log_figure(
@@ -218,7 +220,8 @@ def fit_and_log(
         log_epochs(resumable.epoch_logs)
 
         def on_epoch(record: EpochRecord) -> None:
-            health = gradient_health.measure_gradients(network, inputs, targets, record.epoch)
+            with errors_in_call(config.network, f"the measurement of gradients, epoch {record.epoch}"):
+                health = gradient_health.measure_gradients(network, inputs, targets, record.epoch)
             resumable.add_epoch(epoch_metrics(record) | flatten_gradient_health(health), health)
             bar.advance(record)
 

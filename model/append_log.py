@@ -10,6 +10,9 @@ from typing import Any, Generic, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from relearn.model.errors import CorruptDataError, InfrastructureError
+from relearn.model.files import read_regular_file
+
+MAX_LOG_BYTES = 2**28  # 256 MB: 250,000 decisions
 
 
 class LogEntry(BaseModel):
@@ -58,6 +61,14 @@ class HashChainedLog(Generic[EntryT]):
         """Return the newest entry; None if the log is empty."""
         return next(reversed(self.read_entries()), None)
 
+    def get_state(self) -> tuple[int, ...]:
+        """Return what changes with the file: inode, size and time of the last change; () without a file."""
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            return ()
+        return status.st_ino, status.st_size, status.st_ctime_ns
+
     def append_entries(self, *decisions: Mapping[str, Any]) -> list[EntryT]:
         """Append `decisions`, each with the fields of the entry type except those of `LogEntry`.
 
@@ -89,7 +100,7 @@ class HashChainedLog(Generic[EntryT]):
 
     def _read_lines(self) -> list[bytes]:
         try:
-            return self.path.read_bytes().split(b"\n")[:-1]
+            return read_regular_file(self.path, MAX_LOG_BYTES).split(b"\n")[:-1]
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from relearn.model.errors import CorruptDataError
+from relearn.model.files import read_regular_file
 
 
 def compute_sha256(path: Path) -> str:
@@ -15,7 +16,7 @@ def compute_sha256(path: Path) -> str:
 def read_verified(path: Path, sha256: str) -> bytes:
     """Read a file; raise `CorruptDataError` if it cannot be read or has another SHA-256."""
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path)
     except OSError as error:
         raise CorruptDataError(f"{path} cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != sha256:

@@ -7,6 +7,7 @@
     │   └── NotFoundError    exit 2, HTTP 404   missing run, version, file or class
     ├── InfrastructureError  exit 3, HTTP 503   disk, permission, port, server, device
     └── CorruptDataError     exit 4, HTTP 500   stored data that was changed or damaged
+        └── InvalidModelOutputError   exit 4, HTTP 500   a network that fails or returns no probabilities
 
 A message is one line: what was wrong, what was got, what is accepted. `code` is its identifier for
 programs; the command line prints `error[code]: message`, the API puts both into its error envelope.
@@ -62,3 +63,18 @@ class InfrastructureError(RelearnError):
 class CorruptDataError(RelearnError):
     exit_code = 4
     code = "corrupt_data"
+
+
+class StopSignal(SystemExit):
+    """Exit by a signal: unlike a `SystemExit` of a network's code, no error of the network."""
+
+
+class InvalidModelOutputError(CorruptDataError):
+    """A network that failed, or returned anything but probabilities."""
+
+    code = "invalid_model_output"
+
+    # The text of `cause` may contain a path, so clients get the `public_message` alone.
+    def __init__(self, public_message: str, cause: BaseException | None = None) -> None:
+        super().__init__(f"{public_message}: {cause}" if cause and str(cause) else public_message)
+        self.public_message = public_message

@@ -6,7 +6,7 @@
 | `datasets/.KEY.lock` | training | one of several first runs prepares the data, the others wait |
 | `.mlflow.db.lock` | any command | MLflow's database is created |
 | `prefect/.starting.lock` | any flow | a temporary Prefect server starts |
-| `releases/NAME/.lock` | release, rollback | a decision is made or the live pointer repaired |
+| `releases/NAME/.lock` | release, rollback | a decision is made |
 | `feedback/NAME/.lock` | feedback | decisions are appended |
 | `monitoring/NAME/.lock` | monitor | alerts are emitted |
 | `up/.lock` | `relearn up` | it runs |

@@ -1,14 +1,42 @@
-"""Atomic writes of files and folders, safe against a crash at any moment."""
+"""Atomic writes of files and folders, safe against a crash at any moment; bounded reads of regular files."""
 
 import errno
 import glob
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MAX_READ_BYTES = 2**32  # 4 GiB: weights of a billion parameters
+
+
+def read_regular_file(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
+    """Read a file of at most `max_bytes`; raise `OSError` for a folder, link, pipe, device or larger file.
+
+    A plain read would wait for a writer of a pipe, and follow a link to any file.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:  # Path.open takes no opener
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if status.st_size > max_bytes:
+            raise OSError(
+                errno.EFBIG, f"got {status.st_size:,} bytes, accepted: at most {max_bytes:,}", str(path)
+            )
+        return file.read(status.st_size)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link", path) from None
+        raise
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:

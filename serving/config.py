@@ -16,7 +16,7 @@ ENVIRONMENT_PREFIX = "RELEARN_"
 # Environment variables with process ids: of the process that starts and stops the server, and of the server,
 # which starts the workers.
 PARENT_PID, SERVER_PID = "RELEARN_PARENT_PID", "RELEARN_SERVER_PID"
-# Folder of the releases whose pointer the workers watch, and folder of the workers' status files.
+# Folder of the releases whose ledger the workers follow, and folder of the workers' status files.
 RELEASES_DIR, WORKER_STATUS_DIR = "RELEARN_RELEASES_DIR", "RELEARN_WORKER_STATUS_DIR"
 # Folder of the workers' metrics, and the folder in memory that contains it. The files are memory-mapped: on a
 # full disk, a write to a new page would kill the worker with a signal. macOS has no such folder.

@@ -156,19 +156,24 @@ def get_bentoml_schemas() -> dict[str, Any]:
 
 
 def load_bundled_model() -> "ServedModel | CorruptDataError | None":
-    """Load the classifier bundled in the Bento, or return why it is corrupt; None without a bundled one."""
-    from relearn.model.inference.classifier import Classifier
-    from relearn.serving.runtime.hot_reload import ServedModel
+    """Load the classifier bundled in the Bento, or return why it is corrupt; None without a bundled one.
+
+    Its digests are those that the ledger names, if the server follows one that knows the version.
+    """
+    from relearn.serving.releases.store import ReleaseStore
+    from relearn.serving.runtime.hot_reload import load_served_model
 
     bento = Relearn.bento  # type: ignore[attr-defined]  # the decorator made it a Service
     if bento is None or not bento.info.all_models:
         return None
-    folder = Path(bentoml.models.get(bento.info.all_models[0].tag).path)
+    folder, version = Path(bentoml.models.get(bento.info.all_models[0].tag).path), str(bento.tag.version)
+    root = os.environ.get(RELEASES_DIR)
     try:
-        return ServedModel.from_classifier(str(bento.tag.version), Classifier.load(folder))
-    except CorruptDataError as error:
+        release = ReleaseStore(Path(root)).find_release(version) if root else None
+        return load_served_model(folder, version, release.sha256 if release else None)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # a network's code may raise anything
         logger.error("%s%s%s", bento.tag, MODEL_CORRUPT_MESSAGE, error)
-        return error
+        return error if isinstance(error, CorruptDataError) else CorruptDataError(repr(error))
 
 
 def make_reloader(api: "PredictionApp") -> "ModelReloader | None":

@@ -26,7 +26,7 @@ from relearn.flows.cli.config_sources import config_sources
 from relearn.flows.config import Settings
 from relearn.flows.shutdown import print_error, run_with_exit_code
 from relearn.model.config import PRESETS, TrainConfig, format_problems
-from relearn.model.errors import ConfigError, UserInputError
+from relearn.model.errors import ConfigError, StopSignal, UserInputError
 from relearn.model.home import MLFLOW_UI_URL, Home, working_folder
 from relearn.serving.config import API_KEYS
 
@@ -170,7 +170,7 @@ def _describe_sources() -> dict[str, str]:
 
 def _exit_on_signal(_signal: int, _frame: FrameType | None) -> None:
     """Exit with 143 through all `finally` blocks: files are closed, child processes ended."""
-    raise SystemExit(143)
+    raise StopSignal(143)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:

@@ -64,12 +64,10 @@ def rollback(*, reason: str, to: str | None = None, model_name: str | None = Non
     reason = _normalize_reason(reason)
     from relearn.flows.releases.release_state import try_sync_with_ledger
     from relearn.flows.releases.rollback import roll_back
-    from relearn.serving.releases.store import ReleaseStore, resolve_name
+    from relearn.serving.releases.store import resolve_name
 
     home = Home.from_environment()
     model_name = resolve_name(home, model_name)
-    if repair_message := ReleaseStore(home.releases_dir(model_name)).repair_pointer():
-        print_warning(repair_message)
     entry = roll_back(home, model_name, to, reason)
     for message in try_sync_with_ledger(home, model_name):
         print_warning(message)

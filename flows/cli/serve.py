@@ -123,12 +123,15 @@ def predict(
         raise UserInputError(f"files: got none, accepted: {IMAGE_FORMATS} files")
     check_output("--output", output, force, (".parquet", ".csv"))
     from relearn.model.inference.classifier import Classifier
+    from relearn.serving.runtime.hot_reload import load_release
 
     if classifier is None:
         home = Home.from_environment()
         model_name, release = get_current_release(home, model_name)
-        classifier = ReleaseStore(home.releases_dir(model_name)).version_folder(release.version)
-    predictions = _predict_files(Classifier.load(classifier), files)
+        loaded = load_release(ReleaseStore(home.releases_dir(model_name)), release).classifier
+    else:
+        loaded = Classifier.load(classifier)
+    predictions = _predict_files(loaded, files)
     if output is None:
         # Not as named tuples: class names are no Python names.
         shown = predictions[["file", "label", "probability"]].itertuples(index=False, name=None)

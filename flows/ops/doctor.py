@@ -23,7 +23,7 @@ CHECKS = {
     "device": ("device",),
     "mlflow": ("store", "experiments", "artifacts", "orphaned_runs", "aliases"),
     "prefect": ("settings", "database", "server", "worker", "automation", "next_run", "stuck_runs"),
-    "releases": ("ledger", "pointer", "live", "servers"),
+    "releases": ("ledger", "live", "servers"),
 }
 PREREQUISITES = ("store", "server")  # if one of them is not ok, the rest of its group is not run
 

@@ -1,4 +1,4 @@
-"""Release state of a model: the ledger decides; live pointer and MLflow's aliases are derived from it."""
+"""Release state of a model: the ledger decides; MLflow's aliases are derived from it."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -45,7 +45,7 @@ def record_decision(home: Home, name: str, expected_state: ReleaseState, **decis
         ):
             return None
         previous_live = expected_state.live.version if expected_state.live else None
-        return releases.append_decision(
+        return releases.ledger.append(
             actor=process_identity.current_user(), previous_live=previous_live, **decision
         )
 
@@ -70,13 +70,13 @@ def try_sync_with_ledger(home: Home, name: str) -> list[str]:
 
 
 def sync_with_ledger(home: Home, name: str) -> list[str]:
-    """Update live pointer and MLflow aliases from the ledger; return a message for each correction.
+    """Update the MLflow aliases from the ledger; return a message for each correction.
 
     Called after every decision, and at every start, since a process may have been killed or an alias moved
-    by hand. Raises `InfrastructureError` if MLflow is unreachable, after the pointer is corrected.
+    by hand. Raises `InfrastructureError` if MLflow is unreachable.
     """
     releases = ReleaseStore(home.releases_dir(name))
-    messages = [message for message in [releases.repair_pointer()] if message]
+    messages: list[str] = []
     if releases.ledger.read_last() is None:
         return messages
     client = connect(home)

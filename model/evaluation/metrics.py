@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from relearn.model.errors import CorruptDataError, DataError
+from relearn.model.errors import DataError
 from relearn.model.evaluation.error_analysis import find_misclassified
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Evaluation:
     """Predictions of a classifier on a split, with all metrics.
 
     `probabilities` float32 (n, classes), rows in 0..1 that sum to 1; `labels` int64 (n,), each below
-    the number of `classes`. Raises `DataError` for invalid labels and `CorruptDataError` for invalid
-    probabilities, such as the NaN of a diverged network.
+    the number of `classes`. Raises `DataError` for invalid labels; `Classifier.predict` has checked the
+    probabilities.
     """
 
     probabilities: np.ndarray
@@ -41,7 +41,11 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         _check_labels(self.labels, len(self.classes))
-        _check_probabilities(self.probabilities, (len(self.labels), len(self.classes)))
+        shape = len(self.labels), len(self.classes)
+        if self.probabilities.shape != shape:
+            raise DataError(
+                f"probabilities: got shape {self.probabilities.shape}, accepted: {shape} (n, classes)"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -193,23 +197,6 @@ def _check_labels(labels: np.ndarray, classes: int) -> None:
         raise DataError(
             f"labels: got {labels.min()}..{labels.max()}, "
             f"accepted: 0..{classes - 1}, the classes of the classifier"
-        )
-
-
-def _check_probabilities(probabilities: np.ndarray, shape: tuple[int, int]) -> None:
-    if probabilities.shape != shape:
-        raise DataError(f"probabilities: got shape {probabilities.shape}, accepted: {shape} (n, classes)")
-    is_non_finite = ~np.isfinite(probabilities).all(axis=1)
-    if is_non_finite.any():
-        raise CorruptDataError(
-            f"the classifier returned NaN or infinite probabilities for {is_non_finite.sum()} of {shape[0]} "
-            f"images, first image {is_non_finite.argmax()}: its weights are damaged or its training diverged"
-        )
-    # 1e-3 is far above the rounding error of a softmax in float32 or half precision, and far below a logit.
-    is_unnormalized = abs(probabilities.sum(axis=1, dtype=float) - 1) > 1e-3
-    if probabilities.min() < 0 or is_unnormalized.any():
-        raise CorruptDataError(
-            "the classifier returned values that are not probabilities: rows must be in 0..1 and sum to 1"
         )
 
 

@@ -14,7 +14,14 @@ from torch import nn
 
 from relearn.model.checksums import read_verified
 from relearn.model.data.transforms import expects_flat_input, to_unit_float
-from relearn.model.errors import CorruptDataError, UserInputError
+from relearn.model.errors import (
+    ConfigError,
+    CorruptDataError,
+    InvalidModelOutputError,
+    RelearnError,
+    StopSignal,
+    UserInputError,
+)
 from relearn.model.files import atomic_folder
 from relearn.model.inference.model_card import (
     CARD_FILE,
@@ -25,11 +32,13 @@ from relearn.model.inference.model_card import (
     ModelCard,
     read_card,
 )
-from relearn.model.networks.custom import import_file
-from relearn.model.networks.registry import NETWORKS, build_network
+from relearn.model.networks.custom import find_logits_fault, import_source
+from relearn.model.networks.registry import build_network
 
 # Images per forward pass: the cnn's convolution then takes 22 MB on 1×28×28.
 MAX_BATCH = 256
+# Accepted difference of a sum of probabilities from 1: far above the rounding error of a softmax in float32.
+SUM_TOLERANCE = 1e-3
 
 
 class Classifier:
@@ -42,7 +51,8 @@ class Classifier:
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Predict probabilities, float32 (n, classes), rows sum to 1.
 
-        `images` are uint8 (n, channels, height, width). Raises `UserInputError` for another dtype or shape.
+        `images` are uint8 (n, channels, height, width). Raises `UserInputError` for another dtype or shape,
+        `InvalidModelOutputError` if the network fails or returns anything but probabilities.
         """
         if images.dtype != np.uint8 or images.shape[1:] != self.card.shape:
             accepted_shape = ", ".join(map(str, self.card.shape))
@@ -52,20 +62,47 @@ class Classifier:
             )
         if not len(images):
             return np.empty((0, len(self.card.classes)), np.float32)
-        if self.network.training:  # `eval` visits every layer: 13 µs more per call if it always ran
-            self.network.eval()
-        with torch.inference_mode():
-            tensor = torch.from_numpy(np.ascontiguousarray(images))
-            if len(images) <= MAX_BATCH:  # saves the 12 µs that split and cat take
-                return self._predict_batch(tensor).numpy()
-            return torch.cat([self._predict_batch(batch) for batch in tensor.split(MAX_BATCH)]).numpy()
+        try:
+            if self.network.training:  # `eval` visits every layer: 13 µs more per call if it always ran
+                self.network.eval()
+            with torch.inference_mode():
+                tensor = torch.from_numpy(np.ascontiguousarray(images))
+                if len(images) <= MAX_BATCH:  # saves the 12 µs that split and cat take
+                    probabilities = self._predict_batch(tensor).numpy()
+                else:
+                    batches = [self._predict_batch(batch) for batch in tensor.split(MAX_BATCH)]
+                    probabilities = torch.cat(batches).numpy()
+        except (RelearnError, StopSignal):
+            raise
+        except (Exception, SystemExit) as error:  # the code of a custom network may raise anything
+            raise InvalidModelOutputError(
+                f"{self._network_name} raised {type(error).__name__}", error
+            ) from error
+        self._check_probabilities(probabilities)
+        return probabilities
 
     def _predict_batch(self, images: torch.Tensor) -> torch.Tensor:
         device = next(self.network.parameters()).device
         logits: torch.Tensor = self.network(
             to_unit_float(images.to(device), expects_flat_input(self.network))
         )
-        return logits.softmax(1).cpu()
+        if fault := find_logits_fault(logits, (len(images), len(self.card.classes))):
+            raise InvalidModelOutputError(f"{self._network_name} {fault}")
+        return logits.float().softmax(1).cpu()
+
+    def _check_probabilities(self, probabilities: np.ndarray) -> None:
+        errors = np.abs(probabilities.sum(1) - 1)
+        if errors.max() <= SUM_TOLERANCE and probabilities.min() >= 0:  # both are false for NaN
+            return
+        is_invalid = ~((errors <= SUM_TOLERANCE) & (probabilities >= 0).all(1))
+        raise InvalidModelOutputError(
+            f"{self._network_name} returned NaN, infinity or no probabilities for {is_invalid.sum()} of "
+            f"{len(probabilities)} images, first image {is_invalid.argmax()}"
+        )
+
+    @property
+    def _network_name(self) -> str:
+        return f"network {self.card.config.network}"
 
     def to_labels(self, probabilities: np.ndarray) -> list[str]:
         """Return the class name with the highest probability in each row."""
@@ -81,7 +118,7 @@ class Classifier:
             for name, value in self.network.state_dict().items()
         }
         files: dict[FileName, bytes] = {WEIGHTS_FILE: safetensors.torch.save(weights)}
-        if self.card.config.network not in NETWORKS:
+        if self.card.is_custom:
             files[SOURCE_FILE] = read_class_source(type(self.network)).encode()
         if training_hashes is not None:
             np.save(array := io.BytesIO(), np.sort(training_hashes))
@@ -94,12 +131,13 @@ class Classifier:
             (temp_folder / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, card: ModelCard | None = None) -> Self:
         """Load the classifier saved in `folder`; the digests of all files are checked.
 
-        Raises `NotFoundError` if `folder` holds no classifier, `CorruptDataError` if a file was changed.
+        `card` is by default the one in `folder`. Raises `NotFoundError` if `folder` holds no classifier,
+        `CorruptDataError` if a file was changed.
         """
-        card = read_card(folder)
+        card = card or read_card(folder)
         files = {name: read_verified(folder / name, digest) for name, digest in card.digests.items()}
         if WEIGHTS_FILE not in files:
             raise CorruptDataError(f"{folder / CARD_FILE} lists no {WEIGHTS_FILE}")
@@ -114,15 +152,20 @@ class Classifier:
 def build_untrained_network(card: ModelCard, folder: Path) -> nn.Module:
     """Build the network of `card` with its initial weights; a custom class is imported from `folder`."""
     custom_class: type[nn.Module] | None = None
-    if card.config.network not in NETWORKS:
-        if SOURCE_FILE not in card.digests:
+    if card.is_custom:
+        digest = card.digests.get(SOURCE_FILE)
+        if digest is None:
             raise CorruptDataError(f"{folder / CARD_FILE} lists no {SOURCE_FILE} for {card.config.network}")
+        source = read_verified(folder / SOURCE_FILE, digest)
         try:
-            module = import_file(folder / SOURCE_FILE, f"relearn_network_{card.digests[SOURCE_FILE][:16]}")
+            module = import_source(source, folder / SOURCE_FILE, f"relearn_network_{digest[:16]}")
             custom_class = getattr(module, card.config.network.split(":", 1)[1])
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CorruptDataError(f"{folder / SOURCE_FILE} cannot be imported: {error}") from error
-    return build_network(card.config, card.shape, len(card.classes), custom_class)
+    try:
+        return build_network(card.config, card.shape, len(card.classes), custom_class)
+    except ConfigError as error:
+        raise CorruptDataError(f"{folder / CARD_FILE} describes no usable network: {error}") from error
 
 
 def read_class_source(network_class: type[nn.Module]) -> str:

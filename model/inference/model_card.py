@@ -17,7 +17,9 @@ from relearn.model.checksums import read_verified
 from relearn.model.config import TrainConfig, format_problems
 from relearn.model.data.extra_images import MergeSummary
 from relearn.model.errors import CorruptDataError, NotFoundError
+from relearn.model.files import read_regular_file
 from relearn.model.images.resize import ImageStyle
+from relearn.model.networks.registry import NETWORKS
 from relearn.model.networks.summary import count_parameters
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ class ModelCard(BaseModel):
         """The model name, under which the classifier is registered and released."""
         return self.config.model_name or self.dataset
 
+    @property
+    def is_custom(self) -> bool:
+        """True if the code of the network is the user's."""
+        return self.config.network not in NETWORKS
+
 
 def read_card(folder: Path) -> ModelCard:
     """Read and validate the card in `folder`.
@@ -82,10 +89,18 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD_FILE
     try:
-        content = json.loads(path.read_bytes())
+        return parse_card(read_regular_file(path), path)
     except FileNotFoundError:
         raise NotFoundError(f"no classifier in {folder}: it has no {CARD_FILE}") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise CorruptDataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def parse_card(json_text: bytes, path: Path) -> ModelCard:
+    """Parse and validate the card that was read from `path`; raise `CorruptDataError` if it is invalid."""
+    try:
+        content = json.loads(json_text)
+    except ValueError as error:
         raise CorruptDataError(f"{path} cannot be read: {error}") from None
     format_version = content.get("format") if isinstance(content, dict) else None
     if format_version != FORMAT:

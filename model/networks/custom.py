@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from relearn.model.data.transforms import expects_flat_input, to_unit_float
-from relearn.model.errors import ConfigError, NotFoundError
+from relearn.model.errors import ConfigError, NotFoundError, RelearnError, StopSignal
 
 
 def import_network(name: str) -> type[nn.Module]:
@@ -27,11 +27,12 @@ def import_network(name: str) -> type[nn.Module]:
     Raises `NotFoundError` if it does not exist, `ConfigError` if it cannot be used.
     """
     module_name, class_name = name.split(":", 1)
-    try:
-        with _as_config_error(f"{module_name} cannot be imported"):
+    with network_errors(f"{module_name} cannot be imported"):
+        try:
             module = _import_module(module_name, class_name)
-    except ModuleNotFoundError as error:
-        raise NotFoundError(f"network: no module named {error.name!r} from {Path.cwd()}", "network") from None
+        except ModuleNotFoundError as error:
+            message = f"network: no module named {error.name!r} from {Path.cwd()}"
+            raise NotFoundError(message, "network") from None
     network_class = getattr(module, class_name, None)
     if network_class is None:
         raise NotFoundError(f"network: {module_name} has no class {class_name!r}", "network")
@@ -67,19 +68,21 @@ def _import_module(module_name: str, class_name: str) -> ModuleType:
     _check_self_contained(
         class_name, source_file
     )  # its message says what is accepted, an ImportError does not
-    return import_file(source_file, module_name)
+    return import_source(source_file.read_bytes(), source_file, module_name)
 
 
-def import_file(source_file: Path, name: str) -> ModuleType:
-    """Import the module in `source_file` under `name`; a second call returns the same module."""
+def import_source(source: bytes, source_file: Path, name: str) -> ModuleType:
+    """Import `source`, read from `source_file`, as module `name`; a second call returns the same module.
+
+    What runs are the bytes given, whose digest the caller may have checked: neither the file again nor a
+    compiled copy of it in `__pycache__`.
+    """
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, source_file)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{source_file} is not a Python module")
-        module = importlib.util.module_from_spec(spec)
+        module = ModuleType(name)
+        module.__file__ = str(source_file)
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
+            exec(compile(source, source_file, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
         except BaseException:
             del sys.modules[name]
             raise
@@ -96,33 +99,48 @@ def instantiate_and_check(
     network_class: type[nn.Module], name: str, shape: tuple[int, int, int], classes: int
 ) -> nn.Module:
     """Build the network and run it on two black images; raise `ConfigError` unless it gives (2, classes)."""
-    with _as_config_error(f"{name}(shape=…, classes=…) failed"):
+    with network_errors(f"{name}(shape=…, classes=…) failed"):
         network = network_class(shape=shape, classes=classes)
     if next(network.parameters(), None) is None:
         raise ConfigError([f"network: {name} has no parameters, accepted: a network with parameters"])
     images = to_unit_float(torch.zeros(2, *shape, dtype=torch.uint8), expects_flat_input(network))
     with (
-        _as_config_error(f"{name} failed on images of shape (n, {', '.join(map(str, images.shape[1:]))})"),
+        network_errors(f"{name} failed on images of shape (n, {', '.join(map(str, images.shape[1:]))})"),
         torch.no_grad(),
     ):
         network.eval()
         logits = network(images)
         network.train()
-    is_tensor = isinstance(logits, torch.Tensor)
-    if not is_tensor or logits.shape != (2, classes) or not logits.is_floating_point():
-        result = f"{logits.dtype} {tuple(logits.shape)}" if is_tensor else type(logits).__name__
-        raise ConfigError(
-            [f"network: {name} returned {result} for 2 images, accepted: floats (2, {classes})"]
-        )
+    if fault := find_logits_fault(logits, (2, classes)):
+        raise ConfigError([f"network: {name} {fault}"])
     return network
 
 
+def find_logits_fault(logits: object, shape: tuple[int, int]) -> str | None:
+    """Return what is wrong with the result of a network for `shape` (images, classes); None if nothing is."""
+    if isinstance(logits, torch.Tensor):
+        if logits.shape == shape and logits.is_floating_point():
+            return None
+        result = f"{logits.dtype} {tuple(logits.shape)}"
+    else:
+        result = type(logits).__name__
+    return f"returned {result} for {shape[0]} image{'s' * (shape[0] > 1)}, accepted: floats {shape}"
+
+
+def errors_in_call(name: str, call: str) -> AbstractContextManager[None]:
+    """Turn any error of custom network `name` into a line that says in which `call` it failed.
+
+    An error of a network of ours is a bug and passes.
+    """
+    return network_errors(f"{name} failed in {call}") if ":" in name else nullcontext()
+
+
 @contextmanager
-def _as_config_error(context: str) -> Iterator[None]:
-    """Turn any error of the user's code into a `ConfigError` of one line."""
+def network_errors(context: str) -> Iterator[None]:
+    """Turn any error of a network's code into a `ConfigError` of one line, which begins with `context`."""
     try:
         yield
-    except (ModuleNotFoundError, ConfigError):
+    except (RelearnError, StopSignal):
         raise
     except (Exception, SystemExit) as error:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

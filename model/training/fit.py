@@ -15,6 +15,7 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.splits import Splits
 from relearn.model.devices import Forward
 from relearn.model.errors import UserInputError
+from relearn.model.networks.custom import errors_in_call, find_logits_fault
 from relearn.model.training.batches import BatchLoader, MicroBatches
 from relearn.model.training.state import EpochRecord, RunningMetrics, TrainingSnapshot, TrainingState
 
@@ -92,7 +93,10 @@ def fit(
     while not (state.is_finished or is_stopped):
         epoch_start = time.perf_counter() - state.epoch_seconds
         batches = train_loader.iterate_shuffled(config.seed, state.epoch, state.train_metrics.batch_count)
-        with devices.translate_oom_error(train_loader.batch_size):
+        with (
+            errors_in_call(config.network, f"training, epoch {state.epoch}"),
+            devices.translate_oom_error(train_loader.batch_size),
+        ):
             network.train()
             train_metrics = run_epoch(
                 forward, _stop_when(should_stop, batches), state.train_metrics, state.step
@@ -142,7 +146,8 @@ def run_epoch(
             batch_size = sum(len(inputs) for inputs, _ in batch)
             for inputs, targets in batch:
                 logits = forward(inputs)
-                _check_logits(logits, targets)
+                if fault := find_logits_fault(logits, (len(targets), targets.shape[1])):
+                    raise UserInputError(f"network: it {fault}, in training as in evaluation")
                 loss = F.cross_entropy(logits, targets, reduction="sum")
                 if step:
                     (loss / batch_size).backward()
@@ -153,16 +158,6 @@ def run_epoch(
             if step:
                 step()
     return metrics
-
-
-def _check_logits(logits: object, targets: torch.Tensor) -> None:
-    """Raise for a network that returns something else in training than in its first check."""
-    if getattr(logits, "shape", None) != targets.shape:
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UserInputError(
-            f"network: got {got} for {len(targets)} images, accepted: {tuple(targets.shape)}, one row for "
-            "each image, in training as in evaluation"
-        )
 
 
 def _stop_when(should_stop: Callable[[], bool], batches: Iterable[MicroBatches]) -> Iterable[MicroBatches]:

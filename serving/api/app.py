@@ -12,7 +12,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relearn.model.errors import CorruptDataError
+from relearn.model.errors import CorruptDataError, InvalidModelOutputError
 from relearn.serving.api import inference_protocol
 from relearn.serving.api.health import check_ready, report_live
 from relearn.serving.api.inference_protocol import (
@@ -72,7 +72,7 @@ class PredictionApp:
         self.worker_status_dir = worker_status_dir
         self.worker_index = worker_index
         self.served_model = bundled_model if isinstance(bundled_model, ServedModel) else None
-        self.is_model_corrupt = isinstance(bundled_model, CorruptDataError)
+        self.model_error = bundled_model if isinstance(bundled_model, CorruptDataError) else None
         self.serving_since = datetime.now(UTC)
         self.metrics = Metrics(prediction_log_folder, config.workers)
         self.api_keys = api_keys
@@ -92,7 +92,7 @@ class PredictionApp:
         """Serve `served_model` from the next request on."""
         if self.served_model and self.served_model.version != served_model.version:
             self.metrics.model_reloads.inc()
-        self.served_model, self.is_model_corrupt, self.serving_since = served_model, False, datetime.now(UTC)
+        self.served_model, self.model_error, self.serving_since = served_model, None, datetime.now(UTC)
 
     def publish_status(self, load_error: tuple[str, str] | None = None) -> None:
         """Write this worker's status file: the served version and, if a release failed to load, `load_error`.
@@ -114,7 +114,9 @@ class PredictionApp:
             logger.error("the worker status cannot be published: %s", error)
 
     def _require_model(self) -> ServedModel:
-        if self.is_model_corrupt:
+        if isinstance(self.model_error, InvalidModelOutputError):
+            raise HTTPError(503, self.model_error.code, self.model_error.public_message)
+        if self.model_error:
             raise HTTPError(
                 503, MODEL_CORRUPT_CODE, "the released classifier is corrupt; the log has the details"
             )
@@ -130,17 +132,18 @@ class PredictionApp:
         )
         media_type = requests.parse_media_type(request, MEDIA_TYPES)
         body = await requests.read_body(request, self.config.max_body_bytes)
-        if (
-            served_model.is_fast
-            and len(body) <= MAX_INLINE_BODY_BYTES
-            and is_cheap_to_parse(media_type, body)
-        ):
-            images = self._parse_images(served_model, media_type, body)
-            probabilities = await self.batcher.predict(served_model.classifier, images)
+        if not (len(body) <= MAX_INLINE_BODY_BYTES and is_cheap_to_parse(media_type, body)):
+            content = await self.limiter.run_in_thread(
+                self._parse_and_predict, served_model, media_type, body, request_id, options
+            )
+            return Response(content, media_type="application/json")
+        images = self._parse_images(served_model, media_type, body)
+        if len(images) <= served_model.inline_images:
+            probabilities = await self.batcher.predict(served_model, images)
             content = self._log_and_encode(served_model, images, probabilities, request_id, options)
         else:
             content = await self.limiter.run_in_thread(
-                self._parse_and_predict, served_model, media_type, body, request_id, options
+                self._predict_and_encode, served_model, images, request_id, options
             )
         return Response(content, media_type="application/json")
 
@@ -148,13 +151,8 @@ class PredictionApp:
         """Predict `images`, uint8 in any accepted shape, without HTTP; return the content of `/predict`."""
         served_model = self._require_model()
         images = images.reshape(-1, *served_model.classifier.card.shape)
-        content = self._log_and_encode(
-            served_model,
-            images,
-            served_model.classifier.predict(images),
-            requests.create_request_id(),
-            PredictOptions(),
-        )
+        request_id = requests.create_request_id()
+        content = self._predict_and_encode(served_model, images, request_id, PredictOptions())
         return msgspec.json.decode(content, type=dict[str, Any])
 
     def _parse_and_predict(
@@ -166,9 +164,12 @@ class PredictionApp:
         options: PredictOptions,
     ) -> bytes:
         images = self._parse_images(served_model, media_type, body)
-        return self._log_and_encode(
-            served_model, images, served_model.classifier.predict(images), request_id, options
-        )
+        return self._predict_and_encode(served_model, images, request_id, options)
+
+    def _predict_and_encode(
+        self, served_model: ServedModel, images: np.ndarray, request_id: str, options: PredictOptions
+    ) -> bytes:
+        return self._log_and_encode(served_model, images, served_model.predict(images), request_id, options)
 
     def _parse_images(self, served_model: ServedModel, media_type: MediaType, body: bytes) -> np.ndarray:
         card = served_model.classifier.card
@@ -220,7 +221,7 @@ class PredictionApp:
         card = served_model.classifier.card
         input_spec = InputSpec(card.shape, card.style, self.config.max_images)
         client_id, images = inference_protocol.parse_infer_request(body, input_spec)
-        probabilities = served_model.classifier.predict(images)
+        probabilities = served_model.predict(images)
         labels = self._record(served_model, images, probabilities, request_id, PredictOptions())
         return build_json_response(
             inference_protocol.build_infer_response(

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from relearn.model.errors import RelearnError
+from relearn.model.errors import RelearnError, UserInputError
 from relearn.serving.api.app import PredictionApp
 from relearn.serving.api.operations import Operation
 from relearn.serving.api.routes import OPERATIONS, find_operation
@@ -57,6 +57,8 @@ class RequestGuard:
         elif not isinstance(error, RelearnError):
             logger.error("request %s failed", request_id, exc_info=error)
             error = RelearnError("unexpected error", "internal_error")
+        elif not isinstance(error, UserInputError):
+            logger.error("request %s failed: %s", request_id, error, exc_info=error.__cause__)
         self.app.metrics.request_errors.labels(error.code).inc()
         return build_error_response(error, request_id)
 

@@ -3,6 +3,7 @@
 import numpy as np
 from starlette.responses import PlainTextResponse
 
+from relearn.model.errors import InvalidModelOutputError
 from relearn.serving.config import VERSION_HEADER
 from relearn.serving.http.concurrency import ConcurrencyLimiter
 from relearn.serving.http.errors import HTTPError
@@ -17,13 +18,15 @@ def report_live() -> PlainTextResponse:
 async def check_ready(served_model: ServedModel, limiter: ConcurrencyLimiter) -> PlainTextResponse:
     """Predict a blank image; return the response of `/readyz`, with the served version as a header.
 
-    Raises `HTTPError` 503 if a probability is NaN or infinite.
+    Raises `HTTPError` 503 if the network fails on it. One that fails on an image of a client stays ready:
+    otherwise that client could take the server from all others.
     """
     blank_image = np.zeros((1, *served_model.classifier.card.shape), np.uint8)
-    predict = served_model.classifier.predict
-    probabilities = (
-        predict(blank_image) if served_model.is_fast else await limiter.run_in_thread(predict, blank_image)
-    )
-    if not np.isfinite(probabilities).all():
-        raise HTTPError(503, "not_finite", "the classifier returned NaN or infinite probabilities")
+    try:
+        if served_model.inline_images:
+            served_model.predict(blank_image)
+        else:
+            await limiter.run_in_thread(served_model.predict, blank_image)
+    except InvalidModelOutputError as error:
+        raise HTTPError(503, error.code, error.public_message) from error
     return PlainTextResponse("ready\n", headers={VERSION_HEADER: served_model.version})

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 import relearn
-from relearn.model.errors import CorruptDataError, InfrastructureError
+from relearn.model.errors import CorruptDataError, InfrastructureError, InvalidModelOutputError
 from relearn.model.home import Home
 from relearn.serving.config import (
     API_KEYS,
@@ -36,6 +36,8 @@ from relearn.serving.http.api_keys import ApiKeys, require_keys_if_public
 
 SERVICE_IMPORT_PATH = "relearn.serving.service:Relearn"
 WORKER_STATUS_FOLDER = "workers"  # in the folder of a server
+# Error codes of `/readyz` that waiting does not change.
+MODEL_ERROR_CODES = (MODEL_CORRUPT_CODE, InvalidModelOutputError.code)
 STARTUP_TIMEOUT = 60.0  # seconds; about 6 on a quiet machine of 2 cores
 
 
@@ -71,8 +73,8 @@ class Server:
         """
         deadline = time.monotonic() + timeout_seconds
         while (response := self._get(path))[0] != 200:
-            if f'"code":"{MODEL_CORRUPT_CODE}"'.encode() in response[1]:
-                raise CorruptDataError(self._model_error())
+            if any(f'"code":"{code}"'.encode() in response[1] for code in MODEL_ERROR_CODES):
+                raise CorruptDataError(self._describe_model_error(response[1]))
             if self.process.poll() is not None:
                 raise self.exit_error()
             if time.monotonic() > deadline:
@@ -113,10 +115,12 @@ class Server:
         finally:
             connection.close()
 
-    def _model_error(self) -> str:
-        """Extract from the log why the classifier cannot be served."""
-        reason = self.log_file.read_text(errors="replace").rpartition(MODEL_CORRUPT_MESSAGE)[2]
-        return f"the classifier{MODEL_CORRUPT_MESSAGE}{reason.splitlines()[0]}"
+    def _describe_model_error(self, response: bytes) -> str:
+        """Say why the classifier cannot be served; the log has more details than `response`."""
+        log = self.log_file.read_text(errors="replace")
+        _, separator, reason = log.rpartition(MODEL_CORRUPT_MESSAGE)
+        message = reason.splitlines()[0] if separator else json.loads(response)["error"]["message"]
+        return f"the classifier{MODEL_CORRUPT_MESSAGE}{message}"
 
     def _log_tail(self) -> str:
         lines = [line for line in self.log_file.read_text(errors="replace").splitlines() if line.strip()]

@@ -3,7 +3,7 @@
 import msgspec
 from starlette.responses import Response
 
-from relearn.model.errors import RelearnError, UserInputError
+from relearn.model.errors import InvalidModelOutputError, RelearnError, UserInputError
 
 
 class HTTPError(UserInputError):  # the client's error, not the server's
@@ -34,13 +34,14 @@ class ErrorResponse(msgspec.Struct):
 def build_error_response(error: RelearnError, request_id: str) -> Response:
     """Build the JSON response of an error, in the format of all errors.
 
-    The response of a server-side error contains only its code: its message may contain file names.
+    The response of most server-side errors contains only the code: their messages may contain file names.
     """
-    message = (
-        str(error)
-        if isinstance(error, UserInputError)
-        else "the server could not answer; its log has the reason"
-    )
+    if isinstance(error, UserInputError):
+        message = str(error)
+    elif isinstance(error, InvalidModelOutputError):
+        message = error.public_message
+    else:
+        message = "the server could not answer; its log has the reason"
     content = ErrorResponse(ErrorDetail(error.code, message, request_id))
     headers = error.headers if isinstance(error, HTTPError) else None
     return Response(

@@ -1,4 +1,4 @@
-"""Released versions: the ledger of decisions, the stored classifiers, the live pointer and golden requests.
+"""Released versions: the ledger of decisions, the stored classifiers and golden requests.
 
 Flows write here and the service reads. How a decision is reached is in `relearn.flows.promotion`.
 """

@@ -13,6 +13,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from relearn.model.errors import CorruptDataError
+from relearn.model.files import read_regular_file
 
 if TYPE_CHECKING:
     from relearn.model.inference.classifier import Classifier
@@ -40,9 +41,17 @@ class Golden:
     def load(cls, folder: Path) -> Self:
         """Read `golden.safetensors` of `folder`; raise `CorruptDataError` if it cannot be read."""
         try:
-            return cls(**safetensors.numpy.load((folder / GOLDEN_FILE).read_bytes()))
-        except (OSError, SafetensorError, TypeError) as error:
-            raise CorruptDataError(f"{folder / GOLDEN_FILE} cannot be read: {error}") from None
+            return cls.parse(read_regular_file(folder / GOLDEN_FILE))
+        except OSError as error:
+            raise CorruptDataError(f"{folder / GOLDEN_FILE} cannot be read: {error.strerror}") from None
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Parse the content of a `golden.safetensors`; raise `CorruptDataError` if it is invalid."""
+        try:
+            return cls(**safetensors.numpy.load(content))
+        except (SafetensorError, TypeError) as error:
+            raise CorruptDataError(f"{GOLDEN_FILE} cannot be read: {error}") from None
 
     def save(self, folder: Path) -> None:
         """Write `golden.safetensors` into `folder`."""

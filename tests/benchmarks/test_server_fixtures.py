@@ -19,6 +19,6 @@ def test_published_version_is_live(tmp_path: Path) -> None:
 
     publish(home, saved, f"{NAME}:{VERSION}")
 
-    current = ReleaseStore(home.releases_dir(NAME)).read_current()
+    current = ReleaseStore(home.releases_dir(NAME)).read_live()
     assert current is not None
     assert (current.version, current.bento) == (VERSION, f"{NAME}:{VERSION}")

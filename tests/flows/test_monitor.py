@@ -52,7 +52,7 @@ def home(ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 @pytest.fixture(scope="module")
 def live(ran) -> ServedModel:
     releases = ReleaseStore(ran.home.releases_dir("digits"))
-    return load_release(releases, releases.read_current())
+    return load_release(releases, releases.read_live())
 
 
 @pytest.fixture(scope="module")

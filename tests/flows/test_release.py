@@ -163,7 +163,7 @@ def reverse_classes(classifier: Classifier) -> Classifier:
 
 
 def test_better_candidate_is_promoted_and_served(champion: Workspace) -> None:
-    """After the first release and after the second, ledger, pointer, aliases, Bento and run agree."""
+    """After the first release and after the second, ledger, aliases, Bento and run agree."""
     workspace = champion
     assert ("1", None) == (workspace.alias("champion"), workspace.alias("previous"))
 
@@ -183,7 +183,7 @@ def test_better_candidate_is_promoted_and_served(champion: Workspace) -> None:
     assert (None, "1") == (entry.previous_live, entry.live.version)
     assert ("1", "2") == (last.previous_live, last.live.version)
     assert ("promote", run_id, "1") == (last.action, last.run_id, last.rollback_target)
-    assert last.live == workspace.releases.read_current()
+    assert last.live == workspace.releases.read_live()
     assert entry.fingerprints == last.fingerprints
     assert workspace.prepared.fingerprint == last.fingerprints["data"]
     assert "2" == load_release(workspace.releases, last.live).version
@@ -217,7 +217,7 @@ def test_sabotaged_candidate_is_rejected_with_its_reason(
     champion: Workspace, sabotage: Callable[[Classifier], Classifier], reason: str
 ) -> None:
     """The champion stays live, no version is registered, and the ledger has the reason."""
-    live = champion.releases.read_current()
+    live = champion.releases.read_live()
     released = release(champion.log_run(sabotage(champion.train(**WEAK))))
 
     assert ("reject", "1", None) == (
@@ -226,7 +226,7 @@ def test_sabotaged_candidate_is_rejected_with_its_reason(
         released.candidate_version,
     )
     assert any(reason in line for line in released.gate_decision.reasons)
-    assert live == champion.releases.read_current()
+    assert live == champion.releases.read_live()
     last = champion.releases.ledger.read_last()
     assert ("reject", live, released.gate_decision.reasons) == (last.action, last.live, last.reasons)
     assert 1 == len(champion.client.search_model_versions("name = 'digits'"))
@@ -378,7 +378,7 @@ def test_approval_is_valid_for_one_gate_decision(champion: Workspace, approver: 
         released.gate_decision.action,
         released.gate_decision.reasons[0],
     )
-    assert fast == champion.releases.read_current().run_id
+    assert fast == champion.releases.read_live().run_id
 
 
 def test_candidate_without_approval_is_held(workspace: Workspace, on_server: str) -> None:

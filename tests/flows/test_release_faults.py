@@ -84,9 +84,9 @@ class Workspace:
         assert 0 == process.returncode, errors
 
     def assert_consistent(self) -> str | None:
-        """Assert that ledger, pointer, folder, Bento and aliases agree; return the live version."""
+        """Assert that ledger, folder, Bento and aliases agree; return the live version."""
         state, client = ReleaseState.from_store(self.releases), connect(self.home)
-        assert state.live == self.releases.read_current()
+        assert state.live == self.releases.read_live()
         aliases = client.get_registered_model("digits").aliases
         version_by_alias = {alias: str(version) for alias, version in aliases.items()}
         assert version_by_alias.get("champion") == (state.live and state.live.version)
@@ -114,7 +114,7 @@ def workspace(copied: Home, on_server: str, clean: dict[str, str], tmp_path: Pat
 @contextmanager
 def serving(workspace: Workspace) -> Iterator[Server]:
     """Start a real server that follows the live version."""
-    release = workspace.releases.read_current()
+    release = workspace.releases.read_live()
     assert release is not None
     server = start_server(release.bento, ServeConfig(port=0), workspace.home, model_name="digits")
     try:

@@ -94,7 +94,7 @@ def test_mlflow_has_a_parent_run_and_a_child_for_each_network(client: MlflowClie
 
 
 def test_best_network_is_version_1_champion_and_live(ran, client: MlflowClient) -> None:
-    """Alias in MLflow, live pointer and Bento name the same classifier."""
+    """Alias in MLflow, ledger and Bento name the same classifier."""
     name, release = get_current_release(ran.home)
     champion = client.get_model_version_by_alias("digits", "champion")
     runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id])

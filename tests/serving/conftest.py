@@ -121,7 +121,7 @@ def publish() -> Callable[..., Release]:
     """Return a function that releases a saved classifier, as a flow does."""
 
     def publish(releases: ReleaseStore, version: str, folder: Path, run_id: str = "run-1") -> Release:
-        previous = releases.read_current()
+        previous = releases.read_live()
         live = Release(
             version=version,
             bento=f"{releases.root.name}:{version}",
@@ -129,7 +129,7 @@ def publish() -> Callable[..., Release]:
             published_at=datetime.now(UTC),
             sha256=releases.add_version(version, folder),
         )
-        releases.append_decision(
+        releases.ledger.append(
             actor="test",
             action="promote",
             subject=version,

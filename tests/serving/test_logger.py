@@ -15,6 +15,6 @@ CONFIGURE_BENTOML = (
 @pytest.mark.parametrize("between", ["", CONFIGURE_BENTOML], ids=["flow", "server"])
 def test_warnings_are_printed(between: str) -> None:
     """Of a module that was imported before BentoML configured logging, too."""
-    code = f"{IMPORT}{between}logger.warning('the pointer was unreadable')"
+    code = f"{IMPORT}{between}logger.warning('the ledger was unreadable')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "the pointer was unreadable" in done.stdout + done.stderr
+    assert "the ledger was unreadable" in done.stdout + done.stderr

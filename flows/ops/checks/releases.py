@@ -1,8 +1,8 @@
-"""Checks of releases: ledger, live pointer, live release, running servers."""
+"""Checks of releases: ledger, live release, running servers."""
 
 from collections.abc import Iterator
 
-from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped, warning
+from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped
 from relearn.model.errors import CorruptDataError, InfrastructureError, RelearnError
 from relearn.model.home import Home
 from relearn.serving.deployment.discovery import RunningServer, find_running_servers
@@ -32,24 +32,6 @@ def ledger(home: Home) -> Iterator[CheckResult]:
             yield ok(f"{len(entries)} decisions, none changed or lost; {live_status}", name)
     if not list_released_names(home):
         yield skipped("nothing is released yet")
-
-
-def pointer(home: Home) -> Iterator[CheckResult]:
-    """Check that the live pointer, which servers follow, agrees with the ledger."""
-    for name, last_entry in _read_last_entries(home):
-        releases = ReleaseStore(home.releases_dir(name))
-        fix = f"relearn serve --model-name {name} corrects it when it starts, and so does every decision"
-        try:
-            pointer_release = releases.read_current()
-        except CorruptDataError as error:
-            yield warning(str(error), fix, name)
-            continue
-        if pointer_release == last_entry.live:
-            yield ok("agrees with the ledger", name)
-        else:
-            ledger_status = f"version {last_entry.live.version}" if last_entry.live else "nothing is live"
-            pointer_status = f"version {pointer_release.version}" if pointer_release else "nothing"
-            yield warning(f"points to {pointer_status}, the ledger says {ledger_status}", fix, name)
 
 
 def live(home: Home) -> Iterator[CheckResult]:

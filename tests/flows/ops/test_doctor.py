@@ -87,7 +87,7 @@ def test_healthy_home_passes_and_is_not_changed(live: Zoo, capsys: Capture) -> N
     assert 0 == run_command_line(["doctor"]), capsys.readouterr()
     output = capsys.readouterr().out
 
-    for check in ("home", "store", "artifacts", "orphaned_runs", "aliases", "ledger", "pointer", "live"):
+    for check in ("home", "store", "artifacts", "orphaned_runs", "aliases", "ledger", "live"):
         assert f"✓ {check}" in output
     assert "✗" not in output
     assert before == read_files()
@@ -266,7 +266,7 @@ def test_manually_moved_alias_is_found_and_kept(live: Zoo) -> None:
     result = run_one(live.home, "mlflow", "aliases")
     assert ("warning", "zoo") == (result.state, result.subject)
     assert "@champion points to 3, the ledger says 2" == result.message
-    assert f"relearn release {live.releases.read_current().run_id[:8]} corrects this" in result.fix
+    assert f"relearn release {live.releases.read_live().run_id[:8]} corrects this" in result.fix
     assert {"champion": "3", "previous": "1"} == live.aliases()
     client.delete_model_version("zoo", "2")
     assert "version 2 is gone from MLflow's registry" in run_one(live.home, "mlflow", "aliases").message
@@ -281,21 +281,8 @@ def test_changed_line_of_the_ledger_is_corrupt_data(live: Zoo, capsys: Capture) 
     output, errors = capsys.readouterr()
     assert f"{path}, line 2 does not follow the line before it" in output
     assert "restore ledger.jsonl from a copy" in output
-    assert "✓ pointer" not in output
+    assert "✓ live" not in output
     assert "error[corrupt_data]: failed checks: releases ledger; each fix is printed above\n" == errors
-
-
-def test_manually_moved_pointer_is_found(live: Zoo) -> None:
-    """The repair of the release store corrects it."""
-    pointer = live.releases.root / "current.json"
-    pointer.write_text(pointer.read_text().replace('"2"', '"1"', 1))
-    result = run_one(live.home, "releases", "pointer")
-    assert ("warning", "points to version 1, the ledger says version 2") == (result.state, result.message)
-    pointer.write_text("{")
-    assert "is not a live pointer" in run_one(live.home, "releases", "pointer").message
-
-    live.releases.repair_pointer()
-    assert "ok" == run_one(live.home, "releases", "pointer").state
 
 
 def test_fix_of_a_damaged_release_works(live: Zoo, capsys: Capture) -> None:

@@ -1,4 +1,4 @@
-"""Release state and rollback: the ledger decides, live pointer and aliases follow."""
+"""Release state and rollback: the ledger decides, aliases follow."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_version_deleted_by_hand_is_reported(zoo: Zoo) -> None:
 
     (message,) = sync_with_ledger(zoo.home, "zoo")
     assert "@champion of zoo cannot point to version 1: it is gone from MLflow" == message
-    assert "1" == zoo.releases.read_current().version
+    assert "1" == zoo.releases.read_live().version
 
 
 def test_decision_on_an_outdated_state_is_not_recorded(zoo: Zoo) -> None:
@@ -65,7 +65,7 @@ def test_decision_on_an_outdated_state_is_not_recorded(zoo: Zoo) -> None:
 
 
 def test_rollback_makes_the_previous_version_live(zoo: Zoo) -> None:
-    """Its ledger entry has user and reason, and the pointer follows."""
+    """Its ledger entry has user and reason, and its release is live."""
     zoo.promote("1")
     zoo.promote("2")
     entry = roll_back(zoo.home, "zoo", None, "too many sevens")
@@ -76,7 +76,7 @@ def test_rollback_makes_the_previous_version_live(zoo: Zoo) -> None:
         entry.live.version,
         entry.rollback_target,
     )
-    assert (("too many sevens",), "1") == (entry.reasons, zoo.releases.read_current().version)
+    assert (("too many sevens",), "1") == (entry.reasons, zoo.releases.read_live().version)
     assert re.fullmatch(r".+@.+", entry.actor)
     assert {"data": "d", "reference": "r"} == entry.fingerprints
     assert "1" == load_release(zoo.releases, entry.live).version
@@ -116,7 +116,7 @@ def test_rollback_to_a_damaged_version_is_rejected(zoo: Zoo, file: str) -> None:
 
     with pytest.raises(CorruptDataError):
         roll_back(zoo.home, "zoo", None, "why not")
-    assert ("2", 2) == (zoo.releases.read_current().version, len(zoo.releases.ledger.read_entries()))
+    assert ("2", 2) == (zoo.releases.read_live().version, len(zoo.releases.ledger.read_entries()))
 
 
 def test_rollback_command_reports_its_effect(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:

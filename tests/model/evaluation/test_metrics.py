@@ -17,7 +17,7 @@ from sklearn.metrics import (
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.errors import CorruptDataError, DataError
+from relearn.model.errors import DataError
 from relearn.model.evaluation.metrics import (
     MAX_GAP,
     METRICS,
@@ -182,23 +182,6 @@ def test_one_image() -> None:
     )
     assert all(math.isfinite(value) for value in evaluation.metrics.values())
     assert 0.25 == pytest.approx(evaluation.ece)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_non_finite_probabilities_are_rejected(value: float) -> None:
-    """The error has the number of affected images and the first of them."""
-    probabilities = np.full((4, 3), 1 / 3, np.float32)
-    probabilities[2, 1] = value
-
-    with pytest.raises(CorruptDataError, match=r"NaN or infinite .* for 1 of 4 images, first image 2"):
-        Evaluation(probabilities, np.zeros(4, int), CLASSES)
-
-
-@pytest.mark.parametrize("row", [[3.0, -1.0, -1.0], [2.0, 1.0, 0.5], [0.1, 0.1, 0.1]])
-def test_logits_are_rejected(row: list[float]) -> None:
-    """Rows outside 0..1, or with a sum other than 1, are rejected."""
-    with pytest.raises(CorruptDataError, match="not probabilities"):
-        Evaluation(np.array([row], np.float32), np.array([0]), CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,21 @@
 """Classifier: predictions, saving and loading, and errors for damaged folders."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from relearn.model.config import TrainConfig
-from relearn.model.errors import CorruptDataError, NotFoundError, UserInputError
+from relearn.model.errors import (
+    CorruptDataError,
+    InvalidModelOutputError,
+    NotFoundError,
+    StopSignal,
+    UserInputError,
+)
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
@@ -95,6 +103,48 @@ def test_images_of_another_dtype_or_shape_are_rejected(invalid_images: np.ndarra
         make_classifier().predict(invalid_images)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_network_that_returns_no_probabilities_is_reported(images: np.ndarray, value: float) -> None:
+    """The error has the network, the number of affected images and the first of them."""
+    classifier = make_classifier()
+
+    def damage(_network: nn.Module, _inputs: object, logits: Tensor) -> Tensor:
+        logits[[2, 5], 1] = value
+        return logits
+
+    classifier.network.register_forward_hook(damage)
+    message = r"network mlp returned NaN, infinity or no probabilities for 2 of 8 images, first image 2"
+    with pytest.raises(InvalidModelOutputError, match=message):
+        classifier.predict(images[:8])
+
+
+def test_error_of_a_network_has_a_part_for_clients(images: np.ndarray) -> None:
+    """Clients read the class of the error, but not its text, which may contain a path."""
+    classifier = make_classifier()
+
+    def fail(_network: nn.Module, _inputs: object) -> None:
+        raise FileNotFoundError("/home/ann/table.csv")
+
+    classifier.network.register_forward_pre_hook(fail)
+    with pytest.raises(InvalidModelOutputError) as raised:
+        classifier.predict(images[:1])
+    assert "network mlp raised FileNotFoundError: /home/ann/table.csv" == str(raised.value)
+    assert "network mlp raised FileNotFoundError" == raised.value.public_message
+
+
+def test_stop_by_a_signal_is_no_error_of_the_network(images: np.ndarray) -> None:
+    """A `SystemExit` of the network is one."""
+    classifier, stops = make_classifier(), iter([StopSignal(143), SystemExit(143)])
+
+    def stop(_network: nn.Module, _inputs: object) -> None:
+        raise next(stops)
+
+    classifier.network.register_forward_pre_hook(stop)
+    for error_type in (StopSignal, InvalidModelOutputError):
+        with pytest.raises(error_type):
+            classifier.predict(images[:1])
+
+
 @pytest.mark.parametrize("offset", [0, 100, 5_000, -1])
 def test_flipped_bit_is_detected(tmp_path: Path, offset: int) -> None:
     """Changed weights are rejected before they are used."""
@@ -159,6 +209,7 @@ def test_custom_network_is_saved_with_its_source(
     np.testing.assert_array_equal(
         classifier.predict(images), Classifier.load(tmp_path / "zoo").predict(images)
     )
+    assert not (tmp_path / "zoo" / "__pycache__").exists()  # a compiled copy has no digest
     (tmp_path / "zoo" / "network.py").write_text("raise SystemExit")
     with pytest.raises(CorruptDataError, match="SHA-256 differs"):
         Classifier.load(tmp_path / "zoo")

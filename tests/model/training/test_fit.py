@@ -12,7 +12,7 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.splits import Splits
 from relearn.model.data.transforms import expects_flat_input
-from relearn.model.errors import InfrastructureError, UserInputError
+from relearn.model.errors import ConfigError, InfrastructureError, UserInputError
 from relearn.model.networks.registry import build_network
 from relearn.model.training.batches import BatchLoader
 from relearn.model.training.fit import FitResult, fit
@@ -240,8 +240,34 @@ def test_missing_rows_in_training_are_reported_in_one_line() -> None:
             logits: Tensor = self.layer(inputs.flatten(1))
             return logits[1:] if self.training else logits
 
-    with pytest.raises(UserInputError, match=r"network: got \(63, 4\) for 64 images, accepted: \(64, 4\)"):
+    with pytest.raises(
+        UserInputError,
+        match=r"torch.float32 \(63, 4\) for 64 images, accepted: floats \(64, 4\)",
+    ):
         fit(TrainConfig(batch_size=64, epochs=1), Short(), SPLITS, CLASSES)
+
+
+@pytest.mark.parametrize("error", [ValueError("no such shape"), SystemExit("no such shape")])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_custom_network_that_fails_is_reported_in_one_line(error: BaseException, is_training: bool) -> None:
+    """The line has class, call and epoch; an error of our networks is a bug and stays as it is."""
+
+    class Failing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(144, CLASSES)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if self.training == is_training:
+                raise error
+            return self.layer(inputs.flatten(1))  # type: ignore[no-any-return]
+
+    message = f"network: nets:Failing failed in training, epoch 1: {type(error).__name__}: no such shape"
+    with pytest.raises(ConfigError) as raised:
+        fit(TrainConfig(network="nets:Failing", epochs=1), Failing(), SPLITS, CLASSES)
+    assert message == str(raised.value)
+    with pytest.raises(type(error)):
+        fit(TrainConfig(epochs=1), Failing(), SPLITS, CLASSES)
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])

@@ -234,7 +234,7 @@ def test_nan_network_is_not_ready(classifier: Classifier, tmp_path: Path):
     with pytest.raises(HTTPError) as error_info:
         asyncio.run(api.readyz(Request({"type": "http"}), ""))
 
-    assert (503, "not_finite") == (error_info.value.http_status, error_info.value.code)
+    assert (503, "invalid_model_output") == (error_info.value.http_status, error_info.value.code)
 
 
 def test_info_shows_live_model_and_limits(client: httpx.Client, classifier: Classifier, config: ServeConfig):

@@ -118,7 +118,7 @@ def released_server(
 ) -> Server:
     """Release the trained classifier on the same server."""
     releases = ReleaseStore(page_home.releases_dir("digits"))
-    if releases.read_current() is None:
+    if releases.read_live() is None:
         publish(releases, "1", digits_classifier)
     page_server.wait_until_ok("/readyz")
     return page_server
@@ -191,7 +191,7 @@ def test_page_waits_for_the_first_release(
     visit_page: Callable[..., Visit],
 ):
     """The page says that no model is released, and predicts the drawing after the release."""
-    assert ReleaseStore(page_home.releases_dir("digits")).read_current() is None
+    assert ReleaseStore(page_home.releases_dir("digits")).read_live() is None
     page = visit_page(page_server).page
     expect(page.locator("#message")).to_contain_text("No model is released yet.")
     page.locator("#canvas").click()

@@ -1,6 +1,5 @@
-"""Promises of the release store: release folders, the live pointer, and its agreement with the ledger."""
+"""Promises of the release store: release folders, and the live release of the ledger."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -35,18 +34,16 @@ def second_classifier(make_classifier: Callable[..., Classifier], save: Save, tm
 
 def test_nothing_is_live_before_the_first_release(releases: ReleaseStore):
     """Reading creates no folder."""
-    assert (None, None) == (releases.read_current(), releases.repair_pointer())
+    assert releases.read_live() is None
     assert not releases.root.exists()
 
 
 def test_published_version_is_live(releases: ReleaseStore, saved: Path, publish: Publish):
-    """Pointer and ledger agree, and the release folder holds a classifier that loads."""
+    """It is the release of the last decision, and its folder holds a classifier that loads."""
     published = publish(releases, "3", saved)
 
-    assert published == releases.read_current() == releases.ledger.read_last().live
-    assert {"version", "bento", "run_id", "published_at", "sha256"} == set(
-        json.loads((releases.root / "current.json").read_bytes())
-    )
+    assert published == releases.read_live() == releases.find_release("3")
+    assert releases.find_release("4") is None
     assert {"card.json", GOLDEN_FILE} == set(published.sha256)
     Classifier.load(releases.version_folder("3"))
 
@@ -54,11 +51,11 @@ def test_published_version_is_live(releases: ReleaseStore, saved: Path, publish:
 def test_new_release_keeps_previous_version(
     releases: ReleaseStore, saved: Path, second_classifier: Path, publish: Publish
 ):
-    """Only the pointer moves."""
+    """Its folder stays as it was."""
     publish(releases, "3", saved)
     publish(releases, "4", second_classifier)
 
-    assert "4" == releases.read_current().version
+    assert "4" == releases.read_live().version
     assert (
         Classifier.load(releases.version_folder("3")).card
         != Classifier.load(releases.version_folder("4")).card
@@ -108,7 +105,7 @@ def test_damaged_release_folder_is_replaced(releases: ReleaseStore, saved: Path,
 
 @pytest.mark.needs("mount", "umount")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_full_disk_leaves_ledger_and_pointer_unchanged(tmp_path: Path, saved: Path, publish: Publish):
+def test_full_disk_leaves_the_ledger_unchanged(tmp_path: Path, saved: Path, publish: Publish):
     """A release that is reported as failed has no effect."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -120,47 +117,12 @@ def test_full_disk_leaves_ledger_and_pointer_unchanged(tmp_path: Path, saved: Pa
         with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(4096))
-        before = releases.ledger.read_entries(), releases.read_current()
+        before = releases.ledger.read_entries()
         with pytest.raises(InfrastructureError, match="No space left"):
             publish(releases, "4", saved)
-        assert before == (releases.ledger.read_entries(), releases.read_current())
+        assert before == releases.ledger.read_entries()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"version": "3"}', b"[1]"])
-def test_invalid_pointer_raises_corrupt_data_error(releases: ReleaseStore, content: bytes):
-    """A damaged pointer is not read as "nothing released"."""
-    releases.root.mkdir(parents=True)
-    (releases.root / "current.json").write_bytes(content)
-
-    with pytest.raises(CorruptDataError, match="is not a live pointer"):
-        releases.read_current()
-
-
-@pytest.mark.parametrize("pointer", [None, b"", b"older"])
-def test_pointer_is_repaired_from_the_ledger(
-    releases: ReleaseStore, saved: Path, second_classifier: Path, publish: Publish, pointer: bytes | None
-):
-    """After a kill between both writes or an edit by hand, the next start repairs the pointer and says so."""
-    publish(releases, "3", saved)
-    old_pointer = (releases.root / "current.json").read_bytes()
-    publish(releases, "4", second_classifier)
-    path = releases.root / "current.json"
-    path.unlink() if pointer is None else path.write_bytes(old_pointer if pointer == b"older" else pointer)
-
-    message = releases.repair_pointer()
-    assert message.endswith("the ledger says 4")
-    assert "4" == releases.read_current().version
-    assert releases.repair_pointer() is None
-
-
-def test_repair_writes_nothing_when_pointer_is_correct(releases: ReleaseStore, saved: Path, publish: Publish):
-    """Not even a lock file appears."""
-    publish(releases, "3", saved)
-    before = sorted(releases.root.iterdir())
-    assert releases.repair_pointer() is None
-    assert before == sorted(releases.root.iterdir())
 
 
 DECIDE = """
@@ -173,7 +135,7 @@ for _ in range(20):
     with releases.locked():
         last = releases.ledger.read_last()
         number = str(last.number if last else 0)
-        releases.append_decision(actor="test", action="hold", subject=number, run_id="run",
+        releases.ledger.append(actor="test", action="hold", subject=number, run_id="run",
                         reasons=(), fingerprints={}, previous_live=None, live=None, rollback_target=None)
 """
 

@@ -10,17 +10,22 @@ import pytest
 
 from relearn.model.inference.classifier import Classifier
 from relearn.serving.runtime.batching import MicroBatcher
+from relearn.serving.runtime.hot_reload import ServedModel
 
 MakeClassifier = Callable[[int], Classifier]
 
 
-def predict_concurrently(*requests: tuple[Classifier, np.ndarray]) -> list[np.ndarray | BaseException]:
+def predict_concurrently(
+    *requests: tuple[Classifier, np.ndarray], inline_images: int = 64
+) -> list[np.ndarray | BaseException]:
     """Return the result of each request; all are made in the same iteration of an event loop."""
+    classifiers = {classifier for classifier, _ in requests}
+    served = {classifier: ServedModel("1", classifier, inline_images) for classifier in classifiers}
 
     async def run() -> list[np.ndarray | BaseException]:
         batcher = MicroBatcher()
         return await asyncio.gather(
-            *(batcher.predict(classifier, images) for classifier, images in requests),
+            *(batcher.predict(served[classifier], images) for classifier, images in requests),
             return_exceptions=True,
         )
 
@@ -38,6 +43,23 @@ def test_concurrent_requests_share_one_forward_pass(classifier: Classifier, imag
         hook.remove()
 
     assert [6] == pass_sizes
+    for batch, result in zip(batches, results, strict=True):
+        np.testing.assert_allclose(result, classifier.predict(batch), rtol=0, atol=1e-6)
+
+
+def test_pass_is_no_longer_than_the_event_loop_may_be_blocked(
+    classifier: Classifier, images: np.ndarray
+) -> None:
+    """Requests of one to three images make passes of at most four, in their order."""
+    pass_sizes: list[int] = []
+    hook = classifier.network.register_forward_hook(lambda _, inputs, __: pass_sizes.append(len(inputs[0])))
+    batches = [images[:1], images[1:4], images[4:6], images[6:9], images[9:10]]
+    try:
+        results = predict_concurrently(*((classifier, batch) for batch in batches), inline_images=4)
+    finally:
+        hook.remove()
+
+    assert [4, 2, 4] == pass_sizes
     for batch, result in zip(batches, results, strict=True):
         np.testing.assert_allclose(result, classifier.predict(batch), rtol=0, atol=1e-6)
 
@@ -65,7 +87,9 @@ def test_error_reaches_all_requests_of_the_pass(make_classifier: MakeClassifier,
     results = predict_concurrently((broken, images[:1]), (broken, images[1:2]))
     hook.remove()
 
-    assert ["the network is broken"] * 2 == [str(result) for result in results]
+    assert ["network mlp raised RuntimeError: the network is broken"] * 2 == [
+        str(result) for result in results
+    ]
     assert [(1, 10)] == [result.shape for result in predict_concurrently((broken, images[:1]))]  # type: ignore[union-attr]
 
 
@@ -73,9 +97,9 @@ def test_cancelled_request_changes_no_other(classifier: Classifier, images: np.n
     """A request cancelled before the pass does not change the results of the others."""
 
     async def run() -> np.ndarray:
-        batcher = MicroBatcher()
-        cancelled = asyncio.ensure_future(batcher.predict(classifier, images[:1]))
-        kept = asyncio.ensure_future(batcher.predict(classifier, images[1:2]))
+        batcher, served_model = MicroBatcher(), ServedModel("1", classifier, 64)
+        cancelled = asyncio.ensure_future(batcher.predict(served_model, images[:1]))
+        kept = asyncio.ensure_future(batcher.predict(served_model, images[1:2]))
         await asyncio.sleep(0)  # both requests are pending
         cancelled.cancel()
         result = await kept

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from relearn.model.config import TrainConfig
 from relearn.model.errors import CorruptDataError
 from relearn.model.inference.classifier import Classifier
+from relearn.model.networks.registry import build_network
 from relearn.serving.releases.golden import GOLDEN_FILE, Golden
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
 from relearn.serving.runtime import hot_reload
-from relearn.serving.runtime.hot_reload import ModelReloader, ServedModel, load_release
+from relearn.serving.runtime.hot_reload import ModelReloader, ServedModel, load_release, load_served_model
 
 Publish = Callable[..., Release]
 
@@ -36,7 +39,7 @@ class Worker:
         return [model.version for model in self.served]
 
     async def watch_until(self, condition: Callable[[], object]) -> None:
-        """Watch the release pointer until `condition` holds, at most 20 seconds."""
+        """Watch the ledger until `condition` holds, at most 20 seconds."""
         task = asyncio.create_task(self.reloader.watch())
         deadline = time.monotonic() + 20
         while not condition():
@@ -167,26 +170,60 @@ def test_repaired_release_is_loaded(
     assert (["1", "2"], None) == (worker.versions, worker.load_errors[-1])
 
 
+WAITING_NETWORK = """
+import os, time
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, shape, classes):
+        super().__init__(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+    def forward(self, inputs):
+        while not os.path.exists({gate!r}):
+            time.sleep(0.01)
+        return super().forward(inputs)
+"""
+
+
+@pytest.fixture
+def gate(
+    folders: dict[str, Path],
+    save: Callable[[Classifier, Path], Path],
+    classifier: Classifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """Add a version `slow`, whose network waits for this file."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    (tmp_path / "waiting_network.py").write_text(WAITING_NETWORK.format(gate=str(gate)))
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(network="waiting_network:Net")
+    network = build_network(config, classifier.card.shape, 10)
+    card = classifier.card.model_copy(update={"config": config})
+    folders["slow"] = save(Classifier(network, card), tmp_path / "slow")
+    del sys.modules["waiting_network"]  # the release imports its own copy
+    gate.unlink()
+    return gate
+
+
 def test_slow_load_does_not_block_newer_release(
     worker: Worker,
     releases: ReleaseStore,
     folders: dict[str, Path],
     publish: Publish,
+    gate: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     """A hanging load is reported; a newer release is loaded meanwhile and stays."""
     monkeypatch.setattr(hot_reload, "LOAD_WARNING_SECONDS", 0.1)
-    publish(releases, "2", folders["2"])
-    weights = releases.version_folder("2") / "weights.safetensors"
-    content = weights.read_bytes()
-    weights.unlink()
-    os.mkfifo(weights)  # a read blocks until a write
 
     async def run_scenario() -> None:
+        release_slow_version(releases, publish, folders, gate)
         await worker.watch_until(lambda: worker.load_errors)
         publish(releases, "3", folders["3"])
         await worker.watch_until(lambda: worker.versions[-1] == "3")
-        weights.write_bytes(content)  # the slow load finishes too late
+        gate.touch()  # the slow load finishes too late
         await asyncio.sleep(0.3)
 
     asyncio.run(run_scenario())
@@ -194,30 +231,36 @@ def test_slow_load_does_not_block_newer_release(
     assert ["1", "3"] == worker.versions
 
 
+def release_slow_version(
+    releases: ReleaseStore, publish: Publish, folders: dict[str, Path], gate: Path
+) -> None:
+    gate.touch()  # the release loads the network, too
+    publish(releases, "2", folders["slow"])
+    gate.unlink()
+
+
 def test_slow_load_is_reported_after_another_error(
     worker: Worker,
     releases: ReleaseStore,
     folders: dict[str, Path],
     publish: Publish,
+    gate: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     """The load error of the previous release does not hide a slow load."""
     monkeypatch.setattr(hot_reload, "LOAD_WARNING_SECONDS", 0.1)
 
     async def run_scenario() -> None:
-        publish(releases, "2", folders["2"])
-        (releases.version_folder("2") / GOLDEN_FILE).unlink()
-        await worker.watch_until(lambda: worker.load_errors)
         publish(releases, "3", folders["3"])
-        weights = releases.version_folder("3") / "weights.safetensors"
-        weights.unlink()
-        os.mkfifo(weights)
+        (releases.version_folder("3") / GOLDEN_FILE).unlink()
+        await worker.watch_until(lambda: worker.load_errors)
+        release_slow_version(releases, publish, folders, gate)
         await worker.watch_until(lambda: len(worker.load_errors) > 1)
-        weights.write_bytes(b"")  # unblocks the read
-        await worker.watch_until(lambda: len(worker.load_errors) > 2)
+        gate.touch()
+        await worker.watch_until(lambda: worker.versions[-1] == "2")
 
     asyncio.run(run_scenario())
-    assert ("3", "still loading after 0.1 seconds") == worker.load_errors[1]
+    assert ("2", "still loading after 0.1 seconds") == worker.load_errors[1]
 
 
 def test_error_while_reporting_does_not_stop_the_watch(
@@ -225,6 +268,7 @@ def test_error_while_reporting_does_not_stop_the_watch(
 ):
     """A worker that fails to publish its status still loads the next release."""
     monkeypatch.setattr(hot_reload, "POLL_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(hot_reload, "RETRY_INTERVAL_SECONDS", 0.05)
     served: list[ServedModel] = []
 
     def fail_to_report() -> None:
@@ -235,9 +279,10 @@ def test_error_while_reporting_does_not_stop_the_watch(
 
     async def run_scenario() -> None:
         task = asyncio.create_task(reloader.watch())
-        (releases.root / "current.json").write_bytes(b"nonsense")
+        content = releases.ledger.path.read_bytes()
+        releases.ledger.path.write_bytes(b"nonsense\n")
         await asyncio.sleep(0.1)
-        (releases.root / "current.json").unlink()
+        releases.ledger.path.write_bytes(content)
         publish(releases, "2", folders["2"])
         deadline = time.monotonic() + 20
         while len(served) < 2 and time.monotonic() < deadline:
@@ -248,13 +293,85 @@ def test_error_while_reporting_does_not_stop_the_watch(
     assert ["1", "2"] == [model.version for model in served]
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"nonsense"])
-def test_unreadable_pointer_keeps_the_model(worker: Worker, releases: ReleaseStore, content: bytes):
-    """An unreadable pointer is reported, and the model stays."""
-    (releases.root / "current.json").write_bytes(content)
+def replace_by_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_a_link(path: Path) -> None:
+    path.rename(path.parents[2] / "elsewhere")
+    path.symlink_to(path.parents[2] / "elsewhere")
+
+
+def replace_by_a_huge_file(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse
+
+
+REPLACEMENTS = [
+    (replace_by_a_pipe, "it is not a regular file"),
+    (replace_by_a_folder, "Is a directory"),
+    (replace_by_a_link, "it is a symbolic link"),
+    (replace_by_a_huge_file, "got 1,099,511,627,776 bytes, accepted: at most "),
+]
+
+
+@pytest.mark.parametrize(("replace", "reason"), REPLACEMENTS)
+def test_ledger_that_is_no_file_is_refused(
+    worker: Worker, releases: ReleaseStore, replace: Callable[[Path], None], reason: str
+):
+    """It is reported without waiting, and the model stays."""
+    replace(releases.ledger.path)
+    asyncio.run(worker.watch_until(lambda: worker.load_errors))
+    assert (["1"], "?") == (worker.versions, worker.load_errors[0][0])
+    assert reason in worker.load_errors[0][1]
+
+
+@pytest.mark.parametrize(("replace", "reason"), REPLACEMENTS)
+@pytest.mark.parametrize("file", ["card.json", "weights.safetensors", GOLDEN_FILE])
+def test_release_file_that_is_no_file_is_refused(
+    releases: ReleaseStore, file: str, replace: Callable[[Path], None], reason: str
+):
+    """A load never waits for a pipe, leaves the release folder or fills the memory."""
+    replace(releases.version_folder("1") / file)
+    with pytest.raises(CorruptDataError, match=f"{file} cannot be read: {reason}"):
+        load_release(releases, releases.read_live())
+
+
+@pytest.mark.parametrize("content", [b"\n", b"{}\n", b"nonsense\n"])
+def test_unreadable_ledger_keeps_the_model(worker: Worker, releases: ReleaseStore, content: bytes):
+    """A changed line is reported, and the model stays."""
+    releases.ledger.path.write_bytes(content)
     asyncio.run(worker.watch_until(lambda: worker.load_errors))
     assert ["1"] == worker.versions
-    assert "is not a live pointer" in worker.load_errors[0][1]
+    assert all("ledger.jsonl, line 1: " in reason for _, reason in worker.load_errors)
+
+
+def test_release_whose_digests_were_recomputed_is_refused(
+    releases: ReleaseStore, folders: dict[str, Path], publish: Publish, tmp_path: Path
+):
+    """A folder that agrees with itself is refused: only the digests of the ledger count."""
+    release = publish(releases, "2", folders["2"])
+    shutil.rmtree(releases.version_folder("2"))
+    shutil.copytree(folders["3"], releases.version_folder("2"))
+    with pytest.raises(CorruptDataError, match=r"card\.json is not what was saved"):
+        load_release(releases, release)
+    with pytest.raises(CorruptDataError, match=r"card\.json is not what was saved"):
+        load_release(releases, release.model_copy(update={"sha256": {}}))
+
+
+def test_bundled_classifier_is_checked_against_its_golden_requests(folders: dict[str, Path]):
+    """Other weights with a recomputed card are refused even where no ledger is followed."""
+    assert "2" == load_served_model(folders["2"], "2", None).version
+    for file in ("card.json", "weights.safetensors"):
+        shutil.copy(folders["3"] / file, folders["2"] / file)
+    with pytest.raises(CorruptDataError, match="golden requests differ by up to"):
+        load_served_model(folders["2"], "2", None)
 
 
 def test_missing_release_is_not_an_error(tmp_path: Path):
