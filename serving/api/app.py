@@ -26,7 +26,7 @@ from relearn.serving.http.concurrency import ConcurrencyLimiter
 from relearn.serving.http.errors import HTTPError, build_error_response
 from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse_body import MEDIA_TYPES, is_cheap_to_parse, parse_body
+from relearn.serving.inputs.parse_body import is_cheap_to_parse, parse_body, recognize_media_type
 from relearn.serving.inputs.predict_options import PARAMETER_NAMES, PredictOptions
 from relearn.serving.logger import logger
 from relearn.serving.metrics.prometheus import Metrics
@@ -203,8 +203,9 @@ class PredictionApp:
         options = PredictOptions.from_request(
             request, served_model.version, len(served_model.classifier.card.classes)
         )
-        media_type = requests.parse_media_type(request, MEDIA_TYPES)
+        declared_type = requests.parse_media_type(request)
         body = await requests.read_body(request, self.config.max_body_bytes)
+        media_type = recognize_media_type(declared_type, body)
         if (
             served_model.is_fast
             and len(body) <= MAX_INLINE_BODY_BYTES
@@ -215,7 +216,13 @@ class PredictionApp:
             content = self._log_and_encode(served_model, images, probabilities, request_id, options)
         else:
             content = await self.limiter.run_in_thread(
-                self._parse_and_predict, served_model, media_type, body, request_id, options
+                requests.get_client_address(request),
+                self._parse_and_predict,
+                served_model,
+                media_type,
+                body,
+                request_id,
+                options,
             )
         return Response(content, media_type="application/json")
 
@@ -268,9 +275,11 @@ class PredictionApp:
     async def feedback(self, request: Request, request_id: str) -> Response:
         """Save a label correction in the prediction log; return whether its image is stored."""
         card = self._require_model().classifier.card
-        requests.parse_media_type(request, ("application/json",))
+        requests.parse_media_type(request).check_accepted(("application/json",))
         body = await requests.read_body(request, self.config.max_body_bytes)
-        user_feedback = await self.limiter.run_in_thread(feedback.parse_feedback, body, card)
+        user_feedback = await self.limiter.run_in_thread(
+            requests.get_client_address(request), feedback.parse_feedback, body, card
+        )
         if self.prediction_log is None:
             raise HTTPError(409, "prediction_log_off", "feedback: the prediction log of this server is off")
         await asyncio.to_thread(self.prediction_log.log_feedback, user_feedback)

@@ -24,7 +24,9 @@ async def check_ready(served_model: ServedModel, limiter: ConcurrencyLimiter) ->
     blank_image = np.zeros((1, *served_model.classifier.card.shape), np.uint8)
     predict = served_model.classifier.predict
     probabilities = (
-        predict(blank_image) if served_model.is_fast else await limiter.run_in_thread(predict, blank_image)
+        predict(blank_image)
+        if served_model.is_fast
+        else await limiter.run_in_thread("", predict, blank_image)
     )
     if not np.isfinite(probabilities).all():
         raise HTTPError(503, "not_finite", "the classifier returned NaN or infinite probabilities")

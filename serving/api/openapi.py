@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from relearn.model.images.formats import IMAGE_TYPES
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api import openapi_examples, schemas
 from relearn.serving.api.schemas import Json
 from relearn.serving.config import ServeConfig
-from relearn.serving.inputs.image_types import IMAGE_TYPES
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse_body import MEDIA_TYPES, MULTIPART_TYPE
 from relearn.serving.page.draw_page import PAGE_FILES

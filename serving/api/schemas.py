@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+from relearn.model.images.formats import FORMAT_NAMES
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api.responses import LIMIT_SETTINGS
-from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.inputs.input_spec import InputSpec
+from relearn.serving.inputs.parse_json import SCALES
 
 Json = dict[str, Any]
 
@@ -15,11 +16,16 @@ COUNT: Json = {"type": "integer", "minimum": 1}
 PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1}
 PIXEL: Json = {"type": "integer", "minimum": 0, "maximum": 255}
 TIMESTAMP: Json = {"type": "string", "format": "date-time"}
+SCALE: Json = {
+    "enum": [*SCALES],
+    "description": "The number that is white; with 1, numbers may have fractions. Required if no number"
+    " exceeds 1, unless all are 0.",
+}
 IMAGE_FILE: Json = {
     "type": "string",
     "format": "picture",
     "contentEncoding": "base64",
-    "description": f"A {IMAGE_FORMATS} file.",
+    "description": f"A {FORMAT_NAMES} file.",
 }
 IMAGE_STATE: Json = {
     "enum": ["kept", "sampled", "none"],
@@ -31,7 +37,7 @@ def build_components(input_spec: InputSpec | None, card: ModelCard | None) -> Js
     """Build all schemas that the routes reference."""
     predictions_schema = {"type": "array", "items": _prediction_schema(card)}
     return {
-        "Images": object_schema(images=_images_schema(input_spec)),
+        "Images": object_schema(images=_images_schema(input_spec), scale=SCALE) | {"required": ["images"]},
         "Predictions": object_schema(
             version=STRING, worker=COUNT, request_id=STRING, predictions=predictions_schema
         ),
@@ -62,7 +68,7 @@ def multipart_schema(input_spec: InputSpec | None) -> Json:
     """Build the schema of a form with files, as sent by `curl -F file=@x.png`; any field name is accepted."""
     size_limit = {"maxItems": input_spec.max_images} if input_spec else {}
     files = {"type": "array", "minItems": 1, **size_limit, "items": {"type": "string", "format": "binary"}}
-    return object_schema(file=files) | {"description": f"{IMAGE_FORMATS} files."}
+    return object_schema(file=files) | {"description": f"{FORMAT_NAMES} files."}
 
 
 def top_k_schema(card: ModelCard | None) -> Json:
@@ -119,6 +125,7 @@ def _feedback_schema(input_spec: InputSpec | None, card: ModelCard | None) -> Js
         "index": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
         "label": STRING | ({"enum": list(card.classes)} if card else {}),
         "image": _nullable(image_schema),
+        "scale": _nullable(SCALE),
     }
     return object_schema(**properties) | {"required": ["request_id", "label"]}
 

@@ -5,7 +5,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
@@ -20,6 +20,7 @@ DRAIN_SECONDS = 2.0  # seconds for a client to stop sending a rejected body
 REQUEST_ID_HEADER = "x-request-id"
 SECURITY_HEADERS = {"x-content-type-options": "nosniff"}  # of every response
 _MAX_CONTENT_TYPE_LENGTH = 512  # characters of a Content-Type; the longest boundary in use has 70
+_MEDIA_TYPE_PATTERN = re.compile(r"[a-z0-9!#$&^_.+*-]{1,64}/[a-z0-9!#$&^_.+*-]{1,64}")
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -41,36 +42,53 @@ def check_query_parameters(request: Request, allowed_names: Sequence[str]) -> No
 
 @dataclass(frozen=True)
 class MediaType:
-    """A media type: its name in lower case, its parameters as the client wrote them."""
+    """A media type: name in lower case, "" if none is declared, and parameters as the client wrote them."""
 
     name: str
-    parameters: dict[str, str]
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    def check_accepted(self, accepted_types: Sequence[str], hint: str = "") -> None:
+        """Raise `HTTPError` 415 unless it is one of `accepted_types`; `hint` says what the body is."""
+        if self.name not in accepted_types:
+            message = f"Content-Type: got {self.name or 'none'}{hint}, accepted: {', '.join(accepted_types)}"
+            raise HTTPError(415, "unsupported_media_type", message)
 
 
-def parse_media_type(request: Request, accepted_types: Sequence[str]) -> MediaType:
-    """Parse the request's media type, one of `accepted_types`.
+def parse_media_type(request: Request) -> MediaType:
+    """Parse the request's `Content-Type`.
 
-    Raises `HTTPError` 415 for another type, for none, for a charset other than UTF-8 and for compressed
+    Raises `HTTPError` 415 for a malformed one, for several, for a charset other than UTF-8 and for compressed
     bodies, whose size is unknown before decompression.
     """
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise HTTPError(415, "unsupported_encoding", "Content-Encoding: accepted: none")
-    content_types = request.headers.getlist("content-type")
-    name, parameters = _parse_content_type(content_types[0]) if len(content_types) == 1 else ("", {})
-    if name not in accepted_types:
-        raise HTTPError(415, "unsupported_media_type", f"Content-Type: accepted: {', '.join(accepted_types)}")
-    if parameters.get("charset", "utf-8").lower() != "utf-8":
+    headers = request.headers.getlist("content-type")
+    if not headers:
+        return MediaType("")
+    name, parameters = parse_options_header(headers[0][: _MAX_CONTENT_TYPE_LENGTH + 1])
+    media_type = MediaType(
+        name.decode("latin-1").strip().lower(),
+        {key.decode("latin-1"): value.decode("latin-1") for key, value in parameters.items()},
+    )
+    if (
+        len(headers) > 1
+        or len(headers[0]) > _MAX_CONTENT_TYPE_LENGTH
+        or not _MEDIA_TYPE_PATTERN.fullmatch(media_type.name)
+    ):
+        raise HTTPError(
+            415,
+            "unsupported_media_type",
+            f"Content-Type: accepted: one media type, of up to {_MAX_CONTENT_TYPE_LENGTH} characters, such as"
+            " application/json or image/png",
+        )
+    if media_type.parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise HTTPError(415, "unsupported_charset", "Content-Type: accepted charset: utf-8")
-    return MediaType(name, parameters)
+    return media_type
 
 
-def _parse_content_type(header: str) -> tuple[str, dict[str, str]]:
-    if len(header) > _MAX_CONTENT_TYPE_LENGTH:
-        return "", {}
-    name, parameters = parse_options_header(header)
-    return name.decode("latin-1").strip(), {
-        key.decode("latin-1"): value.decode("latin-1") for key, value in parameters.items()
-    }
+def get_client_address(request: Request) -> str:
+    """Return the address of the client, "" if the server does not know it."""
+    return request.client.host if request.client else ""
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
