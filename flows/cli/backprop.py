@@ -12,7 +12,7 @@ from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
-from relearn.serving.inputs.image_types import IMAGE_FORMATS
+from relearn.model.images.formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ class BackpropConfig(BaseModel):
         lt=2**63,
         description="Random seed; 2 gives each hidden layer of 2 3 3 1 an inactive unit.",
     )
-    image: Path | None = Field(None, description=f"{IMAGE_FORMATS} file to use as the example.")
+    image: Path | None = Field(None, description=f"{FORMAT_NAMES} file to use as the example.")
     label: str | None = Field(None, description="Class of the image: a number from 0, or a class name.")
     classifier: Path | None = Field(
         None, description="Folder of a trained classifier for the image; a random network by default."

@@ -16,11 +16,11 @@ from relearn.flows.rendering import Table, check_output, to_csv
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
+from relearn.model.images.formats import FORMAT_NAMES
 from relearn.serving.config import API_KEYS, ServeConfig
 from relearn.serving.deployment.server import Server, start_server
 from relearn.serving.http.api_keys import ApiKeys
 from relearn.serving.http.hosts import describe_clients
-from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore, get_current_release
 
@@ -100,7 +100,7 @@ def _save_example_image(shape: tuple[int, int, int], path: Path) -> None:
 
 
 def predict(
-    *files: Annotated[Path, Parameter(help=f"{IMAGE_FORMATS} files.")],
+    *files: Annotated[Path, Parameter(help=f"{FORMAT_NAMES} files.")],
     model_name: str | None = None,
     classifier: Path | None = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -120,7 +120,7 @@ def predict(
         Replace the output file if it exists.
     """
     if not files:
-        raise UserInputError(f"files: got none, accepted: {IMAGE_FORMATS} files")
+        raise UserInputError(f"files: got none, accepted: {FORMAT_NAMES} files")
     check_output("--output", output, force, (".parquet", ".csv"))
     from relearn.model.inference.classifier import Classifier
     from relearn.serving.runtime.hot_reload import load_release

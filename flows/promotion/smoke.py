@@ -45,7 +45,7 @@ def predict_over_http(client: httpx.Client, image: np.ndarray) -> tuple[ServedPr
     Raises `CorruptDataError` if the server rejects it.
     """
     start = perf_counter()
-    response = client.post("/predict", json={"images": image.tolist()})
+    response = client.post("/predict", json={"images": image.tolist(), "scale": 255})
     seconds = perf_counter() - start
     if response.status_code != httpx.codes.OK:
         raise CorruptDataError(f"the server rejected an image: {response.status_code} {response.text[:200]}")

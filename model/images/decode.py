@@ -1,35 +1,24 @@
 """Decoding of image files to images of mode L or RGB, and encoding as PNG."""
 
 import io
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.formats import (
-    HEADER_BYTES,
-    IMAGE_FORMATS,
-    REQUEST_FORMATS,
-    ImageFormat,
-    read_webp_size,
-)
+from relearn.model.images.decoding_cost import check_cost
+from relearn.model.images.formats import FORMAT_NAMES, HEADER_BYTES, read_webp_size, recognize_format
 from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE, scale_to_uint8
 
 MAX_FILE_BYTES = 10 * 2**20
 MAX_PIXELS = 2**24  # 4096 × 4096
 MIN_SIDE = 4  # pixels
-# Each scan of a progressive JPEG costs a pass over all pixels: 22 ms at 4096 × 4096. Encoders write 10 for
-# colour and up to 24 for CMYK. A scan may take few bytes: 115 kB hold 1,500.
-MAX_JPEG_SCANS = 32
-# Markers that a decoder obeys; excludes 0xFF00 (a byte of pixels), fill bytes and restart markers.
-_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
-_START_MARKER, _END_MARKER, _SCAN_MARKER = 0xD8, 0xD9, 0xDA
+# TIFF may contain JPEG, whose scans are not counted there.
+UNSUPPORTED_COMPRESSIONS = {"jpeg", "tiff_jpeg"}
 STRIP_PIXELS = 2**18  # pixels converted to mode L or RGB at a time: 1 MB in each of the four steps
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,45 +35,37 @@ def decode_image(
     content: bytes,
     max_file_bytes: int = MAX_FILE_BYTES,
     max_pixels: int = MAX_PIXELS,
-    formats: Sequence[ImageFormat] = REQUEST_FORMATS,
     white: int | None = None,
 ) -> Image.Image:
     """Decode an image file, recognized by its content alone, to an image of mode L or RGB.
 
     It is rotated as its EXIF says; transparent parts become white, 16 bits become 8, CMYK and palettes RGB,
     an animation its first frame. `white` is the value that is white, by default that of the file's bit depth.
-    `max_file_bytes` and `max_pixels` are checked before any pixel is decoded. UserInputError has the code
-    `unsupported_image`, `invalid_image` or `image_dimensions`.
+    `max_file_bytes`, `max_pixels` and what decoding costs are checked before any pixel is decoded.
+    UserInputError has the code `unsupported_image`, `invalid_image`, `image_dimensions` or
+    `image_too_complex`.
     """
-    return decode_pixels(open_image(content, max_file_bytes, max_pixels, formats), white=white)
+    return decode_pixels(open_image(content, max_file_bytes, max_pixels), white=white)
 
 
-def open_image(
-    content: bytes, max_file_bytes: int, max_pixels: int, formats: Sequence[ImageFormat] = REQUEST_FORMATS
-) -> ImageFile:
+def open_image(content: bytes, max_file_bytes: int, max_pixels: int) -> ImageFile:
     """Read the header of an image file and check the limits of `decode_image`."""
     if len(content) > max_file_bytes:
         raise UserInputError(
             f"the image has {len(content):,} bytes, accepted: up to {max_file_bytes:,}", "image_dimensions"
         )
-    image = read_header(io.BytesIO(content), max_pixels, formats)
-    if isinstance(image, JpegImageFile) and (scans := _count_scans(content)) > MAX_JPEG_SCANS:
-        raise UserInputError(
-            f"the image has {scans:,} scans, accepted: up to {MAX_JPEG_SCANS}", "image_dimensions"
-        )
-    return image
+    if image_format := recognize_format(content[:HEADER_BYTES]):
+        check_cost(content, image_format.count_parts)
+    return read_header(io.BytesIO(content), max_pixels)
 
 
-def read_header(file: BinaryIO, max_pixels: int, formats: Sequence[ImageFormat] = IMAGE_FORMATS) -> ImageFile:
+def read_header(file: BinaryIO, max_pixels: int) -> ImageFile:
     """Read the header of an image file and check its size; no pixel is decoded."""
     head = file.read(HEADER_BYTES)
     file.seek(0)
-    image_format = next((image_format for image_format in formats if image_format.matches(head)), None)
+    image_format = recognize_format(head)
     if image_format is None:
-        accepted = " nor ".join(image_format.name for image_format in formats[:2])
-        if formats != REQUEST_FORMATS:
-            accepted = ", ".join(image_format.name for image_format in formats)
-        raise UserInputError(f"the image is neither {accepted}", "unsupported_image")
+        raise UserInputError(f"the image is not {FORMAT_NAMES}", "unsupported_image")
     if image_format.name == "WebP":
         _check_size(read_webp_size(head), max_pixels)
     with _translate_decoding_errors():
@@ -94,6 +75,12 @@ def read_header(file: BinaryIO, max_pixels: int, formats: Sequence[ImageFormat] 
     if image.mode in ("I", "F"):
         raise UserInputError(
             "the image has 32 bits a pixel, accepted: up to 16 bits a channel", "unsupported_image"
+        )
+    if image.info.get("compression") in UNSUPPORTED_COMPRESSIONS:
+        raise UserInputError(
+            "the TIFF is compressed as JPEG, accepted: no compression, LZW, Deflate, PackBits, CCITT, or the"
+            " JPEG alone",
+            "unsupported_image",
         )
     return image
 
@@ -137,7 +124,7 @@ def _translate_decoding_errors() -> Iterator[None]:
     try:
         yield
     except Exception:
-        message = "the image cannot be decoded, accepted: a complete PNG or JPEG file"
+        message = f"the image cannot be decoded, accepted: a complete {FORMAT_NAMES} file"
         raise UserInputError(message, "invalid_image") from None
 
 
@@ -156,23 +143,6 @@ def get_upright_size(image: ImageFile) -> tuple[int, int]:
     width, height = image.size
     is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     return (height, width) if is_turned else (width, height)
-
-
-def _count_scans(content: bytes) -> int:
-    """Count the scans that a decoder will find in a JPEG.
-
-    Segments are skipped by their length, as a decoder skips them: a camera's thumbnail has scans too, and
-    so may data behind the end of the image, such as a video.
-    """
-    scans, position = 0, 2
-    while match := _MARKER.search(content, position):
-        marker, position = match[1][0], match.end()
-        if marker == _END_MARKER:
-            break
-        scans += marker == _SCAN_MARKER
-        if marker != _START_MARKER:  # the only marker without a length
-            position += max(2, int.from_bytes(content[position : position + 2]))
-    return scans
 
 
 def _reduce_to_l_or_rgb(image: Image.Image, factors: tuple[int, int]) -> Image.Image:

@@ -15,7 +15,6 @@ from relearn.model.devices import cpu_count
 from relearn.model.errors import DataError, UserInputError
 from relearn.model.images.allocate import Allocate, allocate_in_memory, copy_rows
 from relearn.model.images.decode import MIN_SIDE, decode_pixels, get_upright_size, open_image
-from relearn.model.images.formats import IMAGE_FORMATS
 from relearn.model.images.resize import compute_draft_factors, fit_image
 
 MAX_NATIVE_SIDE = 64  # pixels; images with a longer side are resized
@@ -149,7 +148,7 @@ def _read_image(
     try:
         with source.open() as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        image_file = open_image(content, MAX_FILE_BYTES, MAX_PIXELS, IMAGE_FORMATS)
+        image_file = open_image(content, MAX_FILE_BYTES, MAX_PIXELS)
         upright_size = get_upright_size(image_file)
         if size is None and max(upright_size) > MAX_NATIVE_SIDE:
             return _DecodedImage(upright_size)  # rejected below with all sizes

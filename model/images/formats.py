@@ -11,43 +11,57 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from relearn.model.images.decoding_cost import (
+    Parts,
+    count_bmp_parts,
+    count_gif_parts,
+    count_jpeg_parts,
+    count_png_parts,
+    count_tiff_parts,
+    count_webp_parts,
+)
+
 HEADER_BYTES = 32  # enough to recognize every format
 _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}  # "BM" alone starts many texts
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """A format by name, the test of its first bytes, Pillow's class, and the limits of what is read."""
+    """A format by name, the test of its first bytes, Pillow's class, and the count of what decoding costs."""
 
     name: str
     matches: Callable[[bytes], bool]
     file_class: type[ImageFile]
-    limits: str = ""
+    count_parts: Callable[[bytes], Parts]
+
+    @property
+    def media_type(self) -> str:
+        """The media type, such as image/png."""
+        return f"image/{self.name.lower()}"
 
 
+# Of an animation the first frame is read, of a TIFF the first page.
 IMAGE_FORMATS = (
-    ImageFormat("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile, "first frame"),
-    ImageFormat("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile, "up to 32 scans"),
+    ImageFormat("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile, count_png_parts),
+    ImageFormat("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile, count_jpeg_parts),
     ImageFormat(
         "WebP",
         lambda head: head[:4] == b"RIFF" and head[8:15] == b"WEBPVP8",
         WebPImageFile,
-        "first frame",
+        count_webp_parts,
     ),
     ImageFormat(
         "BMP",
         lambda head: head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES,
         BmpImageFile,
+        count_bmp_parts,
     ),
-    ImageFormat(
-        "TIFF",
-        lambda head: head[:4] in (b"II*\0", b"MM\0*"),
-        TiffImageFile,
-        "first page; up to 16 bits a channel, no fractions",
-    ),
-    ImageFormat("GIF", lambda head: head[:6] in (b"GIF87a", b"GIF89a"), GifImageFile, "first frame"),
+    ImageFormat("TIFF", lambda head: head[:4] in (b"II*\0", b"MM\0*"), TiffImageFile, count_tiff_parts),
+    ImageFormat("GIF", lambda head: head[:6] in (b"GIF87a", b"GIF89a"), GifImageFile, count_gif_parts),
 )
-REQUEST_FORMATS = IMAGE_FORMATS[:2]  # of a request: the decoders that are tested most
+IMAGE_TYPES = tuple(image_format.media_type for image_format in IMAGE_FORMATS)
+_NAMES = [image_format.name for image_format in IMAGE_FORMATS]
+FORMAT_NAMES = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 # Suffixes of images in formats that are not read.
 OTHER_IMAGE_SUFFIXES = {
     *(".avif", ".heic", ".heif", ".jp2", ".jxl", ".ico", ".svg", ".psd", ".tga", ".pgm", ".ppm", ".pnm"),

@@ -35,7 +35,7 @@ from relearn.serving.http.errors import HTTPError
 from relearn.serving.http.hosts import AccessRules
 from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse_body import MEDIA_TYPES, is_cheap_to_parse, parse_body
+from relearn.serving.inputs.parse_body import is_cheap_to_parse, parse_body, recognize_media_type
 from relearn.serving.inputs.predict_options import PredictOptions
 from relearn.serving.logger import logger
 from relearn.serving.metrics.prometheus import Metrics
@@ -130,11 +130,13 @@ class PredictionApp:
         options = PredictOptions.from_request(
             request, served_model.version, len(served_model.classifier.card.classes)
         )
-        media_type = requests.parse_media_type(request, MEDIA_TYPES)
+        declared_type = requests.parse_media_type(request)
         body = await requests.read_body(request, self.config.max_body_bytes)
+        client = requests.get_client_address(request)
+        media_type = recognize_media_type(declared_type, body)
         if not (len(body) <= MAX_INLINE_BODY_BYTES and is_cheap_to_parse(media_type, body)):
             content = await self.limiter.run_in_thread(
-                self._parse_and_predict, served_model, media_type, body, request_id, options
+                client, self._parse_and_predict, served_model, media_type, body, request_id, options
             )
             return Response(content, media_type="application/json")
         images = self._parse_images(served_model, media_type, body)
@@ -143,7 +145,7 @@ class PredictionApp:
             content = self._log_and_encode(served_model, images, probabilities, request_id, options)
         else:
             content = await self.limiter.run_in_thread(
-                self._predict_and_encode, served_model, images, request_id, options
+                client, self._predict_and_encode, served_model, images, request_id, options
             )
         return Response(content, media_type="application/json")
 
@@ -213,9 +215,10 @@ class PredictionApp:
         """Predict a tensor of images, as the Open Inference Protocol v2 describes it."""
         served_model = self._require_model()
         inference_protocol.check_model_name(request.scope["path"].split("/")[3], served_model.classifier.card)
-        requests.parse_media_type(request, ("application/json",))
+        requests.parse_media_type(request).check_accepted(("application/json",))
         body = await requests.read_body(request, self.config.max_body_bytes)
-        return await self.limiter.run_in_thread(self._infer, served_model, body, request_id)
+        client = requests.get_client_address(request)
+        return await self.limiter.run_in_thread(client, self._infer, served_model, body, request_id)
 
     def _infer(self, served_model: ServedModel, body: bytes, request_id: str) -> Response:
         card = served_model.classifier.card
@@ -243,9 +246,11 @@ class PredictionApp:
     async def feedback(self, request: Request, request_id: str) -> Response:
         """Save a label correction in the prediction log; return whether its image is stored."""
         card = self._require_model().classifier.card
-        requests.parse_media_type(request, ("application/json",))
+        requests.parse_media_type(request).check_accepted(("application/json",))
         body = await requests.read_body(request, self.config.max_body_bytes)
-        user_feedback = await self.limiter.run_in_thread(feedback.parse_feedback, body, card)
+        user_feedback = await self.limiter.run_in_thread(
+            requests.get_client_address(request), feedback.parse_feedback, body, card
+        )
         if self.prediction_log is None:
             raise HTTPError(409, "prediction_log_off", "feedback: the prediction log of this server is off")
         await asyncio.to_thread(self.prediction_log.log_feedback, user_feedback)

@@ -26,7 +26,7 @@ async def check_ready(served_model: ServedModel, limiter: ConcurrencyLimiter) ->
         if served_model.inline_images:
             served_model.predict(blank_image)
         else:
-            await limiter.run_in_thread(served_model.predict, blank_image)
+            await limiter.run_in_thread("", served_model.predict, blank_image)
     except InvalidModelOutputError as error:
         raise HTTPError(503, error.code, error.public_message) from error
     return PlainTextResponse("ready\n", headers={VERSION_HEADER: served_model.version})

@@ -9,23 +9,29 @@ import msgspec
 import numpy as np
 
 from relearn.model.images.decode import encode_png
+from relearn.model.images.formats import FORMAT_NAMES, IMAGE_TYPES
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api.operations import ERRORS, Operation
 from relearn.serving.config import ServeConfig
 from relearn.serving.http.errors import ErrorResponse
-from relearn.serving.inputs.image_types import IMAGE_FORMATS, IMAGE_TYPES
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse_body import MULTIPART_TYPE
+from relearn.serving.inputs.parse_json import SCALES
 
 Json = dict[str, Any]
 
 SCHEMA_REFERENCE = "#/components/schemas/{name}"
 PIXEL: Json = {"type": "integer", "minimum": 0, "maximum": 255}
+SCALE: Json = {
+    "enum": [*SCALES],
+    "description": "The number that is white; with 1, numbers may have fractions. Required if no number"
+    " exceeds 1, unless all are 0.",
+}
 IMAGE_FILE: Json = {
     "type": "string",
     "format": "picture",
     "contentEncoding": "base64",
-    "description": f"A {IMAGE_FORMATS} file.",
+    "description": f"A {FORMAT_NAMES} file.",
 }
 SECURITY_SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -45,6 +51,7 @@ def build_openapi(
         sorted(structs, key=lambda struct: struct.__name__), ref_template=SCHEMA_REFERENCE
     )
     schemas["PredictRequest"]["properties"]["images"] = _images_schema(input_spec)
+    schemas["PredictRequest"]["properties"]["scale"] = SCALE
     one_image = _images_schema(replace(input_spec, max_images=1) if input_spec else None)
     schemas["FeedbackRequest"]["properties"]["image"] = {"anyOf": [one_image, {"type": "null"}]}
     if card and input_spec:

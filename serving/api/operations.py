@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 # Meaning of each error status.
 ERRORS = {
-    400: "The request or its body is malformed.",
+    400: "The request or its body is malformed or ambiguous.",
     401: "No valid API key, or several keys.",
-    403: "Request from another machine, host name or site to a server without API keys.",
+    403: "Request from another machine, host name, proxy or site to a server without API keys.",
     404: "The path does not exist, or another version is live.",
     409: "The prediction log is off.",
     413: "The body or the number of images exceeds its limit.",
@@ -59,6 +59,6 @@ class Operation:
         """The statuses of errors that this operation may return, ascending."""
         access_errors = {401: not self.is_public, 429: self.is_limited}
         return sorted(
-            {403, 422, 500, 503, 504, *self.extra_errors}
+            {400, 403, 422, 500, 503, 504, *self.extra_errors}
             | {status for status, applies in access_errors.items() if applies}
         )

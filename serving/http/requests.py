@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from python_multipart.multipart import parse_options_header
@@ -21,6 +21,7 @@ MAX_DRAIN_BYTES = 65_536  # bytes of an unread body that are received and discar
 DRAIN_SECONDS = 2.0  # seconds for a client to stop sending a rejected body
 REQUEST_ID_HEADER = b"x-request-id"
 _MAX_CONTENT_TYPE_LENGTH = 512  # characters of a Content-Type; the longest boundary in use has 70
+_MEDIA_TYPE_PATTERN = re.compile(r"[a-z0-9!#$&^_.+*-]{1,64}/[a-z0-9!#$&^_.+*-]{1,64}")
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -59,38 +60,56 @@ def check_query_parameters(request: Request, allowed_names: Collection[str]) -> 
 
 @dataclass(frozen=True)
 class MediaType:
-    """A media type: its name in lower case, its parameters as the client wrote them."""
+    """A media type: name in lower case, "" if none is declared, and parameters as the client wrote them."""
 
     name: str
-    parameters: dict[str, str]
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    def check_accepted(self, accepted_types: Sequence[str], hint: str = "") -> None:
+        """Raise `HTTPError` 415 unless it is one of `accepted_types`; `hint` says what the body is."""
+        if self.name not in accepted_types:
+            message = f"Content-Type: got {self.name or 'none'}{hint}, accepted: {', '.join(accepted_types)}"
+            raise HTTPError(415, "unsupported_media_type", message)
 
 
-def parse_media_type(request: Request, accepted_types: Sequence[str]) -> MediaType:
-    """Parse the request's media type, one of `accepted_types`.
+def parse_media_type(request: Request) -> MediaType:
+    """Parse the request's `Content-Type`.
 
-    Raises `HTTPError` 415 for another type, for none, for a charset other than UTF-8 and for compressed
+    Raises `HTTPError` 415 for a malformed one, for several, for a charset other than UTF-8 and for compressed
     bodies, whose size is unknown before decompression.
     """
     encodings = get_header_values(request, b"content-encoding")
     if any(encoding.strip().lower() != "identity" for encoding in encodings):
         raise HTTPError(415, "unsupported_encoding", "Content-Encoding: accepted: none")
-    content_types = get_header_values(request, b"content-type")
-    name, parameters = _parse_content_type(content_types[0]) if len(content_types) == 1 else ("", {})
-    if name not in accepted_types:
-        raise HTTPError(415, "unsupported_media_type", f"Content-Type: accepted: {', '.join(accepted_types)}")
-    if parameters.get("charset", "utf-8").lower() != "utf-8":
+    headers = get_header_values(request, b"content-type")
+    media_type = _parse_content_type(headers[0]) if len(headers) == 1 else MediaType("")
+    if headers and not _MEDIA_TYPE_PATTERN.fullmatch(media_type.name):
+        raise HTTPError(
+            415,
+            "unsupported_media_type",
+            f"Content-Type: accepted: one media type, of up to {_MAX_CONTENT_TYPE_LENGTH} characters, such as"
+            " application/json or image/png",
+        )
+    if media_type.parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise HTTPError(415, "unsupported_charset", "Content-Type: accepted charset: utf-8")
-    return MediaType(name, parameters)
+    return media_type
 
 
 @lru_cache(64)  # clients send few different ones
-def _parse_content_type(header: str) -> tuple[str, dict[str, str]]:
+def _parse_content_type(header: str) -> MediaType:
+    """Return the media type of a header, without a name if the header is too long."""
     if len(header) > _MAX_CONTENT_TYPE_LENGTH:
-        return "", {}
+        return MediaType("")
     name, parameters = parse_options_header(header)
-    return name.decode("latin-1").strip(), {
-        key.decode("latin-1"): value.decode("latin-1") for key, value in parameters.items()
-    }
+    return MediaType(
+        name.decode("latin-1").strip().lower(),
+        {key.decode("latin-1"): value.decode("latin-1") for key, value in parameters.items()},
+    )
+
+
+def get_client_address(request: Request) -> str:
+    """Return the address of the client, "" if the server does not know it."""
+    return request.client.host if request.client else ""
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

@@ -3,17 +3,27 @@
 The file type is detected from the content alone. Nothing here opens a path or a URL.
 """
 
+import base64
 import binascii
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.decode import MAX_PIXELS, open_image
+from relearn.model.images.decode import MAX_PIXELS, encode_png, open_image
+from relearn.model.images.formats import FORMAT_NAMES, HEADER_BYTES
 from relearn.model.images.resize import decode_fitted
 from relearn.serving.http.errors import HTTPError
-from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.inputs.input_spec import InputSpec
+
+_DATA_URL = re.compile(r"\s*data:[^,]{0,100};base64,", re.IGNORECASE)
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
+# No image file is shorter; short words and paths are valid base64.
+_MIN_BASE64_LENGTH = HEADER_BYTES * 4 // 3
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+EXAMPLE_FILE = f'"{base64.b64encode(encode_png(np.eye(4, dtype=np.uint8)[np.newaxis] * 255)).decode()}"'
+"""A small PNG file in base64, in quotes."""
 
 
 def parse_image(body: bytes, input_spec: InputSpec) -> np.ndarray:
@@ -37,6 +47,8 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
     """
     images, remaining_pixels = [], MAX_PIXELS
     for name, content in files.items():
+        if not content:
+            raise UserInputError(f"{name}: got no bytes, accepted: a {FORMAT_NAMES} file", "empty_file")
         try:
             # `read_body` has limited the file's bytes already, hence its own length as the limit.
             image_file = open_image(content, len(content), remaining_pixels)
@@ -52,9 +64,17 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
 
 
 def _decode_base64(text: str, index: int) -> bytes:
+    """Decode base64 in the standard or the URL-safe alphabet, padded or not, also in lines or a data URL."""
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:  # wrong alphabet, wrong padding, or not ASCII
+        encoded = _DATA_URL.sub("", text, count=1).encode("ascii").translate(_URL_SAFE, b"\t\n\r ")
+        encoded = encoded.rstrip(b"=")
+        if 0 < len(encoded) < _MIN_BASE64_LENGTH:
+            raise ValueError("too short")
+        return binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)
+    except ValueError:  # another alphabet, another length, or not ASCII
+        received = "a URL, which is not fetched" if _URL.match(text) else "another string"
         raise UserInputError(
-            f"images[{index}]: got another string, accepted: base64 of a {IMAGE_FORMATS} file", "wrong_type"
+            f"images[{index}]: got {received}, accepted: base64 of a {FORMAT_NAMES} file, such as"
+            f" {EXAMPLE_FILE}",
+            "wrong_type",
         ) from None

@@ -10,11 +10,15 @@ from relearn.serving.http.errors import HTTPError
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The classifier's image shape and style, and the maximum number of images in one request."""
+    """The classifier's image shape and style, and the maximum number of images in one request.
+
+    `scale` is the number that is white where a request in JSON does not say it; None if the numbers decide.
+    """
 
     shape: tuple[int, int, int]
     style: ImageStyle
     max_images: int
+    scale: int | None = None
 
     @property
     def accepted_shapes(self) -> tuple[tuple[int, ...], ...]:

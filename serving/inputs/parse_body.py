@@ -1,19 +1,55 @@
-"""Parsing a request body into images uint8 (n, channels, height, width), by media type."""
+"""Parsing a request body into images uint8 (n, channels, height, width), by content and media type."""
 
 import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from relearn.model.errors import UserInputError
+from relearn.model.images.formats import HEADER_BYTES, IMAGE_TYPES, recognize_format
 from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.image_files import parse_image
-from relearn.serving.inputs.image_types import IMAGE_TYPES
 from relearn.serving.inputs.input_spec import InputSpec, format_shape
 from relearn.serving.inputs.multipart import parse_multipart
 from relearn.serving.inputs.parse_json import parse_json
 
-MULTIPART_TYPE = "multipart/form-data"
+JSON_TYPE, RAW_TYPE, MULTIPART_TYPE = "application/json", "application/octet-stream", "multipart/form-data"
+_JSON_OBJECT = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"\w{1,64}"\s*:')
+_ANY_TYPE = ("", "*/*", "image/*")  # the content alone decides
+
+
+def recognize_media_type(declared: MediaType, body: bytes) -> MediaType:
+    """Return the media type by which to parse `body`, one of `MEDIA_TYPES`.
+
+    The content of an image file or a JSON object decides where an image, JSON or nothing is declared: many
+    clients guess the type from a file name, or send none. Raises `HTTPError` 415 for other declared types,
+    and `UserInputError` for an image file or JSON that is declared as raw pixels.
+    """
+    content_type = _recognize_content(body)
+    if content_type == declared.name != "":
+        return declared
+    is_image = declared.name.startswith("image/")
+    if declared.name == RAW_TYPE and content_type:
+        raise UserInputError(
+            f"body: got raw pixels that are {content_type}, accepted: this body with Content-Type:"
+            f" {content_type}",
+            "wrong_type",
+        )
+    if content_type and (is_image or declared.name in (JSON_TYPE, *_ANY_TYPE)):
+        return replace(declared, name=content_type)
+    if is_image:
+        return replace(declared, name=IMAGE_TYPES[0])  # the parser rejects its content
+    declared.check_accepted(MEDIA_TYPES, f" for {content_type}" if content_type else "")
+    return declared
+
+
+def _recognize_content(body: bytes) -> str:
+    if _JSON_OBJECT.match(body):
+        return JSON_TYPE
+    image_format = recognize_format(body[:HEADER_BYTES])
+    return image_format.media_type if image_format else ""
 
 
 def parse_body(media_type: MediaType, body: bytes, input_spec: InputSpec) -> np.ndarray:
@@ -29,7 +65,7 @@ def is_cheap_to_parse(media_type: MediaType, body: bytes) -> bool:
     A small image file may decode to many pixels.
     """
     name = media_type.name
-    return name == "application/octet-stream" or (name == "application/json" and body.count(b'"') <= 2)
+    return name == RAW_TYPE or (name == JSON_TYPE and body.count(b'"') <= 2)
 
 
 def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
@@ -46,8 +82,8 @@ def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
 
 
 PARSERS: dict[str, Callable[[bytes, InputSpec], np.ndarray]] = {
-    "application/json": parse_json,
-    "application/octet-stream": parse_raw,
+    JSON_TYPE: parse_json,
+    RAW_TYPE: parse_raw,
     **dict.fromkeys(IMAGE_TYPES, parse_image),
 }
 MEDIA_TYPES = (*PARSERS, MULTIPART_TYPE)

@@ -1,5 +1,7 @@
 """Parsing the JSON body of a prediction request into images uint8 (n, channels, height, width)."""
 
+import codecs
+import json
 import math
 import re
 from typing import Annotated, Any
@@ -8,9 +10,18 @@ import msgspec
 import numpy as np
 
 from relearn.model.errors import UserInputError
+from relearn.model.images.scale import BYTE_WHITE, scale_to_uint8
 from relearn.serving.http.errors import HTTPError
-from relearn.serving.inputs.image_files import parse_base64_images
+from relearn.serving.inputs.image_files import EXAMPLE_FILE, parse_base64_images
 from relearn.serving.inputs.input_spec import InputSpec, format_shape
+
+SCALES = (1, BYTE_WHITE)  # the numbers that may be white
+# Members by which other servers and clients send images.
+OTHER_NAMES = {"instances", "inputs", "dataframe_split", "dataframe_records", "data", "image", "img", "b64"}
+ACCEPTED_BODY = (
+    f'an object with "images", numbers 0–{BYTE_WHITE} or files in base64, and optionally "scale",'
+    f' such as {{"images": [{EXAMPLE_FILE}]}}'
+)
 
 
 def _nest_list_type(element_type: Any, depth: int) -> Any:
@@ -21,36 +32,134 @@ class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
     """One image or several."""
 
     images: msgspec.Raw
+    scale: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b""))
 
 
 _BODY_DECODER = msgspec.json.Decoder(PredictRequest)
 # Indexed by nesting depth - 1: one flat image has depth 1, several images with channels have depth 4.
 _BYTE_DECODERS, _FLOAT_DECODERS = (
-    [
-        msgspec.json.Decoder(_nest_list_type(Annotated[number_type, msgspec.Meta(ge=0, le=255)], depth))
-        for depth in (1, 2, 3, 4)
-    ]
-    for number_type in (int, float)
+    [msgspec.json.Decoder(_nest_list_type(number_type, depth)) for depth in (1, 2, 3, 4)]
+    for number_type in (Annotated[int, msgspec.Meta(ge=0, le=BYTE_WHITE)], float)
 )
 _OPENING_BRACKETS = re.compile(rb"(?:\s*\[)*")
 _STRING_START = re.compile(rb'\s*\[?\s*"')
 _STRINGS_DECODER = msgspec.json.Decoder(list[str] | str)
+_NON_FINITE = re.compile(rb"[\[,:]\s*-?(NaN|Infinity)")
+# Python's parser names the position of an error, but builds lists on its way, of up to 60 times the bytes.
+_MAX_LOCATED_BYTES = 1_000_000
 
 
 def parse_json(body: bytes, input_spec: InputSpec) -> np.ndarray:
-    """Parse `{"images": [...]}`: one image or several, integers 0–255, flat or nested, or base64 files."""
-    raw = _extract_images(body)
-    if _STRING_START.match(raw):
+    """Parse `{"images": [...]}`: one image or several, numbers, flat or nested, or base64 files.
+
+    The numbers are 0–255, or from 0 to the member `scale`. Without it, numbers of which none exceeds 1 have
+    two readings and are rejected, unless all are 0.
+    """
+    body = body.removeprefix(codecs.BOM_UTF8)
+    try:
+        raw, scale = _extract_members(body, input_spec)
+        if _STRING_START.match(raw):
+            _check_utf8(body)
+            return parse_base64_images(_decode_strings(raw, input_spec), input_spec)
+        return _parse_numbers(raw, scale, input_spec)
+    except RecursionError:
+        raise HTTPError(400, "too_deep", "body: the JSON is nested too deeply") from None
+    except (msgspec.DecodeError, json.JSONDecodeError, UnicodeDecodeError):
+        raise _syntax_error(body) from None
+
+
+def _extract_members(body: bytes, input_spec: InputSpec) -> tuple[bytes, int | None]:
+    """Return the JSON text of the member `images`, not decoded, and the scale."""
+    try:
+        members = _BODY_DECODER.decode(body)
+    except msgspec.ValidationError:
         _check_utf8(body)
-        input_spec.check_image_count(-(-raw.count(b'"') // 2))  # base64 contains no quotes
-        return parse_base64_images(_decode_strings(raw), input_spec)
+        raise _member_error(body) from None
+    raw, raw_scale = bytes(members.images), bytes(members.scale)
+    # The decoder takes the last of two members with one name; a proxy may have validated the first.
+    if body.count(b'"') - raw.count(b'"') - raw_scale.count(b'"') > (4 if raw_scale else 2):
+        raise HTTPError(400, "duplicate_key", "body: got a member twice, accepted: each once")
+    if raw_scale in (b"", b"null"):
+        return raw, input_spec.scale
+    accepted_scales = sorted({*SCALES, input_spec.scale or BYTE_WHITE})
+    scale = _load(raw_scale) if len(raw_scale) < 10 else None
+    if scale not in accepted_scales or isinstance(scale, bool):
+        accepted = " or ".join(map(str, accepted_scales))
+        raise UserInputError(f"scale: got another value, accepted: {accepted}", "out_of_range")
+    return raw, int(scale)
+
+
+def _member_error(body: bytes) -> UserInputError:
+    """Return an error that says what a body is, if it is no object with the right members."""
+    try:
+        names = set(msgspec.json.decode(body, type=dict[str, msgspec.Raw]))
+    except msgspec.ValidationError:
+        kinds = {b"[": "a list", b'"': "a string", b"n": "null", b"t": "a boolean", b"f": "a boolean"}
+        kind = kinds.get(body.lstrip()[:1], "a number")
+        return UserInputError(f"body: got {kind}, accepted: {ACCEPTED_BODY}", "wrong_type")
+    if unknown := names - {"images", "scale"}:
+        known = sorted(unknown & OTHER_NAMES)
+        received = f'"{known[0]}"' if known else "another member"
+        return UserInputError(f"body: got {received}, accepted: {ACCEPTED_BODY}", "unknown_field")
+    return UserInputError(f'body: got no "images", accepted: {ACCEPTED_BODY}', "missing_field")
+
+
+def _syntax_error(body: bytes) -> HTTPError:
+    _check_utf8(body)
+    if match := _NON_FINITE.search(body):
+        message = f"body: byte {match.start(1)}: NaN and Infinity are not JSON numbers"
+        return HTTPError(400, "non_finite", message)
+    location = ""
+    if len(body) <= _MAX_LOCATED_BYTES:
+        try:
+            _load(body)
+        except json.JSONDecodeError as error:
+            location = f" at byte {len(error.doc[: error.pos].encode())}"
+    return HTTPError(400, "invalid_json", f"body: invalid JSON{location}")
+
+
+def _check_utf8(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise HTTPError(400, "invalid_encoding", f"body: byte {error.start} is not UTF-8") from None
+
+
+def _decode_strings(raw: bytes, input_spec: InputSpec) -> list[str]:
+    # Base64 contains no quotes and no commas, a data URL one comma.
+    input_spec.check_image_count(max(-(-raw.count(b'"') // 2), raw.count(b",") // 2 + 1))
+    try:
+        strings = _STRINGS_DECODER.decode(raw)
+    except msgspec.ValidationError:
+        index = next(index for index, item in enumerate(_load(raw)) if not isinstance(item, str))
+        raise UserInputError(
+            f"images[{index}]: got strings mixed with numbers, accepted: either strings or numbers",
+            "wrong_type",
+        ) from None
+    return [strings] if isinstance(strings, str) else strings
+
+
+def _parse_numbers(raw: bytes, scale: int | None, input_spec: InputSpec) -> np.ndarray:
     depth = _OPENING_BRACKETS.match(raw).group().count(b"[")  # type: ignore[union-attr]  # matches anything
     if depth == 0:
         raise UserInputError(f"images: got neither list nor string, accepted: {input_spec}", "wrong_type")
     if depth > len(_BYTE_DECODERS):
         raise UserInputError(f"images: got lists nested {depth} deep, accepted: {input_spec}", "wrong_shape")
     _check_json_size(raw, input_spec)
-    return _to_batch(_decode_array(raw, depth, input_spec), input_spec)
+    white = scale or BYTE_WHITE
+    numbers = _decode_array(raw, depth, white, input_spec)
+    images = _to_batch(numbers, input_spec)
+    if scale is None and images.max() <= 1 and images.any():
+        raise UserInputError(
+            "images: got only numbers from 0 to 1, which have two readings, accepted: with"
+            f' "scale": 1 in the body if 1 is white, with "scale": {BYTE_WHITE} if {BYTE_WHITE} is white',
+            "ambiguous_scale",
+        )
+    if white == BYTE_WHITE and numbers.dtype == np.uint8:  # nearly always
+        return images
+    if white != 1:
+        _check_values(numbers % 1 == 0, numbers, "not_whole", f"integers 0–{white}")
+    return scale_to_uint8(images, white)
 
 
 def _check_json_size(raw: bytes, input_spec: InputSpec) -> None:
@@ -63,75 +172,54 @@ def _check_json_size(raw: bytes, input_spec: InputSpec) -> None:
         raise UserInputError(f"images: got {list_count} lists, accepted: {input_spec}", "wrong_shape")
 
 
-def _extract_images(body: bytes) -> bytes:
-    """Return the JSON text of the member `images`, not decoded."""
+def _decode_array(raw: bytes, depth: int, white: int, input_spec: InputSpec) -> np.ndarray:
+    """Decode the numbers of `raw`: to uint8 if all are integers up to 255, else to float64 up to `white`."""
     try:
-        raw = bytes(_BODY_DECODER.decode(body).images)
-    except msgspec.ValidationError as error:
-        _check_utf8(body)
-        code = {"Object missing": "missing_field", "Object contains": "unknown_field"}.get(
-            " ".join(str(error).split()[:2]), "wrong_type"
-        )
-        raise UserInputError('body: accepted: an object with only the member "images"', code) from None
-    except RecursionError:
-        raise HTTPError(400, "too_deep", "body: the JSON is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _json_syntax_error(body, error) from None
-    # The decoder takes the last of two members with one name; a proxy may have validated the first.
-    if body.rstrip()[:-1].rstrip().removesuffix(raw).count(b'"') > 2:
-        raise HTTPError(400, "duplicate_key", 'body: got "images" twice, accepted: once')
-    return raw
-
-
-def _decode_strings(raw: bytes) -> list[str]:
-    try:
-        strings = _STRINGS_DECODER.decode(raw)
-    except msgspec.ValidationError as error:
-        path_match = re.search(r"`\$(.*)`", str(error))
-        raise UserInputError(
-            f"images{path_match[1] if path_match else ''}: got strings mixed with numbers, accepted: either"
-            " strings or numbers",
-            "wrong_type",
-        ) from None
-    return [strings] if isinstance(strings, str) else strings
-
-
-def _check_utf8(body: bytes) -> None:
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        raise HTTPError(400, "invalid_encoding", f"body: byte {error.start} is not UTF-8") from None
-
-
-def _json_syntax_error(body: bytes, error: Exception) -> HTTPError:
-    _check_utf8(body)
-    position_match = re.search(r"byte (\d+)", str(error))
-    position = int(position_match[1]) if position_match else len(body)
-    if re.match(rb"-?(NaN|Infinity)", body[max(position - 1, 0) :].lstrip(b"[,: ")):
-        return HTTPError(400, "non_finite", f"body: byte {position}: NaN and Infinity are not JSON numbers")
-    return HTTPError(400, "invalid_json", f"body: invalid JSON at byte {position}")
-
-
-def _decode_array(raw: bytes, depth: int, input_spec: InputSpec) -> np.ndarray:
-    """Decode the numbers of `raw` to uint8, as JSON integers, else as floats without a fraction (12.0)."""
-    try:
-        return _to_array(_BYTE_DECODERS[depth - 1].decode(raw), np.uint8, input_spec)
-    except msgspec.ValidationError as error:
-        if "got `float`" not in str(error):
-            raise _invalid_value_error(raw, error, input_spec) from None
+        if white == BYTE_WHITE:
+            return _to_array(_BYTE_DECODERS[depth - 1].decode(raw), np.uint8, input_spec)
+    except msgspec.DecodeError:
+        pass  # floats, or an item that is named below
+    accepted = f"{'numbers' if white == 1 else 'integers'} 0–{white}"
     try:
         numbers = _to_array(_FLOAT_DECODERS[depth - 1].decode(raw), np.float64, input_spec)
-    except msgspec.ValidationError as error:
-        raise _invalid_value_error(raw, error, input_spec) from None
-    fraction_indices = np.argwhere(numbers % 1)
-    if len(fraction_indices):
-        location = "".join(f"[{index}]" for index in fraction_indices[0])
-        raise UserInputError(
-            f"images{location}: got {numbers[tuple(fraction_indices[0])]:g}, accepted: integers 0–255,"
-            " not scaled",
-            "not_whole",
-        )
-    return numbers.astype(np.uint8)
+    except msgspec.DecodeError:
+        path, code, received = _find_invalid_item(_load(raw), depth) or ([], "wrong_type", "another item")
+        location = "".join(f"[{index}]" for index in path)
+        if code == "wrong_shape":
+            accepted = str(input_spec)
+        elif code == "wrong_type":
+            accepted += f', or files in base64, such as {{"images": [{EXAMPLE_FILE}]}}'
+        raise UserInputError(f"images{location}: got {received}, accepted: {accepted}", code) from None
+    _check_values((numbers >= 0) & (numbers <= white), numbers, "out_of_range", accepted)
+    return numbers
+
+
+def _load(raw: bytes) -> Any:
+    """Decode any JSON: numbers too large for a float become infinite, and no number of digits is too long."""
+    return json.loads(raw.decode(), parse_int=float)
+
+
+def _find_invalid_item(item: Any, depth: int) -> tuple[list[int], str, str] | None:
+    """Find the first item that is no number at `depth`; return its path, the error code, and what it is."""
+    if isinstance(item, list) and depth:
+        for index, child in enumerate(item):
+            if found := _find_invalid_item(child, depth - 1):
+                return [index, *found[0]], *found[1:]
+        return None
+    if isinstance(item, list) or (isinstance(item, float) and depth):
+        return [], "wrong_shape", "lists mixed with numbers"
+    if isinstance(item, float):
+        return None if math.isfinite(item) else ([], "non_finite", "a number that is too large")
+    names = {bool: "a boolean", str: "a string", dict: "an object"}
+    return [], "wrong_type", names.get(type(item), "null")
+
+
+def _check_values(is_valid: np.ndarray, numbers: np.ndarray, code: str, accepted: str) -> None:
+    """Raise an error that names the first number of `numbers` for which `is_valid` is False."""
+    if not is_valid.all():
+        path = np.argwhere(~is_valid)[0]
+        location = "".join(f"[{index}]" for index in path)
+        raise UserInputError(f"images{location}: got {numbers[tuple(path)]:g}, accepted: {accepted}", code)
 
 
 def _to_array(numbers: list[Any], dtype: Any, input_spec: InputSpec) -> np.ndarray:
@@ -153,6 +241,13 @@ def _ragged_error(numbers: list[Any], input_spec: InputSpec) -> UserInputError:
     return UserInputError(f"images[{index}]: {message}, accepted: {input_spec}", "wrong_shape")
 
 
+def _get_shape(image: Any) -> tuple[int, ...] | None:
+    try:
+        return tuple(np.shape(image))
+    except ValueError:
+        return None
+
+
 def _to_batch(numbers: np.ndarray, input_spec: InputSpec) -> np.ndarray:
     """Reshape one image or several, in any accepted shape, to (n, channels, height, width)."""
     if not len(numbers):
@@ -167,33 +262,3 @@ def _to_batch(numbers: np.ndarray, input_spec: InputSpec) -> np.ndarray:
     images = numbers.reshape(-1, *input_spec.shape)
     input_spec.check_image_count(len(images))
     return images
-
-
-def _invalid_value_error(raw: bytes, error: msgspec.ValidationError, input_spec: InputSpec) -> UserInputError:
-    """Return an error that names the invalid value, found by the path in msgspec's error."""
-    path_match = re.search(r"`\$(.*)`", str(error))
-    location = f"images{path_match[1] if path_match else ''}"
-    if str(error).startswith("Integer value out of range"):  # thousands of digits
-        return UserInputError(
-            f"{location}: got a number with too many digits, accepted: integers 0–255", "out_of_range"
-        )
-    if "Number out of range" in str(error):
-        return UserInputError(f"{location}: got an infinite number, accepted: integers 0–255", "non_finite")
-    if "`array`" in str(error):
-        return UserInputError(
-            f"{location}: got lists mixed with numbers, accepted: {input_spec}", "wrong_shape"
-        )
-    if "Expected `int` " in str(error) or "Expected `float` " in str(error):
-        value: Any = msgspec.json.decode(raw, type=Any)
-        for index in re.findall(r"\d+", location):
-            value = value[int(index)]
-        return UserInputError(f"{location}: got {str(value)[:20]}, accepted: integers 0–255", "out_of_range")
-    received_type = str(error).rpartition("got ")[2].split("`")[1]
-    return UserInputError(f"{location}: got {received_type}, accepted: integers 0–255", "wrong_type")
-
-
-def _get_shape(image: Any) -> tuple[int, ...] | None:
-    try:
-        return tuple(np.shape(image))
-    except ValueError:
-        return None

@@ -15,10 +15,11 @@ from relearn.serving.inputs.parse_json import parse_json
 from relearn.serving.predictions.prediction_log import Feedback
 
 ACCEPTED_MEMBERS = {
-    "": 'an object with "request_id" and "label", optionally "index" and "image"',
+    "": 'an object with "request_id" and "label", optionally "index", "image" and "scale"',
     "request_id": "the one of the prediction, 1 to 64 letters, digits, '.', '_' and '-'",
     "label": "the name of a class",
     "index": "the position of the image in its request, from 0",
+    "scale": "1 or 255, the number that is white in the image",
 }
 IF_LOGGED = "If that prediction was recorded, it counts for accuracy"
 # Use of the image. This worker does not know whether another worker recorded the prediction.
@@ -38,6 +39,7 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     label: str
     index: Annotated[float, msgspec.Meta(ge=0, lt=2**32, multiple_of=1)] = 0  # to JSON, 3.0 is an integer
     image: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+    scale: Literal[1, 255] | None = None  # of the numbers of the image
 
 
 _BODY_DECODER = msgspec.json.Decoder(FeedbackRequest)
@@ -61,7 +63,7 @@ def parse_feedback(body: bytes, card: ModelCard) -> Feedback:
         raise UserInputError(f"label: accepted: {', '.join(card.classes)}", "unknown_class")
     feedback = Feedback(payload.request_id, int(payload.index), time.time(), payload.label)
     if bytes(payload.image) != b"null":
-        image = _parse_image(bytes(payload.image), card)
+        image = _parse_image(payload, card)
         feedback.shape, feedback.pixels = card.shape, image.tobytes()
     return feedback
 
@@ -88,10 +90,11 @@ def _decode_body(body: bytes) -> FeedbackRequest:
     return payload
 
 
-def _parse_image(raw: bytes, card: ModelCard) -> np.ndarray:
-    """Parse the one image in the JSON `raw` as `/predict` does; errors name the member `image`."""
+def _parse_image(payload: FeedbackRequest, card: ModelCard) -> np.ndarray:
+    """Parse the one image of the feedback as `/predict` does; errors name the member `image`."""
     try:
-        return parse_json(b'{"images":' + raw + b"}", InputSpec(card.shape, card.style, 1))
+        body = b'{"images":%b,"scale":%b}' % (bytes(payload.image), msgspec.json.encode(payload.scale))
+        return parse_json(body, InputSpec(card.shape, card.style, 1))
     except UserInputError as error:
         message = re.sub(r"^(images(\[0\])?|body)", "image", str(error))
         if error.code == "batch_too_large":  # feedback is about one image

@@ -104,7 +104,7 @@ def test_predict_accepts_any_saved_classifier(
         (["predict", "{tmp}"], "cannot be read: Is a directory"),
         (
             ["predict", "{tmp}/one.png", "{tmp}/text.png"],
-            "text.png: the image is neither PNG nor JPEG",
+            "text.png: the image is not PNG, JPEG, WebP, BMP, TIFF or GIF",
         ),
         (["predict", "{tmp}/half.png"], "error[invalid_image]: {tmp}/half.png: "),
         (

@@ -82,8 +82,8 @@ def url_template(target: str) -> bytes:
 
 INVALID_JSON = [
     ("R1", b"", 400, "empty_body", "body: got none"),
-    ("R2-empty", b"{}", 422, "missing_field", 'an object with only the member "images"'),
-    ("R2-other", b'{"image": []}', 422, "unknown_field", 'an object with only the member "images"'),
+    ("R2-empty", b"{}", 422, "missing_field", 'got no "images", accepted: an object with "images"'),
+    ("R2-other", b'{"image": []}', 422, "unknown_field", 'got "image", accepted: an object with "images"'),
     ("R3-null", b"null", 422, "wrong_type", "accepted: an object"),
     ("R3-list", b"[]", 422, "wrong_type", "accepted: an object"),
     ("R3-text", b'"x"', 422, "wrong_type", "accepted: an object"),
@@ -91,14 +91,14 @@ INVALID_JSON = [
     ("R4", b'{"images": [1, 2', 400, "invalid_json", "invalid JSON at byte 16"),
     ("R5-garbage", json_body(FLAT) + b"x", 400, "invalid_json", "invalid JSON at byte"),
     ("R5-two", json_body(FLAT) * 2, 400, "invalid_json", "invalid JSON at byte"),
-    ("R6", b'{"images": [1], ' + json_body(FLAT)[1:], 400, "duplicate_key", 'got "images" twice'),
+    ("R6", b'{"images": [1], ' + json_body(FLAT)[1:], 400, "duplicate_key", "got a member twice"),
     ("R7", json_body(FLAT)[:-1] + b', "top": 3}', 422, "unknown_field", "accepted: an object"),
     ("R8", b"\xff", 400, "invalid_encoding", "byte 0 is not UTF-8"),
     ("R8-inside", b'{"images": "\xc3\x28"}', 400, "invalid_encoding", "byte 12 is not UTF-8"),
     ("R10-nan", b'{"images": [NaN]}', 400, "non_finite", "NaN and Infinity are not JSON numbers"),
     ("R10-inf", b'{"images": [Infinity]}', 400, "non_finite", "NaN and Infinity are not JSON numbers"),
     ("R10-minus", b'{"images": [-Infinity]}', 400, "non_finite", "NaN and Infinity are not JSON numbers"),
-    ("R11", b'{"images": [1e400]}', 422, "non_finite", "images[0]: got an infinite number"),
+    ("R11", b'{"images": [1e400]}', 422, "non_finite", "images[0]: got a number that is too large"),
     (
         "R12-low",
         json_body([-1, *FLAT[1:]]),
@@ -108,10 +108,10 @@ INVALID_JSON = [
     ),
     ("R12-high", json_body([FLAT, [*FLAT[1:], 256]]), 422, "out_of_range", "images[1][783]: got 256"),
     ("R12-huge", json_body([1e30]), 422, "out_of_range", "images[0]: got 1e+30"),
-    ("R12-fraction", json_body([0.5, *FLAT[1:]]), 422, "not_whole", "images[0]: got 0.5"),
-    ("R13-text", json_body([[*FLAT[1:], "12"]]), 422, "wrong_type", "images[0][783]: got str"),
+    ("R12-fraction", json_body([0.5, 2, *FLAT[2:]]), 422, "not_whole", "images[0]: got 0.5"),
+    ("R13-text", json_body([[*FLAT[1:], "12"]]), 422, "wrong_type", "images[0][783]: got a string"),
     ("R13-texts", json_body(["12"]), 422, "wrong_type", "images[0]: got another string"),
-    ("R13-bool", json_body([0, True]), 422, "wrong_type", "images[1]: got bool"),
+    ("R13-bool", json_body([0, True]), 422, "wrong_type", "images[1]: got a boolean"),
     ("R13-null", json_body([None]), 422, "wrong_type", "images[0]: got null"),
     (
         "R14-less",
@@ -176,7 +176,7 @@ INVALID_MEDIA_TYPES = [
         "R25",
         {},
         "unsupported_media_type",
-        "Content-Type: accepted: application/json, ",
+        "Content-Type: got none, accepted: application/json, ",
     ),
     ("R26-text", {"content-type": "text/plain"}, "unsupported_media_type", "Content-Type"),
     ("R26-xml", {"content-type": "application/xml"}, "unsupported_media_type", "Content-Type"),
@@ -203,8 +203,8 @@ INVALID_MEDIA_TYPES = [
     ),
     ("R28-batch", {"content-type": PICKLE, "batch-size": "1"}, "unsupported_media_type", "Content-Type"),
     ("R28-both", {"content-type": f"{JSON}, {PICKLE}"}, "unsupported_media_type", "Content-Type"),
-    ("R34-gif", {"content-type": "image/gif"}, "unsupported_media_type", "Content-Type"),
-    ("R35", {"content-type": "image/eps"}, "unsupported_media_type", "Content-Type"),
+    ("R34-gif", {"content-type": "image/gif"}, "unsupported_image", "the image is not PNG"),
+    ("R35", {"content-type": "image/eps"}, "unsupported_image", "the image is not PNG"),
     ("charset", {"content-type": f"{JSON}; charset=utf-7"}, "unsupported_charset", "accepted charset: utf-8"),
 ]
 
@@ -220,7 +220,7 @@ def malicious_pickle(tmp_path: Path) -> tuple[bytes, Path]:
 @pytest.mark.parametrize(
     ("headers", "code", "message"), [pytest.param(*row[1:], id=row[0]) for row in INVALID_MEDIA_TYPES]
 )
-def test_unsupported_media_type_is_rejected_unread(
+def test_unsupported_media_type_is_rejected(
     client: httpx.Client,
     malicious_pickle: tuple[bytes, Path],
     headers: dict[str, str],
@@ -278,7 +278,12 @@ def test_urlencoded_form_is_rejected(client: httpx.Client, fields: int):
         "/predict", content=content, headers={"content-type": "application/x-www-form-urlencoded"}
     )
 
-    assert_error(response, 415, "unsupported_media_type", "Content-Type: accepted:")
+    assert_error(
+        response,
+        415,
+        "unsupported_media_type",
+        "Content-Type: got application/x-www-form-",
+    )
     assert time.perf_counter() - start < 2
 
 
@@ -422,25 +427,31 @@ def repeat_scans(count: int) -> bytes:
 
 
 INVALID_IMAGE_FILES = [
-    ("R34-gif", encode_black("GIF"), 415, "unsupported_image", "body: the image is neither PNG nor JPEG"),
-    ("R34-tiff", encode_black("TIFF"), 415, "unsupported_image", "neither PNG nor JPEG"),
-    ("R34-psd", b"8BPS\x00\x01" + bytes(100), 415, "unsupported_image", "neither PNG nor JPEG"),
-    ("R34-eps", b"%!PS-Adobe-3.0 EPSF-3.0\n(x) print", 415, "unsupported_image", "neither PNG nor JPEG"),
+    ("R34-ico", encode_black("ICO"), 415, "unsupported_image", "body: the image is not PNG, JPEG, "),
+    ("R34-pcx", encode_black("PCX"), 415, "unsupported_image", "the image is not PNG, JPEG, "),
+    ("R34-psd", b"8BPS\x00\x01" + bytes(100), 415, "unsupported_image", "the image is not PNG, JPEG, "),
+    (
+        "R34-eps",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n(x) print",
+        415,
+        "unsupported_image",
+        "the image is not PNG, JPEG, ",
+    ),
     (
         "R34-svg",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         415,
         "unsupported_image",
-        "neither PNG nor JPEG",
+        "the image is not PNG, JPEG, ",
     ),
-    ("R34-webp", encode_black("WEBP"), 415, "unsupported_image", "neither PNG nor JPEG"),
+    ("R34-jpeg2000", encode_black("JPEG2000"), 415, "unsupported_image", "the image is not PNG, JPEG, "),
     ("R36-truncated", encode_noise()[:-200], 422, "invalid_image", "cannot be decoded"),
     (
         "R36-scans",
         repeat_scans(1_500),
         422,
-        "image_dimensions",
-        "body: the image has 1,500 scans, accepted: up to 32",
+        "image_too_complex",
+        "body: the image has more than 32 scans, accepted: up to 32",
     ),
     ("R36-crc", corrupt_noise(), 422, "invalid_image", "cannot be decoded"),
     ("R36-magic", b"\x89PNG\r\n\x1a\n", 422, "invalid_image", "cannot be decoded"),
@@ -508,6 +519,10 @@ def test_oversized_image_is_rejected_undecoded(client: httpx.Client, server: Ser
         pytest.param(encode_black("PNG", "LA"), id="R38-grey-alpha"),
         pytest.param(encode_black("PNG", "1"), id="R38-bits"),
         pytest.param(encode_black("JPEG", "CMYK"), id="R38-cmyk"),
+        *[
+            pytest.param(encode_black(file_format), id=f"R38-{file_format}")
+            for file_format in ("WEBP", "BMP", "TIFF", "GIF")
+        ],
         pytest.param(
             encode_black("PNG", "L", save_all=True, append_images=[Image.new("L", (40, 40), 9)]),
             id="R38-apng",

@@ -64,3 +64,17 @@ def test_invalid_form_is_rejected_by_name(content: bytes, boundary: str, status:
         parse_form(content, boundary)
 
     assert (status, code) == (error_info.value.http_status, error_info.value.code)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([(FILE_PART, b"")], 'file 1 of field "f": got no bytes, accepted: a PNG, JPEG'),
+        ([('name="comment"', b"hello")], 'form: got text of field "comment", accepted: PNG, JPEG'),
+        ([('name="<b>"', b"hello")], "form: got text, accepted: PNG, JPEG"),
+    ],
+)
+def test_wrong_part_is_named(image_files: list[bytes], parts: list[tuple[str, bytes]], message: str):
+    """An empty file or a text beside a file is named by its field, if that name is plain."""
+    with pytest.raises(UserInputError, match=message):
+        parse_form(build_form(*parts, (FILE_PART, image_files[0])))

@@ -89,7 +89,11 @@ def parse_in_subprocess(folder: Path, media_type: str, first: bytes, *bodies: by
 
 @pytest.mark.parametrize(
     ("mode", "file_format", "options"),
-    [("RGBA", "PNG", {}), ("LA", "PNG", {}), ("P", "PNG", {"transparency": 0}), ("CMYK", "JPEG", {})],
+    [
+        *[("RGBA", "PNG", {}), ("LA", "PNG", {}), ("P", "PNG", {"transparency": 0}), ("CMYK", "JPEG", {})],
+        *[("RGBA", "TIFF", {"compression": "tiff_lzw"}), ("RGB", "WEBP", {}), ("L", "GIF", {})],
+        ("1", "BMP", {}),
+    ],
 )
 def test_largest_images_take_little_memory(
     tmp_path: Path, encoded: Callable[..., bytes], mode: str, file_format: str, options: dict[str, Any]
