@@ -281,4 +281,4 @@ class PredictionApp:
 
     async def serve_page(self, request: Request, _request_id: str) -> Response:
         """Return the draw page, the page of this document, or one of their files."""
-        return self.pages.build_file_response(request.scope["path"])
+        return await asyncio.to_thread(self.pages.build_file_response, request.scope["path"])
