@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from starlette.requests import Request
 
@@ -10,7 +10,7 @@ from relearn.model.errors import UserInputError
 from relearn.serving.http.errors import HTTPError
 
 # Each parameter and its JSON schema; `top_k` is also limited by the number of classes.
-PARAMETERS = {
+PARAMETERS: dict[str, dict[str, Any]] = {
     "top_k": {
         "type": "integer",
         "minimum": 1,

@@ -33,7 +33,7 @@ PAGE_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
-# swagger-ui writes the descriptions of the document as markup; it removes scripts from them itself.
+# swagger-ui writes descriptions as markup, which trusted types block; it removes scripts from them itself.
 DOCS_HEADERS = PAGE_HEADERS | {"content-security-policy": CONTENT_SECURITY_POLICY}
 
 
