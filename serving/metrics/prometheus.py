@@ -120,7 +120,7 @@ class Metrics:
 
     def _bind(self, metric: MetricT, *labels: str) -> MetricT:
         """Return `metric.labels(*labels)`; each is looked up once, which takes longer than to count."""
-        child = self._children.get((metric, labels))
+        child: MetricT | None = self._children.get((metric, labels))
         if child is None:
             child = self._children[metric, labels] = metric.labels(*labels)
         return child

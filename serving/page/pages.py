@@ -7,7 +7,7 @@ security headers.
 from importlib.metadata import distribution
 from pathlib import Path
 
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 PAGE_FOLDER = Path(__file__).parent
 SWAGGER_FOLDER = Path(str(distribution("bentoml").locate_file("bentoml/_internal/server/static_content")))
@@ -33,7 +33,7 @@ PAGE_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
-# swagger-ui writes the descriptions of the document as markup; it removes scripts from them itself.
+# swagger-ui writes descriptions as markup, which trusted types block; it removes scripts from them itself.
 DOCS_HEADERS = PAGE_HEADERS | {"content-security-policy": CONTENT_SECURITY_POLICY}
 
 
@@ -41,17 +41,16 @@ class Pages:
     """Responses with the files of both pages. With `needs_key` the draw page asks for an API key."""
 
     def __init__(self, needs_key: bool = False) -> None:
-        self.draw_page = (PAGE_FOLDER / "index.html").read_bytes()
-        if needs_key:
-            self.draw_page = self.draw_page.replace(b"<body>", b'<body class="needs-key">')
+        self.needs_key = needs_key
 
     def build_file_response(self, path: str) -> Response:
-        """Build the response with the file at a path of `PAGE_FILES`."""
-        if path == "/draw":
-            return Response(self.draw_page, headers=PAGE_HEADERS, media_type="text/html")
+        """Read the file at a path of `PAGE_FILES`, up to 1.5 MB, and build the response with it."""
         file, media_type = PAGE_FILES[path]
+        content = file.read_bytes()
+        if self.needs_key and path == "/draw":
+            content = content.replace(b"<body>", b'<body class="needs-key">')
         headers = DOCS_HEADERS if path.startswith("/docs") else PAGE_HEADERS
-        return FileResponse(file, headers=headers, media_type=media_type)
+        return Response(content, headers=headers, media_type=media_type)
 
     def redirect(self) -> Response:
         """Redirect from `/` to the draw page; relative, because a proxy may add a path prefix."""

@@ -528,7 +528,7 @@ def test_page_of_a_server_with_keys_asks_for_a_key_first(
     expect(page.locator("#service-description")).to_contain_text("Classifies images of digits")
 
     page.get_by_role("link", name="API").click()
-    expect(page.get_by_text("Predict a label and the probability of every class")).to_be_visible()
+    page.get_by_text("Predict a label and the probability of every class").wait_for()
     page.go_back()
     page.locator("#canvas").click()
     visit.wait_for_label()
@@ -576,6 +576,7 @@ def test_docs_page_shows_the_api_and_sends_a_request(
     page = visit.page
     page.evaluate(f"sessionStorage.setItem('relearn-key', '{api_keys[0]}')")
     page.goto(f"{server_with_keys.url}/docs")
+    page.locator(".opblock").first.wait_for()
     expect(page.locator(".opblock")).to_have_count(len(OPERATIONS))
 
     page.locator("#operations-default-predict .opblock-summary-control").click()
