@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -24,6 +25,7 @@ def build_pages() -> dict[Path, str]:
         "http-api": build_http_api,
         "metrics": build_metrics,
         "files": build_files,
+        "prediction-log": build_prediction_log,
         "exit-codes": build_exit_codes,
     }
     built = {Path("docs/reference") / f"{name}.md": build() for name, build in pages.items()}
@@ -195,6 +197,41 @@ def build_files() -> str:
         )
         rows.append((f"`{path}`", " ".join((member.__doc__ or "").split())))
     return "\n\n".join(["# Files of a home", NOTE, _to_markdown(("path", "content"), rows)]) + "\n"
+
+
+def build_prediction_log() -> str:
+    """Return the Markdown page of the prediction log: the fields of an entry in each kind of file."""
+    from relearn.serving.predictions import entries
+
+    parts = [
+        "# Prediction log",
+        NOTE,
+        "A server appends JSON lines to the files of its model in `$RELEARN_HOME/predictions/NAME`, within\n"
+        "0.25 s. At `log_max_mb` the oldest files are deleted. pandas reads them in one line:",
+        "```python\n"
+        'pd.concat(pd.read_json(file, lines=True, dtype=False) for file in folder.glob("predictions-*"))\n'
+        "```",
+        "`relearn.serving.predictions.reader.load_predictions(folder)` also joins the labels from feedback.\n"
+        "A kill during a write truncates the last line of a file. The reader ignores it, the next server\n"
+        "cuts it.",
+    ]
+    for entry in (entries.Prediction, entries.LoggedImage, entries.Feedback):
+        schema = msgspec.json.schema(entry)["$defs"][entry.__name__]
+        rows = [
+            (
+                f"`{name}`",
+                " or ".join(option["type"] for option in field.get("anyOf", [field])),
+                field["description"],
+            )
+            for name, field in schema["properties"].items()
+        ]
+        title, _, text = schema["description"].partition(": ")
+        parts += [
+            f"## {title}",
+            f"{text[0].upper()}{text[1:]}",
+            _to_markdown(("field", "type", "meaning"), rows),
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def build_exit_codes() -> str:

@@ -24,7 +24,7 @@ from relearn.model.errors import DataError, NotFoundError, RelearnError
 from relearn.model.home import Home
 from relearn.model.inference.model_card import ModelCard, read_card
 from relearn.serving.predictions import reader
-from relearn.serving.predictions.prediction_log import Feedback
+from relearn.serving.predictions.entries import Feedback
 from relearn.serving.releases.store import ReleaseStore
 
 ReviewState = Literal["new", "accepted", "rejected", "replaced"]
@@ -140,7 +140,7 @@ def collect_corrections(home: Home, name: str) -> list[LabelCorrection]:
     }
     latest_reports: dict[tuple[str, int, bytes], tuple[Feedback, np.ndarray | None]] = {}
     for report in reader.load_feedback(folder):
-        image = reader.decode_feedback_image(report)
+        image = report.decode_image()
         image = logged_images.get((report.request_id, report.index)) if image is None else image
         latest_reports[report.request_id, report.index, b"" if image is None else image.tobytes()] = (
             report,

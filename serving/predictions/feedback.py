@@ -12,7 +12,7 @@ from relearn.model.inference.model_card import ModelCard
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse_json import parse_json
-from relearn.serving.predictions.prediction_log import Feedback
+from relearn.serving.predictions.entries import Feedback
 
 ACCEPTED_MEMBERS = {
     "": 'an object with "request_id" and "label", optionally "index", "image" and "scale"',
@@ -61,7 +61,7 @@ def parse_feedback(body: bytes, card: ModelCard) -> Feedback:
     payload = _decode_body(body)
     if payload.label not in card.classes:
         raise UserInputError(f"label: accepted: {', '.join(card.classes)}", "unknown_class")
-    feedback = Feedback(payload.request_id, int(payload.index), time.time(), payload.label)
+    feedback = Feedback(payload.request_id, int(payload.index), time.time(), label=payload.label)
     if bytes(payload.image) != b"null":
         image = _parse_image(payload, card)
         feedback.shape, feedback.pixels = card.shape, image.tobytes()

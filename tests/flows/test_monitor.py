@@ -32,7 +32,8 @@ from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE, MONITOR_FILE
 from relearn.serving.predictions import prediction_log
-from relearn.serving.predictions.prediction_log import Feedback, PredictionLog
+from relearn.serving.predictions.entries import Feedback
+from relearn.serving.predictions.prediction_log import PredictionLog
 from relearn.serving.releases.store import ReleaseStore
 from relearn.serving.runtime.hot_reload import ServedModel, load_release
 
@@ -97,7 +98,7 @@ def log_feedback(home: Home, labels: list[str], id_prefix: str = "request") -> N
         home.prediction_log_dir("digits"), ServeConfig(), 2, lambda count: pytest.fail(f"{count} lost")
     )
     for number, label in enumerate(labels):
-        writer.log_feedback(Feedback(f"{id_prefix}-{number}", 0, time.time(), label))
+        writer.log_feedback(Feedback(f"{id_prefix}-{number}", 0, time.time(), label=label))
     writer.close()
 
 

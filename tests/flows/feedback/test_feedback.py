@@ -47,7 +47,8 @@ from relearn.model.inference.model_card import ModelCard, read_card, read_traini
 from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 from relearn.serving.config import ServeConfig
-from relearn.serving.predictions.prediction_log import Feedback, PredictionLog
+from relearn.serving.predictions.entries import Feedback
+from relearn.serving.predictions.prediction_log import PredictionLog
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
@@ -90,7 +91,7 @@ class Workspace:
         """Log feedback with its image, after a new request for the image if there is no `request_id`."""
         if not request_id and image is not None:
             request_id = self.log_request(image[None])
-        feedback = Feedback(request_id, index, time.time(), label)
+        feedback = Feedback(request_id, index, time.time(), label=label)
         if image is not None:
             feedback.shape, feedback.pixels = image.shape, image.tobytes()
         writer = PredictionLog(self.folder, ServeConfig(), 1, pytest.fail)
@@ -546,7 +547,7 @@ def test_invalid_files_in_the_prediction_log_are_skipped(workspace: Workspace) -
     ]
     for number, content in enumerate(invalid_contents):
         for kind in ("feedback", "predictions", "images"):
-            (workspace.folder / f"{kind}-0-{number}").write_bytes(content)
+            (workspace.folder / f"{kind}-0-{number}.jsonl").write_bytes(content)
     (item,) = load_review(workspace.home, NAME).items
     assert ("1", "1") == (item.correction.label, item.correction.version)
 

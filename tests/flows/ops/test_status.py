@@ -16,7 +16,8 @@ from relearn.flows.releases.release_state import sync_with_ledger
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.discovery import RunningServer
-from relearn.serving.predictions.prediction_log import Feedback, PredictionLog
+from relearn.serving.predictions.entries import Feedback
+from relearn.serving.predictions.prediction_log import PredictionLog
 from relearn.serving.runtime.hot_reload import load_release
 from tests.flows.conftest import Ran, free_port
 from tests.flows.zoo import SHAPE, Zoo
@@ -80,7 +81,7 @@ def test_predictions_and_feedback_are_counted(zoo: Zoo) -> None:
     log = PredictionLog(zoo.home.prediction_log_dir("zoo"), ServeConfig(), 1, lambda dropped: None)
     for request in ("a", "b"):
         log.log(request, live, images, live.classifier.predict(images))
-    log.log_feedback(Feedback("a", 0, time.time(), "bee"))
+    log.log_feedback(Feedback("a", 0, time.time(), label="bee"))
     log.close()
 
     assert "10 predictions, 1 with feedback" == read_lines(zoo.home)["predictions"]

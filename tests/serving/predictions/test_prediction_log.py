@@ -10,9 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
@@ -22,6 +25,7 @@ from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.server import Server, start_server
 from relearn.serving.metrics.textfile_metrics import MONITOR_FILE, TextfileMetrics
 from relearn.serving.predictions import prediction_log, reader
+from relearn.serving.predictions.entries import Feedback, LoggedImage, Prediction
 from relearn.serving.predictions.prediction_log import PredictionLog
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
@@ -458,7 +462,10 @@ def test_close_flushes_the_queue(
     log.log("last", ServedModel("3", classifier), images, classifier.predict(images))
     log.close()
 
-    assert images.shape[0] == len(reader.load_predictions(tmp_path))
+    frame = reader.load_predictions(tmp_path)
+    assert images.shape[0] == len(frame)
+    assert np.array_equal(classifier.predict(images), frame.filter(like="p_"))
+    assert np.array_equal(compute_statistics(images), frame[list(STATISTICS)])
 
 
 def test_queue_is_bounded(
@@ -475,3 +482,86 @@ def test_queue_is_bounded(
 
     assert [64, 64, 64] == dropped_counts
     assert 2 * 64 == len(reader.load_predictions(tmp_path))
+
+
+def test_old_files_are_ignored_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Files of an earlier version have no suffix; they are not counted either."""
+    for number in range(3):
+        (tmp_path / f"predictions-{number}-1").write_bytes(b'{"columns": []}\n\x00\n\x00')
+
+    assert reader.load_predictions(tmp_path).empty
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: 3 files predictions-* are ignored")
+    assert (0, 0) == reader.count_entries(tmp_path)
+
+
+TIMES = st.integers(0, 1_000 * (2**33 - 1)).map(lambda milliseconds: milliseconds / 1_000)
+KEYS = st.tuples(st.text("aé-0_1", min_size=1), st.integers(0, 2**32 - 1), TIMES)
+UNIT = st.floats(0, 1, width=32)
+VERSIONS = {"1": ("0", "1"), "2": ("0", "ü", "p_")}  # version: classes
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> Prediction:
+    version = draw(st.sampled_from(sorted(VERSIONS)))
+    probabilities = {name: draw(UNIT) for name in VERSIONS[version]}
+    return Prediction(*draw(KEYS), 1, version, "0", probabilities, *draw(st.tuples(*[UNIT] * 6)))
+
+
+@settings(deadline=None, max_examples=25)
+@given(entries=st.lists(predictions(), min_size=1))
+def test_predictions_round_trip(entries: list[Prediction], tmp_path_factory: pytest.TempPathFactory):
+    """Every value is read as it was written, by the reader and by one line of pandas; other fields and an
+    incomplete last line are ignored."""
+    folder = tmp_path_factory.mktemp("log")
+    lines = msgspec.json.Encoder().encode_lines(entries)
+    extended = lines.replace(b"{", b'{"sampled":true,', 1)
+    (folder / "predictions-1-1.jsonl").write_bytes(extended + lines[:-1].rpartition(b"\n")[2])
+
+    frame = reader.load_predictions(folder)
+    (folder / "predictions-1-1.jsonl").write_bytes(lines)
+    (one_line,) = [pd.read_json(file, lines=True, dtype=False) for file in folder.glob("predictions-*")]
+
+    ordered = sorted(entries, key=lambda entry: entry.time)
+    assert len(entries) == len(frame) == len(one_line)
+    assert set(one_line) == set(Prediction.__struct_fields__)
+    for entry, row in zip(ordered, frame.to_dict("records"), strict=True):
+        for name in ("request_id", "index", "version", "predicted_label", *STATISTICS):
+            assert getattr(entry, name) == row[name]
+        assert {f"p_{name}": value for name, value in entry.probabilities.items()} == {
+            name: value for name, value in row.items() if name[:2] == "p_" and not pd.isna(value)
+        }
+        assert abs(row["time"].timestamp() - entry.time) < 1e-4
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    shape=st.tuples(*[st.integers(1, 5)] * 3), seed=st.integers(0, 99), label=st.text(min_size=1), key=KEYS
+)
+def test_images_and_feedback_round_trip(
+    shape: tuple[int, int, int],
+    seed: int,
+    label: str,
+    key: tuple[str, int, float],
+    tmp_path_factory: pytest.TempPathFactory,
+):
+    """Pixels are exact; the image of feedback replaces a sampled one; an image of another size is invalid."""
+    folder = tmp_path_factory.mktemp("log")
+    image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    sampled = LoggedImage(*key, shape, bytes(image.size))
+    (folder / "images-1-1.jsonl").write_bytes(msgspec.json.encode(sampled) + b"\n")
+    log = PredictionLog(folder, ServeConfig(), 1, lambda count: pytest.fail(f"{count} dropped"))
+    log.log_feedback(Feedback(*key, shape, image.tobytes(), label=label))
+    log.close()
+
+    (feedback,) = reader.load_feedback(folder)
+    assert (label, *key) == (feedback.label, feedback.request_id, feedback.index, feedback.time)
+    (loaded,) = reader.load_images(folder).values()
+    assert np.array_equal(image, loaded)
+    with pytest.raises(ValueError, match="reshape"):
+        LoggedImage(*key, shape, bytes(image.size + 1))
+
+
+def test_entries_have_the_statistics_of_the_drift_tests():
+    """Their order is that of `STATISTICS`, since entries are built by position."""
+    assert Prediction.__struct_fields__[-len(STATISTICS) :] == STATISTICS
