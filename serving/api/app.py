@@ -243,7 +243,7 @@ class PredictionApp:
 
     def _parse_images(self, served_model: ServedModel, media_type: MediaType, body: bytes) -> np.ndarray:
         card = served_model.classifier.card
-        return parse_body(media_type, body, InputSpec(card.shape, card.style, self.config.max_images))
+        return parse_body(media_type, body, InputSpec.from_card(card, self.config.max_images))
 
     def _log_and_encode(
         self,

@@ -39,7 +39,7 @@ SECURITY_SCHEMES: Json = {
 
 def build_openapi(config: ServeConfig, card: ModelCard | None, needs_key: bool = False) -> Json:
     """Build the document of `/openapi.json`; without `card` it has no shapes, classes or examples."""
-    input_spec = InputSpec(card.shape, card.style, config.max_images) if card else None
+    input_spec = InputSpec.from_card(card, config.max_images) if card else None
     info_operation = _build_json_operation(
         "info",
         "Live version, classifier, workers and limits.",

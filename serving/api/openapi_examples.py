@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from relearn.model.images.decode import encode_png
+from relearn.model.images.scale import BYTE_WHITE
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api.responses import LIMIT_SETTINGS, describe_classifier
 from relearn.serving.inputs.input_spec import InputSpec
@@ -21,9 +22,10 @@ _TIMESTAMP = "2026-01-01T00:00:00.000+00:00"
 
 def build_predict_requests(input_spec: InputSpec) -> Json:
     """Build requests with a bright vertical bar in every JSON form: nested, flat and base64."""
-    image = _draw_bar(input_spec.shape)
+    image = _draw_bar(input_spec.shape, input_spec.scale)
     flat_pixels, nested_pixels = image.ravel().tolist(), image.reshape(input_spec.accepted_shapes[1]).tolist()
-    base64_file = base64.b64encode(encode_png(image)).decode()
+    file_white = min(input_spec.file_scale or BYTE_WHITE, BYTE_WHITE)
+    base64_file = base64.b64encode(encode_png(_draw_bar(input_spec.shape, file_white))).decode()
     return {
         "one": {"summary": "One image, nested", "value": {"images": nested_pixels}},
         "several": {"summary": "Two images, flat", "value": {"images": [flat_pixels] * 2}},
@@ -72,8 +74,8 @@ def build_error_reply(code: str) -> Json:
     return {"error": {"code": code, "message": message, "request_id": _REQUEST_ID}}
 
 
-def _draw_bar(shape: tuple[int, int, int]) -> np.ndarray:
-    image = np.zeros(shape, np.uint8)
+def _draw_bar(shape: tuple[int, int, int], white: int) -> np.ndarray:
+    image = np.zeros(shape, np.min_scalar_type(white))
     center = shape[2] // 2
-    image[:, 2:-2, center - 1 : center + 1] = 255
+    image[:, 2:-2, center - 1 : center + 1] = white
     return image

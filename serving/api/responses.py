@@ -67,6 +67,8 @@ def describe_classifier(card: ModelCard) -> dict[str, Any]:
         "parameters": card.parameters,
         "shape": card.shape,
         "style": card.style,
+        "scale": card.scale,
+        "file_scale": card.file_scale,
         "classes": card.classes,
         "metrics": card.metrics,
         "fingerprint": card.fingerprint,

@@ -13,7 +13,6 @@ Json = dict[str, Any]
 STRING: Json = {"type": "string"}
 COUNT: Json = {"type": "integer", "minimum": 1}
 PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1}
-PIXEL: Json = {"type": "integer", "minimum": 0, "maximum": 255}
 TIMESTAMP: Json = {"type": "string", "format": "date-time"}
 IMAGE_FILE: Json = {
     "type": "string",
@@ -73,18 +72,24 @@ def top_k_schema(card: ModelCard | None) -> Json:
 def _images_schema(input_spec: InputSpec | None) -> Json:
     if input_spec is None:
         return {"type": ["array", "string"]}
-    single_image_schemas = [*map(_array_schema, input_spec.accepted_shapes), IMAGE_FILE]
+    pixel = {
+        "type": "number" if input_spec.scale == 1 else "integer",
+        "minimum": 0,
+        "maximum": input_spec.scale,
+    }
+    arrays = [_array_schema(shape, pixel) for shape in input_spec.accepted_shapes]
+    single_image_schemas = [*arrays, IMAGE_FILE]
     batch_schemas = [
         {"type": "array", "minItems": 1, "maxItems": input_spec.max_images, "items": schema}
         for schema in single_image_schemas
     ]
-    description = "One image or several: integers 0–255, or files in base64."
+    description = f"One image or several: {input_spec.accepted_values}, or files in base64."
     return {"anyOf": [*single_image_schemas, *batch_schemas], "description": description}
 
 
-def _array_schema(shape: tuple[int, ...]) -> Json:
+def _array_schema(shape: tuple[int, ...], pixel: Json) -> Json:
     size, *inner_shape = shape
-    items = _array_schema(tuple(inner_shape)) if inner_shape else PIXEL
+    items = _array_schema(tuple(inner_shape), pixel) if inner_shape else pixel
     return {"type": "array", "minItems": size, "maxItems": size, "items": items}
 
 
@@ -142,6 +147,8 @@ def _classifier_schema() -> Json:
         parameters=COUNT,
         shape={"type": "array", "items": COUNT, "minItems": 3, "maxItems": 3},
         style={"enum": ["mnist", "photo"]},
+        scale=COUNT,
+        file_scale=_nullable(COUNT),
         classes={"type": "array", "items": STRING},
         metrics={"type": "object", "additionalProperties": {"type": "number"}},
         fingerprint=STRING,

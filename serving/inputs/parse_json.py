@@ -2,12 +2,14 @@
 
 import math
 import re
+from functools import cache
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
 from relearn.model.errors import UserInputError
+from relearn.model.images.scale import scale_to_uint8
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.image_files import parse_base64_images
 from relearn.serving.inputs.input_spec import InputSpec, format_shape
@@ -17,26 +19,25 @@ def _nest_list_type(element_type: Any, depth: int) -> Any:
     return _nest_list_type(list[element_type], depth - 1) if depth else element_type
 
 
+@cache
+def _get_decoder(number_type: type[float], white: int, depth: int) -> msgspec.json.Decoder[list[Any]]:
+    """Return the decoder of nested lists of numbers from 0 to `white`."""
+    return msgspec.json.Decoder(_nest_list_type(Annotated[number_type, msgspec.Meta(ge=0, le=white)], depth))
+
+
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     images: msgspec.Raw
 
 
 _BODY_DECODER = msgspec.json.Decoder(_Body)
-# Indexed by nesting depth - 1: one flat image has depth 1, several images with channels have depth 4.
-_BYTE_DECODERS, _FLOAT_DECODERS = (
-    [
-        msgspec.json.Decoder(_nest_list_type(Annotated[number_type, msgspec.Meta(ge=0, le=255)], depth))
-        for depth in (1, 2, 3, 4)
-    ]
-    for number_type in (int, float)
-)
+MAX_DEPTH = 4  # of nested lists: several images with channels; one flat image has depth 1
 _OPENING_BRACKETS = re.compile(rb"(?:\s*\[)*")
 _STRING_START = re.compile(rb'\s*\[?\s*"')
 _STRINGS_DECODER = msgspec.json.Decoder(list[str] | str)
 
 
 def parse_json(body: bytes, input_spec: InputSpec) -> np.ndarray:
-    """Parse `{"images": [...]}`: one image or several, integers 0–255, flat or nested, or base64 files."""
+    """Parse `{"images": [...]}`: one image or several, flat or nested numbers, or base64 files."""
     raw = _extract_images(body)
     if _STRING_START.match(raw):
         _check_utf8(body)
@@ -45,7 +46,7 @@ def parse_json(body: bytes, input_spec: InputSpec) -> np.ndarray:
     depth = _OPENING_BRACKETS.match(raw).group().count(b"[")  # type: ignore[union-attr]  # matches anything
     if depth == 0:
         raise UserInputError(f"images: got neither list nor string, accepted: {input_spec}", "wrong_type")
-    if depth > len(_BYTE_DECODERS):
+    if depth > MAX_DEPTH:
         raise UserInputError(f"images: got lists nested {depth} deep, accepted: {input_spec}", "wrong_shape")
     _check_json_size(raw, input_spec)
     return _to_batch(_decode_array(raw, depth, input_spec), input_spec)
@@ -111,25 +112,30 @@ def _json_syntax_error(body: bytes, error: Exception) -> HTTPError:
 
 
 def _decode_array(raw: bytes, depth: int, input_spec: InputSpec) -> np.ndarray:
-    """Decode the numbers of `raw` to uint8, as JSON integers, else as floats without a fraction (12.0)."""
+    """Decode the numbers of `raw`, as JSON integers, else as floats, and scale them to uint8.
+
+    Floats have no fraction (12.0), unless 1 is white.
+    """
+    white = input_spec.scale
     try:
-        return _to_array(_BYTE_DECODERS[depth - 1].decode(raw), np.uint8, input_spec)
+        integers = _get_decoder(int, white, depth).decode(raw)
+        return scale_to_uint8(_to_array(integers, np.min_scalar_type(white), input_spec), white)
     except msgspec.ValidationError as error:
         if "got `float`" not in str(error):
             raise _invalid_value_error(raw, error, input_spec) from None
     try:
-        numbers = _to_array(_FLOAT_DECODERS[depth - 1].decode(raw), np.float64, input_spec)
+        numbers = _to_array(_get_decoder(float, white, depth).decode(raw), np.float64, input_spec)
     except msgspec.ValidationError as error:
         raise _invalid_value_error(raw, error, input_spec) from None
     fraction_indices = np.argwhere(numbers % 1)
-    if len(fraction_indices):
+    if white > 1 and len(fraction_indices):
         location = "".join(f"[{index}]" for index in fraction_indices[0])
         raise UserInputError(
-            f"images{location}: got {numbers[tuple(fraction_indices[0])]:g}, accepted: integers 0–255,"
-            " not scaled",
+            f"images{location}: got {numbers[tuple(fraction_indices[0])]:g}, accepted: "
+            f"{input_spec.accepted_values}, not scaled",
             "not_whole",
         )
-    return numbers.astype(np.uint8)
+    return scale_to_uint8(numbers, white)
 
 
 def _to_array(numbers: list[Any], dtype: Any, input_spec: InputSpec) -> np.ndarray:
@@ -173,10 +179,13 @@ def _invalid_value_error(raw: bytes, error: msgspec.ValidationError, input_spec:
     location = f"images{path_match[1] if path_match else ''}"
     if str(error).startswith("Integer value out of range"):  # thousands of digits
         return UserInputError(
-            f"{location}: got a number with too many digits, accepted: integers 0–255", "out_of_range"
+            f"{location}: got a number with too many digits, accepted: {input_spec.accepted_values}",
+            "out_of_range",
         )
     if "Number out of range" in str(error):
-        return UserInputError(f"{location}: got an infinite number, accepted: integers 0–255", "non_finite")
+        return UserInputError(
+            f"{location}: got an infinite number, accepted: {input_spec.accepted_values}", "non_finite"
+        )
     if "`array`" in str(error):
         return UserInputError(
             f"{location}: got lists mixed with numbers, accepted: {input_spec}", "wrong_shape"
@@ -185,9 +194,13 @@ def _invalid_value_error(raw: bytes, error: msgspec.ValidationError, input_spec:
         value: Any = msgspec.json.decode(raw, type=Any)
         for index in re.findall(r"\d+", location):
             value = value[int(index)]
-        return UserInputError(f"{location}: got {str(value)[:20]}, accepted: integers 0–255", "out_of_range")
+        return UserInputError(
+            f"{location}: got {str(value)[:20]}, accepted: {input_spec.accepted_values}", "out_of_range"
+        )
     received_type = str(error).rpartition("got ")[2].split("`")[1]
-    return UserInputError(f"{location}: got {received_type}, accepted: integers 0–255", "wrong_type")
+    return UserInputError(
+        f"{location}: got {received_type}, accepted: {input_spec.accepted_values}", "wrong_type"
+    )
 
 
 def _get_shape(image: Any) -> tuple[int, ...] | None:

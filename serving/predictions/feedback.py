@@ -87,7 +87,7 @@ def _decode_body(body: bytes) -> _Body:
 def _parse_image(raw: bytes, card: ModelCard) -> np.ndarray:
     """Parse the one image in the JSON `raw` as `/predict` does; errors name the member `image`."""
     try:
-        return parse_json(b'{"images":' + raw + b"}", InputSpec(card.shape, card.style, 1))
+        return parse_json(b'{"images":' + raw + b"}", InputSpec.from_card(card, 1))
     except UserInputError as error:
         message = re.sub(r"^(images(\[0\])?|body)", "image", str(error))
         if error.code == "batch_too_large":  # feedback is about one image
