@@ -189,7 +189,8 @@ def package_candidate(candidate: Candidate) -> Candidate:
 @task(task_run_name="smoke-test")
 def smoke_test(candidate: Candidate) -> Candidate:
     """Start the Bento's server and send it the golden requests; a wrong prediction is a rejection."""
-    result = run_smoke_test(candidate.bento, Golden.load(candidate.folder), Home.from_environment())
+    golden, scale = Golden.load(candidate.folder), read_card(candidate.folder).scale
+    result = run_smoke_test(candidate.bento, golden, scale, Home.from_environment())
     tested_candidate = replace(candidate, smoke_test_result=result)
     return tested_candidate.with_action("reject", result.error) if result.error else tested_candidate
 

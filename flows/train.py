@@ -30,7 +30,7 @@ from relearn.model.errors import NotFoundError
 from relearn.model.evaluation.metrics import Evaluation, compute_generalization_gap, evaluate
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
-from relearn.model.inference.model_card import ModelCard
+from relearn.model.inference.model_card import ModelCard, read_card
 from relearn.model.networks.custom import errors_in_call
 from relearn.model.networks.registry import build_network
 from relearn.model.networks.summary import count_parameters, summarize_layers
@@ -41,6 +41,7 @@ from relearn.model.plots.gradients import plot_gradient_flow
 from relearn.model.training import gradient_health
 from relearn.model.training.fit import FitResult, fit
 from relearn.model.training.state import EpochRecord, TrainingSnapshot
+from relearn.serving.releases.store import ReleaseStore
 
 # Images of the fixed batch on which the gradients of a run are measured: one pass an epoch costs less than
 # 1 % of the epoch on MNIST, and 256 images of ten classes include every class.
@@ -71,6 +72,7 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
     feedback = collect_feedback_images(home, default_model_name(config, home), last_decision)
     with image_bar() as show_progress:
         prepared = prepare_dataset(config, home, feedback, show_progress)
+    check_scale(prepared, ReleaseStore(home.releases_dir(config.model_name or prepared.name)))
     rebuild_messages = [f"prepared again: {prepared.rebuild_reason}"] if prepared.rebuild_reason else []
     for message in [*rebuild_messages, *(f"{prepared.uri}: {finding}" for finding in prepared.findings)]:
         get_run_logger().warning(message)
@@ -80,6 +82,12 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
             get_run_logger().info(line)
             make_console().print(escape_controls(line), soft_wrap=True)
     return prepared.folder
+
+
+def check_scale(prepared: PreparedDataset, releases: ReleaseStore) -> None:
+    """Raise `DataError` if another value is white in the data of the live version."""
+    if live := releases.read_live():
+        read_card(releases.version_folder(live.version)).check_scale(prepared.uri, prepared.scale)
 
 
 @task(task_run_name="train-{config.network}")

@@ -34,9 +34,9 @@ ALLOWED: dict[str, set[str]] = {
     "serving.base": {"model"},
     "serving.metrics": {"model"},
     "serving.page": set(),
-    "serving.releases": {"model", "model.inference"},
+    "serving.releases": {"model", "model.images", "model.inference", "serving.base"},
     "serving.http": {"model", "serving.base"},
-    "serving.inputs": {"model", "model.images", "serving.http"},
+    "serving.inputs": {"model", "model.images", "model.inference", "serving.http"},
     "serving.runtime": {"model", "model.inference", "serving.base", "serving.releases"},
     "serving.predictions": {
         *("model", "model.drift", "model.inference"),

@@ -116,10 +116,12 @@ def _build_image_example(
     from relearn.model.plots.backprop import plot_image_backprop
 
     style: ImageStyle = "mnist"
+    file_scale = None
     if config.classifier:
         classifier = Classifier.load(config.classifier)
         network: nn.Module = classifier.network.cpu()
-        shape, style, classes = classifier.card.shape, classifier.card.style, classifier.card.classes
+        card = classifier.card
+        shape, style, file_scale, classes = card.shape, card.style, card.file_scale, card.classes
     else:
         side = math.isqrt(sizes[0])
         if side * side != sizes[0]:
@@ -129,7 +131,8 @@ def _build_image_example(
         shape, classes = (1, side, side), tuple(map(str, range(max(2, sizes[-1]))))
         network = random_mlp(sizes, config.seed)
     try:
-        image = decode_fitted(open_image(path.read_bytes(), MAX_FILE_BYTES, MAX_PIXELS), shape, style)
+        file = open_image(path.read_bytes(), MAX_FILE_BYTES, MAX_PIXELS)
+        image = decode_fitted(file, shape, style, file_scale)
     except OSError as error:
         raise UserInputError(f"--image: {path} cannot be read: {error.strerror}") from None
     label = str(config.label)

@@ -1,5 +1,6 @@
 """`relearn data`: inspection of a data source, history of the data that was learned, differences."""
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from rich.columns import Columns
 from rich.console import Console, Group
 from rich.text import Text
 
-from relearn.flows.console import escape_controls, make_console, print_warning
+from relearn.flows.console import escape_controls, image_bar, make_console, print_warning
 from relearn.flows.rendering import Table, check_output, write_figure
 from relearn.model.errors import UserInputError
 
@@ -34,26 +35,30 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     source
         A path or a dataset.toml, as for `--dataset`.
     save
-        Also write the reading to this new file, to edit it and pass it to `--dataset`.
+        Also write the reading and the data's fingerprint to this new file, for `--dataset`. Reads all images.
     contact_sheet
         Also write the images to this new PNG file.
     """
     from relearn.model.config import TrainConfig
     from relearn.model.data.builtin import DATASETS
     from relearn.model.data.formats import read_source
-    from relearn.model.data.load import resolve_source
+    from relearn.model.data.load import load_dataset, resolve_source
     from relearn.model.home import Home
+    from relearn.model.images.allocate import allocate_in
     from relearn.model.sources.inspect import inspect_source
     from relearn.model.sources.read_options import ReadOptions
 
     check_output("--contact-sheet", contact_sheet, force=False, suffixes=[".png"])
-    kind, _, path = resolve_source(TrainConfig(dataset=source), Home.from_environment()).partition(":")
+    config, home = TrainConfig(dataset=source), Home.from_environment()
+    kind, _, path = resolve_source(config, home).partition(":")
     if not path:
         known = ", ".join(DATASETS)
         raise UserInputError(f"source: got {source!r}, accepted: your own data, not {known}")
     description = inspect_source(Path(path), kind=kind, sample=SAMPLE)  # type: ignore[arg-type]
     if save is not None:
-        description.save(save)
+        with image_bar() as show_progress:
+            dataset = load_dataset(config, home, allocate_in(Path(tempfile.gettempdir())), show_progress)
+        description.model_copy(update={"fingerprint": dataset.fingerprint}).save(save)
     console = make_console()
     for line in description.summarize():
         console.print(escape_controls(line), soft_wrap=True)

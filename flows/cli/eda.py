@@ -11,8 +11,9 @@ from relearn.flows.console import escape_controls, image_bar, make_console
 from relearn.flows.rendering import Table, to_csv, write_figure
 from relearn.model.config import TrainConfig
 from relearn.model.data.eda import balance_summary, eda_tables
-from relearn.model.data.prepared import PreparedDataset, prepare_dataset
+from relearn.model.data.prepared import PreparedDataset, prepare_dataset, read_image_list
 from relearn.model.errors import UserInputError
+from relearn.model.evaluation.label_errors import suspect_labels
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 from relearn.model.plots.eda import plot_eda
@@ -45,6 +46,7 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
     with image_bar() as show_progress:
         prepared = prepare_dataset(config, home, on_progress=show_progress)
     figures_by_name, tables_by_name = plot_eda(prepared, images, config.seed), eda_tables(prepared)
+    tables_by_name["suspected_labels"] = _list_suspected_labels(prepared)
     folder = output or home.eda / (config.model_name or prepared.name)
     for name, figure in figures_by_name.items():
         write_figure(folder / f"{name}.png", figure)
@@ -77,6 +79,18 @@ def _print_report(
         _print_table(console, tables_by_name["findings"], "Findings")
     else:
         console.print("No findings about labels, classes, duplicates, constant images or leaks.")
+    if len(tables_by_name["suspected_labels"]):
+        _print_table(console, tables_by_name["suspected_labels"], "Labels that are probably wrong")
+    else:
+        console.print("No label is suspected to be wrong.")
+
+
+def _list_suspected_labels(prepared: PreparedDataset) -> pd.DataFrame:
+    """Return the table of `suspect_labels`, with the file or row of each image."""
+    images = read_image_list(prepared.folder)
+    images["index"] = images.groupby("split").cumcount()
+    suspected = suspect_labels(prepared.splits, prepared.classes)
+    return suspected.merge(images[["split", "index", "file"]], how="left")
 
 
 def _print_table(console: Console, table: pd.DataFrame, title: str) -> None:

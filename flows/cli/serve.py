@@ -78,7 +78,7 @@ def _print_usage(server: Server, name: str, release: Release, home: Home) -> Non
     card = json.loads(
         (ReleaseStore(home.releases_dir(name)).version_folder(release.version) / "card.json").read_bytes()
     )
-    _save_example_image(card["shape"], example)
+    _save_example_image(card["shape"], min(card.get("file_scale") or 255, 255), example)
     request = f"-H 'Content-Type: image/png' --data-binary @{shlex.quote(str(example))}"
     console = make_console()
     heading = f"{name} {release.version} answers at "
@@ -88,14 +88,14 @@ def _print_usage(server: Server, name: str, release: Release, home: Home) -> Non
     console.print(f"Its log: {server.log_file}", style="dim", soft_wrap=True)
 
 
-def _save_example_image(shape: tuple[int, int, int], path: Path) -> None:
-    """Write an example image of the classifier's input size: a bright vertical bar."""
+def _save_example_image(shape: tuple[int, int, int], white: int, path: Path) -> None:
+    """Write an example image of the classifier's input size: a vertical bar of value `white`."""
     from PIL import Image, ImageDraw
 
     channels, height, width = shape
     image = Image.new("L" if channels == 1 else "RGB", (width, height))
     bar = (width // 2 - 1, height // 7, width // 2, height - 1 - height // 7)
-    ImageDraw.Draw(image).rectangle(bar, "white")
+    ImageDraw.Draw(image).rectangle(bar, white if channels == 1 else (white,) * 3)
     image.save(path)
 
 
@@ -150,7 +150,7 @@ def _predict_files(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.Dat
     from relearn.serving.inputs.input_spec import InputSpec
 
     card = classifier.card
-    input_spec = InputSpec(card.shape, card.style, max_images=1)
+    input_spec = InputSpec.from_card(card, max_images=1)
     probabilities = classifier.predict(np.concatenate([_read_image(file, input_spec) for file in files]))
     predictions = pd.DataFrame(
         {

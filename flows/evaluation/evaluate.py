@@ -35,7 +35,8 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
 
     The default is the dataset of the training.
 
-    Images are resized to the shape of the classifier. Raises `DataError` if the dataset has other classes.
+    Images are resized to the shape of the classifier. Raises `DataError` if the dataset has other classes
+    or another scale.
     """
     client = connect_existing(home)
     run_id = resolve_run_id(home, run)
@@ -48,6 +49,7 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
         config = TrainConfig.parse({"dataset": dataset, "image_size": height, "channels": channels})
     with image_bar() as show_progress:
         prepared = prepare_dataset(config, home, on_progress=show_progress)
+    card.check_scale(prepared.uri, prepared.scale)
     split = reorder_labels(prepared.splits.test, prepared.classes, card.classes)
     evaluation = evaluate(classifier, split)
     run_name = str(client.get_run(run_id).info.run_name)

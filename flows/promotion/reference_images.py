@@ -26,7 +26,8 @@ def load_default_reference(card: ModelCard, home: Home) -> ReferenceSet:
 def load_compatible(option: str, dataset: str, card: ModelCard, home: Home) -> PreparedDataset:
     """Load `dataset`, with images resized for the classifier of `card`.
 
-    Raises `DataError` if the dataset has other classes; the error names `option`, which has set the dataset.
+    Raises `DataError` if the dataset has other classes or another scale; the error names `option`,
+    which has set the dataset.
     """
     channels, height, width = card.shape
     # The size of square images only can be set; others need the shape already.
@@ -34,6 +35,7 @@ def load_compatible(option: str, dataset: str, card: ModelCard, home: Home) -> P
     prepared = prepare_dataset(
         TrainConfig.parse({"dataset": dataset, "channels": channels, **size_option}), home
     )
+    card.check_scale(option, prepared.scale)
     check_compatible(option, prepared.shape, prepared.classes, card.shape, card.classes)
     return prepared
 

@@ -9,13 +9,14 @@ import numpy as np
 from relearn.flows.results import ServedPrediction, SmokeTestResult
 from relearn.model.errors import CorruptDataError
 from relearn.model.home import Home
+from relearn.model.images.scale import scale_from_uint8
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.server import StartupError, run_server
 from relearn.serving.releases.golden import Golden
 
 
-def run_smoke_test(bento: str, golden: Golden, home: Home) -> SmokeTestResult:
-    """Start the Bento's server on a free port and send it the golden images one by one.
+def run_smoke_test(bento: str, golden: Golden, scale: int, home: Home) -> SmokeTestResult:
+    """Start the Bento's server on a free port and send it the golden images one by one, in `scale`.
 
     The result has an error if the server does not start or its predictions differ from the offline ones.
     Raises `InfrastructureError` if this machine cannot start a server.
@@ -26,7 +27,7 @@ def run_smoke_test(bento: str, golden: Golden, home: Home) -> SmokeTestResult:
             run_server(bento, config, home) as url,
             httpx.Client(base_url=url, timeout=config.timeout_seconds, trust_env=False) as client,
         ):
-            responses = [predict_over_http(client, image) for image in golden.images]
+            responses = [predict_over_http(client, image) for image in scale_from_uint8(golden.images, scale)]
     except (CorruptDataError, StartupError, httpx.HTTPError) as error:
         return SmokeTestResult(error=f"as served: {error}")
     try:
@@ -40,7 +41,7 @@ def run_smoke_test(bento: str, golden: Golden, home: Home) -> SmokeTestResult:
 
 
 def predict_over_http(client: httpx.Client, image: np.ndarray) -> tuple[ServedPrediction, list[float], float]:
-    """Send one image, uint8 (channels, height, width); return prediction, probabilities and latency (s).
+    """Send one image, numbers (channels, height, width); return prediction, probabilities and latency (s).
 
     Raises `CorruptDataError` if the server rejects it.
     """

@@ -135,7 +135,7 @@ def _read_files(description: DataDescription, options: ReadOptions) -> RawDatase
 
 def _read_pixels(description: DataDescription, options: ReadOptions) -> RawDataset:
     with _open(description) as (_, tables):
-        return _take(read_pixel_tables(tables, description), options.limit)
+        return _take(read_pixel_tables(tables, description, options.allocate), options.limit)
 
 
 READERS: dict[Layout, Callable[[DataDescription, ReadOptions], RawDataset]] = {

@@ -26,6 +26,7 @@ from relearn.model.home import Home
 from relearn.model.images.allocate import allocate_in
 from relearn.model.images.decode_many import OnProgress, ignore_progress
 from relearn.model.images.resize import ImageStyle
+from relearn.model.images.scale import BYTE_WHITE
 from relearn.model.sources.description import DataDescription
 from relearn.model.sources.tree import walk
 
@@ -65,13 +66,18 @@ class PreparedDataset(BaseModel):
     description: DataDescription | None = None
 
     @property
+    def scale(self) -> int:
+        """Value that is white in bare numbers, 255 for image files that declare their depth."""
+        return (self.description and self.description.scale) or BYTE_WHITE
+
+    @property
     def splits(self) -> Splits:
         """Images and labels of each split, memory-mapped from disk."""
         return Splits(*map(self._load_split, SPLITS))
 
     def _load_split(self, name: str) -> LabelledImages:
         images, labels = (
-            np.load(self.folder / f"{name}_{array_name}.npy", mmap_mode="c")
+            np.load(self.folder / f"{name}_{array_name}.npy", mmap_mode="r")
             for array_name in ("images", "labels")
         )
         return LabelledImages(images, labels)
@@ -88,7 +94,7 @@ def prepare_dataset(
     A folder is reused as long as the source's files (path, size, modification time), the data settings and
     the extra images are the same; a damaged folder is replaced. Of two processes that prepare the same data,
     the second waits for the first. Images are kept in files from their decoding on, so memory does not grow
-    with their number, except for pixels in tables and arrays. Raises `DataError` with all findings of level
+    with their number, except for arrays in npz files. Raises `DataError` with all findings of level
     `error`, `InfrastructureError` after `LOCK_TIMEOUT_SECONDS`.
     """
     try:

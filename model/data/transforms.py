@@ -4,7 +4,9 @@ Images have the shape of the dataset already: `relearn.model.images.resize` resi
 """
 
 import math
+import warnings
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,15 @@ MAX_TRANSLATION, MAX_ROTATION_DEGREES, MAX_SCALE_CHANGE = 0.08, 12.0, 0.12
 def expects_flat_input(network: nn.Module) -> bool:
     """Return True for a network that takes flattened images."""
     return bool(getattr(network, "flat_input", False))
+
+
+def view_as_tensor(array: np.ndarray) -> Tensor:
+    """Return a tensor on the memory of `array`, which is not written; torch warns of a read-only one."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
 
 
 def to_unit_float(images: Tensor, flat_input: bool = False) -> Tensor:

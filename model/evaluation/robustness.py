@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.transforms import apply_affine
+from relearn.model.data.transforms import apply_affine, view_as_tensor
 from relearn.model.images.resize import ImageStyle
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def shift_rotate_scale(
     affine_params = torch.tensor(
         [[scaled_cos, -scaled_sin, -2 * shift], [scaled_sin, scaled_cos, -2 * shift]]
     )
-    transformed = apply_affine(torch.from_numpy(images), affine_params.expand(len(images), 2, 3))
+    transformed = apply_affine(view_as_tensor(images), affine_params.expand(len(images), 2, 3))
     return transformed.round().clamp(0, 255).to(torch.uint8).numpy()
 
 

@@ -111,7 +111,9 @@ def _rescale(image: Image.Image, white: int) -> Image.Image:
         return image
     values = np.asarray(image)
     if values.max() > white:
-        raise ValueError(f"a value exceeds {white}")
+        raise UserInputError(
+            f"the image has values up to {values.max()}, accepted: 0 to {white}", "out_of_range"
+        )
     return Image.fromarray(scale_to_uint8(values, white))
 
 
@@ -123,6 +125,8 @@ def _translate_decoding_errors() -> Iterator[None]:
     """
     try:
         yield
+    except UserInputError:
+        raise
     except Exception:
         message = f"the image cannot be decoded, accepted: a complete {FORMAT_NAMES} file"
         raise UserInputError(message, "invalid_image") from None

@@ -73,8 +73,17 @@ def next_bit_depth_white(maximum: float) -> int:
 def scale_to_uint8(values: np.ndarray, white: int) -> np.ndarray:
     """Convert values from 0 to `white` to uint8; more than 8 bits lose their lowest bits."""
     if white == BYTE_WHITE:
-        return values.astype(np.uint8)
+        return values.astype(np.uint8, copy=False)
     if white > BYTE_WHITE and white & (white + 1) == 0:
         return (values.astype(np.uint32) >> (white.bit_length() - 8)).astype(np.uint8)
     scaled: np.ndarray = np.round(values * np.float64(255 / white))
     return scaled.astype(np.uint8)
+
+
+def scale_from_uint8(images: np.ndarray, white: int) -> np.ndarray:
+    """Convert uint8 to values from 0 to `white`: fractions if it is 1, else whole numbers.
+
+    `scale_to_uint8` gives `images` back, or the nearest that whole numbers up to `white` can express.
+    """
+    values: np.ndarray = images * np.float64(white / 255)
+    return values if white == 1 else np.round(values).astype(np.uint16)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from relearn.model.checksums import read_verified
-from relearn.model.data.transforms import expects_flat_input, to_unit_float
+from relearn.model.data.transforms import expects_flat_input, to_unit_float, view_as_tensor
 from relearn.model.errors import (
     ConfigError,
     CorruptDataError,
@@ -66,7 +66,7 @@ class Classifier:
             if self.network.training:  # `eval` visits every layer: 13 µs more per call if it always ran
                 self.network.eval()
             with torch.inference_mode():
-                tensor = torch.from_numpy(np.ascontiguousarray(images))
+                tensor = view_as_tensor(np.ascontiguousarray(images))
                 if len(images) <= MAX_BATCH:  # saves the 12 µs that split and cat take
                     probabilities = self._predict_batch(tensor).numpy()
                 else:

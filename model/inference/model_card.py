@@ -16,16 +16,17 @@ from torch import nn
 from relearn.model.checksums import read_verified
 from relearn.model.config import TrainConfig, format_problems
 from relearn.model.data.extra_images import MergeSummary
-from relearn.model.errors import CorruptDataError, NotFoundError
+from relearn.model.errors import CorruptDataError, DataError, NotFoundError
 from relearn.model.files import read_regular_file
 from relearn.model.images.resize import ImageStyle
+from relearn.model.images.scale import BYTE_WHITE
 from relearn.model.networks.registry import NETWORKS
 from relearn.model.networks.summary import count_parameters
 
 if TYPE_CHECKING:
     from relearn.model.data.prepared import PreparedDataset  # not loaded by a server
 
-FORMAT = 2  # of the folder; incremented when an older version could not read it
+FORMAT = 2  # of the folder; incremented when the meaning of a field changes
 FileName = Literal["weights.safetensors", "network.py", "training_hashes.npy"]
 CARD_FILE = "card.json"
 WEIGHTS_FILE: FileName = "weights.safetensors"
@@ -37,7 +38,8 @@ class ModelCard(BaseModel):
     """Metadata of a classifier, saved as `card.json` in its folder.
 
     `digests` maps all other files of the folder to their SHA-256. `fingerprint` identifies the dataset,
-    `extra_images` counts the feedback images added to it. `device` and `threads` describe the training.
+    `extra_images` counts the feedback images added to it. `scale` is the value that is white in bare numbers,
+    `file_scale` that in image files, None if each declares it. `device` and `threads` describe the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,8 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     style: ImageStyle
+    scale: int = BYTE_WHITE
+    file_scale: int | None = None
     fingerprint: str
     extra_images: MergeSummary | None = None
     parameters: int
@@ -66,10 +70,20 @@ class ModelCard(BaseModel):
             classes=dataset.classes,
             shape=dataset.shape,
             style=dataset.style,
+            scale=dataset.scale,
+            file_scale=dataset.description.file_scale if dataset.description else None,
             fingerprint=dataset.fingerprint,
             extra_images=dataset.extra_images,
             parameters=count_parameters(network),
         )
+
+    def check_scale(self, subject: str, scale: int) -> None:
+        """Raise `DataError` if another value is white in the data of `subject`."""
+        if scale != self.scale:
+            raise DataError(
+                f"{subject}: {scale} is white in the data, accepted: {self.scale}, as in the data of "
+                f"{self.name}. Convert the data, or train them under another --model-name"
+            )
 
     @property
     def name(self) -> str:

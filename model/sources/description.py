@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from relearn.model.config import format_problems
 from relearn.model.errors import DataError, NotFoundError
-from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE
 
 DESCRIPTION_FILE = "dataset.toml"
 Layout = Literal["folder", "file_names", "file_list", "image_table", "pixel_table", "arrays"]
@@ -132,6 +131,11 @@ class DataDescription(BaseModel):
         return "\n".join([*lines, *tables]) + "\n"
 
     @property
+    def file_scale(self) -> int | None:
+        """Value that is white in image files; None: as each declares."""
+        return None if self.layout in ("pixel_table", "arrays") else self.scale
+
+    @property
     def warnings(self) -> list[str]:
         """Warnings about images that are left out, and about class names that are nearly equal."""
         left_out, total = sum(self.left_out.values()), sum(self.counts.values())
@@ -139,10 +143,6 @@ class DataDescription(BaseModel):
         if left_out > WARN_LEFT_OUT * (left_out + total):
             warnings.append(
                 f"{left_out:,} of {left_out + total:,} images are left out: {self._left_out_reasons()}"
-            )
-        if self.scale not in (None, BYTE_WHITE, WORD_WHITE):
-            warnings.append(
-                f"{self.scale} is white in these data; the prediction API takes values from 0 to 255"
             )
         return warnings + [
             f"class names are nearly equal: {', '.join(map(ascii, names))}"

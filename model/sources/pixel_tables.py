@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from relearn.model.errors import DataError
+from relearn.model.images.allocate import Allocate, allocate_in_memory
 from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.scale import BYTE_WHITE, ValueRange, list_plausible_scales, scale_to_uint8
 from relearn.model.sources.columns import (
@@ -86,36 +87,49 @@ def check_interleaved(subject: str, pixels: int, description: DataDescription) -
         )
 
 
-def read_pixel_tables(tables: Sequence[TableFile], description: DataDescription) -> RawDataset:
-    """Read the images of tables as `description` says."""
-    images, labels, places, splits = list[np.ndarray](), list[np.ndarray](), list[str](), list[str]()
-    scale = description.scale or BYTE_WHITE
+def read_pixel_tables(
+    tables: Sequence[TableFile], description: DataDescription, allocate: Allocate = allocate_in_memory
+) -> RawDataset:
+    """Read the images of tables as `description` says, some rows at a time."""
+    labels, places, splits = list[np.ndarray](), list[str](), list[str]()
+    total, scale = sum(description.counts.values()), description.scale or BYTE_WHITE
+    images, count = np.empty((0,), np.uint8), 0
     for rows in _read_rows(tables, description):
         if problem := rows.find_invalid(scale):
             raise DataError(problem)
-        images.append(scale_to_uint8(rows.pixels, scale))
-        if len(images) * images[0].size > MAX_PIXELS:
-            raise DataError(f"{rows.table.name} has more than {MAX_PIXELS:,} pixels")
+        kept = np.array([split != "" for split in rows.splits])
+        pixels = _shape(rows.table.name, scale_to_uint8(rows.pixels[kept], scale), description)
+        if not labels:
+            if total * pixels[0:1].size > MAX_PIXELS:
+                raise DataError(f"{rows.table.name} has more than {MAX_PIXELS:,} pixels")
+            images = allocate((total, *pixels.shape[1:]))
+        if count + len(pixels) > total:
+            raise DataError(f"{rows.table.name} got more rows while it was read, accepted: a complete table")
+        images[count : count + len(pixels)] = pixels
+        count += len(pixels)
         labels.append(rows.labels)
         prefix = f"{rows.table.name} " if len(tables) > 1 else ""
         places += [f"{prefix}row {rows.start + row}" for row in range(1, len(rows.labels) + 1)]
         splits += rows.splits
-    if not images:
+    if not labels:
         raise DataError(f"{tables[0].name} has no rows")
-    flat = np.concatenate(images)
-    channels, height, width = infer_shape(tables[0].name, flat.shape[1], description)
-    shaped = flat.reshape(-1, channels, height, width)
-    if description.interleaved:
-        shaped = np.ascontiguousarray(flat.reshape(-1, height, width, channels).transpose(0, 3, 1, 2))
     kept = np.array([split != "" for split in splits])
     return RawDataset(
         group_by_split(
-            shaped[kept],
+            images[:count],
             tidy_labels(np.concatenate(labels))[kept],
             np.array(places)[kept],
             cast(list[SplitName], [split for split in splits if split]),
         )
     )
+
+
+def _shape(name: str, flat: np.ndarray, description: DataDescription) -> np.ndarray:
+    """Reshape rows of pixels to images (n, channels, height, width)."""
+    channels, height, width = infer_shape(name, flat.shape[1], description)
+    if description.interleaved:
+        return flat.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    return flat.reshape(-1, channels, height, width)
 
 
 def read_labels(

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.transforms import apply_affine, expects_flat_input, preprocess, sample_affine_params
+from relearn.model.data.transforms import (
+    apply_affine,
+    expects_flat_input,
+    preprocess,
+    sample_affine_params,
+    view_as_tensor,
+)
 
 MicroBatches = list[tuple[Tensor, Tensor]]
 
@@ -43,8 +49,8 @@ class BatchLoader:
         device: torch.device,
         augmentation: float = 0.0,
     ) -> None:
-        self.images = torch.from_numpy(np.asarray(split.images))
-        self.labels = torch.from_numpy(np.asarray(split.labels))
+        self.images = view_as_tensor(split.images)
+        self.labels = view_as_tensor(split.labels)
         if device.type == "cuda":  # 47 MB for MNIST as uint8: all images are on the GPU if they fit
             with suppress(torch.OutOfMemoryError):
                 self.images, self.labels = self.images.to(device), self.labels.to(device)

@@ -175,7 +175,7 @@ class PredictionApp:
 
     def _parse_images(self, served_model: ServedModel, media_type: MediaType, body: bytes) -> np.ndarray:
         card = served_model.classifier.card
-        return parse_body(media_type, body, InputSpec(card.shape, card.style, self.config.max_images))
+        return parse_body(media_type, body, InputSpec.from_card(card, self.config.max_images))
 
     def _log_and_encode(
         self,
@@ -222,7 +222,7 @@ class PredictionApp:
 
     def _infer(self, served_model: ServedModel, body: bytes, request_id: str) -> Response:
         card = served_model.classifier.card
-        input_spec = InputSpec(card.shape, card.style, self.config.max_images)
+        input_spec = InputSpec.from_card(card, self.config.max_images)
         client_id, images = inference_protocol.parse_infer_request(body, input_spec)
         probabilities = served_model.predict(images)
         labels = self._record(served_model, images, probabilities, request_id, PredictOptions())

@@ -10,6 +10,7 @@ import numpy as np
 
 from relearn.model.images.decode import encode_png
 from relearn.model.images.formats import FORMAT_NAMES, IMAGE_TYPES
+from relearn.model.images.scale import BYTE_WHITE
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.api.operations import ERRORS, Operation
 from relearn.serving.config import ServeConfig
@@ -44,7 +45,7 @@ def build_openapi(
 ) -> Json:
     """Build the document of `/openapi.json`; without `card` it has no shapes, classes or examples."""
     operations = list(operations)
-    input_spec = InputSpec(card.shape, card.style, config.max_images) if card else None
+    input_spec = InputSpec.from_card(card, config.max_images) if card else None
     types = [item for operation in operations for item in (operation.request, operation.response)]
     structs = {item for item in types if isinstance(item, type)} | {ErrorResponse}
     _, schemas = msgspec.json.schema_components(
@@ -160,39 +161,44 @@ def _body_schema(media_type: str, input_spec: InputSpec | None) -> Json:
 def _images_schema(input_spec: InputSpec | None) -> Json:
     if input_spec is None:
         return {"type": ["array", "string"]}
-    single_image_schemas = [*map(_array_schema, input_spec.accepted_shapes), IMAGE_FILE]
+    single_image_schemas = [
+        *(_array_schema(shape, input_spec.scale) for shape in input_spec.accepted_shapes),
+        IMAGE_FILE,
+    ]
     batch_schemas = [
         {"type": "array", "minItems": 1, "maxItems": input_spec.max_images, "items": schema}
         for schema in single_image_schemas
     ]
-    description = "One image or several: integers 0–255, or files in base64."
+    description = f"One image or several: {input_spec.accepted_values}, or files in base64."
     return {"anyOf": [*single_image_schemas, *batch_schemas], "description": description}
 
 
-def _array_schema(shape: tuple[int, ...]) -> Json:
+def _array_schema(shape: tuple[int, ...], white: int) -> Json:
     size, *inner_shape = shape
-    items = _array_schema(tuple(inner_shape)) if inner_shape else PIXEL
+    pixel = {"type": "number" if white == 1 else "integer", "minimum": 0, "maximum": white}
+    items = _array_schema(tuple(inner_shape), white) if inner_shape else pixel
     return {"type": "array", "minItems": size, "maxItems": size, "items": items}
 
 
 def _build_examples(request_name: str, input_spec: InputSpec, card: ModelCard) -> Json:
     """Build valid requests; the image is a bright vertical bar."""
-    image = np.zeros(input_spec.shape, np.uint8)
-    center = input_spec.shape[2] // 2
-    image[:, 2:-2, center - 1 : center + 1] = 255
-    nested_pixels = image.reshape(input_spec.accepted_shapes[1]).tolist()
-    base64_file = base64.b64encode(encode_png(image)).decode()
+    file_white = min(input_spec.file_scale or BYTE_WHITE, BYTE_WHITE)
+    numbers, pixels, file = (
+        _draw_bar(input_spec.shape, white) for white in (input_spec.scale, BYTE_WHITE, file_white)
+    )
+    nested_pixels = numbers.reshape(input_spec.accepted_shapes[1]).tolist()
+    base64_file = base64.b64encode(encode_png(file)).decode()
     tensor = {
         "name": "images",
-        "shape": [1, *image.shape],
+        "shape": [1, *input_spec.shape],
         "datatype": "UINT8",
-        "data": image.ravel().tolist(),
+        "data": pixels.ravel().tolist(),
     }
     examples: dict[str, Json] = {
         "PredictRequest": {
             "A file in base64": {"images": base64_file},
             "One image, nested": {"images": nested_pixels},
-            "Two images, flat": {"images": [image.ravel().tolist()] * 2},
+            "Two images, flat": {"images": [numbers.ravel().tolist()] * 2},
         },
         "FeedbackRequest": {
             "Another label": {"request_id": "0f0e0d0c0b0a09080706050403020100", "label": card.classes[-1]}
@@ -200,3 +206,10 @@ def _build_examples(request_name: str, input_spec: InputSpec, card: ModelCard) -
         "InferRequest": {"One image": {"inputs": [tensor]}},
     }
     return {name: {"value": value} for name, value in examples[request_name].items()}
+
+
+def _draw_bar(shape: tuple[int, int, int], white: int) -> np.ndarray:
+    image = np.zeros(shape, np.min_scalar_type(white))
+    center = shape[2] // 2
+    image[:, 2:-2, center - 1 : center + 1] = white
+    return image

@@ -79,6 +79,8 @@ class ServedClassifier(Struct):
     parameters: Count
     shape: tuple[Count, Count, Count]
     style: Literal["mnist", "photo"]
+    scale: Count
+    file_scale: Count | None
     classes: tuple[str, ...]
     metrics: dict[str, float]
     fingerprint: str

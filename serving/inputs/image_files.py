@@ -53,7 +53,9 @@ def parse_images(files: dict[str, bytes], input_spec: InputSpec) -> np.ndarray:
             # `read_body` has limited the file's bytes already, hence its own length as the limit.
             image_file = open_image(content, len(content), remaining_pixels)
             remaining_pixels -= image_file.width * image_file.height
-            images.append(decode_fitted(image_file, input_spec.shape, input_spec.style))
+            images.append(
+                decode_fitted(image_file, input_spec.shape, input_spec.style, input_spec.file_scale)
+            )
             del image_file  # frees its pixels before the next file is decoded
         except UserInputError as error:
             message = f"{name}: {error}"

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 from relearn.model.errors import UserInputError
 from relearn.model.images.resize import ImageStyle
+from relearn.model.images.scale import BYTE_WHITE
+from relearn.model.inference.model_card import ModelCard
 from relearn.serving.http.errors import HTTPError
 
 
@@ -12,19 +15,31 @@ from relearn.serving.http.errors import HTTPError
 class InputSpec:
     """The classifier's image shape and style, and the maximum number of images in one request.
 
-    `scale` is the number that is white where a request in JSON does not say it; None if the numbers decide.
+    `scale` is the value that is white in numbers: fractions from 0 to 1, else whole numbers. `file_scale` is
+    that in image files, None if each declares it.
     """
 
     shape: tuple[int, int, int]
     style: ImageStyle
     max_images: int
-    scale: int | None = None
+    scale: int = BYTE_WHITE
+    file_scale: int | None = None
+
+    @classmethod
+    def from_card(cls, card: ModelCard, max_images: int) -> Self:
+        """Return the input of the classifier of `card`."""
+        return cls(card.shape, card.style, max_images, card.scale, card.file_scale)
 
     @property
     def accepted_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes that one image may have: flat, (height, width) if grayscale, (channels, height, width)."""
         grayscale_shapes = [self.shape[1:]] if self.shape[0] == 1 else []
         return (math.prod(self.shape),), *grayscale_shapes, self.shape
+
+    @property
+    def accepted_values(self) -> str:
+        """Values that a pixel may have, for messages."""
+        return "numbers 0–1" if self.scale == 1 else f"integers 0–{self.scale}"
 
     def __str__(self) -> str:
         return f"one image or several, each of {' or '.join(map(format_shape, self.accepted_shapes))} numbers"

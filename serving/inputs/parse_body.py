@@ -9,6 +9,7 @@ import numpy as np
 
 from relearn.model.errors import UserInputError
 from relearn.model.images.formats import HEADER_BYTES, IMAGE_TYPES, recognize_format
+from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE, scale_to_uint8
 from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.image_files import parse_image
 from relearn.serving.inputs.input_spec import InputSpec, format_shape
@@ -69,8 +70,12 @@ def is_cheap_to_parse(media_type: MediaType, body: bytes) -> bool:
 
 
 def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
-    """Parse raw pixels of one image or several: uint8, channel by channel, row by row, no header."""
-    bytes_per_image = math.prod(input_spec.shape)
+    """Parse raw pixels of one image or several: channel by channel, row by row, no header.
+
+    They are uint8, or little-endian uint16 if white is above 255.
+    """
+    dtype = np.dtype(np.uint8 if input_spec.scale <= BYTE_WHITE else "<u2")
+    bytes_per_image = math.prod(input_spec.shape) * dtype.itemsize
     if len(body) % bytes_per_image:
         raise UserInputError(
             f"body: got {len(body)} bytes, accepted: {bytes_per_image} for each image of"
@@ -78,7 +83,12 @@ def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
             "wrong_shape",
         )
     input_spec.check_image_count(len(body) // bytes_per_image)
-    return np.frombuffer(body, np.uint8).reshape(-1, *input_spec.shape)
+    numbers = np.frombuffer(body, dtype).reshape(-1, *input_spec.shape)
+    if input_spec.scale not in (BYTE_WHITE, WORD_WHITE) and numbers.max() > input_spec.scale:
+        raise UserInputError(
+            f"body: got {numbers.max()}, accepted: {dtype} from 0 to {input_spec.scale}", "out_of_range"
+        )
+    return scale_to_uint8(numbers, input_spec.scale)
 
 
 PARSERS: dict[str, Callable[[bytes, InputSpec], np.ndarray]] = {

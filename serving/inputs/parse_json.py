@@ -52,8 +52,9 @@ _MAX_LOCATED_BYTES = 1_000_000
 def parse_json(body: bytes, input_spec: InputSpec) -> np.ndarray:
     """Parse `{"images": [...]}`: one image or several, numbers, flat or nested, or base64 files.
 
-    The numbers are 0–255, or from 0 to the member `scale`. Without it, numbers of which none exceeds 1 have
-    two readings and are rejected, unless all are 0.
+    The numbers are from 0 to the member `scale`, by default to the scale of the classifier. Without the
+    member, numbers of which none exceeds 1 have two readings and are rejected, unless all are 0 or the scale
+    of the classifier is 1.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
@@ -80,8 +81,8 @@ def _extract_members(body: bytes, input_spec: InputSpec) -> tuple[bytes, int | N
     if body.count(b'"') - raw.count(b'"') - raw_scale.count(b'"') > (4 if raw_scale else 2):
         raise HTTPError(400, "duplicate_key", "body: got a member twice, accepted: each once")
     if raw_scale in (b"", b"null"):
-        return raw, input_spec.scale
-    accepted_scales = sorted({*SCALES, input_spec.scale or BYTE_WHITE})
+        return raw, None
+    accepted_scales = sorted({*SCALES, input_spec.scale})
     scale = _load(raw_scale) if len(raw_scale) < 10 else None
     if scale not in accepted_scales or isinstance(scale, bool):
         accepted = " or ".join(map(str, accepted_scales))
@@ -146,13 +147,13 @@ def _parse_numbers(raw: bytes, scale: int | None, input_spec: InputSpec) -> np.n
     if depth > len(_BYTE_DECODERS):
         raise UserInputError(f"images: got lists nested {depth} deep, accepted: {input_spec}", "wrong_shape")
     _check_json_size(raw, input_spec)
-    white = scale or BYTE_WHITE
+    white = scale or input_spec.scale
     numbers = _decode_array(raw, depth, white, input_spec)
     images = _to_batch(numbers, input_spec)
-    if scale is None and images.max() <= 1 and images.any():
+    if scale is None and white != 1 and images.max() <= 1 and images.any():
         raise UserInputError(
             "images: got only numbers from 0 to 1, which have two readings, accepted: with"
-            f' "scale": 1 in the body if 1 is white, with "scale": {BYTE_WHITE} if {BYTE_WHITE} is white',
+            f' "scale": 1 in the body if 1 is white, with "scale": {white} if {white} is white',
             "ambiguous_scale",
         )
     if white == BYTE_WHITE and numbers.dtype == np.uint8:  # nearly always

@@ -94,7 +94,7 @@ def _parse_image(payload: FeedbackRequest, card: ModelCard) -> np.ndarray:
     """Parse the one image of the feedback as `/predict` does; errors name the member `image`."""
     try:
         body = b'{"images":%b,"scale":%b}' % (bytes(payload.image), msgspec.json.encode(payload.scale))
-        return parse_json(body, InputSpec(card.shape, card.style, 1))
+        return parse_json(body, InputSpec.from_card(card, 1))
     except UserInputError as error:
         message = re.sub(r"^(images(\[0\])?|body)", "image", str(error))
         if error.code == "batch_too_large":  # feedback is about one image

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from relearn.model.errors import CorruptDataError
 from relearn.model.files import read_regular_file
+from relearn.model.images.scale import scale_from_uint8, scale_to_uint8
 
 if TYPE_CHECKING:
     from relearn.model.inference.classifier import Classifier
@@ -32,9 +33,13 @@ class Golden:
 
     @classmethod
     def from_classifier(cls, classifier: "Classifier", images: np.ndarray) -> Self:
-        """Return golden requests: up to `SAMPLE_SIZE` evenly spaced images, with their predictions."""
+        """Return golden requests: up to `SAMPLE_SIZE` evenly spaced images, with their predictions.
+
+        Pixels are rounded to the nearest that a request can express in the scale of the classifier.
+        """
         indices = np.unique(np.linspace(0, len(images) - 1, SAMPLE_SIZE, dtype=int))
-        golden_images = np.ascontiguousarray(images[indices])
+        white = classifier.card.scale
+        golden_images = scale_to_uint8(scale_from_uint8(images[indices], white), white)
         return cls(golden_images, classifier.predict(golden_images))
 
     @classmethod

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from relearn.flows.cli.app import run_command_line
 
 FILES = [
     *("findings.csv", "images.png", "labels.csv", "labels.png", "one_hot.csv"),
-    *("pixels.csv", "pixels.png", "preprocessing.csv", "splits.csv"),
+    *("pixels.csv", "pixels.png", "preprocessing.csv", "splits.csv", "suspected_labels.csv"),
 ]
 
 
@@ -50,6 +51,22 @@ def test_findings_are_printed(home: Path, tmp_path: Path, capsys: pytest.Capture
     printed = " ".join(capsys.readouterr().out.split())
     for phrase in ("duplicate", "resolution is lost", "9.0 times", "imbalanced: '[red]many'"):
         assert phrase in printed
+
+
+def test_suspected_labels_are_printed_with_their_rows(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong label is named by its row, also in the training split."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    images = (100 * labels[:, None, None] + rng.integers(0, 99, (200, 8, 8))).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.where(np.arange(200) == 7, 0, labels))
+    assert 0 == run_command_line(["eda", "--dataset", f"npz:{tmp_path / 'a.npz'}"])
+    table = pd.read_csv(next((home / "eda").glob("*/suspected_labels.csv")))
+    assert [(0, 1, "images[7]")] == list(
+        table[["label", "predicted", "file"]].itertuples(index=False, name=None)
+    )
+    assert "Labels that are probably wrong" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,36 @@ def test_memory_does_not_hold_the_images(tmp_path: Path, home: Home) -> None:
     assert memory.peak - memory.before < 100
 
 
+def read_data_mb() -> float:
+    """Return the memory of this process that a limit on its data (RLIMIT_DATA) counts, in MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmData:")[2].split()[0]) / 1024
+
+
+def test_prepared_images_are_no_data_of_the_process(photos: TrainConfig, home: Home) -> None:
+    """A limit on the memory of the process does not limit the number of images that it trains on."""
+    prepared = prepare_dataset(photos.model_copy(update={"image_size": 256}), home)
+    before = read_data_mb()
+    splits = prepared.splits
+    assert 80 * 3 * 256**2 == sum(split.images.nbytes for split in vars(splits).values())
+    assert read_data_mb() - before < 1
+    assert not splits.train.images.flags.writeable
+
+
+def test_pixels_of_a_table_are_kept_in_files(tmp_path: Path, home: Home) -> None:
+    """Rows of a table go into a file some at a time, with the same images as in memory."""
+    rows = np.random.default_rng(0).integers(0, 256, (9_000, 17))  # more than are read at a time
+    rows[:, 0] %= 4
+    header = ",".join(["label", *(f"pixel{number}" for number in range(16))])
+    np.savetxt(tmp_path / "data.csv", rows, "%d", ",", header=header, comments="")
+    config = TrainConfig(dataset=f"csv:{tmp_path / 'data.csv'}")
+    home.root.mkdir()
+    in_memory, in_files = load_dataset(config, home), load_dataset(config, home, allocate_in(home.root))
+    assert isinstance(in_files.train.images, np.memmap)
+    assert np.array_equal(rows[:, 1:], in_files.train.images.reshape(-1, 16))
+    assert in_memory.fingerprint == in_files.fingerprint
+
+
 def test_images_in_files_equal_those_in_memory(photos: TrainConfig, home: Home) -> None:
     """The fingerprint does not depend on where images are kept; a first gray image does not matter."""
     folder = Path(photos.dataset.removeprefix("folder:"))
