@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from relearn.model.errors import CorruptDataError, RelearnError
 from relearn.serving.api.health import HEALTH_PATHS, check_ready, report_live
 from relearn.serving.api.openapi import build_openapi
-from relearn.serving.api.responses import build_info_response, build_predictions
+from relearn.serving.api.responses import NO_CONTENT, build_info_response, build_predictions
 from relearn.serving.config import MODEL_CORRUPT_CODE, ServeConfig
 from relearn.serving.http import hosts, requests
 from relearn.serving.http.api_keys import ApiKeys
@@ -257,12 +257,23 @@ class PredictionApp:
 
         `probabilities` is float32 (n, classes).
         """
-        if self.prediction_log and options.should_log:
-            self.prediction_log.log(request_id, served_model, images, probabilities)
-        card, labels = served_model.classifier.card, served_model.classifier.to_labels(probabilities)
-        self.metrics.observe_predictions(served_model.version, labels, probabilities.max(1))
+        classifier = served_model.classifier
+        is_blank = classifier.find_blank(images)
+        answered = np.flatnonzero(~is_blank)
+        if len(answered) < len(images):  # no answer says nothing about drift
+            self.metrics.no_answers.labels(served_model.version, NO_CONTENT).inc(int(is_blank.sum()))
+        if self.prediction_log and options.should_log and len(answered):
+            self.prediction_log.log(
+                request_id, served_model, images[answered], probabilities[answered], answered
+            )
+        labels = classifier.to_labels(probabilities)
+        self.metrics.observe_predictions(
+            served_model.version, [labels[index] for index in answered], probabilities[answered].max(axis=1)
+        )
         metadata = {"version": served_model.version, "worker": self.worker_index, "request_id": request_id}
-        predictions = build_predictions(images, labels, probabilities, card.classes, options)
+        predictions = build_predictions(
+            images, labels, probabilities, is_blank, classifier.card.classes, options
+        )
         return msgspec.json.encode(metadata | {"predictions": predictions})
 
     async def feedback(self, request: Request, request_id: str) -> Response:

@@ -119,7 +119,9 @@ def _build_predict_operation(input_spec: InputSpec | None, card: ModelCard | Non
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": _build_json_response(
-                "One prediction for each image.", "Predictions", openapi_examples.build_predict_reply(card)
+                "One prediction for each image; for a blank drawing a reason.",
+                "Predictions",
+                openapi_examples.build_predict_reply(card),
             ),
             **_reference_errors(*(status for status in ERROR_RESPONSES if status != 409)),
         },

@@ -12,7 +12,8 @@ from relearn.serving.config import ServeConfig
 from relearn.serving.inputs.predict_options import PredictOptions
 from relearn.serving.runtime.hot_reload import ServedModel
 
-Prediction = dict[str, str | dict[str, float]]
+Prediction = dict[str, str | dict[str, float] | None]
+NO_CONTENT = "no_content"  # reason for no answer: a drawing without ink
 LIMIT_SETTINGS = ("max_body_bytes", "max_images", "max_concurrency", "timeout_seconds")
 
 
@@ -20,13 +21,15 @@ def build_predictions(
     images: np.ndarray,
     labels: list[str],
     probabilities: np.ndarray,
+    is_blank: np.ndarray,
     classes: tuple[str, ...],
     options: PredictOptions,
 ) -> list[Prediction]:
     """Build the prediction of each image: label, and probabilities by class name.
 
     `probabilities` is float32 (n, classes). The result has all classes in their order or, with `top_k`, the
-    most likely classes in descending order.
+    most likely classes in descending order. An image of `is_blank`, bool (n,), has no label and no
+    probabilities, but the reason.
     """
     rows = probabilities.astype(np.float64).round(8).tolist()
     if options.top_k is None:
@@ -41,6 +44,8 @@ def build_predictions(
         {"label": label, "probabilities": probability_by_class}
         for label, probability_by_class in zip(labels, class_probabilities, strict=True)
     ]
+    for index in np.flatnonzero(is_blank):
+        predictions[index] = {"label": None, "reason": NO_CONTENT, "probabilities": None}
     if options.return_input:
         for prediction, image in zip(predictions, images, strict=True):
             prediction["input"] = base64.b64encode(encode_png(image)).decode()

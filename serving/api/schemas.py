@@ -1,10 +1,11 @@
 """JSON Schemas of requests and responses."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
+from relearn.model.images.resize import ImageStyle
 from relearn.model.inference.model_card import ModelCard
-from relearn.serving.api.responses import LIMIT_SETTINGS
+from relearn.serving.api.responses import LIMIT_SETTINGS, NO_CONTENT
 from relearn.serving.inputs.image_types import IMAGE_FORMATS
 from relearn.serving.inputs.input_spec import InputSpec
 
@@ -94,21 +95,23 @@ def boolean_schema(*, default: bool) -> Json:
 
 
 def _prediction_schema(card: ModelCard | None) -> Json:
-    properties: Json = {
-        "label": STRING,
-        "probabilities": {"type": "object", "additionalProperties": PROBABILITY},
-    }
+    probabilities_schema: Json = {"type": "object", "additionalProperties": PROBABILITY}
+    properties: Json = {"label": _nullable(STRING)}
     if card:
-        properties["label"] = {"type": "string", "enum": list(card.classes)}
+        properties["label"] = {"type": ["string", "null"], "enum": [*card.classes, None]}
         probabilities_schema = object_schema(**dict.fromkeys(card.classes, PROBABILITY))
-        properties["probabilities"] = probabilities_schema | {"required": [], "minProperties": 1}
+        probabilities_schema |= {"required": [], "minProperties": 1}
+    properties["probabilities"] = _nullable(probabilities_schema)
     description = "The image as the network received it, a PNG; only with return_input=true."
     input_schema = STRING | {
         "contentEncoding": "base64",
         "contentMediaType": "image/png",
         "description": description,
     }
-    return object_schema(**properties, input=input_schema) | {"required": list(properties)}
+    reason_schema = {"enum": [NO_CONTENT], "description": "Why the label is null: nothing is drawn there."}
+    return object_schema(**properties, reason=reason_schema, input=input_schema) | {
+        "required": list(properties)
+    }
 
 
 def _feedback_schema(input_spec: InputSpec | None, card: ModelCard | None) -> Json:
@@ -141,7 +144,7 @@ def _classifier_schema() -> Json:
         network=STRING,
         parameters=COUNT,
         shape={"type": "array", "items": COUNT, "minItems": 3, "maxItems": 3},
-        style={"enum": ["mnist", "photo"]},
+        style={"enum": list(get_args(ImageStyle))},
         classes={"type": "array", "items": STRING},
         metrics={"type": "object", "additionalProperties": {"type": "number"}},
         fingerprint=STRING,

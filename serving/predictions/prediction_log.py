@@ -41,13 +41,17 @@ STATISTIC_FIELDS = [(name, "<f4") for name in STATISTICS]
 
 
 class LoggedRequest(NamedTuple):
-    """A predicted request: images uint8 (n, channels, height, width), probabilities float32 (n, classes)."""
+    """A predicted request: images uint8 (n, channels, height, width), probabilities float32 (n, classes).
+
+    `indices`, int (n,), are the positions of the images in the request.
+    """
 
     request_id: str
     time: float
     served_model: "ServedModel"
     images: np.ndarray
     probabilities: np.ndarray
+    indices: np.ndarray
 
 
 class Feedback(msgspec.Struct):
@@ -91,15 +95,24 @@ class PredictionLog:
         self._writer_thread.start()
 
     def log(
-        self, request_id: str, served_model: "ServedModel", images: np.ndarray, probabilities: np.ndarray
+        self,
+        request_id: str,
+        served_model: "ServedModel",
+        images: np.ndarray,
+        probabilities: np.ndarray,
+        indices: np.ndarray | None = None,
     ) -> None:
-        """Queue the predictions of one request for writing; takes 1 µs and never blocks."""
+        """Queue the predictions of one request for writing; takes 1 µs and never blocks.
+
+        `indices`, int (n,), are the positions of the images in the request, by default all from 0.
+        """
+        indices = np.arange(len(images)) if indices is None else indices
         request_bytes = images.nbytes + probabilities.nbytes
         with self._queue_lock:
             has_room = self._queued_bytes + request_bytes <= MAX_QUEUE_BYTES
             if has_room:
                 self._queue.append(
-                    LoggedRequest(request_id, time.time(), served_model, images, probabilities)
+                    LoggedRequest(request_id, time.time(), served_model, images, probabilities, indices)
                 )
                 self._queued_bytes += request_bytes
         if not has_room:
@@ -205,5 +218,5 @@ def _build_keyed_rows(requests: list[LoggedRequest], columns: list[Any]) -> np.n
     rows["request_id"] = np.repeat(
         np.array([request.request_id for request in requests], "S64"), image_counts
     )
-    rows["index"] = np.concatenate([np.arange(count) for count in image_counts])
+    rows["index"] = np.concatenate([request.indices for request in requests])
     return rows

@@ -9,7 +9,9 @@ import pytest
 @pytest.fixture
 def image() -> np.ndarray:
     """Return a random image, uint8 (1, 28, 28)."""
-    return np.random.default_rng(1).integers(0, 256, (1, 28, 28), dtype=np.uint8)
+    image = np.zeros((1, 28, 28), np.uint8)
+    image[:, 5:24, 5:24] = np.random.default_rng(1).integers(0, 256, (19, 19))
+    return image
 
 
 @pytest.fixture
