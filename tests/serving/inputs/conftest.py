@@ -17,4 +17,4 @@ def image() -> np.ndarray:
 @pytest.fixture
 def image_files(image: np.ndarray, encoded: Callable[..., bytes]) -> list[bytes]:
     """Return three different PNG files."""
-    return [encoded(image), encoded(255 - image), encoded(image // 2)]
+    return [encoded(image), encoded(image.transpose(0, 2, 1)), encoded(image // 2)]
