@@ -1,8 +1,8 @@
 """Conversion of a drawing to MNIST's form: bright on dark, 20 of 28 pixels, centered by mass.
 
 The page is reduced to one plane of contrast, cropped to its sheet of paper, and searched for ink, whose
-strokes are then brought to one size and width. `benchmarks/results/drawings.md` has the accuracy in each form
-that people send, `docs/decisions/drawings.md` the reason for a rule.
+strokes are then brought to one size and width. `python -m benchmarks drawings` measures the accuracy in each
+form that people send; `docs/decisions/drawings.md` has the reason for a rule.
 """
 
 import numpy as np
