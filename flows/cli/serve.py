@@ -134,8 +134,11 @@ def predict(
     predictions = _predict_files(loaded, files)
     if output is None:
         # Not as named tuples: class names are no Python names.
-        shown = predictions[["file", "label", "probability"]].itertuples(index=False, name=None)
-        rows = [(str(file), str(label), f"{probability:.1%}") for file, label, probability in shown]
+        shown = predictions[["file", "label", "probability", "reason"]].itertuples(index=False, name=None)
+        rows = [
+            (str(file), label or "–", reason or f"{probability:.1%}")
+            for file, label, probability, reason in shown
+        ]
         make_console().print(Table(("file", "label", "probability"), rows))
         return
     write_bytes_atomically(output, _encode_predictions(predictions, output.suffix))
@@ -143,20 +146,28 @@ def predict(
 
 
 def _predict_files(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.DataFrame":
-    """Return one row per file: label, its probability, and `p_CLASS` for every class."""
+    """Return one row per file: label, its probability, and `p_CLASS` for every class.
+
+    A drawing without ink has no label and no probabilities, but the `reason`.
+    """
     import numpy as np
     import pandas as pd
 
+    from relearn.serving.api.responses import NO_CONTENT
     from relearn.serving.inputs.input_spec import InputSpec
 
     card = classifier.card
     input_spec = InputSpec.from_card(card, max_images=1)
-    probabilities = classifier.predict(np.concatenate([_read_image(file, input_spec) for file in files]))
+    images = np.concatenate([_read_image(file, input_spec) for file in files])
+    is_blank, probabilities = classifier.find_blank(images), classifier.predict(images)
+    labels = classifier.to_labels(probabilities)
+    probabilities[is_blank] = np.nan
     predictions = pd.DataFrame(
         {
             "file": [str(file) for file in files],
-            "label": classifier.to_labels(probabilities),
+            "label": [None if blank else label for label, blank in zip(labels, is_blank, strict=True)],
             "probability": probabilities.max(axis=1),
+            "reason": [NO_CONTENT if blank else None for blank in is_blank],
         }
     )
     columns = [f"p_{name}" for name in card.classes]

@@ -89,7 +89,7 @@ IDX_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMN
 DATASETS: dict[str, Callable[[Home], Dataset]] = {
     "mnist": partial(_load_idx, name="mnist", classes=DIGIT_CLASSES, style="mnist"),
     "fashion_mnist": partial(_load_idx, name="fashion_mnist", classes=FASHION_MNIST_CLASSES, style="photo"),
-    "kmnist": partial(_load_idx, name="kmnist", classes=KMNIST_CLASSES, style="mnist"),
+    "kmnist": partial(_load_idx, name="kmnist", classes=KMNIST_CLASSES, style="drawing"),
     "cifar10": _load_cifar10,
     "digits": _load_digits,
 }

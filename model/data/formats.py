@@ -10,7 +10,8 @@ import numpy as np
 
 from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.errors import DataError, InfrastructureError
-from relearn.model.images.resize import ImageStyle
+from relearn.model.images.mnist_style import has_mnist_form
+from relearn.model.images.resize import ImageStyle, is_bright_on_dark
 from relearn.model.sources.arrays import read_arrays
 from relearn.model.sources.description import DataDescription, Layout
 from relearn.model.sources.file_lists import read_image_table
@@ -69,13 +70,15 @@ def read_source(description: DataDescription, options: ReadOptions = EVERYTHING)
 def infer_style(images: np.ndarray) -> ImageStyle:
     """Infer the style of `images`: how images of other sizes are fitted to their shape.
 
-    `mnist` if the images are grey and at least 9 of 10 have a dark border, as digits on a dark background
-    have (98.9 % of MNIST's); else `photo`.
+    `photo` unless the images are gray, all bright on dark, and at least 9 of 10 have a dark border, as digits
+    on a dark background have (98.9 % of MNIST's). Then `mnist` if all have MNIST's form, else `drawing`.
     """
     sample = images[:: max(1, len(images) // STYLE_SAMPLE_SIZE)]
     edges = np.concatenate([sample[..., 0, :], sample[..., -1, :], sample[..., 0], sample[..., -1]], axis=-1)
     dark_edge_fraction = (edges < DARK_THRESHOLD).all(axis=(1, 2)).mean()
-    return "mnist" if images.shape[1] == 1 and dark_edge_fraction >= 0.9 else "photo"
+    if images.shape[1] != 1 or dark_edge_fraction < 0.9 or not is_bright_on_dark(images[:, 0]).all():
+        return "photo"
+    return "mnist" if has_mnist_form(images[:, 0]).all() else "drawing"
 
 
 def _encode_labels(raw_split: RawSplit, description: DataDescription) -> LabelledImages:

@@ -57,14 +57,15 @@ COMMON_CORRUPTIONS: dict[str, Corruption] = {
     "smaller": lambda images: shift_rotate_scale(images, scale=SCALE_FACTOR),
     "noisy": add_noise,
 }
-MNIST_CORRUPTIONS: dict[str, Corruption] = {
+DRAWING_CORRUPTIONS: dict[str, Corruption] = {
     "inverted": lambda images: 255 - images,
     "thicker": lambda images: ndimage.grey_dilation(images, (1, 1, 2, 2)),
     "thinner": lambda images: ndimage.grey_erosion(images, (1, 1, 2, 2)),
 }
 CORRUPTIONS: dict[ImageStyle, dict[str, Corruption]] = {
     "photo": COMMON_CORRUPTIONS,
-    "mnist": COMMON_CORRUPTIONS | MNIST_CORRUPTIONS,
+    "mnist": COMMON_CORRUPTIONS | DRAWING_CORRUPTIONS,
+    "drawing": COMMON_CORRUPTIONS | DRAWING_CORRUPTIONS,
 }
 
 

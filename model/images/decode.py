@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -19,6 +19,8 @@ MAX_PIXELS = 2**24  # 4096 × 4096
 MIN_SIDE = 4  # pixels
 # TIFF may contain JPEG, whose scans are not counted there.
 UNSUPPORTED_COMPRESSIONS = {"jpeg", "tiff_jpeg"}
+NEARLY_WHITE = 224  # mean of the visible pixels; strokes of this gray on white paper can hardly be seen
+SAMPLE_SIDE = 512  # pixels of the longer side of the image that the background is chosen by
 STRIP_PIXELS = 2**18  # pixels converted to mode L or RGB at a time: 1 MB in each of the four steps
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,8 +41,9 @@ def decode_image(
 ) -> Image.Image:
     """Decode an image file, recognized by its content alone, to an image of mode L or RGB.
 
-    It is rotated as its EXIF says; transparent parts become white, 16 bits become 8, CMYK and palettes RGB,
-    an animation its first frame. `white` is the value that is white, by default that of the file's bit depth.
+    It is rotated as its EXIF says; transparent parts become white, or black behind white strokes; 16 bits
+    become 8, CMYK and palettes RGB, an animation its first frame. `white` is the value that is white, by
+    default that of the file's bit depth.
     `max_file_bytes`, `max_pixels` and what decoding costs are checked before any pixel is decoded.
     UserInputError has the code `unsupported_image`, `invalid_image`, `image_dimensions` or
     `image_too_complex`.
@@ -155,9 +158,10 @@ def _reduce_to_l_or_rgb(image: Image.Image, factors: tuple[int, int]) -> Image.I
         return image if factors == (1, 1) else image.reduce(factors)
     (width, height), (factor_x, factor_y) = image.size, factors
     result = Image.new(_l_or_rgb(image), (-(-width // factor_x), -(-height // factor_y)))
+    background_color = choose_background(image) if image.has_transparency_data else None
     strip_height = factor_y * max(1, STRIP_PIXELS // (width * factor_y))
     for top in range(0, height, strip_height):
-        strip = to_l_or_rgb(image.crop((0, top, width, min(top + strip_height, height))))
+        strip = to_l_or_rgb(image.crop((0, top, width, min(top + strip_height, height))), background_color)
         result.paste(strip.reduce(factors), (0, top // factor_y))
     return result
 
@@ -166,14 +170,21 @@ def _l_or_rgb(image: Image.Image) -> str:
     return "L" if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I") else "RGB"
 
 
-def to_l_or_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to mode L or RGB."""
+def to_l_or_rgb(image: Image.Image, background_color: str | None = None) -> Image.Image:
+    """Convert an image to mode L or RGB; transparent parts get the color `background_color`."""
     if image.mode.startswith("I"):  # 16 bits a pixel
         return Image.fromarray(scale_to_uint8(np.asarray(image), WORD_WHITE))
     if image.has_transparency_data:
-        background = Image.new("RGBA", image.size, "white")
+        background = Image.new("RGBA", image.size, background_color or choose_background(image))
         return Image.alpha_composite(background, image.convert("RGBA")).convert(_l_or_rgb(image))
     return image.convert(_l_or_rgb(image))
+
+
+def choose_background(image: Image.Image) -> Literal["black", "white"]:
+    """Choose the color behind a transparent image: black if what is visible is nearly white, else white."""
+    image = image.resize([min(side, SAMPLE_SIDE) for side in image.size], Image.Resampling.NEAREST)
+    brightness, opacity = np.asarray(image.convert("LA"), float).transpose(2, 0, 1)
+    return "black" if (brightness * opacity).sum() > NEARLY_WHITE * opacity.sum() else "white"
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -23,6 +23,7 @@ from relearn.model.errors import (
     UserInputError,
 )
 from relearn.model.files import atomic_folder
+from relearn.model.images.resize import find_blank
 from relearn.model.inference.model_card import (
     CARD_FILE,
     SOURCE_FILE,
@@ -107,6 +108,13 @@ class Classifier:
     def to_labels(self, probabilities: np.ndarray) -> list[str]:
         """Return the class name with the highest probability in each row."""
         return [self.card.classes[index] for index in probabilities.argmax(1)]
+
+    def find_blank(self, images: np.ndarray) -> np.ndarray:
+        """Find images (n, channels, height, width) that have nothing to predict a label from; bool (n,).
+
+        Those are drawings without ink. A photo always has a label.
+        """
+        return find_blank(images, self.card.style)
 
     def save(self, folder: Path, training_hashes: np.ndarray | None = None) -> None:
         """Write weights, card and, for a custom network, its source file to `folder`, atomically.

@@ -12,7 +12,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relearn.model.errors import CorruptDataError, InvalidModelOutputError
+from relearn.model.errors import CorruptDataError, InvalidModelOutputError, UserInputError
 from relearn.serving.api import inference_protocol
 from relearn.serving.api.health import check_ready, report_live
 from relearn.serving.api.inference_protocol import (
@@ -20,6 +20,7 @@ from relearn.serving.api.inference_protocol import (
     ServerMetadata,
 )
 from relearn.serving.api.responses import (
+    NO_CONTENT,
     FeedbackReceipt,
     Predictions,
     Worker,
@@ -189,9 +190,10 @@ class PredictionApp:
 
         `probabilities` is float32 (n, classes).
         """
-        labels = self._record(served_model, images, probabilities, request_id, options)
+        is_blank = served_model.classifier.find_blank(images)
+        labels = self._record(served_model, images, probabilities, is_blank, request_id, options)
         classes = served_model.classifier.card.classes
-        predictions = build_predictions(images, labels, probabilities, classes, options)
+        predictions = build_predictions(images, labels, probabilities, is_blank, classes, options)
         return msgspec.json.encode(
             Predictions(served_model.version, self.worker_index, request_id, predictions)
         )
@@ -201,14 +203,25 @@ class PredictionApp:
         served_model: ServedModel,
         images: np.ndarray,
         probabilities: np.ndarray,
+        is_blank: np.ndarray,
         request_id: str,
         options: PredictOptions,
     ) -> list[str]:
-        """Log and count the predictions; return their labels."""
-        if self.prediction_log and options.should_log:
-            self.prediction_log.log(request_id, served_model, images, probabilities)
+        """Log and count the predictions; return all labels.
+
+        Blank images, bool (n,), have no answer. They are counted apart, since they say nothing about drift.
+        """
         labels = served_model.classifier.to_labels(probabilities)
-        self.metrics.observe_predictions(served_model.version, labels, probabilities.max(1))
+        answered_labels, indices = labels, list(range(len(images)))
+        if is_blank.any():
+            self.metrics.no_answers.labels(served_model.version, NO_CONTENT).inc(int(is_blank.sum()))
+            indices = np.flatnonzero(~is_blank).tolist()
+            images, probabilities = images[indices], probabilities[indices]
+            answered_labels = [labels[index] for index in indices]
+        if indices:
+            if self.prediction_log and options.should_log:
+                self.prediction_log.log(request_id, served_model, images, probabilities, indices)
+            self.metrics.observe_predictions(served_model.version, answered_labels, probabilities.max(1))
         return labels
 
     async def infer(self, request: Request, request_id: str) -> Response:
@@ -225,7 +238,11 @@ class PredictionApp:
         input_spec = InputSpec.from_card(card, self.config.max_images)
         client_id, images = inference_protocol.parse_infer_request(body, input_spec)
         probabilities = served_model.predict(images)
-        labels = self._record(served_model, images, probabilities, request_id, PredictOptions())
+        is_blank = served_model.classifier.find_blank(images)
+        if is_blank.any():  # the protocol has no null among labels
+            message = f"images[{is_blank.argmax()}]: got a blank image, accepted: images with content"
+            raise UserInputError(message, NO_CONTENT)
+        labels = self._record(served_model, images, probabilities, is_blank, request_id, PredictOptions())
         return build_json_response(
             inference_protocol.build_infer_response(
                 client_id or request_id, card, served_model.version, labels, probabilities

@@ -132,9 +132,12 @@ def _limit_top_k(schema: Any, card: ModelCard | None) -> Json:
 
 def _name_classes(schemas: Json, classes: list[str]) -> None:
     """Restrict labels to the classes of the served classifier."""
-    for name in ("Prediction", "FeedbackRequest"):
-        schemas[name]["properties"]["label"]["enum"] = classes
-    probabilities = schemas["Prediction"]["properties"]["probabilities"]
+    schemas["FeedbackRequest"]["properties"]["label"]["enum"] = classes
+    prediction = schemas["Prediction"]["properties"]
+    prediction["label"] = {"type": ["string", "null"], "enum": [*classes, None]}
+    probabilities = next(
+        schema for schema in prediction["probabilities"]["anyOf"] if schema["type"] == "object"
+    )
     probabilities |= {
         "properties": dict.fromkeys(classes, probabilities["additionalProperties"]),
         "additionalProperties": False,

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.responses import Response
 
 from relearn.model.images.decode import encode_png
+from relearn.model.images.resize import ImageStyle
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.config import ServeConfig
 from relearn.serving.inputs.predict_options import PredictOptions
@@ -21,11 +22,22 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
-class Prediction(Struct):
-    """Label of one image, and probabilities by class; `input` with `return_input=true` only."""
+NoAnswerReason = Literal["no_content"]
+NO_CONTENT: NoAnswerReason = "no_content"  # a drawing without ink
 
-    label: str
-    probabilities: dict[str, Probability]
+
+class Prediction(Struct):
+    """Label of one image and probabilities by class, or the reason for no answer.
+
+    `input` with `return_input=true` only.
+    """
+
+    label: str | None
+    probabilities: dict[str, Probability] | None
+    reason: (
+        Annotated[NoAnswerReason, Meta(description="Why the label is null: nothing is drawn there.")]
+        | UnsetType
+    ) = UNSET
     input: (
         Annotated[str, Meta(description="The image as the network received it: a PNG in base64.")] | UnsetType
     ) = UNSET
@@ -78,7 +90,7 @@ class ServedClassifier(Struct):
     network: str
     parameters: Count
     shape: tuple[Count, Count, Count]
-    style: Literal["mnist", "photo"]
+    style: ImageStyle
     scale: Count
     file_scale: Count | None
     classes: tuple[str, ...]
@@ -123,13 +135,15 @@ def build_predictions(
     images: np.ndarray,
     labels: list[str],
     probabilities: np.ndarray,
+    is_blank: np.ndarray,
     classes: tuple[str, ...],
     options: PredictOptions,
 ) -> list[Prediction]:
     """Build the prediction of each image: label, and probabilities by class name.
 
     `probabilities` is float32 (n, classes). The result has all classes in their order or, with `top_k`, the
-    most likely classes in descending order.
+    most likely classes in descending order. An image of `is_blank`, bool (n,), has no label and no
+    probabilities, but the reason.
     """
     rows = probabilities.astype(np.float64).round(8).tolist()
     if options.top_k is None:
@@ -141,6 +155,8 @@ def build_predictions(
             for row, class_indices in zip(rows, top_classes, strict=True)
         ]
     predictions = list(map(Prediction, labels, class_probabilities))
+    for index in np.flatnonzero(is_blank):
+        predictions[index] = Prediction(None, None, NO_CONTENT)
     if options.return_input:
         for prediction, image in zip(predictions, images, strict=True):
             prediction.input = base64.b64encode(encode_png(image)).decode()

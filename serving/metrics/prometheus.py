@@ -52,6 +52,12 @@ class Metrics:
         self.predictions = Counter(
             "relearn_predictions", "Predicted images.", ["version", "label"], registry=self.registry
         )
+        self.no_answers = Counter(
+            "relearn_no_answers",
+            "Images without a predicted label, by reason.",
+            ["version", "reason"],
+            registry=self.registry,
+        )
         self.confidence = Histogram(
             "relearn_confidence",
             "Highest class probability of each predicted image.",

@@ -8,6 +8,7 @@ const FINISHED_MS = 900; // milliseconds without a change after which a drawing 
 const RETRY_MS = 2000; // milliseconds before a failed request is retried
 const MAX_BARS = 12; // with more classes, only the most likely ones get a bar
 const KEY_PATTERN = /^[!-+\--~]{16,}$/; // of an API key: serving/http/api_keys.py has the same
+const NO_CONTENT = "Nothing to read: the image is blank or too faint.";
 const PEN_STEP = 1 / 28; // of the pen by an arrow key, fraction of the canvas width
 
 const byId = (id) => document.getElementById(id);
@@ -346,7 +347,8 @@ async function predictFinished(revision) {
   showPrediction(response, revision);
   const [{ label, probabilities }] = response.predictions;
   if (revision === drawing.revision) {
-    byId("announcement").textContent = `${label}, ${percent(probabilities[label])}`;
+    byId("announcement").textContent =
+      label === null ? NO_CONTENT : `${label}, ${percent(probabilities[label])}`;
   }
   return response;
 }
@@ -384,7 +386,7 @@ async function retry(request) {
 async function loadClasses() {
   const openapi = await api("openapi.json");
   const prediction = openapi.components.schemas.Prediction;
-  const liveClasses = prediction.properties.label.enum ?? [];
+  const liveClasses = (prediction.properties.label.enum ?? []).filter((name) => name !== null);
   if (!liveClasses.length) {
     throw new ApiError("No model is released yet. Predictions start with the first release.", RETRY_MS);
   }
@@ -427,6 +429,11 @@ function showPrediction(response, revision) {
   const [{ label, probabilities, input }] = response.predictions;
   version = response.version;
   if (byId("message").classList.contains("error")) showMessage("");
+  if (label === null) {
+    clearPrediction();
+    showMessage(NO_CONTENT);
+    return;
+  }
   document.body.classList.remove("no-prediction");
   byId("label").textContent = label;
   byId("label").classList.toggle("long", label.length > 2);

@@ -12,7 +12,7 @@ kill. (10 classes; one of 2 busy cores.)
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,13 +38,17 @@ ENCODER = msgspec.json.Encoder()
 
 
 class LoggedRequest(NamedTuple):
-    """A predicted request: images uint8 (n, channels, height, width), probabilities float32 (n, classes)."""
+    """A predicted request: images uint8 (n, channels, height, width), probabilities float32 (n, classes).
+
+    `indices` are the positions of the images in the request.
+    """
 
     request_id: str
     time: float
     served_model: "ServedModel"
     images: np.ndarray
     probabilities: np.ndarray
+    indices: Sequence[int]
 
 
 class PredictionLog:
@@ -70,10 +74,19 @@ class PredictionLog:
         self._writer_thread.start()
 
     def log(
-        self, request_id: str, served_model: "ServedModel", images: np.ndarray, probabilities: np.ndarray
+        self,
+        request_id: str,
+        served_model: "ServedModel",
+        images: np.ndarray,
+        probabilities: np.ndarray,
+        indices: Sequence[int] | None = None,
     ) -> None:
-        """Queue the predictions of one request for writing; takes 1 µs and never blocks."""
-        request = LoggedRequest(request_id, time.time(), served_model, images, probabilities)
+        """Queue the predictions of one request for writing; takes 1 µs and never blocks.
+
+        `indices` are the positions of the images in the request, by default all from 0.
+        """
+        indices = range(len(images)) if indices is None else indices
+        request = LoggedRequest(request_id, time.time(), served_model, images, probabilities, indices)
         request_bytes = images.nbytes + probabilities.nbytes
         with self._queue_lock:
             has_room = self._queued_bytes + request_bytes <= MAX_QUEUE_BYTES
@@ -141,7 +154,7 @@ def build_predictions(requests: list[LoggedRequest], worker_index: int) -> list[
     statistics = compute_statistics(np.concatenate([request.images for request in requests]))
     model = requests[0].served_model
     classes = model.classifier.card.classes
-    keys = [(it.request_id, index, it.time) for it in requests for index in range(len(it.images))]
+    keys = [(it.request_id, index, it.time) for it in requests for index in it.indices]
     labels = model.classifier.to_labels(probabilities)
     rows = zip(keys, labels, probabilities.tolist(), statistics.tolist(), strict=True)
     return [
@@ -155,5 +168,5 @@ def build_images(requests: list[LoggedRequest]) -> list[LoggedImage]:
     return [
         LoggedImage(request.request_id, index, request.time, image.shape, image.tobytes())
         for request in requests
-        for index, image in enumerate(request.images)
+        for index, image in zip(request.indices, request.images, strict=True)
     ]

@@ -261,7 +261,9 @@ def test_class_names_are_unique_and_sorted() -> None:
 
 
 def test_style_is_inferred_from_the_border() -> None:
-    """Grey drawings with a dark border are `mnist`; colour, a light background or border is `photo`."""
+    """Gray drawings with a dark border are `mnist` if all have MNIST's form, else `drawing`; color, a light
+    background or border is `photo`.
+    """
     drawing = np.zeros((20, 1, 28, 28), np.uint8)
     drawing[..., 4:24, 10:18] = 255
     framed = drawing.copy()
@@ -271,4 +273,4 @@ def test_style_is_inferred_from_the_border() -> None:
     styles = [
         infer_style(images) for images in (drawing, few_framed, framed, 255 - drawing, drawing.repeat(3, 1))
     ]
-    assert ["mnist", "mnist", "photo", "photo", "photo"] == styles
+    assert ["mnist", "drawing", "photo", "photo", "photo"] == styles

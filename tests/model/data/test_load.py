@@ -99,7 +99,7 @@ def test_mnist_on_disk_is_read(home: Home) -> None:
 
 @pytest.mark.parametrize(
     ("name", "folder", "style", "example"),
-    [("fashion_mnist", "FashionMNIST", "photo", "Trouser"), ("kmnist", "KMNIST", "mnist", "ki")],
+    [("fashion_mnist", "FashionMNIST", "photo", "Trouser"), ("kmnist", "KMNIST", "drawing", "ki")],
 )
 def test_relatives_of_mnist_have_their_own_classes_and_styles(
     home: Home, name: str, folder: str, style: str, example: str

@@ -12,13 +12,18 @@ MNIST = (1, 28, 28)
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("style", ["mnist", "photo"])
-def test_image_of_the_right_size_is_kept(style: Any) -> None:
+def test_photo_of_the_right_size_is_kept() -> None:
     """It is not cropped or inverted; every pixel is kept."""
     image = RNG.integers(0, 256, (28, 28), np.uint8)
-    assert np.array_equal(image[None], fit_image(Image.fromarray(image), MNIST, style))
+    assert np.array_equal(image[None], fit_image(Image.fromarray(image), MNIST, "photo"))
     color = RNG.integers(0, 256, (28, 28, 3), np.uint8)
-    assert np.array_equal(color.transpose(2, 0, 1), fit_image(Image.fromarray(color), (3, 28, 28), style))
+    assert np.array_equal(color.transpose(2, 0, 1), fit_image(Image.fromarray(color), (3, 28, 28), "photo"))
+
+
+@pytest.mark.parametrize("style", ["mnist", "drawing", "photo"])
+def test_channels_are_those_of_the_shape(style: Any) -> None:
+    """Gray images become colored and colored ones gray."""
+    image, color = (RNG.integers(0, 256, (28, 28, *channels), np.uint8) for channels in ((), (3,)))
     assert (1, 28, 28) == fit_image(Image.fromarray(color), MNIST, style).shape
     assert (3, 28, 28) == fit_image(Image.fromarray(image), (3, 28, 28), style).shape
 

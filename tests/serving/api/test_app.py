@@ -108,6 +108,23 @@ def test_jpeg_of_another_size_is_fitted_first(
     assert np.allclose(classifier.predict(fitted), get_probabilities(response), atol=1e-5)
 
 
+def test_blank_images_get_no_answer_and_no_record(
+    client: httpx.Client, images: np.ndarray, encoded: Callable[..., bytes]
+):
+    """A drawing without ink gets a reason instead of a label, as a file and as pixels; others keep theirs."""
+    page = np.full((1, 90, 70), 255, np.uint8)
+    pixels = np.stack([np.zeros_like(images[0]), images[0], np.full_like(images[0], 255)])
+    no_answer = {"label": None, "reason": "no_content", "probabilities": None}
+
+    from_file = client.post("/predict", content=encoded(page), headers=PNG).json()["predictions"]
+    from_pixels = client.post("/predict", content=pixels.tobytes(), headers=RAW).json()["predictions"]
+
+    assert [no_answer] == from_file
+    assert [no_answer, no_answer] == from_pixels[::2]
+    assert from_pixels[1]["label"] in "0123456789"
+    assert 'relearn_no_answers_total{reason="no_content"' in client.get("/metrics").text
+
+
 @pytest.mark.parametrize("count", [1, 3, 64])
 def test_raw_bytes_are_predicted_like_their_pixels(
     client: httpx.Client, classifier: Classifier, images: np.ndarray, count: int
