@@ -20,6 +20,7 @@ from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.networks.registry import build_network
 from relearn.serving.api.app import PredictionApp
+from relearn.serving.api.guard import RequestGuard
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.server import run_server, start_server
@@ -112,14 +113,14 @@ def request(app: PredictionApp, *paths: str) -> list[tuple[httpx.Response, float
     """Request `paths` at once; return responses and seconds."""
 
     async def run() -> list[tuple[httpx.Response, float]]:
-        transport = httpx.ASGITransport(app)  # an exception that leaves the application is raised here
+        transport = httpx.ASGITransport(RequestGuard(app))  # an exception that leaves the application is raised here
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
 
             async def send(path: str) -> tuple[httpx.Response, float]:
                 start = time.perf_counter()
                 if path == "/predict":
                     headers = {"content-type": "application/octet-stream"}
-                    response = await client.post(path, content=bytes(2 * 784), headers=headers)
+                    response = await client.post(path, content=bytes([0, 255]) * 784, headers=headers)
                 else:
                     response = await client.get(path)
                 return response, time.perf_counter() - start

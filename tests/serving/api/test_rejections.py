@@ -188,7 +188,7 @@ INVALID_MEDIA_TYPES = [
         "Content-Type",
     ),
     ("R28-charset", {"content-type": f"{PICKLE}; charset=utf-8"}, "unsupported_media_type", "Content-Type"),
-    ("R28-tab", {"content-type": f"{PICKLE}\t;\tx"}, "unsupported_media_type", "Content-Type"),
+    ("R28-parameter", {"content-type": f"{PICKLE} ; x"}, "unsupported_media_type", "Content-Type"),
     (
         "R28-lengths",
         {"content-type": PICKLE, "buffer-lengths": "1,2"},

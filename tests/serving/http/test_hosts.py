@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from relearn.serving.api.app import PredictionApp
+from relearn.serving.api.guard import RequestGuard
 from relearn.serving.config import ServeConfig
 from relearn.serving.http.api_keys import ApiKeys
 from relearn.serving.http.errors import HTTPError
@@ -116,7 +117,7 @@ def open_app(tmp_path: Path) -> Callable[..., Ask]:
     def open_app(keys: list[str], **settings: object) -> Ask:
         config = ServeConfig(**settings)
         app = PredictionApp(config, WorkerStatusDir(tmp_path), ApiKeys(keys))
-        transport = httpx.ASGITransport(AllowOriginMiddleware(app, config.allow_origin))
+        transport = httpx.ASGITransport(AllowOriginMiddleware(RequestGuard(app), config.allow_origin))
 
         async def send(method: str, path: str, **headers: str) -> httpx.Response:
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
