@@ -50,7 +50,8 @@ class RotatingFiles:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / f"{self.kind}-{time.time_ns()}-{os.getpid()}.jsonl"
         file = FileIO(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_APPEND, 0o600))
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed or its process ends
+        with suppress(OSError):  # a file system without locks: truncated lines are then kept
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed or its process ends
         return file
 
     def _cut_truncated_lines(self) -> None:

@@ -113,7 +113,8 @@ def request(app: PredictionApp, *paths: str) -> list[tuple[httpx.Response, float
     """Request `paths` at once; return responses and seconds."""
 
     async def run() -> list[tuple[httpx.Response, float]]:
-        transport = httpx.ASGITransport(RequestGuard(app))  # an exception that leaves the application is raised here
+        # An exception that leaves the application is raised here.
+        transport = httpx.ASGITransport(RequestGuard(app))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
 
             async def send(path: str) -> tuple[httpx.Response, float]:

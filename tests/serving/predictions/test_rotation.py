@@ -1,5 +1,6 @@
 """Promises of rotating files: bounded, only complete lines, shared by independent processes."""
 
+import errno
 import fcntl
 import random
 import resource
@@ -161,3 +162,17 @@ def test_folder_that_cannot_be_created_raises_os_error(
     files.append(b"a\n")
 
     assert b"a\n" == read_all(tmp_path / "file")
+
+
+def test_file_system_without_locks_takes_lines(
+    make_files: Callable[[Path, str], RotatingFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Some network file systems have no locks; a server that reads its release from there still logs."""
+
+    def fail(_file: object, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    make_files(tmp_path, "rows").append(b"a line\n")
+
+    assert b"a line\n" == read_all(tmp_path)
