@@ -12,18 +12,13 @@ import numpy as np
 
 from relearn.model.errors import DataError
 from relearn.model.images.scale import ValueRange, scale_to_uint8
-from relearn.model.sources.columns import infer_shape
+from relearn.model.sources.columns import is_one_hot
 from relearn.model.sources.description import DataDescription, SplitName
-from relearn.model.sources.pixel_tables import check_interleaved, choose_scale
-from relearn.model.sources.raw_dataset import RawDataset, RawSplit
+from relearn.model.sources.pixel_columns import choose_scale, shape_images
+from relearn.model.sources.raw_dataset import SPLIT_WORDS, RawDataset, RawSplit
 from relearn.model.sources.tree import MAX_UNPACKED_BYTES
 
-# Names of the arrays of each split: ours, Keras's, MedMNIST's and others.
-SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+# Names of the arrays, beside the name of a split: ours, Keras's, MedMNIST's and others.
 IMAGE_WORDS = ("images", "image", "x", "imgs", "img", "data")
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "classes")
 
@@ -32,13 +27,12 @@ def inspect_arrays(path: Path, given: dict[str, Any]) -> DataDescription:
     """Describe an npz file by the names, shapes and values of its arrays."""
     with _open(path) as arrays:
         splits = given.get("splits") or _find_splits(path, arrays.files)
-        notes = sorted(set(arrays.files) - {name for pair in splits.values() for name in pair})
-        value_range, counts, classes = None, dict[SplitName, int](), set[str]()
+        unread = sorted(set(arrays.files) - {name for pair in splits.values() for name in pair})
+        notes = [f"Array {name!r} is not read" for name in unread]
         description = DataDescription.model_validate(
-            {"source": path, "layout": "arrays", "interleaved": given.get("interleaved")}
-            | given
-            | {"splits": splits, "notes": [f"Array {name!r} is not read" for name in notes]}
+            {"source": path, "layout": "arrays"} | given | {"splits": splits, "notes": notes}
         )
+        value_range, counts, classes = None, dict[SplitName, int](), set[str]()
         for split, (image_key, label_key) in splits.items():
             images = _load_images(path, description, image_key, arrays[image_key])
             value_range = ValueRange.from_values(images).merge(value_range)
@@ -50,7 +44,7 @@ def inspect_arrays(path: Path, given: dict[str, Any]) -> DataDescription:
     image_keys = ", ".join(pair[0] for pair in splits.values())
     found = {
         "scale": given.get("scale") or choose_scale(f"{path}: {image_keys}", value_range),
-        "classes": given.get("classes") or tuple(classes),
+        "classes": tuple(classes),
         "counts": counts,
     }
     return description.model_copy(update=found)
@@ -95,9 +89,9 @@ def _find_splits(path: Path, names: list[str]) -> dict[SplitName, tuple[str, ...
     """Return the names of the image and label array of each split; one without labels is an error."""
     splits: dict[SplitName, tuple[str, ...]] = {}
     for split, words in SPLIT_WORDS.items():
-        images, labels = _find_name(names, words, IMAGE_WORDS), _find_name(names, words, LABEL_WORDS)
+        images, labels = (_find_name(names, words, roles) for roles in (IMAGE_WORDS, LABEL_WORDS))
         if split == "train" and not images:
-            images, labels = _find_name(names, ("",), IMAGE_WORDS), _find_name(names, ("",), LABEL_WORDS)
+            images, labels = (_find_name(names, ("",), roles) for roles in (IMAGE_WORDS, LABEL_WORDS))
         if images and labels:
             splits[split] = images, labels
         elif images or labels:
@@ -126,14 +120,10 @@ def _load_images(path: Path, description: DataDescription, key: str, images: np.
     """Return images as numbers (n, channels, height, width)."""
     shape = images.shape
     if images.ndim == 2 and images.size:
-        subject, count = f"{path}: {key}", images.shape[1]
-        channels, height, width = infer_shape(subject, count, description)
-        check_interleaved(subject, count, description.model_copy(update={"channels": channels}))
-        order = (-1, height, width, channels) if description.interleaved else (-1, channels, height, width)
-        images = images.reshape(order)
+        images = shape_images(f"{path}: {key}", images, description)
     elif images.ndim == 3:
         images = images[:, None]
-    if images.ndim == 4 and images.shape[3] in (1, 3):
+    elif images.ndim == 4 and images.shape[3] in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
         raise DataError(
@@ -150,7 +140,7 @@ def _load_labels(path: Path, key: str, labels: np.ndarray, count: int) -> np.nda
     shape, kind = labels.shape, labels.dtype
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    elif labels.ndim == 2 and _is_one_hot(labels):
+    elif labels.ndim == 2 and labels.dtype.kind in "buif" and is_one_hot(labels).all():
         labels = labels.argmax(axis=1)
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         labels = labels.astype(np.int64)
@@ -160,9 +150,3 @@ def _load_labels(path: Path, key: str, labels: np.ndarray, count: int) -> np.nda
             "images"
         )
     return labels.astype(str)
-
-
-def _is_one_hot(labels: np.ndarray) -> bool:
-    return labels.dtype.kind in "buif" and bool(
-        np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
-    )

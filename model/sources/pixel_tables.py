@@ -1,34 +1,29 @@
 """Tables with the pixels and the label of an image in each row: inspection and reading."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from relearn.model.errors import DataError
 from relearn.model.images.allocate import Allocate, allocate_in_memory
 from relearn.model.images.decode import MIN_SIDE
-from relearn.model.images.scale import BYTE_WHITE, ValueRange, list_plausible_scales, scale_to_uint8
-from relearn.model.sources.columns import (
-    GROUP_NAMES,
-    find_label_columns,
-    find_named,
+from relearn.model.images.scale import BYTE_WHITE, ValueRange, scale_to_uint8
+from relearn.model.sources.columns import Rows, find_roles, is_index, read_rows
+from relearn.model.sources.description import DataDescription, SplitName
+from relearn.model.sources.pixel_columns import (
+    choose_scale,
     find_pixel_columns,
     find_planes,
     find_shape,
-    find_split_column,
     infer_shape,
-    is_index,
+    shape_images,
     unpack_numbers,
 )
-from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName
-from relearn.model.sources.raw_dataset import RawDataset, group_by_split
-from relearn.model.sources.split_names import SPLITS, find_row_splits
-from relearn.model.sources.tables import TableFile, format_labels, parse_number, tidy_labels
+from relearn.model.sources.raw_dataset import RawDataset, count_splits, group_by_split
+from relearn.model.sources.tables import TableFile, parse_number, tidy_labels
 
 MAX_UNREAD_COLUMNS = 5  # beside label and pixels
 MAX_PIXELS = 2**33  # values of all images of a table
@@ -39,10 +34,9 @@ def inspect_pixel_tables(source: Path, tables: Sequence[TableFile], given: dict[
     table = tables[0]
     pixels = find_pixel_columns(table, given)
     others = [name for name in table.columns if name not in set(pixels) and not is_index(name)]
-    split_column = find_split_column(table, others, given)
-    group = find_named([name for name in others if name != split_column], GROUP_NAMES)
-    labels = find_label_columns(table, [name for name in others if name not in (split_column, group)], given)
-    unread = [name for name in others if name not in (split_column, group, *labels)]
+    roles = find_roles(tables, others, given)
+    read = {*roles["label_columns"], roles["split_column"], roles["groups_column"]}
+    unread = [name for name in others if name not in read]
     if len(unread) > MAX_UNREAD_COLUMNS:
         first = ", ".join(map(repr, unread[:3]))
         raise DataError(
@@ -53,210 +47,107 @@ def inspect_pixel_tables(source: Path, tables: Sequence[TableFile], given: dict[
     known = {"interleaved": False} if find_planes(table.columns) == pixels else {}
     if len(pixels) == 1 and len(table.sample):
         known = find_shape(table.sample[pixels[0]].iloc[0])
+    notes = [f"Column {name!r} is not read" for name in unread[:3]]
     description = DataDescription.model_validate(
         {"source": source, "layout": "pixel_table"}
         | known
         | given
-        | {
-            "separator": table.separator,
-            "header": table.header,
-            "pixel_columns": pixels,
-            "label_columns": labels,
-            "split_column": split_column,
-            "groups_column": group,
-            "splits": given["splits"] if "splits" in given else find_row_splits(tables, split_column),
-            "notes": [f"Column {name!r} is not read" for name in unread[:3]],
-        }
+        | roles
+        | {"pixel_columns": pixels, "notes": notes}
     )
-    count = len(_unpack(table, table.sample.head(1), pixels, 0)[0]) if len(table.sample) else len(pixels)
-    channels, *_ = infer_shape(table.name, count, description)
-    description = description.model_copy(update={"channels": channels})
-    check_interleaved(table.name, count, description)
     return _measure(tables, description, given)
 
 
-def check_interleaved(subject: str, pixels: int, description: DataDescription) -> None:
-    """Raise AmbiguousDataError for color pixels in a row whose order is unknown."""
-    if description.channels == 3 and description.interleaved is None:
-        raise AmbiguousDataError(
-            f"{subject} has {pixels} pixels in a row, those of a color image",
-            [
-                ("red, green and blue of each pixel are together", "interleaved = true"),
-                ("all red ones come first, then green, then blue", "interleaved = false"),
-            ],
+def _measure(
+    tables: Sequence[TableFile], description: DataDescription, given: dict[str, Any]
+) -> DataDescription:
+    """Add channels, classes, counts and scale to a description, from all rows."""
+    name, value_range, problem = tables[0].name, None, ""
+    labels, splits = list[np.ndarray](), list[SplitName | None]()
+    for rows in read_rows(tables, description, description.pixel_columns):
+        pixels = _unpack(rows, description)
+        if value_range is None:
+            channels, height, width = infer_shape(name, pixels.shape[1], description)
+            description = description.model_copy(update={"channels": channels})
+        problem = problem or _find_invalid(rows, pixels, description, BYTE_WHITE)
+        value_range = ValueRange.from_values(pixels).merge(value_range)
+        labels.append(rows.labels[rows.kept])
+        splits += rows.splits
+    if value_range is None:
+        raise DataError(f"{name} has a header and no rows" if tables[0].header else f"{name} has no rows")
+    if min(height, width) < MIN_SIDE and not problem:
+        raise DataError(
+            f"{name}: the images have {width} × {height} pixels, accepted: {MIN_SIDE} or more a side"
         )
+    found = {
+        "scale": given.get("scale") or choose_scale(name, value_range, problem),
+        "classes": tuple(set(tidy_labels(np.concatenate(labels)).tolist())),
+        "counts": count_splits(splits),
+        "left_out": {"in no split": splits.count(None)} if None in splits else {},
+    }
+    return description.model_copy(update=found)
 
 
 def read_pixel_tables(
     tables: Sequence[TableFile], description: DataDescription, allocate: Allocate = allocate_in_memory
 ) -> RawDataset:
     """Read the images of tables as `description` says, some rows at a time."""
-    labels, places, splits = list[np.ndarray](), list[str](), list[str]()
     total, scale = sum(description.counts.values()), description.scale or BYTE_WHITE
-    images, count = np.empty((0,), np.uint8), 0
-    for rows in _read_rows(tables, description):
-        if problem := rows.find_invalid(scale):
+    images, labels, places, splits = None, list[np.ndarray](), list[str](), list[SplitName]()
+    for rows in read_rows(tables, description, description.pixel_columns):
+        name, pixels = rows.table.name, _unpack(rows, description)
+        if problem := _find_invalid(rows, pixels, description, scale):
             raise DataError(problem)
-        kept = np.array([split != "" for split in rows.splits])
-        pixels = _shape(rows.table.name, scale_to_uint8(rows.pixels[kept], scale), description)
-        if not labels:
-            if total * pixels[0:1].size > MAX_PIXELS:
-                raise DataError(f"{rows.table.name} has more than {MAX_PIXELS:,} pixels")
-            images = allocate((total, *pixels.shape[1:]))
-        if count + len(pixels) > total:
-            raise DataError(f"{rows.table.name} got more rows while it was read, accepted: a complete table")
-        images[count : count + len(pixels)] = pixels
-        count += len(pixels)
-        labels.append(rows.labels)
-        prefix = f"{rows.table.name} " if len(tables) > 1 else ""
-        places += [f"{prefix}row {rows.start + row}" for row in range(1, len(rows.labels) + 1)]
-        splits += rows.splits
-    if not labels:
+        part = shape_images(name, scale_to_uint8(pixels[rows.kept], scale), description)
+        if images is None:
+            if total * math.prod(part.shape[1:]) > MAX_PIXELS:
+                raise DataError(f"{name} has more than {MAX_PIXELS:,} pixels")
+            images = allocate((total, *part.shape[1:]))
+        start, end = len(splits), len(splits) + len(part)
+        if end > total:
+            raise DataError(f"{name} got more rows while it was read, accepted: a complete table")
+        images[start:end] = part
+        labels.append(rows.labels[rows.kept])
+        prefix = f"{name} " if len(tables) > 1 else ""
+        places += [f"{prefix}row {rows.start + row + 1}" for row in rows.kept]
+        splits += [split for split in rows.splits if split]
+    if images is None:
         raise DataError(f"{tables[0].name} has no rows")
-    kept = np.array([split != "" for split in splits])
-    return RawDataset(
-        group_by_split(
-            images[:count],
-            tidy_labels(np.concatenate(labels))[kept],
-            np.array(places)[kept],
-            cast(list[SplitName], [split for split in splits if split]),
-        )
+    names = tidy_labels(np.concatenate(labels))
+    return RawDataset(group_by_split(images[: len(splits)], names, np.array(places), splits))
+
+
+def _find_invalid(rows: Rows, pixels: np.ndarray, description: DataDescription, white: int) -> str:
+    """Describe the first number that is not from 0 to `white`, or not whole if `white` is above 1."""
+    is_valid = (pixels >= 0) & (pixels <= white)
+    if white > 1:
+        is_valid &= pixels == np.floor(pixels)
+    if is_valid.all():
+        return ""
+    row, position = np.argwhere(~is_valid)[0].tolist()
+    columns = description.pixel_columns
+    is_packed = len(columns) == 1
+    column = columns[0 if is_packed else position]
+    value = pixels[row, position] if is_packed else rows.cells[column].iat[row]
+    accepted = "fractions from 0 to 1" if white == 1 else f"whole numbers from 0 to {white}"
+    return (
+        f"{rows.table.name} row {rows.start + row + 1}, column {column!r}: got {str(value)[:40]!r}, "
+        f"accepted: {accepted}"
     )
 
 
-def _shape(name: str, flat: np.ndarray, description: DataDescription) -> np.ndarray:
-    """Reshape rows of pixels to images (n, channels, height, width)."""
-    channels, height, width = infer_shape(name, flat.shape[1], description)
-    if description.interleaved:
-        return flat.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
-    return flat.reshape(-1, channels, height, width)
-
-
-def read_labels(
-    table: TableFile, chunk: pd.DataFrame, description: DataDescription, start: int
-) -> np.ndarray:
-    """Read the labels of the rows of `chunk`, which starts at row `start`, as they are written."""
-    columns = list(description.label_columns)
-    if len(columns) == 1:
-        labels = chunk[columns[0]]
-        if names := (table.class_names or {}).get(columns[0]):
-            labels = labels.astype(object).map(lambda value: names.get(value, value))
-        return format_labels(table.name, labels, start)
-    one_hot = chunk[columns].map(parse_number).to_numpy(float)
-    invalid = np.flatnonzero(~np.isin(one_hot, (0, 1)).all(axis=1) | (one_hot.sum(axis=1) != 1))
-    if len(invalid):
-        raise DataError(f"{table.name} row {start + invalid[0] + 1} has no single 1 among its label columns")
-    return np.array([columns[position] for position in one_hot.argmax(axis=1)])
-
-
-def choose_scale(name: str, values: ValueRange, problem: str = "") -> int:
-    """Return the value that is white; raise for values with two readings or none.
-
-    `problem` describes the first value that is not a whole number from 0 to 255.
-    """
-    scales = list_plausible_scales(values)
-    if len(scales) == 1 and scales[0] <= BYTE_WHITE:
-        return scales[0]
-    if not scales:
-        raise DataError(
-            (problem or f"{name}: got {values}, accepted: whole numbers from 0 to 255")
-            + ", or fractions from 0 to 1"
-        )
-    subject = problem or f"{name}: the pixels are {values}"
-    raise AmbiguousDataError(subject, [(f"{white} is white", f"scale = {white}") for white in scales])
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of a table: pixels (rows, pixels), labels, and the split of each, "" if it has none."""
-
-    table: TableFile
-    start: int
-    pixels: np.ndarray
-    labels: np.ndarray
-    splits: list[str]
-    columns: tuple[str, ...]
-    chunk: pd.DataFrame
-
-    def find_invalid(self, white: int) -> str:
-        """Describe the first number that is not from 0 to `white`, or not whole if `white` is above 1."""
-        is_valid = (self.pixels >= 0) & (self.pixels <= white)
-        if white > 1:
-            is_valid &= self.pixels == np.floor(self.pixels)
-        if is_valid.all():
-            return ""
-        row, column = np.argwhere(~is_valid)[0].tolist()
-        is_packed = len(self.columns) == 1
-        value = self.pixels[row, column] if is_packed else self.chunk[self.columns[column]].iat[row]
-        place = f"{self.table.name} row {self.start + row + 1}, "
-        place += f"column {self.columns[0 if is_packed else column]!r}"
-        accepted = "fractions from 0 to 1" if white == 1 else f"whole numbers from 0 to {white}"
-        return f"{place}: got {str(value)[:40]!r}, accepted: {accepted}"
-
-
-def _read_rows(tables: Sequence[TableFile], description: DataDescription) -> Iterator[_Rows]:
-    split_of = {value: split for split, parts in description.splits.items() for value in parts}
-    columns, split_column = description.pixel_columns, description.split_column
-    text_columns = [*description.label_columns, *([split_column] if split_column else [])]
-    for table in tables:
-        start = 0
-        for chunk in table.read(text_columns, [*text_columns, *columns]):
-            if not len(chunk):
-                continue
-            values = chunk[split_column].astype(str) if split_column else [table.name] * len(chunk)
-            yield _Rows(
-                table,
-                start,
-                _unpack(table, chunk, columns, start),
-                read_labels(table, chunk, description, start),
-                [split_of.get(value, "") if split_of else "train" for value in values],
-                columns,
-                chunk,
-            )
-            start += len(chunk)
-
-
-def _measure(
-    tables: Sequence[TableFile], description: DataDescription, given: dict[str, Any]
-) -> DataDescription:
-    """Add classes, counts and scale to a description, from all rows."""
-    name, value_range, problem = tables[0].name, None, ""
-    labels, splits, pixels = list[np.ndarray](), list[str](), 0
-    for rows in _read_rows(tables, description):
-        problem = problem or rows.find_invalid(BYTE_WHITE)
-        value_range = ValueRange.from_values(rows.pixels).merge(value_range)
-        pixels = rows.pixels.shape[1]
-        labels.append(rows.labels)
-        splits += rows.splits
-    if value_range is None:
-        raise DataError(f"{name} has a header and no rows" if tables[0].header else f"{name} has no rows")
-    _, height, width = infer_shape(name, pixels, description)
-    if min(height, width) < MIN_SIDE and not problem:
-        raise DataError(
-            f"{name}: the images have {width} × {height} pixels, accepted: {MIN_SIDE} or more a side"
-        )
-    counts = Counter(splits)
-    used = {label for label, split in zip(tidy_labels(np.concatenate(labels)), splits, strict=True) if split}
-    found = {
-        "scale": given.get("scale") or choose_scale(name, value_range, problem),
-        "classes": given.get("classes") or tuple(map(str, used)),
-        "counts": {split: counts[split] for split in SPLITS if counts[split]},
-        "left_out": {"in no split": counts[""]} if counts[""] else {},
-    }
-    return description.model_copy(update=found)
-
-
-def _unpack(table: TableFile, chunk: pd.DataFrame, pixels: Sequence[str], start: int) -> np.ndarray:
+def _unpack(rows: Rows, description: DataDescription) -> np.ndarray:
     """Return the numbers of the pixel columns, (rows, pixels); NaN for what is no number."""
-    if len(pixels) == 1:
-        rows = [unpack_numbers(value) for value in chunk[pixels[0]]]
-        for row, numbers in enumerate(rows, start + 1):
-            if numbers.shape != rows[0].shape:
-                got, first = (" × ".join(map(str, shape)) for shape in (numbers.shape, rows[0].shape))
+    columns = list(description.pixel_columns)
+    if len(columns) == 1:
+        arrays = [unpack_numbers(value) for value in rows.cells[columns[0]]]
+        for row, numbers in enumerate(arrays, rows.start + 1):
+            if numbers.shape != arrays[0].shape:
+                got, first = (" × ".join(map(str, shape)) for shape in (numbers.shape, arrays[0].shape))
                 got = f"{got} numbers, the first has {first}"
-                raise DataError(f"{table.name} row {row}, column {pixels[0]!r}: got {got}")
-        return np.stack(rows).reshape(len(rows), -1)
-    values = chunk[list(pixels)].to_numpy()
+                raise DataError(f"{rows.table.name} row {row}, column {columns[0]!r}: got {got}")
+        return np.stack(arrays).reshape(len(arrays), -1)
+    values = rows.cells[columns].to_numpy()
     if values.dtype.kind not in "iufb":
         values = np.frompyfunc(parse_number, 1, 1)(values).astype(float)
     return values
