@@ -12,13 +12,12 @@ from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.images.mnist_style import has_mnist_form
 from relearn.model.images.resize import ImageStyle, is_bright_on_dark
-from relearn.model.sources.arrays import read_arrays
+from relearn.model.sources.bare_pixels import read_arrays, read_pixel_tables
 from relearn.model.sources.description import DataDescription
 from relearn.model.sources.file_lists import list_rows
 from relearn.model.sources.folders import read_folders
 from relearn.model.sources.image_survey import list_images
 from relearn.model.sources.inspect import inspect_source, single_file_tree
-from relearn.model.sources.pixel_tables import read_pixel_tables
 from relearn.model.sources.raw_dataset import (
     RawDataset,
     RawSplit,

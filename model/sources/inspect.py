@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from relearn.model.errors import DataError, InfrastructureError
-from relearn.model.sources.arrays import inspect_arrays
+from relearn.model.sources.bare_pixels import inspect_arrays, inspect_pixel_tables
 from relearn.model.sources.columns import LABEL_NAMES, find_label_columns, find_named
 from relearn.model.sources.description import (
     AmbiguousDataError,
@@ -27,7 +27,6 @@ from relearn.model.sources.file_lists import (
 from relearn.model.sources.folders import inspect_folders, place_images
 from relearn.model.sources.image_survey import list_images
 from relearn.model.sources.pixel_columns import find_packed_column
-from relearn.model.sources.pixel_tables import inspect_pixel_tables
 from relearn.model.sources.tables import TABLE_SUFFIXES, TableFile, open_table
 from relearn.model.sources.tree import KINDS, FileTree, SourceKind, check_kind, open_tree
 
