@@ -46,7 +46,7 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     from relearn.model.home import Home
     from relearn.model.images.allocate import allocate_in
     from relearn.model.sources.inspect import inspect_source
-    from relearn.model.sources.read_options import ReadOptions
+    from relearn.model.sources.raw_dataset import ReadOptions
 
     check_output("--contact-sheet", contact_sheet, force=False, suffixes=[".png"])
     config, home = TrainConfig(dataset=source), Home.from_environment()

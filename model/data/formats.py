@@ -1,6 +1,6 @@
-"""Readers of custom datasets: `READERS` maps each layout to the function that reads it."""
+"""Reading of custom datasets: the layout of a description chooses the reader."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,18 +12,21 @@ from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.images.mnist_style import has_mnist_form
 from relearn.model.images.resize import ImageStyle, is_bright_on_dark
-from relearn.model.sources.arrays import read_arrays
-from relearn.model.sources.description import DataDescription, Layout
-from relearn.model.sources.file_lists import read_image_table
+from relearn.model.sources.bare_pixels import read_arrays, read_pixel_tables
+from relearn.model.sources.description import DataDescription
+from relearn.model.sources.file_lists import list_rows
 from relearn.model.sources.folders import read_folders
 from relearn.model.sources.image_survey import list_images
 from relearn.model.sources.inspect import inspect_source, single_file_tree
-from relearn.model.sources.pixel_tables import read_pixel_tables
-from relearn.model.sources.raw_dataset import RawDataset, RawSplit, select_stratified
-from relearn.model.sources.read_options import EVERYTHING, ReadOptions
-from relearn.model.sources.source_kind import SourceKind
+from relearn.model.sources.raw_dataset import (
+    RawDataset,
+    RawSplit,
+    ReadOptions,
+    read_image_rows,
+    select_stratified,
+)
 from relearn.model.sources.tables import TableFile, open_table
-from relearn.model.sources.tree import FileTree, open_tree
+from relearn.model.sources.tree import FileTree, SourceKind, open_tree
 
 DARK_THRESHOLD = 32  # of 255; darker pixels are background
 STYLE_SAMPLE_SIZE = 1000  # images from which the style is inferred
@@ -57,10 +60,19 @@ def load_custom(kind: SourceKind, path: Path, options: ReadOptions, name: str) -
     )
 
 
-def read_source(description: DataDescription, options: ReadOptions = EVERYTHING) -> RawDataset:
+def read_source(description: DataDescription, options: ReadOptions) -> RawDataset:
     """Read what `description` says and nothing else: at most about `limit` images, evenly from each class."""
     try:
-        return READERS[description.layout](description, options)
+        if description.layout == "arrays":
+            return _take(read_arrays(description), options.limit)
+        with _open(description) as (tree, tables):
+            if description.layout == "pixel_table":
+                return _take(read_pixel_tables(tables, description, options.allocate), options.limit)
+            if description.layout in ("folder", "file_names"):
+                return read_folders(tree, description, options)
+            images = list_images(tree) if description.layout == "file_list" else []
+            rows, *_ = list_rows(tree, tables, description, images)
+            return read_image_rows(description, rows, options)
     except OSError as error:
         raise InfrastructureError(
             f"cannot read {error.filename or description.source}: {error.strerror or error}"
@@ -126,26 +138,3 @@ def _open(description: DataDescription) -> Iterator[tuple[FileTree, list[TableFi
         else:
             tree = stack.enter_context(open_tree(source.parent if source.name in names else source))
         yield tree, [open_table(name, partial(tree.open_file, name), given) for name in names]
-
-
-def _read_files(description: DataDescription, options: ReadOptions) -> RawDataset:
-    with _open(description) as (tree, tables):
-        if description.layout in ("folder", "file_names"):
-            return read_folders(tree, description, options)
-        images = list_images(tree) if description.layout == "file_list" else []
-        return read_image_table(tree, tables, description, images, options)
-
-
-def _read_pixels(description: DataDescription, options: ReadOptions) -> RawDataset:
-    with _open(description) as (_, tables):
-        return _take(read_pixel_tables(tables, description, options.allocate), options.limit)
-
-
-READERS: dict[Layout, Callable[[DataDescription, ReadOptions], RawDataset]] = {
-    "folder": _read_files,
-    "file_names": _read_files,
-    "file_list": _read_files,
-    "image_table": _read_files,
-    "pixel_table": _read_pixels,
-    "arrays": lambda description, options: _take(read_arrays(description), options.limit),
-}

@@ -18,10 +18,8 @@ from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.decode_many import COLOR_IS_LOST, MAX_NATIVE_SIDE, OnProgress, ignore_progress
 from relearn.model.images.resize import resize_batch
 from relearn.model.sources.description import read_choices
-from relearn.model.sources.raw_dataset import MAX_NAMED_FILES, DamagedImagesError
-from relearn.model.sources.read_options import ReadOptions
-from relearn.model.sources.source_kind import KINDS, SourceKind, recognize_kind
-from relearn.model.sources.tree import walk
+from relearn.model.sources.raw_dataset import MAX_NAMED_FILES, DamagedImagesError, ReadOptions
+from relearn.model.sources.tree import KINDS, SourceKind, recognize_kind, walk
 
 
 def load_dataset(

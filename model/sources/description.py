@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from relearn.model.config import format_problems
 from relearn.model.errors import DataError, NotFoundError
 
-DESCRIPTION_FILE = "dataset.toml"
+BELOW_SOURCE = "a file dataset.toml, below `source = …`, and pass --dataset dataset.toml"
 Layout = Literal["folder", "file_names", "file_list", "image_table", "pixel_table", "arrays"]
 SplitName = Literal["train", "validation", "test"]
 LAYOUT_WORDS: dict[Layout, str] = {
@@ -26,21 +26,25 @@ LAYOUT_WORDS: dict[Layout, str] = {
     "pixel_table": "a table with the pixels and the label of an image in each row",
     "arrays": "arrays of images and labels",
 }
+COLOR_ORDERS = {
+    None: "",
+    True: "; red, green, blue of each pixel together",
+    False: "; a plane for each color",
+}
 MAX_LEFT_OUT, WARN_LEFT_OUT = 0.2, 0.01  # fractions of the images of a source
 
 
 class AmbiguousDataError(DataError):
-    """Data with two possible readings; each is given in words and as the line that chooses it."""
+    """Data with two possible readings: each in words, with the keys of `dataset.toml` that choose it."""
 
     code = "ambiguous_data"
 
-    def __init__(self, subject: str, readings: Sequence[tuple[str, str]]) -> None:
-        self.readings = tuple(readings)
+    def __init__(self, subject: str, readings: Mapping[str, Mapping[str, Any]]) -> None:
+        self.readings = tuple((words, to_toml(keys)) for words, keys in readings.items())
         choices = ", or ".join(f"{words}: `{line}`" for words, line in self.readings)
         count = "Two readings are" if len(self.readings) > 1 else "This reading is"
         super().__init__(
-            f"{subject}. {count} possible: {choices}. Write the line that is right into a file "
-            f"{DESCRIPTION_FILE}, below `source = …`, and pass --dataset {DESCRIPTION_FILE}"
+            f"{subject}. {count} possible: {choices}. Write the line that is right into {BELOW_SOURCE}"
         )
 
 
@@ -92,11 +96,6 @@ class DataDescription(BaseModel):
     fingerprint: str | None = Field(None, description="SHA-256 of images and labels, when pinned.")
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a complete description; raise DataError with one line for each problem."""
-        return cls.parse(read_choices(path), path)
-
-    @classmethod
     def parse(cls, values: Mapping[str, Any], path: Path) -> Self:
         """Build a description from the values of the file `path`."""
         try:
@@ -115,20 +114,13 @@ class DataDescription(BaseModel):
 
     def to_toml(self) -> str:
         """Render the keys that are not at their default, each below its meaning."""
-        values = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
-        values["pixel_columns"] = compress_names(self.pixel_columns)
-        lines, tables = list[str](), list[str]()
-        for name, field in type(self).model_fields.items():
-            value = values.get(name)
-            if value in (None, [], {}, ()):
-                continue
-            comment = f"# {field.description}"
-            if isinstance(value, dict):
-                rows = [f"{to_toml_value(key)} = {to_toml_value(item)}" for key, item in value.items()]
-                tables.append("\n".join(["", comment, f"[{name}]", *rows]))
-            else:
-                lines.append(f"{comment}\n{name} = {to_toml_value(value)}")
-        return "\n".join([*lines, *tables]) + "\n"
+        values = {"format": self.format} | self.model_dump(mode="json", exclude_defaults=True)
+        if self.pixel_columns:
+            values["pixel_columns"] = compress_names(self.pixel_columns)
+        fields = type(self).model_fields
+        return "".join(
+            f"# {fields[name].description}\n{to_toml({name: value})}\n" for name, value in values.items()
+        )
 
     @property
     def file_scale(self) -> int | None:
@@ -154,12 +146,10 @@ class DataDescription(BaseModel):
         total = sum(self.counts.values()) + sum(self.left_out.values())
         excess = sum(max(0, count - accepted.get(reason, 0)) for reason, count in self.left_out.items())
         if excess > MAX_LEFT_OUT * total:
-            items = ", ".join(f"{to_toml_value(reason)} = {count}" for reason, count in self.left_out.items())
-            reasons = self._left_out_reasons()
             raise DataError(
-                f"{self.source}: {excess:,} of {total:,} images would be left out: {reasons}. To accept "
-                f"this, write `left_out = {{{items}}}` into a file {DESCRIPTION_FILE}, below `source = …`, "
-                f"and pass --dataset {DESCRIPTION_FILE}"
+                f"{self.source}: {excess:,} of {total:,} images would be left out: "
+                f"{self._left_out_reasons()}. To accept this, write "
+                f"`{to_toml({'left_out': self.left_out})}` into {BELOW_SOURCE}"
             )
 
     def _left_out_reasons(self) -> str:
@@ -173,27 +163,18 @@ class DataDescription(BaseModel):
             f"{self.source}: {LAYOUT_WORDS[self.layout]}" + (f", below {self.root}" if self.root else ""),
             f"Images: {counts}; {self._describe_splits()}",
             f"Classes: {len(self.classes)}: {names}",
-            *([f"Columns: {self._describe_columns()}"] if self.label_columns else []),
-            f"Pixels: {self._describe_pixels()}",
         ]
+        if self.label_columns:
+            labels = ", ".join(compress_names(self.label_columns)[:5])
+            pixels = ", ".join(compress_names(self.pixel_columns)[:4])
+            images = f"image {self.image_column}" if self.image_column else f"pixels {pixels}"
+            lines.append(f"Columns: label {labels}; {images}")
+        white = f"{self.scale} is white" if self.scale else "white as each file declares"
+        resized = f"; resized to {self.image_size} × {self.image_size}" if self.image_size else ""
+        lines.append(f"Pixels: {white}{COLOR_ORDERS[self.interleaved]}{resized}")
         if self.left_out:
             lines.append(f"Left out: {sum(self.left_out.values()):,} images: {self._left_out_reasons()}")
         return [*lines, *self.notes, *self.cautions]
-
-    def _describe_columns(self) -> str:
-        labels = ", ".join(compress_names(self.label_columns)[:5])
-        pixels = ", ".join(compress_names(self.pixel_columns)[:4])
-        return f"label {labels}" + (
-            f"; image {self.image_column}" if self.image_column else f"; pixels {pixels}"
-        )
-
-    def _describe_pixels(self) -> str:
-        white = f"{self.scale} is white" if self.scale else "white as each file declares"
-        orders = {True: "; red, green, blue of each pixel together", False: "; a plane for each color"}
-        order = "" if self.interleaved is None else orders[self.interleaved]
-        return (
-            white + order + (f"; resized to {self.image_size} × {self.image_size}" if self.image_size else "")
-        )
 
     def _describe_splits(self) -> str:
         if not self.splits:
@@ -235,7 +216,8 @@ def compress_names(names: Sequence[str]) -> list[str]:
     """Shorten runs of numbered names: p0, p1, p2 become p0..p2."""
     runs = list[list[str]]()
     for name in names:
-        if runs and _follows(runs[-1][-1], name):
+        last = runs[-1][-1] if runs else ""
+        if ".." not in last and expand_names([f"{last}..{name}"]) == [last, name]:
             runs[-1].append(name)
         else:
             runs.append([name])
@@ -246,8 +228,7 @@ def expand_names(names: Sequence[str]) -> list[str]:
     """Undo `compress_names`."""
     expanded = list[str]()
     for name in names:
-        match = re.fullmatch(r"(.*?)(\d+)(.*)\.\.\1(\d+)\3", name)
-        if match:
+        if match := re.fullmatch(r"(.*?)(\d+)(.*)\.\.\1(\d+)\3", name):
             prefix, first, suffix, last = match.groups()
             width = len(first) if first.startswith("0") else 0
             expanded += [f"{prefix}{number:0{width}}{suffix}" for number in range(int(first), int(last) + 1)]
@@ -256,13 +237,18 @@ def expand_names(names: Sequence[str]) -> list[str]:
     return expanded
 
 
-def _follows(name: str, next_name: str) -> bool:
-    return ".." not in name and expand_names([f"{name}..{next_name}"]) == [name, next_name]
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Render keys and values in one line, as an inline table without its braces."""
+    return ", ".join(
+        f"{name if re.fullmatch(r'[A-Za-z0-9_-]+', name) else _to_toml_value(name)} = {_to_toml_value(value)}"
+        for name, value in values.items()
+    )
 
 
-def to_toml_value(value: object) -> str:
-    """Render a string, number, boolean or list in TOML."""
+def _to_toml_value(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{to_toml(value)}}}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(to_toml_value, value))}]"
+        return f"[{', '.join(map(_to_toml_value, value))}]"
     # JSON's strings are TOML's, but for DEL; numbers and booleans are the same.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -9,11 +9,17 @@ from typing import Any
 
 from relearn.model.errors import DataError
 from relearn.model.images.decode_many import ImageSource
-from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName, to_toml_value
-from relearn.model.sources.image_survey import count_other_images, describe_images, list_images
-from relearn.model.sources.raw_dataset import ImageRow, RawDataset, read_image_rows
-from relearn.model.sources.read_options import ReadOptions
-from relearn.model.sources.split_names import SPLITS, find_split, match_splits
+from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName
+from relearn.model.sources.image_survey import describe_images, list_images, list_other_suffixes
+from relearn.model.sources.raw_dataset import (
+    ImageRow,
+    RawDataset,
+    ReadOptions,
+    count_splits,
+    find_split,
+    match_splits,
+    read_image_rows,
+)
 from relearn.model.sources.tree import FileTree
 
 ACCEPTED = "accepted: a folder for each class with image files in it"
@@ -33,12 +39,11 @@ def inspect_folders(
     if not placed:
         raise DataError(f"{tree.location} has no images, {ACCEPTED}; got {describe_content(tree, images)}")
     _check_test_classes(tree, description, placed)
-    left_out.update({f"in {suffix} files": count for suffix, count in count_other_images(tree).items()})
-    counts = Counter(split for split, _ in placed.values())
+    left_out.update(f"in {suffix} files" for suffix in list_other_suffixes(tree))
     found: dict[str, Any] = {
-        "classes": given.get("classes") or tuple({label for _, label in placed.values()}),
+        "classes": tuple({label for _, label in placed.values()}),
         "left_out": dict(left_out),
-        "counts": {split: counts[split] for split in SPLITS if counts[split]},
+        "counts": count_splits(split for split, _ in placed.values()),
     }
     description = describe_images(
         description.model_copy(update=found), list_sources(tree, placed), given, sample
@@ -51,7 +56,6 @@ def read_folders(tree: FileTree, description: DataDescription, options: ReadOpti
     placed, _ = place_images(description, list_images(tree))
     sources = list_sources(tree, placed)
     rows = [ImageRow(source, *place) for source, place in zip(sources, placed.values(), strict=True)]
-    rows.sort(key=lambda row: SPLITS.index(row.split))
     return read_image_rows(description, rows, options)
 
 
@@ -142,13 +146,10 @@ def _find_splits(tree: FileTree, names: list[str], given: dict[str, Any]) -> dic
         if top_folders and all(map(find_split, top_folders)) and set(top_folders) <= nested:
             raise AmbiguousDataError(
                 f"{tree.location} has no training folder, only {', '.join(top_folders)}",
-                [
-                    ("these are the classes", "splits = {}"),
-                    (
-                        "the folders in them are, all for training",
-                        f"splits = {{train = {to_toml_value(top_folders)}}}",
-                    ),
-                ],
+                {
+                    "these are the classes": {"splits": {}},
+                    "the folders in them are, all for training": {"splits": {"train": top_folders}},
+                },
             )
         return {}
     if set(splits["train"]) & nested or given.get("layout") == "file_names":
@@ -156,10 +157,10 @@ def _find_splits(tree: FileTree, names: list[str], given: dict[str, Any]) -> dic
     if all(map(find_split, top_folders)):
         raise AmbiguousDataError(
             f"{tree.location} has images, but no folders, in {', '.join(top_folders)}",
-            [
-                ("the file names start with the class, as cat.1.jpg does", 'layout = "file_names"'),
-                ("these folders are the classes", "splits = {}"),
-            ],
+            {
+                "the file names start with the class, as cat.1.jpg does": {"layout": "file_names"},
+                "these folders are the classes": {"splits": {}},
+            },
         )
     return {}  # `train` is a class like the other folders
 
@@ -184,25 +185,23 @@ def _check_test_classes(
     if not unknown:
         return
     subject = f"{tree.location}: no training image has the class {', '.join(unknown[:5])}"
-    tops = (name.split("/")[0] for name in below(description.root, placed))
-    places = [(top, label) for top, (_, label) in zip(tops, placed.values(), strict=True)]
+    places = {
+        (name.split("/")[0], label)
+        for name, (_, label) in zip(below(description.root, placed), placed.values(), strict=True)
+    }
     folders = sorted({folder for folder, label in places if label in unknown})
-    others = {label for folder, label in places if folder in folders} - set(unknown)
-    if others or description.layout != "folder":
+    if (
+        any(folder in folders and label not in unknown for folder, label in places)
+        or description.layout != "folder"
+    ):
         raise DataError(f"{subject}, accepted: test images of the classes that are trained")
     everything = sorted(folder for part in description.splits.values() for folder in part)
     raise AmbiguousDataError(
         subject,
-        [
-            (
-                f"the images in {', '.join(sorted(folders))} have no labels",
-                f"ignore = {to_toml_value(folders)}",
-            ),
-            (
-                "they are classes, all images are for training",
-                f"splits = {{train = {to_toml_value(everything)}}}",
-            ),
-        ],
+        {
+            f"the images in {', '.join(folders)} have no labels": {"ignore": folders},
+            "they are classes, all images are for training": {"splits": {"train": everything}},
+        },
     )
 
 

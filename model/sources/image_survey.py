@@ -37,24 +37,6 @@ class ImageSurvey:
     tiff_bits: Counter[int] = field(default_factory=Counter)
     animated: list[str] = field(default_factory=list)
 
-    def notes(self) -> list[str]:
-        """Describe the formats and sizes of the files."""
-        formats = ", ".join(f"{count:,} {name}" for name, count in self.formats.most_common())
-        smallest, largest = min(self.sizes, default=(0, 0)), max(self.sizes, default=(0, 0))
-        sizes = " × ".join(map(str, smallest))
-        if smallest != largest:
-            sizes += " to " + " × ".join(map(str, largest))
-        return [f"Files: {formats}; {sizes} pixels"]
-
-    def cautions(self) -> list[str]:
-        """Warn of files with several images, of which the first is read."""
-        if not self.animated:
-            return []
-        return [
-            f"only the first frame is read of {len(self.animated):,} files that have several, such as "
-            f"{self.animated[0]}"
-        ]
-
 
 def describe_images(
     description: DataDescription,
@@ -68,14 +50,23 @@ def describe_images(
     """
     total, sources = len(sources), sources[:: max(1, len(sources) // (sample or len(sources) or 1))]
     survey = survey_images(sources)
-    looked = [f"A first look at {len(sources):,} of {total:,} files"] if len(sources) < total else []
+    formats = ", ".join(f"{count:,} {name}" for name, count in survey.formats.most_common())
+    ends = dict.fromkeys([min(survey.sizes, default=(0, 0)), max(survey.sizes, default=(0, 0))])
+    notes = [f"Files: {formats}; {' to '.join(f'{width} × {height}' for width, height in ends)} pixels"]
+    if len(sources) < total:
+        notes.insert(0, f"A first look at {len(sources):,} of {total:,} files")
+    cautions = list(description.cautions)
+    if survey.animated:
+        cautions.append(
+            f"only the first frame is read of {len(survey.animated):,} files that have several, such as "
+            f"{survey.animated[0]}"
+        )
+    subject = str(description.source)
     found = {
-        "scale": given["scale"]
-        if "scale" in given
-        else choose_image_scale(str(description.source), sources, survey),
+        "scale": given["scale"] if "scale" in given else choose_image_scale(subject, sources, survey),
         "image_size": given["image_size"] if "image_size" in given else choose_side(survey.sizes),
-        "notes": (*description.notes, *looked, *survey.notes()),
-        "cautions": (*description.cautions, *survey.cautions()),
+        "notes": (*description.notes, *notes),
+        "cautions": tuple(cautions),
     }
     return description.model_copy(update=found)
 
@@ -103,7 +94,9 @@ def choose_image_scale(subject: str, sources: Sequence[ImageSource], survey: Ima
     if _stay_below(1, sources):
         return 1
     deep_color = [source for source in sources if source.name in survey.deep_color]
-    if deep_color and all(_brightest_color(source) <= BYTE_WHITE // 2 for source in deep_color):
+    if deep_color and all(
+        np.asarray(image.convert("RGB")).max() <= BYTE_WHITE // 2 for image in _load(deep_color)
+    ):
         raise DataError(
             f"{subject}: the color images have 16 bits a channel and use less than half of them, accepted: 8 "
             "bits a channel"
@@ -120,10 +113,10 @@ def choose_image_scale(subject: str, sources: Sequence[ImageSource], survey: Ima
     white = 2 ** max(declared) - 1 if declared else next_bit_depth_white(maximum)
     raise AmbiguousDataError(
         f"{subject}: the images have 16 bits a pixel, but no value above {maximum}",
-        [
-            (f"{white} is white, the images hold {white.bit_length()} bits", f"scale = {white}"),
-            (f"{WORD_WHITE} is white, the images are dark", f"scale = {WORD_WHITE}"),
-        ],
+        {
+            f"{white} is white, the images hold {white.bit_length()} bits": {"scale": white},
+            f"{WORD_WHITE} is white, the images are dark": {"scale": WORD_WHITE},
+        },
     )
 
 
@@ -131,7 +124,7 @@ def list_images(tree: FileTree) -> list[str]:
     """List the image files of `tree`: by suffix, which damaged ones have too, else by content."""
     images = []
     for name in tree.files:
-        if get_suffix(name) not in IMAGE_SUFFIXES:
+        if _get_suffix(name) not in IMAGE_SUFFIXES:
             with tree.open_file(name) as file:
                 head = file.read(HEADER_BYTES)
             if recognize_format(head) is None:
@@ -140,12 +133,12 @@ def list_images(tree: FileTree) -> list[str]:
     return images
 
 
-def count_other_images(tree: FileTree) -> Counter[str]:
-    """Count the images in formats that are not read, by suffix."""
-    return Counter(suffix for suffix in map(get_suffix, tree.files) if suffix in OTHER_IMAGE_SUFFIXES)
+def list_other_suffixes(tree: FileTree) -> list[str]:
+    """List the suffixes of the images in formats that are not read, one for each image."""
+    return [suffix for suffix in map(_get_suffix, tree.files) if suffix in OTHER_IMAGE_SUFFIXES]
 
 
-def get_suffix(name: str) -> str:
+def _get_suffix(name: str) -> str:
     """Return the suffix in lower case."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a path object takes ten times as long
 
@@ -175,26 +168,17 @@ def _stay_below(limit: int, sources: Iterable[ImageSource]) -> bool:
 
 def _raw_values(sources: Iterable[ImageSource]) -> Iterator[np.ndarray]:
     """Yield the stored values of every readable image."""
+    for image in _load(sources):
+        is_bare = image.mode in ("L", "RGB") or image.mode.startswith("I")
+        # A palette, a mask or transparency declares its colors.
+        yield np.asarray(image) if is_bare else np.array([WORD_WHITE])
+
+
+def _load(sources: Iterable[ImageSource]) -> Iterator[ImageFile]:
+    """Decode every readable image; a parser raises any error, and the reading reports the damage."""
     for source in sources:
-        image = _load(source)
-        if image is None:
-            continue
-        if image.mode in ("L", "RGB") or image.mode.startswith("I"):
-            yield np.asarray(image)
-        else:
-            yield np.array([WORD_WHITE])  # a palette, a mask or transparency declares its colors
-
-
-def _brightest_color(source: ImageSource) -> int:
-    image = _load(source)
-    return 0 if image is None else int(np.asarray(image.convert("RGB")).max())
-
-
-def _load(source: ImageSource) -> ImageFile | None:
-    try:
-        with source.open() as file:
-            image = read_header(file, MAX_PIXELS)
-            image.load()
-            return image
-    except Exception:  # a parser raises any kind; the reading reports the damage
-        return None
+        with suppress(Exception):
+            with source.open() as file:
+                image = read_header(file, MAX_PIXELS)
+                image.load()
+            yield image

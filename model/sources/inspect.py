@@ -7,30 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from relearn.model.errors import DataError, InfrastructureError, NotFoundError
-from relearn.model.sources.arrays import inspect_arrays
-from relearn.model.sources.columns import LABEL_NAMES, find_label_columns, find_named, find_packed_column
+from relearn.model.errors import DataError, InfrastructureError
+from relearn.model.sources.bare_pixels import inspect_arrays, inspect_pixel_tables
+from relearn.model.sources.columns import LABEL_NAMES, find_label_columns, find_named
 from relearn.model.sources.description import (
     AmbiguousDataError,
     DataDescription,
     Layout,
     read_choices,
-    to_toml_value,
 )
 from relearn.model.sources.file_lists import (
     FileColumn,
     find_bytes_column,
     find_files,
     inspect_image_rows,
-    list_labels,
+    list_rows,
     may_list_files,
 )
 from relearn.model.sources.folders import inspect_folders, place_images
 from relearn.model.sources.image_survey import list_images
-from relearn.model.sources.pixel_tables import inspect_pixel_tables
-from relearn.model.sources.source_kind import KINDS, SourceKind, recognize_kind
+from relearn.model.sources.pixel_columns import find_packed_column
 from relearn.model.sources.tables import TABLE_SUFFIXES, TableFile, open_table
-from relearn.model.sources.tree import FileTree, open_tree, walk
+from relearn.model.sources.tree import KINDS, FileTree, SourceKind, check_kind, open_tree
 
 __all__ = ["AmbiguousDataError", "inspect_source"]
 MIN_PIXELS = 16
@@ -49,14 +47,13 @@ def inspect_source(
     image files, without it all of them. Raises AmbiguousDataError if two
     readings are possible, DataError if nothing is readable or too much would be left out.
     """
-    given = dict(given or {})
-    kind = check_kind(source, kind)
+    kind, given = check_kind(source, kind), given or {}
     if kind == "toml":
-        choices = read_choices(source)
-        source, given = choices["source"], choices | given
+        given = read_choices(source) | given
+        source = given["source"]
         kind = check_kind(source)
-    for found_anew in ("source", "counts", "notes", "cautions"):
-        given.pop(found_anew, None)
+    found_anew = {"source", "counts", "notes", "cautions"}
+    given = {name: value for name, value in given.items() if name not in found_anew}
     try:
         description = _inspect(source, given, kind, sample)
     except OSError as error:
@@ -80,26 +77,6 @@ def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
     if all(re.fullmatch(r"-?\d+", name) for name in unique):
         unique.sort(key=int)
     return tuple(unique)
-
-
-def check_kind(path: Path, kind: SourceKind | None = None) -> SourceKind:
-    """Return the kind of a source; raise if nothing is there, or a folder for a file, or a file for a folder.
-
-    A folder of tables is right for `csv` and `parquet`.
-    """
-    if not path.exists():
-        raise NotFoundError(f"{path} does not exist")
-    kind = kind or recognize_kind(path)
-    if kind in ("csv", "parquet") and path.is_dir():
-        suffixes = [suffix for suffix in TABLE_SUFFIXES if (".parquet" in suffix) == (kind == "parquet")]
-        kind = "folder" if any(name.lower().endswith(tuple(suffixes)) for name in walk(path)) else kind
-    if not (path.is_dir() if kind == "folder" else path.is_file()):
-        expected = "folder" if kind == "folder" else "file"
-        hint = f"; did you mean {recognize_kind(path)}:{path}" if path.is_dir() or path.is_file() else ""
-        raise DataError(
-            f"{path} is not a {expected}, accepted: {kind}:PATH with the path of a {expected}{hint}"
-        )
-    return kind
 
 
 def _inspect(source: Path, given: dict[str, Any], kind: SourceKind, sample: int | None) -> DataDescription:
@@ -188,10 +165,7 @@ def _inspect_listing(
     if len(same_shape) < len(listings):
         raise AmbiguousDataError(
             f"{tree.location}: several tables list the images",
-            [
-                (f"{table.name} has the labels", f"tables = {to_toml_value([table.name])}")
-                for table, _ in listings[:2]
-            ],
+            {f"{table.name} has the labels": {"tables": [table.name]} for table, _ in listings[:2]},
         )
     # A table of the same columns counts too: if none of its files exists, they are missing.
     tables = [*same_shape, *(table for table in others if table.columns == columns)]
@@ -222,7 +196,7 @@ def _folders_agree(
     if len(folders.classes) < 2 or (is_named and not set(folders.classes) & set(description.classes)):
         return False
     placed, _ = place_images(folders, images)
-    labels = list_labels(tree, tables, description, images)
+    labels = {row.source.name: row.label for row in list_rows(tree, tables, description, images)[0]}
     listed = {name: labels.get(f"{tree.location}/{name}") for name in placed}
     unlisted = sum(label is None for label in listed.values())
     if any(label not in (None, placed[name][1]) for name, label in listed.items()):
@@ -233,8 +207,8 @@ def _folders_agree(
         return True
     raise AmbiguousDataError(
         f"{tree.location} has class folders, and {problem}",
-        [
-            ("the folders are the classes", 'layout = "folder"'),
-            ("the table has the labels", 'layout = "file_list"'),
-        ],
+        {
+            "the folders are the classes": {"layout": "folder"},
+            "the table has the labels": {"layout": "file_list"},
+        },
     )

@@ -1,19 +1,48 @@
-"""Datasets as a reader returns them: images with class names, before classes get numbers."""
+"""Datasets as a reader returns them: splits of images with class names, before classes get numbers."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from relearn.model.errors import DataError
-from relearn.model.images.decode_many import DamagedImage, ImageSource, decode_images
+from relearn.model.images.allocate import Allocate, allocate_in_memory
+from relearn.model.images.decode_many import (
+    DamagedImage,
+    ImageSource,
+    OnProgress,
+    decode_images,
+    ignore_progress,
+)
 from relearn.model.sources.description import DataDescription, SplitName
-from relearn.model.sources.read_options import ReadOptions
 
 MAX_NAMED_FILES = 20  # in one message
-SPLIT_ORDER: tuple[SplitName, ...] = ("train", "validation", "test")
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "validate", "dev"),
+    "test": ("test", "testing"),
+}
+# Words around the name of a split: train_set, test-data, images_train.
+_FILLERS = r"(?:set|data|dataset|images?|imgs?|split|folder|dir)"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of a reading that are not in the description of the source.
+
+    They are side and channels of the images, by default as in the data, about how many, and where they are
+    kept.
+    """
+
+    image_size: int | None = None
+    channels: int | None = None
+    limit: int | None = None
+    allocate: Allocate = allocate_in_memory
+    on_progress: OnProgress = ignore_progress
 
 
 @dataclass(frozen=True)
@@ -65,10 +94,10 @@ def read_image_rows(
     description: DataDescription, rows: Sequence[ImageRow], options: ReadOptions
 ) -> RawDataset:
     """Decode image files to splits, up to `limit` of them; skip as many damaged ones as allowed."""
-    labels = np.array([row.label for row in rows], dtype=str)
     if options.limit is not None:
+        labels = np.array([row.label for row in rows], dtype=str)
         rows = [rows[position] for position in select_stratified(labels, options.limit)]
-    rows = sorted(rows, key=lambda row: SPLIT_ORDER.index(row.split))  # each split is a slice, not a copy
+    rows = sorted(rows, key=lambda row: SPLITS.index(row.split))  # each split is a slice, not a copy
     images, notes, damaged, is_resized = decode_images(
         [row.source for row in rows],
         options.image_size or description.image_size,
@@ -102,20 +131,15 @@ def read_image_rows(
 def group_by_split(
     images: np.ndarray, labels: np.ndarray, places: np.ndarray, splits: Sequence[SplitName]
 ) -> dict[SplitName, RawSplit]:
-    """Divide images by their split, in their order."""
-    positions = defaultdict[SplitName, list[int]](list)
-    for position, split in enumerate(splits):
-        positions[split].append(position)
-    return {
-        split: RawSplit(*(values[_as_slice(chosen)] for values in (images, labels, places)))
-        for split, chosen in positions.items()
-    }
-
-
-def _as_slice(positions: list[int]) -> list[int] | slice:
-    """Return neighbors as a slice, which is not copied."""
-    first, last = positions[0], positions[-1]
-    return slice(first, last + 1) if last - first + 1 == len(positions) else positions
+    """Divide images by their split, in their order; neighbors become a slice, which is not copied."""
+    grouped = dict[SplitName, RawSplit]()
+    names = np.array(splits, dtype=str)
+    for split in dict.fromkeys(splits):
+        chosen = np.flatnonzero(names == split)
+        first, last = chosen[0], chosen[-1] + 1
+        part = slice(first, last) if last - first == len(chosen) else chosen
+        grouped[split] = RawSplit(images[part], labels[part], places[part])
+    return grouped
 
 
 def select_stratified(labels: np.ndarray, limit: int) -> list[int]:
@@ -126,3 +150,30 @@ def select_stratified(labels: np.ndarray, limit: int) -> list[int]:
         count = min(len(positions), max(1, round(limit * len(positions) / len(labels))))
         selected += positions[np.linspace(0, len(positions) - 1, count).astype(int)].tolist()
     return sorted(selected)
+
+
+def count_splits(splits: Iterable[SplitName | None]) -> dict[SplitName, int]:
+    """Count the images of each split that has any."""
+    counts = Counter(splits)
+    return {split: counts[split] for split in SPLITS if counts[split]}
+
+
+def find_split(name: str) -> SplitName | None:
+    """Return the split that a folder, table, array or value is named after, or None."""
+    letters = re.sub(r"[^a-z]", "", name.lower())
+    bare = re.sub(rf"^{_FILLERS}|{_FILLERS}+$", "", letters)
+    return next((split for split, words in SPLIT_WORDS.items() if letters in words or bare in words), None)
+
+
+def match_splits(
+    names: Iterable[str], find: Callable[[str], SplitName | None] = find_split
+) -> dict[SplitName, tuple[str, ...]]:
+    """Return the names of each split; {} without a training split.
+
+    With train and validation alone, the validation images are the test split, as published figures have it.
+    """
+    found = [(find(name), name) for name in names]
+    matches = {split: tuple(name for other, name in found if other == split) for split in SPLITS}
+    if not matches["test"]:
+        matches["test"], matches["validation"] = matches["validation"], ()
+    return {split: members for split, members in matches.items() if members} if matches["train"] else {}

@@ -8,7 +8,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -89,8 +89,9 @@ def _open_csv(name: str, open_file: OpenFile, given: dict[str, Any]) -> TableFil
     comment_lines, separator, first_row = _read_first_line(name, open_file, given.get("separator"))
     header = given.get("header", _is_header(first_row))
     columns = first_row if header else [f"{position}" for position in range(1, len(first_row) + 1)]
-    if len(set(columns)) < len(columns):
-        columns = _number_duplicates(columns)
+    repeats = pd.DataFrame({"name": columns}).groupby("name").cumcount() + 1
+    numbered = zip(columns, repeats, strict=True)
+    columns = [name if count == 1 else f"{name} ({count})" for name, count in numbered]
 
     def read(
         text_columns: Sequence[str], wanted: Sequence[str] = columns, rows: int | None = None
@@ -159,11 +160,8 @@ def _read_first_line(
     separator = given_separator or max(",;\t|", key=text.count)
     if separator not in text and " " in text:
         separator = " "
-    return (
-        comment_lines,
-        separator,
-        [cell.strip() for cell in next(csv.reader([text], delimiter=separator), [])],
-    )
+    cells = [cell.strip() for cell in next(csv.reader([text], delimiter=separator), [])]
+    return comment_lines, separator, cells
 
 
 def _is_header(cells: Sequence[str]) -> bool:
@@ -174,22 +172,10 @@ def _is_header(cells: Sequence[str]) -> bool:
     return len(numbers) > 3 and any(numbers == list(range(first, first + len(numbers))) for first in (0, 1))
 
 
-def _number_duplicates(columns: Sequence[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    unique = []
-    for column in columns:
-        seen[column] = seen.get(column, 0) + 1
-        unique.append(column if seen[column] == 1 else f"{column} ({seen[column]})")
-    return unique
-
-
 def _open_json_lines(name: str, open_file: OpenFile) -> TableFile:
-    rows = []
     try:
         with open_file() as file:
-            for line in file:
-                if line.strip():
-                    rows.append(json.loads(line))
+            rows = [json.loads(line) for line in file if line.strip()]
         frame = pd.DataFrame.from_records(rows).astype(object)
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{name} is no file of JSON lines: {error}") from None
@@ -204,21 +190,23 @@ def _open_parquet(name: str, open_file: OpenFile) -> TableFile:
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+    @contextmanager
+    def opened() -> Iterator[Any]:
+        try:
+            with open_file() as file, pq.ParquetFile(file) as table:
+                yield table
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{name} is not a Parquet file: {error}") from None
+
     def read(
         text_columns: Sequence[str], wanted: Sequence[str] = (), rows: int = CHUNK_ROWS
     ) -> Iterator[pd.DataFrame]:
-        try:
-            with open_file() as file, pq.ParquetFile(file) as table:
-                for batch in table.iter_batches(rows, columns=list(wanted) or None):
-                    yield batch.to_pandas(ignore_metadata=True)
-        except pa.ArrowException as error:
-            raise DataError(f"{name} is not a Parquet file: {error}") from None
+        with opened() as table:
+            for batch in table.iter_batches(rows, columns=list(wanted) or None):
+                yield batch.to_pandas(ignore_metadata=True)
 
-    try:
-        with open_file() as file, pq.ParquetFile(file) as table:
-            schema = table.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name} is not a Parquet file: {error}") from None
+    with opened() as table:
+        schema = table.schema_arrow
     sample = next(read((), (), SAMPLE_ROWS), pd.DataFrame(columns=schema.names))
     return TableFile(name, tuple(schema.names), sample, read, class_names=_read_hub_names(schema.metadata))
 

@@ -1,4 +1,4 @@
-"""The files of a source: a folder, or a zip or tar archive that is read in place."""
+"""Kinds of sources, recognized by their content, and their files: archives are read in place."""
 
 import os
 import tarfile
@@ -6,20 +6,27 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from lzma import LZMAError
-from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO, Literal, cast
 
-from relearn.model.errors import DataError
+from relearn.model.errors import DataError, NotFoundError
+from relearn.model.images.formats import HEADER_BYTES, recognize_format
+from relearn.model.sources.tables import PARQUET_MAGIC, TABLE_SUFFIXES
 
+SourceKind = Literal["folder", "csv", "parquet", "npz", "archive", "toml", "image"]
+KINDS: tuple[SourceKind, ...] = ("folder", "csv", "parquet", "npz", "archive")
+"""Kinds that a person may name, as in csv:PATH."""
 MAX_UNPACKED_BYTES = 2**33  # of all files in an archive
 MAX_ARCHIVE_FILES = 2_000_000
 MAX_MEMBER_BYTES = 2**26  # of one image in an archive
 CHUNK_BYTES = 2**20
+# Errors of the readers of archives.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, NotImplementedError)
 # Files and folders that systems and tools leave behind, in lower case; hidden ones start with a dot.
 JUNK_NAMES = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
@@ -52,9 +59,48 @@ def is_junk(name: str) -> bool:
     return any(part.startswith(".") or part.lower() in JUNK_NAMES for part in name.split("/"))
 
 
-def is_archive(path: Path) -> bool:
-    """Return True for a zip or tar file, by its content."""
-    return zipfile.is_zipfile(path) or _is_tar(path)
+def recognize_kind(path: Path) -> SourceKind:
+    """Return the kind of an existing source; a file that is nothing else counts as CSV."""
+    if path.is_dir():
+        return "folder"
+    if not path.is_file():
+        return "csv"
+    if path.suffix.lower() == ".toml":
+        return "toml"
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if head.startswith(PARQUET_MAGIC):
+        return "parquet"
+    if recognize_format(head):
+        return "image"
+    if head.startswith(b"PK") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        return "npz" if names and all(name.endswith(".npy") for name in names) else "archive"
+    with suppress(*DAMAGE, OSError):
+        if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):
+            return "archive"
+    return "csv"
+
+
+def check_kind(path: Path, kind: SourceKind | None = None) -> SourceKind:
+    """Return the kind of a source; raise if nothing is there, or a folder for a file, or a file for a folder.
+
+    A folder of tables is right for `csv` and `parquet`.
+    """
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist")
+    kind = kind or recognize_kind(path)
+    if kind in ("csv", "parquet") and path.is_dir():
+        suffixes = tuple(suffix for suffix in TABLE_SUFFIXES if (suffix == ".parquet") == (kind == "parquet"))
+        kind = "folder" if any(name.lower().endswith(suffixes) for name in walk(path)) else kind
+    if not (path.is_dir() if kind == "folder" else path.is_file()):
+        expected = "folder" if kind == "folder" else "file"
+        hint = f"; did you mean {recognize_kind(path)}:{path}" if path.is_dir() or path.is_file() else ""
+        raise DataError(
+            f"{path} is not a {expected}, accepted: {kind}:PATH with the path of a {expected}{hint}"
+        )
+    return kind
 
 
 @contextmanager
@@ -77,26 +123,20 @@ def _build_tree(
     for name in visible:
         if any("\ud800" <= char <= "\udfff" for char in name):  # how Python holds bytes that are not UTF-8
             raise DataError(f"{path}: the name of the file {name!a} is not UTF-8, accepted: UTF-8 names")
-    all_folders = {
-        *folders,
-        *("/".join(name.split("/")[:depth]) for name in visible for depth in range(1, name.count("/") + 1)),
-    }
-    return FileTree(
-        path,
-        tuple(sorted(visible, key=_sort_key)),
-        tuple(sorted((name for name in all_folders if not is_junk(name)), key=_sort_key)),
-        len(files) - len(visible),
-        open_file,
-    )
+    holders = [PurePosixPath(folder) for folder in {name.rpartition("/")[0] for name in visible}]
+    parents = {str(folder) for holder in holders for folder in (holder, *holder.parents)} - {".", "/"}
+    shown = {name for name in parents.union(folders) if not is_junk(name)}
+    junk = len(files) - len(visible)
+    return FileTree(path, _sort(visible), _sort(shown), junk, open_file)
 
 
-def _sort_key(name: str) -> list[str]:
-    return name.split("/")
+def _sort(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda name: name.split("/")))
 
 
-def walk(root: Path) -> list[str]:
+def walk(root: Path) -> tuple[str, ...]:
     """List all files below a folder in the order of their names, hidden ones too."""
-    return sorted(list_folder(root)[0], key=_sort_key)
+    return _sort(list_folder(root)[0])
 
 
 def list_folder(root: Path, skip_junk: bool = False) -> tuple[list[str], list[str]]:
@@ -126,7 +166,7 @@ def list_folder(root: Path, skip_junk: bool = False) -> tuple[list[str], list[st
 def _open_zip(path: Path, stack: ExitStack) -> FileTree:
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (*DAMAGE, ValueError) as error:
         raise DataError(f"{path} is not a valid zip file: {error}") from None
     entries = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
     files = {name: entry for name, entry in entries.items() if not name.endswith("/")}
@@ -138,30 +178,23 @@ def _open_zip(path: Path, stack: ExitStack) -> FileTree:
         try:
             with archive.open(files[name]) as file:
                 return BytesIO(_read_bounded(file, name))
-        except (zipfile.BadZipFile, zlib.error, LZMAError, NotImplementedError, EOFError) as error:
+        except DAMAGE as error:
             raise DataError(f"{name}: the archive is damaged here: {error}") from None
 
     folders = [name.rstrip("/") for name in entries if name.endswith("/")]
     return _build_tree(path, list(files), folders, open_file)
 
 
-def _is_tar(path: Path) -> bool:
-    try:
-        with tarfile.open(path):
-            return True
-    except (tarfile.TarError, EOFError, zlib.error, LZMAError, OSError):
-        return False
-
-
 def _open_tar(path: Path, stack: ExitStack) -> FileTree:
     """Index a tar; a compressed one is unpacked to an unnamed temporary file, for access in any order."""
     try:
-        with tarfile.open(path):  # recognizes the compression
-            pass
-        content = stack.enter_context(_decompress(path))
-        archive = stack.enter_context(tarfile.TarFile(fileobj=content))
+        # It recognizes the compression, and the stack closes it.
+        archive = stack.enter_context(tarfile.open(path))  # noqa: SIM115
+        if not isinstance(archive.fileobj, BufferedReader):
+            content = stack.enter_context(_unpack(path, cast(IO[bytes], archive.fileobj)))
+            archive = stack.enter_context(tarfile.TarFile(fileobj=content))
         members = archive.getmembers()
-    except (tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
+    except DAMAGE as error:
         raise DataError(f"{path} is not a valid tar file: {error}") from None
     files = {member.name.removeprefix("./"): member for member in members if member.isfile()}
     _check_bounds(path, len(members), sum(member.size for member in files.values()))
@@ -176,31 +209,15 @@ def _open_tar(path: Path, stack: ExitStack) -> FileTree:
 
 
 @contextmanager
-def _decompress(path: Path) -> Iterator[BinaryIO]:
-    import bz2
-    import gzip
-    import lzma
-
-    with path.open("rb") as file:
-        head = file.read(6)
-        openers: dict[bytes, Callable[[Path], Any]] = {
-            b"\x1f\x8b": gzip.open,
-            b"BZ": bz2.open,
-            b"\xfd7": lzma.open,
-        }
-        opener = openers.get(head[:2])
-        file.seek(0)
-        if opener is None:
-            yield file
-            return
-        with cast(BinaryIO, opener(path)) as packed, tempfile.TemporaryFile() as unpacked:
-            size = 0
-            while chunk := packed.read(CHUNK_BYTES):
-                size += len(chunk)
-                _check_bounds(path, 1, size)
-                unpacked.write(chunk)
-            unpacked.seek(0)
-            yield cast(BinaryIO, unpacked)
+def _unpack(path: Path, packed: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Copy the content of a compressed file, from its start, to a temporary file."""
+    with tempfile.TemporaryFile() as content:
+        packed.seek(0)
+        while chunk := packed.read(CHUNK_BYTES):
+            content.write(chunk)
+            _check_bounds(path, 1, content.tell())
+        content.seek(0)
+        yield content
 
 
 def _check_bounds(path: Path, count: int, unpacked_bytes: int) -> None:

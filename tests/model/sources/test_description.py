@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relearn.model.sources.description import (
+    AmbiguousDataError,
     DataDescription,
     compress_names,
     expand_names,
@@ -23,6 +24,19 @@ def test_every_name_survives_the_file(names: list[str], left_out: dict[str, int]
         source=Path("/x/ä\\\"'"), layout="folder", classes=tuple(names), left_out=left_out
     )
     assert description == DataDescription.parse(tomllib.loads(description.to_toml()), Path("a.toml"))
+
+
+VALUES = st.one_of(
+    st.booleans(), st.integers(0, 2**53), st.lists(NAMES, max_size=3), st.dictionaries(NAMES, st.lists(NAMES))
+)
+
+
+@given(NAMES, VALUES)
+def test_the_line_of_a_reading_is_valid_toml(key: str, value: object) -> None:
+    """A line that an error proposes gives its key and value, whatever names are in them."""
+    error = AmbiguousDataError("a.csv", {"as it is": {key: value}})
+    ((_, line),) = error.readings
+    assert {key: value} == tomllib.loads(line)
 
 
 @given(st.lists(st.from_regex(r"\A[a-c.]{0,3}\d{1,3}[x.]?\d{0,2}\Z"), max_size=30))
