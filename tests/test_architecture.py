@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "serving.base": {"model"},
     "serving.metrics": {"model"},
     "serving.page": set(),
-    "serving.releases": {"model", "model.images", "model.inference", "serving.base"},
+    "serving.releases": {"model", "model.images", "model.inference"},
     "serving.http": {"model", "serving.base"},
     "serving.inputs": {"model", "model.images", "model.inference", "serving.http"},
     "serving.runtime": {"model", "model.inference", "serving.base", "serving.releases"},

@@ -2,10 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.neighbors import NearestNeighbors
 
 from relearn.model.data.splits import Splits
 from relearn.model.evaluation.error_analysis import find_label_issues
@@ -59,6 +55,9 @@ def predict_out_of_fold(components: np.ndarray, labels: np.ndarray) -> np.ndarra
     `components` are float (n, COMPONENTS). The classifier is a quadratic discriminant analysis. An image of a
     class with fewer than MIN_CLASS_IMAGES gets its label, with probability 1.
     """
+    from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
     counts = np.bincount(labels)
     judged_classes = np.flatnonzero(counts >= MIN_CLASS_IMAGES)
     is_judged = np.isin(labels, judged_classes)
@@ -81,6 +80,8 @@ def _have_neighbors(
     """Return which of `rows` have enough nearest neighbors with the label `predicted`, bool (rows,)."""
     if not len(rows):
         return np.zeros(0, bool)
+    from sklearn.neighbors import NearestNeighbors
+
     search = NearestNeighbors(n_neighbors=NEIGHBORS + 1).fit(components)
     nearest = search.kneighbors(components[rows], return_distance=False)[:, 1:]  # the first is the image
     share: np.ndarray = (labels[nearest] == predicted[:, None]).mean(axis=1)
@@ -89,6 +90,8 @@ def _have_neighbors(
 
 def _extract_components(images: np.ndarray) -> np.ndarray:
     """Return the principal components of images, float32 (n, COMPONENTS or fewer)."""
+    from sklearn.decomposition import PCA
+
     pixels = images.reshape(len(images), -1).astype(np.float32) / 255
     components: np.ndarray = PCA(min(COMPONENTS, *pixels.shape), random_state=0).fit_transform(pixels)
     return components

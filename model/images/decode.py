@@ -20,7 +20,7 @@ MIN_SIDE = 4  # pixels
 # TIFF may contain JPEG, whose scans are not counted there.
 UNSUPPORTED_COMPRESSIONS = {"jpeg", "tiff_jpeg"}
 NEARLY_WHITE = 224  # mean of the visible pixels; strokes of this gray on white paper can hardly be seen
-SAMPLE_SIDE = 512  # pixels of the longer side of the image that the background is chosen by
+SAMPLE_SIDE = 256  # pixels of the longer side of the image that the background is chosen by
 STRIP_PIXELS = 2**18  # pixels converted to mode L or RGB at a time: 1 MB in each of the four steps
 _EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -69,6 +69,7 @@ def read_header(file: BinaryIO, max_pixels: int) -> ImageFile:
     image_format = recognize_format(head)
     if image_format is None:
         raise UserInputError(f"the image is not {FORMAT_NAMES}", "unsupported_image")
+    max_pixels //= image_format.memory_factor
     if image_format.name == "WebP":
         _check_size(read_webp_size(head), max_pixels)
     with _translate_decoding_errors():
@@ -183,7 +184,7 @@ def to_l_or_rgb(image: Image.Image, background_color: str | None = None) -> Imag
 def choose_background(image: Image.Image) -> Literal["black", "white"]:
     """Choose the color behind a transparent image: black if what is visible is nearly white, else white."""
     image = image.resize([min(side, SAMPLE_SIDE) for side in image.size], Image.Resampling.NEAREST)
-    brightness, opacity = np.asarray(image.convert("LA"), float).transpose(2, 0, 1)
+    brightness, opacity = np.asarray(image.convert("LA"), np.float32).transpose(2, 0, 1)
     return "black" if (brightness * opacity).sum() > NEARLY_WHITE * opacity.sum() else "white"
 
 

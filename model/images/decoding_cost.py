@@ -110,6 +110,7 @@ def count_gif_parts(content: bytes) -> Parts:
         while is_extension and (size := int.from_bytes(content[position : position + 1])):
             position += 1 + size
             yield "blocks", 1
+        position += is_extension  # the empty block at its end
 
 
 def count_tiff_parts(content: bytes) -> Parts:

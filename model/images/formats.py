@@ -27,12 +27,16 @@ _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}  # "BM" alone starts many tex
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """A format by name, the test of its first bytes, Pillow's class, and the count of what decoding costs."""
+    """A format by name, the test of its first bytes, Pillow's class, and the count of what decoding costs.
+
+    Decoding takes `memory_factor` times the memory that a PNG of the same size takes.
+    """
 
     name: str
     matches: Callable[[bytes], bool]
     file_class: type[ImageFile]
     count_parts: Callable[[bytes], Parts]
+    memory_factor: int = 1
 
     @property
     def media_type(self) -> str:
@@ -49,6 +53,7 @@ IMAGE_FORMATS = (
         lambda head: head[:4] == b"RIFF" and head[8:15] == b"WEBPVP8",
         WebPImageFile,
         count_webp_parts,
+        memory_factor=4,  # Pillow keeps two canvases and a copy: 250 MB at 4096 × 4096
     ),
     ImageFormat(
         "BMP",

@@ -141,7 +141,7 @@ def test_every_exported_metric_is_used():
         family_of(series) for expression in expressions().values() for series in queried_series(expression)
     }
     unused = {
-        *("relearn_model_reloads", "relearn_orphaned_threads"),
+        *("relearn_model_reloads", "relearn_orphaned_threads", "relearn_no_answers"),
         *("relearn_monitor_predictions", "relearn_class_fraction"),
         *("relearn_mean_confidence", "relearn_low_confidence_fraction"),
     }

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-IMPORT = "from relearn.serving.releases.store import logger\n"
+IMPORT = "from relearn.serving.logger import logger\n"
 CONFIGURE_BENTOML = (
     "from bentoml._internal.log import configure_server_logging\n"  # as a worker does
     "configure_server_logging()\n"

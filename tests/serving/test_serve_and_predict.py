@@ -122,9 +122,9 @@ def test_predict_accepts_any_saved_classifier(
             "host: got 0.0.0.0 without API keys, accepted: 127.0.0.1, or keys in",
         ),
         (["serve", "--model-name", "mnist"], "nothing released as 'mnist'; released: digits"),
-        (["serve", "--port", "70000"], "error[config]: port: got '70000'"),
-        (["serve", "--workers", "0"], "error[config]: workers: got '0'"),
-        (["serve", "--host", "example.org"], "error[config]: host: got 'example.org', accepted: localhost"),
+        (["serve", "--port", "70000"], "error[config]: --port: got '70000'"),
+        (["serve", "--workers", "0"], "error[config]: --workers: got '0'"),
+        (["serve", "--host", "example.org"], "error[config]: --host: got 'example.org', accepted: localhost"),
     ],
 )
 def test_user_error_is_reported_in_one_line(

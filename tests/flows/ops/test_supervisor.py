@@ -192,11 +192,12 @@ def test_home_with_a_path_too_long_for_a_socket_is_rejected(home: Home):
 
 
 @pytest.mark.parametrize("name", ["5%d #1 ; b", "it's #1"])
-def test_special_characters(home: Home, name: str):
+def test_special_characters(tmp_path_factory: pytest.TempPathFactory, name: str):
     """In the path of a home and in a command supervisor would read them as a variable or a comment."""
     service = make_service("one")
     service = replace(service, command=("/usr/bin/env", f"WORD={name}", *service.command))
-    with run_services(Home(home.root.with_name(name), home.data), (service,)) as supervisor:
+    root = tmp_path_factory.mktemp("s") / name  # a socket's path has up to 107 bytes
+    with run_services(Home(root, root), (service,)) as supervisor:
         until(supervisor, all_up)
         assert name == find_listener(service).environ()["WORD"]
 

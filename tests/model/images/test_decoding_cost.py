@@ -1,6 +1,7 @@
 """Promises of the limits on decoding: parts are counted exactly, in few steps, and refused in little time."""
 
 import io
+import re
 import struct
 import time
 import zlib
@@ -71,6 +72,8 @@ def gif_with(blocks: bytes) -> bytes:
 
 TEXT = zlib.compress(bytes(1_000_000), 9)
 SCANS = encode("JPEG", progressive=True)
+FIRST_SCAN = SCANS.index(b"\xff\xda")
+FIRST_SCAN_END = next(re.finditer(rb"\xff[^\0]", SCANS[FIRST_SCAN + 2 :])).start() + FIRST_SCAN + 2
 EMPTY_IFD = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"
 OWN_PARTS = {  # of the files to which the parts below are added
     "chunks of PNG": PNG.count(b"IDAT") + 2,
@@ -97,7 +100,7 @@ ADDED_PARTS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "fill bytes in pixels": ("fill bytes", lambda n: JPEG[:-2] + b"\xff" * n + JPEG[-2:]),
     "scans": (
         "scans",
-        lambda n: SCANS[:-2] + SCANS[SCANS.rindex(b"\xff\xda") : -2] * n + SCANS[-2:],
+        lambda n: SCANS[:FIRST_SCAN_END] + SCANS[FIRST_SCAN:FIRST_SCAN_END] * n + SCANS[FIRST_SCAN_END:],
     ),
     "Photoshop's blocks": (
         "blocks",

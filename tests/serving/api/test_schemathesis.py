@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from relearn.model.home import Home
@@ -13,6 +14,7 @@ from relearn.model.inference.classifier import Classifier
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.server import Server, start_server
+from relearn.serving.releases.golden import Golden
 
 HOOKS = Path(__file__).parent / "hooks"
 SHAPE = (1, 8, 8)  # generating images of 28 × 28 takes minutes
@@ -27,7 +29,9 @@ def small_image_server(
     """Start a server of 8 × 8 images with API keys."""
     root = tmp_path_factory.mktemp("small")
     home = Home(root, root)
-    make_classifier(seed=0, shape=SHAPE).save(root / "saved")
+    classifier = make_classifier(seed=0, shape=SHAPE)
+    classifier.save(root / "saved")
+    Golden.from_classifier(classifier, np.zeros((1, *SHAPE), np.uint8)).save(root / "saved")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BENTOML_HOME", raising=False)
         bento = build_bento(root / "saved", "digits", "1", home)

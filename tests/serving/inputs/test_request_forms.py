@@ -129,10 +129,12 @@ def test_numbers_up_to_1_need_a_scale(numbers: list[float], scale: int | None):
 
 
 def test_scale_of_the_classifier_needs_no_member():
-    """Where the classifier has a scale, numbers up to 1 have one reading."""
+    """Where 1 is white for the classifier, numbers up to 1 have one reading; else they have two."""
     body = json.dumps({"images": [1] * 48}).encode()
-    for scale, white in ((1, 255), (255, 1)):
-        assert white == parse_json(body, InputSpec(SPEC.shape, "photo", 1, scale)).min()
+    assert 255 == parse_json(body, InputSpec(SPEC.shape, "photo", 1, 1)).min()
+    for scale in (255, 4095):
+        with pytest.raises(UserInputError, match=f'"scale": {scale} if {scale} is white'):
+            parse_json(body, InputSpec(SPEC.shape, "photo", 1, scale))
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,10 @@ def test_full_disk_leaves_the_ledger_unchanged(tmp_path: Path, saved: Path, publ
             while True:
                 filler.write(bytes(4096))
         before = releases.ledger.read_entries()
+        with suppress(InfrastructureError):  # the last page of the ledger has room for a few lines
+            while len(before) < 50:
+                publish(releases, "4", saved)
+                before = releases.ledger.read_entries()
         with pytest.raises(InfrastructureError, match="No space left"):
             publish(releases, "4", saved)
         assert before == releases.ledger.read_entries()
