@@ -98,7 +98,10 @@ def parse_in_subprocess(folder: Path, media_type: str, first: bytes, *bodies: by
 def test_largest_images_take_little_memory(
     tmp_path: Path, encoded: Callable[..., bytes], mode: str, file_format: str, options: dict[str, Any]
 ):
-    """Six images in two threads take less than 160 MB: 64 MB for each of two, and 64 MB kept by malloc."""
+    """Six images in two threads take less than 170 MB.
+
+    64 MB for each of two, up to 5 MB for each to find a drawing on the page, and what malloc keeps of them.
+    """
     content = io.BytesIO()
     side = 2048 if file_format == "WEBP" else 4096  # WebP takes four times the memory
     Image.new(mode, (side, side), 200 if mode == "P" else None).save(content, file_format, **options)
@@ -107,7 +110,7 @@ def test_largest_images_take_little_memory(
     outcomes, memory_mb = parse_in_subprocess(tmp_path, "image/png", small, *[content.getvalue()] * 6)
 
     assert ["parsed"] * 6 == outcomes
-    assert memory_mb < 160
+    assert memory_mb < 170
 
 
 @pytest.mark.parametrize(
