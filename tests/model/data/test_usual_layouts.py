@@ -699,7 +699,7 @@ def test_white_strokes_on_a_transparent_ground_are_seen(tmp_path: Path, load: Lo
         pixels = np.full((8, 8, 4), 255, np.uint8)
         pixels[..., 3] = 255 * (IMAGES[index] > 128)
         save(tmp_path / "set" / LETTERS[index] / f"{index}.png", pixels)
-    assert {0, 255} == set(np.unique(load("set").images))
+    assert {0, 255} == set(np.unique(load("set").train.images))
 
 
 @pytest.mark.parametrize(("classes", "each"), [(100, 6), (26, 10), (5, 3)])
