@@ -30,7 +30,7 @@ class InputTensor(Struct):
 
 
 class InferRequest(Struct):
-    """One tensor of images."""
+    """Request of the protocol: a tensor of images."""
 
     inputs: Annotated[list[InputTensor], Meta(min_length=1, max_length=1)]
     id: str = ""

@@ -24,9 +24,8 @@ Json = dict[str, Any]
 SCHEMA_REFERENCE = "#/components/schemas/{name}"
 PIXEL: Json = {"type": "integer", "minimum": 0, "maximum": 255}
 SCALE: Json = {
-    "enum": [*SCALES],
     "description": "The number that is white; with 1, numbers may have fractions. Required if no number"
-    " exceeds 1, unless all are 0.",
+    " exceeds 1, unless all are 0 or 1 is white for the classifier.",
 }
 IMAGE_FILE: Json = {
     "type": "string",
@@ -52,7 +51,8 @@ def build_openapi(
         sorted(structs, key=lambda struct: struct.__name__), ref_template=SCHEMA_REFERENCE
     )
     schemas["PredictRequest"]["properties"]["images"] = _images_schema(input_spec)
-    schemas["PredictRequest"]["properties"]["scale"] = SCALE
+    scales = {*SCALES, input_spec.scale} if input_spec else SCALES
+    schemas["PredictRequest"]["properties"]["scale"] = SCALE | {"enum": sorted(scales)}
     one_image = _images_schema(replace(input_spec, max_images=1) if input_spec else None)
     schemas["FeedbackRequest"]["properties"]["image"] = {"anyOf": [one_image, {"type": "null"}]}
     if card and input_spec:

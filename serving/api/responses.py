@@ -44,7 +44,7 @@ class Prediction(Struct):
 
 
 class Predictions(Struct):
-    """One prediction for each image, in their order."""
+    """Predictions of all images, in their order."""
 
     version: str
     worker: Count

@@ -18,7 +18,7 @@ class HTTPError(UserInputError):  # the client's error, not the server's
 
 
 class ErrorDetail(msgspec.Struct):
-    """What was wrong, what was got, what is accepted; `code` is stable, `message` is not."""
+    """Description of an error: the cause, the input, the accepted input; only `code` is stable."""
 
     code: str
     message: str

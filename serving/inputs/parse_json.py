@@ -29,7 +29,7 @@ def _nest_list_type(element_type: Any, depth: int) -> Any:
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """One image or several."""
+    """Body of a prediction request: an image or several."""
 
     images: msgspec.Raw
     scale: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b""))

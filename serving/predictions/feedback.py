@@ -39,7 +39,7 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     label: str
     index: Annotated[float, msgspec.Meta(ge=0, lt=2**32, multiple_of=1)] = 0  # to JSON, 3.0 is an integer
     image: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    scale: Literal[1, 255] | None = None  # of the numbers of the image
+    scale: int | None = None  # of the numbers of the image
 
 
 _BODY_DECODER = msgspec.json.Decoder(FeedbackRequest)

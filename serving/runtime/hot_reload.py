@@ -62,7 +62,7 @@ def measure_inline_images(classifier: Classifier) -> int:
     """Return how many images `classifier` predicts within `INLINE_SECONDS`; 0 for a custom network.
 
     The time of our networks depends on the number of images alone. That of a custom network may depend on
-    the pixels, so it always runs in a thread, which costs 60 µs a request.
+    the pixels, so it always runs in a thread, which costs 100 µs a request.
     """
     inline_images = 0
     if classifier.card.is_custom:

@@ -131,7 +131,7 @@ def test_full_disk_is_an_error_before_it_is_full(
 
 
 def test_pinned_fingerprint_refuses_other_data(photos: TrainConfig, home: Home, tmp_path: Path) -> None:
-    """One line names both fingerprints and what to do; the same data are read."""
+    """A line names both fingerprints and what to do; the same data are read."""
     fingerprint = load_dataset(photos, home).fingerprint
     folder = Path(photos.dataset.removeprefix("folder:"))
     file = tmp_path / "dataset.toml"

@@ -28,7 +28,7 @@ def load_splits(rate: float, seed: int) -> tuple[Splits, dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize(("rate", "seed"), [(0.02, 0), (0.1, 1)])
 def test_wrong_labels_are_found_in_all_splits(rate: float, seed: int) -> None:
-    """Of labels changed by chance, 60 % are listed in each split; 90 % of the list is wrong."""
+    """The list has 60 % of the labels changed by chance in each split; 90 % of its labels are wrong."""
     splits, is_wrong = load_splits(rate, seed)
     table = suspect_labels(splits, CLASSES)
     found = [is_wrong[str(split)][index] for split, index in zip(table["split"], table["index"], strict=True)]
@@ -41,7 +41,7 @@ def test_wrong_labels_are_found_in_all_splits(rate: float, seed: int) -> None:
 
 
 def test_correct_labels_are_rarely_suspected() -> None:
-    """Of the digits as they are, fewer than 0.5 % are listed."""
+    """The list has fewer than 0.5 % of the digits as they are."""
     splits, _ = load_splits(0, 0)
     assert len(suspect_labels(splits, CLASSES)) < 0.005 * 1797
 

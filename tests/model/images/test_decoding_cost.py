@@ -152,7 +152,7 @@ MAX_STEPS = 3 * 2**15 + 100
     st.lists(st.tuples(st.integers(0, 700), st.binary(min_size=1, max_size=8), st.integers(1, 200_000))),
 )
 def test_counting_takes_few_steps(name: str, insertions: list[tuple[int, bytes, int]]) -> None:
-    """Whatever is inserted into a file, and however often, counting ends after few steps."""
+    """Counting ends after few steps for any insertion into a file, repeated any number of times."""
     content = FILES[name]
     for offset, inserted, times in insertions:
         position = min(offset + HEADER_BYTES, len(content))

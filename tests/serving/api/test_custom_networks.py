@@ -140,7 +140,7 @@ def request(app: PredictionApp, *paths: str) -> list[tuple[httpx.Response, float
 def test_only_probabilities_are_sent(
     app: PredictionApp, classifier: Classifier, case: tuple[Forward, object]
 ) -> None:
-    """Whatever a network returns or raises: its softmax, or 500 with its name; the next release works."""
+    """A network that returns or raises anything gives its softmax, or 500; the next release works."""
     script, result = case
     expected, expected_of_blank = (expected_probabilities(result, count) for count in (2, 1))
     app.set_model(serve_script(classifier, script))

@@ -182,7 +182,7 @@ def test_feedback_needs_a_key_where_other_pages_may_ask(open_app: Callable[..., 
 
 
 def test_start_says_who_may_ask():
-    """One sentence has machines, keys and pages."""
+    """The sentence has machines, keys and pages."""
     local, public = ServeConfig(allow_origin=ORIGIN), ServeConfig(host="0.0.0.0")
 
     assert (
