@@ -305,7 +305,7 @@ class PredictionApp:
         return self.pages.redirect()
 
     async def serve_page(self, request: Request, _request_id: str) -> Response:
-        """Return the draw page, the page of this document, or one of their files."""
+        """Return a page, or one of its files."""
         # Read here, in less than a millisecond: in threads, the files of one page would exceed a low limit of
         # concurrent requests.
         return self.pages.build_file_response(request.scope["path"])

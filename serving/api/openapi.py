@@ -85,7 +85,7 @@ def _describe_service(card: ModelCard | None) -> str:
 
 def _describe(operation: Operation, input_spec: InputSpec | None, card: ModelCard | None) -> Json:
     name = operation.path.strip("/").replace("/", "_").replace(".", "_") or "root"
-    description: Json = {"operationId": name, "summary": operation.summary}
+    description: Json = {"operationId": name, "summary": operation.summary, "tags": [operation.tag]}
     if "{model_name}" in operation.path:
         schema = {"type": "string"} | ({"enum": [card.dataset]} if card else {})
         description["parameters"] = [{"name": "model_name", "in": "path", "required": True, "schema": schema}]

@@ -30,9 +30,11 @@ class Operation:
 
     `response` is the type of a JSON response, or the media type of another; `request` the type of a JSON
     body, which may also have one of `media_types`. `parameters` are the schemas of the query by name. A
-    public operation needs no key; one without a limit is served under any load.
+    public operation needs no key; one without a limit is served under any load. `tag` is its group on the
+    page of the document.
     """
 
+    tag: str
     method: str
     path: str
     handler: Callable[..., Awaitable[Response]]

@@ -18,11 +18,14 @@ from relearn.serving.predictions.feedback import FeedbackRequest
 
 MODEL_PATH = "/v2/models/{model_name}"
 _JSON = "application/json"
+PREDICTIONS, MODEL, HEALTH, PAGES = "predictions", "model", "health and metrics", "pages"
+INFERENCE_PROTOCOL = "Open Inference Protocol"  # KServe's and Triton's clients speak it
+BENTOML = "BentoML's clients"
 _BODY_ERRORS = (400, 404, 413, 415)
 
 
 async def openapi(app: PredictionApp, _request: Request, _request_id: str) -> Response:
-    """Return this document, with the shapes and classes of the served classifier."""
+    """Return the document of this API, with the shapes and classes of the served classifier."""
     card = app.served_model.classifier.card if app.served_model else None
     return build_json_response(build_openapi(OPERATIONS, app.config, card, bool(app.api_keys)))
 
@@ -30,6 +33,7 @@ async def openapi(app: PredictionApp, _request: Request, _request_id: str) -> Re
 # All routes. Health and metrics are served under any load, so that an overload stays visible.
 OPERATIONS = (
     Operation(
+        PREDICTIONS,
         "POST",
         "/predict",
         PredictionApp.predict,
@@ -40,6 +44,7 @@ OPERATIONS = (
         extra_errors=_BODY_ERRORS,
     ),
     Operation(
+        PREDICTIONS,
         "POST",
         "/feedback",
         PredictionApp.feedback,
@@ -48,9 +53,9 @@ OPERATIONS = (
         (_JSON,),
         extra_errors=(*_BODY_ERRORS, 409),
     ),
-    Operation("GET", "/info", PredictionApp.info, Info),
+    Operation(MODEL, "GET", "/info", PredictionApp.info, Info),
     *(
-        Operation("GET", path, handler, "text/plain", is_public=True, is_limited=False)
+        Operation(HEALTH, "GET", path, handler, "text/plain", is_public=True, is_limited=False)
         for path, handler in (
             ("/livez", PredictionApp.livez),
             ("/healthz", PredictionApp.livez),
@@ -59,13 +64,21 @@ OPERATIONS = (
             ("/v2/health/ready", PredictionApp.readyz),
         )
     ),
-    Operation("GET", "/metrics", PredictionApp.get_metrics, "text/plain", is_limited=False),
-    Operation("GET", "/openapi.json", openapi, _JSON),
-    Operation("GET", "/schema.json", PredictionApp.bentoml_schema, _JSON),
-    Operation("GET", "/docs.json", PredictionApp.bentoml_schema, _JSON),
-    Operation("GET", "/v2", PredictionApp.describe_server, ServerMetadata),
-    Operation("GET", MODEL_PATH, PredictionApp.describe_model, ModelMetadata, extra_errors=(404,)),
+    Operation(HEALTH, "GET", "/metrics", PredictionApp.get_metrics, "text/plain", is_limited=False),
+    Operation(MODEL, "GET", "/openapi.json", openapi, _JSON),
+    Operation(BENTOML, "GET", "/schema.json", PredictionApp.bentoml_schema, _JSON),
+    Operation(BENTOML, "GET", "/docs.json", PredictionApp.bentoml_schema, _JSON),
+    Operation(INFERENCE_PROTOCOL, "GET", "/v2", PredictionApp.describe_server, ServerMetadata),
     Operation(
+        INFERENCE_PROTOCOL,
+        "GET",
+        MODEL_PATH,
+        PredictionApp.describe_model,
+        ModelMetadata,
+        extra_errors=(404,),
+    ),
+    Operation(
+        INFERENCE_PROTOCOL,
         "POST",
         f"{MODEL_PATH}/infer",
         PredictionApp.infer,
@@ -74,9 +87,9 @@ OPERATIONS = (
         (_JSON,),
         extra_errors=_BODY_ERRORS,
     ),
-    Operation("GET", "/", PredictionApp.root, "text/html", is_public=True),
+    Operation(PAGES, "GET", "/", PredictionApp.root, "text/html", is_public=True),
     *(
-        Operation("GET", path, PredictionApp.serve_page, media_type, is_public=True)
+        Operation(PAGES, "GET", path, PredictionApp.serve_page, media_type, is_public=True)
         for path, (_, media_type) in PAGE_FILES.items()
     ),
 )

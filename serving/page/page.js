@@ -13,7 +13,7 @@ const PEN_STEP = 1 / 28; // of the pen by an arrow key, fraction of the canvas w
 
 const byId = (id) => document.getElementById(id);
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
+const percent = (fraction) => `${(100 * fraction).toFixed(1)}%`;
 const canvas = byId("canvas");
 
 const drawing = {
@@ -474,7 +474,7 @@ function clearPrediction() {
 
 byId("input").addEventListener("load", () => {
   const { naturalWidth: width, naturalHeight: height } = byId("input");
-  byId("caption").textContent = `network input, ${width} × ${height}`;
+  byId("caption").textContent = `network input, ${width}\u00a0×\u00a0${height}`;
   byId("input").alt = `The drawing as network input, ${width} by ${height} pixels`;
 });
 

@@ -126,3 +126,10 @@ def test_document_is_valid_before_a_release(classifier: Classifier):
         build_validator(document, name)
     assert "503" in document["info"]["description"]
     assert "503" not in build_openapi(OPERATIONS, ServeConfig(), classifier.card)["info"]["description"]
+
+
+def test_operations_are_grouped(document: dict[str, Any]):
+    """Each operation has one tag: predictions are not among pages."""
+    tags = {path: item["tags"] for path, items in document["paths"].items() for item in items.values()}
+    assert all(1 == len(names) for names in tags.values())
+    assert tags["/predict"] == tags["/feedback"] != tags["/docs"] == tags["/draw"]
