@@ -214,7 +214,9 @@ def test_two_concurrent_first_trainings_share_a_new_home(tmp_path: Path) -> None
     assert [0, 0] == [process.returncode for process in processes]
 
 
-@pytest.mark.parametrize("limit", ["MIN_OPEN_FILES", "MIN_FILE_BYTES", "MIN_ADDRESS_BYTES"])
+@pytest.mark.parametrize(
+    "limit", ["MIN_OPEN_FILES", "MIN_FILE_BYTES", "MIN_ADDRESS_BYTES", "MIN_CPU_SECONDS"]
+)
 def test_too_low_system_limit_is_reported(
     limit: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -223,6 +225,7 @@ def test_too_low_system_limit_is_reported(
         "MIN_OPEN_FILES": (resource.RLIMIT_NOFILE, 1_000),
         "MIN_FILE_BYTES": (resource.RLIMIT_FSIZE, 50_000_000),
         "MIN_ADDRESS_BYTES": (resource.RLIMIT_AS, 10**14),
+        "MIN_CPU_SECONDS": (resource.RLIMIT_CPU, 10**6),
     }
     kind, allowed = kinds[limit]
     before = resource.getrlimit(kind)
