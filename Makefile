@@ -3,14 +3,22 @@
 BIN := .venv/bin
 PEERS := .venv-peers/bin
 
+# Meant for another Python or another installation.
+unexport PYTHONHOME PYTHONPATH PIP_PREFIX PIP_ROOT PIP_TARGET CDPATH
+export PIP_USER = 0
+
 .DEFAULT_GOAL := help
 .PHONY: help run demo serve test test-all soak bench bench-train bench-serve docs lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# The scripts of .venv name its folder: in a folder that was moved or copied they would run those of the old one.
+ifneq (,$(shell grep -qsF "$$(pwd -P)/.venv/bin/python" $(BIN)/pip || echo moved))
+.PHONY: $(BIN)/.ready
+endif
 $(BIN)/.ready: requirements.lock pyproject.toml
-	@infra/setup.sh $(PYTHON)
+	@infra/setup.sh "$(PYTHON)"
 	@touch $@
 
 # One by one where not all can be had: a library that is missing becomes a row that says so, and is tried again next time.

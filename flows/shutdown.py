@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import sys
-import sysconfig
 import textwrap
 import threading
 import traceback
@@ -157,19 +156,7 @@ def _find_failed_import(error: BaseException) -> str:
     modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]
     if isinstance(error, ImportError):
         modules = [error.name] if error.name else modules
-    elif (
-        isinstance(error, AttributeError)
-        and isinstance(error.obj, ModuleType)
-        and not _is_installed(error.obj)
-    ):
-        modules = [error.obj.__name__]
     return next((name.partition(".")[0] for name in modules if not name.startswith(("relearn", "__"))), "")
-
-
-def _is_installed(module: ModuleType) -> bool:
-    """Return whether `module` comes from the standard library or from site-packages."""
-    folders = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return any(path.startswith(folders) for path in _paths(module))
 
 
 def _find_location(package: str) -> str:

@@ -15,6 +15,7 @@ MIN_OPEN_FILES = 64  # a training opens 40
 MIN_FILE_BYTES = 100_000_000
 MIN_ADDRESS_BYTES = 4_000_000_000  # a training reserves 3.1 GB, most of it never used
 MIN_MEMORY_BYTES = 1_200_000_000  # a run uses 1.2 GB; with 1.0 GB the system killed it
+MIN_CPU_SECONDS = 120  # at the limit the system kills the process without a message
 MIN_THREADS = 64  # a training and its server have 26
 
 PROC = Path("/proc")
@@ -22,7 +23,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def check_limits() -> None:
-    """Raise `InfrastructureError` if a run may have too few files, bytes, processes or threads."""
+    """Raise `InfrastructureError` if a run may have too few files, bytes, seconds, processes or threads."""
     if sys.platform == "linux" and not (PROC / "self" / "stat").exists():
         raise InfrastructureError(f"{PROC} is not there; mount it: mount -t proc proc {PROC}")
     for name, limit, minimum, advice in (
@@ -30,6 +31,7 @@ def check_limits() -> None:
         ("bytes of a file", resource.RLIMIT_FSIZE, MIN_FILE_BYTES, "ulimit -f unlimited"),
         ("bytes of address space", resource.RLIMIT_AS, MIN_ADDRESS_BYTES, "ulimit -v unlimited"),
         ("bytes of data", resource.RLIMIT_DATA, MIN_MEMORY_BYTES, "ulimit -d unlimited"),
+        ("seconds of CPU time", resource.RLIMIT_CPU, MIN_CPU_SECONDS, "ulimit -t unlimited"),
     ):
         allowed, _ = resource.getrlimit(limit)
         if 0 <= allowed < minimum:

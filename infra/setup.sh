@@ -9,17 +9,26 @@ SUPPORTED='(3, 11) <= sys.version_info[:2] <= (3, 14)'
 usable() { "$1" -c "import sys, venv, ensurepip; sys.exit(not ($SUPPORTED))" 2>/dev/null; }
 version() { "$1" -c 'import sys; print(*sys.version_info[:2], sep=".")'; }
 
+if [ ! -d relearn/flows ]; then
+    echo "relearn/flows has to be a symbolic link to ../flows, and is none in this copy of the repository." >&2
+    echo "Clone it with git on a file system that has links (WSL2: below the home folder, not /mnt/c)." >&2
+    exit 3
+fi
+
 python=
-for candidate in ${1:-python3 python3.13 python3.12 python3.11 python3.14}; do
+[ -n "${1-}" ] || set -- python3 python3.13 python3.12 python3.11 python3.14
+for candidate; do
     usable "$candidate" && python=$candidate && break
 done
 if [ -z "$python" ]; then
-    echo "Python 3.11 to 3.14 with its venv module is required; got ${1:-python3}, $("${1:-python3}" --version 2>&1 || true)." >&2
+    echo "Python 3.11 to 3.14 with its venv module is required; got $1, $("$1" --version 2>&1 || true)." >&2
     echo "Install one (Debian, Ubuntu: apt install python3-venv), or name one: make PYTHON=/path/to/python3.13" >&2
     exit 3
 fi
 
-[ ! -x .venv/bin/python ] || [ "$(version .venv/bin/python)" = "$(version "$python")" ] || rm -rf .venv
+# Of another Python, or of a folder that was moved or copied: its scripts name that folder.
+[ "$(version .venv/bin/python 2>/dev/null)" = "$(version "$python")" ] &&
+    grep -qsF "$(pwd -P)/.venv/bin/python" .venv/bin/pip || rm -rf .venv
 echo "Setting up .venv with Python $(version "$python"): $(grep -c == requirements.lock) packages, once."
 "$python" -m venv .venv
 

@@ -15,6 +15,8 @@ MLFLOW_UI_URL = "RELEARN_MLFLOW_UI_URL"
 # The surrogates at the end stand for bytes that are not UTF-8.
 UNUSABLE_CHARACTERS = re.compile(r"[?$\x00-\x1f\x7f\ud800-\udfff]")
 
+MAX_PATH_BYTES = 440  # SQLite opens no file with a path of 512 bytes; the longest in a home has 70 more
+
 
 @dataclass(frozen=True)
 class Home:
@@ -31,13 +33,18 @@ class Home:
     def from_environment(cls) -> "Home":
         """Read `RELEARN_HOME` and `RELEARN_DATA`.
 
-        Raises `UserInputError` for a path to a file, a broken link, or with unusable characters.
+        Raises `UserInputError` for a path to a file, a broken link, with unusable characters, or too long.
         """
         root = _folder_from_variable("RELEARN_HOME") or working_folder() / ".relearn"
         if UNUSABLE_CHARACTERS.search(str(root)):
             raise UserInputError(
                 f"RELEARN_HOME: got {str(root)!r}, accepted: a UTF-8 path without ?, $ and control "
                 "characters, which databases and BentoML would misread"
+            )
+        if (path_bytes := len(os.fsencode(root))) > MAX_PATH_BYTES:
+            raise UserInputError(
+                f"RELEARN_HOME: got a path of {path_bytes} bytes, {str(root)[:100]!r}…, accepted: at most"
+                f" {MAX_PATH_BYTES}, since SQLite opens no longer ones"
             )
         try:
             is_folder = stat.S_ISDIR(root.stat().st_mode)

@@ -10,6 +10,7 @@ def main() -> None:
     """Run the command line and exit; Ctrl-C ends it with one line from the first import to the exit."""
     try:
         _open_standard_streams()
+        _search_user_folders_last()
         os.environ.pop("PYTHONINSPECT", None)  # Python would wait for input at the exit
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how a child process ended
         if os.environ.pop("PYTHONOPTIMIZE", "") and sys.flags.optimize > 1:
@@ -32,6 +33,18 @@ def _import_and_run() -> int:
     from relearn.flows.cli.app import run_command_line
 
     return run_command_line(sys.argv[1:])
+
+
+def _search_user_folders_last() -> None:
+    """Import from the folders of `PYTHONPATH` only what is not installed, here and in child processes.
+
+    They are meant for another project: a file such as `click.py` in them would hide a library.
+    """
+    python_path = os.environ.get("PYTHONPATH", "")
+    user_folders = [os.path.abspath(folder) for folder in python_path.split(os.pathsep)]  # noqa: PTH100 as site
+    sys.path.sort(key=user_folders.__contains__)
+    if python_path:
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
 
 
 def _open_standard_streams() -> None:

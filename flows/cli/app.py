@@ -8,6 +8,7 @@ import difflib
 import io
 import os
 import platform
+import shutil
 import signal
 import sys
 import tomllib
@@ -32,7 +33,7 @@ from relearn.serving.config import API_KEYS
 
 ENV_PREFIX = "RELEARN_"
 HELP_FLAGS = {"--help", "-h", "--version"}  # these need neither home nor current folder
-MIN_COLUMNS = 20  # with fewer the tables are empty; such a COLUMNS counts as not set
+MIN_COLUMNS = 60  # in a narrower table columns are empty; the terminal wraps its lines instead
 EXTRA_VARIABLES = {
     *("RELEARN_HOME", "RELEARN_DATA", MLFLOW_UI_URL),
     *("RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS),
@@ -178,9 +179,9 @@ def run_command_line(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _exit_on_signal)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         signal.signal(signal.SIGHUP, _exit_on_signal)  # sent when the terminal closes
-    columns = os.environ.get("COLUMNS", "")
-    if not columns.isdecimal() or int(columns) < MIN_COLUMNS:
-        os.environ.pop("COLUMNS", None)
+    columns = shutil.get_terminal_size().columns  # COLUMNS if it is a number, else of the terminal, else 80
+    if "COLUMNS" in os.environ or columns < MIN_COLUMNS:
+        os.environ["COLUMNS"] = str(max(columns, MIN_COLUMNS))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack some of the characters
             stream.reconfigure(errors="replace")

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 
@@ -12,6 +11,9 @@ from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.discovery import find_running_servers
+
+# Scripts of the tools may lie elsewhere than Python, as after pip install --user.
+PYTHON_MODULE = (sys.executable, "-m")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def services(
     address_flags = ("--host", "127.0.0.1", "--port")
     prefect = Service(
         "prefect",
-        (_executable_path("prefect"), "server", "start", *address_flags, str(prefect_port)),
+        (*PYTHON_MODULE, "prefect", "server", "start", *address_flags, str(prefect_port)),
         prefect_port,
         "--prefect-port",
         "/api/health",
@@ -76,7 +78,7 @@ def services(
     if not home.tracking_uri.startswith("http"):
         yield Service(
             "mlflow",
-            (_executable_path("mlflow"), "server", "--workers", "1", *address_flags, str(mlflow_port)),
+            (*PYTHON_MODULE, "mlflow", "server", "--workers", "1", *address_flags, str(mlflow_port)),
             mlflow_port,
             "--mlflow-port",
             "/health",
@@ -88,7 +90,7 @@ def services(
         )
     yield Service(
         "worker",
-        (sys.executable, "-m", "relearn.flows.scheduling.worker", name),
+        (*PYTHON_MODULE, "relearn.flows.scheduling.worker", name),
         worker_port,
         "--worker-port",
         "/health",
@@ -101,7 +103,7 @@ def services(
     if not any(server.model_name == name for server in find_running_servers(home)):
         yield Service(
             "api",
-            (_executable_path("relearn"), "serve", "--allow-empty", "--model-name", name),
+            (*PYTHON_MODULE, "relearn", "serve", "--allow-empty", "--model-name", name),
             config.port,
             "--port",
             "/livez",
@@ -109,7 +111,3 @@ def services(
             host=config.host,
             environment=config.to_environment(),
         )
-
-
-def _executable_path(name: str) -> str:
-    return str(Path(sys.executable).parent / name)

@@ -20,12 +20,13 @@ from prefect.settings import (
 
 from relearn.flows import system_limits
 from relearn.flows.orchestration.local_stack import LocalStack
-from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.flows.orchestration.prefect_api import TIMEOUT_SECONDS, PrefectApi
 from relearn.model.errors import InfrastructureError, UserInputError
 from relearn.model.file_lock import locked
 from relearn.model.home import Home
 
 STARTUP_TIMEOUT_SECONDS = 120.0  # takes 5 to 10 s on two idle cores, 15 s if it creates its database
+STARTUP_RESPONSE_SECONDS = 10.0  # a server that has just started on a busy machine takes more than 2 s
 
 EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .")
 
@@ -107,9 +108,13 @@ def _start_server(home: Home) -> str:
         )
     atexit.register(_terminate, process)
     deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
-    while not _is_up(url := f"http://127.0.0.1:{port}/api"):
-        if process.poll() is not None or time.monotonic() > deadline:
+    while not _is_up(url := f"http://127.0.0.1:{port}/api", STARTUP_RESPONSE_SECONDS):
+        if process.poll() is not None:
             raise InfrastructureError(f"Prefect's server did not start: {_find_reason(log)}; see {log}")
+        if time.monotonic() > deadline:
+            raise InfrastructureError(
+                f"Prefect's server did not answer within {STARTUP_TIMEOUT_SECONDS:g} seconds; see {log}"
+            )
         time.sleep(0.1)
     return url
 
@@ -135,9 +140,9 @@ def _find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _is_up(url: str) -> bool:
+def _is_up(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
     """Return whether a Prefect server answers at `url`; raise an error if it asks for a password."""
-    prefect_api = PrefectApi(url)
+    prefect_api = PrefectApi(url, timeout_seconds=timeout_seconds)
     if (state := prefect_api.get_state()) == "unauthorized":
         raise prefect_api.error(state)
     return state == "up"

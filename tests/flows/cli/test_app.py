@@ -1,8 +1,14 @@
 """Command line: precedence of settings, help, and one line per error."""
 
+import fcntl
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -368,21 +374,37 @@ def test_help_lists_every_command(capsys: Capture) -> None:
     }
 
 
-@pytest.mark.parametrize("columns", ["0", "1", "-5", "wide"])
-def test_unusable_columns_variable_counts_as_not_set(
+@pytest.mark.parametrize("columns", ["0", "1", "20", "-5", "wide"])
+def test_every_value_is_printed_in_any_width(
     columns: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """Help and tables are as wide as without `COLUMNS`."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-    printed = {}
-    for value in ("", columns):
-        monkeypatch.setenv("COLUMNS", value)
-        for command in ("--help", "config"):
-            assert 0 == run_command_line([command])
-            printed[value, command] = capsys.readouterr().out
-    assert printed["", "--help"] == printed[columns, "--help"]
-    assert printed["", "config"] == printed[columns, "config"]
-    assert "validation_fraction" in printed[columns, "config"]
+    """Help and tables have 60 columns at least, which a narrower terminal wraps."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("RELEARN_BATCH_SIZE", "4321")
+    assert 0 == run_command_line(["config"])
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "batch_size" in line)
+    assert "4321" in row
+    monkeypatch.setenv("COLUMNS", columns)
+    assert 0 == run_command_line(["--help"])
+    assert "Start the prediction API" in capsys.readouterr().out
+
+
+def test_narrow_terminal_is_wide_enough_for_values() -> None:
+    """Its width counts as that of `COLUMNS` does."""
+    reading_end, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relearn", "config"],
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
+        stdout=terminal,
+    )
+    os.close(terminal)
+    printed = b""
+    with suppress(OSError):  # at the end
+        while chunk := os.read(reading_end, 65_536):
+            printed += chunk
+    assert 0 == process.wait()
+    assert 60 == max(map(len, re.sub(rb"\x1b\[[\d;]*m", b"", printed).decode().splitlines()))
 
 
 def test_versions_are_the_installed_ones(capsys: Capture) -> None:

@@ -12,6 +12,7 @@ import pytest
 from relearn.flows.ops.doctor import run_check
 from relearn.flows.ops.services import services
 from relearn.flows.ops.status import status
+from relearn.flows.orchestration import connect
 from relearn.flows.orchestration.connect import _start_temporary_server, connect_prefect, wait_for_server
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.errors import InfrastructureError
@@ -202,3 +203,27 @@ def test_temporary_server_that_does_not_start_names_the_reason(
     assert "Prefect's server did not start: " in str(raised.value)
     assert "file is not a database" in str(raised.value)
     assert "Fatal Python error" not in (home.prefect / "temporary_server.log").read_text()
+
+
+SLOW_ANSWERS = """
+import http.server, sys, time
+if "relearn.flows.orchestration.temporary_server" in sys.orig_argv:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(3)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"true" if self.path == "/api/health" else b'"3.9"')
+    import uvicorn
+    run = lambda app, host, port, log_level: http.server.HTTPServer((host, port), Handler).serve_forever()
+    uvicorn.run = run
+"""
+
+
+@pytest.mark.slow
+def test_temporary_server_may_be_slow(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine its first responses take some seconds."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_ANSWERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(connect, "STARTUP_TIMEOUT_SECONDS", 60.0)
+    assert _start_temporary_server(home).startswith("http://127.0.0.1:")
