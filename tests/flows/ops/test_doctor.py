@@ -19,6 +19,7 @@ import pytest
 
 from relearn.flows import process_identity
 from relearn.flows.cli.app import run_command_line
+from relearn.flows.ops import doctor
 from relearn.flows.ops.checks.check import CheckResult
 from relearn.flows.ops.doctor import run_check
 from relearn.flows.orchestration import prefect_api
@@ -74,6 +75,14 @@ def test_missing_home_is_no_fault_and_is_not_created(
     assert "is not there yet" in output
     assert "0 failed" in output
     assert [] == list(tmp_path.iterdir())
+
+
+def test_slow_import_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time limit of requests does not end the checks that import torch and Prefect."""
+    monkeypatch.setattr(doctor, "CHECK_TIMEOUT_SECONDS", 0.0)
+    home = Home(tmp_path)
+    assert "ok" == run_one(home, "device", "device").state
+    assert "ok" == run_one(home, "prefect", "settings").state
 
 
 def test_healthy_home_passes_and_is_not_changed(live: Zoo, capsys: Capture) -> None:
