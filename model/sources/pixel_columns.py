@@ -84,7 +84,7 @@ def find_shape(value: Any) -> dict[str, Any]:
 
 
 def infer_shape(name: str, pixels: int, description: DataDescription | None = None) -> tuple[int, int, int]:
-    """Return channels, height and width of an image of `pixels` values: as `description` says, k × k, or 3 × k × k.
+    """Return channels, height and width of an image of `pixels` values: as described, k × k, or 3 × k × k.
 
     Raises AmbiguousDataError for color pixels in an unknown order.
     """
