@@ -19,7 +19,6 @@ import pytest
 
 from relearn.flows import process_identity
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.ops import doctor
 from relearn.flows.ops.checks.check import CheckResult
 from relearn.flows.ops.doctor import run_check
 from relearn.flows.orchestration import prefect_api
@@ -75,14 +74,6 @@ def test_missing_home_is_no_fault_and_is_not_created(
     assert "is not there yet" in output
     assert "0 failed" in output
     assert [] == list(tmp_path.iterdir())
-
-
-def test_slow_import_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time limit of requests does not end the checks that import torch and Prefect."""
-    monkeypatch.setattr(doctor, "CHECK_TIMEOUT_SECONDS", 0.0)
-    home = Home(tmp_path)
-    assert "ok" == run_one(home, "device", "device").state
-    assert "ok" == run_one(home, "prefect", "settings").state
 
 
 def test_healthy_home_passes_and_is_not_changed(live: Zoo, capsys: Capture) -> None:
@@ -211,6 +202,7 @@ def test_hanging_servers_delay_no_other_check(
     assert f"✗ server        {hanging} takes connections, and does not answer" in output
     assert "aliases" not in output
     assert "✓ live" in output
+    assert "no answer within" not in output, "requests end by limits of their own, before those of the check"
     assert (
         "error[infrastructure]: failed checks: mlflow store, prefect server; each fix is printed above\n"
         == errors
