@@ -81,8 +81,8 @@ def tidy_labels(labels: np.ndarray) -> np.ndarray:
     names, inverse = np.unique(labels, return_inverse=True)
     tidy = [re.sub(r"^(-?\d+)\.0+$", r"\1", name.strip()) for name in names.tolist()]
     counts = Counter(tidy)
-    labels = [new if counts[new] == 1 else old for old, new in zip(names.tolist(), tidy, strict=True)]
-    return np.array(labels, dtype=str)[inverse]
+    tidy_names = [new if counts[new] == 1 else old for old, new in zip(names.tolist(), tidy, strict=True)]
+    return np.array(tidy_names, dtype=str)[inverse]
 
 
 def _open_csv(name: str, open_file: OpenFile, options: dict[str, Any]) -> TableFile:
