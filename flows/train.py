@@ -78,7 +78,7 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
         get_run_logger().warning(message)
         print_warning(message)
     if prepared.description:
-        for line in prepared.description.summarize():
+        for line in prepared.description.summarize(config.image_size):
             get_run_logger().info(line)
             make_console().print(escape_controls(line), soft_wrap=True)
     return prepared.folder

@@ -30,7 +30,8 @@ def main() -> None:
             [RELEARN, "run", "--dataset", "digits"],
             env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-        (IMAGES / "run.svg").write_text(render_terminal("make run", output.replace(f"{home}/", "")))
+        output = output.replace(f"{home}/", "").replace("RELEARN_HOME=.relearn ", "")  # as in the clone
+        (IMAGES / "run.svg").write_text(render_terminal("make run", output))
 
 
 def render_terminal(command: str, output: str) -> str:

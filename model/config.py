@@ -151,6 +151,7 @@ def _format_problem(detail: Any, fields: Mapping[str, FieldInfo], display_names:
         matches = difflib.get_close_matches(name, fields, n=1)
         return f"unknown setting {name!r}" + (f", did you mean {matches[0]!r}?" if matches else "")
     accepted = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    accepted = accepted.partition(", unable to parse")[0]
     if detail["type"] == "string_pattern_mismatch" and fields[name].examples:
         accepted = ", ".join(map(str, fields[name].examples or ()))
     setting, *item = (str(key) for key in detail["loc"])

@@ -1,9 +1,11 @@
 """The command line: `relearn COMMAND …`.
 
-The module of a subcommand is imported only when it runs, so `--help` is fast. Flags are generated from the
-settings tables. Precedence: flag, environment variable `RELEARN_…`, `--config FILE.toml`, preset, default.
+The module of a subcommand is imported only when it runs, so `--help` is fast; its help is its docstring.
+Flags are generated from the settings tables. Precedence: flag, environment variable `RELEARN_…`,
+`--config FILE.toml`, preset, default.
 """
 
+import ast
 import difflib
 import io
 import os
@@ -18,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Group, Parameter, UnusedCliTokensError
 from cyclopts.config import Dict, Env
 from pydantic import ValidationError
 
@@ -40,6 +42,20 @@ EXTRA_VARIABLES = {
 }
 
 
+COMMANDS = {  # modules of this package with their commands, by topic
+    "Data": {"data": ["app"], "eda": ["eda"]},
+    "Training": {"train": ["run", "train", "evaluate"], "compare": ["compare"], "backprop": ["backprop"]},
+    "Releases": {"releases": ["release", "rollback", "history", "reference", "reproduce"]},
+    "Serving": {"serve": ["serve", "predict"], "feedback": ["app"]},
+    "Operation": {
+        "up": ["up"],
+        "schedule": ["schedule"],
+        "monitor": ["monitor"],
+        "maintenance": ["status", "doctor", "prune", "config"],
+    },
+}
+
+
 def _format_versions() -> str:
     """Return the versions that a bug report should name: Relearn, the tools and Python."""
     names = ("relearn", "torch", "prefect", "mlflow", "bentoml")
@@ -48,41 +64,34 @@ def _format_versions() -> str:
 
 app = App(
     name="relearn",
-    help="Turns labelled images into a served, trusted classifier, and keeps it fresh.",
+    help="Turn labeled images into a served, trusted classifier and keep it fresh. Start with `relearn run`.",
     default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_env_var=False),
     version=_format_versions,
     version_flags=["--version"],
     version_format="plaintext",
     result_action="return_value",
+    group_commands=Group("Options", sort_key=len(COMMANDS)),
 )
-for command_path, help_line in {
-    "relearn.flows.cli.train:run": "Train networks; release the best one if it beats the champion.",
-    "relearn.flows.cli.train:train": "Train one network and evaluate it.",
-    "relearn.flows.cli.train:evaluate": "Evaluate the classifier of a run on any dataset.",
-    "relearn.flows.cli.data:app": "Inspect a data source; list and compare what was learned from.",
-    "relearn.flows.cli.eda:eda": "Explore the data: splits, images, labels, pixels.",
-    "relearn.flows.cli.backprop:backprop": "Show backpropagation with numbers, step by step.",
-    "relearn.flows.cli.compare:compare": "Compare runs side by side, best first.",
-    "relearn.flows.cli.releases:release": "Release the classifier of a run if it beats the champion.",
-    "relearn.flows.cli.releases:rollback": "Roll back to a previous version.",
-    "relearn.flows.cli.releases:history": "Show the release history: what, when, by whom and why.",
-    "relearn.flows.cli.releases:reference": "Change the reference images that candidates are compared on.",
-    "relearn.flows.cli.releases:reproduce": "Retrain a version from its model card and compare.",
-    "relearn.flows.cli.monitor:monitor": "Check recent predictions for drift and live accuracy.",
-    "relearn.flows.cli.feedback:app": "Review user feedback; accept or reject it as training data.",
-    "relearn.flows.cli.maintenance:status": "Show the live version, services, last and next retraining.",
-    "relearn.flows.cli.maintenance:doctor": "Check the machine and its tools; print a fix for each failure.",
-    "relearn.flows.cli.maintenance:prune": "Remove old versions, files and checkpoints no longer needed.",
-    "relearn.flows.cli.serve:serve": "Start the prediction API of the released classifier.",
-    "relearn.flows.cli.up:up": "Start Prefect, MLflow, worker and API; keep them alive.",
-    "relearn.flows.cli.schedule:schedule": "Show or change the retraining schedule.",
-    "relearn.flows.cli.serve:predict": "Classify image files with the released classifier, no server.",
-    "relearn.flows.cli.maintenance:config": "Print the effective settings and the origin of each.",
-}.items():
-    module, attribute = command_path.split(":")
-    app.command(
-        command_path, name=module.rsplit(".", 1)[1] if attribute == "app" else attribute, help=help_line
-    )
+
+
+def _read_docstrings(path: Path) -> dict[str, str | None]:
+    """Read the docstrings of a module and its functions without importing it; the module's is named `app`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    return {"app": ast.get_docstring(tree), **{node.name: ast.get_docstring(node) for node in functions}}
+
+
+for order, (topic, modules) in enumerate(COMMANDS.items()):
+    group = Group(topic, sort_key=order)
+    for module, commands in modules.items():
+        docstrings = _read_docstrings(Path(__file__).with_name(f"{module}.py"))
+        for command in commands:
+            app.command(
+                f"{__package__}.{module}:{command}",
+                name=module if command == "app" else command,
+                group=group,
+                help=docstrings[command],
+            )
 
 app.register_install_completion_command(help="Install shell completion of commands and flags.")
 
@@ -193,6 +202,9 @@ def run_command_line(arguments: Sequence[str]) -> int:
             return print_error(
                 2, "config", *format_problems(cause, TrainConfig.model_fields, _describe_sources())
             )
+        if isinstance(error, UnusedCliTokensError):
+            tokens = " ".join(error.unused_tokens or ())
+            return print_error(2, "usage", f"arguments: got {tokens!r} too many")
         return print_error(2, "usage", str(error))
 
 

@@ -1,4 +1,4 @@
-"""`relearn data`: inspection of a data source, history of the data that was learned, differences."""
+"""Inspection of data sources; history and comparison of the data that runs learned from."""
 
 import tempfile
 from pathlib import Path
@@ -52,8 +52,7 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
     config, home = TrainConfig(dataset=source), Home.from_environment()
     kind, _, path = resolve_source(config, home).partition(":")
     if not path:
-        known = ", ".join(DATASETS)
-        raise UserInputError(f"source: got {source!r}, accepted: your own data, not {known}")
+        raise UserInputError(f"source: got {source!r}, accepted: your own data, not {', '.join(DATASETS)}")
     description = inspect_source(Path(path), kind=kind, sample=SAMPLE)  # type: ignore[arg-type]
     if save is not None:
         with image_bar() as show_progress:

@@ -53,13 +53,16 @@ def eda(*, images: int = 9, output: Path | None = None, config: Config = TrainCo
     for name, table in tables_by_name.items():
         write_bytes_atomically(folder / f"{name}.csv", to_csv(table).encode())
     console = make_console()
-    _print_report(console, prepared, tables_by_name)
+    _print_report(console, prepared, tables_by_name, config.image_size)
     for file in (*(f"{name}.png" for name in figures_by_name), *(f"{name}.csv" for name in tables_by_name)):
         console.print(str(folder / file), soft_wrap=True)
 
 
 def _print_report(
-    console: Console, prepared: PreparedDataset, tables_by_name: dict[str, pd.DataFrame]
+    console: Console,
+    prepared: PreparedDataset,
+    tables_by_name: dict[str, pd.DataFrame],
+    image_size: int | None,
 ) -> None:
     channels, height, width = prepared.shape
     console.print(
@@ -67,7 +70,7 @@ def _print_report(
         f"(channels, height, width), fingerprint {prepared.fingerprint[:12]}"
     )
     if prepared.description:
-        for line in prepared.description.summarize():
+        for line in prepared.description.summarize(image_size):
             console.print(escape_controls(line), soft_wrap=True)
     if prepared.rebuild_reason:
         console.print(f"warning: data prepared again, since {prepared.rebuild_reason}", style="yellow")

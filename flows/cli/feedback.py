@@ -1,4 +1,4 @@
-"""`relearn feedback`: review of user corrections before they become training data."""
+"""Review of user feedback before it becomes training data."""
 
 import sys
 from collections import Counter

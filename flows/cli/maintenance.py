@@ -71,7 +71,7 @@ def _build_row(label: Text, text: Text, width: int) -> rich.table.Table:
 
 def config(*, settings: Annotated[Settings, Parameter(name="*")] = Settings()) -> None:
     """Print the effective settings with their sources, and the variables of the tools that have an effect."""
-    console = make_console()
+    console = _make_wide_console()
     for title, table in SETTINGS_TABLES.items():
         rows = [
             (

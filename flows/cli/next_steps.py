@@ -15,10 +15,10 @@ def build_commands(result: RetrainResult, home: Home, prefect_ui_url: str | None
     """Return a command for each purpose; `prefect_ui_url` is None for a temporary server."""
     image_file = shlex.quote(str(_shorten_path(home.releases_dir(result.name) / EXAMPLE_IMAGE_FILENAME)))
     return {
-        "serve the classifier": f"{_build_relearn_command()} serve --model-name {result.name}",
+        "serve the classifier": f"{relearn_command()} serve --model-name {result.name}",
         "classify an image": f"curl --data-binary @{image_file} -H 'Content-Type: image/png' http://127.0.0.1:3000/predict",
-        "release history": f"{_build_relearn_command()} history --model-name {result.name}",
-        "compare runs": f"{_build_relearn_command()} compare --model-name {result.name}",
+        "release history": f"{relearn_command()} history --model-name {result.name}",
+        "compare runs": f"{relearn_command()} compare --model-name {result.name}",
         f"runs in a browser, at {result.url}": _build_mlflow_command(result, home),
         "flows in a browser": _build_open_command(prefect_ui_url)
         if prefect_ui_url
@@ -60,7 +60,7 @@ def _build_open_command(url: str) -> str:
     return f"{_quote_program('python')} -m webbrowser {shlex.quote(url)}"
 
 
-def _build_relearn_command() -> str:
+def relearn_command() -> str:
     """Return the beginning of each command: `relearn`, after `RELEARN_HOME=…` if that variable is set."""
     home_variable = os.environ.get("RELEARN_HOME")
     return (f"RELEARN_HOME={shlex.quote(home_variable)} " if home_variable else "") + _quote_program(

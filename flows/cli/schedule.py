@@ -80,7 +80,8 @@ def _print_schedule(name: str, ui_url: str | None) -> None:
         if entry["active"]
     ]
     if not active_schedules:
-        console.print(f'{name} has no retraining schedule; to set one: relearn schedule --cron "0 3 * * *"')
+        example = 'relearn schedule --cron "0 3 * * *"'
+        console.print(f"{name} has no retraining schedule; to set one: {example}", soft_wrap=True)
     for active_schedule in active_schedules:
         description = (
             f"{active_schedule['cron']} ({active_schedule.get('timezone') or 'UTC'})"
@@ -91,6 +92,6 @@ def _print_schedule(name: str, ui_url: str | None) -> None:
     if active_schedules and (next_start := prefect_api.find_next_run_time(deployments[0])):
         console.print(f"next run {next_start.astimezone():%Y-%m-%d %H:%M %Z}")
     if active_schedules and ui_url is None:
-        console.print("No worker is running: relearn up starts it, and the Prefect UI with the schedule")
+        console.print("No worker is running; relearn up starts it and the Prefect UI", soft_wrap=True)
     elif deployments and ui_url:
         console.print(f"{ui_url}/deployments/deployment/{deployments[0]['id']}", style="dim", soft_wrap=True)

@@ -1,7 +1,6 @@
 """`relearn serve` and `relearn predict`: predictions of the released classifier, over HTTP or from files."""
 
 import io
-import json
 import os
 import shlex
 import signal
@@ -74,11 +73,12 @@ def serve(
 
 
 def _print_usage(server: Server, name: str, release: Release, home: Home) -> None:
+    from relearn.model.images.decode import encode_png
+    from relearn.serving.releases.golden import Golden
+
     example = server.folder / "example.png"
-    card = json.loads(
-        (ReleaseStore(home.releases_dir(name)).version_folder(release.version) / "card.json").read_bytes()
-    )
-    _save_example_image(card["shape"], min(card.get("file_scale") or 255, 255), example)
+    version_folder = ReleaseStore(home.releases_dir(name)).version_folder(release.version)
+    example.write_bytes(encode_png(Golden.load(version_folder).images[0]))
     request = f"-H 'Content-Type: image/png' --data-binary @{shlex.quote(str(example))}"
     console = make_console()
     heading = f"{name} {release.version} answers at "
@@ -86,17 +86,6 @@ def _print_usage(server: Server, name: str, release: Release, home: Home) -> Non
     console.print(f"curl {request} {server.url}/predict", soft_wrap=True)
     console.print(f"Draw: {server.url}/draw, try the API: {server.url}/docs", soft_wrap=True)
     console.print(f"Its log: {server.log_file}", style="dim", soft_wrap=True)
-
-
-def _save_example_image(shape: tuple[int, int, int], white: int, path: Path) -> None:
-    """Write an example image of the classifier's input size: a vertical bar of value `white`."""
-    from PIL import Image, ImageDraw
-
-    channels, height, width = shape
-    image = Image.new("L" if channels == 1 else "RGB", (width, height))
-    bar = (width // 2 - 1, height // 7, width // 2, height - 1 - height // 7)
-    ImageDraw.Draw(image).rectangle(bar, white if channels == 1 else (white,) * 3)
-    image.save(path)
 
 
 def predict(

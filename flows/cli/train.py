@@ -11,7 +11,7 @@ from rich.text import Text
 from relearn.flows import system_limits
 from relearn.flows.cli import releases
 from relearn.flows.cli.config_sources import config_sources
-from relearn.flows.cli.next_steps import print_next_steps
+from relearn.flows.cli.next_steps import print_next_steps, relearn_command
 from relearn.flows.cli.prefect_context import prefect_context
 from relearn.flows.config import PromotionConfig
 from relearn.flows.console import make_console, print_warning
@@ -50,13 +50,13 @@ def run(
         # A person typed it: train even if data and settings are unchanged.
         result = cast("RetrainResult", retrain(config, networks, gate, force=True))
     _print_train_results(console, result.train_results, result.best)
-    console.print(_format_durations(result.stage_seconds, perf_counter() - start))
+    console.print(_format_durations(result.stage_seconds, perf_counter() - start), soft_wrap=True)
     if first := result.release_result.first_prediction_text:
-        console.print(first)
+        console.print(first, soft_wrap=True)
     releases.print_result(console, result.release_result, home)
     print_next_steps(console, result, home, prefect_ui_url)
     if config.dataset == "auto" and result.name == "digits":
-        console.print("Next: MNIST, a download of 11 MB: relearn run --dataset mnist")
+        console.print(f"MNIST, a download of 11 MB: {relearn_command()} run --dataset mnist", soft_wrap=True)
 
 
 def _check(config: TrainConfig, networks: Sequence[str], home: Home) -> None:

@@ -99,8 +99,8 @@ def run_services(home: Home, services: Iterable[Service]) -> Iterator["Superviso
         )
     folder.mkdir(0o700, parents=True, exist_ok=True)
     with locked(folder / ".lock", f"{home.root} is up already; one relearn up keeps a home"):
-        Supervisor(folder, ()).stop_orphaned()
-        supervisor = Supervisor(folder, tuple(services))
+        Supervisor(home, ()).stop_orphaned()
+        supervisor = Supervisor(home, tuple(services))
         for service in supervisor.services:
             _check_port(service)
         try:
@@ -113,10 +113,11 @@ def run_services(home: Home, services: Iterable[Service]) -> Iterator["Superviso
 
 
 class Supervisor:
-    """The supervisord process that runs the services of a home; its socket is in `folder`."""
+    """The supervisord process that runs the services of a home; `folder`, where they run, has its socket."""
 
-    def __init__(self, folder: Path, services: Sequence[Service]) -> None:
-        self.folder, self.services, self._client = folder, services, make_http_client()
+    def __init__(self, home: Home, services: Sequence[Service]) -> None:
+        self.home, self.folder = home, home.root / "up"
+        self.services, self._client = services, make_http_client()
         self._process: subprocess.Popen[bytes] | None = None
         self._has_responded = False
         # The process id of each service, with the processes that it has started.
@@ -130,7 +131,13 @@ class Supervisor:
         config_file, log_file = self.folder / "supervisor.conf", self.folder / "supervisor.log"
         config_file.write_text(self._render_config())
         log_file.unlink(missing_ok=True)
-        environment = dict(os.environ)  # not in the file or on a command line: a URL may hold a password
+        # Not in the file or on a command line: a URL may hold a password. The home is by default relative to
+        # the current folder, which is another one for the services.
+        environment = {
+            **os.environ,
+            "RELEARN_HOME": str(self.home.root),
+            "RELEARN_DATA": str(self.home.data),
+        }
         for service in self.services:
             environment |= service.environment
         with (self.folder / "supervisor.out").open("wb") as output:

@@ -110,7 +110,7 @@ def _check_min_accuracy(candidate: ClassifierScores, config: PromotionConfig) ->
         name="accuracy",
         passed=reference.accuracy >= config.min_accuracy and reference.accuracy > majority_fraction,
         candidate=f"{reference.accuracy:.2%}",
-        accepted=f"{config.min_accuracy:.2%} or more, above the {majority_fraction:.1%} of one class",
+        accepted=f"{config.min_accuracy:.2%} or more, above {majority_fraction:.1%} (largest class)",
     )
 
 

@@ -105,9 +105,9 @@ def _encode_labels(raw_split: RawSplit, description: DataDescription) -> Labelle
 
 
 def _check_test_classes(path: Path, raw: RawDataset) -> None:
-    known = set(raw.splits["train"].labels.tolist())
+    train_classes = set(raw.splits["train"].labels.tolist())
     for split, part in raw.splits.items():
-        unknown = sorted(set(part.labels.tolist()) - known)
+        unknown = sorted(set(part.labels.tolist()) - train_classes)
         if unknown:
             raise DataError(
                 f"{path}: no training image has the class {', '.join(unknown[:5])} of the {split} images, "
@@ -130,11 +130,11 @@ def _take(raw: RawDataset, limit: int | None) -> RawDataset:
 @contextmanager
 def _open(description: DataDescription) -> Iterator[tuple[FileTree, list[TableFile]]]:
     """Open the files and the tables of a source."""
-    source, given = description.source, {"separator": description.separator, "header": description.header}
+    source, choices = description.source, {"separator": description.separator, "header": description.header}
     names = description.tables
     with ExitStack() as stack:
         if description.layout in ("image_table", "pixel_table") and (not names or str(source) in names):
             tree, names = single_file_tree(source), (str(source),)
         else:
             tree = stack.enter_context(open_tree(source.parent if source.name in names else source))
-        yield tree, [open_table(name, partial(tree.open_file, name), given) for name in names]
+        yield tree, [open_table(name, partial(tree.open_file, name), choices) for name in names]

@@ -26,9 +26,9 @@ def suspect_labels(splits: Splits, classes: tuple[str, ...]) -> pd.DataFrame:
     and 83 % on 20,000 images of MNIST (without the neighbors 80 % and 72 %); with 10 %, 84 % and 100 %, 68 %
     and 97 %.
     """
-    names, parts = zip(*vars(splits).items(), strict=True)
-    labels = np.concatenate([part.labels for part in parts])
-    components = _extract_components(np.concatenate([_reduce(part.images) for part in parts]))
+    names, images_by_split = zip(*vars(splits).items(), strict=True)
+    labels = np.concatenate([part.labels for part in images_by_split])
+    components = _extract_components(np.concatenate([_reduce(part.images) for part in images_by_split]))
     probabilities = predict_out_of_fold(components, labels)
     predicted = probabilities.argmax(axis=1)
     suspected = np.flatnonzero(find_label_issues(probabilities, labels))
@@ -38,8 +38,8 @@ def suspect_labels(splits: Splits, classes: tuple[str, ...]) -> pd.DataFrame:
     class_names = np.array(classes, dtype=object)
     table = pd.DataFrame(
         {
-            "split": np.repeat(names, [len(part) for part in parts]),
-            "index": np.concatenate([np.arange(len(part)) for part in parts]),
+            "split": np.repeat(names, [len(part) for part in images_by_split]),
+            "index": np.concatenate([np.arange(len(part)) for part in images_by_split]),
             "label": class_names[labels],
             "predicted": class_names[predicted],
             "confidence": probabilities.max(axis=1),

@@ -57,7 +57,7 @@ class _DecodedImage:
 
 
 class DecodedImages(NamedTuple):
-    """Images, uint8 (n, channels, height, width), notes, damaged files; were any images resized?"""
+    """Images, uint8 (n, channels, height, width), notes, damaged files, and whether an image was resized."""
 
     images: np.ndarray
     notes: list[str]

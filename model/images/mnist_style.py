@@ -31,7 +31,7 @@ MIN_STROKE = 0.12  # of the box; thinner strokes are thickened to this, about th
 
 
 def has_mnist_form(images: np.ndarray) -> np.ndarray:
-    """Find images, uint8 (n, h, w), that are bright on dark, in MNIST's box and centered; bool (n,)."""
+    """Return for each image, uint8 (n, h, w), whether it is bright on dark, centered and in MNIST's box."""
     is_stroke = images > images.max(axis=(1, 2), keepdims=True) // 10
     has_form: np.ndarray = is_stroke.any(axis=(1, 2))
     for axis in (1, 2):
@@ -170,9 +170,9 @@ def _is_legible(ink: np.ndarray) -> bool:
 def _remove_specks(ink: np.ndarray) -> np.ndarray:
     """Set parts with little ink to zero; parts at most `MAX_GAP` apart count as one broken stroke."""
     radius = max(1, round(MAX_GAP / 2 * max(crop_to_foreground(ink).shape)))
-    parts, _ = ndimage.label(ndimage.binary_dilation(ink > 0, iterations=radius))
-    ink_by_part = np.bincount(parts.ravel(), ink.ravel())
-    return np.where(ink_by_part[parts] < MAX_SPECK * ink_by_part.max(), 0, ink)
+    components, _ = ndimage.label(ndimage.binary_dilation(ink > 0, iterations=radius))
+    ink_by_component = np.bincount(components.ravel(), ink.ravel())
+    return np.where(ink_by_component[components] < MAX_SPECK * ink_by_component.max(), 0, ink)
 
 
 def _normalize(ink: np.ndarray) -> np.ndarray:

@@ -37,12 +37,14 @@ IMAGE_WORDS = ("images", "image", "x", "imgs", "img", "data")
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "classes")
 
 
-def inspect_pixel_tables(source: Path, tables: Sequence[TableFile], given: dict[str, Any]) -> DataDescription:
+def inspect_pixel_tables(
+    source: Path, tables: Sequence[TableFile], choices: dict[str, Any]
+) -> DataDescription:
     """Describe tables of pixels; every row is read once, for labels and the range of the values."""
     table = tables[0]
-    pixels = find_pixel_columns(table, given)
+    pixels = find_pixel_columns(table, choices)
     others = [name for name in table.columns if name not in set(pixels) and not is_index(name)]
-    roles = find_roles(tables, others, given)
+    roles = find_roles(tables, others, choices)
     read = {*roles["label_columns"], roles["split_column"], roles["groups_column"]}
     unread = [name for name in others if name not in read]
     if len(unread) > MAX_UNREAD_COLUMNS:
@@ -52,22 +54,22 @@ def inspect_pixel_tables(source: Path, tables: Sequence[TableFile], given: dict[
             "pixels nor a label, accepted: pixels numbered in one way, or listed in a dataset.toml as "
             "`pixel_columns = […]`"
         )
-    known = {"interleaved": False} if find_planes(table.columns) == pixels else {}
+    shape_settings = {"interleaved": False} if find_planes(table.columns) == pixels else {}
     if len(pixels) == 1 and len(table.sample):
-        known = find_shape(table.sample[pixels[0]].iloc[0])
+        shape_settings = find_shape(table.sample[pixels[0]].iloc[0])
     notes = [f"Column {name!r} is not read" for name in unread[:3]]
     description = DataDescription.model_validate(
         {"source": source, "layout": "pixel_table"}
-        | known
-        | given
+        | shape_settings
+        | choices
         | roles
         | {"pixel_columns": pixels, "notes": notes}
     )
-    return _measure(tables, description, given)
+    return _measure(tables, description, choices)
 
 
 def _measure(
-    tables: Sequence[TableFile], description: DataDescription, given: dict[str, Any]
+    tables: Sequence[TableFile], description: DataDescription, choices: dict[str, Any]
 ) -> DataDescription:
     """Add channels, classes, counts and scale to a description, from all rows."""
     name, value_range, problem = tables[0].name, None, ""
@@ -87,13 +89,13 @@ def _measure(
         raise DataError(
             f"{name}: the images have {width} × {height} pixels, accepted: {MIN_SIDE} or more a side"
         )
-    found = {
-        "scale": given.get("scale") or choose_scale(name, value_range, problem),
+    values = {
+        "scale": choices.get("scale") or choose_scale(name, value_range, problem),
         "classes": tuple(set(tidy_labels(np.concatenate(labels)).tolist())),
         "counts": count_splits(splits),
         "left_out": {"in no split": splits.count(None)} if None in splits else {},
     }
-    return description.model_copy(update=found)
+    return description.model_copy(update=values)
 
 
 def read_pixel_tables(
@@ -164,14 +166,14 @@ def _unpack(rows: Rows, description: DataDescription) -> np.ndarray:
     return values
 
 
-def inspect_arrays(path: Path, given: dict[str, Any]) -> DataDescription:
+def inspect_arrays(path: Path, choices: dict[str, Any]) -> DataDescription:
     """Describe an npz file by the names, shapes and values of its arrays."""
     with _open(path) as arrays:
-        splits = given.get("splits") or _find_splits(path, arrays.files)
+        splits = choices.get("splits") or _find_splits(path, arrays.files)
         unread = sorted(set(arrays.files) - {name for pair in splits.values() for name in pair})
         notes = [f"Array {name!r} is not read" for name in unread]
         description = DataDescription.model_validate(
-            {"source": path, "layout": "arrays"} | given | {"splits": splits, "notes": notes}
+            {"source": path, "layout": "arrays"} | choices | {"splits": splits, "notes": notes}
         )
         value_range, counts, classes = None, dict[SplitName, int](), set[str]()
         for split, (image_key, label_key) in splits.items():
@@ -183,12 +185,12 @@ def inspect_arrays(path: Path, given: dict[str, Any]) -> DataDescription:
     if value_range is None:
         raise DataError(f"{path} holds no images")
     image_keys = ", ".join(pair[0] for pair in splits.values())
-    found = {
-        "scale": given.get("scale") or choose_scale(f"{path}: {image_keys}", value_range),
+    values = {
+        "scale": choices.get("scale") or choose_scale(f"{path}: {image_keys}", value_range),
         "classes": tuple(classes),
         "counts": counts,
     }
-    return description.model_copy(update=found)
+    return description.model_copy(update=values)
 
 
 def read_arrays(description: DataDescription) -> RawDataset:

@@ -24,30 +24,30 @@ ID_NAMES = ("id", "index", "idx", "image_id", "imageid", "uid", "uuid", "row", "
 SIZE_NAMES = ("width", "height", "channels", "image_width", "image_height")
 
 
-def find_roles(tables: Sequence[TableFile], others: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
+def find_roles(tables: Sequence[TableFile], others: Sequence[str], choices: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of a description for `others`, the columns that hold no image and no pixels."""
     table = tables[0]
-    split_column = _find_split_column(table, others, given)
+    split_column = _find_split_column(table, others, choices)
     others = [name for name in others if name != split_column]
     group = find_named(others, GROUP_NAMES)
     return {
         "separator": table.separator,
         "header": table.header,
-        "label_columns": find_label_columns(table, [name for name in others if name != group], given),
+        "label_columns": find_label_columns(table, [name for name in others if name != group], choices),
         "split_column": split_column,
         "groups_column": group,
-        "splits": given["splits"] if "splits" in given else _find_row_splits(tables, split_column),
+        "splits": choices["splits"] if "splits" in choices else _find_row_splits(tables, split_column),
     }
 
 
-def find_label_columns(table: TableFile, others: Sequence[str], given: dict[str, Any]) -> tuple[str, ...]:
+def find_label_columns(table: TableFile, others: Sequence[str], choices: dict[str, Any]) -> tuple[str, ...]:
     """Return the label column among `others`, the columns without another role, or several one-hot ones."""
-    if given.get("label_columns"):
-        return tuple(given["label_columns"])
-    named = find_named(others, LABEL_NAMES)
-    if named is not None:
-        _check_only_label(table, named, others)
-        return (named,)
+    if choices.get("label_columns"):
+        return tuple(choices["label_columns"])
+    label = find_named(others, LABEL_NAMES)
+    if label is not None:
+        _check_only_label(table, label, others)
+        return (label,)
     candidates = [
         name
         for name in others
@@ -112,7 +112,7 @@ def read_rows(
     text_columns: Sequence[str] = (),
 ) -> Iterator[Rows]:
     """Read `columns` of all rows with their labels and splits; `text_columns` are read as text."""
-    split_of = {value: split for split, parts in description.splits.items() for value in parts}
+    split_of = {value: split for split, values in description.splits.items() for value in values}
     split_column = description.split_column
     text_columns = [*description.label_columns, *([split_column] if split_column else []), *text_columns]
     for table in tables:
@@ -162,24 +162,24 @@ def _repeats(values: pd.Series) -> bool:
     return bool(values.astype(str).nunique() <= max(2, len(values) // 2))
 
 
-def _find_split_column(table: TableFile, others: Sequence[str], given: dict[str, Any]) -> str | None:
+def _find_split_column(table: TableFile, others: Sequence[str], choices: dict[str, Any]) -> str | None:
     """Return the column whose values are all names of splits."""
-    name = given["split_column"] if "split_column" in given else find_named(others, SPLIT_NAMES)
-    if name is None or "split_column" in given:
+    name = choices["split_column"] if "split_column" in choices else find_named(others, SPLIT_NAMES)
+    if name is None or "split_column" in choices:
         return name
     values = sorted(set(table.sample[name].astype(str)))
     if all(map(find_split, values)):
         return name
     if len(values) < 2 or not {"Training", "PublicTest", "PrivateTest"} >= set(values):
         return None
-    if "splits" in given:
+    if "splits" in choices:
         return name
-    apart = {"train": ["Training"], "validation": ["PublicTest"], "test": ["PrivateTest"]}
+    separate = {"train": ["Training"], "validation": ["PublicTest"], "test": ["PrivateTest"]}
     both = {"train": ["Training"], "test": ["PublicTest", "PrivateTest"]}
     raise AmbiguousDataError(
         f"{table.name} has the column {name!r} with {', '.join(values)}",
         {
-            "PublicTest is the validation split": {"splits": apart},
+            "PublicTest is the validation split": {"splits": separate},
             "both are the test split": {"splits": both},
         },
     )

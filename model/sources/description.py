@@ -155,8 +155,11 @@ class DataDescription(BaseModel):
     def _left_out_reasons(self) -> str:
         return "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
 
-    def summarize(self) -> list[str]:
-        """Describe the reading in a few lines, so that a person can check it."""
+    def summarize(self, image_size: int | None = None) -> list[str]:
+        """Describe the reading in a few lines, so that a person can check it.
+
+        `image_size` is the side that the settings ask for; it overrides that of the description.
+        """
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         names = ", ".join(self.classes[:10]) + (", …" if len(self.classes) > 10 else "")
         lines = [
@@ -170,7 +173,8 @@ class DataDescription(BaseModel):
             images = f"image {self.image_column}" if self.image_column else f"pixels {pixels}"
             lines.append(f"Columns: label {labels}; {images}")
         white = f"{self.scale} is white" if self.scale else "white as each file declares"
-        resized = f"; resized to {self.image_size} × {self.image_size}" if self.image_size else ""
+        side = image_size or self.image_size
+        resized = f"; resized to {side} × {side}" if side else ""
         lines.append(f"Pixels: {white}{COLOR_ORDERS[self.interleaved]}{resized}")
         if self.left_out:
             lines.append(f"Left out: {sum(self.left_out.values()):,} images: {self._left_out_reasons()}")
@@ -179,9 +183,9 @@ class DataDescription(BaseModel):
     def _describe_splits(self) -> str:
         if not self.splits:
             return "test and validation images are cut from them"
-        given = [f"{', '.join(parts)} is the {split} split" for split, parts in self.splits.items()]
+        clauses = [f"{', '.join(members)} is the {split} split" for split, members in self.splits.items()]
         missing = [split for split in ("validation", "test") if split not in self.splits]
-        return "; ".join([*given, *(f"the {split} split is cut from train" for split in missing)])
+        return "; ".join([*clauses, *(f"the {split} split is cut from train" for split in missing)])
 
 
 def read_choices(path: Path) -> dict[str, Any]:

@@ -47,14 +47,14 @@ def may_list_files(table: TableFile) -> bool:
     )
 
 
-def find_files(table: TableFile, images: Sequence[str], given: dict[str, Any]) -> FileColumn | None:
+def find_files(table: TableFile, images: Sequence[str], choices: dict[str, Any]) -> FileColumn | None:
     """Return the column of file names, with the folder and suffix that make most of them files.
 
     Raises AmbiguousDataError if two folders hold files of these names.
     """
-    if "image_column" in given:
+    if "image_column" in choices:
         return FileColumn(
-            given["image_column"], given.get("image_folder", ""), given.get("image_suffix", ""), 0
+            choices["image_column"], choices.get("image_folder", ""), choices.get("image_suffix", ""), 0
         )
     prefix = _parent(table.name)
     by_place = defaultdict[tuple[str, str], set[str]](set)
@@ -92,7 +92,7 @@ def inspect_image_rows(
     tables: Sequence[TableFile],
     files: FileColumn | None,
     images: Sequence[str],
-    given: dict[str, Any],
+    choices: dict[str, Any],
     sample: int | None = None,
 ) -> DataDescription:
     """Describe tables with an image file, or the name of one, in each row."""
@@ -103,8 +103,8 @@ def inspect_image_rows(
         others = [name for name in others if not re.search("path|file", name.lower())]
     description = DataDescription.model_validate(
         {"source": tree.location, "layout": "file_list" if files else "image_table"}
-        | given
-        | find_roles(tables, others, given)
+        | choices
+        | find_roles(tables, others, choices)
         | {
             "tables": [table.name for table in tables],
             "image_column": image_column,
@@ -115,15 +115,17 @@ def inspect_image_rows(
     rows, missing, left_out = list_rows(tree, tables, description, images)
     if not rows:
         raise DataError(f"{tree.location}: no row of {table.name} names an image file that exists")
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "classes": tuple({row.label for row in rows}),
         "counts": count_splits(row.split for row in rows),
         "left_out": dict(left_out),
     }
     if missing:
         shown = ", ".join(missing[:MAX_NAMED_FILES]) + (", …" if len(missing) > MAX_NAMED_FILES else "")
-        found["cautions"] = (f"{len(missing):,} listed files do not exist: {shown}",)
-    return describe_images(description.model_copy(update=found), [row.source for row in rows], given, sample)
+        values["cautions"] = (f"{len(missing):,} listed files do not exist: {shown}",)
+    return describe_images(
+        description.model_copy(update=values), [row.source for row in rows], choices, sample
+    )
 
 
 def list_rows(

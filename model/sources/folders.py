@@ -26,27 +26,27 @@ ACCEPTED = "accepted: a folder for each class with image files in it"
 
 
 def inspect_folders(
-    tree: FileTree, images: list[str], given: dict[str, Any], sample: int | None = None
+    tree: FileTree, images: list[str], choices: dict[str, Any], sample: int | None = None
 ) -> DataDescription:
     """Describe class folders; raise AmbiguousDataError if folder names have two readings."""
-    root = given.get("root", find_root(images))
-    names = [name for name in below(root, images) if not is_ignored(name, given.get("ignore", ()))]
-    splits = given["splits"] if "splits" in given else _find_splits(tree, names, given)
+    root = choices.get("root", find_root(images))
+    names = [name for name in below(root, images) if not is_ignored(name, choices.get("ignore", ()))]
+    splits = choices["splits"] if "splits" in choices else _find_splits(tree, names, choices)
     description = DataDescription.model_validate(
-        {"source": tree.location, "layout": "folder"} | given | {"root": root, "splits": splits}
+        {"source": tree.location, "layout": "folder"} | choices | {"root": root, "splits": splits}
     )
     placed, left_out = place_images(description, images)
     if not placed:
         raise DataError(f"{tree.location} has no images, {ACCEPTED}; got {describe_content(tree, images)}")
     _check_test_classes(tree, description, placed)
     left_out.update(f"in {suffix} files" for suffix in list_other_suffixes(tree))
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "classes": tuple({label for _, label in placed.values()}),
         "left_out": dict(left_out),
         "counts": count_splits(split for split, _ in placed.values()),
     }
     description = describe_images(
-        description.model_copy(update=found), list_sources(tree, placed), given, sample
+        description.model_copy(update=values), list_sources(tree, placed), choices, sample
     )
     return description.model_copy(update={"notes": (*description.notes, *_note_unread(tree, description))})
 
@@ -137,7 +137,9 @@ def describe_content(tree: FileTree, images: list[str]) -> str:
     return f"{kinds or 'no files'} in {len(tree.folders):,} folders{in_folders}"
 
 
-def _find_splits(tree: FileTree, names: list[str], given: dict[str, Any]) -> dict[SplitName, tuple[str, ...]]:
+def _find_splits(
+    tree: FileTree, names: list[str], choices: dict[str, Any]
+) -> dict[SplitName, tuple[str, ...]]:
     top_folders = sorted({name.split("/")[0] for name in names if "/" in name})
     splits = match_splits(top_folders)
     nested = {name.split("/")[0] for name in names if name.count("/") >= 2}
@@ -152,7 +154,7 @@ def _find_splits(tree: FileTree, names: list[str], given: dict[str, Any]) -> dic
                 },
             )
         return {}
-    if set(splits["train"]) & nested or given.get("layout") == "file_names":
+    if set(splits["train"]) & nested or choices.get("layout") == "file_names":
         return splits
     if all(map(find_split, top_folders)):
         raise AmbiguousDataError(

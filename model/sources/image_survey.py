@@ -41,7 +41,7 @@ class ImageSurvey:
 def describe_images(
     description: DataDescription,
     sources: Sequence[ImageSource],
-    given: dict[str, Any],
+    choices: dict[str, Any],
     sample: int | None = None,
 ) -> DataDescription:
     """Add scale, size and remarks to a description, from the headers of its image files.
@@ -62,13 +62,13 @@ def describe_images(
             f"{survey.animated[0]}"
         )
     subject = str(description.source)
-    found = {
-        "scale": given["scale"] if "scale" in given else choose_image_scale(subject, sources, survey),
-        "image_size": given["image_size"] if "image_size" in given else choose_side(survey.sizes),
+    values = {
+        "scale": choices["scale"] if "scale" in choices else choose_image_scale(subject, sources, survey),
+        "image_size": choices["image_size"] if "image_size" in choices else choose_side(survey.sizes),
         "notes": (*description.notes, *notes),
         "cautions": tuple(cautions),
     }
-    return description.model_copy(update=found)
+    return description.model_copy(update=values)
 
 
 def survey_images(sources: Iterable[ImageSource]) -> ImageSurvey:

@@ -37,37 +37,37 @@ MAX_CLASSES = 1000
 
 def inspect_source(
     source: Path,
-    given: dict[str, Any] | None = None,
+    choices: dict[str, Any] | None = None,
     kind: SourceKind | None = None,
     sample: int | None = None,
 ) -> DataDescription:
     """Describe the data at `source`, a file, folder, archive or dataset.toml, without changing anything.
 
-    `given` are values that a person chose; `kind` is by default recognized. A first look opens about `sample`
-    image files, without it all of them. Raises AmbiguousDataError if two
-    readings are possible, DataError if nothing is readable or too much would be left out.
+    `choices` are settings of the description that a person chose. Without `kind` it is recognized. About
+    `sample` image files are opened, by default all. Raises AmbiguousDataError if two readings are possible,
+    DataError if nothing is readable or too much would be left out.
     """
-    kind, given = check_kind(source, kind), given or {}
+    kind, choices = check_kind(source, kind), choices or {}
     if kind == "toml":
-        given = read_choices(source) | given
-        source = given["source"]
+        choices = read_choices(source) | choices
+        source = choices["source"]
         kind = check_kind(source)
-    found_anew = {"source", "counts", "notes", "cautions"}
-    given = {name: value for name, value in given.items() if name not in found_anew}
+    derived = {"source", "counts", "notes", "cautions"}
+    choices = {name: value for name, value in choices.items() if name not in derived}
     try:
-        description = _inspect(source, given, kind, sample)
+        description = _inspect(source, choices, kind, sample)
     except OSError as error:
         raise InfrastructureError(
             f"cannot read {error.filename or source}: {error.strerror or error}"
         ) from None
-    classes = given.get("classes") or sort_class_names(description.classes)
+    classes = choices.get("classes") or sort_class_names(description.classes)
     if len(classes) > MAX_CLASSES:
         raise DataError(f"{source} has {len(classes)} different labels, accepted: up to {MAX_CLASSES}")
     if len(classes) < 2:
         names = ", ".join(map(repr, classes))
         raise DataError(f"{source}: at least two classes need images, got {len(classes)}: {names}")
     description = description.model_copy(update={"classes": tuple(classes)})
-    description.check_left_out(given.get("left_out", {}))
+    description.check_left_out(choices.get("left_out", {}))
     return description
 
 
@@ -79,29 +79,29 @@ def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(unique)
 
 
-def _inspect(source: Path, given: dict[str, Any], kind: SourceKind, sample: int | None) -> DataDescription:
-    if given.get("layout", "folder") not in get_args(Layout):
-        raise DataError(f"layout: got {given['layout']!r}, accepted: {', '.join(get_args(Layout))}")
+def _inspect(source: Path, choices: dict[str, Any], kind: SourceKind, sample: int | None) -> DataDescription:
+    if choices.get("layout", "folder") not in get_args(Layout):
+        raise DataError(f"layout: got {choices['layout']!r}, accepted: {', '.join(get_args(Layout))}")
     if kind == "npz":
-        return inspect_arrays(source, given)
+        return inspect_arrays(source, choices)
     if kind in ("folder", "archive"):
         with open_tree(source) as tree:
-            return _inspect_tree(tree, given, sample)
+            return _inspect_tree(tree, choices, sample)
     if kind == "image":
         raise DataError(f"{source} is an image, accepted: {', '.join(KINDS)}")
-    table = open_table(str(source), lambda: source.open("rb"), given, kind)
+    table = open_table(str(source), lambda: source.open("rb"), choices, kind)
     if find_bytes_column(table):
-        return inspect_image_rows(single_file_tree(source), [table], None, [], given, sample)
-    if _has_pixels(table, given):
-        return inspect_pixel_tables(source, [table], given)
-    if "image_column" in given or may_list_files(table):
+        return inspect_image_rows(single_file_tree(source), [table], None, [], choices, sample)
+    if _has_pixels(table, choices):
+        return inspect_pixel_tables(source, [table], choices)
+    if "image_column" in choices or may_list_files(table):
         with open_tree(source.parent) as tree:
             images = list_images(tree)
-            named = replace(table, name=source.name)
-            if files := find_files(named, images, given):
-                description = inspect_image_rows(tree, [named], files, images, given, sample)
+            listing = replace(table, name=source.name)
+            if files := find_files(listing, images, choices):
+                description = inspect_image_rows(tree, [listing], files, images, choices, sample)
                 return description.model_copy(update={"source": source})
-    return inspect_pixel_tables(source, [table], given)  # says what is wrong with the pixels
+    return inspect_pixel_tables(source, [table], choices)  # says what is wrong with the pixels
 
 
 def single_file_tree(source: Path) -> FileTree:
@@ -109,52 +109,52 @@ def single_file_tree(source: Path) -> FileTree:
     return FileTree(source, (), (), 0, lambda name: source.open("rb"))
 
 
-def _has_pixels(table: TableFile, given: dict[str, Any]) -> bool:
-    if given.get("layout") in ("pixel_table", "file_list"):
-        return bool(given["layout"] == "pixel_table")
+def _has_pixels(table: TableFile, choices: dict[str, Any]) -> bool:
+    if choices.get("layout") in ("pixel_table", "file_list"):
+        return bool(choices["layout"] == "pixel_table")
     return len(table.columns) > MIN_PIXELS or bool(find_packed_column(table))
 
 
-def _inspect_tree(tree: FileTree, given: dict[str, Any], sample: int | None) -> DataDescription:
+def _inspect_tree(tree: FileTree, choices: dict[str, Any], sample: int | None) -> DataDescription:
     images = list_images(tree)
-    names = given.get("tables") or [
+    names = choices.get("tables") or [
         name
         for name in tree.files
         if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower()
     ]
-    if images and given.get("layout") in (None, "file_list"):
-        listing = _inspect_listing(tree, names, images, given, sample)
+    if images and choices.get("layout") in (None, "file_list"):
+        listing = _inspect_listing(tree, names, images, choices, sample)
         if listing is not None:
             return listing
     if images or not names:
-        return inspect_folders(tree, images, given, sample)
-    tables = [open_table(name, partial(tree.open_file, name), given) for name in names]
+        return inspect_folders(tree, images, choices, sample)
+    tables = [open_table(name, partial(tree.open_file, name), choices) for name in names]
     if find_bytes_column(tables[0]):
-        return inspect_image_rows(tree, tables, None, images, given, sample)
+        return inspect_image_rows(tree, tables, None, images, choices, sample)
     if len({table.columns for table in tables}) > 1:
         raise DataError(
             f"{tree.location} has tables with different columns, {', '.join(names[:5])}, and no images, "
             f"accepted: one of them, such as --dataset {tree.location}/{names[0]}"
         )
-    description = inspect_pixel_tables(tree.location, tables, given)
+    description = inspect_pixel_tables(tree.location, tables, choices)
     return description.model_copy(update={"tables": tuple(names)})
 
 
 def _inspect_listing(
-    tree: FileTree, names: Sequence[str], images: list[str], given: dict[str, Any], sample: int | None
+    tree: FileTree, names: Sequence[str], images: list[str], choices: dict[str, Any], sample: int | None
 ) -> DataDescription | None:
     """Describe the image files by the tables that list them with labels; None if no table does."""
     metadata = [name for name in names if Path(name).name.startswith("metadata.")]
     listings, others = list[tuple[TableFile, FileColumn]](), list[TableFile]()
     for name in metadata or names:
         try:
-            table = open_table(name, partial(tree.open_file, name), given)
-            files = find_files(table, images, given)
+            table = open_table(name, partial(tree.open_file, name), choices)
+            files = find_files(table, images, choices)
         except AmbiguousDataError:
             raise
         except DataError:
             continue  # not a list of images with labels
-        if files and _has_labels(table, files, given):
+        if files and _has_labels(table, files, choices):
             listings.append((table, files))
         else:
             others.append(table)
@@ -169,14 +169,14 @@ def _inspect_listing(
         )
     # A table of the same columns counts too: if none of its files exists, they are missing.
     tables = [*same_shape, *(table for table in others if table.columns == columns)]
-    description = inspect_image_rows(tree, tables, files, images, given, sample)
-    agree = "layout" not in given and _folders_agree(tree, tables, description, images)
+    description = inspect_image_rows(tree, tables, files, images, choices, sample)
+    agree = "layout" not in choices and _folders_agree(tree, tables, description, images)
     return None if agree and not (description.splits or description.left_out) else description
 
 
-def _has_labels(table: TableFile, files: FileColumn, given: dict[str, Any]) -> bool:
+def _has_labels(table: TableFile, files: FileColumn, choices: dict[str, Any]) -> bool:
     try:
-        find_label_columns(table, [name for name in table.columns if name != files.name], given)
+        find_label_columns(table, [name for name in table.columns if name != files.name], choices)
     except AmbiguousDataError:
         raise
     except DataError:

@@ -25,13 +25,13 @@ from relearn.model.sources.tables import TableFile, parse_number
 MAX_SIDE = 256  # pixels
 
 
-def find_pixel_columns(table: TableFile, given: dict[str, Any]) -> list[str]:
+def find_pixel_columns(table: TableFile, choices: dict[str, Any]) -> list[str]:
     """Return the pixel columns in the order of the numbers in their names, or in that of the file.
 
     They are a run of numbered names, else all columns that have no other role.
     """
-    if given.get("pixel_columns"):
-        return list(given["pixel_columns"])
+    if choices.get("pixel_columns"):
+        return list(choices["pixel_columns"])
     if packed := find_packed_column(table):
         return [packed]
     columns = [name for name in table.columns if not is_index(name)]
@@ -39,7 +39,7 @@ def find_pixel_columns(table: TableFile, given: dict[str, Any]) -> list[str]:
         return numbered
     label = find_named(columns, LABEL_NAMES) if table.header else None
     if label is None:
-        label = _find_label_at_an_end(table, columns, given)
+        label = _find_label_at_an_end(table, columns, choices)
     pixels = [name for name in columns if name != label]
     for roles in ((*SPLIT_NAMES, *GROUP_NAMES), ID_NAMES):
         if table.header and not _is_image_size(len(pixels)):
@@ -83,14 +83,14 @@ def find_shape(value: Any) -> dict[str, Any]:
     return {}
 
 
-def infer_shape(name: str, pixels: int, known: DataDescription | None = None) -> tuple[int, int, int]:
-    """Return channels, height and width of an image of `pixels` values: as `known`, k × k, or 3 × k × k.
+def infer_shape(name: str, pixels: int, description: DataDescription | None = None) -> tuple[int, int, int]:
+    """Return channels, height and width of an image of `pixels` values: as described, k × k, or 3 × k × k.
 
     Raises AmbiguousDataError for color pixels in an unknown order.
     """
-    if known and known.width:
-        channels: int = known.channels or 1
-        height, width = pixels // (channels * known.width), known.width
+    if description and description.width:
+        channels: int = description.channels or 1
+        height, width = pixels // (channels * description.width), description.width
         if not 0 < max(height, width) <= MAX_SIDE or channels * height * width != pixels:
             raise DataError(f"{name} has {pixels} pixels, accepted: rows of {width}")
     else:
@@ -102,7 +102,7 @@ def infer_shape(name: str, pixels: int, known: DataDescription | None = None) ->
                 f"784 = 28 × 28, or 3 × k × k for colour, such as 3072 = 3 × 32 × 32, with k up to "
                 f"{MAX_SIDE}; write `width = …` into dataset.toml for images that are not square"
             )
-    if known and channels == 3 and known.interleaved is None:
+    if description and channels == 3 and description.interleaved is None:
         raise AmbiguousDataError(
             f"{name} has {pixels} pixels in a row, those of a color image",
             {
@@ -176,10 +176,10 @@ def _is_square(number: float) -> bool:
     return math.isqrt(int(number)) ** 2 == number
 
 
-def _find_label_at_an_end(table: TableFile, columns: Sequence[str], given: dict[str, Any]) -> str:
+def _find_label_at_an_end(table: TableFile, columns: Sequence[str], choices: dict[str, Any]) -> str:
     """Return the first or the last column: the one that repeats few values, as classes do."""
-    if given.get("label_columns"):
-        return str(given["label_columns"][0])
+    if choices.get("label_columns"):
+        return str(choices["label_columns"][0])
     if len(columns) < 2:
         infer_shape(table.name, 0)
     first, last = columns[0], columns[-1]
@@ -208,11 +208,11 @@ def _is_packed(values: pd.Series) -> bool:
 
 
 def unpack_numbers(value: Any) -> np.ndarray:
-    """Return the numbers of a list or of a text such as "1 2 3"; an empty array for anything else."""
+    """Return the numbers in a list or in a string such as "1 2 3"; an empty array for any other value."""
     if isinstance(value, str):
-        parts = re.split(r"[\s,;]+", value.strip(" \t[]()"))
-        numbers = np.array([parse_number(part) for part in parts])
-        return numbers if len(parts) >= 4 and not np.isnan(numbers).any() else np.empty(0)
+        texts = re.split(r"[\s,;]+", value.strip(" \t[]()"))
+        numbers = np.array([parse_number(text) for text in texts])
+        return numbers if len(texts) >= 4 and not np.isnan(numbers).any() else np.empty(0)
     return _stack(value) if isinstance(value, (list, np.ndarray)) else np.empty(0)
 
 

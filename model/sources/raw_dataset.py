@@ -172,8 +172,10 @@ def match_splits(
 
     With train and validation alone, the validation images are the test split, as published figures have it.
     """
-    found = [(find(name), name) for name in names]
-    matches = {split: tuple(name for other, name in found if other == split) for split in SPLITS}
+    matches: dict[SplitName, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
+    for name in names:
+        if split := find(name):
+            matches[split] += (name,)
     if not matches["test"]:
         matches["test"], matches["validation"] = matches["validation"], ()
     return {split: members for split, members in matches.items() if members} if matches["train"] else {}

@@ -43,17 +43,17 @@ class TableFile:
     class_names: Mapping[str, Mapping[int, str]] | None = None
 
 
-def open_table(name: str, open_file: OpenFile, given: dict[str, Any], kind: str = "") -> TableFile:
+def open_table(name: str, open_file: OpenFile, options: dict[str, Any], kind: str = "") -> TableFile:
     """Open a table by its content; `kind` (csv or parquet) demands one."""
     with open_file() as file:
         head = file.read(4)
     if kind == "parquet" or (not kind and head == PARQUET_MAGIC):
         return _open_parquet(name, open_file)
     if head.startswith(GZIP_MAGIC):
-        return _open_csv(name, lambda: _open_gzip(open_file()), given)
+        return _open_csv(name, lambda: _open_gzip(open_file()), options)
     if name.lower().endswith(".jsonl"):
         return _open_json_lines(name, open_file)
-    return _open_csv(name, open_file, given)
+    return _open_csv(name, open_file, options)
 
 
 def format_labels(name: str, labels: pd.Series, start: int = 0) -> np.ndarray:
@@ -81,13 +81,13 @@ def tidy_labels(labels: np.ndarray) -> np.ndarray:
     names, inverse = np.unique(labels, return_inverse=True)
     tidy = [re.sub(r"^(-?\d+)\.0+$", r"\1", name.strip()) for name in names.tolist()]
     counts = Counter(tidy)
-    kept = [new if counts[new] == 1 else old for old, new in zip(names.tolist(), tidy, strict=True)]
-    return np.array(kept, dtype=str)[inverse]
+    tidy_names = [new if counts[new] == 1 else old for old, new in zip(names.tolist(), tidy, strict=True)]
+    return np.array(tidy_names, dtype=str)[inverse]
 
 
-def _open_csv(name: str, open_file: OpenFile, given: dict[str, Any]) -> TableFile:
-    comment_lines, separator, first_row = _read_first_line(name, open_file, given.get("separator"))
-    header = given.get("header", _is_header(first_row))
+def _open_csv(name: str, open_file: OpenFile, options: dict[str, Any]) -> TableFile:
+    comment_lines, separator, first_row = _read_first_line(name, open_file, options.get("separator"))
+    header = options.get("header", _is_header(first_row))
     columns = first_row if header else [f"{position}" for position in range(1, len(first_row) + 1)]
     repeats = pd.DataFrame({"name": columns}).groupby("name").cumcount() + 1
     numbered = zip(columns, repeats, strict=True)
@@ -137,7 +137,7 @@ def _open_gzip(packed: BinaryIO) -> BinaryIO:
 
 
 def _read_first_line(
-    name: str, open_file: OpenFile, given_separator: str | None
+    name: str, open_file: OpenFile, chosen_separator: str | None
 ) -> tuple[int, str, list[str]]:
     """Return the number of comment lines at the start, the separator, and the cells of the first line."""
     comment_lines = 0
@@ -157,7 +157,7 @@ def _read_first_line(
         text = line.decode("utf-8-sig").strip(" \r\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text: {error}") from None
-    separator = given_separator or max(",;\t|", key=text.count)
+    separator = chosen_separator or max(",;\t|", key=text.count)
     if separator not in text and " " in text:
         separator = " "
     cells = [cell.strip() for cell in next(csv.reader([text], delimiter=separator), [])]

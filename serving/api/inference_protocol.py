@@ -84,7 +84,7 @@ _PIXELS_DECODER = msgspec.json.Decoder(list[Annotated[float, Meta(ge=0, le=255)]
 def check_model_name(name: str, card: ModelCard) -> None:
     """Raise `HTTPError` 404 for another name than that of the classifier's dataset."""
     if name != card.dataset:
-        raise HTTPError(404, "not_found", f"model: got another name, accepted: {card.dataset}")
+        raise HTTPError(404, "not_found", f"model: got an unknown name, accepted: {card.dataset}")
 
 
 def describe_model(card: ModelCard, version: str) -> ModelMetadata:

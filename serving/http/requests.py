@@ -55,7 +55,8 @@ def check_query_parameters(request: Request, allowed_names: Collection[str]) -> 
     parameter_names = [name for name, _ in request.query_params.multi_items()]
     if not set(parameter_names) <= set(allowed_names) or len(parameter_names) != len(set(parameter_names)):
         accepted_text = f"{', '.join(allowed_names)}, each once" if allowed_names else "none"
-        raise UserInputError(f"query: got another parameter, accepted: {accepted_text}", "unknown_parameter")
+        message = f"query: got an unknown or repeated parameter, accepted: {accepted_text}"
+        raise UserInputError(message, "unknown_parameter")
 
 
 @dataclass(frozen=True)

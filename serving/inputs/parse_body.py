@@ -42,7 +42,7 @@ def recognize_media_type(declared: MediaType, body: bytes) -> MediaType:
         return replace(declared, name=content_type)
     if is_image:
         return replace(declared, name=IMAGE_TYPES[0])  # the parser rejects its content
-    declared.check_accepted(MEDIA_TYPES, f" for {content_type}" if content_type else "")
+    declared.check_accepted(MEDIA_TYPES, f" for a body of {content_type}" if content_type else "")
     return declared
 
 

@@ -16,7 +16,9 @@ CURL_COMMANDS = re.findall(r"^curl .*?(?=\s+#|$)", README.read_text(), re.M)
 @pytest.mark.parametrize("command", CURL_COMMANDS)
 def test_curl_command_of_readme_succeeds(command: str, served: str, tmp_path: Path) -> None:
     """As printed, except for the port and a request id in place of `…`."""
-    Image.new("L", (60, 80), 200).save(tmp_path / "photo.jpg")
+    for name in re.findall(r"@(\S+)", command):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (60, 80), 200).save(tmp_path / name)
     words = shlex.split(command.replace("http://127.0.0.1:3000", served).replace("…", "a-request"))
     completed = subprocess.run(
         [*words, "--silent", "--write-out", "\n%{http_code}"],

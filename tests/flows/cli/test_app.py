@@ -17,21 +17,9 @@ from relearn.flows.cli.app import run_command_line
 from relearn.model.config import PRESETS
 
 COMMANDS = (
-    *(
-        "run",
-        "train",
-        "evaluate",
-        "data",
-        "eda",
-        "backprop",
-        "compare",
-        "release",
-        "rollback",
-        "history",
-        "reference",
-    ),
-    *("reproduce", "monitor", "feedback", "status", "doctor", "prune", "serve", "up", "schedule", "predict"),
-    "config",
+    *("data", "eda", "run", "train", "evaluate", "compare", "backprop"),
+    *("release", "rollback", "history", "reference", "reproduce", "serve", "predict", "feedback"),
+    *("up", "schedule", "monitor", "status", "doctor", "prune", "config"),
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -71,13 +59,13 @@ def printed_setting(name: str, capsys: Capture) -> list[str]:
         ("learning-rate", "nan", "a finite number"),
         ("learning-rate", "inf", "a finite number"),
         ("learning-rate", "1e9", "less than or equal to 10"),
-        ("learning-rate", "fast", "a valid number, unable to parse string as a number"),
+        ("learning-rate", "fast", "a valid number"),
         ("momentum", "-0.1", "greater than or equal to 0"),
         ("momentum", "1.0", "less than 1"),
         ("momentum", "2", "less than 1"),
         ("batch-size", "0", "greater than or equal to 1"),
         ("batch-size", "-1", "greater than or equal to 1"),
-        ("batch-size", "1.5", "a valid integer, unable to parse string as an integer"),
+        ("batch-size", "1.5", "a valid integer"),
         ("batch-size", "1000000000", "less than or equal to 65536"),
         ("epochs", "0", "greater than or equal to 1"),
         ("epochs", "-1", "greater than or equal to 1"),
@@ -87,7 +75,7 @@ def printed_setting(name: str, capsys: Capture) -> list[str]:
         ("min-delta", "nan", "a finite number"),
         ("seed", "-1", "greater than or equal to 0"),
         ("seed", str(2**64), "less than 9223372036854775808"),
-        ("seed", "x", "a valid integer, unable to parse string as an integer"),
+        ("seed", "x", "a valid integer"),
         ("validation-fraction", "0", "greater than 0"),
         ("validation-fraction", "1", "less than 1"),
         ("validation-fraction", "1.5", "less than 1"),
@@ -151,7 +139,7 @@ def test_all_errors_are_reported_at_once(capsys: Capture) -> None:
             f"error[usage]: command: got '--epochs', accepted: {', '.join(COMMANDS)}",
         ),
         (["train", "--epohcs", "3"], "error[usage]: Unknown option: --epohcs. Did you mean --epochs?"),
-        (["train", "digits"], "error[usage]: Unused Tokens: ['digits']."),
+        (["train", "digits"], "error[usage]: arguments: got 'digits' too many"),
         (["train", "--epochs"], 'error[usage]: Command "train" parameter --epochs requires an argument.'),
         (["train", "--config"], "error[usage]: Parameter --config requires an argument."),
         (["evaluate"], 'error[usage]: Command "evaluate" parameter --run requires an argument.'),
@@ -193,8 +181,7 @@ def test_unknown_argument_is_rejected(arguments: list[str], line: str, home: Pat
         ),
         (
             "epochs = 1.5\n",
-            "error[config]: epochs in {path}: got '1.5', accepted: a valid integer, "
-            "unable to parse string as an integer",
+            "error[config]: epochs in {path}: got '1.5', accepted: a valid integer",
         ),
         (
             "learning_rate = 0\n",
@@ -368,10 +355,17 @@ def test_help_lists_every_command(capsys: Capture) -> None:
     """The list of commands is complete and has no others."""
     assert 0 == run_command_line(["--help"])
 
-    commands = capsys.readouterr().out.split("─ Commands ─")[1].split("╰")[0]
-    assert set(COMMANDS) == {
-        line.split()[1] for line in commands.splitlines() if line.startswith("│ ") and line[2].isalpha()
-    }
+    lines = capsys.readouterr().out.splitlines()
+    assert set(COMMANDS) == {line.split()[1] for line in lines if line.startswith("│ ") and line[2].isalpha()}
+
+
+def test_help_of_a_command_is_its_whole_docstring(capsys: Capture) -> None:
+    """The summary, which the list of commands shows too, and the paragraphs after it, but no parameters."""
+    assert 0 == run_command_line(["prune", "--help"])
+
+    output = " ".join(capsys.readouterr().out.split())
+    assert "longer needed. Always kept: the live version, the rollback target" in output
+    assert 1 == output.count("Only print what would be removed.")
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "20", "-5", "wide"])

@@ -202,6 +202,7 @@ def test_hanging_servers_delay_no_other_check(
     assert f"✗ server        {hanging} takes connections, and does not answer" in output
     assert "aliases" not in output
     assert "✓ live" in output
+    assert "no answer within" not in output, "requests end by limits of their own, before those of the check"
     assert (
         "error[infrastructure]: failed checks: mlflow store, prefect server; each fix is printed above\n"
         == errors

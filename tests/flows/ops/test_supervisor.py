@@ -21,6 +21,8 @@ from tests.flows.conftest import free_port
 
 IGNORES_SIGTERM = """import http.server as h, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); \
 h.test(h.SimpleHTTPRequestHandler, port={port})"""
+WRITES_ITS_HOME = """import http.server as h; from pathlib import Path; from relearn.model.home import Home; \
+Path('home.txt').write_text(repr(Home.from_environment())); h.test(h.SimpleHTTPRequestHandler, port={port})"""
 # Its child serves: if the service is killed, the child still holds the port.
 SERVES_IN_CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'http.server', '{port}'])"
 
@@ -59,6 +61,22 @@ def find_listener(service: Service) -> psutil.Process:
         if connection.status == "LISTEN" and connection.laddr.port == service.port:
             return psutil.Process(connection.pid)
     raise AssertionError(f"no process listens on {service.port}")
+
+
+@pytest.mark.parametrize("variables", [{}, {"RELEARN_HOME": "state", "RELEARN_DATA": "files"}])
+def test_services_use_the_same_home(
+    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The default home and relative paths count from the folder of `relearn up`, not of the services."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RELEARN_HOME", "RELEARN_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    home = Home.from_environment()
+    with run_services(home, [make_service("reporter", "-c", WRITES_ITS_HOME)]) as supervisor:
+        until(supervisor, all_up)
+        assert repr(home) == (supervisor.folder / "home.txt").read_text()
 
 
 def test_killed_service_is_restarted(home: Home):

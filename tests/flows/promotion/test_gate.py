@@ -142,7 +142,7 @@ def test_constant_classifier_is_rejected():
     labels = np.where(np.arange(1_000) < 900, 0, 1)
     constant = Evaluation(np.tile(np.float32([0.9, 0.1]), (1_000, 1)), labels, ("a", "b"))
     decision = evaluate_gate(make_scores(image_range(0), evaluations={"reference": constant}), None, CONFIG)
-    assert ("reject", True) == (decision.action, "above the 90.0% of one class" in decision.reasons[0])
+    assert ("reject", True) == (decision.action, "above 90.0% (largest class)" in decision.reasons[0])
 
 
 def test_weights_that_are_not_finite_are_rejected():

@@ -319,7 +319,7 @@ def test_shutdown_stops_a_run_at_a_checkpoint(stage: Stage) -> None:
         query = "select state_type from flow_run where replace(id, '-', '') = ?"
         assert "RUNNING" != database.execute(query, [run.id.hex]).fetchone()[0]
 
-    next_time = replace(stage, supervisor=Supervisor(stage.supervisor.folder, stage.supervisor.services))
+    next_time = replace(stage, supervisor=Supervisor(stage.supervisor.home, stage.supervisor.services))
     next_time.supervisor.start()
     try:
         next_time.until(lambda: ["RUNNING", "RUNNING"] == mlflow_statuses(client))

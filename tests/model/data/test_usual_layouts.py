@@ -719,7 +719,9 @@ def test_photos_of_different_sizes(tmp_path: Path, load: Load) -> None:
     dataset = load("set")
     assert (3, 40, 40) == dataset.shape
     assert "resized to 40 × 40" in " ".join(dataset.description.summarize())
-    assert (3, 16, 16) == load("set", image_size=16).shape
+    resized = load("set", image_size=16)
+    assert (3, 16, 16) == resized.shape
+    assert "resized to 16 × 16" in " ".join(resized.description.summarize(16))
 
 
 def test_names_of_datasets_never_meet(tmp_path: Path) -> None:

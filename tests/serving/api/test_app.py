@@ -171,9 +171,9 @@ def test_most_likely_classes_come_first(client: httpx.Client, classifier: Classi
             "top_k=1&top_k=2",
             422,
             "unknown_parameter",
-            "query: got another parameter",
+            "query: got an unknown or repeated parameter",
         ),
-        ("top=3", 422, "unknown_parameter", "query: got another parameter"),
+        ("top=3", 422, "unknown_parameter", "query: got an unknown or repeated parameter"),
         (
             "version=2",
             404,

@@ -105,7 +105,8 @@ def test_other_types_are_refused_by_name(batch: np.ndarray, declared: str, is_fi
     """Types of no image are refused; the message names the type and what the body is."""
     body = encode_file(batch[0], "PNG") if is_file else json.dumps({"images": batch.tolist()}).encode()
     content_type = "image/png" if is_file else "application/json"
-    with pytest.raises(UserInputError, match=re.escape(f"got {declared} for {content_type}, ")) as caught:
+    message = re.escape(f"got {declared} for a body of {content_type}, ")
+    with pytest.raises(UserInputError, match=message) as caught:
         parse(declared, body)
     assert (415, "unsupported_media_type") == (caught.value.http_status, caught.value.code)
 
