@@ -22,6 +22,7 @@ app = App(name="data")
 
 THUMBNAIL_WIDTH = 16  # characters
 THUMBNAILS = 8
+SHEET_IMAGES, MAX_SHEET_IMAGES = 4, 80  # in a contact sheet: of each class, in all
 SAMPLE = 1000  # image files that a first look opens
 MAX_ROWS = 20  # of a table
 
@@ -63,20 +64,29 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
         console.print(escape_controls(line), soft_wrap=True)
     for warning in description.warnings:
         print_warning(warning)
-    images = read_source(description, ReadOptions(limit=THUMBNAILS))
-    _print_thumbnails(console, images)
+    limit = max(THUMBNAILS, min(MAX_SHEET_IMAGES, SHEET_IMAGES * len(description.classes)))
+    examples = _list_examples(read_source(description, ReadOptions(limit=limit)))
+    _print_thumbnails(console, examples[:: -(-len(examples) // THUMBNAILS)])
     if contact_sheet is not None:
-        _write_contact_sheet(contact_sheet, images)
+        _write_contact_sheet(contact_sheet, examples)
     for file in filter(None, (save, contact_sheet)):
         console.print(str(file), soft_wrap=True)
 
 
-def _list_examples(images: "RawDataset") -> list[tuple[np.ndarray, str]]:
-    part = images.splits.get("train") or next(iter(images.splits.values()))
-    return list(zip(part.images, part.labels.tolist(), strict=True))[:THUMBNAILS]
+Example = tuple[np.ndarray, str]
+"""An image, uint8 (channels, height, width), and its class."""
 
 
-def _print_thumbnails(console: Console, images: "RawDataset") -> None:
+def _list_examples(images: "RawDataset") -> list[Example]:
+    """List the images of all splits by class, up to SHEET_IMAGES of each."""
+    examples = dict[str, list[Example]]()
+    for part in images.splits.values():
+        for image, label in zip(part.images, part.labels.tolist(), strict=True):
+            examples.setdefault(label, []).append((image, label))
+    return [example for label in sorted(examples) for example in examples[label][:SHEET_IMAGES]]
+
+
+def _print_thumbnails(console: Console, examples: list[Example]) -> None:
     from relearn.flows.cli.terminal_image import render_half_blocks
 
     if not console.is_terminal:
@@ -85,16 +95,16 @@ def _print_thumbnails(console: Console, images: "RawDataset") -> None:
         Columns(
             [
                 Group(Text(escape_controls(label)), render_half_blocks(console, image, THUMBNAIL_WIDTH))
-                for image, label in _list_examples(images)
+                for image, label in examples
             ]
         )
     )
 
 
-def _write_contact_sheet(file: Path, images: "RawDataset") -> None:
+def _write_contact_sheet(file: Path, examples: list[Example]) -> None:
     from relearn.model.plots.contact_sheet import plot_contact_sheet
 
-    entries = [(image, [escape_controls(label)], False) for image, label in _list_examples(images)]
+    entries = [(image, [escape_controls(label)], False) for image, label in examples]
     write_figure(file, plot_contact_sheet("First look", entries))
 
 

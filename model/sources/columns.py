@@ -1,22 +1,21 @@
 """Roles of the columns of a table: label, split and group, and the rows that are read by them."""
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
 from relearn.model.errors import DataError
 from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName
-from relearn.model.sources.raw_dataset import find_split, match_splits
+from relearn.model.sources.raw_dataset import find_split, find_word_split, match_splits
 from relearn.model.sources.tables import TableFile, format_labels, parse_number
 
 # The first of these in a table is its label.
 LABEL_NAMES = (
     *("label", "class", "target", "labels", "classes", "targets", "class_name", "classname", "label_name"),
-    *("category", "y", "ground_truth", "gt"),
+    *("category", "y", "ground_truth", "gt", "class_id", "classid", "label_id", "category_id"),
 )
 SPLIT_NAMES = ("split", "usage", "set", "subset", "partition", "dataset", "phase")
 GROUP_NAMES = ("group", "patient", "patient_id", "subject", "subject_id", "writer", "user", "session")
@@ -51,7 +50,9 @@ def find_label_columns(table: TableFile, others: Sequence[str], choices: dict[st
     candidates = [
         name
         for name in others
-        if find_named([name], (*ID_NAMES, *SIZE_NAMES)) is None and _repeats(table.sample[name])
+        if find_named([name], (*ID_NAMES, *SIZE_NAMES)) is None
+        and not name.lower().endswith("_id")
+        and _repeats(table.sample[name])
     ]
     if len(candidates) == 1:
         return (candidates[0],)
@@ -164,8 +165,11 @@ def _repeats(values: pd.Series) -> bool:
 
 def _find_split_column(table: TableFile, others: Sequence[str], choices: dict[str, Any]) -> str | None:
     """Return the column whose values are all names of splits."""
-    name = choices["split_column"] if "split_column" in choices else find_named(others, SPLIT_NAMES)
-    if name is None or "split_column" in choices:
+    if "split_column" in choices:
+        return cast(str | None, choices["split_column"])
+    flags = [name for name in others if _match_flag(name, table.sample[name])]
+    name = find_named(others, SPLIT_NAMES) or (flags[0] if len(flags) == 1 else None)
+    if name is None or name in flags:
         return name
     values = sorted(set(table.sample[name].astype(str)))
     if all(map(find_split, values)):
@@ -185,6 +189,17 @@ def _find_split_column(table: TableFile, others: Sequence[str], choices: dict[st
     )
 
 
+def _match_flag(name: str, values: Iterable[str]) -> dict[SplitName, tuple[str, ...]]:
+    """Return the values of each split of a column such as is_valid, which is true or false; else {}."""
+    split = find_split(name[3:]) if name.lower().startswith("is_") else None
+    flags = {str(value).lower(): str(value) for value in values} if split else {}
+    if set(flags) not in ({"true", "false"}, {"0", "1"}):
+        return {}
+    no, yes = (flags[value] for value in sorted(flags))
+    train, test = (yes, no) if split == "train" else (no, yes)
+    return {"train": (train,), "test": (test,)}
+
+
 def _find_row_splits(
     tables: Sequence[TableFile], split_column: str | None
 ) -> dict[SplitName, tuple[str, ...]]:
@@ -196,10 +211,10 @@ def _find_row_splits(
     if split_column is not None:
         chunks = (chunk for table in tables for chunk in table.read([split_column], [split_column]))
         values = {value for chunk in chunks for value in chunk[split_column].astype(str).unique()}
-        if not (splits := match_splits(sorted(values))):
+        if not (splits := _match_flag(split_column, values) or match_splits(sorted(values))):
             raise DataError(f"{names[0]}: no value of {split_column!r} is the training split")
         return splits
-    splits = match_splits(names, _find_table_split)
+    splits = match_splits(names, find_word_split)
     if not splits and len({re.sub(r"\d+", "#", name) for name in names}) > 1:
         raise DataError(
             f"the tables {', '.join(names[:5])} are neither parts of one nor named after splits, accepted: "
@@ -207,12 +222,3 @@ def _find_row_splits(
             "dataset.toml"
         )
     return splits if len(splits) > 1 else {}
-
-
-def _find_table_split(name: str) -> SplitName | None:
-    """Return the split that a table's file name says in one of its words, else one of its folders."""
-    path = PurePosixPath(name)
-    words = {split for word in re.split(r"[\W_]+", path.name.split(".")[0]) if (split := find_split(word))}
-    if words:
-        return words.pop() if len(words) == 1 else None
-    return next((split for folder in reversed(path.parts[:-1]) if (split := find_split(folder))), None)

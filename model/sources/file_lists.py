@@ -20,17 +20,22 @@ from relearn.model.sources.tree import FileTree
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "file", "bytes")
 TOP_FOLDER = "./"  # of the source
+ANY_FOLDER = "**/"  # for file names without a folder, or with the folder of another machine
 ANY_SUFFIX = ".*"
 MIN_FOUND = 0.5  # of the names in a column that are files, for a column of file names
 
 
 class FileColumn(NamedTuple):
-    """Names of a column that become files: the folder before them, the suffix after, and how many exist."""
+    """Names of a column that become files: the folder before them, the suffix after, and how many exist.
+
+    `header` is false for a column whose name is such a file itself: the first row of a table without header.
+    """
 
     name: str
     folder: str
     suffix: str
     found: int
+    header: bool = True
 
 
 def find_bytes_column(table: TableFile) -> str | None:
@@ -65,17 +70,36 @@ def find_files(table: TableFile, images: Sequence[str], choices: dict[str, Any])
             by_place[folder, ""].add(rest)
             by_place[folder, path.suffix].add(rest.removesuffix(path.suffix))
             by_place[folder, ANY_SUFFIX].add(rest.removesuffix(path.suffix))
+    for suffix in {suffix for _, suffix in by_place}:
+        by_place[ANY_FOLDER, suffix] = set(_index_files(images, suffix, ANY_FOLDER))
     matches = list[FileColumn]()
     for column in table.columns:
         names = set(map(_clean, table.sample[column]))
-        found = {place: len(names & members) for place, members in by_place.items()}
+        bare = {name.rpartition("/")[2] for name in names} if len(set(map(_parent, names))) == 1 else set()
+        found = {
+            (folder, suffix): len((bare if folder == ANY_FOLDER else names) & members)
+            for (folder, suffix), members in by_place.items()
+        }
         matches += [
             FileColumn(column, *at, count) for at, count in found.items() if count > MIN_FOUND * len(names)
         ]
     if not matches:
         return None
-    best = max(matches, key=lambda match: (match.found, match.folder == prefix, -len(match.suffix)))
-    rivals = [match for match in matches if match[::3] == best[::3] and match.folder != best.folder]
+    best = max(
+        matches,
+        key=lambda match: (
+            match.found,
+            match.folder == prefix,
+            match.folder != ANY_FOLDER,
+            -len(match.suffix),
+        ),
+    )
+    best = best._replace(header=_clean(best.name) not in by_place[best.folder, best.suffix])
+    rivals = [
+        match
+        for match in matches
+        if match[::3] == best[::3] and match.folder not in (best.folder, ANY_FOLDER)
+    ]
     if rivals and best.folder != prefix:
         raise AmbiguousDataError(
             f"{table.name}: several folders have the files of its column {best.name!r}",
@@ -114,7 +138,7 @@ def inspect_image_rows(
     )
     rows, missing, left_out = list_rows(tree, tables, description, images)
     if not rows:
-        raise DataError(f"{tree.location}: no row of {table.name} names an image file that exists")
+        raise DataError(f"{tree.location}: no row of {table.name} names one image file that exists")
     values: dict[str, Any] = {
         "classes": tuple({row.label for row in rows}),
         "counts": count_splits(row.split for row in rows),
@@ -135,12 +159,14 @@ def list_rows(
 
     Raises DataError for a file with two labels.
     """
-    rows, missing, left_out = list[ImageRow](), list[str](), Counter[str]()
+    rows, missing, left_out, parents = list[ImageRow](), list[str](), Counter[str](), set[str]()
     is_list = description.layout == "file_list"
-    files = _index_files(images, description.image_suffix)
+    files = _index_files(images, description.image_suffix, description.image_folder)
     column = str(description.image_column)
     for part in read_rows(tables, description, [column], [column] if is_list else []):
         cells = zip(part.cells[column], part.labels.tolist(), part.splits, strict=True)
+        if is_list:
+            parents |= set(map(_parent, map(_clean, part.cells[column])))
         for number, (cell, label, split) in enumerate(cells, part.start + 1):
             file = files.get(_place(part.table, description, cell)) if is_list else ""
             if file is None:
@@ -152,6 +178,11 @@ def list_rows(
     tidy = tidy_labels(np.array([row.label for row in rows], dtype=str)).tolist()
     rows = [row._replace(label=label) for row, label in zip(rows, tidy, strict=True)]
     if is_list:
+        if description.image_folder == ANY_FOLDER and len(parents) > 1:
+            raise DataError(
+                f"{tables[0].name}: the files lie in {', '.join(sorted(parents)[:5])}, folders that do not "
+                "exist, accepted: paths from the folder of the table"
+            )
         label_of = dict[str, str]()
         for row in rows:
             if label_of.setdefault(row.source.name, row.label) != row.label:
@@ -168,16 +199,22 @@ def list_rows(
 def _place(table: TableFile, description: DataDescription, cell: Any) -> str:
     """Return the path that a cell names, without the suffix that it lacks."""
     folder = description.image_folder or _parent(table.name)
+    if folder == ANY_FOLDER:
+        return _clean(cell).rpartition("/")[2]
     return f"{'' if folder == TOP_FOLDER else folder}{_clean(cell)}"
 
 
-def _index_files(images: Sequence[str], suffix: str) -> dict[str, str]:
+def _index_files(images: Sequence[str], suffix: str, folder: str) -> dict[str, str]:
     """Return the image file of each path that a table may list; none for paths that several files fit."""
-    if suffix != ANY_SUFFIX:
-        return {name.removesuffix(suffix): name for name in images if name.endswith(suffix)}
-    paths = [str(PurePosixPath(name).with_suffix("")) for name in images]
+    files = [name for name in images if suffix == ANY_SUFFIX or name.endswith(suffix)]
+    paths = [
+        str(PurePosixPath(name).with_suffix("")) if suffix == ANY_SUFFIX else name.removesuffix(suffix)
+        for name in files
+    ]
+    if folder == ANY_FOLDER:
+        paths = [path.rpartition("/")[2] for path in paths]
     counts = Counter(paths)
-    return {path: name for path, name in zip(paths, images, strict=True) if counts[path] == 1}
+    return {path: name for path, name in zip(paths, files, strict=True) if counts[path] == 1}
 
 
 def _open_row(tree: FileTree, table: TableFile, file: str, cell: Any, row: int) -> ImageSource:

@@ -1,28 +1,44 @@
 """Image files in class folders, with or without split folders: inspection and reading."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from relearn.model.errors import DataError
 from relearn.model.images.decode_many import ImageSource
-from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName
+from relearn.model.sources.description import (
+    BELOW_SOURCE,
+    AmbiguousDataError,
+    DataDescription,
+    SplitName,
+    find_similar_names,
+    to_toml,
+)
 from relearn.model.sources.image_survey import describe_images, list_images, list_other_suffixes
 from relearn.model.sources.raw_dataset import (
+    SPLITS,
     ImageRow,
     RawDataset,
     ReadOptions,
     count_splits,
     find_split,
+    find_word_split,
     match_splits,
     read_image_rows,
 )
 from relearn.model.sources.tree import FileTree
 
 ACCEPTED = "accepted: a folder for each class with image files in it"
+MASK = re.compile(r"(.+)[ _-](?:mask|seg|segmentation)(?:[ _-]?\d+)?\.\w+", re.IGNORECASE)
+LIST_SUFFIXES = (".txt", ".json", ".mat", ".xml", ".yaml")
+# Names, and parts of names, of folders that hold images of all classes.
+IMAGE_WORDS = re.compile(r"images?|imgs?|photos?|pictures?|jpe?g|png", re.IGNORECASE)
+HOLDER_WORD = re.compile(
+    rf"{IMAGE_WORDS.pattern}|annotations?|masks?|labels?|parts?|folds?|batch|shards?", re.IGNORECASE
+)
 
 
 def inspect_folders(
@@ -38,6 +54,7 @@ def inspect_folders(
     placed, left_out = place_images(description, images)
     if not placed:
         raise DataError(f"{tree.location} has no images, {ACCEPTED}; got {describe_content(tree, images)}")
+    cautions = [] if "layout" in choices else _review_class_folders(tree, description, placed)
     _check_test_classes(tree, description, placed)
     left_out.update(f"in {suffix} files" for suffix in list_other_suffixes(tree))
     values: dict[str, Any] = {
@@ -48,7 +65,14 @@ def inspect_folders(
     description = describe_images(
         description.model_copy(update=values), list_sources(tree, placed), choices, sample
     )
-    return description.model_copy(update={"notes": (*description.notes, *_note_unread(tree, description))})
+    lists = [name for name in tree.files if name.endswith(LIST_SUFFIXES) and _names_split(name)]
+    if lists:
+        cautions.append(f"{', '.join(lists[:5])} may list the splits, and are not read")
+    update = {
+        "notes": (*description.notes, *_note_unread(tree, description)),
+        "cautions": (*description.cautions, *cautions),
+    }
+    return description.model_copy(update=update)
 
 
 def read_folders(tree: FileTree, description: DataDescription, options: ReadOptions) -> RawDataset:
@@ -66,18 +90,22 @@ def place_images(
     split_of = {folder: split for split, folders in description.splits.items() for folder in folders}
     placed, left_out = dict[str, tuple[SplitName, str]](), Counter[str]()
     prefix = f"{description.root}/" if description.root else ""
+    images = list(images)
+    stems = {image.rpartition(".")[0] for image in images}
     for image in images:
         name = image.removeprefix(prefix)
-        folders, file_name = name.split("/")[:-1], name.split("/")[-1]
         split: SplitName | None = "train"
         if split_of:
-            split = split_of.get(folders[0]) if folders else None
-            folders = folders[1:]
-        if is_ignored(name, description.ignore):
+            holder = next((folder for folder in split_of if name.startswith(f"{folder}/")), "")
+            split, name = split_of.get(holder), name.removeprefix(f"{holder}/")
+        *folders, file_name = name.split("/")
+        if is_ignored(image.removeprefix(prefix), description.ignore):
             left_out["ignored, as the description says"] += 1
         elif split is None:
             left_out["outside the split folders"] += 1
-        elif description.layout == "file_names":
+        elif (match := MASK.fullmatch(image)) and match[1] in stems:
+            left_out["masks of other images"] += 1
+        elif description.layout == "file_names" and image.startswith(prefix):
             if label := find_label(file_name):
                 placed[image] = split, label
             else:
@@ -95,16 +123,17 @@ def find_label(file_name: str) -> str:
     return match[1] if match else ""
 
 
-def find_root(images: list[str]) -> str:
+def find_root(images: list[str], is_end: Callable[[str], object] = find_split) -> str:
     """Return the folder that holds all class or split folders: a zip often has one folder around them.
 
-    Images beside these folders are left out later.
+    `is_end` is true for a folder that is itself a class or split. Images beside these folders are left out
+    later.
     """
     root = ""
     while True:
         nested = [name for name in below(root, images) if name.count("/") >= 2]
         top = {name.split("/")[0] for name in below(root, images) if "/" in name}
-        if len(top) != 1 or not nested or find_split(*top):
+        if len(top) != 1 or not nested or is_end(*top):
             return root
         root = f"{root}/{top.pop()}" if root else top.pop()
 
@@ -141,7 +170,7 @@ def _find_splits(
     tree: FileTree, names: list[str], choices: dict[str, Any]
 ) -> dict[SplitName, tuple[str, ...]]:
     top_folders = sorted({name.split("/")[0] for name in names if "/" in name})
-    splits = match_splits(top_folders)
+    splits = match_splits(top_folders) or _match_alike(top_folders)
     nested = {name.split("/")[0] for name in names if name.count("/") >= 2}
     if not splits:
         _check_splits_in_classes(tree, names)
@@ -154,8 +183,10 @@ def _find_splits(
                 },
             )
         return {}
-    if set(splits["train"]) & nested or choices.get("layout") == "file_names":
+    if choices.get("layout") == "file_names":
         return splits
+    if set(splits["train"]) & nested:
+        return _enter_splits(splits, names)
     if all(map(find_split, top_folders)):
         raise AmbiguousDataError(
             f"{tree.location} has images, but no folders, in {', '.join(top_folders)}",
@@ -165,6 +196,67 @@ def _find_splits(
             },
         )
     return {}  # `train` is a class like the other folders
+
+
+def _match_alike(folders: Iterable[str]) -> dict[SplitName, tuple[str, ...]]:
+    """Match folders to splits whose names differ in the word for it alone, such as seg_train and seg_test."""
+    alike = defaultdict[tuple[str, ...], list[str]](list)
+    for folder in filter(find_word_split, folders):
+        alike[tuple(word for word in re.split(r"[\W_]+", folder) if not find_split(word))].append(folder)
+    families = [family for family in alike.values() if len(family) > 1]
+    return match_splits(families[0], find_word_split) if len(families) == 1 else {}
+
+
+def _enter_splits(
+    splits: Mapping[SplitName, tuple[str, ...]], names: list[str]
+) -> dict[SplitName, tuple[str, ...]]:
+    """Enter the folders that alone hold the classes of a split, as in train/train/cat/1.png."""
+    classes, entered = set[str](), dict[SplitName, tuple[str, ...]]()
+    for split in SPLITS:  # train first, which has the classes
+        folders = list[str]()
+        for folder in splits.get(split, ()):
+            root = find_root(below(folder, names), classes.__contains__)
+            folders.append(f"{folder}/{root}" if root else folder)
+            if split == "train":
+                classes |= {name.split("/")[0] for name in below(folders[-1], names) if "/" in name}
+        if folders:
+            entered[split] = tuple(folders)
+    return entered
+
+
+def _review_class_folders(tree: FileTree, description: DataDescription, placed: Iterable[str]) -> list[str]:
+    """Return a warning if all classes hold the same folders; raise AmbiguousDataError for names of parts."""
+    parts = [folder for folders in description.splits.values() for folder in folders] or [""]
+    names = [name for part in parts for name in below(part, below(description.root, placed))]
+    inner = defaultdict[str, set[str]](set)
+    for path in (name.split("/") for name in names):
+        inner[path[0]].add(path[1] if len(path) > 2 else "")
+    common = sorted(set.intersection(*inner.values()) - {""})
+    is_choice = len(inner) > 1 and len(common) > 1 and not any("" in folders for folders in inner.values())
+    splits = {
+        split: [f"{folder}/{name}".strip("/") for folder in folders for name in sorted(inner)]
+        for split, folders in (description.splits or {"train": ("",)}).items()
+    }
+    others = {re.sub(r"[\W\d_]", "", HOLDER_WORD.sub("", name)) for name in inner}
+    if len(others) > 1 or not all(map(HOLDER_WORD.search, inner)):
+        problem = f"all classes have the folders {', '.join(common[:5])}; if these are the classes, write"
+        return [f"{problem} `{to_toml({'splits': splits})}` into {BELOW_SOURCE}"] if is_choice else []
+    holders = [name for name in sorted(inner) if IMAGE_WORDS.fullmatch(name)]
+    labels = Counter(find_label(name.rpartition("/")[2]) for name in names)
+    readings: dict[str, dict[str, Any]] = {"these are the classes": {"layout": "folder"}}
+    if is_choice:
+        readings[f"the folders in them are, such as {common[0]}"] = {"splits": splits}
+    elif len(labels) > 1 and min(labels.values()) > 1 and not labels[""]:
+        root = f"{description.root}/{holders[0]}".strip("/") if len(inner) > len(holders) == 1 else ""
+        choice = {"layout": "file_names"} | ({"root": root} if root else {})
+        readings["the file names start with the class, as cat.1.jpg does"] = choice
+    elif len(inner) == 1:
+        return []  # too few classes
+    raise AmbiguousDataError(
+        f"{tree.location} has the folders {', '.join(sorted(inner)[:5])}, "
+        "each of which may hold images of all classes",
+        readings,
+    )
 
 
 def _check_splits_in_classes(tree: FileTree, names: list[str]) -> None:
@@ -187,6 +279,8 @@ def _check_test_classes(
     if not unknown:
         return
     subject = f"{tree.location}: no training image has the class {', '.join(unknown[:5])}"
+    if similar := find_similar_names(sorted({*train_classes, *unknown})):
+        raise DataError(f"{subject}, accepted: one spelling, got {' and '.join(map(ascii, similar[0]))}")
     places = {
         (name.split("/")[0], label)
         for name, (_, label) in zip(below(description.root, placed), placed.values(), strict=True)
@@ -205,6 +299,11 @@ def _check_test_classes(
             "they are classes, all images are for training": {"splits": {"train": everything}},
         },
     )
+
+
+def _names_split(name: str) -> bool:
+    """Return True if a word of the file name is that of a split."""
+    return any(map(find_split, re.split(r"[\W_]+", name.rpartition("/")[2])))
 
 
 def _note_unread(tree: FileTree, description: DataDescription) -> list[str]:

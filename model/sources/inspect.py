@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -27,12 +26,15 @@ from relearn.model.sources.file_lists import (
 from relearn.model.sources.folders import inspect_folders, place_images
 from relearn.model.sources.image_survey import list_images
 from relearn.model.sources.pixel_columns import find_packed_column
-from relearn.model.sources.tables import TABLE_SUFFIXES, TableFile, open_table
+from relearn.model.sources.raw_dataset import find_word_split, match_splits
+from relearn.model.sources.tables import TABLE_SUFFIXES, OpenFile, TableFile, open_table
 from relearn.model.sources.tree import KINDS, FileTree, SourceKind, check_kind, open_tree
 
 __all__ = ["AmbiguousDataError", "inspect_source"]
 MIN_PIXELS = 16
 MAX_CLASSES = 1000
+
+Listings = list[tuple[TableFile, FileColumn]]
 
 
 def inspect_source(
@@ -64,8 +66,8 @@ def inspect_source(
     if len(classes) > MAX_CLASSES:
         raise DataError(f"{source} has {len(classes)} different labels, accepted: up to {MAX_CLASSES}")
     if len(classes) < 2:
-        names = ", ".join(map(repr, classes))
-        raise DataError(f"{source}: at least two classes need images, got {len(classes)}: {names}")
+        got = "; ".join([", ".join(map(repr, classes)), *description.notes, *description.cautions])
+        raise DataError(f"{source}: at least two classes need images, got {len(classes)}: {got}")
     description = description.model_copy(update={"classes": tuple(classes)})
     description.check_left_out(choices.get("left_out", {}))
     return description
@@ -97,9 +99,9 @@ def _inspect(source: Path, choices: dict[str, Any], kind: SourceKind, sample: in
     if "image_column" in choices or may_list_files(table):
         with open_tree(source.parent) as tree:
             images = list_images(tree)
-            listing = replace(table, name=source.name)
-            if files := find_files(listing, images, choices):
-                description = inspect_image_rows(tree, [listing], files, images, choices, sample)
+            named, files = _open_listing(source.name, lambda: source.open("rb"), images, choices)
+            if files:
+                description = inspect_image_rows(tree, [named], files, images, choices, sample)
                 return description.model_copy(update={"source": source})
     return inspect_pixel_tables(source, [table], choices)  # says what is wrong with the pixels
 
@@ -122,12 +124,15 @@ def _inspect_tree(tree: FileTree, choices: dict[str, Any], sample: int | None) -
         for name in tree.files
         if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower()
     ]
+    unread = list[str]()
     if images and choices.get("layout") in (None, "file_list"):
-        listing = _inspect_listing(tree, names, images, choices, sample)
+        listings, others, unread = _find_listings(tree, names, images, choices)
+        listing = _inspect_listings(tree, listings, others, images, choices, sample) if listings else None
         if listing is not None:
             return listing
     if images or not names:
-        return inspect_folders(tree, images, choices, sample)
+        description = inspect_folders(tree, images, choices, sample)
+        return description.model_copy(update={"notes": (*description.notes, *unread)})
     tables = [open_table(name, partial(tree.open_file, name), choices) for name in names]
     if find_bytes_column(tables[0]):
         return inspect_image_rows(tree, tables, None, images, choices, sample)
@@ -140,26 +145,51 @@ def _inspect_tree(tree: FileTree, choices: dict[str, Any], sample: int | None) -
     return description.model_copy(update={"tables": tuple(names)})
 
 
-def _inspect_listing(
-    tree: FileTree, names: Sequence[str], images: list[str], choices: dict[str, Any], sample: int | None
-) -> DataDescription | None:
-    """Describe the image files by the tables that list them with labels; None if no table does."""
+def _find_listings(
+    tree: FileTree, names: Sequence[str], images: list[str], choices: dict[str, Any]
+) -> tuple[Listings, list[TableFile], list[str]]:
+    """Return the tables that list image files with labels, other tables, and why these are not read."""
+    listings, others, unread = Listings(), list[TableFile](), list[str]()
     metadata = [name for name in names if Path(name).name.startswith("metadata.")]
-    listings, others = list[tuple[TableFile, FileColumn]](), list[TableFile]()
     for name in metadata or names:
+        table = None
         try:
-            table = open_table(name, partial(tree.open_file, name), choices)
-            files = find_files(table, images, choices)
+            table, files = _open_listing(name, partial(tree.open_file, name), images, choices)
+            if files is None:
+                row = ", ".join(map(repr, table.sample.head(1).to_numpy().ravel().tolist()[:3]))
+                raise DataError(f"its first row is {row}, but an image file is {images[0]}")
+            find_label_columns(table, [column for column in table.columns if column != files.name], choices)
+            listings.append((table, files))
         except AmbiguousDataError:
             raise
-        except DataError:
-            continue  # not a list of images with labels
-        if files and _has_labels(table, files, choices):
-            listings.append((table, files))
-        else:
-            others.append(table)
-    if not listings:
-        return None
+        except DataError as error:
+            unread.append(f"{name} is not read: {error}")
+            others += [table] if table else []
+    of_splits = match_splits((table.name for table, _ in listings), find_word_split).values()
+    members = {name for parts in of_splits for name in parts}
+    return [pair for pair in listings if not members or pair[0].name in members], others, unread
+
+
+def _open_listing(
+    name: str, open_file: OpenFile, images: Sequence[str], choices: dict[str, Any]
+) -> tuple[TableFile, FileColumn | None]:
+    """Open a table and find its column of file names; a first line that names a file is no header."""
+    table = open_table(name, open_file, choices)
+    files = find_files(table, images, choices)
+    if files is None or files.header or "header" in choices:
+        return table, files
+    return _open_listing(name, open_file, images, choices | {"header": False})
+
+
+def _inspect_listings(
+    tree: FileTree,
+    listings: Listings,
+    others: Sequence[TableFile],
+    images: list[str],
+    choices: dict[str, Any],
+    sample: int | None,
+) -> DataDescription | None:
+    """Describe the image files by the tables that list them; None if their folders say the same."""
     columns, files = listings[0][0].columns, listings[0][1]
     same_shape = [table for table, other in listings if other == files._replace(found=other.found)]
     if len(same_shape) < len(listings):
@@ -172,16 +202,6 @@ def _inspect_listing(
     description = inspect_image_rows(tree, tables, files, images, choices, sample)
     agree = "layout" not in choices and _folders_agree(tree, tables, description, images)
     return None if agree and not (description.splits or description.left_out) else description
-
-
-def _has_labels(table: TableFile, files: FileColumn, choices: dict[str, Any]) -> bool:
-    try:
-        find_label_columns(table, [name for name in table.columns if name != files.name], choices)
-    except AmbiguousDataError:
-        raise
-    except DataError:
-        return False
-    return True
 
 
 def _folders_agree(

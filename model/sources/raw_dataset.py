@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -163,6 +164,15 @@ def find_split(name: str) -> SplitName | None:
     letters = re.sub(r"[^a-z]", "", name.lower())
     bare = re.sub(rf"^{_FILLERS}|{_FILLERS}+$", "", letters)
     return next((split for split, words in SPLIT_WORDS.items() if letters in words or bare in words), None)
+
+
+def find_word_split(name: str) -> SplitName | None:
+    """Return the split that one word of a file or folder name says, else one of the folders above it."""
+    path = PurePosixPath(name)
+    words = {split for word in re.split(r"[\W_]+", path.name.split(".")[0]) if (split := find_split(word))}
+    if words:
+        return words.pop() if len(words) == 1 else None
+    return next((split for folder in reversed(path.parts[:-1]) if (split := find_split(folder))), None)
 
 
 def match_splits(

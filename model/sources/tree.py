@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, Literal, cast
 
 from relearn.model.errors import DataError, NotFoundError
-from relearn.model.images.formats import HEADER_BYTES, recognize_format
+from relearn.model.images.formats import HEADER_BYTES, IMAGE_SUFFIXES, recognize_format
 from relearn.model.sources.tables import PARQUET_MAGIC, TABLE_SUFFIXES
 
 SourceKind = Literal["folder", "csv", "parquet", "npz", "archive", "toml", "image"]
@@ -158,8 +158,8 @@ def list_folder(root: Path, skip_junk: bool = False) -> tuple[list[str], list[st
                     folders.append(name)
                     if target not in ancestors:
                         pending.append((Path(entry.path), f"{name}/", ancestors | {target}))
-                elif entry.is_file():
-                    files.append(name)
+                elif entry.is_file() or (entry.is_symlink() and Path(name).suffix.lower() in IMAGE_SUFFIXES):
+                    files.append(name)  # an image behind a broken link is a damaged one
     return files, folders
 
 

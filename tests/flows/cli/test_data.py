@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from relearn.flows.cli.app import run_command_line
+from relearn.flows.cli.data import _list_examples
 from relearn.flows.rendering import to_csv
+from relearn.model.sources.description import SplitName
+from relearn.model.sources.raw_dataset import RawDataset, RawSplit
 
 NAMES = ("[x]*", "[:b]", "=1+1", "tab\there")
 
@@ -50,6 +53,15 @@ def test_reading_is_saved_and_passed_on(source: Path, capsys: pytest.CaptureFixt
     sheet.unlink()
     assert 2 == run_command_line(arguments)
     assert f"{file} exists" in capsys.readouterr().err
+
+
+def test_contact_sheet_has_four_images_of_each_class() -> None:
+    """All splits count, and a class has up to four."""
+    images, classes = np.zeros((10, 1, 8, 8), np.uint8), np.array(list("aaaaaabbbb"))
+    places = np.arange(10).astype(str)
+    parts: dict[SplitName, slice] = {"train": slice(0, 9, 2), "test": slice(1, 10, 2)}
+    splits = {name: RawSplit(images[part], classes[part], places[part]) for name, part in parts.items()}
+    assert [label for _, label in _list_examples(RawDataset(splits))] == list("aaaabbbb")
 
 
 def test_built_in_dataset_is_not_inspected(capsys: pytest.CaptureFixture[str]) -> None:
