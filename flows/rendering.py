@@ -97,17 +97,6 @@ def format_value(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def to_csv(frame: "pd.DataFrame") -> str:
-    """Render a CSV in which no text is a formula for a spreadsheet: it would start with = + - @ or a tab."""
-    guarded = frame.map(_guard_formula)
-    return guarded.rename(columns=_guard_formula).to_csv(index=False)
-
-
-def _guard_formula(value: object) -> object:
-    is_formula = isinstance(value, str) and re.match(r"[=+\-@\t\r](?!\d+(\.\d+)?$)", value)
-    return f"'{value}" if is_formula else value
-
-
 def join_sections(*sections: str) -> str:
     """Join the sections that are not empty to one Markdown document."""
     return "\n\n".join(filter(None, sections)) + "\n"

@@ -3,6 +3,7 @@
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -10,6 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_READ_BYTES = 2**32  # 4 GiB: weights of a billion parameters
 
@@ -28,6 +33,17 @@ def read_regular_file(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
                 errno.EFBIG, f"got {status.st_size:,} bytes, accepted: at most {max_bytes:,}", str(path)
             )
         return file.read(status.st_size)
+
+
+def to_csv(frame: "pd.DataFrame") -> str:
+    """Render a CSV in which no text is a formula for a spreadsheet: it would start with = + - @ or a tab."""
+    guarded = frame.map(_guard_formula)
+    return guarded.rename(columns=_guard_formula).to_csv(index=False)
+
+
+def _guard_formula(value: object) -> object:
+    is_formula = isinstance(value, str) and re.match(r"[=+\-@\t\r](?!\d+(\.\d+)?$)", value)
+    return f"'{value}" if is_formula else value
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from relearn.flows.console import make_console
-from relearn.flows.rendering import Table, build_comparison_table, check_output, to_csv, write_figure
+from relearn.flows.rendering import Table, build_comparison_table, check_output, write_figure
 from relearn.model.errors import UserInputError
-from relearn.model.files import write_bytes_atomically
+from relearn.model.files import to_csv, write_bytes_atomically
 from relearn.model.home import Home
 
 if TYPE_CHECKING:

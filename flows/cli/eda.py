@@ -8,13 +8,13 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from relearn.flows.console import escape_controls, image_bar, make_console
-from relearn.flows.rendering import Table, to_csv, write_figure
+from relearn.flows.rendering import Table, write_figure
 from relearn.model.config import TrainConfig
 from relearn.model.data.eda import balance_summary, eda_tables
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset, read_image_list
 from relearn.model.errors import UserInputError
 from relearn.model.evaluation.label_errors import suspect_labels
-from relearn.model.files import write_bytes_atomically
+from relearn.model.files import to_csv, write_bytes_atomically
 from relearn.model.home import Home
 from relearn.model.plots.eda import plot_eda
 

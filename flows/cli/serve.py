@@ -11,9 +11,9 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from relearn.flows.console import make_console
-from relearn.flows.rendering import Table, check_output, to_csv
+from relearn.flows.rendering import Table, check_output
 from relearn.model.errors import NotFoundError, UserInputError
-from relearn.model.files import write_bytes_atomically
+from relearn.model.files import to_csv, write_bytes_atomically
 from relearn.model.home import Home
 from relearn.model.images.formats import FORMAT_NAMES
 from relearn.serving.config import API_KEYS, ServeConfig

@@ -29,11 +29,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception_message, stop_after_attempt
 
 from relearn.flows import environment, process_identity
-from relearn.flows.rendering import to_csv
 from relearn.flows.tracking.store import connect, connect_existing, mlflow_errors, ui_url
 from relearn.model.data.extra_images import MergeSummary
 from relearn.model.data.prepared import IMAGES_FILE, PreparedDataset
 from relearn.model.errors import NotFoundError, UserInputError
+from relearn.model.files import to_csv
 from relearn.model.home import Home
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from relearn.model.data.splits import Splits, hash_contents, split_dataset
 from relearn.model.data.validation import Finding, validate_dataset
 from relearn.model.errors import CorruptDataError, DataError, InfrastructureError
 from relearn.model.file_lock import locked
-from relearn.model.files import atomic_folder, remove_leftovers
+from relearn.model.files import atomic_folder, remove_leftovers, to_csv
 from relearn.model.home import Home
 from relearn.model.images.allocate import allocate_in
 from relearn.model.images.decode_many import OnProgress, ignore_progress
@@ -219,7 +219,7 @@ def _write_image_list(file: Path, splits: Splits, classes: tuple[str, ...]) -> N
         )
         for name, split in vars(splits).items()
     ]
-    pd.concat(tables).to_csv(file, index=False)
+    file.write_text(to_csv(pd.concat(tables)), encoding="utf-8")
 
 
 def _compute_fingerprint(dataset: Dataset, merge_summary: MergeSummary | None) -> str:

@@ -1,10 +1,9 @@
-"""Promises of rendering: names from data are text in Markdown and HTML, on the terminal and in CSV."""
+"""Promises of rendering: names from data are text in Markdown and HTML, and on the terminal."""
 
-import pandas as pd
 import pytest
 from rich.console import Console
 
-from relearn.flows.rendering import Table, bullets, escape_markdown, to_csv
+from relearn.flows.rendering import Table, bullets, escape_markdown
 
 NAMES = ("[x]*", "[/b]", "<b>bold</b>", "[a](http://x)", "a|b", "`c`", "_d_", "# e", "$f$")
 
@@ -25,9 +24,3 @@ def test_class_names_are_printed_as_they_are(name: str) -> None:
     console = Console(width=80, record=True, markup=True)
     console.print(Table(("class", "n"), [(name, "1")], name))
     assert console.export_text().count(name) == 2
-
-
-def test_class_names_are_no_formulas_in_a_csv() -> None:
-    """A spreadsheet would compute them; a number below zero stays a number."""
-    lines = to_csv(pd.DataFrame({"class": ["=1+1", "@a", "[x]*"], "n": [-1, 2, 3]})).splitlines()
-    assert ["class,n", "'=1+1,-1", "'@a,2", "[x]*,3"] == lines

@@ -8,7 +8,7 @@ from PIL import Image
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.cli.data import _list_examples
-from relearn.flows.rendering import to_csv
+from relearn.model.files import to_csv
 from relearn.model.sources.description import SplitName
 from relearn.model.sources.raw_dataset import RawDataset, RawSplit
 
