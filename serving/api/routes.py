@@ -66,6 +66,14 @@ OPERATIONS = (
     Operation("GET", "/v2", PredictionApp.describe_server, ServerMetadata),
     Operation("GET", MODEL_PATH, PredictionApp.describe_model, ModelMetadata, extra_errors=(404,)),
     Operation(
+        "GET",
+        f"{MODEL_PATH}/ready",
+        PredictionApp.model_ready,
+        "text/plain",
+        is_limited=False,
+        extra_errors=(404,),
+    ),
+    Operation(
         "POST",
         f"{MODEL_PATH}/infer",
         PredictionApp.infer,
