@@ -133,7 +133,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         is_complete = not message.get("more_body", False)
     request.scope[_BODY_READ] = True
     if not received_bytes:
-        raise HTTPError(400, "empty_body", "body: got none, accepted: one image or several")
+        raise HTTPError(400, "empty_body", "body: got none, accepted: an image, or JSON as /docs shows it")
     return b"".join(chunks)
 
 
