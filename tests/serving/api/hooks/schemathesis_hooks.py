@@ -53,7 +53,7 @@ def filter_body(_context: schemathesis.HookContext, body: object) -> bool:
     """
     if not isinstance(body, dict):
         return True
-    is_blank = len(set(list_leaves(body.get("image", [])))) == 1
+    is_blank = len(set(list_leaves(body.get("image") or []))) == 1
     return "scale" not in body and not is_ambiguous(body) and not is_blank
 
 
