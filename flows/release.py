@@ -137,9 +137,9 @@ def evaluate_candidate(
     )
     training_hashes, champion = read_training_hashes(folder), None
     if state_before.live:
+        champion = releases.load(state_before.live.version)
         champion_folder = releases.version_folder(state_before.live.version)
-        champion = Classifier.load(champion_folder)
-        training_hashes = np.union1d(training_hashes, read_training_hashes(champion_folder))
+        training_hashes = np.union1d(training_hashes, read_training_hashes(champion_folder, champion.card))
     unseen_images = reference.excluding(training_hashes)
     recent_feedback = load_recent_holdout(
         home, card.name, reference.classes, unseen_images.images.shape[1:], training_hashes

@@ -30,7 +30,7 @@ from relearn.model.errors import NotFoundError
 from relearn.model.evaluation.metrics import Evaluation, compute_generalization_gap, evaluate
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
-from relearn.model.inference.model_card import ModelCard, read_card
+from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.custom import errors_in_call
 from relearn.model.networks.registry import build_network
 from relearn.model.networks.summary import count_parameters, summarize_layers
@@ -87,7 +87,7 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
 def check_scale(prepared: PreparedDataset, releases: ReleaseStore) -> None:
     """Raise `DataError` if another value is white in the data of the live version."""
     if live := releases.read_live():
-        read_card(releases.version_folder(live.version)).check_scale(prepared.uri, prepared.scale)
+        releases.read_card(live.version).check_scale(prepared.uri, prepared.scale)
 
 
 @task(task_run_name="train-{config.network}")

@@ -142,8 +142,7 @@ def _predict_files(classifier: "Classifier", files: tuple[Path, ...]) -> "pd.Dat
     import numpy as np
     import pandas as pd
 
-    from relearn.serving.api.responses import NO_CONTENT
-    from relearn.serving.inputs.input_spec import InputSpec
+    from relearn.serving.inputs.input_spec import NO_CONTENT, InputSpec
 
     card = classifier.card
     input_spec = InputSpec.from_card(card, max_images=1)

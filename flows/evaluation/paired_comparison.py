@@ -62,9 +62,11 @@ def run_paired_test(
     if first.run_id == second.run_id:
         raise UserInputError(f"--paired: got {first.label} and {second.label}, which are the same run")
     with tempfile.TemporaryDirectory() as temp_dir:
-        folders = [_find_classifier(home, ref, Path(temp_dir) / ref.run_id) for ref in (first, second)]
-        first_classifier, second_classifier = (Classifier.load(folder) for folder in folders)
-        training_hashes = np.union1d(*(read_training_hashes(folder) for folder in folders))
+        (first_classifier, second_classifier), hashes = zip(
+            *(_load_classifier(home, ref, Path(temp_dir) / ref.run_id) for ref in (first, second)),
+            strict=True,
+        )
+    training_hashes = np.union1d(*hashes)
     reference, description = _load_images(home, first_classifier.card, dataset)
     shape = reference.test_images.images.shape[1:]
     for ref, card in ((first, first_classifier.card), (second, second_classifier.card)):
@@ -85,13 +87,15 @@ def run_paired_test(
     )
 
 
-def _find_classifier(home: Home, ref: RunRef, target: Path) -> Path:
-    """Return the folder of the classifier: for a version the stored release, else a download in `target`."""
+def _load_classifier(home: Home, ref: RunRef, target: Path) -> tuple[Classifier, np.ndarray]:
+    """Load a classifier and its training hashes: a version's stored release, else a download in `target`."""
     if ref.model_name and ref.version:
         releases = ReleaseStore(home.releases_dir(ref.model_name))
         if ref.version in releases.list_versions():
-            return releases.version_folder(ref.version)
-    return registry.download_classifier(connect_existing(home), ref.run_id, target)
+            classifier, folder = releases.load(ref.version), releases.version_folder(ref.version)
+            return classifier, read_training_hashes(folder, classifier.card)
+    folder = registry.download_classifier(connect_existing(home), ref.run_id, target)
+    return Classifier.load(folder), read_training_hashes(folder)
 
 
 def _load_images(home: Home, card: ModelCard, dataset: str | None) -> tuple[ReferenceSet, str]:

@@ -52,7 +52,7 @@ def reproduce_version(home: Home, name: str, version: str) -> ReproductionResult
     if version not in releases.list_versions():
         accepted = ", ".join(releases.list_versions()) or "none"
         raise NotFoundError(f"version: got {version!r}, which is not kept as {name}; accepted: {accepted}")
-    original = Classifier.load(folder)
+    original = releases.load(version)
     card = original.card
     prepared = _load_data(card, home)
     network = build_untrained_network(card, folder)

@@ -22,7 +22,7 @@ from relearn.model.data.splits import hash_contents
 from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 from relearn.model.errors import DataError, NotFoundError, RelearnError
 from relearn.model.home import Home
-from relearn.model.inference.model_card import ModelCard, read_card
+from relearn.model.inference.model_card import ModelCard
 from relearn.serving.predictions import reader
 from relearn.serving.predictions.entries import Feedback
 from relearn.serving.releases.store import ReleaseStore
@@ -88,10 +88,11 @@ def load_review(home: Home, name: str) -> Review:
 
     Raises `NotFoundError` if no version of the model is live.
     """
-    release_state = ReleaseState.from_store(ReleaseStore(home.releases_dir(name)))
+    releases = ReleaseStore(home.releases_dir(name))
+    release_state = ReleaseState.from_store(releases)
     if release_state.live is None:
         raise NotFoundError(f"nothing is live as {name!r}: there are no predictions to review")
-    card = read_card(ReleaseStore(home.releases_dir(name)).version_folder(release_state.live.version))
+    card = releases.read_card(release_state.live.version)
     decisions = DecisionLog(home, name).load()
     corrections = {decision.correction.id: decision.correction for decision in decisions}
     corrections |= {correction.id: correction for correction in collect_corrections(home, name)}

@@ -7,7 +7,7 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError, NotFoundError
 from relearn.model.home import Home
-from relearn.model.inference.model_card import ModelCard, read_card
+from relearn.model.inference.model_card import ModelCard
 from relearn.serving.releases.ledger import Entry
 from relearn.serving.releases.store import ReleaseStore
 
@@ -66,7 +66,7 @@ def set_reference(home: Home, name: str, dataset: str, reason: str) -> Entry:
     state = ReleaseState.from_store(releases)
     if state.live is None:
         raise NotFoundError(f"nothing is live as {name!r}: the first release freezes its own test images")
-    card = read_card(releases.version_folder(state.live.version))
+    card = releases.read_card(state.live.version)
     prepared = load_compatible("--dataset", dataset, card, home)
     fingerprint = ReferenceSet.from_prepared(prepared).save(releases)
     return record_decision_or_fail(

@@ -26,6 +26,9 @@ MAX_PARTS = {
     "fill bytes": 2**16,  # of JPEG; between its segments
     "blocks": 2**15,  # of GIF, before its first frame, and of Photoshop's data in JPEG
     "tag values": 2**15,  # of TIFF; among them two for each strip
+    # Of TIFF, whose tiles are decoded whole. Those that are no larger than the image cover less than four
+    # times its pixels; one of 1 GB, in a file of 1 MB for 32 × 32 pixels, would take 9 s.
+    "pixels of tiles beyond four times the image": 2**20,
     "bytes of EXIF": 2**20,
     "bytes of run-length encoding": 2**19,  # of BMP, which Pillow decodes in Python
 }
@@ -34,6 +37,8 @@ _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 _START, _END, _SCAN, _EXIF, _PHOTOSHOP = 0xD8, 0xD9, 0xDA, 0xE1, 0xED
 _SUBDIRECTORIES = {34_665, 34_853, 40_965}  # EXIF, GPS, interoperability
 _BYTE_TYPES = {1, 2, 6, 7}  # bytes and texts, which are read at once
+_SHORT, _LONG = 3, 4
+_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
 
 
 def check_cost(content: bytes, count_parts: Callable[[bytes], Parts]) -> None:
@@ -114,7 +119,8 @@ def count_gif_parts(content: bytes) -> Parts:
 
 
 def count_tiff_parts(content: bytes) -> Parts:
-    """Count the values in the first directory of a TIFF, and in the directories of its EXIF."""
+    """Count the values in the first directory of a TIFF and in those of its EXIF, and the pixels of tiles."""
+    sides, is_clear = dict[int, int](), True
     order = "<" if content.startswith(b"II") else ">"
     offsets = [offset for (offset,) in struct.iter_unpack(f"{order}I", content[4:8].ljust(4, b"\0"))]
     while offsets:
@@ -125,6 +131,19 @@ def count_tiff_parts(content: bytes) -> Parts:
             yield "tag values", 1 if kind in _BYTE_TYPES else max(1, count)
             if tag in _SUBDIRECTORIES:
                 offsets.append(value)
+            elif tag in (_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT):
+                short = struct.unpack(f"{order}HH", struct.pack(f"{order}I", value))[0]
+                side = short if kind == _SHORT else value
+                # Decoders differ in which of two values they take, and in other types that they read.
+                is_clear &= kind in (_SHORT, _LONG) and count == 1 and side > 0 and tag not in sides
+                sides[tag] = side
+    if _TILE_WIDTH in sides or _TILE_HEIGHT in sides:
+        padding = 2**32
+        if is_clear and len(sides) == 4:
+            width, height, tile_width, tile_height = (sides[tag] for tag in sorted(sides))
+            tiles = -(-width // tile_width) * -(-height // tile_height)
+            padding = max(0, tiles * tile_width * tile_height - 4 * width * height)
+        yield "pixels of tiles beyond four times the image", padding
 
 
 def count_bmp_parts(content: bytes) -> Parts:

@@ -32,8 +32,9 @@ MIN_STROKE = 0.12  # of the box; thinner strokes are thickened to this, about th
 
 def has_mnist_form(images: np.ndarray) -> np.ndarray:
     """Return for each image, uint8 (n, h, w), whether it is bright on dark, centered and in MNIST's box."""
-    is_stroke = images > images.max(axis=(1, 2), keepdims=True) // 10
-    has_form: np.ndarray = is_stroke.any(axis=(1, 2))
+    maxima = images.max(axis=(1, 2), keepdims=True)
+    is_stroke = images > maxima // 10
+    has_form: np.ndarray = maxima[:, 0, 0] >= MIN_CONTRAST
     for axis in (1, 2):
         lines, mass = is_stroke.any(axis=3 - axis), images.sum(axis=3 - axis, dtype=float)
         side = lines.shape[1]

@@ -126,12 +126,13 @@ def parse_card(json_text: bytes, path: Path) -> ModelCard:
         raise CorruptDataError(f"{path}: {'; '.join(problems)}") from None
 
 
-def read_training_hashes(folder: Path) -> np.ndarray:
+def read_training_hashes(folder: Path, card: ModelCard | None = None) -> np.ndarray:
     """Read the content hashes of the training images of the classifier in `folder`; uint64, sorted.
 
-    Raises `CorruptDataError` if the card lists no hashes, or their file was changed.
+    `card` is by default the one in `folder`. Raises `CorruptDataError` if it lists no hashes, or their file
+    was changed.
     """
-    digest = read_card(folder).digests.get(TRAINING_HASHES_FILE)
+    digest = (card or read_card(folder)).digests.get(TRAINING_HASHES_FILE)
     if digest is None:
         raise CorruptDataError(f"{folder / CARD_FILE} lists no {TRAINING_HASHES_FILE}")
     array: np.ndarray = np.load(io.BytesIO(read_verified(folder / TRAINING_HASHES_FILE, digest)))

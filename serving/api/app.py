@@ -12,7 +12,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relearn.model.errors import CorruptDataError, InvalidModelOutputError, UserInputError
+from relearn.model.errors import CorruptDataError, InvalidModelOutputError
 from relearn.serving.api import inference_protocol
 from relearn.serving.api.health import check_ready, report_live
 from relearn.serving.api.inference_protocol import (
@@ -20,7 +20,6 @@ from relearn.serving.api.inference_protocol import (
     ServerMetadata,
 )
 from relearn.serving.api.responses import (
-    NO_CONTENT,
     FeedbackReceipt,
     Predictions,
     Worker,
@@ -35,8 +34,8 @@ from relearn.serving.http.concurrency import ConcurrencyLimiter
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.http.hosts import AccessRules
 from relearn.serving.http.requests import MediaType
-from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse_body import is_cheap_to_parse, parse_body, recognize_media_type
+from relearn.serving.inputs.input_spec import NO_CONTENT, InputSpec
+from relearn.serving.inputs.parse_body import JSON_TYPE, is_cheap_to_parse, parse_body, recognize_media_type
 from relearn.serving.inputs.predict_options import PredictOptions
 from relearn.serving.logger import logger
 from relearn.serving.metrics.prometheus import Metrics
@@ -125,6 +124,18 @@ class PredictionApp:
             raise HTTPError(503, "no_release", "no classifier is released yet")
         return self.served_model
 
+    def _require_named_model(self, request: Request) -> ServedModel:
+        served_model = self._require_model()
+        inference_protocol.check_model_name(request.scope["path"].split("/")[3], served_model.classifier.card)
+        return served_model
+
+    async def _read_json(self, request: Request) -> bytes:
+        """Read a body that must be JSON; as for `/predict`, its content may decide its type."""
+        declared_type = requests.parse_media_type(request)
+        body = await requests.read_body(request, self.config.max_body_bytes)
+        recognize_media_type(declared_type, body, (JSON_TYPE,))
+        return body
+
     async def predict(self, request: Request, request_id: str) -> Response:
         """Predict a label and the probability of every class for each image."""
         served_model = self._require_model()
@@ -153,7 +164,7 @@ class PredictionApp:
     def predict_images(self, images: np.ndarray) -> dict[str, Any]:
         """Predict `images`, uint8 in any accepted shape, without HTTP; return the content of `/predict`."""
         served_model = self._require_model()
-        images = images.reshape(-1, *served_model.classifier.card.shape)
+        images = InputSpec.from_card(served_model.classifier.card, self.config.max_images).to_batch(images)
         request_id = requests.create_request_id()
         content = self._predict_and_encode(served_model, images, request_id, PredictOptions())
         return msgspec.json.decode(content, type=dict[str, Any])
@@ -226,35 +237,36 @@ class PredictionApp:
 
     async def infer(self, request: Request, request_id: str) -> Response:
         """Predict a tensor of images, as the Open Inference Protocol v2 describes it."""
-        served_model = self._require_model()
-        inference_protocol.check_model_name(request.scope["path"].split("/")[3], served_model.classifier.card)
-        requests.parse_media_type(request).check_accepted(("application/json",))
-        body = await requests.read_body(request, self.config.max_body_bytes)
+        served_model = self._require_named_model(request)
+        inference_protocol.check_no_binary_tensors(request)
+        body = await self._read_json(request)
         client = requests.get_client_address(request)
         return await self.limiter.run_in_thread(client, self._infer, served_model, body, request_id)
 
     def _infer(self, served_model: ServedModel, body: bytes, request_id: str) -> Response:
         card = served_model.classifier.card
         input_spec = InputSpec.from_card(card, self.config.max_images)
-        client_id, images = inference_protocol.parse_infer_request(body, input_spec)
+        infer_request, images = inference_protocol.parse_infer_request(body, input_spec)
+        input_spec.check_content(images)  # the protocol has no null among labels
         probabilities = served_model.predict(images)
-        is_blank = served_model.classifier.find_blank(images)
-        if is_blank.any():  # the protocol has no null among labels
-            message = f"images[{is_blank.argmax()}]: got a blank image, accepted: images with content"
-            raise UserInputError(message, NO_CONTENT)
+        is_blank = np.zeros(len(images), bool)
         labels = self._record(served_model, images, probabilities, is_blank, request_id, PredictOptions())
         return build_json_response(
             inference_protocol.build_infer_response(
-                client_id or request_id, card, served_model.version, labels, probabilities
+                infer_request, request_id, card, served_model.version, labels, probabilities
             )
         )
 
     async def describe_model(self, request: Request, _request_id: str) -> Response:
         """Return inputs and outputs of the live version, as the Open Inference Protocol v2 describes them."""
-        served_model = self._require_model()
-        card = served_model.classifier.card
-        inference_protocol.check_model_name(request.scope["path"].split("/")[3], card)
-        return build_json_response(inference_protocol.describe_model(card, served_model.version))
+        served_model = self._require_named_model(request)
+        return build_json_response(
+            inference_protocol.describe_model(served_model.classifier.card, served_model.version)
+        )
+
+    async def model_ready(self, request: Request, _request_id: str) -> Response:
+        """Report readiness as `/readyz` does, for the model of this name."""
+        return await check_ready(self._require_named_model(request), self.limiter)
 
     async def describe_server(self, _request: Request, _request_id: str) -> Response:
         """Return the name of the server, as the Open Inference Protocol v2 describes it."""
@@ -263,8 +275,7 @@ class PredictionApp:
     async def feedback(self, request: Request, request_id: str) -> Response:
         """Save a label correction in the prediction log; return whether its image is stored."""
         card = self._require_model().classifier.card
-        requests.parse_media_type(request).check_accepted(("application/json",))
-        body = await requests.read_body(request, self.config.max_body_bytes)
+        body = await self._read_json(request)
         user_feedback = await self.limiter.run_in_thread(
             requests.get_client_address(request), feedback.parse_feedback, body, card
         )

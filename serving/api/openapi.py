@@ -12,6 +12,7 @@ from relearn.model.images.decode import encode_png
 from relearn.model.images.formats import FORMAT_NAMES, IMAGE_TYPES
 from relearn.model.images.scale import BYTE_WHITE
 from relearn.model.inference.model_card import ModelCard
+from relearn.serving.api.inference_protocol import OUTPUT_NAMES, list_datatypes
 from relearn.serving.api.operations import ERRORS, Operation
 from relearn.serving.config import ServeConfig
 from relearn.serving.http.errors import ErrorResponse
@@ -22,7 +23,6 @@ from relearn.serving.inputs.parse_json import SCALES
 Json = dict[str, Any]
 
 SCHEMA_REFERENCE = "#/components/schemas/{name}"
-PIXEL: Json = {"type": "integer", "minimum": 0, "maximum": 255}
 SCALE: Json = {
     "description": "The number that is white; with 1, numbers may have fractions. Required if no number"
     " exceeds 1, unless all are 0 or 1 is white for the classifier.",
@@ -52,12 +52,17 @@ def build_openapi(
     )
     schemas["PredictRequest"]["properties"]["images"] = _images_schema(input_spec)
     scales = {*SCALES, input_spec.scale} if input_spec else SCALES
-    schemas["PredictRequest"]["properties"]["scale"] = SCALE | {"enum": sorted(scales)}
+    for name in ("PredictRequest", "FeedbackRequest"):
+        schemas[name]["properties"]["scale"] = SCALE | {"enum": sorted(scales)}
     one_image = _images_schema(replace(input_spec, max_images=1) if input_spec else None)
     schemas["FeedbackRequest"]["properties"]["image"] = {"anyOf": [one_image, {"type": "null"}]}
     if card and input_spec:
         _name_classes(schemas, list(card.classes))
-        schemas["InputTensor"]["properties"]["data"] = {"type": "array", "items": PIXEL}
+        schemas["InputTensor"]["properties"] |= {
+            "data": {"type": "array", "items": _pixel_schema(card.scale)},
+            "datatype": {"enum": list_datatypes(card.scale)},
+        }
+        schemas["RequestedOutput"]["properties"]["name"] = {"enum": list(OUTPUT_NAMES)}
     paths: dict[str, Json] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(
@@ -87,7 +92,7 @@ def _describe(operation: Operation, input_spec: InputSpec | None, card: ModelCar
     name = operation.path.strip("/").replace("/", "_").replace(".", "_") or "root"
     description: Json = {"operationId": name, "summary": operation.summary, "tags": [operation.tag]}
     if "{model_name}" in operation.path:
-        schema = {"type": "string"} | ({"enum": [card.dataset]} if card else {})
+        schema = {"type": "string"} | ({"enum": [card.name]} if card else {})
         description["parameters"] = [{"name": "model_name", "in": "path", "required": True, "schema": schema}]
     elif operation.parameters:
         description["parameters"] = [
@@ -178,24 +183,25 @@ def _images_schema(input_spec: InputSpec | None) -> Json:
 
 def _array_schema(shape: tuple[int, ...], white: int) -> Json:
     size, *inner_shape = shape
-    pixel = {"type": "number" if white == 1 else "integer", "minimum": 0, "maximum": white}
-    items = _array_schema(tuple(inner_shape), white) if inner_shape else pixel
+    items = _array_schema(tuple(inner_shape), white) if inner_shape else _pixel_schema(white)
     return {"type": "array", "minItems": size, "maxItems": size, "items": items}
+
+
+def _pixel_schema(white: int) -> Json:
+    return {"type": "number" if white == 1 else "integer", "minimum": 0, "maximum": white}
 
 
 def _build_examples(request_name: str, input_spec: InputSpec, card: ModelCard) -> Json:
     """Build valid requests; the image is a bright vertical bar."""
     file_white = min(input_spec.file_scale or BYTE_WHITE, BYTE_WHITE)
-    numbers, pixels, file = (
-        _draw_bar(input_spec.shape, white) for white in (input_spec.scale, BYTE_WHITE, file_white)
-    )
+    numbers, file = (_draw_bar(input_spec.shape, white) for white in (input_spec.scale, file_white))
     nested_pixels = numbers.reshape(input_spec.accepted_shapes[1]).tolist()
     base64_file = base64.b64encode(encode_png(file)).decode()
     tensor = {
         "name": "images",
         "shape": [1, *input_spec.shape],
-        "datatype": "UINT8",
-        "data": pixels.ravel().tolist(),
+        "datatype": list_datatypes(input_spec.scale)[0],
+        "data": numbers.ravel().tolist(),
     }
     examples: dict[str, Json] = {
         "PredictRequest": {

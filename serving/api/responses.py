@@ -13,6 +13,7 @@ from relearn.model.images.decode import encode_png
 from relearn.model.images.resize import ImageStyle
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.config import ServeConfig
+from relearn.serving.inputs.input_spec import NO_CONTENT
 from relearn.serving.inputs.predict_options import PredictOptions
 from relearn.serving.predictions.feedback import ImageState
 from relearn.serving.runtime.hot_reload import ServedModel
@@ -20,10 +21,7 @@ from relearn.serving.runtime.hot_reload import ServedModel
 Count = Annotated[int, Meta(ge=1)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-
-
 NoAnswerReason = Literal["no_content"]
-NO_CONTENT: NoAnswerReason = "no_content"  # a drawing without ink
 
 
 class Prediction(Struct):

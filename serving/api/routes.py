@@ -78,6 +78,15 @@ OPERATIONS = (
         extra_errors=(404,),
     ),
     Operation(
+        HEALTH,
+        "GET",
+        f"{MODEL_PATH}/ready",
+        PredictionApp.model_ready,
+        "text/plain",
+        is_limited=False,
+        extra_errors=(404,),
+    ),
+    Operation(
         INFERENCE_PROTOCOL,
         "POST",
         f"{MODEL_PATH}/infer",

@@ -20,6 +20,7 @@ from relearn.serving.http import requests
 from relearn.serving.http.errors import HTTPError, build_error_response
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+HEADERS_OF_PAGES = ("authorization", "x-api-key", requests.REQUEST_ID_HEADER.decode())
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 _PROXY_HEADERS = frozenset((b"forwarded", b"x-real-ip", b"via"))  # and x-forwarded-for, -host, -proto, …
 
@@ -69,7 +70,7 @@ class AllowOriginMiddleware(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("authorization", "x-api-key", requests.REQUEST_ID_HEADER.decode()),
+            allow_headers=HEADERS_OF_PAGES,
             expose_headers=(requests.REQUEST_ID_HEADER.decode(), "retry-after"),
             allow_private_network=True,
         )
@@ -79,15 +80,19 @@ class AllowOriginMiddleware(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        request_id = requests.create_request_id()
-        response = build_error_response(forbidden_origin_error(), request_id)
+        request_id, error = requests.create_request_id(), forbidden_origin_error()
+        if self.is_allowed_origin(request_headers["origin"]):
+            accepted = f"GET and POST, with {', '.join(HEADERS_OF_PAGES)} and content-type"
+            message = f"preflight: got another method or header, accepted: {accepted}"
+            error = HTTPError(403, "forbidden_origin", message)
+        response = build_error_response(error, request_id)
         response.raw_headers += requests.build_headers(request_id)
         return response
 
 
 def forbidden_origin_error() -> HTTPError:
-    """Return the error for a page that may not ask, or not with this method and these headers."""
-    hint = "accepted: this server's own, and those of --allow-origin with GET or POST and a key in its header"
+    """Return the error for a page that may not ask."""
+    hint = "accepted: this server's own, and those of --allow-origin with a key in its header"
     return HTTPError(403, "forbidden_origin", f"Origin: got another site, {hint}")
 
 

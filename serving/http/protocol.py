@@ -39,6 +39,10 @@ def find_ambiguity(http_version: str, target: bytes, headers: Sequence[tuple[byt
             hosts.append(value.lower())
         elif name == b"transfer-encoding" and (http_version, value.lower()) != ("1.1", b"chunked"):
             return "Transfer-Encoding: got another one, accepted: chunked, in HTTP/1.1"
+    names = {name for name, _ in headers}
+    if b"upgrade" in names and not names.isdisjoint((b"content-length", b"transfer-encoding")):
+        # llhttp would not read the body, and take it for the next request.
+        return "Upgrade: got one with a body, accepted: none with a body"
     if len(hosts) > 1 or (not hosts and http_version == "1.1"):
         return f"Host: got {len(hosts)} headers, accepted: one"
     if b"#" in target:

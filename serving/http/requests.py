@@ -81,18 +81,18 @@ def parse_media_type(request: Request) -> MediaType:
     """
     encodings = get_header_values(request, b"content-encoding")
     if any(encoding.strip().lower() != "identity" for encoding in encodings):
-        raise HTTPError(415, "unsupported_encoding", "Content-Encoding: accepted: none")
+        raise HTTPError(415, "unsupported_encoding", "Content-Encoding: got one, accepted: none")
     headers = get_header_values(request, b"content-type")
     media_type = _parse_content_type(headers[0]) if len(headers) == 1 else MediaType("")
     if headers and not _MEDIA_TYPE_PATTERN.fullmatch(media_type.name):
         raise HTTPError(
             415,
             "unsupported_media_type",
-            f"Content-Type: accepted: one media type, of up to {_MAX_CONTENT_TYPE_LENGTH} characters, such as"
-            " application/json or image/png",
+            "Content-Type: got something else, accepted: one media type, of up to"
+            f" {_MAX_CONTENT_TYPE_LENGTH} characters, such as application/json or image/png",
         )
     if media_type.parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise HTTPError(415, "unsupported_charset", "Content-Type: accepted charset: utf-8")
+        raise HTTPError(415, "unsupported_charset", "Content-Type: got another charset, accepted: utf-8")
     return media_type
 
 
@@ -134,7 +134,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         is_complete = not message.get("more_body", False)
     request.scope[_BODY_READ] = True
     if not received_bytes:
-        raise HTTPError(400, "empty_body", "body: got none, accepted: one image or several")
+        raise HTTPError(400, "empty_body", "body: got none, accepted: an image, or JSON as /docs shows it")
     return b"".join(chunks)
 
 

@@ -2,13 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
+
+import numpy as np
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.resize import ImageStyle
+from relearn.model.images.resize import ImageStyle, find_blank
 from relearn.model.images.scale import BYTE_WHITE
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.http.errors import HTTPError
+
+NO_CONTENT: Final = "no_content"  # reason or error code: a drawing without ink
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,23 @@ class InputSpec:
                 f" {values_per_image}"
             )
             raise HTTPError(413, "batch_too_large", message)
+
+    def to_batch(self, images: np.ndarray) -> np.ndarray:
+        """Reshape one image or several, in any accepted shape, to (n, channels, height, width)."""
+        if not len(images):
+            self.check_image_count(0)
+        if images.shape not in self.accepted_shapes and images.shape[1:] not in self.accepted_shapes:
+            raise UserInputError(f"images: got {format_shape(images.shape)}, accepted: {self}", "wrong_shape")
+        batch = images.reshape(-1, *self.shape)
+        self.check_image_count(len(batch))
+        return batch
+
+    def check_content(self, images: np.ndarray) -> None:
+        """Raise `UserInputError` for a drawing without ink among `images`, uint8 (n, channels, h, w)."""
+        is_blank = find_blank(images, self.style)
+        if is_blank.any():
+            message = f"images[{is_blank.argmax()}]: got a blank image, accepted: images with content"
+            raise UserInputError(message, NO_CONTENT)
 
 
 def format_shape(shape: tuple[int, ...]) -> str:

@@ -7,7 +7,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser
 
 from relearn.model.errors import UserInputError
-from relearn.model.images.formats import FORMAT_NAMES
+from relearn.model.images.formats import FORMAT_NAMES, HEADER_BYTES, recognize_format
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.image_files import parse_images
 from relearn.serving.inputs.input_spec import InputSpec
@@ -16,8 +16,9 @@ from relearn.serving.inputs.input_spec import InputSpec
 def parse_multipart(body: bytes, input_spec: InputSpec, boundary: str) -> np.ndarray:
     """Parse the files of a form in their order; field names are ignored.
 
-    A part with neither a file name nor an image media type is a text field and is rejected: a path or URL in
-    it is neither read nor fetched. Raises `HTTPError` 400 if the form cannot be split into parts.
+    A part with neither a file name nor an image in it, by media type or content, is a text field and is
+    rejected: a path or URL in it is neither read nor fetched. Raises `HTTPError` 400 if the form cannot be
+    split into parts.
     """
     files: dict[str, bytes] = {}
     end_events: list[bool] = []
@@ -56,10 +57,11 @@ def _read_file(file: File) -> bytes:
 
 
 def _read_image_field(field: Field) -> bytes:
-    if not str(field.content_type).startswith("image/"):
+    content = field.value or b""
+    if not str(field.content_type).startswith("image/") and not recognize_format(content[:HEADER_BYTES]):
         raise UserInputError(
             f"form: got text{_format_name(field)}, accepted: {FORMAT_NAMES} files only, as from curl -F"
             " file=@image.png",
             "wrong_type",
         )
-    return field.value or b""
+    return content

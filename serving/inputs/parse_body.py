@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,40 +14,43 @@ from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.image_files import parse_image
 from relearn.serving.inputs.input_spec import InputSpec, format_shape
 from relearn.serving.inputs.multipart import parse_multipart
-from relearn.serving.inputs.parse_json import parse_json
+from relearn.serving.inputs.parse_json import is_ambiguous, parse_json
 
 JSON_TYPE, RAW_TYPE, MULTIPART_TYPE = "application/json", "application/octet-stream", "multipart/form-data"
+MEDIA_TYPES = (JSON_TYPE, RAW_TYPE, *IMAGE_TYPES, MULTIPART_TYPE)
 _JSON_OBJECT = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"\w{1,64}"\s*:')
+_MAX_JSON_START = 4_096  # bytes; a search through 10 MB of spaces would hold the event loop for 80 ms
 _ANY_TYPE = ("", "*/*", "image/*")  # the content alone decides
 
 
-def recognize_media_type(declared: MediaType, body: bytes) -> MediaType:
-    """Return the media type by which to parse `body`, one of `MEDIA_TYPES`.
+def recognize_media_type(
+    declared: MediaType, body: bytes, accepted_types: Sequence[str] = MEDIA_TYPES
+) -> MediaType:
+    """Return the media type by which to parse `body`, one of `accepted_types`.
 
     The content of an image file or a JSON object decides where an image, JSON or nothing is declared: many
     clients guess the type from a file name, or send none. Raises `HTTPError` 415 for other declared types,
     and `UserInputError` for an image file or JSON that is declared as raw pixels.
     """
-    content_type = _recognize_content(body)
-    if content_type == declared.name != "":
-        return declared
+    content_type, media_type = _recognize_content(body), declared
     is_image = declared.name.startswith("image/")
-    if declared.name == RAW_TYPE and content_type:
+    if declared.name == RAW_TYPE in accepted_types and content_type:
         raise UserInputError(
             f"body: got raw pixels that are {content_type}, accepted: this body with Content-Type:"
             f" {content_type}",
             "wrong_type",
         )
     if content_type and (is_image or declared.name in (JSON_TYPE, *_ANY_TYPE)):
-        return replace(declared, name=content_type)
-    if is_image:
-        return replace(declared, name=IMAGE_TYPES[0])  # the parser rejects its content
-    declared.check_accepted(MEDIA_TYPES, f" for a body of {content_type}" if content_type else "")
-    return declared
+        media_type = declared if content_type == declared.name else replace(declared, name=content_type)
+    elif is_image:
+        media_type = replace(declared, name=IMAGE_TYPES[0])  # the parser rejects its content
+    is_hidden = content_type and content_type != media_type.name
+    media_type.check_accepted(accepted_types, f" for a body of {content_type}" if is_hidden else "")
+    return media_type
 
 
 def _recognize_content(body: bytes) -> str:
-    if _JSON_OBJECT.match(body):
+    if _JSON_OBJECT.match(body, 0, _MAX_JSON_START):
         return JSON_TYPE
     image_format = recognize_format(body[:HEADER_BYTES])
     return image_format.media_type if image_format else ""
@@ -88,6 +91,11 @@ def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
         raise UserInputError(
             f"body: got {numbers.max()}, accepted: {dtype} from 0 to {input_spec.scale}", "out_of_range"
         )
+    if is_ambiguous(numbers, input_spec.scale):
+        raise UserInputError(
+            f"body: got only 0 and 1, accepted: {dtype} from 0 to {input_spec.scale}, not scaled",
+            "ambiguous_scale",
+        )
     return scale_to_uint8(numbers, input_spec.scale)
 
 
@@ -96,4 +104,3 @@ PARSERS: dict[str, Callable[[bytes, InputSpec], np.ndarray]] = {
     RAW_TYPE: parse_raw,
     **dict.fromkeys(IMAGE_TYPES, parse_image),
 }
-MEDIA_TYPES = (*PARSERS, MULTIPART_TYPE)

@@ -4,6 +4,8 @@ import codecs
 import json
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -18,10 +20,6 @@ from relearn.serving.inputs.input_spec import InputSpec, format_shape
 SCALES = (1, BYTE_WHITE)  # the numbers that may be white
 # Members by which other servers and clients send images.
 OTHER_NAMES = {"instances", "inputs", "dataframe_split", "dataframe_records", "data", "image", "img", "b64"}
-ACCEPTED_BODY = (
-    f'an object with "images", numbers 0–{BYTE_WHITE} or files in base64, and optionally "scale",'
-    f' such as {{"images": [{EXAMPLE_FILE}]}}'
-)
 
 
 def _nest_list_type(element_type: Any, depth: int) -> Any:
@@ -57,12 +55,22 @@ def parse_json(body: bytes, input_spec: InputSpec) -> np.ndarray:
     of the classifier is 1.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
-    try:
+    with syntax_errors(body):
         raw, scale = _extract_members(body, input_spec)
-        if _STRING_START.match(raw):
-            _check_utf8(body)
-            return parse_base64_images(_decode_strings(raw, input_spec), input_spec)
-        return _parse_numbers(raw, scale, input_spec)
+        if not _STRING_START.match(raw):
+            return _parse_numbers(raw, scale, input_spec)
+        _check_utf8(body)
+        if scale is not None:
+            message = "scale: got one for image files, accepted: none, since a file says what is white"
+            raise UserInputError(message, "unknown_field")
+        return parse_base64_images(_decode_strings(raw, input_spec), input_spec)
+
+
+@contextmanager
+def syntax_errors(body: bytes) -> Iterator[None]:
+    """Raise `HTTPError` 400, with the position, for a `body` that is no JSON in UTF-8."""
+    try:
+        yield
     except RecursionError:
         raise HTTPError(400, "too_deep", "body: the JSON is nested too deeply") from None
     except (msgspec.DecodeError, json.JSONDecodeError, UnicodeDecodeError):
@@ -75,7 +83,7 @@ def _extract_members(body: bytes, input_spec: InputSpec) -> tuple[bytes, int | N
         members = _BODY_DECODER.decode(body)
     except msgspec.ValidationError:
         _check_utf8(body)
-        raise _member_error(body) from None
+        raise _member_error(body, input_spec) from None
     raw, raw_scale = bytes(members.images), bytes(members.scale)
     # The decoder takes the last of two members with one name; a proxy may have validated the first.
     if body.count(b'"') - raw.count(b'"') - raw_scale.count(b'"') > (4 if raw_scale else 2):
@@ -90,19 +98,23 @@ def _extract_members(body: bytes, input_spec: InputSpec) -> tuple[bytes, int | N
     return raw, int(scale)
 
 
-def _member_error(body: bytes) -> UserInputError:
+def _member_error(body: bytes, input_spec: InputSpec) -> UserInputError:
     """Return an error that says what a body is, if it is no object with the right members."""
+    accepted = (
+        f'an object with "images", {input_spec.accepted_values} or files in base64, and optionally "scale",'
+        f' such as {{"images": [{EXAMPLE_FILE}]}}'
+    )
     try:
         names = set(msgspec.json.decode(body, type=dict[str, msgspec.Raw]))
     except msgspec.ValidationError:
         kinds = {b"[": "a list", b'"': "a string", b"n": "null", b"t": "a boolean", b"f": "a boolean"}
         kind = kinds.get(body.lstrip()[:1], "a number")
-        return UserInputError(f"body: got {kind}, accepted: {ACCEPTED_BODY}", "wrong_type")
+        return UserInputError(f"body: got {kind}, accepted: {accepted}", "wrong_type")
     if unknown := names - {"images", "scale"}:
         known = sorted(unknown & OTHER_NAMES)
         received = f'"{known[0]}"' if known else "another member"
-        return UserInputError(f"body: got {received}, accepted: {ACCEPTED_BODY}", "unknown_field")
-    return UserInputError(f'body: got no "images", accepted: {ACCEPTED_BODY}', "missing_field")
+        return UserInputError(f"body: got {received}, accepted: {accepted}", "unknown_field")
+    return UserInputError(f'body: got no "images", accepted: {accepted}', "missing_field")
 
 
 def _syntax_error(body: bytes) -> HTTPError:
@@ -141,40 +153,46 @@ def _decode_strings(raw: bytes, input_spec: InputSpec) -> list[str]:
 
 
 def _parse_numbers(raw: bytes, scale: int | None, input_spec: InputSpec) -> np.ndarray:
-    depth = _OPENING_BRACKETS.match(raw).group().count(b"[")  # type: ignore[union-attr]  # matches anything
-    if depth == 0:
-        raise UserInputError(f"images: got neither list nor string, accepted: {input_spec}", "wrong_type")
-    if depth > len(_BYTE_DECODERS):
-        raise UserInputError(f"images: got lists nested {depth} deep, accepted: {input_spec}", "wrong_shape")
-    _check_json_size(raw, input_spec)
     white = scale or input_spec.scale
-    numbers = _decode_array(raw, depth, white, input_spec)
-    images = _to_batch(numbers, input_spec)
-    if scale is None and white != 1 and images.max() <= 1 and images.any():
+    other_forms = f', or files in base64, such as {{"images": [{EXAMPLE_FILE}]}}'
+    numbers = decode_numbers(raw, white, input_spec, other_forms)
+    images = input_spec.to_batch(numbers)
+    if scale is None and is_ambiguous(numbers, white):
         raise UserInputError(
             "images: got only numbers from 0 to 1, which have two readings, accepted: with"
             f' "scale": 1 in the body if 1 is white, with "scale": {white} if {white} is white',
             "ambiguous_scale",
         )
-    if white == BYTE_WHITE and numbers.dtype == np.uint8:  # nearly always
-        return images
-    if white != 1:
+    return to_uint8(numbers, white).reshape(images.shape)
+
+
+def is_ambiguous(numbers: np.ndarray, white: int) -> bool:
+    """Return whether no number exceeds 1, where another is white: they may have been scaled."""
+    return bool(white != 1 and 0 < numbers.max(initial=0) <= 1)
+
+
+def to_uint8(numbers: np.ndarray, white: int) -> np.ndarray:
+    """Convert numbers from 0 to `white` to uint8; fractions raise `UserInputError`, unless `white` is 1."""
+    if white != 1 and numbers.dtype != np.uint8:
         _check_values(numbers % 1 == 0, numbers, "not_whole", f"integers 0–{white}")
-    return scale_to_uint8(images, white)
+    return scale_to_uint8(numbers, white)
 
 
-def _check_json_size(raw: bytes, input_spec: InputSpec) -> None:
-    """Reject too many numbers or lists before decoding: Python lists take up to 80 times the bytes.
+def decode_numbers(raw: bytes, white: int, input_spec: InputSpec, other_forms: str = "") -> np.ndarray:
+    """Decode the JSON of lists of numbers from 0 to `white`; errors say "images".
 
-    Numbers and lists are counted by their commas and brackets.
+    The result is uint8 if `white` is 255 and all numbers are integers, else float64. `other_forms` is added
+    to what is accepted where something else than a number is.
     """
+    depth = _OPENING_BRACKETS.match(raw).group().count(b"[")  # type: ignore[union-attr]  # matches anything
+    if depth == 0:
+        raise UserInputError(f"images: got neither list nor string, accepted: {input_spec}", "wrong_type")
+    if depth > len(_BYTE_DECODERS):
+        raise UserInputError(f"images: got lists nested {depth} deep, accepted: {input_spec}", "wrong_shape")
+    # Too many numbers or lists are rejected before decoding: Python lists take up to 80 times the bytes.
     input_spec.check_value_count(raw.count(b",") + 1)
     if (list_count := raw.count(b"[")) > input_spec.max_images * math.prod(input_spec.shape):
         raise UserInputError(f"images: got {list_count} lists, accepted: {input_spec}", "wrong_shape")
-
-
-def _decode_array(raw: bytes, depth: int, white: int, input_spec: InputSpec) -> np.ndarray:
-    """Decode the numbers of `raw`: to uint8 if all are integers up to 255, else to float64 up to `white`."""
     try:
         if white == BYTE_WHITE:
             return _to_array(_BYTE_DECODERS[depth - 1].decode(raw), np.uint8, input_spec)
@@ -189,7 +207,7 @@ def _decode_array(raw: bytes, depth: int, white: int, input_spec: InputSpec) -> 
         if code == "wrong_shape":
             accepted = str(input_spec)
         elif code == "wrong_type":
-            accepted += f', or files in base64, such as {{"images": [{EXAMPLE_FILE}]}}'
+            accepted += other_forms
         raise UserInputError(f"images{location}: got {received}, accepted: {accepted}", code) from None
     _check_values((numbers >= 0) & (numbers <= white), numbers, "out_of_range", accepted)
     return numbers
@@ -247,19 +265,3 @@ def _get_shape(image: Any) -> tuple[int, ...] | None:
         return tuple(np.shape(image))
     except ValueError:
         return None
-
-
-def _to_batch(numbers: np.ndarray, input_spec: InputSpec) -> np.ndarray:
-    """Reshape one image or several, in any accepted shape, to (n, channels, height, width)."""
-    if not len(numbers):
-        input_spec.check_image_count(0)
-    if (
-        numbers.shape not in input_spec.accepted_shapes
-        and numbers.shape[1:] not in input_spec.accepted_shapes
-    ):
-        raise UserInputError(
-            f"images: got {format_shape(numbers.shape)}, accepted: {input_spec}", "wrong_shape"
-        )
-    images = numbers.reshape(-1, *input_spec.shape)
-    input_spec.check_image_count(len(images))
-    return images

@@ -76,5 +76,5 @@ def _parse_flag(request: Request, name: str, *, default: bool) -> bool:
     if value is None:
         return default
     if value not in BOOLEANS:
-        raise UserInputError(f"{name}: accepted: true or false", "wrong_type")
+        raise UserInputError(f"{name}: got another value, accepted: true or false", "wrong_type")
     return BOOLEANS[value]

@@ -1,5 +1,6 @@
 """`POST /feedback`: parsing of a label that a client reports for a predicted image, and the response."""
 
+import codecs
 import re
 import time
 from typing import Annotated, Literal
@@ -11,15 +12,14 @@ from relearn.model.errors import UserInputError
 from relearn.model.inference.model_card import ModelCard
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse_json import parse_json
+from relearn.serving.inputs.parse_json import parse_json, syntax_errors
 from relearn.serving.predictions.entries import Feedback
 
 ACCEPTED_MEMBERS = {
     "": 'an object with "request_id" and "label", optionally "index", "image" and "scale"',
     "request_id": "the one of the prediction, 1 to 64 letters, digits, '.', '_' and '-'",
-    "label": "the name of a class",
+    "label": "a string, the name of a class",
     "index": "the position of the image in its request, from 0",
-    "scale": "1 or 255, the number that is white in the image",
 }
 IF_LOGGED = "If that prediction was recorded, it counts for accuracy"
 # Use of the image. This worker does not know whether another worker recorded the prediction.
@@ -39,7 +39,7 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     label: str
     index: Annotated[float, msgspec.Meta(ge=0, lt=2**32, multiple_of=1)] = 0  # to JSON, 3.0 is an integer
     image: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    scale: int | None = None  # of the numbers of the image
+    scale: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
 _BODY_DECODER = msgspec.json.Decoder(FeedbackRequest)
@@ -58,13 +58,19 @@ def parse_feedback(body: bytes, card: ModelCard) -> Feedback:
     The label must be a class of the card. The image has a form that `/predict` accepts in JSON and is
     resized to the card's shape. The prediction itself is not looked up: another worker may have made it.
     """
-    payload = _decode_body(body)
+    body = body.removeprefix(codecs.BOM_UTF8)
+    with syntax_errors(body):
+        payload = _decode_body(body)
     if payload.label not in card.classes:
-        raise UserInputError(f"label: accepted: {', '.join(card.classes)}", "unknown_class")
+        message = f"label: got another value, accepted: {', '.join(card.classes)}"
+        raise UserInputError(message, "unknown_class")
     feedback = Feedback(payload.request_id, int(payload.index), time.time(), label=payload.label)
     if bytes(payload.image) != b"null":
         image = _parse_image(payload, card)
         feedback.shape, feedback.pixels = card.shape, image.tobytes()
+    elif bytes(payload.scale) != b"null":
+        message = "scale: got one without an image, accepted: with the numbers of an image only"
+        raise UserInputError(message, "unknown_field")
     return feedback
 
 
@@ -73,16 +79,14 @@ def _decode_body(body: bytes) -> FeedbackRequest:
         payload = _BODY_DECODER.decode(body)
         raw_members = _MEMBERS_DECODER.decode(body)
     except msgspec.ValidationError as error:
-        code = {"Object missing": "missing_field", "Object contains": "unknown_field"}.get(
-            " ".join(str(error).split()[:2]), "wrong_type"
-        )
+        code, received = {
+            "Object missing": ("missing_field", "no value of a required member"),
+            "Object contains": ("unknown_field", "another member"),
+        }.get(" ".join(str(error).split()[:2]), ("wrong_type", "another value"))
         path_match = re.search(r"`\$\.(\w+)`", str(error))
         member = path_match[1] if path_match else ""
-        raise UserInputError(f"{member or 'body'}: accepted: {ACCEPTED_MEMBERS[member]}", code) from None
-    except RecursionError:
-        raise HTTPError(400, "too_deep", "body: the JSON is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise HTTPError(400, "invalid_json", "body: no valid JSON in UTF-8") from None
+        message = f"{member or 'body'}: got {received}, accepted: {ACCEPTED_MEMBERS[member]}"
+        raise UserInputError(message, code) from None
     # For a duplicate member the decoder takes the last one. Each decoded name has two quotes; more quotes
     # outside the decoded values belong to a member that the decoder skipped.
     if body.count(b'"') - sum(bytes(raw).count(b'"') for raw in raw_members.values()) > 2 * len(raw_members):
@@ -93,8 +97,13 @@ def _decode_body(body: bytes) -> FeedbackRequest:
 def _parse_image(payload: FeedbackRequest, card: ModelCard) -> np.ndarray:
     """Parse the one image of the feedback as `/predict` does; errors name the member `image`."""
     try:
-        body = b'{"images":%b,"scale":%b}' % (bytes(payload.image), msgspec.json.encode(payload.scale))
-        return parse_json(body, InputSpec.from_card(card, 1))
+        body, input_spec = (
+            b'{"images":%b,"scale":%b}' % (payload.image, payload.scale),
+            InputSpec.from_card(card, 1),
+        )
+        images = parse_json(body, input_spec)
+        input_spec.check_content(images)
+        return images
     except UserInputError as error:
         message = re.sub(r"^(images(\[0\])?|body)", "image", str(error))
         if error.code == "batch_too_large":  # feedback is about one image

@@ -4,17 +4,22 @@ Flows write the releases, the service reads them.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from relearn.model.checksums import compute_sha256
+from relearn.model.checksums import compute_sha256, read_verified
 from relearn.model.errors import CorruptDataError, NotFoundError
 from relearn.model.file_lock import locked
 from relearn.model.files import atomic_folder
 from relearn.model.home import Home
 from relearn.serving.releases.golden import GOLDEN_FILE, Golden
 from relearn.serving.releases.ledger import Ledger, Release
+
+if TYPE_CHECKING:  # import torch, which a start does not need
+    from relearn.model.inference.classifier import Classifier
+    from relearn.model.inference.model_card import ModelCard
 
 LEDGER_FILE = "ledger.jsonl"
 CHECKSUMMED_FILES = ("card.json", GOLDEN_FILE)  # the card holds the checksums of the other files
@@ -53,6 +58,17 @@ class ReleaseStore:
         entries = reversed(self.ledger.read_entries())
         return next((entry.live for entry in entries if entry.live and entry.live.version == version), None)
 
+    def read_card(self, version: str) -> "ModelCard":
+        """Read the card of `version`; raise `CorruptDataError` unless it is the one that the ledger names."""
+        release = self.find_release(version)
+        return read_released_card(self.version_folder(version), release.sha256 if release else None)
+
+    def load(self, version: str) -> "Classifier":
+        """Load the classifier of `version`; raise `CorruptDataError` unless the ledger names its files."""
+        from relearn.model.inference.classifier import Classifier
+
+        return Classifier.load(self.version_folder(version), self.read_card(version))
+
     def add_version(self, version: str, classifier_folder: Path) -> dict[str, str]:
         """Store a verified copy of the classifier and its golden requests as `version`.
 
@@ -88,6 +104,18 @@ class ReleaseStore:
         )
         with locked(self.root / ".lock", busy_message, LOCK_TIMEOUT):
             yield
+
+
+def read_released_card(folder: Path, sha256: Mapping[str, str] | None) -> "ModelCard":
+    """Read the card in `folder`; `sha256` are the digests that the ledger names, None if it names none.
+
+    The card contains the digests of the classifier's other files.
+    """
+    from relearn.model.inference.model_card import CARD_FILE, parse_card, read_card
+
+    if sha256 is None:
+        return read_card(folder)
+    return parse_card(read_verified(folder / CARD_FILE, sha256.get(CARD_FILE, "")), folder / CARD_FILE)
 
 
 def list_released_names(home: Home) -> list[str]:

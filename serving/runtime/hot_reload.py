@@ -15,11 +15,10 @@ import numpy as np
 from relearn.model.checksums import read_verified
 from relearn.model.errors import CorruptDataError, InvalidModelOutputError, RelearnError
 from relearn.model.inference.classifier import Classifier
-from relearn.model.inference.model_card import CARD_FILE, parse_card, read_card
 from relearn.serving.logger import logger
 from relearn.serving.releases.golden import GOLDEN_FILE, Golden
 from relearn.serving.releases.ledger import Release
-from relearn.serving.releases.store import ReleaseStore
+from relearn.serving.releases.store import ReleaseStore, read_released_card
 
 POLL_INTERVAL_SECONDS = 0.25  # seconds between two looks at the ledger's size and time; one takes 2 µs
 RETRY_INTERVAL_SECONDS = 5.0  # seconds until a failed load, or an unreadable ledger, is tried again
@@ -86,11 +85,10 @@ def load_served_model(folder: Path, version: str, sha256: Mapping[str, str] | No
     `sha256` are the digests that the ledger names for `version`; None for a Bento without its ledger.
     Raises `CorruptDataError` if a digest or golden prediction differs.
     """
+    card = read_released_card(folder, sha256)
     if sha256 is None:
-        card, golden = read_card(folder), Golden.load(folder)
+        golden = Golden.load(folder)
     else:
-        card_file = folder / CARD_FILE
-        card = parse_card(read_verified(card_file, sha256.get(CARD_FILE, "")), card_file)
         golden = Golden.parse(read_verified(folder / GOLDEN_FILE, sha256.get(GOLDEN_FILE, "")))
     served_model = ServedModel.from_classifier(version, Classifier.load(folder, card))
     golden.check(served_model.predict(golden.images))

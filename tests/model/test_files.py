@@ -1,13 +1,14 @@
-"""Atomic writes of files and folders."""
+"""Atomic writes of files and folders; CSV."""
 
 import errno
 import os
 import stat
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from relearn.model.files import atomic_folder, write_bytes_atomically
+from relearn.model.files import atomic_folder, to_csv, write_bytes_atomically
 
 
 def test_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
@@ -66,3 +67,9 @@ def test_folder_that_cannot_be_synced_is_accepted(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", sync_files_only)
     write_bytes_atomically(tmp_path / "file", b"content")
     assert b"content" == (tmp_path / "file").read_bytes()
+
+
+def test_class_names_are_no_formulas_in_a_csv() -> None:
+    """A spreadsheet would compute them; a number below zero stays a number."""
+    lines = to_csv(pd.DataFrame({"class": ["=1+1", "@a", "[x]*"], "n": [-1, 2, 3]})).splitlines()
+    assert ["class,n", "'=1+1,-1", "'@a,2", "[x]*,3"] == lines

@@ -1,5 +1,6 @@
 """Comparison of runs: table, learning curves, lookup and paired test."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import Experiment
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.splits import hash_contents
-from relearn.model.errors import DataError, NotFoundError, UserInputError
+from relearn.model.errors import CorruptDataError, DataError, NotFoundError, UserInputError
 from relearn.model.home import Home
 from tests.flows.zoo import SHAPE, Zoo, animal
 
@@ -221,6 +222,14 @@ def test_paired_test_uses_reference_images_that_neither_was_trained_on(
     printed = " ".join(capsys.readouterr().out.split())
     assert f"learned and zoo@1 do not differ significantly: {result.comparison}" in printed
     assert "10 reference images of zoo are excluded: one of the two was trained on them" in printed
+
+
+def test_paired_test_refuses_a_changed_release(zoo_with_reference: Zoo) -> None:
+    """A classifier in the place of a released one is refused, though its card has the right digests."""
+    folder = zoo_with_reference.releases.version_folder("1")
+    shutil.copytree(zoo_with_reference.folders["3"], folder, dirs_exist_ok=True)
+    with pytest.raises(CorruptDataError, match=r"card\.json is not what was saved"):
+        run_paired_test(zoo_with_reference.home, ["zoo@1", "learned"])
 
 
 def test_paired_test_accepts_any_dataset_with_the_same_classes(

@@ -57,6 +57,25 @@ def tiff(*entries: tuple[int, int, int, int], data: bytes = b"") -> bytes:
     return head.ljust(500, b"\0") + PIXELS.tobytes() + data
 
 
+def tiled_tiff(width: int, height: int, *entries: tuple[int, int, int, int], kind: int = 4) -> bytes:
+    """Build a TIFF of PIXELS in one compressed tile, which is black below and to the right of them."""
+    rows = b"".join(row.tobytes().ljust(width, b"\0") for row in PIXELS)
+    encoder = zlib.compressobj()
+    tile = b"".join(
+        [
+            encoder.compress(rows),
+            *(encoder.compress(bytes(width)) for _ in range(20, height)),
+            encoder.flush(),
+        ]
+    )
+    tags = [
+        *[(256, 3, 1, 30), (257, 3, 1, 20), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)],
+        *[(322, kind, 1, width), (323, kind, 1, height), (324, 4, 1, 500), (325, 4, 1, len(tile)), *entries],
+    ]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return head.ljust(500, b"\0") + tile
+
+
 def png_with(parts: bytes) -> bytes:
     return PNG[:33] + parts + PNG[33:]
 
@@ -143,6 +162,29 @@ def test_run_length_encoding_is_bounded() -> None:
     assert (500, 500) == decode_image(large.getvalue()).size
 
 
+@pytest.mark.parametrize(("width", "height"), [(32, 32), (256, 256), (1024, 1024), (32, 32_768)])
+def test_usual_tiles_are_accepted(width: int, height: int) -> None:
+    """An image in a tile that is larger than itself is decoded to its pixels."""
+    assert np.array_equal(PIXELS, np.asarray(decode_image(tiled_tiff(width, height))))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: tiled_tiff(1_040, 1_024),
+        lambda: tiled_tiff(32, 1_000_000),
+        lambda: tiled_tiff(32, 32, (322, 4, 1, 16_384)),  # a second width
+        lambda: tiled_tiff(32, 32, kind=9),  # other types of numbers
+        lambda: tiled_tiff(32, 32, kind=16),
+    ],
+)
+def test_tiles_far_beyond_the_image_are_refused(build: Callable[[], bytes]) -> None:
+    """A tile may have 2^20 pixels more than four times the image, in numbers with one reading."""
+    with pytest.raises(UserInputError, match="more than 1,048,576 pixels of tiles") as caught:
+        decode_image(build())
+    assert "image_too_complex" == caught.value.code
+
+
 MAX_STEPS = 3 * 2**15 + 100
 
 
@@ -189,6 +231,7 @@ COSTLY = {
     "1,500 scans": lambda: SCANS[:-2] + SCANS[SCANS.rindex(b"\xff\xda") : -2] * 1_500,
     "4.5 million blocks of GIF": lambda: gif_with(b"!\xfe" + b"\1a" * 4_500_000 + b"\0"),
     "1 million strips": lambda: tiff((273, 4, 1_000_000, 1_100), data=bytes(4_000_000)),
+    "a tile of 1 GB": lambda: tiled_tiff(32_768, 32_752),
     "9 MB of run-length encoding": lambda: (
         b"BM"
         + struct.pack("<IIIIiiHHIIIIII", 0, 0, 1078, 40, 4096, 4096, 1, 8, 1, 0, 0, 0, 0, 0)

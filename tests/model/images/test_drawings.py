@@ -14,7 +14,7 @@ from relearn.model.data.load import load_dataset
 from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
 from relearn.model.images.decode import decode_image, encode_png
-from relearn.model.images.mnist_style import has_mnist_form
+from relearn.model.images.mnist_style import MIN_CONTRAST, has_mnist_form
 from relearn.model.images.resize import find_blank, fit_image, resize_batch
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
@@ -115,6 +115,16 @@ def test_own_drawings_keep_every_byte() -> None:
     for image in images:
         assert np.array_equal(image, fit_image(decode_image(encode_png(image)), MNIST, "drawing"))
         assert fit_image(decode_image(encode_png(255 - image)), MNIST, "drawing").mean() < 128
+
+
+@pytest.mark.parametrize("level", [1, MIN_CONTRAST - 1])
+def test_faint_dots_in_the_place_of_a_digit_have_no_content(level: int) -> None:
+    """A contrast that is none on a page of another size is none on one of the network's size."""
+    page = np.zeros((28, 28), np.uint8)
+    page[11:18, 12:17] = level
+    assert not fit_image(Image.fromarray(page), (1, 28, 28), "mnist").any()
+    page[page > 0] = MIN_CONTRAST
+    assert np.array_equal(page, fit_image(Image.fromarray(page), (1, 28, 28), "mnist")[0])
 
 
 @pytest.mark.parametrize("side", [28, 60, 280])

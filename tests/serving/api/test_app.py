@@ -15,6 +15,7 @@ import pytest
 import torch
 from starlette.requests import Request
 
+from relearn.model.errors import UserInputError
 from relearn.model.images.decode import decode_image
 from relearn.model.images.resize import fit_image
 from relearn.model.inference.classifier import Classifier
@@ -498,7 +499,7 @@ def test_model_reloads_are_counted(classifier: Classifier, tmp_path: Path):
 
 
 def test_prediction_without_http_is_the_same(classifier: Classifier, images: np.ndarray, tmp_path: Path):
-    """A call of `predict_images` in the process returns what `/predict` returns."""
+    """A call of `predict_images` in the process returns what `/predict` returns; it reads the same shapes."""
     api = PredictionApp(
         ServeConfig(), WorkerStatusDir(tmp_path), ApiKeys([]), bundled_model=ServedModel("3", classifier)
     )
@@ -508,3 +509,6 @@ def test_prediction_without_http_is_the_same(classifier: Classifier, images: np.
     probabilities = [list(prediction["probabilities"].values()) for prediction in response["predictions"]]
     assert np.allclose(classifier.predict(images[:2]), probabilities, atol=1e-5)
     assert "3" == response["version"]
+    for shape in ((14, 56), (28, 28, 2), (784, 2)):
+        with pytest.raises(UserInputError, match="accepted: one image or several, each of 784 or 28 × 28"):
+            api.predict_images(images[: np.prod(shape) // 784].reshape(shape))

@@ -205,7 +205,12 @@ INVALID_MEDIA_TYPES = [
     ("R28-both", {"content-type": f"{JSON}, {PICKLE}"}, "unsupported_media_type", "Content-Type"),
     ("R34-gif", {"content-type": "image/gif"}, "unsupported_image", "the image is not PNG"),
     ("R35", {"content-type": "image/eps"}, "unsupported_image", "the image is not PNG"),
-    ("charset", {"content-type": f"{JSON}; charset=utf-7"}, "unsupported_charset", "accepted charset: utf-8"),
+    (
+        "charset",
+        {"content-type": f"{JSON}; charset=utf-7"},
+        "unsupported_charset",
+        "charset, accepted: utf-8",
+    ),
 ]
 
 

@@ -61,7 +61,7 @@ def run_schemathesis(server: Server, key: str, examples: int) -> str:
         text=True,
         check=False,
     )
-    assert "Tested: 21" in result.stdout, result.stdout + result.stderr
+    assert "Tested: 22" in result.stdout, result.stdout + result.stderr
     return "" if result.returncode == 0 else result.stdout
 
 

@@ -146,6 +146,10 @@ AMBIGUOUS_REQUESTS = st.one_of(
     st.sampled_from([b"0x0\r\n", b"+0\r\n", b"0 \r\n", b"0\n", b"2\r\n{}0\r\n", b"0\r\nHost: evil\r\n"]).map(
         lambda body: build_request(CHUNKED, body=body + b"\r\n")
     ),
+    # A body that the parser would take for the next request.
+    st.tuples(
+        st.sampled_from([b"h2c", b"websocket", b"TLS/1.2"]), st.sampled_from([b"Content-Length: 42", CHUNKED])
+    ).map(lambda parts: build_request(b"Connection: Upgrade", b"Upgrade: " + parts[0], parts[1])),
     # Header lines and line ends.
     st.sampled_from(CONTROLS).map(lambda control: build_request(b"X-A: a" + control + b"b")),
     st.sampled_from([*CONTROLS, b" "]).map(lambda sign: build_request(b"Content-Length" + sign + b": 0")),

@@ -30,11 +30,12 @@ def test_form_files_are_parsed(image: np.ndarray, image_files: list[bytes]):
         'name="file"; filename="x.png"',
         'name="file"; filename="../../y"',
         'name="z"\r\nContent-Type: image/png',
+        "name=\"f\"; filename*=UTF-8''%e2%82%ac.png",  # as older clients name a file that is not ASCII
     )
 
     assert np.array_equal(
-        np.stack([image, image.transpose(0, 2, 1), image // 2]),
-        parse_form(build_form(*zip(names, image_files, strict=True))),
+        np.stack([image, image.transpose(0, 2, 1), image // 2, image]),
+        parse_form(build_form(*zip(names, [*image_files, image_files[0]], strict=True))),
     )
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from relearn.model.errors import UserInputError
 from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
-from relearn.serving.inputs.parse_body import parse_body, recognize_media_type
+from relearn.serving.inputs.parse_body import parse_body, parse_raw, recognize_media_type
 from relearn.serving.inputs.parse_json import parse_json
 
 SPEC = InputSpec((1, 6, 8), "photo", max_images=4)
@@ -129,6 +129,28 @@ def test_numbers_up_to_1_need_a_scale(numbers: list[float], scale: int | None):
     assert np.array_equal(expected, parse_json(body, SPEC).ravel())
 
 
+@settings(max_examples=50, deadline=None)
+@given(images, st.sampled_from([1, 16, 255, 4095, 65_535]))
+def test_raw_pixels_up_to_1_are_refused(batch: np.ndarray, white: int):
+    """Raw pixels of which none exceeds 1 are scaled ones, unless all are 0 or 1 is white."""
+    dtype, spec = np.uint8 if white <= 255 else np.uint16, InputSpec(SPEC.shape, "photo", 4, white)
+    masks = batch % 2
+    if white == 1 or not masks.any():
+        assert np.array_equal(masks * (255 // white), parse_raw(masks.astype(dtype).tobytes(), spec))
+        return
+    with pytest.raises(UserInputError, match=f"got only 0 and 1, .* from 0 to {white}, not scaled"):
+        parse_raw(masks.astype(dtype).tobytes(), spec)
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_scale_of_a_file_is_refused(scale: int):
+    """A file says itself what is white, so a scale beside it is refused rather than ignored."""
+    text = base64.b64encode(encode_file(np.eye(8, dtype=np.uint8)[None] * 255, "PNG")).decode()
+    for value in (text, [text]):
+        with pytest.raises(UserInputError, match="scale: got one for image files, accepted: none"):
+            parse_json(json.dumps({"images": value, "scale": scale}).encode(), SPEC)
+
+
 def test_scale_of_the_classifier_needs_no_member():
     """Where 1 is white for the classifier, numbers up to 1 have one reading; else they have two."""
     body = json.dumps({"images": [1] * 48}).encode()
@@ -154,11 +176,14 @@ def test_scale_of_the_classifier_needs_no_member():
         ('{"images": ["AA==", {}]}', r"images\[1\]: got strings mixed"),
     ],
 )
-def test_bodies_of_other_servers_are_refused_with_a_right_one(content: str, received: str):
-    """The message names what came; a request in it is right as it stands."""
+@pytest.mark.parametrize("white", [1, 16, 255, 65_535])
+def test_bodies_of_other_servers_are_refused_with_a_right_one(content: str, received: str, white: int):
+    """The message names what came and the classifier's scale; a request in it is right as it stands."""
+    spec = InputSpec(SPEC.shape, "photo", 4, white, white)
     with pytest.raises(UserInputError, match=received) as caught:
-        parse_json(content.encode(), SPEC)
+        parse_json(content.encode(), spec)
+    assert set(re.findall(r"0–\d+", str(caught.value))) <= {f"0–{white}"}
     if example := re.search(r'\{"images".*\}', str(caught.value)):
-        assert (1, 1, 6, 8) == parse_json(example[0].encode(), SPEC).shape
+        assert (1, 1, 6, 8) == parse_json(example[0].encode(), spec).shape
     else:
         assert "images" in received

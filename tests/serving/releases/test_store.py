@@ -72,6 +72,26 @@ def test_adding_a_version_twice_changes_nothing(releases: ReleaseStore, saved: P
     assert ["3"] == [path.name for path in releases.root.iterdir()]
 
 
+def test_digests_of_the_ledger_decide_what_is_loaded(
+    releases: ReleaseStore, saved: Path, second_classifier: Path, publish: Publish
+):
+    """A classifier in the place of a released one is not loaded, though its card has the right digests."""
+    publish(releases, "3", saved)
+    assert Classifier.load(saved).card == releases.load("3").card == releases.read_card("3")
+    shutil.copytree(second_classifier, releases.version_folder("3"), dirs_exist_ok=True)
+
+    assert Classifier.load(releases.version_folder("3")).card.config.seed == 1
+    for load in (releases.load, releases.read_card):
+        with pytest.raises(CorruptDataError, match=r"card\.json is not what was saved"):
+            load("3")
+
+
+def test_version_that_was_never_live_is_loaded(releases: ReleaseStore, saved: Path):
+    """The ledger names no digests of a candidate that was not released; those of its card are checked."""
+    releases.add_version("3", saved)
+    assert Classifier.load(saved).card == releases.load("3").card
+
+
 def test_version_is_never_reused_for_another_classifier(
     releases: ReleaseStore, saved: Path, second_classifier: Path
 ):

@@ -47,8 +47,14 @@ def filter_headers(_context: schemathesis.HookContext, headers: Mapping[str, obj
 
 @schemathesis.hook
 def filter_body(_context: schemathesis.HookContext, body: object) -> bool:
-    """Leave out what a JSON Schema cannot say: only numbers up to 1 need a scale, and fit the scale 1."""
-    return not isinstance(body, dict) or ("scale" not in body and not is_ambiguous(body))
+    """Leave out what a JSON Schema cannot say.
+
+    Only numbers up to 1 need a scale, and fit the scale 1; the image of feedback is not blank.
+    """
+    if not isinstance(body, dict):
+        return True
+    is_blank = len(set(list_leaves(body.get("image") or []))) == 1
+    return "scale" not in body and not is_ambiguous(body) and not is_blank
 
 
 def is_ambiguous(body: dict[str, Any]) -> bool:
