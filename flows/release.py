@@ -36,7 +36,6 @@ from relearn.flows.tracking.runs import attach_run
 from relearn.flows.tracking.store import connect, mlflow_errors
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
-from relearn.model.images.decode import encode_png
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import read_card, read_training_hashes
 from relearn.serving.deployment.build_bento import build_bento
@@ -260,9 +259,9 @@ def build_result(candidate: Candidate, seconds: dict[str, float]) -> ReleaseResu
     releases = ReleaseStore(home.releases_dir(candidate.name))
     live_release = releases.read_live()
     if candidate.smoke_test_result:
-        write_bytes_atomically(
-            releases.root / EXAMPLE_IMAGE_FILENAME, encode_png(Golden.load(candidate.folder).images[0])
-        )
+        file_scale = read_card(candidate.folder).file_scale
+        example = Golden.load(candidate.folder).encode_example(file_scale)
+        write_bytes_atomically(releases.root / EXAMPLE_IMAGE_FILENAME, example)
     return ReleaseResult(
         name=candidate.name,
         run_id=candidate.run_id,

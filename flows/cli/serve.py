@@ -1,6 +1,7 @@
 """`relearn serve` and `relearn predict`: predictions of the released classifier, over HTTP or from files."""
 
 import io
+import json
 import os
 import shlex
 import signal
@@ -73,12 +74,12 @@ def serve(
 
 
 def _print_usage(server: Server, name: str, release: Release, home: Home) -> None:
-    from relearn.model.images.decode import encode_png
     from relearn.serving.releases.golden import Golden
 
     example = server.folder / "example.png"
     version_folder = ReleaseStore(home.releases_dir(name)).version_folder(release.version)
-    example.write_bytes(encode_png(Golden.load(version_folder).images[0]))
+    card = json.loads((version_folder / "card.json").read_bytes())  # `read_card` would import torch
+    example.write_bytes(Golden.load(version_folder).encode_example(card.get("file_scale")))
     request = f"-H 'Content-Type: image/png' --data-binary @{shlex.quote(str(example))}"
     console = make_console()
     heading = f"{name} {release.version} answers at "

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from relearn.model.errors import CorruptDataError
 from relearn.model.files import read_regular_file
-from relearn.model.images.scale import scale_from_uint8, scale_to_uint8
+from relearn.model.images.scale import BYTE_WHITE, scale_from_uint8, scale_to_uint8
 
 if TYPE_CHECKING:
     from relearn.model.inference.classifier import Classifier
@@ -62,6 +62,13 @@ class Golden:
         """Write `golden.safetensors` into `folder`."""
         content = safetensors.numpy.save({"images": self.images, "probabilities": self.probabilities})
         (folder / GOLDEN_FILE).write_bytes(content)
+
+    def encode_example(self, file_scale: int | None) -> bytes:
+        """Encode the first image as PNG; `file_scale` is the value that is white in files, None for 255."""
+        from relearn.model.images.decode import encode_png
+
+        white = min(file_scale or BYTE_WHITE, BYTE_WHITE)
+        return encode_png(np.round(self.images[0] * (white / BYTE_WHITE)).astype(np.uint8))
 
     def check(self, probabilities: np.ndarray) -> None:
         """Raise `CorruptDataError` unless each probability is within 1e-5 of the released one."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from relearn.model.errors import CorruptDataError
+from relearn.model.images.decode import decode_image
 from relearn.model.inference.classifier import Classifier
 from relearn.serving.releases.golden import GOLDEN_FILE, SAMPLE_SIZE, Golden
 
@@ -56,3 +57,12 @@ def test_damaged_file_raises_corrupt_data_error(tmp_path: Path, content: bytes |
         (tmp_path / GOLDEN_FILE).write_bytes(content)
     with pytest.raises(CorruptDataError, match="cannot be read"):
         Golden.load(tmp_path)
+
+
+@pytest.mark.parametrize("file_scale", [None, 1, 7, 255, 4095])
+def test_example_file_is_the_first_image_in_the_scale_of_files(golden: Golden, file_scale: int | None):
+    """Decoded as files of the classifier are, it is the image, or the nearest that the scale expresses."""
+    decoded = np.asarray(decode_image(golden.encode_example(file_scale), white=file_scale))
+
+    step = 255 / min(file_scale or 255, 255)
+    assert np.abs(golden.images[0, 0] - decoded.astype(float)).max() <= step / 2
