@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 
 
 def main() -> None:
@@ -40,11 +41,11 @@ def _search_user_folders_last() -> None:
 
     They are meant for another project: a file such as `click.py` in them would hide a library.
     """
-    python_path = os.environ.get("PYTHONPATH", "")
-    user_folders = [os.path.abspath(folder) for folder in python_path.split(os.pathsep)]  # noqa: PTH100 as site
-    sys.path.sort(key=user_folders.__contains__)
-    if python_path:
-        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    if python_path := os.environ.get("PYTHONPATH"):
+        with suppress(FileNotFoundError):  # the current folder was removed; the command says so
+            user_folders = [os.path.abspath(folder) for folder in python_path.split(os.pathsep)]  # noqa: PTH100 as site
+            sys.path.sort(key=user_folders.__contains__)
+            os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
 
 
 def _open_standard_streams() -> None:

@@ -323,7 +323,11 @@ def test_failed_import_of_tool_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "command", [["config"], ["doctor"], pytest.param(["run", *TRAIN[1:]], marks=pytest.mark.slow)]
+    "command",
+    [
+        ["config"],
+        *(pytest.param(command, marks=pytest.mark.slow) for command in (["doctor"], ["run", *TRAIN[1:]])),
+    ],
 )
 def test_python_path_hides_no_installed_module(command: list[str], tmp_path: Path) -> None:
     """A file with the name of a library or of a module of Python is imported by no process."""

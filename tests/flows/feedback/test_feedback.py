@@ -18,7 +18,6 @@ import pytest
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.config import PromotionConfig
 from relearn.flows.evaluation.reproduce import reproduce_version
-from relearn.flows.feedback import review
 from relearn.flows.feedback.decisions import (
     DecisionLog,
     LabelCorrection,
@@ -658,7 +657,7 @@ def test_missing_training_data_is_reported_by_the_review(
     card = read_card(ReleaseStore(workspace.home.releases_dir(NAME)).version_folder("1")).model_copy(
         update={"config": config}
     )
-    monkeypatch.setattr(review, "read_card", lambda folder: card)
+    monkeypatch.setattr(ReleaseStore, "read_card", lambda self, version: card)
     review_result = load_review(workspace.home, NAME)
     assert 1 == len(review_result.acceptable_items)
     assert "the training data could not be loaded: /no/where.npz does not exist" in str(

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -64,19 +65,19 @@ def find_listener(service: Service) -> psutil.Process:
 
 
 @pytest.mark.parametrize("variables", [{}, {"RELEARN_HOME": "state", "RELEARN_DATA": "files"}])
-def test_services_use_the_same_home(
-    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_services_use_the_same_home(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     """The default home and relative paths count from the folder of `relearn up`, not of the services."""
-    monkeypatch.chdir(tmp_path)
     for name in ("RELEARN_HOME", "RELEARN_DATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    home = Home.from_environment()
-    with run_services(home, [make_service("reporter", "-c", WRITES_ITS_HOME)]) as supervisor:
-        until(supervisor, all_up)
-        assert repr(home) == (supervisor.folder / "home.txt").read_text()
+    with tempfile.TemporaryDirectory(prefix="up-") as folder:  # the path of a socket may be 107 bytes long
+        monkeypatch.chdir(folder)
+        home = Home.from_environment()
+        with run_services(home, [make_service("reporter", "-c", WRITES_ITS_HOME)]) as supervisor:
+            until(supervisor, all_up)
+            assert repr(home) == (supervisor.folder / "home.txt").read_text()
+        monkeypatch.undo()
 
 
 def test_killed_service_is_restarted(home: Home):

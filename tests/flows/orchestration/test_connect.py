@@ -86,7 +86,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return home
 
 
-@pytest.mark.parametrize("handler", [pytest.param(ConstantServer, marks=pytest.mark.slow), DribblingServer])
+@pytest.mark.parametrize("handler", [ConstantServer, pytest.param(DribblingServer, marks=pytest.mark.slow)])
 def test_server_of_another_program_is_passed_over(
     handler: type[Handler], home: Home, run_server: Callable[[type[Handler]], int]
 ) -> None:
