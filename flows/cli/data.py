@@ -155,7 +155,7 @@ def diff(before: str, after: str) -> None:
     for title, rows in (
         ("added", difference.added),
         ("removed", difference.removed),
-        ("of another class", difference.relabelled),
+        ("of another class", difference.relabeled),
         ("of another split", difference.moved),
     ):
         console.print(f"{len(rows):,} {title}")
@@ -165,7 +165,7 @@ def diff(before: str, after: str) -> None:
         if len(rows) > MAX_ROWS:
             console.print(f"  and {len(rows) - MAX_ROWS:,} more")
     console.print(f"{difference.unchanged:,} unchanged")
-    if not difference.unchanged and not len(difference.relabelled):
+    if not difference.unchanged and not len(difference.relabeled):
         console.print("No image is in both: images read at another size or in other channels differ.")
 
 

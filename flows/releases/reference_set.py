@@ -22,7 +22,7 @@ METADATA_FILENAME = "metadata.json"
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSet:
-    """Labelled test images on which all candidates and champions of a model are compared.
+    """Labeled test images on which all candidates and champions of a model are compared.
 
     `classes` are their class names, `source` is the name of their dataset.
     """

@@ -42,7 +42,7 @@ class DataDifference:
 
     added: pd.DataFrame
     removed: pd.DataFrame
-    relabelled: pd.DataFrame
+    relabeled: pd.DataFrame
     moved: pd.DataFrame
     unchanged: int
 
@@ -103,14 +103,14 @@ def compare_image_lists(before: pd.DataFrame, after: pd.DataFrame) -> DataDiffer
     pair = before.loc[common].merge(
         after.loc[common], left_index=True, right_index=True, suffixes=("_before", "_after")
     )
-    is_relabelled = pair["class_before"] != pair["class_after"]
-    is_moved = ~is_relabelled & (pair["split_before"] != pair["split_after"])
+    is_relabeled = pair["class_before"] != pair["class_after"]
+    is_moved = ~is_relabeled & (pair["split_before"] != pair["split_after"])
     return DataDifference(
         added=_rows(after.loc[after.index.difference(common, sort=False)], after="class"),
         removed=_rows(before.loc[before.index.difference(common, sort=False)], before="class"),
-        relabelled=_rows(pair[is_relabelled], "file_after", before="class_before", after="class_after"),
+        relabeled=_rows(pair[is_relabeled], "file_after", before="class_before", after="class_after"),
         moved=_rows(pair[is_moved], "file_after", before="split_before", after="split_after"),
-        unchanged=int((~is_relabelled & ~is_moved).sum()),
+        unchanged=int((~is_relabeled & ~is_moved).sum()),
     )
 
 

@@ -63,7 +63,7 @@ def _load_digits(home: Home) -> Dataset:
     """Load the digits of scikit-learn: 1,797 images of 43 writers, 8 × 8 pixels, values 0 to 16.
 
     They are converted to MNIST's form: enlarged to 20 × 20, with as much ink as MNIST (13 % of the page;
-    clipping removes the blur of the enlargement), centred by mass on 28 × 28.
+    clipping removes the blur of the enlargement), centered by mass on 28 × 28.
     """
     from sklearn.datasets import load_digits
 

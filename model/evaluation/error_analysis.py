@@ -48,7 +48,7 @@ def find_label_issues(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarr
 
     True where another class has a probability of at least `MIN_CONFIDENCE` and at least its class threshold,
     and the label has less than `MAX_LABEL_PROBABILITY`. The class threshold is the mean probability of a
-    class on the images labelled with it: Northcutt, Jiang and Chuang, "Confident Learning: Estimating
+    class on the images labeled with it: Northcutt, Jiang and Chuang, "Confident Learning: Estimating
     Uncertainty in Dataset Labels", JAIR 70, 2021, equation 2. An overconfident network (large calibration
     error) marks too many labels.
     """

@@ -20,7 +20,7 @@ from relearn.model.images.resize import compute_draft_factors, fit_image
 MAX_NATIVE_SIDE = 64  # pixels; images with a longer side are resized
 # Local files may be larger than those of a request: photos of any phone.
 MAX_FILE_BYTES, MAX_PIXELS = 64 * 2**20, 2**26
-COLOR_IS_LOST = "colour is lost: the images have three channels, the network gets one"
+COLOR_IS_LOST = "color is lost: the images have three channels, the network gets one"
 FILES_AT_A_TIME = 256  # decoded but not yet in the array: 50 MB at 3 × 256 × 256
 
 OnProgress = Callable[[int, int], None]
@@ -75,7 +75,7 @@ def decode_images(
 ) -> DecodedImages:
     """Decode image files to uint8 (n, channels, height, width), with notes on lost resolution and color.
 
-    Without `channels` the result is grey if every image is grey, else colour. Each image is resized to
+    Without `channels` the result is gray if every image is gray, else color. Each image is resized to
     `size`, as `decode_fitted` does for a request; without it, all must share one size of at most
     MAX_NATIVE_SIDE. Damaged images are not in the result, but listed.
     """

@@ -98,8 +98,8 @@ def infer_shape(name: str, pixels: int, description: DataDescription | None = No
         height = width = math.isqrt(pixels // (channels or 1))
         if not channels or not 0 < width <= MAX_SIDE:
             raise DataError(
-                f"{name} has {pixels} pixel columns beside its label, accepted: k × k for grey, such as "
-                f"784 = 28 × 28, or 3 × k × k for colour, such as 3072 = 3 × 32 × 32, with k up to "
+                f"{name} has {pixels} pixel columns beside its label, accepted: k × k for gray, such as "
+                f"784 = 28 × 28, or 3 × k × k for color, such as 3072 = 3 × 32 × 32, with k up to "
                 f"{MAX_SIDE}; write `width = …` into dataset.toml for images that are not square"
             )
     if description and channels == 3 and description.interleaved is None:

@@ -172,7 +172,7 @@ def test_low_live_accuracy_raises_an_alert(
     unseen: tuple[np.ndarray, np.ndarray],
     on_server: str,
 ):
-    """The accuracy is that of labelled predictions, with Wilson's interval; too few labels raise no alert."""
+    """The accuracy is that of labeled predictions, with Wilson's interval; too few labels raise no alert."""
     images = unseen[0][:120]
     labels = live.classifier.to_labels(live.classifier.predict(images))
     log_predictions(images)

@@ -25,7 +25,7 @@ def image_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
-    """A saved cnn of two classes on grey images of 12 × 12."""
+    """A saved cnn of two classes on gray images of 12 × 12."""
     config = TrainConfig(network="cnn")
     torch.manual_seed(0)
     network = build_network(config, (1, 12, 12), 2)

@@ -83,7 +83,7 @@ def test_evaluation_run_is_not_compared_with_trainings(copied: Home, run: str) -
 def test_images_of_another_dataset_are_resized_for_the_classifier(
     copied: Home, run: str, tmp_path: Path
 ) -> None:
-    """The dataset has larger digits, labelled by numbers."""
+    """The dataset has larger digits, labeled by numbers."""
     split = prepare_dataset(TrainConfig(dataset="digits"), copied).splits.train
     enlarged = split.images[:, 0].repeat(2, axis=1).repeat(2, axis=2)
     np.savez(tmp_path / "large.npz", images=enlarged[:600], labels=split.labels[:600])

@@ -89,7 +89,7 @@ def test_better_network_is_promoted(
 def test_poisoned_class_is_rejected_by_name(
     train: Train, champion: Classifier, score: Callable[[Classifier], ClassifierScores]
 ) -> None:
-    """With three of five sevens labelled as ones, the reason names the 7."""
+    """With three of five sevens labeled as ones, the reason names the 7."""
 
     def poison(labels: np.ndarray) -> np.ndarray:
         sevens = np.flatnonzero(labels == 7)

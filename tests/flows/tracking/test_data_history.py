@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_changes_are_listed_by_file(source: Path, tmp_path: Path) -> None:
-    """An image that is added, removed, relabelled; a file of another name is no change."""
+    """An image that is added, removed, relabeled; a file of another name is no change."""
     home, config = Home(tmp_path / "home", tmp_path), TrainConfig(dataset=str(source))
     before = read_image_list(prepare_dataset(config, home).folder)
     added = write_image(source, "b", 99)
@@ -40,7 +40,7 @@ def test_changes_are_listed_by_file(source: Path, tmp_path: Path) -> None:
     difference = compare_image_lists(before, read_image_list(prepare_dataset(config, home).folder))
     assert [[str(added), "b"]] == difference.added.to_numpy().tolist()
     assert [[str(source / "[a]" / "02.png"), "[a]"]] == difference.removed.to_numpy().tolist()
-    assert [[str(source / "b" / "04.png"), "[a]", "b"]] == difference.relabelled.to_numpy().tolist()
+    assert [[str(source / "b" / "04.png"), "[a]", "b"]] == difference.relabeled.to_numpy().tolist()
     assert 38 == difference.unchanged + len(difference.moved)
 
 

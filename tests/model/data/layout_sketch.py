@@ -83,7 +83,7 @@ class Draw:
 
 @dataclass
 class Sketch:
-    """A layout in the making: its judgement so far, its labelled images, and where it lies."""
+    """A layout in the making: its judgement so far, its labeled images, and where it lies."""
 
     draw: Draw
     folder: Path

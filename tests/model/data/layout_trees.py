@@ -90,7 +90,7 @@ def spoil_tree(
         "many strays": 0.7,
     }
     if folders and "test" in sketch.splits:
-        kinds |= {"unlabelled test": 3, "unknown test class": 3}
+        kinds |= {"unlabeled test": 3, "unknown test class": 3}
     kind = draw.pick("kind of defect", kinds)
     if kind == "damaged":
         damage_one(sketch, files)
@@ -117,7 +117,7 @@ def spoil_tree(
         sketch.none("more than 20 % of the images lie beside the folders of the classes")
         for place in range(len(files) // 2):
             files[f"stray{place}.png"] = encode(sketch.pixels[place, :, ::-1], "png", "plain", 1, None)
-    elif kind == "unlabelled test" and folders:
+    elif kind == "unlabeled test" and folders:
         sketch.two("test images without labels")
         below = draw.one_of(("", "test/", "unknown/"))
         test = folders["test"]

@@ -92,7 +92,7 @@ def test_one_hot_examples_show_each_class() -> None:
 
 
 def test_every_table_of_a_dataset(tmp_path: Path) -> None:
-    """Colour, other proportions and any class names work in all tables."""
+    """Color, other proportions and any class names work in all tables."""
     images = RNG.integers(0, 256, (200, 3, 10, 8), np.uint8)
     labels = np.array(["label", "$x", "日本", "class"])[np.arange(200) % 4]
     np.savez(tmp_path / "a.npz", images=images, labels=labels)

@@ -28,7 +28,7 @@ def write_image(file: Path, pixels: np.ndarray) -> None:
 
 
 def test_folder_with_a_folder_per_class(tmp_path: Path, load: Callable[..., Dataset]) -> None:
-    """Classes are sorted by name; grey PNGs of one small size keep size and pixels."""
+    """Classes are sorted by name; gray PNGs of one small size keep size and pixels."""
     for index, pixels in enumerate(GRAY):
         write_image(tmp_path / "my Pets" / ("dog", "Cat")[index % 2] / f"{index:02}.png", pixels)
     dataset = load("folder", tmp_path / "my Pets")
@@ -81,7 +81,7 @@ def test_images_of_different_sizes_get_a_side_that_fits(tmp_path: Path, load: Ca
     assert ((3, 48, 48), "photo") == (dataset.shape, dataset.style)
     assert ("resolution is lost: 1 of 3 images, up to 110 × 100 pixels, become 48 × 48",) == dataset.notes
     gray = load("folder", tmp_path / "photos", image_size=48, channels=1)
-    assert ((1, 48, 48), True) == (gray.shape, "colour is lost" in gray.notes[-1])
+    assert ((1, 48, 48), True) == (gray.shape, "color is lost" in gray.notes[-1])
 
 
 def test_large_images_are_resized(tmp_path: Path, load: Callable[..., Dataset]) -> None:
@@ -95,7 +95,7 @@ def test_large_images_are_resized(tmp_path: Path, load: Callable[..., Dataset]) 
 
 
 def test_grey_stored_as_colour_is_grey(tmp_path: Path, load: Callable[..., Dataset]) -> None:
-    """Three equal channels become one; a single coloured image makes the dataset colour."""
+    """Three equal channels become one; a single colored image makes the dataset color."""
     for index in range(4):
         write_image(tmp_path / "set" / str(index % 2) / f"{index}.png", np.stack([GRAY[index]] * 3))
     assert (1, 28, 28) == load("folder", tmp_path / "set").shape

@@ -235,7 +235,7 @@ def test_changed_cifar10_file_is_not_unpickled(home: Home, cifar10: np.ndarray) 
 
 
 def test_images_get_the_size_and_channels_of_the_config(home: Home) -> None:
-    """Images are resized, grey becomes colour, and lost resolution is noted."""
+    """Images are resized, gray becomes color, and lost resolution is noted."""
     write_files(home, MNIST_FILES)
     larger = load_dataset(TrainConfig(dataset="mnist", image_size=32, channels=3), home)
     count_note = "mnist: got 20 training and 10 test images, the published dataset has 60,000 and 10,000"
@@ -249,9 +249,9 @@ def test_images_get_the_size_and_channels_of_the_config(home: Home) -> None:
 
 
 def test_conversion_to_grey_is_noted(home: Home, cifar10: np.ndarray) -> None:
-    """Grey is the luma of red, green and blue."""
+    """Gray is the luma of red, green and blue."""
     dataset = load_dataset(TrainConfig(dataset="cifar10", channels=1), home)
-    assert "colour is lost" in dataset.notes[0]
+    assert "color is lost" in dataset.notes[0]
     red, green, blue = cifar10[0].reshape(3, 32, 32)[:, 5, 7].astype(float)
     assert abs(0.299 * red + 0.587 * green + 0.114 * blue - dataset.train.images[0, 0, 5, 7]) <= 0.51
 

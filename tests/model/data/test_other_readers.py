@@ -29,20 +29,20 @@ from tests.model.data.layout_sketch import SPLIT_NAMES, Layout
 from tests.model.data.layouts import collapse_gray, container_of, flatten, make_layout
 
 SEEDS = range(200)
-Labelled = Counter[tuple[str, bytes]]
-Reader = Callable[[Layout], Labelled]
+Labeled = Counter[tuple[str, bytes]]
+Reader = Callable[[Layout], Labeled]
 
 
-def count_images(images: Sequence[np.ndarray] | np.ndarray, labels: Sequence[str]) -> Labelled:
+def count_images(images: Sequence[np.ndarray] | np.ndarray, labels: Sequence[str]) -> Labeled:
     """Return images, uint8 (channels, height, width), with class names as a multiset, all as RGB."""
-    counted: Labelled = Counter()
+    counted: Labeled = Counter()
     for image, label in zip(images, labels, strict=True):
         rgb = np.broadcast_to(image, (3, *image.shape[1:]))
         counted[label, f"{rgb.shape}".encode() + rgb.tobytes()] += 1
     return counted
 
 
-def read_with_torchvision(layout: Layout) -> Labelled:
+def read_with_torchvision(layout: Layout) -> Labeled:
     """Read folders with ImageFolder: the root, or each of its split folders."""
     images, labels = [], []
     for root in split_folders(layout):
@@ -53,7 +53,7 @@ def read_with_torchvision(layout: Layout) -> Labelled:
     return count_images(images, labels)
 
 
-def read_with_keras(layout: Layout) -> Labelled:
+def read_with_keras(layout: Layout) -> Labeled:
     """Read folders with image_dataset_from_directory in the size of the first image."""
     import keras
 
@@ -69,7 +69,7 @@ def read_with_keras(layout: Layout) -> Labelled:
     return count_images(images, labels)
 
 
-def read_with_hugging_face(layout: Layout) -> Labelled:
+def read_with_hugging_face(layout: Layout) -> Labeled:
     """Read folders with imagefolder; its labels are class names or values of metadata."""
     import datasets
 
@@ -89,7 +89,7 @@ def read_with_hugging_face(layout: Layout) -> Labelled:
     return count_images(images, labels)
 
 
-def read_with_pandas(layout: Layout) -> Labelled:
+def read_with_pandas(layout: Layout) -> Labeled:
     """Read a table with a header as tutorials do: the label's column is known, all others are pixels."""
     read = pd.read_parquet if layout.path.suffix == ".parquet" else pd.read_csv
     frame = read(layout.path)
@@ -243,7 +243,7 @@ def is_readable_by(name: str, layout: Layout) -> bool:
     return layout.label_column is not None and layout.choices.get("header") != "none"
 
 
-def load_ours(layout: Layout, home: Home) -> Labelled | None:
+def load_ours(layout: Layout, home: Home) -> Labeled | None:
     """Return our images, or None if we refuse the layout."""
     try:
         with redirect_stderr(io.StringIO()):

@@ -128,7 +128,7 @@ def test_leakage_is_a_warning_and_an_error_if_complete() -> None:
 
 def test_notes_from_loading_are_warnings() -> None:
     """A note of the dataset becomes a finding."""
-    assert "colour is lost" == findings_by_check(notes=("colour is lost",))["loading"].message
+    assert "color is lost" == findings_by_check(notes=("color is lost",))["loading"].message
 
 
 def test_errors_come_first() -> None:

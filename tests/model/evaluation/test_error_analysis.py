@@ -71,7 +71,7 @@ def test_label_issue_needs_the_class_threshold() -> None:
 
 
 def test_class_without_labels_can_reveal_a_label_issue() -> None:
-    """A class without labelled images has no threshold, but its predictions count."""
+    """A class without labeled images has no threshold, but its predictions count."""
     assert [True] == find_label_issues(np.array([[0.0, 0.0, 1.0]]), np.array([0])).tolist()
 
 

@@ -115,7 +115,7 @@ def test_16_bits_become_8() -> None:
 
 
 def test_palette_becomes_colours() -> None:
-    """An image of eight colours keeps them."""
+    """An image of eight colors keeps them."""
     eight_colors = Image.fromarray(COLOR_PIXELS // 128 * 128)
     assert np.array_equal(
         np.asarray(eight_colors), np.asarray(decode_image(encode(eight_colors.quantize(8))))
@@ -134,7 +134,7 @@ def test_transparent_pixels_become_white(mode: str) -> None:
 
 
 def test_large_image_has_no_seams() -> None:
-    """Conversion to grey or colour in strips equals that of the whole image."""
+    """Conversion to gray or color in strips equals that of the whole image."""
     image = Image.fromarray(RNG.integers(0, 256, (700, 901, 4), np.uint8))
     background = Image.new("RGBA", image.size, "white")
     for mode, expected_mode in (("RGBA", "RGB"), ("LA", "L")):
@@ -145,7 +145,7 @@ def test_large_image_has_no_seams() -> None:
 
 
 def test_cmyk_becomes_rgb() -> None:
-    """Print colours become screen colours."""
+    """Print colors become screen colors."""
     red = Image.new("CMYK", (20, 20), (0, 255, 255, 0))
     decoded = decode_image(encode(red, "JPEG", quality=95))
     assert "RGB" == decoded.mode

@@ -164,7 +164,7 @@ def test_flipped_bit_is_detected(tmp_path: Path, offset: int) -> None:
         ({"format": None}, "got format None, accepted: 2"),
         ({"digests": {}}, "lists no weights.safetensors"),
         ({"classes": ["ant", "bee"]}, "does not fit its card"),
-        ({"colour": "red"}, "unknown setting 'colour'"),
+        ({"color": "red"}, "unknown setting 'color'"),
         ({"shape": [1, 12]}, "shape"),
         ({"digests": {"weights.safetensors": "0", "../secret": "0"}}, "digests"),
     ],

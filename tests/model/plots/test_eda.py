@@ -31,7 +31,7 @@ SPLITS = Splits(make_split(60, 0, 0, 0, 1, 1, 2), make_split(20, 0, 1), make_spl
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> PreparedDataset:
-    """A colour dataset of 10 × 8 pixels with class names that matplotlib and pandas could misread."""
+    """A color dataset of 10 × 8 pixels with class names that matplotlib and pandas could misread."""
     images = RNG.integers(0, 256, (200, 3, 10, 8), np.uint8)
     np.savez(
         tmp_path / "a.npz",
@@ -49,7 +49,7 @@ def render(figure: Figure) -> np.ndarray:
 
 
 def test_every_figure_of_a_dataset(prepared: PreparedDataset) -> None:
-    """Colour, other proportions and any class names work in all figures."""
+    """Color, other proportions and any class names work in all figures."""
     figures = plot_eda(prepared, image_count=12, seed=3)
     assert {"images", "labels", "pixels"} == set(figures)
     for figure in figures.values():

@@ -70,7 +70,7 @@ def test_classes_may_have_any_name(tmp_path: Path, load: Callable[..., Dataset])
 
 
 def test_table_of_colour_images(tmp_path: Path, load: Callable[..., Dataset]) -> None:
-    """3 × k × k pixels are refused until a dataset.toml tells planes from interleaved colours."""
+    """3 × k × k pixels are refused until a dataset.toml tells planes from interleaved colors."""
     pixel_table(COLOR).to_csv(tmp_path / "a.csv", index=False)
     pixel_table(COLOR.transpose(0, 2, 3, 1)).to_csv(tmp_path / "b.csv", index=False)
     for name, choice in (("a", "false"), ("b", "true")):
@@ -139,7 +139,7 @@ def test_pixels_from_0_to_1_are_scaled(tmp_path: Path, load: Callable[..., Datas
         ("", "has an empty first line"),
         ("cat", "has 0 pixel columns"),
         ("label,pixel0,pixel1,pixel2,pixel3\n", "has a header and no rows"),
-        ("label,a,b,c,d,e\n1,2,3,4,5,6\n", "has 5 pixel columns beside its label, accepted: k × k for grey"),
+        ("label,a,b,c,d,e\n1,2,3,4,5,6\n", "has 5 pixel columns beside its label, accepted: k × k for gray"),
         (
             "pixel0,pixel1,pixel2,pixel3\n1,2,3,4\n",
             "has no column 'label': it starts with 'pixel0', 'pixel1'",

@@ -521,7 +521,7 @@ def test_oversized_image_is_rejected_undecoded(client: httpx.Client, server: Ser
         pytest.param(encode_black("PNG", "I;16"), id="R38-16-bit"),
         pytest.param(encode_black("PNG", "P"), id="R38-palette"),
         pytest.param(encode_black("PNG", "RGBA"), id="R38-alpha"),
-        pytest.param(encode_black("PNG", "LA"), id="R38-grey-alpha"),
+        pytest.param(encode_black("PNG", "LA"), id="R38-gray-alpha"),
         pytest.param(encode_black("PNG", "1"), id="R38-bits"),
         pytest.param(encode_black("JPEG", "CMYK"), id="R38-cmyk"),
         *[
