@@ -77,7 +77,7 @@ def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
 
     They are uint8, or little-endian uint16 if white is above 255.
     """
-    dtype = np.dtype(np.uint8 if input_spec.scale <= BYTE_WHITE else "<u2")
+    dtype: np.dtype[np.unsignedinteger] = np.dtype(np.uint8 if input_spec.scale <= BYTE_WHITE else "<u2")
     bytes_per_image = math.prod(input_spec.shape) * dtype.itemsize
     if len(body) % bytes_per_image:
         raise UserInputError(
