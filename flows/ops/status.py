@@ -187,7 +187,7 @@ def describe_prediction_log(home: Home, name: str) -> str:
     """Return the numbers of logged predictions and of predictions with feedback."""
     prediction_count, feedback_count = count_entries(home.prediction_log_dir(name))
     return (
-        f"{prediction_count:,} predictions, {feedback_count:,} with feedback"
+        f"{prediction_count:,} logged, {feedback_count:,} with feedback"
         if prediction_count or feedback_count
         else "none"
     )

@@ -1,6 +1,7 @@
 """The train flow: what its run contains, and how failures and signals end it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,21 @@ def test_custom_network_is_trained_and_saved_with_its_source(
     images = np.zeros((2, 1, 28, 28), np.uint8)
     assert (2, 10) == Classifier.load(folder).predict(images).shape
     assert "COMPLETED" == last_flow_run(on_server, "train mine:Tiny on digits")["state"]["type"]
+
+
+def test_data_of_another_scale_than_the_live_version_are_rejected(
+    ran, copied: Home, on_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`relearn train` under the name of a released classifier refuses fractions before any training."""
+    shutil.copytree(ran.home.root / "releases", copied.root / "releases")
+    before = len(search_experiment(connect(copied), "digits"))
+    images = np.random.default_rng(0).random((90, 28, 28))
+    np.savez(tmp_path / "own.npz", images=images, labels=np.arange(90) % 10)
+
+    command = ["train", "--dataset", f"npz:{tmp_path / 'own.npz'}", "--model-name", "digits"]
+    assert 2 == run_command_line(command)
+    assert "1 is white in the data, accepted: 255, as in the data of digits" in capsys.readouterr().err
+    assert before == len(search_experiment(connect(copied), "digits"))
 
 
 def test_diverging_training_fails_in_mlflow_and_prefect(

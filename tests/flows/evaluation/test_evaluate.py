@@ -110,6 +110,20 @@ def test_other_classes_are_rejected(
     assert ["train"] == [run.data.tags["relearn.job_type"] for run in runs]
 
 
+def test_data_of_another_scale_are_rejected(
+    copied: Home, zoo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A classifier that learned from 0 to 255 evaluates no fractions, and no evaluation is logged."""
+    images = np.random.default_rng(0).random((90, 12, 12))
+    np.savez(tmp_path / "park.npz", images=images, labels=np.array(ANIMALS)[np.arange(90) % 3])
+
+    assert 2 == run_command_line(["evaluate", zoo[:8], "--dataset", f"npz:{tmp_path / 'park.npz'}"])
+    assert "1 is white in the data, accepted: 255, as in the data of zoo" in capsys.readouterr().err
+    client = connect(copied)
+    runs = client.search_runs([client.get_experiment_by_name("zoo").experiment_id])
+    assert ["train"] == [run.data.tags["relearn.job_type"] for run in runs]
+
+
 def test_table_has_a_row_for_each_class(copied: Home, zoo: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Rows have the class names; the last line has the totals."""
     assert 0 == run_command_line(["evaluate", "the zoo"])

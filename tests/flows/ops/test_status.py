@@ -84,7 +84,7 @@ def test_predictions_and_feedback_are_counted(zoo: Zoo) -> None:
     log.log_feedback(Feedback("a", 0, time.time(), label="bee"))
     log.close()
 
-    assert "10 predictions, 1 with feedback" == read_lines(zoo.home)["predictions"]
+    assert "10 logged, 1 with feedback" == read_lines(zoo.home)["predictions"]
 
 
 def test_hanging_or_broken_part_is_reported_in_its_line(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
