@@ -583,7 +583,7 @@ def test_docs_page_shows_the_api_and_sends_a_request(
     page.locator("#operations-predictions-predict .opblock-summary-control").click()
     page.get_by_role("button", name="Execute").click()
 
-    expect(page.locator(".live-responses-table .response-col_status")).to_contain_text("200")
+    expect(page.locator(".live-responses-table .response .response-col_status")).to_contain_text("200")
     expect(page.locator(".curl")).to_contain_text("/predict")
     page.goto(f"{server_with_keys.url}/draw")
 
