@@ -226,8 +226,8 @@ def _enter_splits(
 
 def _review_class_folders(tree: FileTree, description: DataDescription, placed: Iterable[str]) -> list[str]:
     """Return a warning if all classes hold the same folders; raise AmbiguousDataError for names of parts."""
-    parts = [folder for folders in description.splits.values() for folder in folders] or [""]
-    names = [name for part in parts for name in below(part, below(description.root, placed))]
+    split_folders = [folder for folders in description.splits.values() for folder in folders] or [""]
+    names = [name for folder in split_folders for name in below(folder, below(description.root, placed))]
     inner = defaultdict[str, set[str]](set)
     for path in (name.split("/") for name in names):
         inner[path[0]].add(path[1] if len(path) > 2 else "")
@@ -237,8 +237,8 @@ def _review_class_folders(tree: FileTree, description: DataDescription, placed: 
         split: [f"{folder}/{name}".strip("/") for folder in folders for name in sorted(inner)]
         for split, folders in (description.splits or {"train": ("",)}).items()
     }
-    others = {re.sub(r"[\W\d_]", "", HOLDER_WORD.sub("", name)) for name in inner}
-    if len(others) > 1 or not all(map(HOLDER_WORD.search, inner)):
+    remaining_words = {re.sub(r"[\W\d_]", "", HOLDER_WORD.sub("", name)) for name in inner}
+    if len(remaining_words) > 1 or not all(map(HOLDER_WORD.search, inner)):
         problem = f"all classes have the folders {', '.join(common[:5])}; if these are the classes, write"
         return [f"{problem} `{to_toml({'splits': splits})}` into {BELOW_SOURCE}"] if is_choice else []
     holders = [name for name in sorted(inner) if IMAGE_WORDS.fullmatch(name)]

@@ -166,7 +166,7 @@ def _find_listings(
             unread.append(f"{name} is not read: {error}")
             others += [table] if table else []
     of_splits = match_splits((table.name for table, _ in listings), find_word_split).values()
-    members = {name for parts in of_splits for name in parts}
+    members = {name for names in of_splits for name in names}
     return [pair for pair in listings if not members or pair[0].name in members], others, unread
 
 

@@ -25,8 +25,8 @@ MAX_UNPACKED_BYTES = 2**33  # of all files in an archive
 MAX_ARCHIVE_FILES = 2_000_000
 MAX_MEMBER_BYTES = 2**26  # of one image in an archive
 CHUNK_BYTES = 2**20
-# Errors of the readers of archives.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, NotImplementedError)
+# Raised for a damaged archive.
+ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, NotImplementedError)
 # Files and folders that systems and tools leave behind, in lower case; hidden ones start with a dot.
 JUNK_NAMES = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
@@ -77,7 +77,7 @@ def recognize_kind(path: Path) -> SourceKind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         return "npz" if names and all(name.endswith(".npy") for name in names) else "archive"
-    with suppress(*DAMAGE, OSError):
+    with suppress(*ARCHIVE_ERRORS, OSError):
         if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):
             return "archive"
     return "csv"
@@ -166,7 +166,7 @@ def list_folder(root: Path, skip_junk: bool = False) -> tuple[list[str], list[st
 def _open_zip(path: Path, stack: ExitStack) -> FileTree:
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-    except (*DAMAGE, ValueError) as error:
+    except (*ARCHIVE_ERRORS, ValueError) as error:
         raise DataError(f"{path} is not a valid zip file: {error}") from None
     entries = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
     files = {name: entry for name, entry in entries.items() if not name.endswith("/")}
@@ -178,7 +178,7 @@ def _open_zip(path: Path, stack: ExitStack) -> FileTree:
         try:
             with archive.open(files[name]) as file:
                 return BytesIO(_read_bounded(file, name))
-        except DAMAGE as error:
+        except ARCHIVE_ERRORS as error:
             raise DataError(f"{name}: the archive is damaged here: {error}") from None
 
     folders = [name.rstrip("/") for name in entries if name.endswith("/")]
@@ -194,7 +194,7 @@ def _open_tar(path: Path, stack: ExitStack) -> FileTree:
             content = stack.enter_context(_unpack(path, cast(IO[bytes], archive.fileobj)))
             archive = stack.enter_context(tarfile.TarFile(fileobj=content))
         members = archive.getmembers()
-    except DAMAGE as error:
+    except ARCHIVE_ERRORS as error:
         raise DataError(f"{path} is not a valid tar file: {error}") from None
     files = {member.name.removeprefix("./"): member for member in members if member.isfile()}
     _check_bounds(path, len(members), sum(member.size for member in files.values()))
