@@ -34,7 +34,7 @@ class FileColumn(NamedTuple):
     name: str
     folder: str
     suffix: str
-    found: int
+    file_count: int
     header: bool = True
 
 
@@ -76,19 +76,19 @@ def find_files(table: TableFile, images: Sequence[str], choices: dict[str, Any])
     for column in table.columns:
         names = set(map(_clean, table.sample[column]))
         bare = {name.rpartition("/")[2] for name in names} if len(set(map(_parent, names))) == 1 else set()
-        found = {
+        counts = {
             (folder, suffix): len((bare if folder == ANY_FOLDER else names) & members)
             for (folder, suffix), members in by_place.items()
         }
         matches += [
-            FileColumn(column, *at, count) for at, count in found.items() if count > MIN_FOUND * len(names)
+            FileColumn(column, *at, count) for at, count in counts.items() if count > MIN_FOUND * len(names)
         ]
     if not matches:
         return None
     best = max(
         matches,
         key=lambda match: (
-            match.found,
+            match.file_count,
             match.folder == prefix,
             match.folder != ANY_FOLDER,
             -len(match.suffix),

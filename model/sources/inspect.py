@@ -191,7 +191,7 @@ def _inspect_listings(
 ) -> DataDescription | None:
     """Describe the image files by the tables that list them; None if their folders say the same."""
     columns, files = listings[0][0].columns, listings[0][1]
-    same_shape = [table for table, other in listings if other == files._replace(found=other.found)]
+    same_shape = [table for table, other in listings if other == files._replace(file_count=other.file_count)]
     if len(same_shape) < len(listings):
         raise AmbiguousDataError(
             f"{tree.location}: several tables list the images",

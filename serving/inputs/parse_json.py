@@ -111,8 +111,8 @@ def _member_error(body: bytes, input_spec: InputSpec) -> UserInputError:
         kind = kinds.get(body.lstrip()[:1], "a number")
         return UserInputError(f"body: got {kind}, accepted: {accepted}", "wrong_type")
     if unknown := names - {"images", "scale"}:
-        known = sorted(unknown & OTHER_NAMES)
-        received = f'"{known[0]}"' if known else "another member"
+        names_of_others = sorted(unknown & OTHER_NAMES)
+        received = f'"{names_of_others[0]}"' if names_of_others else "another member"
         return UserInputError(f"body: got {received}, accepted: {accepted}", "unknown_field")
     return UserInputError(f'body: got no "images", accepted: {accepted}', "missing_field")
 
