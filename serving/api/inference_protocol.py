@@ -20,7 +20,13 @@ from relearn.model.inference.model_card import ModelCard
 from relearn.serving.http.errors import HTTPError
 from relearn.serving.http.requests import get_header_values
 from relearn.serving.inputs.input_spec import InputSpec, format_shape
-from relearn.serving.inputs.parse_json import decode_numbers, is_ambiguous, syntax_errors, to_uint8
+from relearn.serving.inputs.parse_json import (
+    check_unique_members,
+    decode_numbers,
+    is_ambiguous,
+    syntax_errors,
+    to_uint8,
+)
 
 PLATFORM = "relearn"
 OUTPUT_NAMES = ("probabilities", "labels")
@@ -140,6 +146,7 @@ def parse_infer_request(body: bytes, input_spec: InputSpec) -> tuple[InferReques
             request = _REQUEST_DECODER.decode(body)
         except msgspec.ValidationError as error:
             raise UserInputError(f"body: {error}, {_TENSOR_HINT}", "wrong_type") from None
+        check_unique_members(body, bytes(request.inputs[0].data))
         if not {output.name for output in request.outputs} <= {*OUTPUT_NAMES}:
             message = f"outputs: got another name, accepted: {' or '.join(OUTPUT_NAMES)}"
             raise UserInputError(message, "unknown_field")

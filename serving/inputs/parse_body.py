@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,10 @@ JSON_TYPE, RAW_TYPE, MULTIPART_TYPE = "application/json", "application/octet-str
 MEDIA_TYPES = (JSON_TYPE, RAW_TYPE, *IMAGE_TYPES, MULTIPART_TYPE)
 _JSON_OBJECT = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"\w{1,64}"\s*:')
 _MAX_JSON_START = 4_096  # bytes; a search through 10 MB of spaces would hold the event loop for 80 ms
+# Types of numbers that clients send by mistake, the widest first: those of another width read them as tiny
+# numbers, or as large ones.
+_WIDER_DTYPES = ("<f8", "<i8", "<f4", "<i4", "<u2")
+_SMALLEST_PIXEL = 2**-24  # above 0; float16 has none that is smaller
 _ANY_TYPE = ("", "*/*", "image/*")  # the content alone decides
 
 
@@ -86,6 +91,10 @@ def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
             "wrong_shape",
         )
     input_spec.check_image_count(len(body) // bytes_per_image)
+    if wider_dtype := _find_wider_dtype(body, input_spec, dtype):
+        raise UserInputError(
+            f"body: got bytes that are {wider_dtype} numbers as well, accepted: {dtype}", "wrong_type"
+        )
     numbers = np.frombuffer(body, dtype).reshape(-1, *input_spec.shape)
     if input_spec.scale not in (BYTE_WHITE, WORD_WHITE) and numbers.max() > input_spec.scale:
         raise UserInputError(
@@ -97,6 +106,24 @@ def parse_raw(body: bytes, input_spec: InputSpec) -> np.ndarray:
             "ambiguous_scale",
         )
     return scale_to_uint8(numbers, input_spec.scale)
+
+
+def _find_wider_dtype(
+    body: bytes, input_spec: InputSpec, dtype: np.dtype[np.unsignedinteger]
+) -> np.dtype[Any] | None:
+    """Return the type, wider than `dtype`, by which all numbers of `body` are pixels too, and not all are 0.
+
+    One image sent as float64, numpy's default, has the length of eight images of uint8.
+    """
+    for wider_dtype in map(np.dtype, _WIDER_DTYPES):
+        image_bytes = math.prod(input_spec.shape) * wider_dtype.itemsize
+        if wider_dtype.itemsize <= dtype.itemsize or len(body) % image_bytes:
+            continue
+        numbers = np.frombuffer(body, wider_dtype)
+        is_in_range = numbers.min() >= 0 and 0 < numbers.max() <= input_spec.scale
+        if is_in_range and numbers[numbers > 0].min() > _SMALLEST_PIXEL:
+            return wider_dtype
+    return None
 
 
 PARSERS: dict[str, Callable[[bytes, InputSpec], np.ndarray]] = {

@@ -45,6 +45,7 @@ _STRINGS_DECODER = msgspec.json.Decoder(list[str] | str)
 _NON_FINITE = re.compile(rb"[\[,:]\s*-?(NaN|Infinity)")
 # Python's parser names the position of an error, but builds lists on its way, of up to 60 times the bytes.
 _MAX_LOCATED_BYTES = 1_000_000
+_MAX_MEMBER_BYTES = 65_536  # of all members but the pixels
 
 
 def parse_json(body: bytes, input_spec: InputSpec) -> np.ndarray:
@@ -85,9 +86,8 @@ def _extract_members(body: bytes, input_spec: InputSpec) -> tuple[bytes, int | N
         _check_utf8(body)
         raise _member_error(body, input_spec) from None
     raw, raw_scale = bytes(members.images), bytes(members.scale)
-    # The decoder takes the last of two members with one name; a proxy may have validated the first.
     if body.count(b'"') - raw.count(b'"') - raw_scale.count(b'"') > (4 if raw_scale else 2):
-        raise HTTPError(400, "duplicate_key", "body: got a member twice, accepted: each once")
+        raise _duplicate_error()
     if raw_scale in (b"", b"null"):
         return raw, None
     accepted_scales = sorted({*SCALES, input_spec.scale})
@@ -96,6 +96,28 @@ def _extract_members(body: bytes, input_spec: InputSpec) -> tuple[bytes, int | N
         accepted = " or ".join(map(str, accepted_scales))
         raise UserInputError(f"scale: got another value, accepted: {accepted}", "out_of_range")
     return raw, int(scale)
+
+
+def check_unique_members(body: bytes, values: bytes) -> None:
+    """Raise `HTTPError` 400 for a JSON object, at any depth of `body`, that has two members of one name.
+
+    `values` is the text of the pixels in `body`, in which no names are; the rest may have 64 kB.
+    """
+    rest = body.replace(values, b"0", 1)
+    if len(rest) > _MAX_MEMBER_BYTES:
+        message = f"body: got {len(rest)} bytes besides the pixels, accepted: up to {_MAX_MEMBER_BYTES}"
+        raise HTTPError(400, "invalid_json", message)
+    json.loads(rest, object_pairs_hook=_check_pairs)
+
+
+def _check_pairs(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        raise _duplicate_error()
+
+
+def _duplicate_error() -> HTTPError:
+    # The decoder takes the last of two members with one name; a proxy may have validated the first.
+    return HTTPError(400, "duplicate_key", "body: got a member twice, accepted: each once")
 
 
 def _member_error(body: bytes, input_spec: InputSpec) -> UserInputError:

@@ -14,6 +14,7 @@ from relearn.model.errors import UserInputError
 from relearn.model.images.scale import scale_to_uint8
 from relearn.model.inference.classifier import Classifier
 from relearn.serving.api.inference_protocol import list_datatypes, parse_infer_request
+from relearn.serving.http.errors import HTTPError
 from relearn.serving.inputs.input_spec import InputSpec
 
 URL = "/v2/models/digits/infer"
@@ -138,3 +139,23 @@ def test_tensor_is_read_exactly_or_rejected(
     else:
         with pytest.raises(UserInputError):
             parse_infer_request(body.encode(), spec)
+
+
+@given(st.sampled_from(["id", "inputs", "name", "shape", "datatype", "data"]), st.booleans())
+def test_member_that_stands_twice_is_rejected(name: str, is_first: bool):
+    """A member that stands twice with two values is rejected, as by `/predict`."""
+    spec = InputSpec((1, 6, 8), "mnist", 4, 255)
+    request = build_tensor(np.arange(96).reshape(2, 1, 6, 8))
+    others = {"id": "a", "inputs": request["inputs"], "name": "a", "shape": [2, 48], "datatype": "FP32"}
+    value, body = json.dumps(others.get(name, [7])), json.dumps(request)
+    parse_infer_request(body.encode(), spec)
+    start = body.index(f'"{name}"')
+    end = body.rindex("}", 0, len(body) if name in ("id", "inputs") else body.rindex("]"))
+    doubled = (
+        f'{body[:start]}"{name}": {value}, {body[start:]}'
+        if is_first
+        else f'{body[:end]}, "{name}": {value}{body[end:]}'
+    )
+
+    with pytest.raises(HTTPError, match="got a member twice"):
+        parse_infer_request(doubled.encode(), spec)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from relearn.model.errors import UserInputError
@@ -40,6 +42,24 @@ def test_raw_bytes_of_wrong_length_are_rejected(length: int, status: int, code: 
         parse_raw(bytes(length), GRAY_SPEC)
 
     assert (status, code) == (error_info.value.http_status, error_info.value.code)
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 16),
+    st.sampled_from(["<f8", "<f4", "<i8", "<i4", "<u2"]),
+    st.sampled_from([1, 255]),
+)
+def test_raw_numbers_of_another_type_are_rejected(seed: int, count: int, dtype: str, white: int):
+    """Pixels in a wider type than uint8, scaled or not, are no images of uint8; uint8 images are read."""
+    spec = InputSpec((1, 28, 28), "mnist", max_images=256)
+    images = np.random.default_rng(seed).integers(0, 256, (count, 1, 28, 28), np.uint8)
+    images[..., :4] = 0
+    scaled = images / np.float64(255 if white == 1 and "f" in dtype else 1)
+
+    assert np.array_equal(images, parse_raw(images.tobytes(), spec))
+    with pytest.raises(UserInputError, match=f"body: got bytes that are {np.dtype(dtype)} numbers"):
+        parse_raw(scaled.astype(dtype).tobytes(), spec)
 
 
 MEMORY_PROGRAM = """
