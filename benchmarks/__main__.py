@@ -75,6 +75,8 @@ BENCHMARKS: dict[str, Callable[..., tuple[str, str, pd.DataFrame]]] = {
     "time_to_accuracy": time_to_accuracy.measure,
     "scale": scale.measure,
     "gate": gate.measure,
+    "gate_nights": gate.measure_nights,
+    "gate_seeds": gate.measure_seeds,
     "drift": drift.measure,
     "drawings": drawings.measure,
     "swap": swap.measure,

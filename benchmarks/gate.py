@@ -1,118 +1,258 @@
-"""Promotion rate of the gate for equal and for better candidates, per decision and per year."""
+"""Decisions of the gate: on simulated pairs of classifiers, over months of nights, and on real seeds."""
 
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import permutations, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import torch
+from scipy import stats
 
 from relearn.flows.config import PromotionConfig
-from relearn.model.evaluation.significance import mcnemar
-from relearn.model.plots.style import (
-    BLUE,
-    GRAY,
-    GREEN,
-    VERMILION,
-    add_legend_below,
-    create_figure,
-    style_axes,
-)
+from relearn.flows.promotion.candidate_scores import ClassifierScores, ReferenceScores, score_classifier
+from relearn.flows.promotion.gate import evaluate_gate
+from relearn.model.config import TrainConfig
+from relearn.model.data.prepared import prepare_dataset
+from relearn.model.evaluation.metrics import Evaluation
+from relearn.model.evaluation.power import compute_power
+from relearn.model.evaluation.significance import mcnemar, spend_level
+from relearn.model.home import Home
+from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.registry import build_network
+from relearn.model.plots.style import BLUE, GRAY, GREEN, VERMILION, create_figure, style_axes
+from relearn.model.training.fit import fit
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-SIZES = (360, 1_000, 10_000)
-TRIALS = 20_000
-NIGHTS, YEARS = 365, 1_000
-# Two mlps of other seeds, 98 % right on MNIST, differ on 1.2 % of its test images; with a fair coin on 2.4 %
-# of the images and no doubt about the rest, so do these.
-DISPUTED_FRACTION = 0.024
-MAX_PROMOTIONS = 3  # bars of promotions per year; more were not observed
-GAINS = np.arange(0, 1.55, 0.1) / 100
-
-_p_value = cache(mcnemar)
-SIGNIFICANCE_LEVEL = PromotionConfig().significance
+PAIRS = 2_000
+LARGE, LARGE_PAIRS = 10_000, 200  # a decision on 10,000 images takes ten times as long
+SIZES = (30, 60, 150, 300, 1_000, LARGE)
+# (classes, accuracy of the champion)
+KINDS = ((2, 0.6), (2, 0.85), (10, 0.6), (10, 0.85), (10, 0.96), (10, 0.99), (100, 0.85))
+GAINS = (-0.05, -0.01, 0.0, 0.01, 0.05)
+CORRUPTIONS = 8
+# Correlation of the correctness of two seeds, image by image: .55 to .75 on digits, by `measure_seeds`.
+SEED_CORRELATION = 0.6
+BETTER = PromotionConfig(promotion_rule="better")
+NIGHTS, MONTHS = 30, 400
+SEEDS = 12
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
-    """Simulate decisions of the significance test of the gate, without the other guardrails."""
-    promotion_rates = {
-        size: np.array([simulate_promotion_rate(size, gain) for gain in GAINS]) for size in SIZES
-    }
-    promotions_per_year = {size: simulate_promotions_per_year(size) for size in SIZES}
-    plot(promotion_rates, promotions_per_year)
+    """Simulate decisions on one candidate, with the rule `better`."""
     rows = [
-        {
-            "reference images": f"{size:,}",
-            "equal ones promoted, one decision": f"{promotion_rates[size][0]:.2%}",
-            "truly 0.5 points better, promoted": f"{promotion_rates[size][5]:.1%}",
-            "truly 1 point better, promoted": f"{promotion_rates[size][10]:.1%}",
-            "365 nights of equal ones: promotions, mean": f"{promotions_per_year[size].mean():.1f}",
-            "in 95 of 100 years at most": f"{np.percentile(promotions_per_year[size], 95):.0f}",
-        }
-        for size in SIZES
+        measure_kind(size, *kind, LARGE_PAIRS if size == LARGE else PAIRS)
+        for size, kind in product(SIZES, KINDS)
     ]
+    table = pd.DataFrame(rows)
+    plot(table)
     note = (
-        f"{TRIALS:,} decisions for each share, {YEARS:,} years for each size. Candidate and champion differ "
-        f"on {DISPUTED_FRACTION / 2:.1%} of the images, as two seeds of the mlp do on MNIST; a better one "
-        f"has "
-        "the advantage on a part of the others. Every candidate of a year is as good as all others, judged "
-        "on the same images: a champion that got there by luck keeps its luck, and is harder to beat next "
-        "night. A promotion of an equal one costs nothing but the swap. With a second set of images, recent "
-        "ones, either may decide, so shares of equal ones double at most."
+        f"{PAIRS:,} pairs for each number, {LARGE_PAIRS} at {LARGE:,} images. Both classifiers have the "
+        f"same hard images (correlation of their correctness {SEED_CORRELATION}), {CORRUPTIONS} corruptions, "
+        "and probabilities drawn by chance. The candidate is truly as good, or so many points better or "
+        "worse. `mcnemar` is the share of promotions by the bare exact one-sided McNemar test at the same "
+        "level; `stated` is the power that the verdict computes from the number of images and the share on "
+        "which the two differ."
     )
-    return "How often the gate promotes", note, pd.DataFrame(rows)
+    return "Decisions of the gate on one candidate", note, table
 
 
-def is_significantly_better(candidate_only: int, champion_only: int) -> bool:
-    """Return whether the gate promotes, from the numbers of images that only one predicts correctly."""
-    is_better = candidate_only > champion_only
-    return bool(is_better and _p_value(int(candidate_only), int(champion_only)) < SIGNIFICANCE_LEVEL)
+def measure_kind(images: int, classes: int, accuracy: float, pairs: int) -> dict[str, object]:
+    """Return the shares of decisions for each gain, in percent."""
+    row: dict[str, object] = {"images": f"{images:,}", "classes": classes, "accuracy": accuracy}
+    level = spend_level(BETTER.significance, 0)
+    for gain in GAINS:
+        if accuracy + gain >= 1:
+            continue
+        rng = np.random.default_rng([images, classes, round(1000 * accuracy), round(1000 * (gain + 1))])
+        actions, found, discordant = Counter[str](), 0, 0.0
+        for _ in range(pairs):
+            champion, candidate = draw_pair(rng, images, classes, accuracy, gain)
+            decision = evaluate_gate(candidate, champion, BETTER)
+            actions[decision.action] += 1
+            if comparison := decision.comparison:
+                gained, lost = comparison.candidate_only_correct, comparison.champion_only_correct
+                found += mcnemar(gained, lost) <= level
+                discordant += (gained + lost) / images / pairs
+        name = f"{100 * gain:+.0f}" if gain else "equal"
+        row[f"{name}: promoted"] = f"{100 * actions['promote'] / pairs:.1f}"
+        row[f"{name}: rejected"] = f"{100 * actions['reject'] / pairs:.1f}"
+        if gain > 0:
+            row[f"{name}: mcnemar"] = f"{100 * found / pairs:.1f}"
+            row[f"{name}: stated"] = f"{100 * compute_power(images, discordant, gain, level):.1f}"
+    return row
 
 
-def simulate_promotion_rate(size: int, gain: float) -> float:
-    """Return the fraction of PROMOTE decisions if the candidate is better by `gain`."""
-    disagreement = DISPUTED_FRACTION / 4
-    probabilities = (disagreement + gain, disagreement, 1 - 2 * disagreement - gain)
-    counts = np.random.default_rng(size).multinomial(size, probabilities, TRIALS)
-    promotions = sum(is_significantly_better(candidate, champion) for candidate, champion, _ in counts)
-    return promotions / TRIALS
-
-
-def simulate_promotions_per_year(size: int) -> np.ndarray:
-    """Return the promotions per year of nightly, equally good candidates."""
-    generator = np.random.default_rng(size)
-    disputed_images = round(DISPUTED_FRACTION * size)
-    champion = generator.random((YEARS, disputed_images)) < 0.5
-    promotions = np.zeros(YEARS, int)
-    for _ in range(NIGHTS):
-        candidate = generator.random((YEARS, disputed_images)) < 0.5
-        candidate_only, champion_only = (candidate & ~champion).sum(1), (champion & ~candidate).sum(1)
-        is_promoted = np.array(list(map(is_significantly_better, candidate_only, champion_only)))
-        champion[is_promoted] = candidate[is_promoted]
-        promotions += is_promoted
-    return promotions
-
-
-def plot(promotion_rates: dict[int, np.ndarray], promotions_per_year: dict[int, np.ndarray]) -> None:
-    """Plot promotion rate by true gain (left), and promotions per year of equal candidates (right)."""
-    max_false_rate = max(curve[0] for curve in promotion_rates.values())
-    figure = create_figure(
-        4.6,
-        f"Equal classifiers are promoted in {max_false_rate:.1%} of the decisions at most\n"
-        "The more reference images, the smaller the gain that is seen",
+def draw_pair(
+    rng: np.random.Generator, images: int, classes: int, accuracy: float, gain: float
+) -> tuple[ClassifierScores, ClassifierScores]:
+    """Draw scores of a champion and a candidate that is better by `gain`."""
+    labels, easiness = rng.integers(0, classes, images), rng.random(images)
+    champion, candidate = (
+        draw_scores(rng, labels, easiness, classes, mean) for mean in (accuracy, accuracy + gain)
     )
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    styles = zip(SIZES, (VERMILION, GREEN, BLUE), (":", "--", "-"), strict=True)
-    bar_positions = np.arange(MAX_PROMOTIONS + 1)
-    for position, (size, color, style) in enumerate(styles):
-        left.plot(100 * GAINS, 100 * promotion_rates[size], style, color=color, label=f"{size:,} images")
-        counts = np.bincount(promotions_per_year[size], minlength=MAX_PROMOTIONS + 1)[: MAX_PROMOTIONS + 1]
-        right.bar(bar_positions + 0.25 * (position - 1), 100 * counts / YEARS, 0.22, color=color)
-    left.axhline(100 * SIGNIFICANCE_LEVEL / 2, color=GRAY, linewidth=0.8)
-    left.set_xlabel("points of accuracy by which the candidate is truly better")
-    left.set_ylabel("promoted, % of decisions")
-    right.set_xlabel("promotions in 365 nights of equal candidates")
-    right.set_ylabel("% of years")
-    for axes in (left, right):
-        style_axes(axes)
-    add_legend_below(figure, left)
+    return champion, candidate
+
+
+def draw_scores(
+    rng: np.random.Generator, labels: np.ndarray, easiness: np.ndarray, classes: int, accuracy: float
+) -> ClassifierScores:
+    """Draw predictions that are right with a probability that depends on the image, float (n,) in 0..1."""
+    images = len(labels)
+    is_correct = draw_correct(rng, easiness, accuracy)
+    predicted = np.where(is_correct, labels, (labels + rng.integers(1, classes, images)) % classes)
+    confidence = np.where(is_correct, 0.5 + 0.5 * rng.beta(8, 1.2, images), 0.5 + 0.4 * rng.random(images))
+    probabilities = np.repeat(((1 - confidence) / (classes - 1))[:, None], classes, axis=1)
+    probabilities[np.arange(images), predicted] = confidence
+    evaluation = Evaluation(probabilities.astype(np.float32), labels, tuple(map(str, range(classes))))
+    corrupted = {
+        f"corruption {step}": draw_correct(rng, easiness, max(0.05, accuracy - 0.03 * step))
+        for step in range(CORRUPTIONS)
+    }
+    return ClassifierScores(
+        evaluation.classes, (1, 8, 8), True, 1, reference=ReferenceScores(evaluation, corrupted)
+    )
+
+
+def draw_correct(rng: np.random.Generator, easiness: np.ndarray, accuracy: float) -> np.ndarray:
+    """Draw which images are predicted correctly, bool (n,)."""
+    correct: np.ndarray = rng.random(len(easiness)) < np.interp(easiness, *beta_quantiles(accuracy))
+    return correct
+
+
+@cache
+def beta_quantiles(accuracy: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return quantiles of the probability that an image is predicted correctly."""
+    concentration = (1 - SEED_CORRELATION) / SEED_CORRELATION
+    fractions = np.linspace(0, 1, 2_001)
+    return fractions, stats.beta.ppf(fractions, accuracy * concentration, (1 - accuracy) * concentration)
+
+
+def plot(table: pd.DataFrame) -> None:
+    """Plot how often candidates are promoted, by the number of images, beside the bare test."""
+    figure = create_figure(3.6, "The gate promotes what McNemar's test finds, and seldom an equal candidate")
+    axes = figure.subplots()
+    rows = table[(table["classes"] == 10) & (table["accuracy"] == 0.85)]
+    sizes = rows["images"].str.replace(",", "").astype(int)
+    styles = (("+5", "5 points better", BLUE), ("+1", "1 point better", GREEN), ("equal", "equal", VERMILION))
+    for name, label, color in styles:
+        axes.plot(sizes, rows[f"{name}: promoted"].astype(float), "o-", color=color, label=label)
+        if f"{name}: mcnemar" in rows:
+            axes.plot(sizes, rows[f"{name}: mcnemar"].astype(float), "x:", color=GRAY)
+    axes.plot([], [], "x:", color=GRAY, label="McNemar's test alone")
+    axes.set_xscale("log")
+    axes.set_xlabel("reference images (10 classes, champion at 85 %)")
+    axes.set_ylabel("promoted, % of decisions")
+    axes.legend(frameon=False)
+    style_axes(axes)
     figure.savefig(IMAGES / "gate.png")
+
+
+def measure_nights() -> tuple[str, str, pd.DataFrame]:
+    """Simulate months of nightly candidates on the same reference images."""
+    rows = [simulate_months(images, *rule) for images, rule in product((60, 300, 1_000), RULES)]
+    note = (
+        f"{MONTHS} months of {NIGHTS} nights; 10 classes, first version at 85 %, each night a new "
+        "candidate of the stated true accuracy. A candidate that was promoted by luck keeps its luck. `lost` "
+        "is the true accuracy of the first version minus that of the version served after the last night, "
+        "in points."
+    )
+    return "Decisions of the gate over a month of nights", note, pd.DataFrame(rows)
+
+
+# (rule, truth of the candidates, accuracy of the candidate of a night)
+RULES: tuple[tuple[str, str, Callable[[int], float]], ...] = (
+    ("better", "1 point worse", lambda night: 0.84),
+    ("better", "equal", lambda night: 0.85),
+    ("more_data", "equal", lambda night: 0.85),
+    ("more_data", "each 0.5 points worse than the last", lambda night: 0.85 - 0.005 * night),
+    ("more_data", "each 0.2 points better than the last", lambda night: 0.85 + 0.002 * night),
+)
+
+
+def simulate_months(
+    images: int, rule: str, truth: str, accuracy_of: Callable[[int], float]
+) -> dict[str, object]:
+    """Return how many months had a promotion, how many promotions, and what was lost."""
+    config = PromotionConfig.model_validate({"promotion_rule": rule})
+    losses, promotions = np.zeros(MONTHS), np.zeros(MONTHS, int)
+    for month in range(MONTHS):
+        rng = np.random.default_rng([images, month])
+        labels, easiness = rng.integers(0, 10, images), rng.random(images)
+        champion = baseline = draw_scores(rng, labels, easiness, 10, 0.85)
+        served, earlier = 0.85, 0
+        for night in range(1, NIGHTS + 1):
+            accuracy = accuracy_of(night)
+            candidate = draw_scores(rng, labels, easiness, 10, accuracy)
+            decision = evaluate_gate(candidate, champion, config, earlier, baseline.reference)
+            earlier += 1
+            if decision.action == "promote":
+                champion, served, earlier = candidate, accuracy, 0
+                baseline = baseline if decision.keeps_baseline else candidate
+                promotions[month] += 1
+        losses[month] = 100 * (0.85 - served)
+    return {
+        "images": f"{images:,}",
+        "rule": rule,
+        "candidates": truth,
+        "months with a promotion, %": f"{100 * (promotions > 0).mean():.1f}",
+        "promotions a month": f"{promotions.mean():.1f}",
+        "lost, mean": f"{losses.mean():+.2f}",
+        "lost in the worst 2.5 % of the months": f"{np.percentile(losses, 97.5):+.2f}",
+    }
+
+
+def measure_seeds() -> tuple[str, str, pd.DataFrame]:
+    """Decide on pairs of real trainings that differ in the seed alone."""
+    rows = []
+    for network in ("mlp", "cnn"):
+        scores = list(train_seeds(TrainConfig(dataset="digits", network=network, threads=1)))
+        correct = np.array([score.reference.evaluation.correct for score in scores if score.reference])
+        actions = Counter(
+            evaluate_gate(candidate, champion, BETTER).action
+            for champion, candidate in permutations(scores, 2)
+        )
+        pairs = sum(actions.values())
+        rows.append(
+            {
+                "data": "digits",
+                "network": network,
+                "images": correct.shape[1],
+                "accuracy": f"{correct.mean(1).min():.3f} to {correct.mean(1).max():.3f}",
+                "correlation": f"{correlate(correct):.2f}",
+                "pairs": pairs,
+                **{
+                    action: f"{100 * actions[action] / pairs:.1f} %"
+                    for action in ("promote", "hold", "reject")
+                },
+            }
+        )
+    note = (
+        f"All ordered pairs of {SEEDS} trainings with the default settings and other seeds, rule "
+        "`better`. Some seeds are truly better than others by a little. `correlation` is that of the "
+        "correctness of two seeds."
+    )
+    return "Decisions of the gate on real seeds", note, pd.DataFrame(rows)
+
+
+def train_seeds(config: TrainConfig) -> Iterator[ClassifierScores]:
+    """Train with `SEEDS` seeds, and score each on the test images."""
+    with TemporaryDirectory() as folder:
+        prepared = prepare_dataset(config, Home(Path(folder), Path(folder)))
+        for seed in range(SEEDS):
+            torch.manual_seed(seed)
+            seed_config = config.model_copy(update={"seed": seed})
+            network = build_network(seed_config, prepared.shape, len(prepared.classes))
+            fit(seed_config, network, prepared.splits, len(prepared.classes))
+            classifier = Classifier(network, ModelCard.from_network(seed_config, prepared, network))
+            yield score_classifier(classifier, prepared.splits.test, prepared.classes)
+
+
+def correlate(correct: np.ndarray) -> float:
+    """Return the mean correlation of the rows of `correct`, bool (seeds, images)."""
+    correlations = np.corrcoef(correct)
+    return float(correlations[np.triu_indices(len(correct), 1)].mean())

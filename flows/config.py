@@ -5,34 +5,37 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from relearn.model.config import TrainConfig
+from relearn.model.evaluation.paired_comparison import PromotionMetric
 from relearn.serving.config import ServeConfig
 
 
 class PromotionConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Conditions on which a candidate becomes the champion."""
 
-    promotion_rule: Literal["better", "non_inferior"] = Field(
-        "better",
-        description="better: significantly more accurate; non_inferior: at most accuracy_margin worse.",
+    promotion_rule: Literal["better", "non_inferior", "more_data"] = Field(
+        "more_data",
+        description="better: significantly better; non_inferior: or at most non_inferiority_margin worse;"
+        " more_data: or not visibly worse, after learning from the champion's data and more.",
+    )
+    promotion_metric: PromotionMetric = Field(
+        "accuracy", description="Metric by which candidate and champion are compared."
     )
     significance: float = Field(
         0.05,
         gt=0,
         le=0.5,
-        description="Significance level of the paired test.",
+        description="Significance level for all candidates that are compared with one champion.",
     )
     min_accuracy: float = Field(0.0, ge=0, le=1, description="Minimum accuracy on the reference set.")
-    accuracy_margin: float = Field(
+    non_inferiority_margin: float = Field(
         0.005,
         ge=0,
         le=1,
-        description="non_inferior: maximum loss of accuracy, at the lower end of the 95 % interval.",
+        description="non_inferior, more_data: maximum loss of the promotion metric, at the lower end of the"
+        " 95 % interval; with more_data the smallest visible loss, if that is larger.",
     )
     recall_margin: float = Field(
         0.02, ge=0, le=1, description="Maximum significant loss of recall in any class."
-    )
-    calibration_margin: float = Field(
-        0.02, ge=0, le=1, description="Maximum increase of the expected calibration error."
     )
     robustness_margin: float = Field(
         0.05,
@@ -40,11 +43,14 @@ class PromotionConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fals
         le=1,
         description="Maximum significant loss of accuracy under any corruption.",
     )
-    latency_factor: float = Field(
-        10.0, ge=1, le=1_000, description="Maximum ratio of candidate to champion latency."
+    log_loss_margin: float = Field(
+        0.1, ge=0, le=10, description="Maximum significant increase of the log loss in nats."
     )
-    size_factor: float = Field(
-        10.0, ge=1, le=1_000, description="Maximum ratio of candidate to champion size in bytes."
+    max_latency_ms: float | None = Field(
+        None, gt=0, le=60_000, description="Maximum time of one prediction in milliseconds. Default: any."
+    )
+    max_megabytes: float | None = Field(
+        None, gt=0, le=100_000, description="Maximum size of the weights in megabytes. Default: any."
     )
     manual_approval: bool = Field(False, description="Wait for approval in the Prefect UI before promoting.")
     approval_timeout_minutes: float = Field(

@@ -17,7 +17,6 @@ from prefect.states import Running
 
 from relearn.flows.config import PromotionConfig
 from relearn.flows.console import Stopwatch, print_warning
-from relearn.flows.feedback.decisions import load_recent_holdout
 from relearn.flows.promotion.candidate_scores import score_classifier
 from relearn.flows.promotion.gate import evaluate_gate
 from relearn.flows.promotion.gate_report import publish_gate_report
@@ -26,6 +25,7 @@ from relearn.flows.promotion.smoke import run_smoke_test
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import (
     ReleaseState,
+    count_earlier_candidates,
     record_decision,
     sync_with_ledger,
     try_sync_with_ledger,
@@ -123,8 +123,8 @@ def evaluate_candidate(
 ) -> Candidate:
     """Score candidate and champion on the same images; publish the gate decision in MLflow and Prefect.
 
-    The images are the reference set and, if there are any, the recent holdout of accepted feedback. A
-    promoted candidate gets golden requests in its folder, which its server has to answer.
+    The images are those of the reference set that neither learned from. A promoted candidate gets golden
+    requests in its folder, which its server has to answer.
     """
     home, classifier = Home.from_environment(), Classifier.load(folder)
     card, releases = classifier.card, ReleaseStore(home.releases_dir(classifier.card.name))
@@ -134,24 +134,31 @@ def evaluate_candidate(
         if reference_fingerprint
         else load_default_reference(card, home)
     )
-    training_hashes, champion = read_training_hashes(folder), None
-    if state_before.live:
-        champion = releases.load(state_before.live.version)
-        champion_folder = releases.version_folder(state_before.live.version)
-        training_hashes = np.union1d(training_hashes, read_training_hashes(champion_folder, champion.card))
-    unseen_images = reference.excluding(training_hashes)
-    recent_feedback = load_recent_holdout(
-        home, card.name, reference.classes, unseen_images.images.shape[1:], training_hashes
+    candidate_hashes = champion_hashes = read_training_hashes(folder)
+    champion = baseline = None
+    if live := state_before.live:
+        champion = releases.load(live.version)
+        champion_hashes = read_training_hashes(releases.version_folder(live.version), champion.card)
+        if set(champion_hashes.tolist()) < set(candidate_hashes.tolist()):
+            baseline = load_baseline(releases, live, champion)
+    unseen_images = reference.excluding(np.union1d(candidate_hashes, champion_hashes))
+    scores = {
+        scored: score_classifier(scored, unseen_images, reference.classes)
+        for scored in {classifier, champion, baseline}
+        if scored
+    }
+    gate_decision = evaluate_gate(
+        scores[classifier],
+        scores[champion] if champion else None,
+        config,
+        count_earlier_candidates(releases, run_id),
+        scores[baseline].reference if baseline else None,
     )
-    image_sets = {"reference": unseen_images} | ({"recent": recent_feedback} if len(recent_feedback) else {})
-    candidate_scores = score_classifier(classifier, image_sets, reference.classes)
-    champion_scores = score_classifier(champion, image_sets, reference.classes) if champion else None
-    gate_decision = evaluate_gate(candidate_scores, champion_scores, config)
     publish_gate_report(
         attach_run(home, run_id),
         gate_decision,
-        candidate_scores,
-        champion_scores,
+        scores[classifier],
+        scores[champion] if champion else None,
         excluded=len(reference.test_images) - len(unseen_images),
     )
     if gate_decision.action == "promote":
@@ -165,6 +172,13 @@ def evaluate_candidate(
         expected_label=reference.classes[unseen_images.labels[0]],
         gate_decision=gate_decision,
     )
+
+
+def load_baseline(releases: ReleaseStore, live: Release, champion: Classifier) -> Classifier | None:
+    """Load the baseline of the live release; None if it was pruned."""
+    if not live.baseline:
+        return champion
+    return releases.load(live.baseline) if live.baseline in releases.list_versions() else None
 
 
 @task(task_run_name="register")
@@ -229,6 +243,9 @@ def apply_decision(candidate: Candidate, state_before: ReleaseState) -> bool:
             run_id=candidate.run_id,
             published_at=datetime.now(UTC),
             sha256=dict(candidate.digests),
+            baseline=(live_release.baseline or live_release.version)
+            if live_release and candidate.gate_decision.keeps_baseline
+            else "",
         )
         previous_version = state_before.live.version if state_before.live else None
         reference_fingerprint = candidate.reference_fingerprint

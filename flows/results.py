@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from relearn.model.evaluation.significance import PairedComparison
+from relearn.model.evaluation.paired_comparison import PairedComparison
 from relearn.serving.releases.ledger import GateOutcome
 
 GATE_DECISION_TAG = "relearn.gate_decision"  # tag of a run: action of its last gate decision
@@ -28,26 +28,32 @@ class TrainResult(BaseModel, frozen=True):
 
 
 class GuardrailResult(BaseModel, frozen=True):
-    """Result of one guardrail: values of candidate and champion, and the accepted range."""
+    """Result of one guardrail: values of candidate and champion, the loss with its interval, the limit."""
 
     name: str
     passed: bool
     candidate: str
     champion: str = ""
+    loss: str = ""
     accepted: str
 
     def __str__(self) -> str:
         champion = f", the champion has {self.champion}" if self.champion else ""
-        return f"{self.name}: got {self.candidate}{champion}, accepted: {self.accepted}"
+        loss = f", a loss of {self.loss}" if self.loss else ""
+        return f"{self.name}: got {self.candidate}{champion}{loss}, accepted: {self.accepted}"
 
 
 class GateDecision(BaseModel, frozen=True):
-    """Decision of the gate, PROMOTE, HOLD or REJECT, with every reason and number."""
+    """Decision of the gate, PROMOTE, HOLD or REJECT, with every reason and number.
+
+    `keeps_baseline` is True for a promotion by the rule `more_data`, which shows no gain.
+    """
 
     action: GateOutcome
     reasons: tuple[str, ...]
     checks: tuple[GuardrailResult, ...]
-    comparisons: dict[str, PairedComparison] = {}
+    comparison: PairedComparison | None = None
+    keeps_baseline: bool = False
 
 
 class ServedPrediction(BaseModel, frozen=True):

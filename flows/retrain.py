@@ -42,7 +42,7 @@ def retrain(
     promotion: PromotionConfig = PromotionConfig(),
     force: bool = False,
 ) -> RetrainResult | State[None]:
-    """Train and evaluate each network; release the best on validation if it beats the champion.
+    """Train and evaluate each network; release the best on validation if the gate promotes it.
 
     Without `force` the run is skipped if data and settings are those of the last retraining.
     """

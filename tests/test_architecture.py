@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "model.inference": {"model", "model.data", "model.images", "model.networks"},
     "model.evaluation": {"model", "model.data", "model.images", "model.inference"},
     "model.backprop": {"model", "model.data"},
-    "model.drift": set(),
+    "model.drift": {"model.evaluation"},
     "model.plots": {
         "model",
         "model.backprop",

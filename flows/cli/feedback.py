@@ -82,9 +82,10 @@ def review(
 def accept(
     *ids: str, all: Annotated[bool, Parameter(negative=())] = False, model_name: str | None = None
 ) -> None:
-    """Accept corrections as data: most for the next training, some for comparing candidates.
+    """Accept corrections as data for the next training.
 
-    Images for comparing candidates are never trained on; a hash of the image decides between the two.
+    They never evaluate a candidate: people correct what the live version gets wrong, so that any other one
+    would seem better.
 
     Parameters
     ----------
@@ -193,8 +194,6 @@ def _build_details(item: "ReviewItem") -> Table:
     grid.add_row(f"{correction.reported_at:%Y-%m-%d %H:%M}Z", style="dim")
     if item.decision:
         grid.add_row(f"decided by {item.decision.actor}", style="dim")
-    if item.state == "accepted" and correction.is_in_holdout:
-        grid.add_row("never trained on")
     for warning in item.warnings:
         grid.add_row(warning, style="yellow")
     return grid
@@ -223,11 +222,7 @@ def _print_summary(console: Console, label_review: "Review", count: int, limit: 
 
 
 def _describe_accepted(decisions: "list[Decision]", selected_count: int) -> str:
-    holdout_count = sum(decision.correction.is_in_holdout for decision in decisions)
-    text = (
-        f"accepted {len(decisions)}: {len(decisions) - holdout_count} for the next training, {holdout_count}"
-        " to compare candidates"
-    )
+    text = f"accepted {len(decisions)} for the next training"
     return text + (
         f"; {selected_count - len(decisions)} were already accepted"
         if selected_count > len(decisions)

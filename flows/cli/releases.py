@@ -31,7 +31,7 @@ ACTION_COLORS = {
 
 
 def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
-    """Compare the classifier of a run with the champion, and release it if it is better.
+    """Compare the classifier of a run with the champion, and release it if the gate promotes it.
 
     Parameters
     ----------

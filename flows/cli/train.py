@@ -31,7 +31,7 @@ def run(
     config: Config = TrainConfig(),
     gate: releases.Gate = PromotionConfig(),
 ) -> None:
-    """Train networks, and release the best one if it beats the champion.
+    """Train networks, and release the best one if the gate promotes it.
 
     Parameters
     ----------

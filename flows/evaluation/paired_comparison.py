@@ -15,7 +15,7 @@ from relearn.flows.tracking import registry
 from relearn.flows.tracking.store import connect_existing
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.evaluation.metrics import Evaluation, evaluate
-from relearn.model.evaluation.significance import PairedComparison
+from relearn.model.evaluation.paired_comparison import PairedComparison
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard, read_training_hashes
@@ -83,7 +83,7 @@ def run_paired_test(
         images=description,
         excluded=len(reference.test_images) - len(unseen_images),
         evaluations=evaluations,
-        comparison=PairedComparison.from_correct(evaluations[1].correct, evaluations[0].correct),
+        comparison=PairedComparison.from_evaluations(evaluations[1], evaluations[0]),
     )
 
 

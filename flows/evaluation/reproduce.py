@@ -11,7 +11,7 @@ from relearn.flows.feedback.decisions import collect_feedback_images_for_card
 from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import CorruptDataError, NotFoundError, RelearnError
 from relearn.model.evaluation.metrics import evaluate
-from relearn.model.evaluation.significance import PairedComparison
+from relearn.model.evaluation.paired_comparison import PairedComparison
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier, build_untrained_network
 from relearn.model.inference.model_card import ModelCard
@@ -100,7 +100,7 @@ def _compare(
     original_evaluation, retrained_evaluation = (
         evaluate(classifier, test_images) for classifier in classifiers
     )
-    comparison = PairedComparison.from_correct(retrained_evaluation.correct, original_evaluation.correct)
+    comparison = PairedComparison.from_evaluations(retrained_evaluation, original_evaluation)
     max_difference = _compute_max_difference(original, retrained)
     conclusion: Literal["identical", "equivalent", "different"] = (
         "equivalent" if comparison.p_value >= SIGNIFICANCE_LEVEL else "different"

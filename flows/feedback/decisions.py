@@ -1,4 +1,4 @@
-"""Decisions about label corrections: accepted ones become training or holdout data.
+"""Decisions about label corrections: accepted ones become training data.
 
 The decision log of a model contains the corrections with their images, since the prediction log is bounded.
 """
@@ -13,9 +13,8 @@ from pydantic import AwareDatetime, BaseModel, model_validator
 
 from relearn.flows import process_identity
 from relearn.model.append_log import HashChainedLog, LogEntry
-from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.extra_images import ExtraImages
-from relearn.model.data.splits import hash_contents, hash_to_fraction
+from relearn.model.data.splits import hash_contents
 from relearn.model.errors import CorruptDataError
 from relearn.model.file_lock import locked
 from relearn.model.home import Home
@@ -23,10 +22,6 @@ from relearn.model.inference.model_card import ModelCard
 
 DECISIONS_FILE = "decisions.jsonl"
 LOCK_TIMEOUT_SECONDS = 30.0  # the lock is held for an append, some 10 ms
-# Fraction of the accepted images held out: candidate and champion are compared on these recent images, and
-# neither may have been trained on them.
-HOLDOUT_FRACTION, HOLDOUT_SALT = 0.3, b"relearn recent"
-
 Action = Literal["accept", "reject"]
 
 
@@ -85,13 +80,6 @@ class LabelCorrection(
     def image_hash(self) -> int | None:
         """Content hash of the image, from `hash_contents`."""
         return None if self.image is None else int(hash_contents(self.image[None])[0])
-
-    @property
-    def is_in_holdout(self) -> bool:
-        """True if the image belongs to the holdout, which no training uses; its content decides."""
-        return self.image is not None and bool(
-            hash_to_fraction(self.image[None], HOLDOUT_SALT)[0] < HOLDOUT_FRACTION
-        )
 
 
 class Decision(LogEntry):
@@ -167,24 +155,15 @@ def find_rejected_ids(decisions: Sequence[Decision]) -> set[str]:
 
 
 def collect_feedback_images(home: Home, name: str, last_decision: int | None = None) -> ExtraImages:
-    """Return the accepted images for a training of model `name`, without the holdout.
+    """Return the accepted images for a training of model `name`.
 
     Only the first `last_decision` decisions count; all of them if it is None.
     """
     decisions = DecisionLog(home, name).load(last_decision)
-    accepted_labels = resolve_accepted_labels(decisions)
-    training_pairs = [
-        (correction, correction.image)
-        for correction in accepted_labels.values()
-        if not correction.is_in_holdout
-    ]
-    holdout_hashes = [
-        image_hash for image_hash, correction in accepted_labels.items() if correction.is_in_holdout
-    ]
+    corrections = resolve_accepted_labels(decisions).values()
     return ExtraImages(
-        images=tuple(image for _, image in training_pairs if image is not None),
-        labels=tuple(correction.label for correction, _ in training_pairs),
-        excluded_hashes=np.array(holdout_hashes, np.uint64),
+        images=tuple(correction.image for correction in corrections if correction.image is not None),
+        labels=tuple(correction.label for correction in corrections if correction.image is not None),
         last_decision=len(decisions),
     )
 
@@ -196,23 +175,3 @@ def collect_feedback_images_for_card(home: Home, card: ModelCard) -> ExtraImages
         if card.extra_images
         else ExtraImages()
     )
-
-
-def load_recent_holdout(
-    home: Home, name: str, classes: tuple[str, ...], shape: tuple[int, ...], excluded_hashes: np.ndarray
-) -> LabelledImages:
-    """Return the holdout of accepted images, (n, *shape), without those in `excluded_hashes`; n may be 0.
-
-    `excluded_hashes` (uint64) are content hashes of images that an earlier training may have used.
-    """
-    excluded = set(excluded_hashes.tolist())
-    holdout_pairs = [
-        (correction.image, classes.index(correction.label))
-        for image_hash, correction in resolve_accepted_labels(DecisionLog(home, name).load()).items()
-        if correction.is_in_holdout
-        and correction.label in classes
-        and correction.shape == shape
-        and image_hash not in excluded
-    ]
-    images = np.array([image for image, _ in holdout_pairs], np.uint8).reshape(-1, *shape)
-    return LabelledImages(images, np.array([label for _, label in holdout_pairs], np.int64))

@@ -11,7 +11,7 @@ from relearn.flows.config import MonitorConfig
 from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, Alert
 from relearn.model.drift.detect import CONFIDENCE, DriftReport, DriftSample, detect_drift
 from relearn.model.drift.image_statistics import STATISTICS
-from relearn.model.evaluation.significance import wilson_interval
+from relearn.model.evaluation.intervals import wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -104,7 +104,11 @@ class ModelVersions:
                 yield entry.live.version, entry.live.run_id
 
     def find_protected(self) -> set[str]:
-        """Return the versions that must stay: newest, undecided, live, rollback target, aliased, served."""
+        """Return the versions that must stay.
+
+        They are the newest and undecided ones, the live one and its baseline, the rollback target, and those
+        that have an alias or are served.
+        """
         all_versions, entries = self.list_all(), self.releases.ledger.read_entries()
         candidates = (entry.subject for entry in entries if entry.action != "reference")
         decided_versions = [int(candidate) for candidate in candidates if candidate.isdecimal()]
@@ -113,7 +117,10 @@ class ModelVersions:
         }
         last_entry = entries[-1] if entries else None
         live_and_previous = (
-            {last_entry.live.version if last_entry.live else None, last_entry.rollback_target}
+            {
+                *((last_entry.live.version, last_entry.live.baseline) if last_entry.live else ()),
+                last_entry.rollback_target,
+            }
             if last_entry
             else set()
         )

@@ -17,12 +17,22 @@ LATENCY_SAMPLES = 50  # single images
 
 
 @dataclass(frozen=True, eq=False)
+class ReferenceScores:
+    """Predictions of one classifier for the reference images, and for corrupted copies of them.
+
+    `correctness_by_corruption`, bool (n,), says for each corruption which images are predicted correctly.
+    """
+
+    evaluation: Evaluation
+    correctness_by_corruption: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class ClassifierScores:
     """Scores of one classifier.
 
-    `evaluations` are by image set. `correctness_by_corruption`, bool (n,), says for each corruption which
-    images of the reference set are predicted correctly. Both are empty if weights are not finite, or classes
-    or image shape differ from the reference set. `latency_ms` is the time for one image.
+    `reference` is None if weights are not finite, or classes or image shape differ from the reference set.
+    `latency_ms` is the time for one image.
     """
 
     classes: tuple[str, ...]
@@ -30,14 +40,13 @@ class ClassifierScores:
     weights_are_finite: bool
     weight_bytes: int
     latency_ms: float = 0.0
-    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
-    correctness_by_corruption: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reference: ReferenceScores | None = None
 
 
 def score_classifier(
-    classifier: Classifier, image_sets: Mapping[str, LabelledImages], classes: tuple[str, ...]
+    classifier: Classifier, reference: LabelledImages, classes: tuple[str, ...]
 ) -> ClassifierScores:
-    """Score `classifier` on `image_sets`, and on corrupted copies of the set `reference`.
+    """Score `classifier` on the images of the reference set, and on corrupted copies of them.
 
     `classes` are the classes of the labels: a classifier with others, or another order, is not evaluated.
     """
@@ -45,8 +54,7 @@ def score_classifier(
     weights = [value for value in classifier.network.state_dict().values() if value.is_floating_point()]
     weights_are_finite = all(bool(torch.isfinite(value).all()) for value in weights)
     weight_bytes = sum(value.nbytes for value in weights)
-    shape = image_sets["reference"].images.shape[1:]
-    if not weights_are_finite or (card.classes, card.shape) != (classes, shape):
+    if not weights_are_finite or (card.classes, card.shape) != (classes, reference.images.shape[1:]):
         return ClassifierScores(card.classes, card.shape, weights_are_finite, weight_bytes)
     return ClassifierScores(
         card.classes,
@@ -54,9 +62,11 @@ def score_classifier(
         weights_are_finite,
         weight_bytes,
         measure_latency_ms(classifier),
-        {name: evaluate(classifier, images) for name, images in image_sets.items()},
-        robustness.per_image_correctness(
-            classifier, robustness.make_corrupted_copies(image_sets["reference"], card.style)
+        ReferenceScores(
+            evaluate(classifier, reference),
+            robustness.per_image_correctness(
+                classifier, robustness.make_corrupted_copies(reference, card.style)
+            ),
         ),
     )
 

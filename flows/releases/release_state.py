@@ -31,6 +31,17 @@ class ReleaseState:
         return cls.from_entry(releases.ledger.read_last())
 
 
+def count_earlier_candidates(releases: ReleaseStore, run_id: str) -> int:
+    """Return how many other runs were compared with the champion, on its reference set, in vain."""
+    run_ids = set[str]()
+    for entry in releases.ledger.read_entries():
+        if entry.action in ("hold", "reject"):
+            run_ids.add(entry.run_id)
+        else:
+            run_ids.clear()
+    return len(run_ids - {run_id})
+
+
 def record_decision(home: Home, name: str, expected_state: ReleaseState, **decision: Any) -> Entry | None:
     """Append a decision to the ledger; return None if the state is no longer `expected_state`.
 

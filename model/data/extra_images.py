@@ -1,7 +1,7 @@
-"""Extra images for training, merged into a dataset, and images excluded from training."""
+"""Extra images for training, merged into a dataset."""
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,33 +14,32 @@ from relearn.model.images.allocate import Allocate, allocate_in_memory
 
 @dataclass(frozen=True, eq=False)
 class ExtraImages:
-    """Images to add to a training, and hashes of images to exclude from it.
+    """Images to add to a training.
 
-    `images` are uint8 (channels, height, width), whose shapes may differ, `labels` their class names;
-    `excluded_hashes` is uint64 from `hash_contents`. `last_decision` is the number of the last feedback
-    decision that was applied; with it the caller can collect the same images again.
+    `images` are uint8 (channels, height, width), whose shapes may differ, `labels` their class names.
+    `last_decision` is the number of the last feedback decision that was applied; with it the caller can
+    collect the same images again.
     """
 
     images: tuple[np.ndarray, ...] = ()
     labels: tuple[str, ...] = ()
-    excluded_hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     last_decision: int = 0
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of images, labels and excluded hashes in any order; "" without any."""
+        """SHA-256 (hex) of images and labels in any order; "" without any."""
         image_lines = [
             f"{image.shape} {hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()} {label}"
             for image, label in zip(self.images, self.labels, strict=True)
         ]
-        return _compute_digest(image_lines, self.excluded_hashes)
+        return _compute_digest(image_lines)
 
 
 class MergeSummary(BaseModel):
     """Counts of a merge: extra images `merged` and `rejected`, and images `removed` from the dataset.
 
-    An extra image of an unknown class or another shape, or equal to a test image, is rejected. An image that
-    is excluded, or replaced by an extra image, is removed. `digest` is the SHA-256 of all changes, "" without
+    An extra image of an unknown class or another shape, or equal to a test image, is rejected. An image
+    that is replaced by an extra image is removed. `digest` is the SHA-256 of all changes, "" without
     any; `last_decision` is copied from the `ExtraImages`.
     """
 
@@ -66,18 +65,15 @@ def merge_extra_images(
     image of the dataset. The test split does not change; extra images equal to a test image are rejected.
     """
     mergeable, merged_hashes = _select_mergeable(dataset, splits, extra_images)
-    hashes_to_remove = np.concatenate([merged_hashes, extra_images.excluded_hashes])
-    remaining, removed_hashes = list[LabelledImages](), list[np.ndarray]()
+    remaining, removed_count = list[LabelledImages](), 0
     for split in (splits.train, splits.validation):
-        hashes = hash_contents(split.images)
-        is_removed = np.isin(hashes, hashes_to_remove)
+        is_removed = np.isin(hash_contents(split.images), merged_hashes)
         remaining.append(take(split, ~is_removed, allocate))
-        removed_hashes.append(hashes[is_removed])
+        removed_count += int(is_removed.sum())
     extra_splits = split_by_hash(mergeable, validation_fraction, VALIDATION_SALT)
     train, validation = (
         _concatenate(split, extra, allocate) for split, extra in zip(remaining, extra_splits, strict=True)
     )
-    removed = np.concatenate(removed_hashes)
     image_lines = [
         f"{content_hash} {dataset.classes[label]}"
         for content_hash, label in zip(merged_hashes, mergeable.labels, strict=True)
@@ -85,8 +81,8 @@ def merge_extra_images(
     summary = MergeSummary(
         merged=len(mergeable),
         rejected=len(extra_images.images) - len(mergeable),
-        removed=len(removed),
-        digest=_compute_digest(image_lines, np.setdiff1d(removed, merged_hashes)),
+        removed=removed_count,
+        digest=_compute_digest(image_lines),
         last_decision=extra_images.last_decision,
     )
     return replace(splits, train=train, validation=validation), summary
@@ -105,9 +101,7 @@ def _select_mergeable(
     images = np.array([image for image, _ in pairs], np.uint8).reshape(-1, *dataset.shape)
     labels = np.array([label for _, label in pairs], np.int64)
     unique_hashes, first_positions = np.unique(hash_contents(images), return_index=True)
-    is_allowed = ~np.isin(
-        unique_hashes, np.concatenate([hash_contents(splits.test.images), extra_images.excluded_hashes])
-    )
+    is_allowed = ~np.isin(unique_hashes, hash_contents(splits.test.images))
     return take(LabelledImages(images, labels), first_positions[is_allowed]), unique_hashes[is_allowed]
 
 
@@ -120,6 +114,5 @@ def _concatenate(first: LabelledImages, second: LabelledImages, allocate: Alloca
     return LabelledImages(images, np.concatenate([first.labels, second.labels]), places)
 
 
-def _compute_digest(image_lines: list[str], excluded_hashes: np.ndarray) -> str:
-    lines = [*sorted(image_lines), *(f"- {content_hash}" for content_hash in np.unique(excluded_hashes))]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
+def _compute_digest(image_lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(image_lines)).encode()).hexdigest() if image_lines else ""

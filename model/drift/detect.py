@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from relearn.model.drift.image_statistics import STATISTICS
+from relearn.model.evaluation.significance import holm_correction
 
 CONFIDENCE, LABELS = "confidence", "labels"
 # Images expected per class; with fewer, chi-squared is inaccurate (Cochran, Biometrics 10, 1954).
@@ -118,18 +119,6 @@ def detect_drift(
         for test, p_value in zip(tests, corrected_p_values, strict=True)
     ]
     return DriftReport(tests=tuple(corrected_tests), insufficient_data=insufficient_data)
-
-
-def holm_correction(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for multiple testing, in the same order. Holm, Scand. J. Statist. 6 (1979).
-
-    Controls the family-wise error rate under any dependence between the tests.
-    """
-    values = np.array(p_values, float)
-    order = np.argsort(values)
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
-    return [float(value) for value in corrected]
 
 
 def format_p_value(p_value: float) -> str:

@@ -1,99 +1,71 @@
-"""Paired comparison of two classifiers on the same images.
+"""Significance tests for two classifiers on the same images, and for one of them.
 
-Only discordant images count: those that exactly one of the two predicts correctly. If both classifiers are
-equally good, each of these images is a fair coin toss.
+Of two equally good classifiers each may be the better one on any image with the same probability. All paired
+tests follow from that: no distribution is assumed.
 """
 
-from typing import Literal, Self
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict
 
-CONFIDENCE_LEVEL = 0.95
-RESAMPLES = 10_000
+FLIPS = 10_000  # a p-value is precise to 1e-4
+MAX_FLIPPED_IMAGES = 1_000  # with more, the distribution of the flipped sums is normal to 0.001
 
 
-class PairedComparison(BaseModel):
-    """Discordant counts, accuracy difference, its interval and p-value for two classifiers.
+def mcnemar(candidate_only: int, champion_only: int) -> float:
+    """Return the p-value of McNemar's exact test (1947), one-sided: is the candidate better?
 
-    images                    number of images
-    candidate_only_correct    images that only the candidate predicts correctly
-    champion_only_correct     images that only the champion predicts correctly
-    difference                accuracy of the candidate minus that of the champion, -1..1
-    ci_low, ci_high           95 % bootstrap interval of `difference`
-    p_value                   of McNemar's exact two-sided test, 0..1
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    images: int
-    candidate_only_correct: int
-    champion_only_correct: int
-    difference: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-
-    @classmethod
-    def from_correct(cls, candidate: np.ndarray, champion: np.ndarray) -> Self:
-        """Compare two masks of correct predictions, bool (n,), in the same order of images."""
-        candidate_only, champion_only = int((candidate & ~champion).sum()), int((champion & ~candidate).sum())
-        images = len(candidate)
-        ci_low, ci_high = bootstrap_ci(candidate_only, champion_only, images)
-        return cls(
-            images=images,
-            candidate_only_correct=candidate_only,
-            champion_only_correct=champion_only,
-            difference=(candidate_only - champion_only) / images,
-            ci_low=ci_low,
-            ci_high=ci_high,
-            p_value=mcnemar(candidate_only, champion_only),
-        )
-
-    def __str__(self) -> str:
-        points, low, high = (f"{100 * value:+.2f}" for value in (self.difference, self.ci_low, self.ci_high))
-        return f"{points} points on {self.images:,} images (95 % interval {low} to {high})"
-
-
-def mcnemar(
-    candidate_only: int, champion_only: int, alternative: Literal["two-sided", "less"] = "two-sided"
-) -> float:
-    """Return the p-value of McNemar's exact test (1947).
-
-    `less` is one-sided: the probability that an equally good candidate wins at most `candidate_only` of the
-    discordant images.
+    The arguments are the numbers of images that one of the two alone predicts correctly. The result is the
+    probability that an equally good candidate wins `candidate_only` or more of them.
     """
     from scipy import special
 
-    discordant = candidate_only + champion_only
-    if alternative == "less":
-        return float(special.bdtr(candidate_only, discordant, 0.5))
-    return float(min(1.0, 2 * special.bdtr(min(candidate_only, champion_only), discordant, 0.5)))
+    return float(special.bdtrc(candidate_only - 1, candidate_only + champion_only, 0.5))
 
 
-def wilson_interval(correct: ArrayLike, images: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the 95 % interval of an accuracy, 0..1, element by element.
+def sign_flip_test(gains: np.ndarray) -> float:
+    """Return the p-value of the paired permutation test, one-sided: is the sum of `gains` above 0 by chance?
 
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    `gains`, float (n,), are differences between two classifiers, one for each image; each keeps or changes
+    its sign with the same probability. With gains of -1, 0 and 1 this is McNemar's test. Pitman,
+    "Significance tests which may be applied to samples from any populations", JRSS Suppl. 4 (1937).
     """
+    gains = gains[gains != 0]
+    total = gains.sum()
+    if len(gains) > MAX_FLIPPED_IMAGES:
+        from scipy import special
+
+        return float(special.ndtr(-total / np.sqrt((gains**2).sum())))
+    random_bytes = np.random.default_rng(0).integers(0, 256, (FLIPS, -(-len(gains) // 8)), np.uint8)
+    kept = np.unpackbits(random_bytes, axis=1, count=len(gains)).astype(np.float32) @ gains.astype(np.float32)
+    # Rounding must not decide whether a sum of the same gains counts as equal.
+    extreme = 2 * kept - total >= total - 1e-6 * np.abs(gains).sum()
+    return float((1 + extreme.sum()) / (1 + FLIPS))
+
+
+def binomial_test(correct: int, images: int, chance: float) -> float:
+    """Return the probability that guesses, each right with probability `chance`, get `correct` or more."""
     from scipy import special
 
-    n, accuracy = np.asarray(images), np.divide(correct, images)
-    z = special.ndtri((1 + CONFIDENCE_LEVEL) / 2)
-    center = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)
-    half_width = z / (1 + z**2 / n) * np.sqrt(accuracy * (1 - accuracy) / n + (z / (2 * n)) ** 2)
-    return np.maximum(0, center - half_width), np.minimum(1, center + half_width)
+    return float(special.bdtrc(correct - 1, images, chance))
 
 
-def bootstrap_ci(candidate_only: int, champion_only: int, images: int) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the accuracy difference.
+def holm_correction(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for multiple testing, in the same order. Holm, Scand. J. Statist. 6 (1979).
 
-    Resampling the images with replacement is one multinomial draw of the three counts: candidate only,
-    champion only, concordant. Efron, "Bootstrap methods", Ann. Statist. 7 (1979).
+    Controls the family-wise error rate under any dependence between the tests.
     """
-    fractions = np.array([candidate_only, champion_only, images - candidate_only - champion_only]) / images
-    resampled_counts = np.random.default_rng(0).multinomial(images, fractions, RESAMPLES)
-    tail = 50 * (1 - CONFIDENCE_LEVEL)
-    low, high = np.percentile((resampled_counts[:, 0] - resampled_counts[:, 1]) / images, [tail, 100 - tail])
-    return float(low), float(high)
+    values = np.array(p_values, float)
+    order = np.argsort(values)
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
+    return [float(value) for value in corrected]
+
+
+def spend_level(significance: float, earlier_tests: int) -> float:
+    """Return the level of the next test after `earlier_tests`, of which any may decide.
+
+    The levels α/2, α/6, α/12, …, α/(k (k + 1)) of all tests, however many follow, add up to `significance`.
+    The first of them, one-sided, agrees with the two-sided interval of 1 - α.
+    """
+    return significance / ((earlier_tests + 1) * (earlier_tests + 2))

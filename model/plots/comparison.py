@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from relearn.model.evaluation.significance import PairedComparison
+from relearn.model.evaluation.paired_comparison import PairedComparison
 from relearn.model.plots.style import BLUE, GRAY, VERMILION, create_figure, ellipsize, style_axes
 
 if TYPE_CHECKING:
@@ -17,43 +17,43 @@ MAX_ROWS = 20  # per panel; with more classes, those with the largest change are
 
 def plot_comparison(
     title: str,
-    comparisons: Mapping[str, PairedComparison],
+    comparison: PairedComparison | None,
     panels: Mapping[str, tuple[Fractions, Fractions | None]],
 ) -> "Figure":
-    """Plot accuracy differences with their intervals, and below one panel of paired fractions per metric.
+    """Plot the difference with its interval, and below one panel of paired fractions per metric.
 
     A panel is (fractions of the candidate, fractions of the champion or None), in 0..1 by class or
     corruption.
     """
     rows = max(min(MAX_ROWS, len(candidate)) for candidate, _ in panels.values())
-    panel_height, interval_height = 1.4 + 0.26 * rows, 0.9 + 0.3 * len(comparisons)
-    figure = create_figure(panel_height + interval_height if comparisons else panel_height, title)
-    heights = (interval_height, panel_height) if comparisons else (panel_height,)
+    panel_height, interval_height = 1.4 + 0.26 * rows, 1.2
+    figure = create_figure(panel_height + interval_height if comparison else panel_height, title)
+    heights = (interval_height, panel_height) if comparison else (panel_height,)
     grid = figure.add_gridspec(len(heights), len(panels), height_ratios=heights)
-    if comparisons:
-        _plot_differences(figure.add_subplot(grid[0, :]), comparisons)
+    if comparison:
+        _plot_difference(figure.add_subplot(grid[0, :]), comparison)
     for column, (name, (candidate, champion)) in enumerate(panels.items()):
         plot_paired_fractions(figure.add_subplot(grid[-1, column]), name, candidate, champion)
     return figure
 
 
-def _plot_differences(axes: "Axes", comparisons: Mapping[str, PairedComparison]) -> None:
-    """Plot each accuracy difference with its interval; right of the zero line the candidate is better."""
-    for row, comparison in enumerate(comparisons.values()):
-        axes.plot([100 * comparison.ci_low, 100 * comparison.ci_high], [row, row], color=BLUE, linewidth=2)
-        axes.plot(100 * comparison.difference, row, "o", color=BLUE)
-        axes.annotate(
-            f"p = {comparison.p_value:.2g}",
-            (100 * comparison.ci_high, row),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-        )
+def _plot_difference(axes: "Axes", comparison: PairedComparison) -> None:
+    """Plot the difference with its interval; right of the zero line the candidate is better."""
+    scale, unit = (1, "nats") if comparison.metric == "log_loss" else (100, "percentage points")
+    axes.plot([scale * comparison.ci_low, scale * comparison.ci_high], [0, 0], color=BLUE, linewidth=2)
+    axes.plot(scale * comparison.difference, 0, "o", color=BLUE)
+    axes.annotate(
+        f"p = {comparison.p_better:.2g}",
+        (scale * comparison.ci_high, 0),
+        (8, 0),
+        textcoords="offset points",
+        va="center",
+    )
     axes.axvline(0, color=GRAY, linestyle=":")
-    axes.set_yticks(range(len(comparisons)), list(comparisons))
-    axes.set_ylim(-0.6, len(comparisons) - 0.4)
+    axes.set_yticks([])
     axes.margins(x=0.25)
-    axes.set_xlabel("accuracy of candidate minus champion (percentage points, 95% interval)")
+    name = comparison.metric.replace("_", " ")
+    axes.set_xlabel(f"gain of the candidate over the champion in {name} ({unit}, 95 % interval)")
     style_axes(axes)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from relearn.model.evaluation.significance import wilson_interval
+from relearn.model.evaluation.intervals import wilson_interval
 from relearn.model.plots import style
 from relearn.model.plots.contact_sheet import plot_captioned_images
 from relearn.model.plots.style import BLACK, BLUE, GRAY, SKY, VERMILION, create_figure, ellipsize, style_axes

@@ -15,7 +15,8 @@ class Release(BaseModel):
     """A published version: its Bento, its training run and its time of publication.
 
     `sha256` maps the `CHECKSUMMED_FILES` of its folder to their SHA-256; the card contains the SHA-256 of all
-    other files.
+    other files. `baseline` is the version from which losses of accuracy add up: the last one that was
+    promoted as better, "" if that is this one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,6 +26,7 @@ class Release(BaseModel):
     run_id: str
     published_at: AwareDatetime
     sha256: dict[str, str]
+    baseline: str = ""
 
 
 class Entry(LogEntry):

@@ -37,7 +37,7 @@ from tests.flows.postgres import Postgres
 
 RELEARN = str(Path(sys.executable).with_name("relearn"))
 # Promotes every candidate that is not significantly worse.
-PERMISSIVE = PromotionConfig(promotion_rule="non_inferior", accuracy_margin=1)
+PERMISSIVE = PromotionConfig(promotion_rule="non_inferior", non_inferiority_margin=1)
 PERMISSIVE_FLAGS = ("--promotion-rule", "non_inferior", "--accuracy-margin", "1")
 
 

@@ -62,7 +62,7 @@ ANSWER = ServedPrediction(label="7", probability=0.9993, version="3")
 RELEASED = ReleaseResult(
     name="mnist",
     run_id="bb",
-    gate_decision=GateDecision(action="promote", reasons=("better on reference: +0.67 points",), checks=()),
+    gate_decision=GateDecision(action="promote", reasons=("better: +0.67 points",), checks=()),
     live_version="3",
     candidate_version="3",
     smoke_test_result=SmokeTestResult(first_prediction=ANSWER, latency_ms=4.4),
@@ -91,7 +91,7 @@ def test_result_comes_first() -> None:
     assert markdown.startswith(
         "# mnist: 98.91% of the test images correct\n\nThe candidate is the **cnn**. It was the best of 2"
     )
-    assert "**PROMOTE**: version 3 is live: better on reference: +0.67 points" in markdown
+    assert "**PROMOTE**: version 3 is live: better: +0.67 points" in markdown
 
 
 def test_held_candidate_is_not_reported_as_released() -> None:

@@ -72,25 +72,6 @@ def test_fingerprint_covers_the_extra_images(home: Home, config: TrainConfig) ->
     assert 4 == len({prepare_dataset(config, home, extra).fingerprint for extra in variants})
 
 
-def test_excluded_images_are_not_trained_on(home: Home, config: TrainConfig) -> None:
-    """Images of the dataset and extra images are excluded; an unknown hash changes nothing."""
-    plain = prepare_dataset(config, home)
-    dataset_hashes = hash_contents(plain.splits.train.images)[:3]
-    excluded = np.concatenate([dataset_hashes, hash_contents(EXTRA_ARRAYS[0][None])])
-    after = prepare_dataset(config, home, ExtraImages(EXTRA_ARRAYS[:2], CLASS_NAMES[:2], excluded))
-    without_images = prepare_dataset(config, home, ExtraImages(excluded_hashes=dataset_hashes))
-    unchanged = prepare_dataset(
-        config, home, ExtraImages(excluded_hashes=hash_contents(EXTRA_ARRAYS[5][None]))
-    )
-
-    assert (1, 1, 3) == (after.extra_images.merged, after.extra_images.rejected, after.extra_images.removed)
-    assert not np.isin(excluded, after.splits.train_val_hashes).any()
-    assert np.isin(hash_contents(EXTRA_ARRAYS[1][None]), after.splits.train_val_hashes).all()
-    assert plain.fingerprint == unchanged.fingerprint
-    assert 3 == len({plain.fingerprint, without_images.fingerprint, after.fingerprint})
-    assert np.array_equal(plain.splits.train.images, unchanged.splits.train.images)
-
-
 def test_extra_image_replaces_an_equal_image(home: Home, config: TrainConfig) -> None:
     """The image has one label, that of the extra image."""
     plain = prepare_dataset(config, home)

@@ -19,7 +19,6 @@ from relearn.model.drift.detect import (
     chi_squared_p_value,
     detect_drift,
     format_p_value,
-    holm_correction,
 )
 from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 from relearn.model.evaluation.robustness import CORRUPTIONS, shift_rotate_scale
@@ -273,14 +272,6 @@ def test_the_effect_size_is_the_fraction_of_changed_images():
         name: effect_sizes[name] for name in (*STATISTICS, CONFIDENCE)
     }
     assert effect_sizes[LABELS] == pytest.approx(0.2 * 0.9, abs=0.02)
-
-
-def test_holm_correction():
-    """A textbook example is reproduced, and a single p-value does not change."""
-    assert [0.03, 0.06, 0.06, 0.02] == pytest.approx(holm_correction([0.01, 0.04, 0.03, 0.005]))
-    assert [0.2] == holm_correction([0.2])
-    assert [] == holm_correction([])
-    assert [1.0, 1.0] == holm_correction([0.9, 0.8])
 
 
 def test_classes_are_tested_by_chi_squared():

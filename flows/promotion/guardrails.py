@@ -1,0 +1,165 @@
+"""Guardrails of the gate: what a candidate must be by itself, and evidence that it does harm."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from relearn.flows.config import PromotionConfig
+from relearn.flows.promotion.candidate_scores import ClassifierScores, ReferenceScores
+from relearn.flows.results import GuardrailResult
+from relearn.model.evaluation.intervals import mean_interval, tango_interval, tango_p_value
+from relearn.model.evaluation.metrics import Evaluation
+from relearn.model.evaluation.paired_comparison import PairedComparison, count_discordant
+from relearn.model.evaluation.significance import binomial_test, holm_correction, mcnemar, sign_flip_test
+
+# Below this the champion is right by chance: on inverted digits an almost untrained network was right for
+# 10 % of the images, a good one for none.
+MIN_CHAMPION_ACCURACY = 0.5
+
+
+def check_requirements(candidate: ClassifierScores, config: PromotionConfig) -> Iterator[GuardrailResult]:
+    """Yield the guardrails that need no champion: finite weights, minimum accuracy, budgets."""
+    yield GuardrailResult(
+        name="weights",
+        passed=candidate.weights_are_finite,
+        candidate="finite numbers" if candidate.weights_are_finite else "NaN or infinite numbers",
+        accepted="finite numbers",
+    )
+    if candidate.reference is None:
+        return
+    accuracy = candidate.reference.evaluation.accuracy
+    yield GuardrailResult(
+        name="accuracy",
+        passed=accuracy >= config.min_accuracy,
+        candidate=f"{accuracy:.2%}",
+        accepted=f"{config.min_accuracy:.2%} or more",
+    )
+    budgets = (
+        ("latency", candidate.latency_ms, config.max_latency_ms, "ms an image"),
+        ("size", candidate.weight_bytes / 1e6, config.max_megabytes, "MB"),
+    )
+    for name, value, budget, unit in budgets:
+        if budget is not None:
+            yield GuardrailResult(
+                name=name,
+                passed=value <= budget,
+                candidate=f"{value:.3g} {unit}",
+                accepted=f"{budget:g} {unit} or less",
+            )
+
+
+def check_skill(evaluation: Evaluation, significance: float) -> GuardrailResult:
+    """Check that a first release is better than guesses of the largest class (binomial test)."""
+    images, correct = len(evaluation), int(evaluation.correct.sum())
+    chance = float(np.bincount(evaluation.labels).max() / images)
+    needed = next((k for k in range(images + 1) if binomial_test(k, images, chance) <= significance), None)
+    return GuardrailResult(
+        name="better than guessing",
+        passed=needed is not None and correct >= needed,
+        candidate=f"{correct:,} of {images:,} images correct",
+        accepted=f"more test images: {images:,} show nothing"
+        if needed is None
+        else f"{needed:,} or more, which guesses of the largest class seldom reach",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Harm:
+    """Evidence that a candidate loses more than `margin` in one respect.
+
+    `candidate` and `champion` have what each image costs, (n,): bool, whether it is wrong, or float, its log
+    loss in nats. `margin` is in the same unit, a fraction of the images or nats.
+    """
+
+    name: str
+    candidate: np.ndarray
+    champion: np.ndarray
+    margin: float
+
+    @property
+    def counts_errors(self) -> bool:
+        return self.champion.dtype == bool
+
+    def compute_p_value(self) -> float:
+        """Compute the p-value: is the loss above the margin by chance?
+
+        Of errors it is the larger of McNemar's exact test, is there a loss, and Tango's test, is it above the
+        margin: the second alone is inexact for few images.
+        """
+        if not self.counts_errors:
+            return sign_flip_test(self.candidate - self.champion - self.margin)
+        gained, lost = count_discordant(self.champion, self.candidate)
+        return max(mcnemar(lost, gained), tango_p_value(gained, lost, len(self.champion), self.margin))
+
+    def to_result(self, passed: bool) -> GuardrailResult:
+        """Return the values, and the loss with its 95 % interval."""
+        if self.counts_errors:
+            gained, lost = count_discordant(self.champion, self.candidate)
+            interval = tango_interval(lost, gained, len(self.champion))
+            values = [f"{1 - errors.mean():.1%}" for errors in (self.candidate, self.champion)]
+            scale, unit = 100, "points"
+        else:
+            interval = mean_interval(self.candidate - self.champion)
+            values = [f"{losses.mean():.3f}" for losses in (self.candidate, self.champion)]
+            scale, unit = 1, "nats"
+        loss = float(self.candidate.mean() - self.champion.mean())
+        low, high = (f"{scale * end:+.2f}" for end in interval)
+        return GuardrailResult(
+            name=self.name,
+            passed=passed,
+            candidate=values[0],
+            champion=values[1],
+            loss=f"{scale * loss:+.2f} {unit} ({low} to {high})",
+            accepted=f"up to {scale * self.margin:g} {unit}, or a loss that chance explains",
+        )
+
+
+def check_harm(
+    candidate: ReferenceScores,
+    champion: ReferenceScores,
+    comparison: PairedComparison,
+    config: PromotionConfig,
+) -> Iterator[GuardrailResult]:
+    """Yield the guardrails that compare with the champion.
+
+    A guardrail fails if the loss exceeds its margin by more than chance explains. The p-values of all are
+    corrected together (Holm): an equally good candidate fails in `significance` of the cases at most, with
+    any number of images, classes and corruptions. Yields those that fail, else the one nearest to it.
+    """
+    harms = list(_list_harms(candidate, champion, comparison, config))
+    p_values = holm_correction([harm.compute_p_value() for harm in harms])
+    failed = [
+        harm.to_result(passed=False)
+        for harm, p_value in zip(harms, p_values, strict=True)
+        if p_value <= config.significance
+    ]
+    yield from failed or [harms[int(np.argmin(p_values))].to_result(passed=True)]
+
+
+def _list_harms(
+    candidate: ReferenceScores,
+    champion: ReferenceScores,
+    comparison: PairedComparison,
+    config: PromotionConfig,
+) -> Iterator[Harm]:
+    of_candidate, of_champion = candidate.evaluation, champion.evaluation
+    errors = ~of_candidate.correct, ~of_champion.correct
+    if comparison.metric != "log_loss":
+        yield Harm("accuracy", *errors, 0.0)
+    for label, name in enumerate(of_champion.classes):
+        if (mask := of_champion.labels == label).any():
+            yield Harm(f"recall of {name}", errors[0][mask], errors[1][mask], config.recall_margin)
+    for name, champion_correct in champion.correctness_by_corruption.items():
+        if champion_correct.mean() > MIN_CHAMPION_ACCURACY:
+            candidate_correct = candidate.correctness_by_corruption[name]
+            yield Harm(
+                f"accuracy when {name}", ~candidate_correct, ~champion_correct, config.robustness_margin
+            )
+    yield Harm("log loss", of_candidate.image_losses, of_champion.image_losses, config.log_loss_margin)
+
+
+def find_weak_spots(scores: ReferenceScores) -> Sequence[str]:
+    """Return the corruptions under which more images are wrong than right, each with the accuracy."""
+    accuracies = {name: float(correct.mean()) for name, correct in scores.correctness_by_corruption.items()}
+    return [f"{accuracy:.0%} when {name}" for name, accuracy in accuracies.items() if accuracy < 0.5]
