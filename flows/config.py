@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from relearn.model.config import TrainConfig
-from relearn.model.evaluation.paired_comparison import PromotionMetric
+from relearn.model.config import PromotionMetric, TrainConfig
 from relearn.serving.config import ServeConfig
 
 

@@ -16,6 +16,7 @@ from relearn.model.errors import ConfigError
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+PromotionMetric = Literal["accuracy", "balanced_accuracy", "log_loss"]
 
 
 class TrainConfig(BaseModel):

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Tools write into the home folder of the user, and report of themselves, when a test imports them. Threads of
 # torch that wait in a loop take a core from the tests beside them: a run of two networks took 96 s of CPU
@@ -16,6 +17,8 @@ os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+settings.register_profile("without deadline", deadline=None)  # an example may wait for a busy machine
+settings.load_profile("without deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

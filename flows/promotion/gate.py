@@ -44,7 +44,7 @@ def evaluate_gate(
     if config.promotion_rule == "non_inferior" and comparison.ci_low >= -config.non_inferiority_margin:
         return decision.model_copy(update={"reasons": (f"not worse: {comparison}",)})
     if config.promotion_rule == "more_data" and baseline:
-        reason = _compare_with_baseline(candidate.reference, baseline, config, level)
+        reason = _compare_with_baseline(candidate.reference, baseline, config)
         if reason:
             return decision.model_copy(update={"reasons": (reason,), "keeps_baseline": True})
     reasons = (str(comparison), describe_power(comparison, level))
@@ -65,17 +65,20 @@ def _decide_first_release(
 
 
 def _compare_with_baseline(
-    candidate: ReferenceScores, baseline: ReferenceScores, config: PromotionConfig, level: float
+    candidate: ReferenceScores, baseline: ReferenceScores, config: PromotionConfig
 ) -> str:
     """Return why `more_data` promotes a candidate; "" if it does not.
 
-    The margin is the smallest loss that the images can show. It is measured from the last version that was
-    promoted as better, so that small losses do not add up over many releases.
+    The margin is the smallest loss that the images can show to a single candidate. It is measured from the
+    last version that was promoted as better, so that small losses do not add up over many releases.
     """
     comparison = PairedComparison.from_evaluations(
         candidate.evaluation, baseline.evaluation, config.promotion_metric
     )
-    margin = max(config.non_inferiority_margin, find_visible_difference(comparison, level))
+    margin = max(
+        config.non_inferiority_margin,
+        find_visible_difference(comparison, spend_level(config.significance, 0)),
+    )
     if comparison.ci_low < -margin:
         return ""
     limit = comparison.format_difference(margin)

@@ -5,11 +5,11 @@ from typing import Literal, Self, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from relearn.model.config import PromotionMetric
 from relearn.model.evaluation.intervals import mean_interval, tango_interval, weighted_sum_interval
 from relearn.model.evaluation.metrics import Evaluation
 from relearn.model.evaluation.significance import mcnemar, sign_flip_test
 
-PromotionMetric = Literal["accuracy", "balanced_accuracy", "log_loss"]
 PROMOTION_METRICS: tuple[PromotionMetric, ...] = get_args(PromotionMetric)
 
 

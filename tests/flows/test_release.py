@@ -242,6 +242,22 @@ def test_equal_candidate_is_held(champion: Workspace) -> None:
     assert 1 == len(champion.client.search_model_versions("name = 'digits'"))
 
 
+def test_candidate_with_more_data_replaces_an_equal_champion(champion: Workspace) -> None:
+    """Each learned from all images of the last and one more; losses are measured from the first release."""
+    hashes, same = champion.prepared.splits.train_val_hashes, champion.train(**WEAK)
+
+    for version in ("2", "3"):
+        hashes = np.append(hashes, np.uint64(version))  # of an image that is in no split
+        released = release(champion.log_run(same, hashes))
+
+        assert ("promote", version) == (released.gate_decision.action, released.live_version)
+        assert "it learned from more data and loses less than" in released.summary
+        assert "1" == champion.releases.read_live().baseline
+    fewer = release(champion.log_run(same, hashes[1:]))
+
+    assert ("hold", "3") == (fewer.gate_decision.action, fewer.live_version)
+
+
 def test_training_images_are_excluded_from_the_reference_set(champion: Workspace) -> None:
     """Candidate and champion are compared on the images that neither was trained on."""
     from relearn.model.data.splits import hash_contents
@@ -397,5 +413,5 @@ def test_gate_report_is_an_artifact_of_the_flow_run(champion: Workspace, on_serv
     query = {"artifacts": {"key": {"any_": ["gate-decision"]}}, "sort": "CREATED_DESC", "limit": 1}
     (artifact,) = httpx.post(f"{on_server}/api/artifacts/filter", json=query).json()
 
-    assert artifact["data"].startswith("# HOLD\n\n- reference: ")
-    assert "| milliseconds an image | " in artifact["data"]
+    assert artifact["data"].startswith("# HOLD\n\n- +0.00 points on 292 images")
+    assert "| image shape | " in artifact["data"]

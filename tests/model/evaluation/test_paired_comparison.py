@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relearn.model.config import PromotionMetric
 from relearn.model.evaluation.metrics import Evaluation
-from relearn.model.evaluation.paired_comparison import PROMOTION_METRICS, PairedComparison, PromotionMetric
+from relearn.model.evaluation.paired_comparison import PROMOTION_METRICS, PairedComparison
 
 
 def make_evaluation(seed: int, images: int, classes: int = 3) -> Evaluation:
