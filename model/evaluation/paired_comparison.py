@@ -1,14 +1,16 @@
 """Comparison of two classifiers on the same images, by a metric."""
 
-from typing import Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from relearn.model.config import PromotionMetric
 from relearn.model.evaluation.intervals import mean_interval, tango_interval, weighted_sum_interval
-from relearn.model.evaluation.metrics import Evaluation
 from relearn.model.evaluation.significance import mcnemar, sign_flip_test
+
+if TYPE_CHECKING:
+    from relearn.model.evaluation.metrics import Evaluation
 
 PROMOTION_METRICS: tuple[PromotionMetric, ...] = get_args(PromotionMetric)
 
@@ -40,7 +42,7 @@ class PairedComparison(BaseModel):
 
     @classmethod
     def from_evaluations(
-        cls, candidate: Evaluation, champion: Evaluation, metric: PromotionMetric = "accuracy"
+        cls, candidate: "Evaluation", champion: "Evaluation", metric: PromotionMetric = "accuracy"
     ) -> Self:
         """Compare two evaluations of the same images, in the same order.
 
@@ -97,13 +99,13 @@ class PairedComparison(BaseModel):
 _Result = tuple[float, float, float, float, float]
 
 
-def _compare_accuracy(candidate: Evaluation, champion: Evaluation) -> _Result:
+def _compare_accuracy(candidate: "Evaluation", champion: "Evaluation") -> _Result:
     gained, lost = count_discordant(candidate.correct, champion.correct)
     low, high = tango_interval(gained, lost, len(candidate))
     return (gained - lost) / len(candidate), low, high, mcnemar(gained, lost), mcnemar(lost, gained)
 
 
-def _compare_balanced_accuracy(candidate: Evaluation, champion: Evaluation) -> _Result:
+def _compare_balanced_accuracy(candidate: "Evaluation", champion: "Evaluation") -> _Result:
     support = np.bincount(candidate.labels, minlength=len(candidate.classes))
     classes = np.flatnonzero(support)
     counts = [
@@ -118,7 +120,7 @@ def _compare_balanced_accuracy(candidate: Evaluation, champion: Evaluation) -> _
     return float(differences.mean()), low, high, sign_flip_test(gains), sign_flip_test(-gains)
 
 
-def _compare_log_loss(candidate: Evaluation, champion: Evaluation) -> _Result:
+def _compare_log_loss(candidate: "Evaluation", champion: "Evaluation") -> _Result:
     gains = champion.image_losses - candidate.image_losses
     return float(gains.mean()), *mean_interval(gains), sign_flip_test(gains), sign_flip_test(-gains)
 
