@@ -14,6 +14,7 @@ def main() -> None:
         _search_user_folders_last()
         os.environ.pop("PYTHONINSPECT", None)  # Python would wait for input at the exit
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how a child process ended
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked, signals would stop no process of ours
         if os.environ.pop("PYTHONOPTIMIZE", "") and sys.flags.optimize > 1:
             # The tools read docstrings, which -OO removes.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
