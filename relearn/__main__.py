@@ -40,8 +40,11 @@ def _import_and_run() -> int:
 def _search_user_folders_last() -> None:
     """Import from the folders of `PYTHONPATH` only what is not installed, here and in child processes.
 
-    They are meant for another project: a file such as `click.py` in them would hide a library.
+    They are meant for another project: a file such as `click.py` in them would hide a library. The current
+    folder, which `python -m` searches first, is not searched at all.
     """
+    if not sys.flags.safe_path:
+        del sys.path[0]
     if python_path := os.environ.get("PYTHONPATH"):
         with suppress(FileNotFoundError):  # the current folder was removed; the command says so
             user_folders = [os.path.abspath(folder) for folder in python_path.split(os.pathsep)]  # noqa: PTH100 as site

@@ -399,6 +399,21 @@ def test_python_path_hides_no_installed_module(command: list[str], tmp_path: Pat
     assert not (tmp_path / "imported").exists()
 
 
+def test_module_of_current_folder_hides_no_library(tmp_path: Path) -> None:
+    """Also with `python -m relearn`, for which Python searches the current folder first."""
+    for name in ("email", "random", "rich", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(1)")
+    done = subprocess.run(
+        [sys.executable, "-m", "relearn", "config"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_failed_import_of_own_module_keeps_traceback() -> None:
     """It is a bug, not a fault of the machine."""
     with pytest.raises(ImportError, match=r"relearn\.flows\.nothing"):

@@ -394,7 +394,7 @@ def test_full_temporary_folder_is_reported(
     assert f"free bytes for temporary files in {folder}: got 1,048,576, accepted: " in result.message
     assert "set TMPDIR to another folder" in result.message
     assert 3 == run_command_line(["train", "--dataset", "digits"])
-    assert f"error[infrastructure]: {result.message}\n" == capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"error[infrastructure]: {result.message}")
 
 
 def test_file_in_the_place_of_the_home_is_reported(
