@@ -335,6 +335,32 @@ def test_blocked_signals_stop_a_command(tmp_path: Path) -> None:
     assert 143 == process.returncode
 
 
+def test_signal_at_the_exit_prints_nothing() -> None:
+    """SIGTERM while child processes are being ended."""
+    code = (
+        "import atexit, os, signal, sys\n"
+        "from relearn.__main__ import main\n"
+        "sys.argv[1:] = ['config']\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_files_are_utf8_in_every_locale(tmp_path: Path) -> None:
+    """Settings files here; output keeps the encoding of the terminal."""
+    (tmp_path / "settings.toml").write_text("epochs = 7  # für später", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "relearn", "config", "--config", str(tmp_path / "settings.toml")],
+        env={**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=False,
+    )
+    assert (0, b"") == (done.returncode, done.stderr)
+    assert done.stdout.isascii()
+
+
 def test_user_name_has_only_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow stores it, and its database accepts no other bytes."""
     for name in ("LOGNAME", "USER"):
