@@ -165,10 +165,10 @@ def _make_paths_absolute() -> None:
 
 
 def _ensure_user_and_home(home: Home) -> None:
-    """Set a user name and `HOME` if the user has none; the tools read both when they are imported."""
+    """Set a user name and `HOME` if there is no usable one; the tools read both when they are imported."""
     try:
-        getpass.getuser()
-    except (KeyError, OSError):  # OSError since Python 3.13
+        getpass.getuser().encode()  # MLflow stores it, its database only as UTF-8
+    except (KeyError, OSError, UnicodeEncodeError):  # OSError since Python 3.13
         os.environ["LOGNAME"] = f"uid{os.getuid()}"
     try:
         home_exists = Path.home().is_dir()

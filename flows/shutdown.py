@@ -84,6 +84,11 @@ def add_resume_hint(hint: str) -> Iterator[None]:
         raise InterruptedTraining(exit_code, hint) from None
 
 
+def stop_on_ctrl_c() -> None:
+    """Make SIGINT stop this server also in a background job of a script, for which a shell ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run_with_exit_code(program: Callable[[], int | None]) -> int:
     """Run `program` and return its exit code; print an expected failure in one line."""
     try:

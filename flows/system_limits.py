@@ -2,8 +2,10 @@
 
 import re
 import resource
+import shutil
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ MIN_OPEN_FILES = 64  # a training opens 40
 MIN_FILE_BYTES = 100_000_000
 MIN_ADDRESS_BYTES = 4_000_000_000  # a training reserves 3.1 GB, most of it never used
 MIN_MEMORY_BYTES = 1_200_000_000  # a run uses 1.2 GB; with 1.0 GB the system killed it
+MIN_TEMPORARY_BYTES = 10_000_000  # a run uses 4.3 MB; MLflow packs models there
 MIN_CPU_SECONDS = 120  # at the limit the system kills the process without a message
 MIN_THREADS = 64  # a training and its server have 26
 
@@ -42,6 +45,12 @@ def check_limits() -> None:
         raise InfrastructureError(
             f"memory of this container: got {memory_bytes:,} bytes, accepted: {MIN_MEMORY_BYTES:,} or more; "
             "raise its limit, for example docker run --memory 2g"
+        )
+    temporary_folder = tempfile.gettempdir()
+    if (free_bytes := shutil.disk_usage(temporary_folder).free) < MIN_TEMPORARY_BYTES:
+        raise InfrastructureError(
+            f"free bytes for temporary files in {temporary_folder}: got {free_bytes:,}, accepted:"
+            f" {MIN_TEMPORARY_BYTES:,} or more; make room there, or set TMPDIR to another folder"
         )
     if (thread_count := _count_startable_threads()) < MIN_THREADS:
         raise InfrastructureError(
@@ -96,12 +105,18 @@ def _count_startable_threads() -> int:
 
 
 def check_loopback() -> None:
-    """Raise `InfrastructureError` if programs on this machine cannot connect to each other at 127.0.0.1."""
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            socket.create_connection(server.getsockname(), timeout=2).close()
-    except OSError as error:
-        raise InfrastructureError(
-            f"no connection to 127.0.0.1: {error.strerror or error}; start the loopback interface: "
-            "ip link set lo up"
-        ) from None
+    """Raise `InfrastructureError` if programs on this machine cannot connect to each other.
+
+    Our own use the address 127.0.0.1, BentoML the name localhost.
+    """
+    for host, advice in (
+        ("127.0.0.1", "start the loopback interface: ip link set lo up"),
+        ("localhost", "add the line 127.0.0.1 localhost to /etc/hosts"),
+    ):
+        try:
+            with socket.create_server((host, 0)) as server:
+                socket.create_connection(server.getsockname(), timeout=2).close()
+        except OSError as error:
+            raise InfrastructureError(
+                f"no connection to {host}: {error.strerror or error}; {advice}"
+            ) from None

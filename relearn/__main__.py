@@ -14,8 +14,8 @@ def main() -> None:
         _search_user_folders_last()
         os.environ.pop("PYTHONINSPECT", None)  # Python would wait for input at the exit
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how a child process ended
-        if os.environ.pop("PYTHONOPTIMIZE", "") and sys.flags.optimize > 1:
-            # The tools read docstrings, which -OO removes.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked, signals would stop no process of ours
+        if _correct_python_variables():
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
         if sys.warnoptions:  # set by PYTHONWARNINGS, which is not meant for our libraries
             warnings.simplefilter("ignore")
@@ -25,7 +25,8 @@ def main() -> None:
     except KeyboardInterrupt:  # outside of run_with_exit_code
         print("error[stopped]: ended by Ctrl-C", file=sys.stderr)  # noqa: T201
         exit_code = 130
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # child processes are being ended
+    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop_signal, signal.SIG_IGN)  # child processes are being ended
     sys.exit(exit_code)
 
 
@@ -36,11 +37,25 @@ def _import_and_run() -> int:
     return run_command_line(sys.argv[1:])
 
 
+def _correct_python_variables() -> bool:
+    """Correct variables that Python reads at its start; return whether it has to start again."""
+    # The tools read docstrings, which -OO removes.
+    must_restart = bool(os.environ.pop("PYTHONOPTIMIZE", "")) and sys.flags.optimize > 1
+    # Files of the home are UTF-8 in every locale; output has the encoding of the terminal.
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{sys.stdout.encoding}:replace"}
+        must_restart = True
+    return must_restart
+
+
 def _search_user_folders_last() -> None:
     """Import from the folders of `PYTHONPATH` only what is not installed, here and in child processes.
 
-    They are meant for another project: a file such as `click.py` in them would hide a library.
+    They are meant for another project: a file such as `click.py` in them would hide a library. The current
+    folder, which `python -m` searches first, is not searched at all.
     """
+    if not sys.flags.safe_path:
+        del sys.path[0]
     if python_path := os.environ.get("PYTHONPATH"):
         with suppress(FileNotFoundError):  # the current folder was removed; the command says so
             user_folders = [os.path.abspath(folder) for folder in python_path.split(os.pathsep)]  # noqa: PTH100 as site

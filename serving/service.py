@@ -119,7 +119,7 @@ class Relearn:
 
         os.environ[SERVER_PID] = str(os.getpid())
         WorkerStatusDir.from_environment(os.environ)
-        if SHARED_MEMORY.is_dir():
+        with suppress(OSError):  # missing or read-only: the workers then share a folder on disk
             os.environ[METRICS_DIR] = make_metrics_dir()
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]

@@ -4,15 +4,16 @@ import io
 import json
 import os
 import shlex
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.text import Text
 
+from relearn.flows import system_limits
 from relearn.flows.console import make_console
 from relearn.flows.rendering import Table, check_output
+from relearn.flows.shutdown import stop_on_ctrl_c
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.files import to_csv, write_bytes_atomically
 from relearn.model.home import Home
@@ -47,8 +48,8 @@ def serve(
     allow_empty
         Start even if the model name has no release yet; the first release is then served at once.
     """
-    # A shell ignores Ctrl-C for the background jobs of a script; SIGINT stops a server there too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop_on_ctrl_c()
+    system_limits.check_loopback()
     home = Home.from_environment()
     try:
         model_name, release = get_current_release(home, model_name)

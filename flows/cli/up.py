@@ -13,6 +13,7 @@ from relearn.flows.console import make_console
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import ServiceState, Supervisor, run_services
 from relearn.flows.rendering import Table
+from relearn.flows.shutdown import stop_on_ctrl_c
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.releases.store import list_released_names
@@ -42,6 +43,7 @@ def up(
     worker_port
         Port of the worker's health endpoint.
     """
+    stop_on_ctrl_c()
     home, console = Home.from_environment(), make_console()
     system_limits.check_limits()
     model_name = model_name or _pick_model_name(home)

@@ -20,7 +20,7 @@ CheckFunction = Callable[[Home], Iterator[CheckResult]]
 CHECK_TIMEOUT_SECONDS = 60.0
 # Modules of `relearn.flows.ops.checks` with their functions, in the order in which they run.
 CHECKS = {
-    "system": ("versions", "home", "disk", "limits", "loopback", "ports", "keys"),
+    "system": ("versions", "home", "folders", "disk", "limits", "loopback", "ports", "keys"),
     "device": ("device",),
     "mlflow": ("store", "experiments", "artifacts", "orphaned_runs", "aliases"),
     "prefect": ("settings", "database", "server", "worker", "automation", "next_run", "stuck_runs"),

@@ -43,7 +43,7 @@ def connect(home: Home) -> MlflowClient:
     A local store is created if needed. Raises `UserInputError` for a URI that MLflow does not accept,
     `InfrastructureError` if the store cannot be used.
     """
-    uri = _validate_uri(home.tracking_uri)
+    uri = validate_uri(home.tracking_uri)
     for logger_name, level in LOG_LEVELS.items():
         logging.getLogger(logger_name).setLevel(level)
     file = sqlite_path(uri)
@@ -120,7 +120,7 @@ def _create_store(file: Path, home: Home) -> None:
 
 def connect_existing(home: Home) -> MlflowClient:
     """Connect for reading; raises `NotFoundError` instead of creating an empty store."""
-    file = sqlite_path(_validate_uri(home.tracking_uri))
+    file = sqlite_path(validate_uri(home.tracking_uri))
     if file and is_absent(file):
         raise NotFoundError(f"no run yet, there is no {file}: run relearn run or relearn train")
     return connect(home)
@@ -136,8 +136,10 @@ def ui_url(uri: str) -> str:
     return split_uri._replace(netloc=split_uri.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
-def _validate_uri(uri: str) -> str:
+def validate_uri(uri: str) -> str:
+    """Return `uri`; raise `UserInputError` if it is no tracking URI that MLflow accepts."""
     try:
+        uri.encode()  # bytes that are not UTF-8
         split_uri = urlsplit(uri)
         is_supported = split_uri.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "http", "https")
         is_complete = sqlite_path(uri) not in (Path(), Path(":memory:")) and (

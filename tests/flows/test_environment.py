@@ -1,5 +1,6 @@
 """Environments that Relearn runs in: each has no effect or is rejected by name, also by doctor."""
 
+import getpass
 import importlib
 import os
 import re
@@ -24,6 +25,7 @@ from tests.flows.conftest import free_port
 
 Capture = pytest.CaptureFixture[str]
 TRAIN = ["train", "--dataset", "digits", "--epochs", "1"]
+IGNORING_CTRL_C = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as a background job of a script does
 NAMELESS_USER = ["unshare", "--user", "--map-user=4711", "--map-group=4711"]  # owns root's files
 
 # Files that another project may have in a folder: modules named like ours or like libraries, tool settings.
@@ -109,7 +111,7 @@ def test_up_ignores_files_of_current_folder(tmp_path: Path) -> None:
     flags = ("--prefect-port", "--mlflow-port", "--worker-port", "--port")
     ports = [word for flag in flags for word in (flag, str(free_port()))]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "relearn", "up", "--model-name", "digits", *ports],
+        [*IGNORING_CTRL_C, sys.executable, "-P", "-m", "relearn", "up", "--model-name", "digits", *ports],
         cwd=folder,
         env={"PATH": "/usr/bin:/bin", "RELEARN_HOME": str(home), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -240,6 +242,12 @@ def test_too_low_system_limit_is_reported(
         resource.setrlimit(kind, before)
 
 
+BLOCK_SIGNALS = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+os.execv(sys.executable, [sys.executable, "-m", "relearn", *sys.argv[1:]])
+"""
+
 FEW_PROCESSES = """
 import os, resource, sys
 from pathlib import Path
@@ -290,6 +298,75 @@ def test_missing_proc_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(system_limits, "PROC", tmp_path)
     with pytest.raises(InfrastructureError, match="mount -t proc"):
         system_limits.check_limits()
+
+
+@pytest.mark.parametrize("line", ["", "192.0.2.1 localhost"])
+def test_localhost_that_leads_elsewhere_is_named(line: str, tmp_path: Path) -> None:
+    """BentoML's server could not start; the line says what to write into which file."""
+    (tmp_path / "hosts").write_text(line)
+    (tmp_path / "nsswitch.conf").write_text("hosts: files\n")
+    mount = " && ".join(f"mount --bind {tmp_path}/{name} /etc/{name}" for name in ("hosts", "nsswitch.conf"))
+    isolated = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    try:
+        subprocess.run([*isolated, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("unshare --mount is needed for another /etc/hosts")
+    done = subprocess.run(
+        [*isolated, sys.executable, "-m", "relearn", "serve"], capture_output=True, text=True, check=False
+    )
+    assert 3 == done.returncode
+    assert "add the line 127.0.0.1 localhost to /etc/hosts" in done.stderr
+
+
+def test_blocked_signals_stop_a_command(tmp_path: Path) -> None:
+    """A process inherits the signals that its parent has blocked."""
+    os.mkfifo(tmp_path / "settings.toml")
+    process = subprocess.Popen(
+        [sys.executable, "-c", BLOCK_SIGNALS, "config", "--config", str(tmp_path / "settings.toml")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with (tmp_path / "settings.toml").open("w"):  # opens when the command does
+        process.terminate()
+        try:
+            assert "error[stopped]: terminated by a signal\n" == process.communicate(timeout=20)[1]
+        finally:
+            process.kill()
+    assert 143 == process.returncode
+
+
+def test_signal_at_the_exit_prints_nothing() -> None:
+    """SIGTERM while child processes are being ended."""
+    code = (
+        "import atexit, os, signal, sys\n"
+        "from relearn.__main__ import main\n"
+        "sys.argv[1:] = ['config']\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_files_are_utf8_in_every_locale(tmp_path: Path) -> None:
+    """Settings files here; output keeps the encoding of the terminal."""
+    (tmp_path / "settings.toml").write_text("epochs = 7  # für später", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "relearn", "config", "--config", str(tmp_path / "settings.toml")],
+        env={**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=False,
+    )
+    assert (0, b"") == (done.returncode, done.stderr)
+    assert done.stdout.isascii()
+
+
+def test_user_name_has_only_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow stores it, and its database accepts no other bytes."""
+    for name in ("LOGNAME", "USER"):
+        monkeypatch.setenv(name, "\udcff")
+    environment.set_tool_defaults(Home.from_environment())
+    assert f"uid{os.getuid()}" == getpass.getuser()
 
 
 def test_limit_of_processes_is_named() -> None:
@@ -346,6 +423,21 @@ def test_python_path_hides_no_installed_module(command: list[str], tmp_path: Pat
     )
     assert (0, "") == (done.returncode, done.stderr)
     assert not (tmp_path / "imported").exists()
+
+
+def test_module_of_current_folder_hides_no_library(tmp_path: Path) -> None:
+    """Also with `python -m relearn`, for which Python searches the current folder first."""
+    for name in ("email", "random", "rich", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(1)")
+    done = subprocess.run(
+        [sys.executable, "-m", "relearn", "config"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 def test_failed_import_of_own_module_keeps_traceback() -> None:
@@ -459,6 +551,24 @@ BROKEN = {
         keep,
         "got 'file:mlruns', accepted",
         "",
+    ),
+    "bytes in the store's path": (
+        {"MLFLOW_TRACKING_URI": "sqlite:////tmp/\udcff.db"},
+        keep,
+        "MLFLOW_TRACKING_URI: got 'sqlite:////tmp/\\udcff.db', accepted",
+        "",
+    ),
+    "file for the folder of the store": (
+        {"MLFLOW_TRACKING_URI": "sqlite:////etc/passwd/x/mlflow.db"},
+        keep,
+        "/etc/passwd/x",
+        "mlflow.db cannot be created: /etc/passwd is not writable",
+    ),
+    "file for the folder of BentoML": (
+        {"BENTOML_HOME": "/etc/passwd/x"},
+        keep,
+        "",
+        "this user may not write to /etc/passwd",
     ),
     "database": ({}, damage_store, "mlflow.db cannot be used", "mlflow.db cannot be used"),
     "experiment": ({}, delete_experiment, "experiments restore --experiment-id 1", ""),

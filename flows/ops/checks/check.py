@@ -1,6 +1,8 @@
-"""`CheckResult`, which every check of `relearn doctor` yields."""
+"""`CheckResult`, which every check of `relearn doctor` yields, and what several checks share."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from relearn.model.errors import InfrastructureError
@@ -50,3 +52,10 @@ def failed(
     message: str, fix: str, subject: str = "", exit_code: int = InfrastructureError.exit_code
 ) -> CheckResult:
     return CheckResult("failed", message, fix, subject, exit_code)
+
+
+def find_obstacle(folder: Path) -> Path | None:
+    """Return `folder`, or the next path above it that exists, if this user cannot write there; else None."""
+    existing_path = next(path for path in (folder, *folder.parents) if path.exists())
+    is_writable = existing_path.is_dir() and os.access(existing_path, os.W_OK | os.X_OK)
+    return None if is_writable else existing_path

@@ -11,11 +11,18 @@ from urllib.parse import quote, urlsplit
 from sqlalchemy.exc import SQLAlchemyError
 
 from relearn.flows.environment import redact_password
-from relearn.flows.ops.checks.check import FIXES, CheckResult, failed, ok, skipped, warning
+from relearn.flows.ops.checks.check import FIXES, CheckResult, failed, find_obstacle, ok, skipped, warning
 from relearn.flows.tracking import registry, schema
 from relearn.flows.tracking.artifacts import probe_write
 from relearn.flows.tracking.runs import find_deleted_experiments, find_orphaned_runs
-from relearn.flows.tracking.store import Client, connect, connect_existing, is_absent, sqlite_path
+from relearn.flows.tracking.store import (
+    Client,
+    connect,
+    connect_existing,
+    is_absent,
+    sqlite_path,
+    validate_uri,
+)
 from relearn.model.errors import CorruptDataError, InfrastructureError
 from relearn.model.home import Home
 from relearn.serving.releases.ledger import Release
@@ -26,9 +33,13 @@ MAX_CHECKED_BYTES = 500_000_000  # a database of this size is checked in less th
 
 def store(home: Home) -> Iterator[CheckResult]:
     """Check that the store can be reached, is undamaged, and has the schema of this MLflow."""
-    uri, file = home.tracking_uri, sqlite_path(home.tracking_uri)
+    uri = validate_uri(home.tracking_uri)
+    file = sqlite_path(uri)
     if file and is_absent(file):
-        yield skipped(f"no run yet: the first run creates {file}")
+        if file.is_relative_to(home.root) or not (obstacle := find_obstacle(file.parent)):
+            yield skipped(f"no run yet: the first run creates {file}")
+        else:
+            yield failed(f"{file} cannot be created: {obstacle} is not writable", FIXES["store"])
         return
     try:
         experiments = connect(home).search_experiments()

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from rich.filesize import decimal
 
 from relearn.flows import system_limits
-from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped, warning
+from relearn.flows.ops.checks.check import CheckResult, failed, find_obstacle, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
@@ -30,7 +30,6 @@ VERSION_LIMIT_REASONS = {
     "fastapi": "with 0.160 Prefect could not be imported",
 }
 LOW_DISK_BYTES = 1_000_000_000  # MNIST, prepared and with two trained networks, takes 0.2 GB, photos more
-MIN_TEMPORARY_BYTES = 20_000_000  # SQLite sorts there, MLflow and BentoML pack models there
 MIN_DISK_BYTES = 50_000_000  # a release with its Bento takes 10 MB
 MIN_FREE_FILES = 700  # a first run makes 650
 PROBE_CONTENT = bytes(65_536)  # more than fits on a full disk
@@ -85,11 +84,10 @@ def _get_installed_version(name: str) -> str:
 def home(home: Home) -> Iterator[CheckResult]:
     """Check that the home is writable: a file is written, synced, renamed and deleted."""
     if not home.root.exists():
-        existing_parent = next(folder for folder in home.root.parents if folder.exists())
-        if os.access(existing_parent, os.W_OK) and existing_parent.is_dir():
-            yield skipped(f"{home.root} is not there yet: the first relearn run creates it")
+        if obstacle := find_obstacle(home.root):
+            yield failed(f"{home.root} cannot be created: {obstacle} is not writable", OTHER_HOME_FIX)
         else:
-            yield failed(f"{home.root} cannot be created: {existing_parent} is not writable", OTHER_HOME_FIX)
+            yield skipped(f"{home.root} is not there yet: the first relearn run creates it")
         return
     probe = home.root / ".doctor"
     try:
@@ -105,8 +103,21 @@ def home(home: Home) -> Iterator[CheckResult]:
         yield ok(f"{home.root} is writable")
 
 
+def folders(home: Home) -> Iterator[CheckResult]:
+    """Check that this user may write to BentoML's folder and to those in the home.
+
+    After `sudo relearn` they belong to another user. `home` reports the folders above the home.
+    """
+    obstacles = {find_obstacle(folder) for folder in (*home.root.glob("*/"), home.bentoml)}
+    if names := sorted(map(str, obstacles - {None, *home.root.parents})):
+        fix = "make this user the owner (chown -R), or set RELEARN_HOME and BENTOML_HOME to other folders"
+        yield failed(f"this user may not write to {', '.join(names)}", fix)
+    else:
+        yield ok("this user may write to all folders")
+
+
 def disk(home: Home) -> Iterator[CheckResult]:
-    """Check the free bytes and files of the home's disk, and the space for temporary files."""
+    """Check the free bytes and files of the home's disk."""
     existing_folder = next(folder for folder in (home.root, *home.root.parents) if folder.is_dir())
     usage, filesystem = shutil.disk_usage(existing_folder), os.statvfs(existing_folder)
     message = f"{decimal(usage.free)} free of {decimal(usage.total)}"
@@ -116,24 +127,18 @@ def disk(home: Home) -> Iterator[CheckResult]:
         yield (failed if usage.free < MIN_DISK_BYTES else warning)(message, FREE_SPACE_FIX)
     else:
         yield ok(message)
-    temporary_folder = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 the default of SQLite and Python
-    if temporary_folder.is_dir() and (free := shutil.disk_usage(temporary_folder).free) < MIN_TEMPORARY_BYTES:
-        yield warning(
-            f"{decimal(free)} free for temporary files in {temporary_folder}",
-            f"make room there, or set TMPDIR to a folder with {decimal(MIN_TEMPORARY_BYTES)} free",
-        )
 
 
 def limits(_home: Home) -> Iterator[CheckResult]:
-    """Check the limits of open files, file size, memory, and of processes and threads."""
+    """Check the limits of files, memory, temporary space, processes and threads."""
     system_limits.check_limits()
-    yield ok("open files, file size, memory, processes and threads suffice for a run")
+    yield ok("open files, file size, memory, temporary space, processes and threads suffice for a run")
 
 
 def loopback(_home: Home) -> Iterator[CheckResult]:
     """Check that programs of this machine reach each other."""
     system_limits.check_loopback()
-    yield ok("programs of this machine reach each other at 127.0.0.1")
+    yield ok("programs of this machine reach each other at 127.0.0.1 and localhost")
 
 
 def ports(home: Home) -> Iterator[CheckResult]:

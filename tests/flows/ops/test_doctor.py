@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -382,16 +383,18 @@ def test_full_disk_is_reported_and_ends_no_check(disk: Callable[[str], Path], ca
     assert [] == list((place / "home").iterdir())
 
 
-def test_full_temporary_folder_is_a_warning(
-    disk: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_full_temporary_folder_is_reported(
+    disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """SQLite and MLflow need room there, wherever the home is."""
+    """MLflow needs room there, wherever the home is: a training stops before its work."""
     folder = disk("size=1m")
-    monkeypatch.setenv("TMPDIR", str(folder))
-    _, result = run_check(Home(tmp_path / "home", tmp_path), "system", "disk")
-    assert "warning" == result.state
-    assert f"free for temporary files in {folder}" in result.message
-    assert "set TMPDIR to a folder with 20.0 MB free" in result.fix
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    result = run_one(Home.from_environment(), "system", "limits")
+    assert "failed" == result.state
+    assert f"free bytes for temporary files in {folder}: got 1,048,576, accepted: " in result.message
+    assert "set TMPDIR to another folder" in result.message
+    assert 3 == run_command_line(["train", "--dataset", "digits"])
+    assert capsys.readouterr().err.startswith(f"error[infrastructure]: {result.message}")
 
 
 def test_file_in_the_place_of_the_home_is_reported(

@@ -38,6 +38,16 @@ folder = make_metrics_dir()
 print(Path(folder).is_dir(), folder)
 """
 
+STARTING = """
+import os, sys
+from pathlib import Path
+from relearn.serving import service
+
+service.SHARED_MEMORY = Path(sys.argv[1])
+service.Relearn.inner.set_worker_environment()
+print(service.METRICS_DIR in os.environ)
+"""
+
 
 def test_killed_worker_is_not_counted_as_serving(tmp_path: Path):
     """The gauge counts living workers; counters include dead ones."""
@@ -66,6 +76,15 @@ def test_counts_are_deleted_with_their_server():
     assert not stale_folder.exists()
     assert ["True"] == result.stdout.split()[:1]
     assert not Path(result.stdout.split()[1]).exists()
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/nowhere"])
+def test_server_starts_without_shared_memory(folder: str):
+    """A container may have none, or a read-only one; counts are then in files on disk."""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", STARTING, folder], capture_output=True, text=True, check=False
+    )
+    assert "False\n" == result.stdout, result.stderr
 
 
 def read_metrics(folder: Path | None) -> dict[str, dict[str, float]]:
