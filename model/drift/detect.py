@@ -5,6 +5,7 @@ image) and on the fractions of the predicted classes. The other probabilities ad
 not tested. Images are assumed to be independent: a client that sends one image a thousand times is drift.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from relearn.model.drift.image_statistics import STATISTICS
 CONFIDENCE, LABELS = "confidence", "labels"
 # Images expected per class; with fewer, chi-squared is inaccurate (Cochran, Biometrics 10, 1954).
 MIN_EXPECTED_COUNT = 5
+POWER = 0.9  # probability with which a test finds its `detectable_effect`
+LARGE_EFFECT = 0.5  # half of the images differ; tests that may miss this cannot report that there is no drift
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,8 @@ class DriftTest(BaseModel):
     effect_size          0..1, the smallest fraction of the images that would have to be replaced: the
                          Kolmogorov–Smirnov statistic, or the total variation distance for `labels`
     p_value              0..1, Holm-corrected for the number of tests
+    detectable_effect    0..1, the smallest effect size that is found with a probability of `POWER`, given the
+                         numbers of images
     reference, window    means; for `labels` the fractions of `label`
     summary              one line
     label                for `labels`, the class whose fraction changed most
@@ -60,6 +65,7 @@ class DriftTest(BaseModel):
     name: str
     images: int
     effect_size: float
+    detectable_effect: float
     p_value: float
     has_drifted: bool
     reference: float
@@ -83,6 +89,62 @@ class DriftReport(BaseModel):
             sorted((test for test in self.tests if test.has_drifted), key=lambda test: -test.effect_size)
         )
 
+    @property
+    def detectable_effect(self) -> float:
+        """Smallest effect size that every test that was run finds with a probability of `POWER`."""
+        return max((test.detectable_effect for test in self.tests), default=1.0)
+
+    @property
+    def can_see_large_drift(self) -> bool:
+        """True if every test finds an effect size of `LARGE_EFFECT` with a probability of `POWER`."""
+        return self.detectable_effect <= LARGE_EFFECT
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Conditions under which one test finds drift: p-value below `significance`, and the least effect size.
+
+    The methods return the smallest effect size, 0..1, that fulfills both with a probability of `POWER`.
+    """
+
+    significance: float
+    min_effect_size: float
+
+    def detectable_ks_effect(self, reference_images: int, window_images: int) -> float:
+        """Return the detectable effect of the Kolmogorov–Smirnov test."""
+        from scipy import special
+
+        scale = math.sqrt(1 / reference_images + 1 / window_images)
+        critical_distance = float(special.kolmogi(self.significance)) * scale
+        return min(1.0, max(critical_distance, self.min_effect_size) + _chance(scale))
+
+    def detectable_chi_squared_effect(self, counts: np.ndarray) -> float:
+        """Return the detectable effect of Pearson's test of two rows of counts, int (2, groups).
+
+        A total variation distance d gives a noncentrality of at least 4 · d² / (1/n + 1/m), the least if all
+        groups change by the same factor.
+        """
+        from scipy import special
+
+        degrees_of_freedom, scale = counts.shape[1] - 1, math.sqrt((1 / counts.sum(1)).sum())
+        if not degrees_of_freedom:
+            return 1.0
+        critical_value = special.chdtri(degrees_of_freedom, self.significance)
+        noncentrality = special.chndtrinc(critical_value, degrees_of_freedom, 1 - POWER)
+        effect = math.sqrt(noncentrality) * scale / 2
+        return min(1.0, max(effect, self.min_effect_size + _chance(scale)))
+
+
+def _chance(scale: float) -> float:
+    """Return what a distance may lack by chance, with a probability of 1 - `POWER`.
+
+    At the point of the largest change the distance is a difference of two fractions, whose standard deviation
+    is at most 0.5 · `scale`, with `scale` = √(1/n + 1/m).
+    """
+    from scipy import special
+
+    return float(special.ndtri(POWER)) * scale / 2
+
 
 def detect_drift(
     reference: DriftSample,
@@ -98,14 +160,22 @@ def detect_drift(
     Both are needed: with many images any difference is significant, with few a large effect is often chance.
     A test with fewer than `min_images` in the window is skipped. Values that are not finite are ignored.
     """
-    tests, insufficient_data = [], {}
-    for name, reference_values, window_values in _finite_values(reference, window):
-        if len(window_values) < min_images or not len(reference_values):
-            insufficient_data[name] = len(window_values)
-        elif name == LABELS:
-            tests.append(_run_chi_squared_test(reference_values, window_values, classes))
-        else:
-            tests.append(_run_ks_test(name, reference_values, window_values))
+    samples = {
+        name: (reference_values, window_values)
+        for name, reference_values, window_values in _finite_values(reference, window)
+    }
+    insufficient_data = {
+        name: len(window_values)
+        for name, (reference_values, window_values) in samples.items()
+        if len(window_values) < min_images or not len(reference_values)
+    }
+    tested = {name: pair for name, pair in samples.items() if name not in insufficient_data}
+    # A test that alone finds drift has the smallest p-value, which Holm multiplies by the number of tests.
+    limits = Limits(significance / max(len(tested), 1), min_effect_size)
+    tests = [
+        _run_chi_squared_test(*pair, classes, limits) if name == LABELS else _run_ks_test(name, *pair, limits)
+        for name, pair in tested.items()
+    ]
     corrected_p_values = holm_correction([test.p_value for test in tests])
     corrected_tests = [
         test.model_copy(
@@ -147,7 +217,9 @@ def _finite_values(
     yield LABELS, reference.predicted_labels(), window.predicted_labels()
 
 
-def _run_ks_test(name: str, reference_values: np.ndarray, window_values: np.ndarray) -> DriftTest:
+def _run_ks_test(
+    name: str, reference_values: np.ndarray, window_values: np.ndarray, limits: Limits
+) -> DriftTest:
     from scipy import stats
 
     # Exact p-values differ in the third digit, also for 200 against 10,000 images, and take 300 times longer.
@@ -158,6 +230,7 @@ def _run_ks_test(name: str, reference_values: np.ndarray, window_values: np.ndar
         name=name,
         images=len(window_values),
         effect_size=float(test.statistic),
+        detectable_effect=limits.detectable_ks_effect(len(reference_values), len(window_values)),
         p_value=float(test.pvalue),
         has_drifted=False,
         reference=means[0],
@@ -167,7 +240,7 @@ def _run_ks_test(name: str, reference_values: np.ndarray, window_values: np.ndar
 
 
 def _run_chi_squared_test(
-    reference_labels: np.ndarray, window_labels: np.ndarray, classes: Sequence[str]
+    reference_labels: np.ndarray, window_labels: np.ndarray, classes: Sequence[str], limits: Limits
 ) -> DriftTest:
     counts = np.stack(
         [np.bincount(labels, minlength=len(classes)) for labels in (reference_labels, window_labels)]
@@ -176,11 +249,13 @@ def _run_chi_squared_test(
     changes = np.abs(fractions[1] - fractions[0])
     changed_class = int(changes.argmax())
     class_fractions = [float(value) for value in fractions[:, changed_class]]
+    groups = merge_rare_classes(counts)
     return DriftTest(
         name=LABELS,
         images=len(window_labels),
         effect_size=float(changes.sum() / 2),
-        p_value=chi_squared_p_value(counts),
+        detectable_effect=limits.detectable_chi_squared_effect(groups),
+        p_value=chi_squared_p_value(groups),
         has_drifted=False,
         reference=class_fractions[0],
         window=class_fractions[1],
@@ -193,13 +268,18 @@ def _run_chi_squared_test(
 
 
 def chi_squared_p_value(counts: np.ndarray) -> float:
-    """Return the p-value of Pearson's homogeneity test of two rows of counts, int (2, classes).
-
-    Rare classes are merged, most frequent first, until `MIN_EXPECTED_COUNT` images are expected in the
-    smaller row. Changes among merged classes are not detected.
-    """
+    """Return the p-value of Pearson's homogeneity test of two rows of counts, int (2, classes)."""
     from scipy import stats
 
+    return float(stats.chi2_contingency(counts, correction=False).pvalue)
+
+
+def merge_rare_classes(counts: np.ndarray) -> np.ndarray:
+    """Merge columns of two rows of counts, int (2, classes), until `MIN_EXPECTED_COUNT` images are expected.
+
+    The count is that expected in the smaller row. Rare classes are merged, most frequent first. Changes among
+    merged classes are not detected.
+    """
     min_count = MIN_EXPECTED_COUNT * counts.sum() / counts.sum(1).min()
     groups: list[np.ndarray] = []
     for column in counts.T[np.argsort(-counts.sum(0), kind="stable")]:
@@ -210,4 +290,4 @@ def chi_squared_p_value(counts: np.ndarray) -> float:
     if len(groups) > 1 and groups[-1].sum() < min_count:
         last = groups.pop()
         groups[-1] = groups[-1] + last
-    return float(stats.chi2_contingency(np.stack(groups, 1), correction=False).pvalue)
+    return np.stack(groups, 1)
