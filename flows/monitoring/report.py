@@ -6,7 +6,8 @@ from relearn.flows import rendering
 from relearn.flows.monitoring.retraining_triggers import Alert
 from relearn.flows.monitoring.window import PredictionSummary, WindowReport, join_names
 from relearn.flows.rendering import Table, bullets, escape_markdown
-from relearn.model.drift.detect import CONFIDENCE, LABELS, POWER, DriftTest, format_p_value
+from relearn.model.drift.detect import CONFIDENCE, LABELS, DriftTest, format_p_value
+from relearn.model.drift.power import POWER
 
 LATENCY_NOTE = (
     "Latency is not logged here: every server exports it at `/metrics`, as `relearn_request_seconds`."

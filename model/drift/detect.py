@@ -5,20 +5,18 @@ image) and on the fractions of the predicted classes. The other probabilities ad
 not tested. Images are assumed to be independent: a client that sends one image a thousand times is drift.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from relearn.model.drift.image_statistics import STATISTICS
+from relearn.model.drift.power import LARGE_EFFECT, Limits
 
 CONFIDENCE, LABELS = "confidence", "labels"
 # Images expected per class; with fewer, chi-squared is inaccurate (Cochran, Biometrics 10, 1954).
 MIN_EXPECTED_COUNT = 5
-POWER = 0.9  # probability with which a test finds its `detectable_effect`
-LARGE_EFFECT = 0.5  # half of the images differ; tests that may miss this cannot report that there is no drift
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,52 +98,6 @@ class DriftReport(BaseModel):
         return self.detectable_effect <= LARGE_EFFECT
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Conditions under which one test finds drift: p-value below `significance`, and the least effect size.
-
-    The methods return the smallest effect size, 0..1, that fulfills both with a probability of `POWER`.
-    """
-
-    significance: float
-    min_effect_size: float
-
-    def detectable_ks_effect(self, reference_images: int, window_images: int) -> float:
-        """Return the detectable effect of the Kolmogorov–Smirnov test."""
-        from scipy import special
-
-        scale = math.sqrt(1 / reference_images + 1 / window_images)
-        critical_distance = float(special.kolmogi(self.significance)) * scale
-        return min(1.0, max(critical_distance, self.min_effect_size) + _chance(scale))
-
-    def detectable_chi_squared_effect(self, counts: np.ndarray) -> float:
-        """Return the detectable effect of Pearson's test of two rows of counts, int (2, groups).
-
-        A total variation distance d gives a noncentrality of at least 4 · d² / (1/n + 1/m), the least if all
-        groups change by the same factor.
-        """
-        from scipy import special
-
-        degrees_of_freedom, scale = counts.shape[1] - 1, math.sqrt((1 / counts.sum(1)).sum())
-        if not degrees_of_freedom:
-            return 1.0
-        critical_value = special.chdtri(degrees_of_freedom, self.significance)
-        noncentrality = special.chndtrinc(critical_value, degrees_of_freedom, 1 - POWER)
-        effect = math.sqrt(noncentrality) * scale / 2
-        return min(1.0, max(effect, self.min_effect_size + _chance(scale)))
-
-
-def _chance(scale: float) -> float:
-    """Return what a distance may lack by chance, with a probability of 1 - `POWER`.
-
-    At the point of the largest change the distance is a difference of two fractions, whose standard deviation
-    is at most 0.5 · `scale`, with `scale` = √(1/n + 1/m).
-    """
-    from scipy import special
-
-    return float(special.ndtri(POWER)) * scale / 2
-
-
 def detect_drift(
     reference: DriftSample,
     window: DriftSample,
@@ -160,10 +112,7 @@ def detect_drift(
     Both are needed: with many images any difference is significant, with few a large effect is often chance.
     A test with fewer than `min_images` in the window is skipped. Values that are not finite are ignored.
     """
-    samples = {
-        name: (reference_values, window_values)
-        for name, reference_values, window_values in _finite_values(reference, window)
-    }
+    samples = _finite_values(reference, window)
     insufficient_data = {
         name: len(window_values)
         for name, (reference_values, window_values) in samples.items()
@@ -207,14 +156,16 @@ def format_p_value(p_value: float) -> str:
     return f"p = {p_value:.2g}" if p_value >= 1e-4 else "p < 0.0001"
 
 
-def _finite_values(
-    reference: DriftSample, window: DriftSample
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield, for each test, its name and the finite values of reference and window."""
+def _finite_values(reference: DriftSample, window: DriftSample) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the finite values of reference and window for each test."""
+    samples = {}
     for name in (*STATISTICS, CONFIDENCE):
         reference_values, window_values = (sample.values(name) for sample in (reference, window))
-        yield name, reference_values[np.isfinite(reference_values)], window_values[np.isfinite(window_values)]
-    yield LABELS, reference.predicted_labels(), window.predicted_labels()
+        samples[name] = (
+            reference_values[np.isfinite(reference_values)],
+            window_values[np.isfinite(window_values)],
+        )
+    return samples | {LABELS: (reference.predicted_labels(), window.predicted_labels())}
 
 
 def _run_ks_test(

@@ -213,7 +213,7 @@ def window_report(reference_accuracy: float, live_accuracy: float, images: int =
         is_wrong = np.arange(images) // 2 >= round(accuracy * images / 2)
         return (
             generator.random((images, 6), np.float32),
-            np.eye(2)[predicted] * 0.9 + 0.05,
+            (np.eye(2)[predicted] * 0.9 + 0.05).astype(np.float32),  # as of a classifier
             predicted ^ is_wrong,
         )
 

@@ -311,6 +311,14 @@ def test_a_small_reference_cannot_show_that_there_is_no_drift():
     assert 1 > small.detectable_effect > 0.5 > sufficient.detectable_effect > 0.1
 
 
+def test_a_rare_class_hides_no_drift():
+    """Labels of which nearly all are one class have a power, too."""
+    reference, window = random_sample(1_000, 0, 2), random_sample(WINDOW, 1, 2)
+    for sample in (reference, window):
+        sample.probabilities[:] = np.eye(2)[np.arange(len(sample.probabilities)) % 100 // 99]
+    assert detect(reference, window).can_see_large_drift
+
+
 def test_holm_correction():
     """A textbook example is reproduced, and a single p-value does not change."""
     assert [0.03, 0.06, 0.06, 0.02] == pytest.approx(holm_correction([0.01, 0.04, 0.03, 0.005]))
