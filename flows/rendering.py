@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Cell = str | Text
 
-NUMBER = re.compile(r"([<+−-]?\d\S*( [\w.+−-]+)*)?")  # with its unit; may be empty
+NUMBER = re.compile(r"([<+−-]?\d\S*( [\w.+−-]+)*|=)?")  # with its unit; may be empty; "=" is no difference
 MAX_WHOLE_FLOAT = 2**53  # larger floats are not exact; MLflow returns infinity as the largest one
 MAX_UNBROKEN_CHARS = 24  # longer names are wrapped
 
