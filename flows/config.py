@@ -78,8 +78,11 @@ class MonitorConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
     low_confidence: float = Field(
         0.5, gt=0, le=1, description="Predictions below this probability count as low confidence."
     )
-    min_live_accuracy: float = Field(
-        0.8, ge=0, le=1, description="Alert if the whole interval of the live accuracy is below this."
+    max_accuracy_drop: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Alert if live accuracy is further below that on the reference images, beyond chance.",
     )
     min_labels: int = Field(
         30, ge=1, le=1_000_000, description="Minimum number of labels for a live accuracy."

@@ -19,6 +19,7 @@ from relearn.model.drift.image_statistics import compute_statistics
 from relearn.model.errors import NotFoundError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
+from relearn.model.inference.model_card import read_training_hashes
 from relearn.model.plots.drift import plot_drift
 from relearn.model.plots.style import ellipsize
 from relearn.serving.metrics.textfile_metrics import MONITOR_FILE, TextfileMetrics
@@ -59,7 +60,11 @@ def analyze_window(name: str, config: MonitorConfig) -> WindowReport:
     if release_state.live is None or release_state.reference_fingerprint is None:
         raise NotFoundError(f"nothing is live as {name!r}: there is nothing to monitor")
     classifier = releases.load(release_state.live.version)
-    images = ReferenceSet.load(releases, release_state.reference_fingerprint).test_images
+    # Without images that the live version learned from: it is more accurate and more confident on them.
+    training_hashes = read_training_hashes(
+        releases.version_folder(release_state.live.version), classifier.card
+    )
+    images = ReferenceSet.load(releases, release_state.reference_fingerprint).excluding(training_hashes)
     # Not cached: 10,000 images of 28 × 28 take 0.2 s, and so does the drift test.
     reference_sample = DriftSample(compute_statistics(images.images), classifier.predict(images.images))
     window = load_window(home, name, window_end, config.window_hours)

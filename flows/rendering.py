@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Cell = str | Text
 
-NUMBER = re.compile(r"([<+−-]?\d\S*( [\w.+−-]+)*)?")  # with its unit; may be empty
+NUMBER = re.compile(r"([<+−-]?\d\S*( [\w.+−-]+)*|=)?")  # with its unit; may be empty; "=" is no difference
+MAX_WHOLE_FLOAT = 2**53  # larger floats are not exact; MLflow returns infinity as the largest one
 MAX_UNBROKEN_CHARS = 24  # longer names are wrapped
 
 
@@ -91,10 +92,10 @@ def _format_difference(key: str, left: object, right: object) -> Text:
 
 
 def format_value(value: object) -> str:
-    """Format a float with four digits, an integer with thousands separators, NaN as ""."""
-    if isinstance(value, float):
+    """Format a float with four digits, a whole number with thousands separators, NaN as ""."""
+    if isinstance(value, float) and not (value.is_integer() and abs(value) < MAX_WHOLE_FLOAT):
         return "" if value != value else f"{value:.4g}"  # noqa: PLR0124  # NaN alone differs from itself
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
 def join_sections(*sections: str) -> str:

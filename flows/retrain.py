@@ -55,10 +55,10 @@ def retrain(
     earlier_train_run = experiment.find_by_flow_run(str(flow_run.id), "train")
     with stopwatch.stage("data"):
         # A retry uses the feedback of its first attempt; later decisions are for the next retraining.
-        folder = load_data(
-            config,
-            get_last_feedback_decision(home, earlier_train_run.info.run_id) if earlier_train_run else None,
+        last_decision = (
+            get_last_feedback_decision(home, earlier_train_run.info.run_id) if earlier_train_run else None
         )
+        folder = load_data(config, last_decision, for_release=True)
     prepared = load_prepared(folder)
     input_tags = build_input_tag(config, networks, promotion, prepared.fingerprint)
     if not force and (unchanged_reason := describe_identical_retraining(experiment, input_tags)):

@@ -20,13 +20,13 @@ from relearn.flows.tracking import registry
 from relearn.flows.tracking.run_names import build_flow_run_name, build_train_run_name
 from relearn.flows.tracking.runs import FLOW_RUN_TAG, RESULT_TAG, Experiment, Run, get_last_feedback_decision
 from relearn.flows.training.metric_queue import AsyncMetricLogger
-from relearn.flows.training.preconditions import check_inputs
+from relearn.flows.training.preconditions import check_inputs, describe_class_change
 from relearn.flows.training.resume import EpochLog, ResumableRun, delete_checkpoints, open_resumable
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import default_model_name
 from relearn.model.data.prepared import PreparedDataset, load_prepared, prepare_dataset
 from relearn.model.data.transforms import expects_flat_input, preprocess
-from relearn.model.errors import NotFoundError
+from relearn.model.errors import DataError, NotFoundError
 from relearn.model.evaluation.metrics import Evaluation, compute_generalization_gap, evaluate
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
@@ -63,18 +63,25 @@ def train(config: TrainConfig = DEFAULT_CONFIG, resume: str | None = None) -> Tr
 
 
 @task(task_run_name="load-data")
-def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
+def load_data(config: TrainConfig, last_decision: int | None = None, for_release: bool = False) -> Path:
     """Load, check and split the data, with accepted feedback merged; return the folder of the result.
 
-    Only the first `last_decision` feedback decisions count; all of them if it is None.
+    Only the first `last_decision` feedback decisions count; all of them if it is None. Other classes than
+    those of the live version are a `DataError` if `for_release`, since the gate would reject every candidate;
+    else they are a warning.
     """
     home = Home.from_environment()
     feedback = collect_feedback_images(home, default_model_name(config, home), last_decision)
     with image_bar() as show_progress:
         prepared = prepare_dataset(config, home, feedback, show_progress)
-    check_scale(prepared, ReleaseStore(home.releases_dir(config.model_name or prepared.name)))
-    rebuild_messages = [f"prepared again: {prepared.rebuild_reason}"] if prepared.rebuild_reason else []
-    for message in [*rebuild_messages, *(f"{prepared.uri}: {finding}" for finding in prepared.findings)]:
+    class_change = compare_with_live(
+        prepared, ReleaseStore(home.releases_dir(config.model_name or prepared.name))
+    )
+    if class_change and for_release:
+        raise DataError(class_change)
+    rebuild_message = f"prepared again: {prepared.rebuild_reason}" if prepared.rebuild_reason else ""
+    findings = (f"{prepared.uri}: {finding}" for finding in prepared.findings)
+    for message in filter(None, [rebuild_message, class_change, *findings]):
         get_run_logger().warning(message)
         print_warning(message)
     if prepared.description:
@@ -84,10 +91,22 @@ def load_data(config: TrainConfig, last_decision: int | None = None) -> Path:
     return prepared.folder
 
 
-def check_scale(prepared: PreparedDataset, releases: ReleaseStore) -> None:
-    """Raise `DataError` if another value is white in the data of the live version."""
-    if live := releases.read_live():
-        releases.read_card(live.version).check_scale(prepared.uri, prepared.scale)
+def compare_with_live(prepared: PreparedDataset, releases: ReleaseStore) -> str:
+    """Return how the classes of the data differ from those of the live version, and what to do; "" if not.
+
+    Raises `DataError` if another value is white in the data of the live version.
+    """
+    live = releases.read_live()
+    if live is None:
+        return ""
+    card = releases.read_card(live.version)
+    card.check_scale(prepared.uri, prepared.scale)
+    change = describe_class_change(prepared.classes, card.classes)
+    return change and (
+        f"{prepared.uri}: the classes are not those of {card.name} {live.version}, which is live ({change}). "
+        "No classifier of other classes is released in its place: correct the labels, or train under another "
+        "--model-name"
+    )
 
 
 @task(task_run_name="train-{config.network}")
@@ -321,8 +340,8 @@ def log_results(
 def format_summary(fit_result: FitResult, evaluation: Evaluation, prepared: PreparedDataset) -> str:
     """Return the Markdown description of a run: accuracy, best epoch, speed."""
     return (
-        f"**{evaluation.accuracy:.2%}** of {len(evaluation):,} test images of {prepared.name} right "
-        f"(macro F1 {evaluation.metrics['f1_macro']:.4f}, loss {evaluation.loss:.4f}).\n\n"
+        f"Test accuracy on {prepared.name} **{evaluation.accuracy_with_interval}**, "
+        f"macro F1 {evaluation.metrics['f1_macro']:.4f}, loss {evaluation.loss:.4f}.\n\n"
         f"Best epoch {fit_result.best_epoch} of {len(fit_result.history)}: {fit_result.stop_reason}. "
         f"{fit_result.seconds:.1f} s on {fit_result.device}, {fit_result.images_per_second:,.0f} images/s."
     )

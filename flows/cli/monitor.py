@@ -22,7 +22,8 @@ def monitor(
 ) -> None:
     """Check recent predictions: count, confidence, live accuracy and data drift.
 
-    Drift, or a live accuracy below its minimum, triggers a retraining, at most once per cooldown.
+    Drift, or a live accuracy clearly below that on the reference images, triggers a retraining, at most once
+    per cooldown.
 
     Parameters
     ----------
@@ -58,6 +59,6 @@ def print_report(console: Console, report: "WindowReport", home: Home) -> None:
         )
     for line in summary_lines(report):
         console.print(line)
-    color = "red" if report.alerts else "yellow" if not report.drift.tests else "green"
+    color = "red" if report.alerts else "green" if report.drift.can_see_large_drift else "yellow"
     console.print(Text.assemble(f"{report.name}: ", (report.summary, color), f", {report.window_summary}"))
     console.print(f"full report: {home.monitoring_dir(report.name)}", soft_wrap=True)

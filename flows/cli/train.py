@@ -115,14 +115,15 @@ def _resolve_resume(home: Home, run_refs: Sequence[str], config: TrainConfig) ->
 
 
 def evaluate(run: str, *, dataset: str | None = None) -> None:
-    """Evaluate the classifier of a run on any dataset.
+    """Evaluate the classifier of a run on images that it has not learned from.
 
     Parameters
     ----------
     run
         Run id, the beginning of one, or run name.
     dataset
-        Dataset to evaluate on, as for `relearn train`; the run's own test images by default.
+        Dataset whose images are all evaluated, as for `relearn train`, except those that the run learned
+        from; the run's own test images by default.
     """
     from relearn.flows.evaluation.evaluate import evaluate_run
 
@@ -134,11 +135,11 @@ def evaluate(run: str, *, dataset: str | None = None) -> None:
     ]
     columns = ("class", "precision", "recall", "F1", "images")
     console.print(Table(columns, rows, f"{result.run_name} on {result.dataset}"))
+    console.print(result.images, soft_wrap=True)
     console.print(
         Text.assemble(
-            (f"{evaluation.accuracy:.2%}", "bold"),
-            f" of {len(evaluation):,} images correct, loss {evaluation.loss:.4f}, "
-            f"macro F1 {evaluation.metrics['f1_macro']:.4f}.",
+            (f"Accuracy {evaluation.accuracy_with_interval}", "bold"),
+            f", loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}.",
         )
     )
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT_METRICS = (
-    *("test/accuracy", "test/f1_macro", "test/loss", "best/val_accuracy"),
-    "time/training_seconds",
+    *("test/accuracy", "test/accuracy_low", "test/accuracy_high", "test/images"),
+    *("test/f1_macro", "test/loss", "best/val_accuracy", "time/training_seconds"),
 )
 CURVE_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 MAX_FINITE = 1e300  # MLflow returns infinity as the largest float
@@ -47,7 +47,7 @@ def compare_runs(
     metric_info = get_metric(order_by) if order_by else None
     if order_by and metric_info is None:
         raise UserInputError(
-            f"--order-by: got {order_by!r}, accepted: a metric such as {', '.join(DEFAULT_METRICS[:4])}"
+            f"--order-by: got {order_by!r}, accepted: a metric such as test/accuracy, test/loss"
         )
     if filter_string is not None and not filter_string.strip():
         raise UserInputError(

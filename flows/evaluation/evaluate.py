@@ -1,12 +1,14 @@
 """Evaluation of a run's classifier on any dataset with the same classes."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from relearn.flows.console import image_bar
+from relearn.flows.rendering import escape_markdown
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.run_names import build_evaluate_run_name
 from relearn.flows.tracking.runs import Experiment, resolve_run_id
@@ -14,44 +16,64 @@ from relearn.flows.tracking.store import connect_existing
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.prepared import prepare_dataset
+from relearn.model.data.splits import hash_contents, take
 from relearn.model.errors import DataError
 from relearn.model.evaluation.metrics import Evaluation, evaluate
 from relearn.model.home import Home
+from relearn.model.images.allocate import Allocate, allocate_in
 from relearn.model.inference.classifier import Classifier
+from relearn.model.inference.model_card import read_training_hashes
 from relearn.model.plots import evaluation as plots
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Evaluation with the names of run and dataset."""
+    """Evaluation with the names of run and dataset, and a sentence about the images."""
 
     run_name: str
     dataset: str
+    images: str
     evaluation: Evaluation
 
 
 def evaluate_run(home: Home, run: str, dataset: str | None = None) -> EvaluationResult:
-    """Evaluate the classifier of `run` on the test split of `dataset`; log the result as a new run.
+    """Evaluate the classifier of `run` on all images of `dataset`; log the result as a new run.
 
-    The default is the dataset of the training.
+    The default is the test split of the dataset of the training. Images that the run learned from, in its
+    training or validation, are left out, by content. Images are resized to the shape of the classifier.
 
-    Images are resized to the shape of the classifier. Raises `DataError` if the dataset has other classes
-    or another scale.
+    Raises `DataError` if the dataset has other classes, another scale, or no image that is left.
     """
     client = connect_existing(home)
     run_id = resolve_run_id(home, run)
     with tempfile.TemporaryDirectory() as temp_dir:
-        classifier = Classifier.load(registry.download_classifier(client, run_id, Path(temp_dir)))
+        folder = registry.download_classifier(client, run_id, Path(temp_dir))
+        classifier, training_hashes = Classifier.load(folder), read_training_hashes(folder)
     card = classifier.card
-    channels, height, _ = card.shape
     config = card.config
     if dataset is not None:
-        config = TrainConfig.parse({"dataset": dataset, "image_size": height, "channels": channels})
+        channels, height, width = card.shape
+        # The size of square images only can be set; others need the shape already.
+        size = {"image_size": height} if height == width else {}
+        config = TrainConfig.parse({"dataset": dataset, "channels": channels} | size)
     with image_bar() as show_progress:
         prepared = prepare_dataset(config, home, on_progress=show_progress)
     card.check_scale(prepared.uri, prepared.scale)
-    split = reorder_labels(prepared.splits.test, prepared.classes, card.classes)
-    evaluation = evaluate(classifier, split)
+    splits = prepared.splits
+    parts = [splits.test] if dataset is None else [splits.train, splits.validation, splits.test]
+    unseen_images = select_unseen(parts, training_hashes, allocate_in(home.dataset_cache))
+    excluded = sum(map(len, parts)) - len(unseen_images)
+    if not len(unseen_images):
+        raise DataError(
+            f"{prepared.uri}: the run learned from all {excluded:,} images, accepted: images that it has not "
+            "seen, with --dataset"
+        )
+    scored = reorder_labels(unseen_images, prepared.classes, card.classes)
+    evaluation = evaluate(classifier, scored)
+    images = (
+        f"{len(scored):,} {'test images' if dataset is None else 'images'} of {prepared.uri}, {excluded:,} "
+        "left out because the run learned from them"
+    )
     run_name = str(client.get_run(run_id).info.run_name)
     tags = {"relearn.job_type": "evaluate", "dataset": prepared.name, "relearn.evaluated_run": run_id}
     with Experiment.open_or_create(home, card.name).start_run(
@@ -62,10 +84,21 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
             plots.plot_confusion_matrix(evaluation.confusion_matrix, card.classes), "test/confusion.png"
         )
         evaluation_run.log_figure(
-            plots.plot_worst_errors(split.images, evaluation.misclassified), "test/worst_mistakes.png"
+            plots.plot_worst_errors(scored.images, evaluation.misclassified), "test/worst_mistakes.png"
         )
         evaluation_run.log_table(evaluation.misclassified, "test/mistakes.csv")
-        return EvaluationResult(run_name, prepared.name, evaluation)
+        evaluation_run.set_description(escape_markdown(images))
+        return EvaluationResult(run_name, prepared.name, images, evaluation)
+
+
+def select_unseen(
+    parts: Sequence[LabelledImages], training_hashes: np.ndarray, allocate: Allocate
+) -> LabelledImages:
+    """Join the images of all `parts` whose content hash is not in `training_hashes`, uint64 (n,)."""
+    unseen = [take(part, ~np.isin(hash_contents(part.images), training_hashes), allocate) for part in parts]
+    images = allocate((sum(map(len, unseen)), *unseen[0].images.shape[1:]))
+    np.concatenate([part.images for part in unseen], out=images)
+    return LabelledImages(images, np.concatenate([part.labels for part in unseen]))
 
 
 def reorder_labels(

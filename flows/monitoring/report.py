@@ -7,6 +7,7 @@ from relearn.flows.monitoring.retraining_triggers import Alert
 from relearn.flows.monitoring.window import PredictionSummary, WindowReport, join_names
 from relearn.flows.rendering import Table, bullets, escape_markdown
 from relearn.model.drift.detect import CONFIDENCE, LABELS, DriftTest, format_p_value
+from relearn.model.drift.power import POWER
 
 LATENCY_NOTE = (
     "Latency is not logged here: every server exports it at `/metrics`, as `relearn_request_seconds`."
@@ -59,22 +60,40 @@ def drift_table(report: WindowReport) -> Table:
 
 
 def summary_lines(report: WindowReport) -> list[str]:
-    """Return a line each for tests without enough data, live accuracy, and alerts."""
+    """Return a line each for tests without enough data, power, live accuracy, and alerts."""
     counts, accuracy, lines = report.drift.insufficient_data, report.live_accuracy, []
     if report.drift.tests and counts:
         lines.append(
             f"{join_names(list(counts))} not tested: version {report.live_version} has"
             f" {max(counts.values()):,} predictions, accepted: {report.config.min_predictions:,} or more"
         )
+    if report.drift.tests:
+        lines.append(describe_power(report))
     if accuracy:
         lines.append(
-            f"live accuracy is {accuracy}; on the reference images it is {report.reference_accuracy:.1%}"
+            f"live accuracy is {accuracy}; on the reference images it is {report.reference_accuracy}"
         )
     elif report.images:
         lines.append(
             f"no prediction of version {report.live_version} has a label yet: send labels to POST /feedback"
         )
     return lines + [_describe_alert(alert) for alert in report.alerts]
+
+
+def describe_power(report: WindowReport) -> str:
+    """Return which changes the drift tests find with so many images, and what helps if those are too few."""
+    window_images = min(test.images for test in report.drift.tests)
+    advice = (
+        ""
+        if report.drift.can_see_large_drift
+        else "; more reference images (relearn reference) or a longer window (--window-hours) make smaller "
+        "changes visible"
+    )
+    return (
+        f"with {report.reference_predictions.images:,} reference images and {window_images:,} predictions, "
+        f"drift is found with a probability of {100 * POWER:.0f} % or more if it changes "
+        f"{100 * report.drift.detectable_effect:.0f} % of the images{advice}"
+    )
 
 
 def to_metrics(report: WindowReport) -> dict[str, dict[str, float]]:
@@ -86,8 +105,8 @@ def to_metrics(report: WindowReport) -> dict[str, dict[str, float]]:
     values: dict[str, dict[str, float]] = {
         "relearn_monitor_last_run_timestamp_seconds": {"": report.window_end.timestamp()},
         "relearn_monitor_predictions": {"": report.images},
-        "relearn_monitor_labels": {"": accuracy.labels if accuracy else 0},
-        "relearn_reference_accuracy": {"": report.reference_accuracy},
+        "relearn_monitor_labels": {"": accuracy.images if accuracy else 0},
+        "relearn_reference_accuracy": {"": report.reference_accuracy.fraction},
         "relearn_drift": {test.name: test.has_drifted for test in tests},
         "relearn_drift_effect_size": {test.name: test.effect_size for test in tests},
     }
@@ -97,8 +116,9 @@ def to_metrics(report: WindowReport) -> dict[str, dict[str, float]]:
         values["relearn_low_confidence_fraction"] = {"": predictions.low_confidence_fraction}
     if accuracy:
         values["relearn_live_accuracy"] = {"": accuracy.fraction}
-        values["relearn_live_accuracy_low"] = {"": accuracy.ci_low}
-        values["relearn_live_accuracy_high"] = {"": accuracy.ci_high}
+        values["relearn_live_accuracy_low"] = {"": accuracy.low}
+        values["relearn_live_accuracy_high"] = {"": accuracy.high}
+        values["relearn_live_accuracy_dropped"] = {"": report.has_accuracy_dropped}
     return values
 
 

@@ -11,36 +11,12 @@ from relearn.flows.config import MonitorConfig
 from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, Alert
 from relearn.model.drift.detect import CONFIDENCE, DriftReport, DriftSample, detect_drift
 from relearn.model.drift.image_statistics import STATISTICS
-from relearn.model.evaluation.intervals import wilson_interval
+from relearn.model.evaluation.accuracy import Accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_NAMED_TESTS = 3  # drift tests named in a summary
-
-
-class LiveAccuracy(BaseModel, frozen=True):
-    """Accuracy on predictions with a label; `ci_low` and `ci_high` are Wilson's 95 % interval (0..1)."""
-
-    labels: int
-    correct: int
-    ci_low: float
-    ci_high: float
-
-    @classmethod
-    def from_counts(cls, correct: int, labels: int) -> Self:
-        low, high = wilson_interval(correct, labels)
-        return cls(labels=labels, correct=correct, ci_low=float(low), ci_high=float(high))
-
-    @property
-    def fraction(self) -> float:
-        return self.correct / self.labels
-
-    def __str__(self) -> str:
-        return (
-            f"{self.fraction:.1%} of {self.labels:,} labels "
-            f"(95 % interval {100 * self.ci_low:.1f} to {100 * self.ci_high:.1f})"
-        )
 
 
 class PredictionSummary(BaseModel, frozen=True):
@@ -71,9 +47,9 @@ class WindowReport(BaseModel, frozen=True):
     """The predictions of model `name` in the window that ends at `window_end`.
 
     `images` and `requests` are counts over all versions, `images_by_version` counts the images of each.
-    `window_predictions` and `live_accuracy` are about the live version; `reference_predictions` and
-    `reference_accuracy` (0..1) are about its predictions of the reference images. `alerts` are the
-    events that are due.
+    `window_predictions` and `live_accuracy` (on predictions with a label) are about the live version;
+    `reference_predictions` and `reference_accuracy` are about its predictions of the reference images.
+    `alerts` are the events that are due.
     """
 
     name: str
@@ -84,8 +60,8 @@ class WindowReport(BaseModel, frozen=True):
     images_by_version: dict[str, int]
     reference_predictions: PredictionSummary
     window_predictions: PredictionSummary | None
-    reference_accuracy: float
-    live_accuracy: LiveAccuracy | None
+    reference_accuracy: Accuracy
+    live_accuracy: Accuracy | None
     drift: DriftReport
     config: MonitorConfig
     alerts: tuple[Alert, ...] = ()
@@ -100,7 +76,9 @@ class WindowReport(BaseModel, frozen=True):
             drifted_names[MAX_NAMED_TESTS - 1 :] = [
                 f"{len(drifted_names) - MAX_NAMED_TESTS + 1} other measures"
             ]
-        return f"drift in {join_names(drifted_names)}" if drifted_names else "no drift"
+        if drifted_names:
+            return f"drift in {join_names(drifted_names)}"
+        return "no drift" if self.drift.can_see_large_drift else "too few images to see drift"
 
     @property
     def window_summary(self) -> str:
@@ -109,16 +87,28 @@ class WindowReport(BaseModel, frozen=True):
         return f"{self.images:,} predictions in the last {self.config.window_hours:g} hours{requirement}"
 
     @property
+    def has_accuracy_dropped(self) -> bool:
+        """True if the whole interval of the drop since the reference images exceeds `max_accuracy_drop`.
+
+        With fewer than `min_labels` labels it is False.
+        """
+        accuracy, config = self.live_accuracy, self.config
+        if accuracy is None or accuracy.images < config.min_labels:
+            return False
+        return accuracy.compute_drop(self.reference_accuracy)[0] > config.max_accuracy_drop
+
+    @property
     def alert_reasons(self) -> dict[str, str]:
         """Return the due events, each with its reason."""
-        config, accuracy, reasons_by_event = self.config, self.live_accuracy, {}
+        reasons_by_event = {}
         if self.drift.drifted_tests:
             reasons_by_event[DRIFT_EVENT] = "; ".join(
                 drift_test.summary for drift_test in self.drift.drifted_tests
             )
-        if accuracy and accuracy.labels >= config.min_labels and accuracy.ci_high < config.min_live_accuracy:
+        if self.has_accuracy_dropped:
             reasons_by_event[ACCURACY_EVENT] = (
-                f"live accuracy is {accuracy}, accepted: {config.min_live_accuracy:.0%}"
+                f"live accuracy is {self.live_accuracy}, on the reference images {self.reference_accuracy}, "
+                f"accepted: a drop of {100 * self.config.max_accuracy_drop:g} points"
             )
         return reasons_by_event
 
@@ -143,6 +133,7 @@ def build_window_report(
     live_rows = window[window["version"] == version]
     labeled_rows = live_rows[live_rows["label"].notna()]
     correct = int((labeled_rows["predicted_label"] == labeled_rows["label"]).sum())
+    reference_correct = int((reference.probabilities.argmax(1) == labels).sum())
     report = WindowReport(
         name=name,
         live_version=version,
@@ -159,8 +150,8 @@ def build_window_report(
             if len(window_sample.predicted_labels())
             else None
         ),
-        reference_accuracy=float((reference.probabilities.argmax(1) == labels).mean()),
-        live_accuracy=LiveAccuracy.from_counts(correct, len(labeled_rows)) if len(labeled_rows) else None,
+        reference_accuracy=Accuracy.from_counts(reference_correct, len(labels)),
+        live_accuracy=Accuracy.from_counts(correct, len(labeled_rows)) if len(labeled_rows) else None,
         drift=detect_drift(
             reference,
             window_sample,

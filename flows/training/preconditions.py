@@ -1,5 +1,7 @@
-"""Checks of a training's settings before anything is started, created or downloaded."""
+"""Checks of a training: its settings before anything is started, the classes of its data before it trains."""
 
+import difflib
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,3 +24,21 @@ def check_inputs(config: TrainConfig, networks: Iterable[str], home: Home) -> No
     if path and Path(path).is_dir() != (scheme == "folder"):
         got, accepted = ("a folder", "a file") if Path(path).is_dir() else ("a file", "a folder")
         raise DataError(f"dataset: got {path}, which is {got}, accepted after {scheme}: {accepted}")
+
+
+def describe_class_change(classes: tuple[str, ...], live_classes: tuple[str, ...]) -> str:
+    """Return which `classes` are new, missing or perhaps renamed, compared with `live_classes`; "" if none.
+
+    A missing class may be renamed if a new one has a similar name, or if there is one of each.
+    """
+    added = [name for name in classes if name not in live_classes]
+    missing = [name for name in live_classes if name not in classes]
+    folded = {name.casefold(): name for name in added}
+    questions = []
+    for name in missing:
+        is_only_one = len(added) == len(missing) == 1
+        for match in difflib.get_close_matches(name.casefold(), folded, 1, 0.0 if is_only_one else 0.6):
+            questions.append(f"was {name} renamed to {folded[match]}?")
+    lists = {"new": added, "missing": missing}
+    parts = [f"{label}: {textwrap.shorten(', '.join(names), 100)}" for label, names in lists.items() if names]
+    return "; ".join([*parts, *questions[:3]]) or ("another order" if classes != live_classes else "")

@@ -8,6 +8,7 @@ from rich.text import Text
 from relearn.flows.rendering import Cell, Table, bullets, escape_markdown, join_sections
 from relearn.flows.results import ReleaseResult, RetrainResult, TrainResult
 from relearn.model.data.prepared import PreparedDataset
+from relearn.model.evaluation.accuracy import Accuracy
 
 
 def to_markdown(result: RetrainResult, prepared: PreparedDataset) -> str:
@@ -36,23 +37,22 @@ def build_networks_table(train_results: Sequence[TrainResult], best: TrainResult
         (
             Text(result.network, Style(bold=result == best and len(train_results) > 1)),
             f"{result.parameter_count:,}",
-            f"{result.val_accuracy:.2%}",
-            f"{result.metrics['accuracy']:.2%}",
-            f"{result.metrics['f1_macro']:.3f}",
-            f"{result.best_epoch}/{result.epochs}",
-            f"{result.images_per_second:,.0f}",
+            f"{100 * result.val_accuracy:.2f}",
+            Accuracy.from_metrics(result.metrics).in_table,
             Text(result.run_id[:8], Style(link=result.url)),
         )
         for result in ranked
     ]
-    return Table(("network", "weights", "val", "test", "F1", "epochs", "images/s", "run"), rows, "Networks")
+    title = f"Networks: accuracy in %, 95 % interval on {best.metrics['images']:,.0f} test images"
+    return Table(("network", "weights", "val", "test", "run"), rows, title)
 
 
 def _format_result(result: RetrainResult) -> str:
     best, count = result.best, len(result.train_results)
     selection = f" It was the best of {count} networks on the validation images." if count > 1 else ""
+    accuracy = Accuracy.from_metrics(best.metrics)
     return (
-        f"# {escape_markdown(result.name)}: {best.metrics['accuracy']:.2%} of the test images correct\n\n"
+        f"# {escape_markdown(result.name)}: test accuracy {accuracy}\n\n"
         f"The candidate is the **{escape_markdown(best.network)}**.{selection} "
         "The test images were used only afterwards."
     )

@@ -5,13 +5,14 @@ image) and on the fractions of the predicted classes. The other probabilities ad
 not tested. Images are assumed to be independent: a client that sends one image a thousand times is drift.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from relearn.model.drift.image_statistics import STATISTICS
+from relearn.model.drift.power import LARGE_EFFECT, Limits
 from relearn.model.evaluation.significance import holm_correction
 
 CONFIDENCE, LABELS = "confidence", "labels"
@@ -51,6 +52,8 @@ class DriftTest(BaseModel):
     effect_size          0..1, the smallest fraction of the images that would have to be replaced: the
                          Kolmogorov–Smirnov statistic, or the total variation distance for `labels`
     p_value              0..1, Holm-corrected for the number of tests
+    detectable_effect    0..1, the smallest effect size that is found with a probability of `POWER`, given the
+                         numbers of images
     reference, window    means; for `labels` the fractions of `label`
     summary              one line
     label                for `labels`, the class whose fraction changed most
@@ -61,6 +64,7 @@ class DriftTest(BaseModel):
     name: str
     images: int
     effect_size: float
+    detectable_effect: float
     p_value: float
     has_drifted: bool
     reference: float
@@ -84,6 +88,16 @@ class DriftReport(BaseModel):
             sorted((test for test in self.tests if test.has_drifted), key=lambda test: -test.effect_size)
         )
 
+    @property
+    def detectable_effect(self) -> float:
+        """Smallest effect size that every test that was run finds with a probability of `POWER`."""
+        return max((test.detectable_effect for test in self.tests), default=1.0)
+
+    @property
+    def can_see_large_drift(self) -> bool:
+        """True if every test finds an effect size of `LARGE_EFFECT` with a probability of `POWER`."""
+        return self.detectable_effect <= LARGE_EFFECT
+
 
 def detect_drift(
     reference: DriftSample,
@@ -99,14 +113,19 @@ def detect_drift(
     Both are needed: with many images any difference is significant, with few a large effect is often chance.
     A test with fewer than `min_images` in the window is skipped. Values that are not finite are ignored.
     """
-    tests, insufficient_data = [], {}
-    for name, reference_values, window_values in _finite_values(reference, window):
-        if len(window_values) < min_images or not len(reference_values):
-            insufficient_data[name] = len(window_values)
-        elif name == LABELS:
-            tests.append(_run_chi_squared_test(reference_values, window_values, classes))
-        else:
-            tests.append(_run_ks_test(name, reference_values, window_values))
+    samples = _finite_values(reference, window)
+    insufficient_data = {
+        name: len(window_values)
+        for name, (reference_values, window_values) in samples.items()
+        if len(window_values) < min_images or not len(reference_values)
+    }
+    tested = {name: pair for name, pair in samples.items() if name not in insufficient_data}
+    # A test that alone finds drift has the smallest p-value, which Holm multiplies by the number of tests.
+    limits = Limits(significance / max(len(tested), 1), min_effect_size)
+    tests = [
+        _run_chi_squared_test(*pair, classes, limits) if name == LABELS else _run_ks_test(name, *pair, limits)
+        for name, pair in tested.items()
+    ]
     corrected_p_values = holm_correction([test.p_value for test in tests])
     corrected_tests = [
         test.model_copy(
@@ -126,17 +145,21 @@ def format_p_value(p_value: float) -> str:
     return f"p = {p_value:.2g}" if p_value >= 1e-4 else "p < 0.0001"
 
 
-def _finite_values(
-    reference: DriftSample, window: DriftSample
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield, for each test, its name and the finite values of reference and window."""
+def _finite_values(reference: DriftSample, window: DriftSample) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the finite values of reference and window for each test."""
+    samples = {}
     for name in (*STATISTICS, CONFIDENCE):
         reference_values, window_values = (sample.values(name) for sample in (reference, window))
-        yield name, reference_values[np.isfinite(reference_values)], window_values[np.isfinite(window_values)]
-    yield LABELS, reference.predicted_labels(), window.predicted_labels()
+        samples[name] = (
+            reference_values[np.isfinite(reference_values)],
+            window_values[np.isfinite(window_values)],
+        )
+    return samples | {LABELS: (reference.predicted_labels(), window.predicted_labels())}
 
 
-def _run_ks_test(name: str, reference_values: np.ndarray, window_values: np.ndarray) -> DriftTest:
+def _run_ks_test(
+    name: str, reference_values: np.ndarray, window_values: np.ndarray, limits: Limits
+) -> DriftTest:
     from scipy import stats
 
     # Exact p-values differ in the third digit, also for 200 against 10,000 images, and take 300 times longer.
@@ -147,6 +170,7 @@ def _run_ks_test(name: str, reference_values: np.ndarray, window_values: np.ndar
         name=name,
         images=len(window_values),
         effect_size=float(test.statistic),
+        detectable_effect=limits.detectable_ks_effect(len(reference_values), len(window_values)),
         p_value=float(test.pvalue),
         has_drifted=False,
         reference=means[0],
@@ -156,7 +180,7 @@ def _run_ks_test(name: str, reference_values: np.ndarray, window_values: np.ndar
 
 
 def _run_chi_squared_test(
-    reference_labels: np.ndarray, window_labels: np.ndarray, classes: Sequence[str]
+    reference_labels: np.ndarray, window_labels: np.ndarray, classes: Sequence[str], limits: Limits
 ) -> DriftTest:
     counts = np.stack(
         [np.bincount(labels, minlength=len(classes)) for labels in (reference_labels, window_labels)]
@@ -165,11 +189,13 @@ def _run_chi_squared_test(
     changes = np.abs(fractions[1] - fractions[0])
     changed_class = int(changes.argmax())
     class_fractions = [float(value) for value in fractions[:, changed_class]]
+    groups = merge_rare_classes(counts)
     return DriftTest(
         name=LABELS,
         images=len(window_labels),
         effect_size=float(changes.sum() / 2),
-        p_value=chi_squared_p_value(counts),
+        detectable_effect=limits.detectable_chi_squared_effect(groups),
+        p_value=chi_squared_p_value(groups),
         has_drifted=False,
         reference=class_fractions[0],
         window=class_fractions[1],
@@ -182,13 +208,18 @@ def _run_chi_squared_test(
 
 
 def chi_squared_p_value(counts: np.ndarray) -> float:
-    """Return the p-value of Pearson's homogeneity test of two rows of counts, int (2, classes).
-
-    Rare classes are merged, most frequent first, until `MIN_EXPECTED_COUNT` images are expected in the
-    smaller row. Changes among merged classes are not detected.
-    """
+    """Return the p-value of Pearson's homogeneity test of two rows of counts, int (2, classes)."""
     from scipy import stats
 
+    return float(stats.chi2_contingency(counts, correction=False).pvalue)
+
+
+def merge_rare_classes(counts: np.ndarray) -> np.ndarray:
+    """Merge columns of two rows of counts, int (2, classes), until `MIN_EXPECTED_COUNT` images are expected.
+
+    The count is that expected in the smaller row. Rare classes are merged, most frequent first. Changes among
+    merged classes are not detected.
+    """
     min_count = MIN_EXPECTED_COUNT * counts.sum() / counts.sum(1).min()
     groups: list[np.ndarray] = []
     for column in counts.T[np.argsort(-counts.sum(0), kind="stable")]:
@@ -199,4 +230,4 @@ def chi_squared_p_value(counts: np.ndarray) -> float:
     if len(groups) > 1 and groups[-1].sum() < min_count:
         last = groups.pop()
         groups[-1] = groups[-1] + last
-    return float(stats.chi2_contingency(np.stack(groups, 1), correction=False).pvalue)
+    return np.stack(groups, 1)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from relearn.model.errors import DataError
+from relearn.model.evaluation.accuracy import Accuracy
 from relearn.model.evaluation.error_analysis import find_misclassified
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class Evaluation:
     def accuracy(self) -> float:
         """Fraction of images whose predicted class is their label, 0..1."""
         return float(self.correct.mean())
+
+    @cached_property
+    def accuracy_with_interval(self) -> Accuracy:
+        """The same with its confidence interval and the number of images."""
+        return Accuracy.from_counts(int(self.correct.sum()), len(self))
 
     @cached_property
     def image_losses(self) -> np.ndarray:
@@ -152,7 +158,7 @@ class Evaluation:
         """Metrics that a run logs, by their keys in `METRICS`; `_macro` is the unweighted class mean."""
         means = self.class_report[["f1", "precision", "recall"]].mean()
         macro = {f"{name}_macro": float(mean) for name, mean in means.items()}
-        return {"loss": self.loss, "accuracy": self.accuracy, **macro, "ece": self.ece}
+        return {"loss": self.loss, **self.accuracy_with_interval.metrics, **macro, "ece": self.ece}
 
 
 def evaluate(classifier: "Classifier", split: "LabelledImages") -> Evaluation:
@@ -222,6 +228,9 @@ def get_metric(key: str) -> Metric | None:
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("max", "Fraction of images whose most probable class is their label."),
+    "accuracy_low": Metric("max", "Lower end of the 95 % interval of the accuracy (Wilson)."),
+    "accuracy_high": Metric("max", "Upper end of the 95 % interval of the accuracy."),
+    "images": Metric("max", "Number of images that the accuracy was measured on."),
     "loss": Metric("min", "Categorical cross-entropy in nats per image; confident errors cost most."),
     "f1_macro": Metric("max", "Harmonic mean of precision and recall, mean over the classes."),
     "precision_macro": Metric(

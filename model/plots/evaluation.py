@@ -101,9 +101,10 @@ def plot_calibration(evaluation: "Evaluation") -> "Figure":
     summary = f"{'over' if overconfidence > 0 else 'under'}confident by {abs(overconfidence):.1f} points"
     figure = create_figure(
         6.6,
-        f"Mean confidence {mean:.1%}, accuracy {evaluation.accuracy:.1%}"
+        f"Accuracy {evaluation.accuracy_with_interval}\nMean confidence {100 * mean:.1f} %"
         + (f": {summary}" if abs(overconfidence) >= 0.05 else "")
-        + f"\nExpected calibration error {evaluation.ece:.1%} over {len(evaluation.calibration_curve)} bins",
+        + f"\nExpected calibration error {100 * evaluation.ece:.1f} % over "
+        f"{len(evaluation.calibration_curve)} bins",
     )
     accuracy_axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _plot_accuracy_in_bins(accuracy_axes, table)

@@ -29,6 +29,10 @@ GAUGES_BY_FILE = {
         "relearn_live_accuracy": ("Accuracy of the live version on labels from feedback.", ""),
         "relearn_live_accuracy_low": ("Lower bound of its 95 % interval.", ""),
         "relearn_live_accuracy_high": ("Upper bound of its 95 % interval.", ""),
+        "relearn_live_accuracy_dropped": (
+            "1 if it is further below the reference accuracy than max_accuracy_drop, beyond chance, else 0.",
+            "",
+        ),
         "relearn_reference_accuracy": ("Accuracy of the live version on the reference images.", ""),
     },
     WORKER_FILE: {

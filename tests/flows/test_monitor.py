@@ -1,6 +1,7 @@
 """The monitor flow: its analysis of a real prediction log, its reports and its alerts."""
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -22,10 +24,13 @@ from relearn.flows.cli.app import run_command_line
 from relearn.flows.config import MonitorConfig
 from relearn.flows.monitor import monitor
 from relearn.flows.monitoring import retraining_triggers
+from relearn.flows.monitoring.report import describe_power, to_metrics
 from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, emit_alerts
-from relearn.flows.monitoring.window import LiveAccuracy, WindowReport, join_names
+from relearn.flows.monitoring.window import WindowReport, build_window_report, join_names
 from relearn.model.config import TrainConfig
 from relearn.model.data.prepared import prepare_dataset
+from relearn.model.drift.detect import DriftSample
+from relearn.model.drift.image_statistics import STATISTICS
 from relearn.model.errors import NotFoundError
 from relearn.model.evaluation.robustness import add_noise
 from relearn.model.home import Home
@@ -172,7 +177,10 @@ def test_low_live_accuracy_raises_an_alert(
     unseen: tuple[np.ndarray, np.ndarray],
     on_server: str,
 ):
-    """The accuracy is that of labeled predictions, with Wilson's interval; too few labels raise no alert."""
+    """The accuracy is that of labeled predictions, with Wilson's interval; too few labels raise no alert.
+
+    An accuracy that is not clearly further below that on the reference images than allowed raises none.
+    """
     images = unseen[0][:120]
     labels = live.classifier.to_labels(live.classifier.predict(images))
     log_predictions(images)
@@ -185,14 +193,76 @@ def test_low_live_accuracy_raises_an_alert(
     result = monitor("digits", CONFIG)
 
     few_labels = with_few_labels.live_accuracy
-    assert ((0, 15), ()) == ((few_labels.correct, few_labels.labels), with_few_labels.alerts)
-    assert (20, 40) == (result.live_accuracy.correct, result.live_accuracy.labels)
-    assert (0.352, 0.648) == pytest.approx(
-        (result.live_accuracy.ci_low, result.live_accuracy.ci_high), abs=0.001
-    )
+    assert ((0, 15), ()) == ((few_labels.correct, few_labels.images), with_few_labels.alerts)
+    assert (20, 40) == (result.live_accuracy.correct, result.live_accuracy.images)
+    assert (0.352, 0.648) == pytest.approx((result.live_accuracy.low, result.live_accuracy.high), abs=0.001)
     assert [ACCURACY_EVENT] == [alert.event for alert in result.alerts]
+    assert f"on the reference images {result.reference_accuracy}, accepted: a drop of 5 points" in (
+        result.alerts[0].reason
+    )
     assert [(ACCURACY_EVENT, "relearn.name.digits")] == load_events(on_server, start_time)
-    assert () == monitor("digits", CONFIG.model_copy(update={"min_live_accuracy": 0.6})).alerts
+    assert () == monitor("digits", CONFIG.model_copy(update={"max_accuracy_drop": 0.4})).alerts
+
+
+def window_report(reference_accuracy: float, live_accuracy: float, images: int = 300) -> WindowReport:
+    """Return the report of as many reference images and labeled predictions of two classes."""
+    generator = np.random.default_rng(0)
+
+    def predictions(accuracy: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        predicted = np.arange(images) % 2
+        is_wrong = np.arange(images) // 2 >= round(accuracy * images / 2)
+        return (
+            generator.random((images, 6), np.float32),
+            (np.eye(2)[predicted] * 0.9 + 0.05).astype(np.float32),  # as of a classifier
+            predicted ^ is_wrong,
+        )
+
+    statistics, probabilities, labels = predictions(reference_accuracy)
+    window_statistics, window_probabilities, window_labels = predictions(live_accuracy)
+    window = pd.DataFrame(window_statistics, columns=list(STATISTICS)).assign(
+        version="1",
+        request_id=[f"request {number}" for number in range(images)],
+        label=np.array(["no", "yes"])[window_labels],
+        predicted_label=np.array(["no", "yes"])[window_probabilities.argmax(1)],
+        p_no=window_probabilities[:, 0],
+        p_yes=window_probabilities[:, 1],
+    )
+    reference = DriftSample(statistics, probabilities)
+    return build_window_report(
+        "pets",
+        "1",
+        window,
+        reference,
+        labels,
+        ("no", "yes"),
+        MonitorConfig(min_predictions=20),
+        datetime.now(UTC),
+    )[0]
+
+
+@pytest.mark.parametrize(
+    ("reference", "live", "has_dropped"),
+    [(0.99, 0.82, True), (0.6, 0.6, False), (0.6, 0.4, True), (0.99, 0.97, False), (0.8, 0.95, False)],
+)
+def test_accuracy_alert_is_relative_to_the_reference(reference: float, live: float, has_dropped: bool):
+    """A champion of 99 % that falls to 82 % raises an alert; one that was never above 60 % does not."""
+    report = window_report(reference, live)
+
+    assert has_dropped == report.has_accuracy_dropped == (ACCURACY_EVENT in report.alert_reasons)
+    assert {"": has_dropped} == to_metrics(report)["relearn_live_accuracy_dropped"]
+
+
+def test_too_few_images_are_not_reported_as_no_drift():
+    """The report says which changes it could find, and what helps where those are large ones only."""
+    few, enough = window_report(0.9, 0.9, images=40), window_report(0.9, 0.9)
+
+    assert ("too few images to see drift", "no drift") == (few.summary, enough.summary)
+    assert re.fullmatch(
+        r"with 300 reference images and 300 predictions, drift is found with a probability of 90 % or more "
+        r"if it changes 2\d % of the images",
+        describe_power(enough),
+    )
+    assert "a longer window (--window-hours) make smaller changes visible" in describe_power(few)
 
 
 def test_predictions_of_other_versions_count_for_image_statistics_only(
@@ -349,12 +419,6 @@ def test_command_without_a_release_is_rejected(capsys: pytest.CaptureFixture[str
     """It prints one line, before a Prefect server is started."""
     assert 2 == run_command_line(["monitor"])
     assert "error[not_found]: nothing released yet: run `relearn run`\n" == capsys.readouterr().err
-
-
-def test_live_accuracy_has_its_interval():
-    """For 9 of 10 it is Wilson's interval from the textbook."""
-    accuracy = LiveAccuracy.from_counts(9, 10)
-    assert "90.0% of 10 labels (95 % interval 59.6 to 98.2)" == str(accuracy)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,10 @@ def test_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
 
 def test_run_has_the_documented_metrics(ran, mlp: MlflowRun) -> None:
     """Every network has the same keys; MLflow shows best/ and epoch/ first, gradients and system/ last."""
-    test_metrics = ("accuracy", "loss", "f1_macro", "precision_macro", "recall_macro", "ece")
+    test_metrics = (
+        *("accuracy", "accuracy_low", "accuracy_high", "images"),
+        *("loss", "f1_macro", "precision_macro", "recall_macro", "ece"),
+    )
     keys = {key for key in mlp.data.metrics if key.startswith(("best/", "epoch/", "test/"))}
     prefixes = {key.split("/")[0] for key in mlp.data.metrics}
 
@@ -138,8 +141,9 @@ def test_run_has_its_figures_tables_and_tags(ran, mlp: MlflowRun) -> None:
     )  # fmt: skip
     assert tags["device"]
     assert 40 == len(tags["mlflow.source.git.commit"])
-    accuracy = mlp.data.metrics["test/accuracy"]
-    assert tags["mlflow.note.content"].startswith(f"**{accuracy:.2%}** of 292 test images of digits right")
+    accuracy, low, high = (100 * mlp.data.metrics[f"test/accuracy{end}"] for end in ("", "_low", "_high"))
+    expected = f"**{accuracy:.1f} % (95 % interval {low:.1f}–{high:.1f}, 292 images)**"
+    assert tags["mlflow.note.content"].startswith(f"Test accuracy on digits {expected}")
 
 
 def test_custom_network_is_trained_and_saved_with_its_source(
@@ -182,6 +186,27 @@ def test_data_of_another_scale_than_the_live_version_are_rejected(
     assert 2 == run_command_line(command)
     assert "1 is white in the data, accepted: 255, as in the data of digits" in capsys.readouterr().err
     assert before == len(search_experiment(connect(copied), "digits"))
+
+
+def test_other_classes_than_those_of_the_live_version_are_told_before_training(
+    ran, copied: Home, on_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`relearn run`, which could release nothing, refuses them; `relearn train` warns and trains."""
+    shutil.copytree(ran.home.root / "releases", copied.root / "releases")
+    before = len(search_experiment(connect(copied), "digits"))
+    images = np.random.default_rng(0).integers(0, 256, (90, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", images=images, labels=np.array([*"012345678", "nine"])[np.arange(90) % 10])
+    data = ["--dataset", f"npz:{tmp_path / 'own.npz'}", "--model-name", "digits", "--epochs", "1"]
+    line = (
+        "not those of digits 1, which is live (new: nine; missing: 9; was 9 renamed to nine?). No classifier"
+    )
+
+    assert 2 == run_command_line(["run", *data])
+    assert line in capsys.readouterr().err
+    assert before == len(search_experiment(connect(copied), "digits"))
+    assert 0 == run_command_line(["train", *data])
+    assert line in " ".join(capsys.readouterr().out.split())
+    assert before + 1 == len(search_experiment(connect(copied), "digits"))
 
 
 def test_diverging_training_fails_in_mlflow_and_prefect(

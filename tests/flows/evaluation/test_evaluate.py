@@ -1,5 +1,6 @@
 """Evaluation of a classifier on any dataset with the same classes."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,17 @@ import pytest
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.evaluation.compare import compare_runs
-from relearn.flows.evaluation.evaluate import evaluate_run, reorder_labels
+from relearn.flows.evaluation.evaluate import evaluate_run, reorder_labels, select_unseen
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
 from relearn.model.data.prepared import prepare_dataset
+from relearn.model.data.splits import hash_contents
 from relearn.model.errors import DataError
 from relearn.model.home import Home
+from relearn.model.images.allocate import allocate_in_memory
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
@@ -38,8 +41,11 @@ def save_animals(path: Path, names: tuple[str, ...], side: int = 12) -> str:
 
 
 @pytest.fixture
-def zoo(copied: Home, tmp_path: Path) -> str:
-    """A run with an untrained classifier of three animals on 12 × 12 images."""
+def zoo(copied: Home, tmp_path: Path) -> Path:
+    """The file of 90 images of 12 × 12, and two runs of the same untrained classifier of three animals.
+
+    "the zoo" has learned from none of the images, "learned 60" from the first 60.
+    """
     config = TrainConfig(dataset=save_animals(tmp_path / "zoo.npz", ANIMALS), hidden_sizes=(8,))
     network = build_network(config, (1, 12, 12), 3)
     card = ModelCard(
@@ -51,9 +57,11 @@ def zoo(copied: Home, tmp_path: Path) -> str:
         fingerprint="f" * 64,
         parameters=count_parameters(network),
     )
-    with Experiment.open_or_create(copied, "zoo").start_run("the zoo", {"relearn.job_type": "train"}) as run:
-        registry.log_classifier(run, Classifier(network, card), np.empty(0, np.uint64))
-    return run.id
+    hashes = hash_contents(np.load(tmp_path / "zoo.npz")["images"][:60, None])
+    for name, learned in {"the zoo": hashes[:0], "learned 60": hashes}.items():
+        with Experiment.open_or_create(copied, "zoo").start_run(name, {"relearn.job_type": "train"}) as run:
+            registry.log_classifier(run, Classifier(network, card), learned)
+    return tmp_path / "zoo.npz"
 
 
 def test_evaluation_on_own_test_images_equals_that_of_the_training(copied: Home, run: str) -> None:
@@ -65,6 +73,7 @@ def test_evaluation_on_own_test_images_equals_that_of_the_training(copied: Home,
     evaluation = next(logged for logged in runs if logged.data.tags["relearn.job_type"] == "evaluate")
 
     assert ("digits", 292) == (result.dataset, len(result.evaluation))
+    assert "292 test images of digits, 0 left out because the run learned from them" == result.images
     assert training.data.metrics["test/accuracy"] == pytest.approx(result.evaluation.accuracy, abs=1e-9)
     assert training.data.metrics["test/loss"] == pytest.approx(evaluation.data.metrics["test/loss"], abs=1e-5)
     assert f"{training.info.run_name} on digits" == evaluation.info.run_name
@@ -94,45 +103,90 @@ def test_images_of_another_dataset_are_resized_for_the_classifier(
     assert result.evaluation.accuracy > 0.5  # of training images, blurred by the enlargement
 
 
+def test_images_that_the_run_learned_from_are_left_out() -> None:
+    """Of all parts of the data the others remain, in their order and with their labels."""
+    images = np.random.default_rng(0).integers(0, 256, (90, 1, 8, 8), dtype=np.uint8)
+    parts = [
+        LabelledImages(images[start : start + 30], np.arange(start, start + 30)) for start in (0, 30, 60)
+    ]
+    learned = np.arange(90) % 7 == 0
+    unseen = select_unseen(parts, hash_contents(images[learned]), allocate_in_memory)
+
+    assert np.flatnonzero(~learned).tolist() == unseen.labels.tolist()
+    assert np.array_equal(images[~learned], unseen.images)
+
+
+def test_a_run_is_never_scored_on_its_training_images(copied: Home, run: str) -> None:
+    """Given its own dataset by name, what remains are its test images."""
+    result = evaluate_run(copied, run, "digits")
+    logged = next(
+        logged for logged in connect(copied).search_runs(["1"]) if logged.info.run_id.startswith(run)
+    )
+
+    assert "292 images of digits, 1,505 left out because the run learned from them" == result.images
+    assert logged.data.metrics["test/loss"] == pytest.approx(result.evaluation.loss, abs=1e-5)
+
+
+def test_data_that_the_run_learned_from_entirely_are_rejected(
+    copied: Home, zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says so, and no evaluation is logged."""
+    data = np.load(zoo)
+    np.savez(zoo.with_name("part.npz"), images=data["images"][:60], labels=data["labels"][:60])
+
+    assert 2 == run_command_line(["evaluate", "learned 60", "--dataset", f"npz:{zoo.with_name('part.npz')}"])
+    assert "part.npz: the run learned from all 60 images, accepted: " in capsys.readouterr().err
+    client = connect(copied)
+    runs = client.search_runs([client.get_experiment_by_name("zoo").experiment_id])
+    assert ["train", "train"] == [run.data.tags["relearn.job_type"] for run in runs]
+
+
 def test_other_classes_are_rejected(
-    copied: Home, zoo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Home, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The message has both lists of classes, and no evaluation is logged."""
     dataset = save_animals(tmp_path / "park.npz", ("ant", "bee", "fox"))
 
-    assert 2 == run_command_line(["evaluate", zoo[:8], "--dataset", dataset])
+    assert 2 == run_command_line(["evaluate", "the zoo", "--dataset", dataset])
     assert (
         "error[data]: the classes of the data are ant, bee, fox; the classifier knows ant, bee, [cow]\n"
         == capsys.readouterr().err
     )
     client = connect(copied)
     runs = client.search_runs([client.get_experiment_by_name("zoo").experiment_id])
-    assert ["train"] == [run.data.tags["relearn.job_type"] for run in runs]
+    assert ["train", "train"] == [run.data.tags["relearn.job_type"] for run in runs]
 
 
 def test_data_of_another_scale_are_rejected(
-    copied: Home, zoo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Home, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A classifier that learned from 0 to 255 evaluates no fractions, and no evaluation is logged."""
     images = np.random.default_rng(0).random((90, 12, 12))
     np.savez(tmp_path / "park.npz", images=images, labels=np.array(ANIMALS)[np.arange(90) % 3])
 
-    assert 2 == run_command_line(["evaluate", zoo[:8], "--dataset", f"npz:{tmp_path / 'park.npz'}"])
+    assert 2 == run_command_line(["evaluate", "the zoo", "--dataset", f"npz:{tmp_path / 'park.npz'}"])
     assert "1 is white in the data, accepted: 255, as in the data of zoo" in capsys.readouterr().err
     client = connect(copied)
     runs = client.search_runs([client.get_experiment_by_name("zoo").experiment_id])
-    assert ["train"] == [run.data.tags["relearn.job_type"] for run in runs]
+    assert ["train", "train"] == [run.data.tags["relearn.job_type"] for run in runs]
 
 
-def test_table_has_a_row_for_each_class(copied: Home, zoo: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Rows have the class names; the last line has the totals."""
-    assert 0 == run_command_line(["evaluate", "the zoo"])
+def test_all_images_of_a_given_dataset_are_evaluated(
+    copied: Home, zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not only its test part. A row for each class, which images they are, the totals at the end."""
+    assert 0 == run_command_line(["evaluate", "the zoo", "--dataset", f"npz:{zoo}"])
 
     printed = capsys.readouterr()
     assert "" == printed.err
     rows = [line.split("│") for line in printed.out.splitlines() if line.startswith("│")]
     assert sorted(ANIMALS) == sorted(row[1].strip() for row in rows)
-    assert sum(int(row[5]) for row in rows) == int(printed.out.split(" images correct")[0].split()[-1])
+    assert [30, 30, 30] == [int(row[5]) for row in rows]
+    line = f"90 images of npz:{zoo}, 0 left out because the run learned from them"
+    assert line in printed.out.splitlines()
+    assert re.search(
+        r"^Accuracy \d+\.\d % \(95 % interval \d+\.\d–\d+\.\d, 90 images\), loss", printed.out, re.M
+    )
 
 
 def test_run_without_a_classifier_is_rejected(copied: Home, capsys: pytest.CaptureFixture[str]) -> None:

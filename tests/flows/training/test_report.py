@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from relearn.flows.results import (
     GateDecision,
@@ -15,7 +16,7 @@ from relearn.flows.results import (
     SmokeTestResult,
     TrainResult,
 )
-from relearn.flows.training.report import to_markdown
+from relearn.flows.training.report import build_networks_table, to_markdown
 from relearn.model.data.prepared import PreparedDataset
 from relearn.model.data.validation import Finding
 
@@ -42,7 +43,7 @@ MLP = TrainResult(
     stop_reason="all epochs done",
     val_loss=0.06,
     val_accuracy=0.981,
-    metrics={"accuracy": 0.9824, "f1_macro": 0.98221},
+    metrics={"accuracy": 0.9824, "images": 10_000},
     warnings=(),
     training_seconds=12.34,
     images_per_second=60_000,
@@ -54,7 +55,7 @@ CNN = MLP.model_copy(
         "network": "cnn",
         "parameter_count": 542_230,
         "val_accuracy": 0.9885,
-        "metrics": {"accuracy": 0.9891, "f1_macro": 0.98901},
+        "metrics": {"accuracy": 0.9891, "images": 10_000},
         "training_seconds": 154.6,
     }
 )
@@ -68,6 +69,7 @@ RELEASED = ReleaseResult(
     smoke_test_result=SmokeTestResult(first_prediction=ANSWER, latency_ms=4.4),
     expected_label="7",
 )
+NETWORKS_TITLE = "Networks: accuracy in %, 95 % interval on 10,000 test images"
 SECONDS = {"data": 2.0, "training mlp": 12.0, "training cnn": 156.0, "packaging": 30.0}
 
 
@@ -85,11 +87,12 @@ def parse_rows(markdown: str, heading: str) -> list[list[str]]:
 
 
 def test_result_comes_first() -> None:
-    """The first lines have accuracy, selection and gate decision of the candidate."""
+    """The first lines have accuracy with its interval, selection and gate decision of the candidate."""
     markdown = to_markdown(make_result([MLP, CNN], CNN), DATASET)
 
     assert markdown.startswith(
-        "# mnist: 98.91% of the test images correct\n\nThe candidate is the **cnn**. It was the best of 2"
+        "# mnist: test accuracy 98.9 % (95 % interval 98.7–99.1, 10,000 images)\n\n"
+        "The candidate is the **cnn**. It was the best of 2"
     )
     assert "**PROMOTE**: version 3 is live: better: +0.67 points" in markdown
 
@@ -116,9 +119,19 @@ def test_networks_are_rows_of_a_table() -> None:
     markdown = to_markdown(make_result([MLP, CNN], CNN), DATASET)
 
     assert [
-        ["**cnn**", "542,230", "98.85%", "98.91%", "0.989", "14/15", "60,000", f"[bb]({CNN.url})"],
-        ["mlp", "407,050", "98.10%", "98.24%", "0.982", "14/15", "60,000", f"[aa]({MLP.url})"],
-    ] == parse_rows(markdown, "Networks")
+        ["**cnn**", "542,230", "98.85", "98.9 (98.7–99.1)", f"[bb]({CNN.url})"],
+        ["mlp", "407,050", "98.10", "98.2 (98.0–98.5)", f"[aa]({MLP.url})"],
+    ] == parse_rows(markdown, NETWORKS_TITLE)
+
+
+def test_networks_fit_60_columns() -> None:
+    """No cell is folded on a terminal that is 60 columns wide."""
+    console = Console(width=60, record=True)
+    console.print(build_networks_table([MLP, CNN], CNN))
+
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 60
+    assert any("98.9 (98.7–99.1)" in line and "542,230" in line and "bb" in line for line in lines)
 
 
 def test_candidate_is_first_and_the_others_follow_by_validation_accuracy() -> None:
@@ -126,7 +139,7 @@ def test_candidate_is_first_and_the_others_follow_by_validation_accuracy() -> No
     custom = MLP.model_copy(update={"network": "own", "val_accuracy": 0.97})
     markdown = to_markdown(make_result([custom, CNN, MLP], MLP), DATASET)
 
-    assert ["mlp", "cnn", "own"] == [row[0].strip("*") for row in parse_rows(markdown, "Networks")]
+    assert ["mlp", "cnn", "own"] == [row[0].strip("*") for row in parse_rows(markdown, NETWORKS_TITLE)]
 
 
 def test_warnings_name_their_network() -> None:
@@ -200,7 +213,9 @@ def test_untrusted_text_is_escaped() -> None:
     markdown = to_markdown(result, dataset)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
 
-    assert {8, 3} == {len(row) for heading in ("Networks", "Time") for row in parse_rows(markdown, heading)}
+    assert {5, 3} == {
+        len(row) for heading in (NETWORKS_TITLE, "Time") for row in parse_rows(markdown, heading)
+    }
     assert 1 == html.count("<h1>")
     assert "<img" not in html
     assert [MLP.url] == re.findall(r'<a href="(.*?)">', html)

@@ -113,7 +113,7 @@ def test_calibration_interval_is_wilsons() -> None:
     [
         (0.9, "overconfident by 40.0 points"),
         (0.3, "underconfident by 20.0 points"),
-        (0.5, "accuracy 50.0%\n"),
+        (0.5, "Mean confidence 50.0 %\n"),
     ],
 )
 def test_calibration_title_has_the_direction_of_the_error(confidence: float, expected: str) -> None:
@@ -125,6 +125,7 @@ def test_calibration_title_has_the_direction_of_the_error(confidence: float, exp
     )
 
     assert expected in figure.get_suptitle()
+    assert "Accuracy 50.0 % (95 % interval 15.0–85.0, 4 images)\n" in figure.get_suptitle()
 
 
 def test_class_report_plot_shows_its_table() -> None:

@@ -1,0 +1,32 @@
+"""Classes of the data that differ from those of the live version."""
+
+import pytest
+
+from relearn.flows.training.preconditions import describe_class_change
+
+LIVE = ("ant", "bee", "cow")
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (LIVE, ""),
+        (("ant", "bee", "cow", "dog"), "new: dog"),
+        (("ant", "bee"), "missing: cow"),
+        (
+            ("Ant", "bee", "cows"),
+            "new: Ant, cows; missing: ant, cow; was ant renamed to Ant?; was cow renamed to cows?",
+        ),
+        (("ant", "bee", "zebu"), "new: zebu; missing: cow; was cow renamed to zebu?"),
+        (("ant", "gnu", "yak"), "new: gnu, yak; missing: bee, cow"),
+        (("bee", "ant", "cow"), "another order"),
+    ],
+)
+def test_changes_are_named(classes: tuple[str, ...], expected: str) -> None:
+    """New and missing classes, and pairs that may be one class with another name."""
+    assert expected == describe_class_change(classes, LIVE)
+
+
+def test_many_changes_are_shortened() -> None:
+    """A thousand new classes make one line."""
+    assert len(describe_class_change(tuple(f"class {number}" for number in range(1_000)), LIVE)) < 400
