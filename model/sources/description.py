@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from relearn.model.config import format_problems
 from relearn.model.errors import DataError, NotFoundError
 from relearn.model.sources.class_names import find_similar_names
+from relearn.model.text import escape_controls
 
 BELOW_SOURCE = "a file dataset.toml, below `source = …`, and pass --dataset dataset.toml"
 Layout = Literal["folder", "file_names", "file_list", "image_table", "pixel_table", "arrays"]
@@ -158,7 +159,7 @@ class DataDescription(BaseModel):
         return "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
 
     def summarize(self, image_size: int | None = None) -> list[str]:
-        """Describe the reading in a few lines, so that a person can check it.
+        """Describe the reading in a few lines without control characters, so that a person can check it.
 
         `image_size` is the side that the settings ask for; it overrides that of the description.
         """
@@ -180,7 +181,7 @@ class DataDescription(BaseModel):
         lines.append(f"Pixels: {white}{COLOR_ORDERS[self.interleaved]}{resized}")
         if self.left_out:
             lines.append(f"Left out: {sum(self.left_out.values()):,} images: {self._left_out_reasons()}")
-        return [*lines, *self.notes, *self.cautions]
+        return list(map(escape_controls, [*lines, *self.notes, *self.cautions]))
 
     def _describe_splits(self) -> str:
         if not self.splits:
