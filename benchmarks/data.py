@@ -1,5 +1,6 @@
 """Large data: speed of decoding photos, and memory while many images are prepared and learned from."""
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,9 @@ from relearn.model.networks.registry import build_network
 from relearn.model.training.fit import fit
 
 PHOTOS, PHOTO_SIZE, SIDE = 240, (3000, 2000), 32
-IMAGES, LARGE_SIDE = (5_000, 20_000), 224
+IMAGES, IMAGE_SIZE, LARGE_SIDE = (5_000, 20_000), (320, 300), 224
 SAMPLE_SECONDS = 0.05
+DATA_LIMIT = 4 * 2**30  # bytes, RLIMIT_DATA of the process that is measured
 
 
 def measure() -> tuple[str, str, pd.DataFrame]:
@@ -42,7 +44,7 @@ def measure() -> tuple[str, str, pd.DataFrame]:
         ]
         for count in IMAGES:
             source = Path(folder, str(count))
-            write_photos(source, count, (LARGE_SIDE, LARGE_SIDE))
+            write_photos(source, count, IMAGE_SIZE)
             output = subprocess.run(
                 [sys.executable, "-m", "benchmarks.data", str(source), str(Path(folder, f"home{count}"))],
                 capture_output=True,
@@ -51,11 +53,15 @@ def measure() -> tuple[str, str, pd.DataFrame]:
             ).stdout
             for line in output.splitlines():
                 step, result = line.split("\t")
-                rows.append({"step": f"{count:,} images of {LARGE_SIDE} pixels: {step}", "result": result})
+                rows.append(
+                    {"step": f"{count:,} images, {LARGE_SIDE} × {LARGE_SIDE}: {step}", "result": result}
+                )
     note = (
         f"Photos are JPEGs of {PHOTO_SIZE[0]} × {PHOTO_SIZE[1]} pixels, decoded in threads, once without and "
-        "once with a reduced scale. Memory is RssAnon, which excludes files mapped into memory, every "
-        f"{SAMPLE_SECONDS} s; the first figure of each step is before it."
+        f"once with a reduced scale. Images are JPEGs of {IMAGE_SIZE[0]} × {IMAGE_SIZE[1]} pixels, read in a "
+        f"process whose data are limited to {DATA_LIMIT / 2**30:.0f} GB (RLIMIT_DATA). Memory is RssAnon, "
+        f"which excludes files mapped into memory, every {SAMPLE_SECONDS} s; the first figure of each step "
+        "is before it."
     )
     return "Large data", note, pd.DataFrame(rows)
 
@@ -135,6 +141,7 @@ def _step(name: str) -> Iterator[None]:
 
 def watch_memory(source: str, home_folder: str) -> None:
     """Prepare the images in `source` twice and learn from them, step by step."""
+    resource.setrlimit(resource.RLIMIT_DATA, (DATA_LIMIT, DATA_LIMIT))
     config = TrainConfig(
         dataset=f"folder:{source}", image_size=LARGE_SIDE, hidden_sizes=(16,), epochs=1, batch_size=64
     )

@@ -4,32 +4,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from relearn.model.text import escape_controls
+
 if TYPE_CHECKING:
     from relearn.model.training.state import EpochRecord
 
 
-def make_console(width: int | None = None) -> Console:
-    """Return a console that prints strings as they are: no markup, emoji codes or highlighted numbers.
+class PlainConsole(Console):
+    """Console that prints strings as they are: no markup, emoji codes, highlighted numbers or controls.
 
-    Paths, names and messages from outside may hold brackets and colons; a style is given as a `Text`.
+    Paths, names and messages from outside may hold any of these; a style is given as a `Text`. Control
+    characters but for line ends are escaped: a terminal would obey them.
     """
-    return Console(markup=False, emoji=False, highlight=False, width=width)
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, width=width)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make a `Text` of a printed string."""
+        return super().render_str("\n".join(map(escape_controls, text.split("\n"))), **options)
+
+
+def make_console(width: int | None = None) -> Console:
+    """Return a console for text from outside."""
+    return PlainConsole(width)
 
 
 def print_warning(message: str) -> None:
     """Print a warning on the terminal."""
     make_console().print(Text.assemble(("warning", "yellow"), f" {escape_controls(message)}"))
-
-
-def escape_controls(text: str) -> str:
-    """Replace control characters, which a class or file name may hold, by their escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class EpochBar:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from relearn.model.errors import UserInputError
 from relearn.model.files import write_bytes_atomically
+from relearn.model.text import escape_controls, to_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,13 +47,13 @@ class Table:
         return cls([str(column) for column in frame.columns], rows, title)
 
     def __rich__(self) -> rich.table.Table:
-        table = rich.table.Table(title=Text(self.title, "bold"), title_justify="left")
+        table = rich.table.Table(title=Text(escape_controls(self.title), "bold"), title_justify="left")
         for name, align in zip(self.columns, self._alignments(), strict=True):
-            table.add_column(Text(name), justify=align, overflow="fold")
+            table.add_column(Text(escape_controls(name)), justify=align, overflow="fold")
         names = [str(row[0]) for row in self.rows]
         table.columns[0].no_wrap = all(len(name) <= MAX_UNBROKEN_CHARS and " " not in name for name in names)
         for row in self.rows:
-            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+            table.add_row(*(Text(escape_controls(cell)) if isinstance(cell, str) else cell for cell in row))
         return table
 
     def to_markdown(self) -> str:
@@ -110,7 +111,7 @@ def bullets(lines: Iterable[object]) -> str:
 
 def escape_markdown(text: str) -> str:
     """Escape untrusted text for Markdown and HTML, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", to_one_line(text))
 
 
 def _format_cell(cell: Cell) -> str:

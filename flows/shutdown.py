@@ -19,6 +19,7 @@ from types import FrameType, ModuleType
 
 from relearn.model.errors import InfrastructureError, RelearnError
 from relearn.model.home import Home
+from relearn.model.text import to_one_line
 
 SIGNAL_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 STOP_MESSAGES = {130: "ended by Ctrl-C", 143: "terminated by a signal"}
@@ -121,7 +122,7 @@ def print_error(exit_code: int, code: str, *messages: str) -> int:
         )
     for message in messages:
         with suppress(OSError):  # standard error may be full, too
-            print(f"error[{code}]: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+            print(f"error[{code}]: {to_one_line(message)}", file=sys.stderr)  # noqa: T201
     return exit_code
 
 

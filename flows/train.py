@@ -12,7 +12,7 @@ import torch
 from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
-from relearn.flows.console import EpochBar, escape_controls, image_bar, make_console, print_warning
+from relearn.flows.console import EpochBar, image_bar, make_console, print_warning
 from relearn.flows.feedback.decisions import collect_feedback_images
 from relearn.flows.results import TrainResult
 from relearn.flows.shutdown import catch_stop_signals
@@ -38,6 +38,7 @@ from relearn.model.plots import evaluation as plots
 from relearn.model.plots import learning_curves
 from relearn.model.plots.architecture import plot_architecture
 from relearn.model.plots.gradients import plot_gradient_flow
+from relearn.model.text import escape_controls
 from relearn.model.training import gradient_health
 from relearn.model.training.fit import FitResult, fit
 from relearn.model.training.state import EpochRecord, TrainingSnapshot
@@ -82,12 +83,12 @@ def load_data(config: TrainConfig, last_decision: int | None = None, for_release
     rebuild_message = f"prepared again: {prepared.rebuild_reason}" if prepared.rebuild_reason else ""
     findings = (f"{prepared.uri}: {finding}" for finding in prepared.findings)
     for message in filter(None, [rebuild_message, class_change, *findings]):
-        get_run_logger().warning(message)
+        get_run_logger().warning(escape_controls(message))
         print_warning(message)
     if prepared.description:
         for line in prepared.description.summarize(config.image_size):
             get_run_logger().info(line)
-            make_console().print(escape_controls(line), soft_wrap=True)
+            make_console().print(line, soft_wrap=True)
     return prepared.folder
 
 

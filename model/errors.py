@@ -15,6 +15,8 @@ programs; the command line prints `error[code]: message`, the API puts both into
 
 from collections.abc import Sequence
 
+from relearn.model.text import to_one_line
+
 
 class RelearnError(Exception):
     """Base class of all expected errors; never raised itself."""
@@ -24,7 +26,7 @@ class RelearnError(Exception):
     code = "error"
 
     def __init__(self, message: str, code: str | None = None) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(to_one_line(message))
         if code is not None:
             self.code = code
 

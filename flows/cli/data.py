@@ -11,9 +11,10 @@ from rich.columns import Columns
 from rich.console import Console, Group
 from rich.text import Text
 
-from relearn.flows.console import escape_controls, image_bar, make_console, print_warning
+from relearn.flows.console import image_bar, make_console, print_warning
 from relearn.flows.rendering import Table, check_output, write_figure
 from relearn.model.errors import UserInputError
+from relearn.model.text import escape_controls
 
 if TYPE_CHECKING:
     from relearn.model.sources.raw_dataset import RawDataset
@@ -61,7 +62,7 @@ def inspect(source: str, *, save: Path | None = None, contact_sheet: Path | None
         description.model_copy(update={"fingerprint": dataset.fingerprint}).save(save)
     console = make_console()
     for line in description.summarize():
-        console.print(escape_controls(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for warning in description.warnings:
         print_warning(warning)
     limit = max(THUMBNAILS, min(MAX_SHEET_IMAGES, SHEET_IMAGES * len(description.classes)))
@@ -104,7 +105,7 @@ def _print_thumbnails(console: Console, examples: list[Example]) -> None:
 def _write_contact_sheet(file: Path, examples: list[Example]) -> None:
     from relearn.model.plots.contact_sheet import plot_contact_sheet
 
-    entries = [(image, [escape_controls(label)], False) for image, label in examples]
+    entries = [(image, [label], False) for image, label in examples]
     write_figure(file, plot_contact_sheet("First look", entries))
 
 
@@ -160,8 +161,7 @@ def diff(before: str, after: str) -> None:
     ):
         console.print(f"{len(rows):,} {title}")
         if len(rows):
-            excerpt = rows.iloc[:MAX_ROWS].map(lambda cell: escape_controls(str(cell)))
-            console.print(Table.from_frame(excerpt))
+            console.print(Table.from_frame(rows.iloc[:MAX_ROWS]))
         if len(rows) > MAX_ROWS:
             console.print(f"  and {len(rows) - MAX_ROWS:,} more")
     console.print(f"{difference.unchanged:,} unchanged")
@@ -173,6 +173,6 @@ def _list_counts(counts: pd.DataFrame) -> pd.DataFrame:
     """Return a row for all images and one for each class, with the images of each split."""
     splits = [split for split in ("train", "validation", "test") if split in counts]
     table = counts[splits].iloc[:MAX_ROWS]
-    table.insert(0, "class", [escape_controls(str(name)) for name in table.index])
+    table.insert(0, "class", list(map(str, table.index)))
     total = {"class": f"all {len(counts)} classes"} | {split: counts[split].sum() for split in splits}
     return pd.concat([pd.DataFrame([total]), table])

@@ -7,7 +7,7 @@ import pandas as pd
 from cyclopts import Parameter
 from rich.console import Console
 
-from relearn.flows.console import escape_controls, image_bar, make_console
+from relearn.flows.console import image_bar, make_console
 from relearn.flows.rendering import Table, write_figure
 from relearn.model.config import TrainConfig
 from relearn.model.data.eda import balance_summary, eda_tables
@@ -71,7 +71,7 @@ def _print_report(
     )
     if prepared.description:
         for line in prepared.description.summarize(image_size):
-            console.print(escape_controls(line), soft_wrap=True)
+            console.print(line, soft_wrap=True)
     if prepared.rebuild_reason:
         console.print(f"warning: data prepared again, since {prepared.rebuild_reason}", style="yellow")
     for name, title in TITLES.items():

@@ -30,7 +30,7 @@ from relearn.model.images.scale import BYTE_WHITE
 from relearn.model.sources.description import DataDescription
 from relearn.model.sources.tree import walk
 
-FORMAT = 8  # version of the folder and of all code that fills it; raise it whenever either changes
+FORMAT = 9  # version of the folder and of all code that fills it; raise it whenever either changes
 DATA_SETTINGS = ("image_size", "channels", "limit", "test_fraction", "validation_fraction")
 SPLITS = ("train", "validation", "test")
 NO_EXTRA_IMAGES = ExtraImages()

@@ -47,7 +47,8 @@ def add_legend_below(figure: "Figure", axes: "Axes", columns: int = 4) -> None:
 def ellipsize(name: str, max_length: int = 16) -> str:
     """Shorten `name` to `max_length` characters by omitting the middle, and make it drawable.
 
-    Characters that matplotlib's default font lacks are written as U+XXXX; dollar signs are escaped.
+    Control characters, and those that matplotlib's default font lacks, are written as U+XXXX; dollar signs
+    are escaped.
     """
     drawable_codes = _get_drawable_codes()
     text = "".join(
@@ -63,7 +64,9 @@ def _get_drawable_codes() -> frozenset[int]:
     from matplotlib.font_manager import findfont
     from matplotlib.ft2font import FT2Font
 
-    return frozenset(code for code in FT2Font(findfont("DejaVu Sans")).get_charmap() if code >= ord(" "))
+    return frozenset(
+        code for code in FT2Font(findfont("DejaVu Sans")).get_charmap() if chr(code).isprintable()
+    )
 
 
 def mask_non_finite(values: np.ndarray) -> np.ndarray:

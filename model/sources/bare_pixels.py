@@ -17,6 +17,7 @@ from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.scale import BYTE_WHITE, ValueRange, scale_to_uint8
 from relearn.model.sources.columns import Rows, find_roles, is_index, is_one_hot, read_rows
 from relearn.model.sources.description import DataDescription, SplitName
+from relearn.model.sources.name_words import SPLIT_WORDS
 from relearn.model.sources.pixel_columns import (
     choose_scale,
     find_pixel_columns,
@@ -26,7 +27,7 @@ from relearn.model.sources.pixel_columns import (
     shape_images,
     unpack_numbers,
 )
-from relearn.model.sources.raw_dataset import SPLIT_WORDS, RawDataset, RawSplit, count_splits, group_by_split
+from relearn.model.sources.raw_dataset import RawDataset, RawSplit, count_splits, group_by_split
 from relearn.model.sources.tables import TableFile, parse_number, tidy_labels
 from relearn.model.sources.tree import MAX_UNPACKED_BYTES
 

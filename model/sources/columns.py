@@ -9,7 +9,7 @@ import pandas as pd
 
 from relearn.model.errors import DataError
 from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName
-from relearn.model.sources.raw_dataset import find_split, find_word_split, match_splits
+from relearn.model.sources.name_words import find_split, find_word_split, match_splits
 from relearn.model.sources.tables import TableFile, format_labels, parse_number
 
 # The first of these in a table is its label.

@@ -3,21 +3,21 @@
 import json
 import re
 import tomllib
-import unicodedata
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from relearn.model.config import format_problems
 from relearn.model.errors import DataError, NotFoundError
+from relearn.model.sources.class_names import find_similar_names
+from relearn.model.text import escape_controls
 
 BELOW_SOURCE = "a file dataset.toml, below `source = …`, and pass --dataset dataset.toml"
 Layout = Literal["folder", "file_names", "file_list", "image_table", "pixel_table", "arrays"]
 SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 LAYOUT_WORDS: dict[Layout, str] = {
     "folder": "a folder of image files for each class",
     "file_names": "image files whose names start with their class",
@@ -58,6 +58,9 @@ class DataDescription(BaseModel):
     layout: Layout = Field(description=f"Kind of layout: {', '.join(LAYOUT_WORDS)}.")
     classes: tuple[str, ...] = Field((), description="Names of the classes, in the order of their numbers.")
     root: str = Field("", description="Folder inside the source that holds the data.")
+    class_level: int = Field(
+        1, ge=1, description="Level of the class folders below the root or the split folders, from 1."
+    )
     splits: dict[SplitName, tuple[str, ...]] = Field(
         {},
         description="Folders, tables, arrays or values of split_column that make each split; without a test "
@@ -156,7 +159,7 @@ class DataDescription(BaseModel):
         return "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
 
     def summarize(self, image_size: int | None = None) -> list[str]:
-        """Describe the reading in a few lines, so that a person can check it.
+        """Describe the reading in a few lines without control characters, so that a person can check it.
 
         `image_size` is the side that the settings ask for; it overrides that of the description.
         """
@@ -178,7 +181,7 @@ class DataDescription(BaseModel):
         lines.append(f"Pixels: {white}{COLOR_ORDERS[self.interleaved]}{resized}")
         if self.left_out:
             lines.append(f"Left out: {sum(self.left_out.values()):,} images: {self._left_out_reasons()}")
-        return [*lines, *self.notes, *self.cautions]
+        return list(map(escape_controls, [*lines, *self.notes, *self.cautions]))
 
     def _describe_splits(self) -> str:
         if not self.splits:
@@ -203,17 +206,6 @@ def read_choices(path: Path) -> dict[str, Any]:
     source = (path.absolute().parent / Path(values["source"]).expanduser()).resolve()
     columns = tuple(expand_names(explicit.get("pixel_columns", ())))
     return explicit | {"source": source} | ({"pixel_columns": columns} if columns else {})
-
-
-def find_similar_names(names: Sequence[str]) -> list[list[str]]:
-    """Group names that differ only in case, Unicode form, spaces, or as 1 and 1.0 do."""
-    groups = defaultdict[str, list[str]](list)
-    for name in names:
-        key = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
-        with suppress(ValueError):
-            key = str(float(key))
-        groups[key].append(name)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def compress_names(names: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""Image files in class folders, with or without split folders: inspection and reading."""
+"""Image files in class folders: inspection and reading."""
 
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,62 +15,71 @@ from relearn.model.sources.description import (
     AmbiguousDataError,
     DataDescription,
     SplitName,
-    find_similar_names,
-    to_toml,
 )
-from relearn.model.sources.image_survey import describe_images, list_images, list_other_suffixes
+from relearn.model.sources.image_survey import (
+    describe_images,
+    has_few_colors,
+    list_images,
+    list_other_suffixes,
+)
+from relearn.model.sources.name_words import (
+    HOLDER_WORD,
+    IMAGE_FOLDER,
+    find_label,
+    find_masks,
+    find_split,
+    split_words,
+)
 from relearn.model.sources.raw_dataset import (
-    SPLITS,
     ImageRow,
     RawDataset,
     ReadOptions,
     count_splits,
-    find_split,
-    find_word_split,
-    match_splits,
     read_image_rows,
 )
+from relearn.model.sources.split_folders import below, check_test_classes, find_root, find_split_folders
 from relearn.model.sources.tree import FileTree
 
 ACCEPTED = "accepted: a folder for each class with image files in it"
-MASK = re.compile(r"(.+)[ _-](?:mask|seg|segmentation)(?:[ _-]?\d+)?\.\w+", re.IGNORECASE)
 LIST_SUFFIXES = (".txt", ".json", ".mat", ".xml", ".yaml")
-# Names, and parts of names, of folders that hold images of all classes.
-IMAGE_WORDS = re.compile(r"images?|imgs?|photos?|pictures?|jpe?g|png", re.IGNORECASE)
-HOLDER_WORD = re.compile(
-    rf"{IMAGE_WORDS.pattern}|annotations?|masks?|labels?|parts?|folds?|batch|shards?", re.IGNORECASE
-)
+PAIR_SAMPLE = 20  # pairs of images of one name that are opened
 
 
 def inspect_folders(
     tree: FileTree, images: list[str], choices: dict[str, Any], sample: int | None = None
 ) -> DataDescription:
     """Describe class folders; raise AmbiguousDataError if folder names have two readings."""
-    root = choices.get("root", find_root(images))
-    names = [name for name in below(root, images) if not is_ignored(name, choices.get("ignore", ()))]
-    splits = choices["splits"] if "splits" in choices else _find_splits(tree, names, choices)
+    masks = find_masks(images)
+    photos = [name for name in images if name not in masks]
+    root = choices.get("root", find_root(photos))
+    names = [name for name in below(root, photos) if not is_ignored(name, choices.get("ignore", ()))]
+    splits = choices["splits"] if "splits" in choices else find_split_folders(tree, names, choices)
     description = DataDescription.model_validate(
         {"source": tree.location, "layout": "folder"} | choices | {"root": root, "splits": splits}
     )
     placed, left_out = place_images(description, images)
     if not placed:
         raise DataError(f"{tree.location} has no images, {ACCEPTED}; got {describe_content(tree, images)}")
-    cautions = [] if "layout" in choices else _review_class_folders(tree, description, placed)
-    _check_test_classes(tree, description, placed)
+    notes, cautions = _review_levels(tree, description, placed, choices)
+    check_test_classes(tree, description, placed)
     left_out.update(f"in {suffix} files" for suffix in list_other_suffixes(tree))
     values: dict[str, Any] = {
         "classes": tuple({label for _, label in placed.values()}),
         "left_out": dict(left_out),
         "counts": count_splits(split for split, _ in placed.values()),
     }
-    description = describe_images(
-        description.model_copy(update=values), list_sources(tree, placed), choices, sample
-    )
-    lists = [name for name in tree.files if name.endswith(LIST_SUFFIXES) and _names_split(name)]
+    sources = list_sources(tree, placed)
+    description = describe_images(description.model_copy(update=values), sources, choices, sample)
+    cautions += _warn_of_masks(sources)
+    lists = [
+        name
+        for name in tree.files
+        if name.endswith(LIST_SUFFIXES) and any(map(find_split, split_words(name)))
+    ]
     if lists:
         cautions.append(f"{', '.join(lists[:5])} may list the splits, and are not read")
     update = {
-        "notes": (*description.notes, *_note_unread(tree, description)),
+        "notes": (*description.notes, *notes, *_note_unread(tree, description)),
         "cautions": (*description.cautions, *cautions),
     }
     return description.model_copy(update=update)
@@ -90,8 +100,8 @@ def place_images(
     split_of = {folder: split for split, folders in description.splits.items() for folder in folders}
     placed, left_out = dict[str, tuple[SplitName, str]](), Counter[str]()
     prefix = f"{description.root}/" if description.root else ""
-    images = list(images)
-    stems = {image.rpartition(".")[0] for image in images}
+    images, level = list(images), description.class_level
+    masks = find_masks(images)
     for image in images:
         name = image.removeprefix(prefix)
         split: SplitName | None = "train"
@@ -101,47 +111,20 @@ def place_images(
         *folders, file_name = name.split("/")
         if is_ignored(image.removeprefix(prefix), description.ignore):
             left_out["ignored, as the description says"] += 1
+        elif image in masks:
+            left_out["masks of other images"] += 1
         elif split is None:
             left_out["outside the split folders"] += 1
-        elif (match := MASK.fullmatch(image)) and match[1] in stems:
-            left_out["masks of other images"] += 1
         elif description.layout == "file_names" and image.startswith(prefix):
             if label := find_label(file_name):
                 placed[image] = split, label
             else:
                 left_out["without a class in the file name"] += 1
-        elif folders and image.startswith(prefix):
-            placed[image] = split, folders[0]
+        elif len(folders) >= level and image.startswith(prefix):
+            placed[image] = split, folders[level - 1]
         else:
             left_out["outside a class folder"] += 1
     return placed, left_out
-
-
-def find_label(file_name: str) -> str:
-    """Return the class at the start of a file name, before its number: `cat` for cat.12.jpg."""
-    match = re.match(r"(.*?[^\W\d_])[\s._-]*\(?\d+\)?(\.\w+)?$", file_name)
-    return match[1] if match else ""
-
-
-def find_root(images: list[str], is_end: Callable[[str], object] = find_split) -> str:
-    """Return the folder that holds all class or split folders: a zip often has one folder around them.
-
-    `is_end` is true for a folder that is itself a class or split. Images beside these folders are left out
-    later.
-    """
-    root = ""
-    while True:
-        nested = [name for name in below(root, images) if name.count("/") >= 2]
-        top = {name.split("/")[0] for name in below(root, images) if "/" in name}
-        if len(top) != 1 or not nested or is_end(*top):
-            return root
-        root = f"{root}/{top.pop()}" if root else top.pop()
-
-
-def below(root: str, names: Iterable[str]) -> list[str]:
-    """Return the names below `root`, relative to it."""
-    prefix = f"{root}/" if root else ""
-    return [name[len(prefix) :] for name in names if name.startswith(prefix)]
 
 
 def is_ignored(name: str, ignored: Iterable[str]) -> bool:
@@ -166,144 +149,89 @@ def describe_content(tree: FileTree, images: list[str]) -> str:
     return f"{kinds or 'no files'} in {len(tree.folders):,} folders{in_folders}"
 
 
-def _find_splits(
-    tree: FileTree, names: list[str], choices: dict[str, Any]
-) -> dict[SplitName, tuple[str, ...]]:
-    top_folders = sorted({name.split("/")[0] for name in names if "/" in name})
-    splits = match_splits(top_folders) or _match_alike(top_folders)
-    nested = {name.split("/")[0] for name in names if name.count("/") >= 2}
-    if not splits:
-        _check_splits_in_classes(tree, names)
-        if top_folders and all(map(find_split, top_folders)) and set(top_folders) <= nested:
-            raise AmbiguousDataError(
-                f"{tree.location} has no training folder, only {', '.join(top_folders)}",
-                {
-                    "these are the classes": {"splits": {}},
-                    "the folders in them are, all for training": {"splits": {"train": top_folders}},
-                },
-            )
-        return {}
-    if choices.get("layout") == "file_names":
-        return splits
-    if set(splits["train"]) & nested:
-        return _enter_splits(splits, names)
-    if all(map(find_split, top_folders)):
-        raise AmbiguousDataError(
-            f"{tree.location} has images, but no folders, in {', '.join(top_folders)}",
-            {
-                "the file names start with the class, as cat.1.jpg does": {"layout": "file_names"},
-                "these folders are the classes": {"splits": {}},
-            },
-        )
-    return {}  # `train` is a class like the other folders
+def _review_levels(
+    tree: FileTree, description: DataDescription, placed: Iterable[str], choices: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Return notes and warnings on folders inside of class folders, which may be the classes themselves.
 
-
-def _match_alike(folders: Iterable[str]) -> dict[SplitName, tuple[str, ...]]:
-    """Match folders to splits whose names differ in the word for it alone, such as seg_train and seg_test."""
-    alike = defaultdict[tuple[str, ...], list[str]](list)
-    for folder in filter(find_word_split, folders):
-        alike[tuple(word for word in re.split(r"[\W_]+", folder) if not find_split(word))].append(folder)
-    families = [family for family in alike.values() if len(family) > 1]
-    return match_splits(families[0], find_word_split) if len(families) == 1 else {}
-
-
-def _enter_splits(
-    splits: Mapping[SplitName, tuple[str, ...]], names: list[str]
-) -> dict[SplitName, tuple[str, ...]]:
-    """Enter the folders that alone hold the classes of a split, as in train/train/cat/1.png."""
-    classes, entered = set[str](), dict[SplitName, tuple[str, ...]]()
-    for split in SPLITS:  # train first, which has the classes
-        folders = list[str]()
-        for folder in splits.get(split, ()):
-            root = find_root(below(folder, names), classes.__contains__)
-            folders.append(f"{folder}/{root}" if root else folder)
-            if split == "train":
-                classes |= {name.split("/")[0] for name in below(folders[-1], names) if "/" in name}
-        if folders:
-            entered[split] = tuple(folders)
-    return entered
-
-
-def _review_class_folders(tree: FileTree, description: DataDescription, placed: Iterable[str]) -> list[str]:
-    """Return a warning if all classes hold the same folders; raise AmbiguousDataError for names of parts."""
-    split_folders = [folder for folders in description.splits.values() for folder in folders] or [""]
-    names = [name for folder in split_folders for name in below(folder, below(description.root, placed))]
-    inner = defaultdict[str, set[str]](set)
-    for path in (name.split("/") for name in names):
-        inner[path[0]].add(path[1] if len(path) > 2 else "")
-    common = sorted(set.intersection(*inner.values()) - {""})
-    is_choice = len(inner) > 1 and len(common) > 1 and not any("" in folders for folders in inner.values())
-    splits = {
-        split: [f"{folder}/{name}".strip("/") for folder in folders for name in sorted(inner)]
-        for split, folders in (description.splits or {"train": ("",)}).items()
-    }
-    remaining_words = {re.sub(r"[\W\d_]", "", HOLDER_WORD.sub("", name)) for name in inner}
-    if len(remaining_words) > 1 or not all(map(HOLDER_WORD.search, inner)):
-        problem = f"all classes have the folders {', '.join(common[:5])}; if these are the classes, write"
-        return [f"{problem} `{to_toml({'splits': splits})}` into {BELOW_SOURCE}"] if is_choice else []
-    holders = [name for name in sorted(inner) if IMAGE_WORDS.fullmatch(name)]
-    labels = Counter(find_label(name.rpartition("/")[2]) for name in names)
+    Raises AmbiguousDataError if both readings are likely, or for class folders that are named after parts.
+    """
+    inner = _count_inner_folders(description, placed)
+    notes = _note_levels(inner, description.class_level)
+    if "layout" in choices or "class_level" in choices:
+        return notes, []
+    every = [set(folders) for folders in inner.values()]
+    is_deep = len(every) > 1 and not any("" in folders for folders in every)
+    common = sorted(set.intersection(*every)) if is_deep else []
+    are_named = is_deep and sum(len(_bare_words(folders)) > 1 for folders in every) > 1
+    are_holders = len(_bare_words(inner)) == 1 and all(map(HOLDER_WORD.search, inner))
+    holders = [name for name in sorted(inner) if IMAGE_FOLDER.fullmatch(name)]
+    labels = Counter(find_label(name.rpartition("/")[2]) for name in placed)
+    subject = (
+        f"{tree.location} has the folders {', '.join(sorted(inner)[:5])}, "
+        f"{'each of which may hold images of all classes' if are_holders else 'with other folders in each'}"
+    )
     readings: dict[str, dict[str, Any]] = {"these are the classes": {"layout": "folder"}}
-    if is_choice:
-        readings[f"the folders in them are, such as {common[0]}"] = {"splits": splits}
+    if not are_holders and (len(common) > 1 or not are_named):
+        return ([], notes) if len(common) > 1 else (notes, [])
+    if len(common) > 1 or are_named:
+        readings[f"the folders in them are, such as {min(every[0])}"] = {"class_level": 2}
     elif len(labels) > 1 and min(labels.values()) > 1 and not labels[""]:
         root = f"{description.root}/{holders[0]}".strip("/") if len(inner) > len(holders) == 1 else ""
         choice = {"layout": "file_names"} | ({"root": root} if root else {})
         readings["the file names start with the class, as cat.1.jpg does"] = choice
     elif len(inner) == 1:
-        return []  # too few classes
-    raise AmbiguousDataError(
-        f"{tree.location} has the folders {', '.join(sorted(inner)[:5])}, "
-        "each of which may hold images of all classes",
-        readings,
-    )
+        return notes, []  # too few classes
+    raise AmbiguousDataError(subject, readings)
 
 
-def _check_splits_in_classes(tree: FileTree, names: list[str]) -> None:
-    """Raise for splits inside of classes, as in cat/train/1.png, which would be merged."""
-    inner = {name.split("/")[1] for name in names if name.count("/") >= 2}
-    if "train" in match_splits(inner) and all(map(find_split, inner)):
-        raise DataError(
-            f"{tree.location} has the folders {', '.join(sorted(inner))} inside of its class folders, "
-            "accepted: split folders that hold class folders; to merge the splits, write `splits = {}` into "
-            "dataset.toml"
+def _count_inner_folders(description: DataDescription, placed: Iterable[str]) -> dict[str, Counter[str]]:
+    """Count the images of each class folder by the folder inside of it, "" for none."""
+    level, inner = description.class_level, defaultdict[str, Counter[str]](Counter)
+    for split_folder in [folder for folders in description.splits.values() for folder in folders] or [""]:
+        for name in below(split_folder, below(description.root, placed)):
+            *folders, _ = name.split("/")
+            inner["/".join(folders[:level])]["/".join(folders[level : level + 1])] += 1
+    return inner
+
+
+def _note_levels(inner: Mapping[str, Counter[str]], level: int) -> list[str]:
+    """Note how many images lie in folders inside of class folders, and classes of several folders."""
+    nested = sorted((name, folder) for name, folders in inner.items() for folder in folders if folder)
+    parents = Counter(name.rpartition("/")[2] for name in inner)
+    joined = sorted(name for name, count in parents.items() if count > 1)
+    notes = []
+    if nested:
+        count = sum(inner[name][folder] for name, folder in nested)
+        notes.append(
+            f"{count:,} images lie in {len(nested):,} folders inside of class folders, such as "
+            f"{'/'.join(nested[0])}, and belong to the class around them; if the inner folders are the "
+            f"classes, write `class_level = {level + 1}` into {BELOW_SOURCE}"
         )
+    if joined:
+        notes.append(f"{len(joined):,} classes have several folders of one name, such as {joined[0]}")
+    return notes
 
 
-def _check_test_classes(
-    tree: FileTree, description: DataDescription, placed: Mapping[str, tuple[SplitName, str]]
-) -> None:
-    """Raise for classes of the test or validation images that no training image has."""
-    train_classes = {label for split, label in placed.values() if split == "train"}
-    unknown = sorted({label for _, label in placed.values()} - train_classes)
-    if not unknown:
-        return
-    subject = f"{tree.location}: no training image has the class {', '.join(unknown[:5])}"
-    if similar := find_similar_names(sorted({*train_classes, *unknown})):
-        raise DataError(f"{subject}, accepted: one spelling, got {' and '.join(map(ascii, similar[0]))}")
-    places = {
-        (name.split("/")[0], label)
-        for name, (_, label) in zip(below(description.root, placed), placed.values(), strict=True)
-    }
-    folders = sorted({folder for folder, label in places if label in unknown})
-    if (
-        any(folder in folders and label not in unknown for folder, label in places)
-        or description.layout != "folder"
-    ):
-        raise DataError(f"{subject}, accepted: test images of the classes that are trained")
-    everything = sorted(folder for part in description.splits.values() for folder in part)
-    raise AmbiguousDataError(
-        subject,
-        {
-            f"the images in {', '.join(folders)} have no labels": {"ignore": folders},
-            "they are classes, all images are for training": {"splits": {"train": everything}},
-        },
-    )
+def _bare_words(names: Iterable[str]) -> set[str]:
+    """Return the letters of names without numbers and the words for parts."""
+    return {re.sub(r"[\W\d_]", "", HOLDER_WORD.sub("", name)) for name in names}
 
 
-def _names_split(name: str) -> bool:
-    """Return True if a word of the file name is that of a split."""
-    return any(map(find_split, re.split(r"[\W_]+", name.rpartition("/")[2])))
+def _warn_of_masks(sources: Iterable[ImageSource]) -> list[str]:
+    """Return a warning of images of few colors that lie beside another image of the same name."""
+    by_stem = defaultdict[str, list[ImageSource]](list)
+    for source in sources:
+        by_stem[os.path.splitext(source.name)[0]].append(source)  # noqa: PTH122  # fast
+    pairs = [group for group in by_stem.values() if len(group) > 1]
+    sample = pairs[:: max(1, len(pairs) // PAIR_SAMPLE)]
+    if not pairs or not all(any(map(has_few_colors, group)) for group in sample):
+        return []
+    return [
+        f"{len(pairs):,} images share their name with an image of few colors, such as "
+        f"{' and '.join(source.name for source in pairs[0])}: masks are read as images of the class, unless "
+        "they are moved away or listed as `ignore`"
+    ]
 
 
 def _note_unread(tree: FileTree, description: DataDescription) -> list[str]:

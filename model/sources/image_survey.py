@@ -20,6 +20,7 @@ from relearn.model.sources.tree import FileTree
 
 TIFF_BITS_PER_SAMPLE = 258
 PNG_DEPTH_OFFSET = 24
+MASK_COLORS = 3  # object, background, border
 
 
 @dataclass
@@ -118,6 +119,11 @@ def choose_image_scale(subject: str, sources: Sequence[ImageSource], survey: Ima
             f"{WORD_WHITE} is white, the images are dark": {"scale": WORD_WHITE},
         },
     )
+
+
+def has_few_colors(source: ImageSource) -> bool:
+    """Return True for an image of at most MASK_COLORS colors."""
+    return any(image.convert("RGB").getcolors(MASK_COLORS) for image in _load([source]))
 
 
 def list_images(tree: FileTree) -> list[str]:

@@ -1,13 +1,13 @@
 """Inspection of a data source: what it is and how it is read, from names, headers and values."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.sources.bare_pixels import inspect_arrays, inspect_pixel_tables
+from relearn.model.sources.class_names import find_joint_names, sort_class_names
 from relearn.model.sources.columns import LABEL_NAMES, find_label_columns, find_named
 from relearn.model.sources.description import (
     AmbiguousDataError,
@@ -25,8 +25,8 @@ from relearn.model.sources.file_lists import (
 )
 from relearn.model.sources.folders import inspect_folders, place_images
 from relearn.model.sources.image_survey import list_images
+from relearn.model.sources.name_words import find_word_split, match_splits
 from relearn.model.sources.pixel_columns import find_packed_column
-from relearn.model.sources.raw_dataset import find_word_split, match_splits
 from relearn.model.sources.tables import TABLE_SUFFIXES, OpenFile, TableFile, open_table
 from relearn.model.sources.tree import KINDS, FileTree, SourceKind, check_kind, open_tree
 
@@ -68,17 +68,15 @@ def inspect_source(
     if len(classes) < 2:
         got = "; ".join([", ".join(map(repr, classes)), *description.notes, *description.cautions])
         raise DataError(f"{source}: at least two classes need images, got {len(classes)}: {got}")
-    description = description.model_copy(update={"classes": tuple(classes)})
+    cautions = list(description.cautions)
+    if joint := find_joint_names(classes):
+        cautions.append(
+            f"{len(joint):,} of {len(classes):,} class names join several labels, such as {joint[0]!r}: an "
+            "image has one label here, and each combination is learned as a class of its own"
+        )
+    description = description.model_copy(update={"classes": tuple(classes), "cautions": tuple(cautions)})
     description.check_left_out(choices.get("left_out", {}))
     return description
-
-
-def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Drop duplicates and sort: by value if all names are whole numbers, else by name."""
-    unique = sorted(set(names))
-    if all(re.fullmatch(r"-?\d+", name) for name in unique):
-        unique.sort(key=int)
-    return tuple(unique)
 
 
 def _inspect(source: Path, choices: dict[str, Any], kind: SourceKind, sample: int | None) -> DataDescription:

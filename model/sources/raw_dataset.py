@@ -1,11 +1,9 @@
 """Datasets as a reader returns them: splits of images with class names, before classes get numbers."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,17 +16,9 @@ from relearn.model.images.decode_many import (
     decode_images,
     ignore_progress,
 )
-from relearn.model.sources.description import DataDescription, SplitName
+from relearn.model.sources.description import SPLITS, DataDescription, SplitName
 
 MAX_NAMED_FILES = 20  # in one message
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation", "validate", "dev"),
-    "test": ("test", "testing"),
-}
-# Words around the name of a split: train_set, test-data, images_train.
-_FILLERS = r"(?:set|data|dataset|images?|imgs?|split|folder|dir)"
 
 
 @dataclass(frozen=True)
@@ -157,35 +147,3 @@ def count_splits(splits: Iterable[SplitName | None]) -> dict[SplitName, int]:
     """Count the images of each split that has any."""
     counts = Counter(splits)
     return {split: counts[split] for split in SPLITS if counts[split]}
-
-
-def find_split(name: str) -> SplitName | None:
-    """Return the split that a folder, table, array or value is named after, or None."""
-    letters = re.sub(r"[^a-z]", "", name.lower())
-    bare = re.sub(rf"^{_FILLERS}|{_FILLERS}+$", "", letters)
-    return next((split for split, words in SPLIT_WORDS.items() if letters in words or bare in words), None)
-
-
-def find_word_split(name: str) -> SplitName | None:
-    """Return the split that one word of a file or folder name says, else one of the folders above it."""
-    path = PurePosixPath(name)
-    words = {split for word in re.split(r"[\W_]+", path.name.split(".")[0]) if (split := find_split(word))}
-    if words:
-        return words.pop() if len(words) == 1 else None
-    return next((split for folder in reversed(path.parts[:-1]) if (split := find_split(folder))), None)
-
-
-def match_splits(
-    names: Iterable[str], find: Callable[[str], SplitName | None] = find_split
-) -> dict[SplitName, tuple[str, ...]]:
-    """Return the names of each split; {} without a training split.
-
-    With train and validation alone, the validation images are the test split, as published figures have it.
-    """
-    matches: dict[SplitName, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
-    for name in names:
-        if split := find(name):
-            matches[split] += (name,)
-    if not matches["test"]:
-        matches["test"], matches["validation"] = matches["validation"], ()
-    return {split: members for split, members in matches.items() if members} if matches["train"] else {}

@@ -14,7 +14,7 @@ from PIL import Image
 from relearn.model.data.dataset import Dataset
 from relearn.model.data.formats import infer_style
 from relearn.model.errors import DataError, InfrastructureError, NotFoundError
-from relearn.model.sources.inspect import sort_class_names
+from relearn.model.sources.class_names import sort_class_names
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (12, 28, 28), np.uint8)

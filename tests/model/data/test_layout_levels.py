@@ -1,5 +1,6 @@
 """Promises of folders above and below the classes, and of tables whose images lie in other folders."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,13 @@ def test_folders_that_all_classes_share_are_a_warning(tmp_path: Path, load: Load
     description = inspect_source(tmp_path / "data")
     assert description.classes == ("color", "gray")
     (warning,) = description.warnings
-    assert warning.startswith("all classes have the folders a, b, c; if these are the classes, write `splits")
+    assert warning.startswith(
+        "90 images lie in 6 folders inside of class folders, such as color/a, and belong"
+    )
     assert subset(ALL) == contents(load("data", warning.split("`")[1]))
+    joined = inspect_source(tmp_path / "data", {"class_level": 2})
+    assert joined.classes == ("a", "b", "c")
+    assert "3 classes have several folders of one name, such as a" in joined.notes
 
 
 def test_folders_of_one_class_alone_are_no_choice(tmp_path: Path, load: Load) -> None:
@@ -111,6 +117,41 @@ def test_folders_of_one_class_alone_are_no_choice(tmp_path: Path, load: Load) ->
             IMAGES[index],
         )
     assert subset(ALL) == contents(load("data"))
+
+
+def save_species(folder: Path, selected: np.ndarray = ALL) -> list[str]:
+    """Save the images at `selected` in nine species of three families; return the species."""
+    species = [f"{index % 9:05}_{LETTERS[index]}_{'xyz'[index // 3 % 3]}" for index in selected]
+    for index, name in zip(selected, species, strict=True):
+        save(folder / LETTERS[index] / name / f"{index}.png", IMAGES[index])
+    return sorted(set(species))
+
+
+def test_folders_of_several_classes_inside_of_each_class_are_a_choice(tmp_path: Path, load: Load) -> None:
+    """Train/Aves/00123_species, as iNaturalist has it: the families are the classes, or the species."""
+    species = save_species(tmp_path / "data/train", TRAIN)
+    assert species == save_species(tmp_path / "data/val", TEST)
+    with pytest.raises(AmbiguousDataError, match="with other folders in each") as caught:
+        load("data")
+    families, inner = (load("data", line) for _, line in caught.value.readings)
+    assert families.classes == ("a", "b", "c")
+    assert inner.classes == tuple(species)
+    for dataset in (families, inner):
+        assert dataset.test is not None
+        assert (len(TRAIN), len(TEST)) == (len(dataset.train), len(dataset.test))
+
+
+def test_images_in_folders_of_a_class_are_counted(tmp_path: Path) -> None:
+    """Folders of one video each, or of some images, belong to the class: a line has their number."""
+    for index in range(90):
+        inner = f"video_{index // 10}" if index % 2 else ""
+        save(tmp_path / "data" / LETTERS[index] / inner / f"{index}.png", IMAGES[index])
+    description = inspect_source(tmp_path / "data")
+    assert description.classes == ("a", "b", "c")
+    (line,) = (note for note in description.notes if "class_level = 2" in note)
+    assert line.startswith(
+        "45 images lie in 27 folders inside of class folders, such as a/video_0, and belong"
+    )
 
 
 @pytest.mark.parametrize("folders", [("images", "annotations"), ("images_part_1", "images_part_2")])
@@ -136,6 +177,72 @@ def test_masks_beside_their_images_are_left_out(tmp_path: Path, load: Load) -> N
         save(tmp_path / "data" / LETTERS[index] / f"{index}_mask.png", IMAGES[-index - 1])
     assert inspect_source(tmp_path / "data").left_out == {"masks of other images": 10}
     assert subset(ALL) == contents(load("data"))
+
+
+@pytest.mark.parametrize(
+    ("photo", "mask"),
+    [
+        ("images/{}/{}.png", "masks/{}/{}.jpg"),
+        ("{}/images/{}.png", "{}/masks/{}_mask.png"),
+        ("{}/{}.png", "{}/trimaps/{}.png"),
+        ("{}/JPEGImages/{}.png", "{}/labels/{}.png"),
+        ("{}/{}.png", "{}/{}_gt.png"),
+        ("train/images/{}/{}.png", "train/annotations/{}/{}.png"),
+    ],
+)
+def test_masks_by_any_usual_name_are_left_out(tmp_path: Path, load: Load, photo: str, mask: str) -> None:
+    """Masks have the stem of an image and say so in a folder or at the end; they are counted."""
+    for index in range(90):
+        save(tmp_path / "data" / photo.format(LETTERS[index], index), IMAGES[index])
+        if index < 20:
+            save(tmp_path / "data" / mask.format(LETTERS[index], index), 255 - IMAGES[index])
+    assert inspect_source(tmp_path / "data").left_out == {"masks of other images": 20}
+    assert subset(ALL) == contents(load("data"))
+
+
+@pytest.mark.parametrize("names", [("mask", "no_mask"), ("gt", "other")])
+def test_classes_called_masks_are_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Faces in mask/1.png and no_mask/1.png are no masks of each other."""
+    for index in range(90):
+        save(tmp_path / "data" / names[index % 2] / f"{index // 2}.png", IMAGES[index])
+    description = inspect_source(tmp_path / "data")
+    assert (names, {}) == (description.classes, description.left_out)
+
+
+def test_images_of_few_colors_beside_images_of_their_name_are_a_warning(tmp_path: Path) -> None:
+    """a/1.png of two colors beside a/1.jpg may be its mask; two photos of one name are no masks."""
+    save_classes(tmp_path / "data")
+    for index in range(8):
+        save(tmp_path / "data" / LETTERS[index] / f"{index}.jpg", IMAGES[index // 4], "JPEG")
+    assert inspect_source(tmp_path / "data").warnings == []
+    for index in range(8):
+        save(tmp_path / "data" / LETTERS[index] / f"{index}.jpg", (IMAGES[index] > 99) * np.uint8(9))
+    (warning,) = inspect_source(tmp_path / "data").warnings
+    assert warning.startswith("8 images share their name with an image of few colors")
+
+
+TAGS = ("clear", "road", "sea", "ice", "fog", "sun")
+PAIRS = [f"{first}{{}}{second}" for first, second in combinations(TAGS, 2)]
+
+
+@pytest.mark.parametrize(
+    ("classes", "joint"),
+    [
+        (["airplane", "person", "airplane person"], 1),
+        (["dog", "cat", "dog|cat", "cat, dog"], 2),
+        ([pair.format(" ") for pair in PAIRS], 15),
+        (["none", *(pair.format("|") for pair in PAIRS)], 15),
+        (["hot", "hot dog", "dog_food", "BMW 3 Wagon", "BMW 3 Sedan", "0, 5", "-1", "1"], 0),
+    ],
+)
+def test_names_that_join_labels_are_a_warning(tmp_path: Path, classes: list[str], joint: int) -> None:
+    """`dog|cat` beside `dog` and `cat`, or mostly combinations of few words: an image has one label only."""
+    names = save_flat(tmp_path / "data", np.arange(len(classes) * 4))
+    frame = pd.DataFrame({"image": names, "label": [classes[index // 4] for index in range(len(names))]})
+    frame.to_csv(tmp_path / "data/labels.csv", index=False)
+    warnings = inspect_source(tmp_path / "data").warnings
+    assert bool(joint) == len(warnings)
+    assert all(warning.startswith(f"{joint} of {len(classes)} class names join") for warning in warnings)
 
 
 def test_a_class_of_another_spelling_in_the_test_split_is_named(tmp_path: Path, load: Load) -> None:

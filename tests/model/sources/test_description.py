@@ -6,12 +6,12 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relearn.model.sources.class_names import find_similar_names
 from relearn.model.sources.description import (
     AmbiguousDataError,
     DataDescription,
     compress_names,
     expand_names,
-    find_similar_names,
 )
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -55,4 +55,6 @@ def test_runs_are_short() -> None:
 
 def test_similar_names_are_grouped() -> None:
     """Case, spaces, Unicode form, and numbers written in two ways."""
-    assert [["Dog", "dog "], ["1", "1.0"]] == find_similar_names(["Dog", "cat", "1", "dog ", "1.0", "10"])
+    assert [["Dog", "dog "], ["1", "1.0"]] == find_similar_names(
+        ["Dog", "cat", "1", "dog ", "1.0", "-1", "10"]
+    )
