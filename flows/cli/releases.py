@@ -176,12 +176,12 @@ def _normalize_reason(reason: str) -> str:
 
 
 def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
-    """Print the gate decision with its guardrails; raise `CorruptDataError` for a rejection."""
-    from relearn.flows.promotion.gate_report import build_guardrails_table
-
+    """Print the gate decision; raise `CorruptDataError` for a rejection."""
     gate_decision = result.gate_decision
     if gate_decision.checks:
-        console.print(build_guardrails_table(gate_decision))
+        passed = sum(check.passed for check in gate_decision.checks)
+        names = ", ".join(check.name for check in gate_decision.checks)
+        console.print(f"{passed} of {len(gate_decision.checks)} guardrails passed: {names}")
     if gate_decision.action == "reject":
         raise CorruptDataError(result.summary, "rejected")
     action = (gate_decision.action.upper(), ACTION_COLORS[gate_decision.action])

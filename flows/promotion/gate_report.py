@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from prefect.artifacts import create_markdown_artifact
-from rich.text import Text
 
 from relearn.flows.promotion.candidate_scores import ClassifierScores, ReferenceScores
 from relearn.flows.rendering import Table, bullets, join_sections
@@ -49,7 +48,7 @@ def to_markdown(decision: GateDecision, excluded: int = 0) -> str:
         f"{excluded:,} reference images were excluded: candidate or champion was trained on them."
         if excluded
         else "",
-        build_guardrails_table(decision).to_markdown(),
+        _build_guardrails_table(decision).to_markdown(),
     )
 
 
@@ -68,8 +67,8 @@ def _build_comparison_table(comparison: PairedComparison) -> Table:
     return Table(columns, [row], f"{comparison.metric.replace('_', ' ').capitalize()} on the same images")
 
 
-def build_guardrails_table(decision: GateDecision) -> Table:
-    """Build a table with one row per guardrail; failed ones are bold red."""
+def _build_guardrails_table(decision: GateDecision) -> Table:
+    """Build a table with one row per guardrail."""
     rows = [
         (
             check.name,
@@ -77,7 +76,7 @@ def build_guardrails_table(decision: GateDecision) -> Table:
             check.champion,
             check.loss,
             check.accepted,
-            "yes" if check.passed else Text("no", "bold red"),
+            "yes" if check.passed else "no",
         )
         for check in decision.checks
     ]

@@ -28,13 +28,14 @@ def check_requirements(candidate: ClassifierScores, config: PromotionConfig) -> 
     )
     if candidate.reference is None:
         return
-    accuracy = candidate.reference.evaluation.accuracy
-    yield GuardrailResult(
-        name="accuracy",
-        passed=accuracy >= config.min_accuracy,
-        candidate=f"{accuracy:.2%}",
-        accepted=f"{config.min_accuracy:.2%} or more",
-    )
+    if config.min_accuracy:
+        accuracy = candidate.reference.evaluation.accuracy
+        yield GuardrailResult(
+            name="minimum accuracy",
+            passed=accuracy >= config.min_accuracy,
+            candidate=f"{accuracy:.2%}",
+            accepted=f"{config.min_accuracy:.2%} or more",
+        )
     budgets = (
         ("latency", candidate.latency_ms, config.max_latency_ms, "ms an image"),
         ("size", candidate.weight_bytes / 1e6, config.max_megabytes, "MB"),
