@@ -60,9 +60,9 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
         prepared = prepare_dataset(config, home, on_progress=show_progress)
     card.check_scale(prepared.uri, prepared.scale)
     splits = prepared.splits
-    parts = [splits.test] if dataset is None else [splits.train, splits.validation, splits.test]
-    unseen_images = select_unseen(parts, training_hashes, allocate_in(home.dataset_cache))
-    excluded = sum(map(len, parts)) - len(unseen_images)
+    scored_splits = [splits.test] if dataset is None else [splits.train, splits.validation, splits.test]
+    unseen_images = select_unseen(scored_splits, training_hashes, allocate_in(home.dataset_cache))
+    excluded = sum(map(len, scored_splits)) - len(unseen_images)
     if not len(unseen_images):
         raise DataError(
             f"{prepared.uri}: the run learned from all {excluded:,} images, accepted: images that it has not "
@@ -92,13 +92,16 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
 
 
 def select_unseen(
-    parts: Sequence[LabelledImages], training_hashes: np.ndarray, allocate: Allocate
+    scored_splits: Sequence[LabelledImages], training_hashes: np.ndarray, allocate: Allocate
 ) -> LabelledImages:
-    """Join the images of all `parts` whose content hash is not in `training_hashes`, uint64 (n,)."""
-    unseen = [take(part, ~np.isin(hash_contents(part.images), training_hashes), allocate) for part in parts]
+    """Join the images of all `scored_splits` whose content hash is not in `training_hashes`, uint64 (n,)."""
+    unseen = [
+        take(split, ~np.isin(hash_contents(split.images), training_hashes), allocate)
+        for split in scored_splits
+    ]
     images = allocate((sum(map(len, unseen)), *unseen[0].images.shape[1:]))
-    np.concatenate([part.images for part in unseen], out=images)
-    return LabelledImages(images, np.concatenate([part.labels for part in unseen]))
+    np.concatenate([split.images for split in unseen], out=images)
+    return LabelledImages(images, np.concatenate([split.labels for split in unseen]))
 
 
 def reorder_labels(

@@ -90,19 +90,19 @@ class Harm:
         """
         if not self.counts_errors:
             return sign_flip_test(self.candidate - self.champion - self.margin)
-        gained, lost = count_discordant(self.champion, self.candidate)
-        return max(mcnemar(lost, gained), tango_p_value(gained, lost, len(self.champion), self.margin))
+        wins, losses = count_discordant(self.champion, self.candidate)
+        return max(mcnemar(losses, wins), tango_p_value(wins, losses, len(self.champion), self.margin))
 
     def to_result(self, passed: bool) -> GuardrailResult:
         """Return the values, and the loss with its 95 % interval."""
         if self.counts_errors:
-            gained, lost = count_discordant(self.champion, self.candidate)
-            interval = tango_interval(lost, gained, len(self.champion))
+            wins, losses = count_discordant(self.champion, self.candidate)
+            interval = tango_interval(losses, wins, len(self.champion))
             values = [f"{1 - errors.mean():.1%}" for errors in (self.candidate, self.champion)]
             scale, unit = 100, "points"
         else:
             interval = mean_interval(self.candidate - self.champion)
-            values = [f"{losses.mean():.3f}" for losses in (self.candidate, self.champion)]
+            values = [f"{nats.mean():.3f}" for nats in (self.candidate, self.champion)]
             scale, unit = 1, "nats"
         loss = float(self.candidate.mean() - self.champion.mean())
         low, high = (f"{scale * end:+.2f}" for end in interval)

@@ -40,5 +40,7 @@ def describe_class_change(classes: tuple[str, ...], live_classes: tuple[str, ...
         for match in difflib.get_close_matches(name.casefold(), folded, 1, 0.0 if is_only_one else 0.6):
             questions.append(f"was {name} renamed to {folded[match]}?")
     lists = {"new": added, "missing": missing}
-    parts = [f"{label}: {textwrap.shorten(', '.join(names), 100)}" for label, names in lists.items() if names]
-    return "; ".join([*parts, *questions[:3]]) or ("another order" if classes != live_classes else "")
+    changes = [
+        f"{label}: {textwrap.shorten(', '.join(names), 100)}" for label, names in lists.items() if names
+    ]
+    return "; ".join([*changes, *questions[:3]]) or ("another order" if classes != live_classes else "")

@@ -50,7 +50,7 @@ class PairedComparison(BaseModel):
         the fraction of correct images: sign-flip test, and the interval from those of the classes. log_loss,
         the mean of -ln p(label): sign-flip test, Student's interval.
         """
-        gained, lost = count_discordant(candidate.correct, champion.correct)
+        wins, losses = count_discordant(candidate.correct, champion.correct)
         difference, ci_low, ci_high, p_better, p_worse = {
             "accuracy": _compare_accuracy,
             "balanced_accuracy": _compare_balanced_accuracy,
@@ -59,8 +59,8 @@ class PairedComparison(BaseModel):
         return cls(
             metric=metric,
             images=len(candidate),
-            candidate_only_correct=gained,
-            champion_only_correct=lost,
+            candidate_only_correct=wins,
+            champion_only_correct=losses,
             difference=difference,
             ci_low=ci_low,
             ci_high=ci_high,
@@ -100,9 +100,9 @@ _Result = tuple[float, float, float, float, float]
 
 
 def _compare_accuracy(candidate: "Evaluation", champion: "Evaluation") -> _Result:
-    gained, lost = count_discordant(candidate.correct, champion.correct)
-    low, high = tango_interval(gained, lost, len(candidate))
-    return (gained - lost) / len(candidate), low, high, mcnemar(gained, lost), mcnemar(lost, gained)
+    wins, losses = count_discordant(candidate.correct, champion.correct)
+    low, high = tango_interval(wins, losses, len(candidate))
+    return (wins - losses) / len(candidate), low, high, mcnemar(wins, losses), mcnemar(losses, wins)
 
 
 def _compare_balanced_accuracy(candidate: "Evaluation", champion: "Evaluation") -> _Result:
@@ -113,7 +113,7 @@ def _compare_balanced_accuracy(candidate: "Evaluation", champion: "Evaluation") 
         for mask in (candidate.labels == label for label in classes)
     ]
     lows, highs = zip(*(tango_interval(*count) for count in counts), strict=True)
-    differences = np.array([(gained - lost) / images for gained, lost, images in counts])
+    differences = np.array([(wins - losses) / images for wins, losses, images in counts])
     weights = np.full(len(classes), 1 / len(classes))
     low, high = weighted_sum_interval(weights, differences, np.array(lows), np.array(highs))
     gains = (candidate.correct.astype(float) - champion.correct) / support[candidate.labels]

@@ -28,8 +28,8 @@ def compute_power(images: int, discordant: float, gain: float, level: float) -> 
     probabilities = special.bdtr(counts, images, discordant) - special.bdtr(counts - 1, images, discordant)
     # The smallest number of wins that is significant; above `counts` where none is.
     wins = np.ceil(special.bdtrik(1 - level, counts, 0.5)) + 1
-    found = special.bdtrc(np.minimum(wins - 1, counts), counts, (1 + gain / discordant) / 2)
-    return float(probabilities @ np.where(wins > counts, 0, found))
+    power = special.bdtrc(np.minimum(wins - 1, counts), counts, (1 + gain / discordant) / 2)
+    return float(probabilities @ np.where(wins > counts, 0, power))
 
 
 def find_visible_gain(images: int, discordant: float, level: float) -> float:

@@ -37,9 +37,10 @@ def sign_flip_test(gains: np.ndarray) -> float:
 
         return float(special.ndtr(-total / np.sqrt((gains**2).sum())))
     random_bytes = np.random.default_rng(0).integers(0, 256, (FLIPS, -(-len(gains) // 8)), np.uint8)
-    kept = np.unpackbits(random_bytes, axis=1, count=len(gains)).astype(np.float32) @ gains.astype(np.float32)
+    flips = np.unpackbits(random_bytes, axis=1, count=len(gains)).astype(np.float32)
+    positive_sums = flips @ gains.astype(np.float32)
     # Rounding must not decide whether a sum of the same gains counts as equal.
-    extreme = 2 * kept - total >= total - 1e-6 * np.abs(gains).sum()
+    extreme = 2 * positive_sums - total >= total - 1e-6 * np.abs(gains).sum()
     return float((1 + extreme.sum()) / (1 + FLIPS))
 
 

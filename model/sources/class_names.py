@@ -36,11 +36,11 @@ def find_joint_names(names: Sequence[str]) -> list[str]:
     """
     for separator in LABEL_SEPARATORS:
         labels = {name: list(filter(None, re.split(separator, name))) for name in names}
-        joint = [name for name, parts in labels.items() if len(parts) > 1 and set(parts) <= set(names)]
+        joint = [name for name, words in labels.items() if len(words) > 1 and set(words) <= set(names)]
         if joint:
             return joint
-        joint = [name for name, parts in labels.items() if len(parts) > 1]
-        vocabulary = {part for parts in labels.values() for part in parts}
+        joint = [name for name, words in labels.items() if len(words) > 1]
+        vocabulary = {word for words in labels.values() for word in words}
         if len(joint) > len(names) / 2 > len(vocabulary):
             return joint
     return []
