@@ -5,6 +5,7 @@ requests a retraining. The gate promotes the new version and the running API ser
 the first version.
 """
 
+import base64
 import io
 import tempfile
 import time
@@ -62,7 +63,8 @@ def run_demo(stack: TemporaryStack, client: httpx.Client) -> None:
     drifted_accuracy, request_ids = predict(client, api, rotated, labels)
     check(drifted_accuracy < upright_accuracy - 0.1, f"accuracy {drifted_accuracy:.1%}")
     for request_id, image, label in zip(request_ids, rotated, labels, strict=True):
-        feedback = {"request_id": request_id, "label": str(label), "image": image[0].tolist()}
+        file = base64.b64encode(encode_png(image)).decode()  # as it was predicted, pixels are not centered
+        feedback = {"request_id": request_id, "label": str(label), "image": file}
         client.post(f"{api}/feedback", json=feedback).raise_for_status()
 
     print_step("Review the feedback: it becomes training data, and never evaluates candidates.")
@@ -108,14 +110,19 @@ def predict(
     """Request one prediction for each image; return the accuracy in 0–1 and the request ids."""
     correct, request_ids = 0, []
     for image, label in zip(images, labels, strict=True):
-        png = io.BytesIO()
-        Image.fromarray(image[0]).save(png, "PNG")
         headers = {"content-type": "image/png"}
-        response = client.post(f"{api}/predict", content=png.getvalue(), headers=headers)
+        response = client.post(f"{api}/predict", content=encode_png(image), headers=headers)
         body = response.raise_for_status().json()
         correct += body["predictions"][0]["label"] == str(label)
         request_ids.append(body["request_id"])
     return correct / len(images), request_ids
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Encode an image uint8 (1, height, width) as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image[0]).save(file, "PNG")
+    return file.getvalue()
 
 
 def get_version(client: httpx.Client, api: str) -> str | None:
