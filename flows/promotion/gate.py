@@ -34,7 +34,7 @@ def evaluate_gate(
     comparison = PairedComparison.from_evaluations(
         candidate.reference.evaluation, champion.reference.evaluation, config.promotion_metric
     )
-    checks += check_harm(candidate.reference, champion.reference, comparison, config)
+    checks += check_harm(candidate.reference, champion.reference, config)
     level = spend_level(config.significance, earlier_candidates)
     if failures := _list_failures(checks):
         return GateDecision(action="reject", reasons=failures, checks=checks, comparison=comparison)

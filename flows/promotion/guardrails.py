@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from relearn.flows.promotion.candidate_scores import ClassifierScores, Reference
 from relearn.flows.results import GuardrailResult
 from relearn.model.evaluation.intervals import mean_interval, tango_interval, tango_p_value
 from relearn.model.evaluation.metrics import Evaluation
-from relearn.model.evaluation.paired_comparison import PairedComparison, count_discordant
+from relearn.model.evaluation.paired_comparison import count_discordant
 from relearn.model.evaluation.significance import binomial_test, holm_correction, mcnemar, sign_flip_test
 
 # Below this the champion is right by chance: on inverted digits an almost untrained network was right for
@@ -69,14 +70,15 @@ def check_skill(evaluation: Evaluation, significance: float) -> GuardrailResult:
 class Harm:
     """Evidence that a candidate loses more than `margin` in one respect.
 
-    `candidate` and `champion` have what each image costs, (n,): bool, whether it is wrong, or float, its log
-    loss in nats. `margin` is in the same unit, a fraction of the images or nats.
+    `candidate` and `champion` have what each image costs, (n,): bool, whether it is wrong, or float, its
+    weighted error or its log loss. `margin` is in the unit of their mean, a fraction or nats.
     """
 
     name: str
     candidate: np.ndarray
     champion: np.ndarray
     margin: float
+    unit: Literal["points", "nats"] = "points"
 
     @property
     def counts_errors(self) -> bool:
@@ -98,28 +100,26 @@ class Harm:
         if self.counts_errors:
             wins, losses = count_discordant(self.champion, self.candidate)
             interval = tango_interval(losses, wins, len(self.champion))
-            values = [f"{1 - errors.mean():.1%}" for errors in (self.candidate, self.champion)]
-            scale, unit = 100, "points"
         else:
-            interval = mean_interval(self.candidate - self.champion)
-            values = [f"{nats.mean():.3f}" for nats in (self.candidate, self.champion)]
-            scale, unit = 1, "nats"
-        loss = float(self.candidate.mean() - self.champion.mean())
+            interval = mean_interval(self.candidate.astype(float) - self.champion)
+        means, scale = (float(self.candidate.mean()), float(self.champion.mean())), 1
+        values = [f"{mean:.3f}" for mean in means]
+        if self.unit == "points":
+            values, scale = [f"{1 - mean:.1%}" for mean in means], 100
         low, high = (f"{scale * end:+.2f}" for end in interval)
         return GuardrailResult(
             name=self.name,
             passed=passed,
             candidate=values[0],
             champion=values[1],
-            loss=f"{scale * loss:+.2f} {unit} ({low} to {high})",
-            accepted=f"up to {scale * self.margin:g} {unit}, or a loss that chance explains",
+            loss=f"{scale * (means[0] - means[1]):+.2f} {self.unit} ({low} to {high})",
+            accepted=f"up to {scale * self.margin:g} {self.unit}, or a loss that chance explains",
         )
 
 
 def check_harm(
     candidate: ReferenceScores,
     champion: ReferenceScores,
-    comparison: PairedComparison,
     config: PromotionConfig,
 ) -> Iterator[GuardrailResult]:
     """Yield the guardrails that compare with the champion.
@@ -128,7 +128,7 @@ def check_harm(
     corrected together (Holm): an equally good candidate fails in `significance` of the cases at most, with
     any number of images, classes and corruptions. Yields those that fail, else the one nearest to it.
     """
-    harms = list(_list_harms(candidate, champion, comparison, config))
+    harms = list(_list_harms(candidate, champion, config))
     p_values = holm_correction([harm.compute_p_value() for harm in harms])
     failed = [
         harm.to_result(passed=False)
@@ -141,13 +141,16 @@ def check_harm(
 def _list_harms(
     candidate: ReferenceScores,
     champion: ReferenceScores,
-    comparison: PairedComparison,
     config: PromotionConfig,
 ) -> Iterator[Harm]:
-    of_candidate, of_champion = candidate.evaluation, champion.evaluation
+    of_candidate, of_champion, metric = candidate.evaluation, champion.evaluation, config.promotion_metric
     errors = ~of_candidate.correct, ~of_champion.correct
-    if comparison.metric != "log_loss":
+    if metric == "accuracy":
         yield Harm("accuracy", *errors, 0.0)
+    elif metric == "balanced_accuracy":
+        support = np.bincount(of_champion.labels, minlength=len(of_champion.classes))
+        weights = len(of_champion) / np.count_nonzero(support) / support[of_champion.labels]
+        yield Harm("balanced accuracy", errors[0] * weights, errors[1] * weights, 0.0)
     for label, name in enumerate(of_champion.classes):
         if (mask := of_champion.labels == label).any():
             yield Harm(f"recall of {name}", errors[0][mask], errors[1][mask], config.recall_margin)
@@ -157,7 +160,8 @@ def _list_harms(
             yield Harm(
                 f"accuracy when {name}", ~candidate_correct, ~champion_correct, config.robustness_margin
             )
-    yield Harm("log loss", of_candidate.image_losses, of_champion.image_losses, config.log_loss_margin)
+    margin = 0.0 if metric == "log_loss" else config.log_loss_margin
+    yield Harm("log loss", of_candidate.image_losses, of_champion.image_losses, margin, "nats")
 
 
 def find_weak_spots(scores: ReferenceScores) -> Sequence[str]:

@@ -32,7 +32,7 @@ class ReleaseState:
 
 
 def count_earlier_candidates(releases: ReleaseStore, run_id: str) -> int:
-    """Return how many other runs were compared with the champion, on its reference set, in vain."""
+    """Return how many other runs the gate held or rejected since champion or reference set changed."""
     run_ids = set[str]()
     for entry in releases.ledger.read_entries():
         if entry.action in ("hold", "reject"):

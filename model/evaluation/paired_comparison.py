@@ -1,6 +1,6 @@
 """Comparison of two classifiers on the same images, by a metric."""
 
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -11,8 +11,6 @@ from relearn.model.evaluation.significance import mcnemar, sign_flip_test
 
 if TYPE_CHECKING:
     from relearn.model.evaluation.metrics import Evaluation
-
-PROMOTION_METRICS: tuple[PromotionMetric, ...] = get_args(PromotionMetric)
 
 
 class PairedComparison(BaseModel):

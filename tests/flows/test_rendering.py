@@ -46,5 +46,5 @@ def test_differences_are_aligned_as_numbers() -> None:
     ],
 )
 def test_numbers_are_formatted(value: float, text: str) -> None:
-    """Whole numbers, such as counts that MLflow returns as floats, keep all digits."""
+    """Counts keep all digits, also as the floats that MLflow returns."""
     assert text == format_value(value)

@@ -104,7 +104,7 @@ def test_images_of_another_dataset_are_resized_for_the_classifier(
 
 
 def test_images_that_the_run_learned_from_are_left_out() -> None:
-    """Of all parts of the data the others remain, in their order and with their labels."""
+    """Images that were learned from are removed from each split; the others keep order and labels."""
     images = np.random.default_rng(0).integers(0, 256, (90, 1, 8, 8), dtype=np.uint8)
     parts = [
         LabelledImages(images[start : start + 30], np.arange(start, start + 30)) for start in (0, 30, 60)
@@ -130,7 +130,7 @@ def test_a_run_is_never_scored_on_its_training_images(copied: Home, run: str) ->
 def test_data_that_the_run_learned_from_entirely_are_rejected(
     copied: Home, zoo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line says so, and no evaluation is logged."""
+    """A run that learned from all images gets one line, and no evaluation is logged."""
     data = np.load(zoo)
     np.savez(zoo.with_name("part.npz"), images=data["images"][:60], labels=data["labels"][:60])
 

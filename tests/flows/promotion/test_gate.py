@@ -326,6 +326,19 @@ def test_other_metrics_decide(metric: str):
     assert ("promote", True) == (decision.action, metric.replace("_", " ") in decision.reasons[0])
 
 
+def test_loss_of_accuracy_is_no_harm_where_balanced_accuracy_decides():
+    """Ninety errors in a common class for 43 in a rare one are a gain of balanced accuracy, and no harm."""
+    labels = np.r_[np.zeros(9_900, int), np.ones(100, int)]
+    rare = np.flatnonzero(labels)
+    champion = make_scores(_evaluate_binary(labels, rare[:45], 0.9))
+    candidate = make_scores(_evaluate_binary(labels, np.r_[rare[:2], np.arange(90)], 0.9))
+    config = PromotionConfig(promotion_metric="balanced_accuracy")
+
+    assert "promote" == evaluate_gate(candidate, champion, config).action
+    assert "reject" == evaluate_gate(champion, candidate, config).action
+    assert "reject" == evaluate_gate(candidate, champion, CONFIG).action
+
+
 def _evaluate_binary(labels: np.ndarray, wrong: np.ndarray, confidence: float) -> Evaluation:
     probabilities = np.full((len(labels), 2), 1 - confidence, np.float32)
     predicted = labels.copy()

@@ -20,7 +20,7 @@ def test_interval_is_wilsons() -> None:
 
 
 def test_text_has_interval_and_number_of_images() -> None:
-    """One decimal of a percentage, in a sentence and in a table."""
+    """A percentage has one decimal, in a sentence and in a table."""
     accuracy = Accuracy.from_counts(284, 292)
 
     assert "97.3 % (95 % interval 94.7–98.6, 292 images)" == str(accuracy)

@@ -78,7 +78,7 @@ def test_mean_interval_agrees_with_scipy():
 
 
 def test_weighted_sum_of_one_estimate_has_its_interval():
-    """One class has its own interval; several equal ones have one that is narrower by √k."""
+    """A single class keeps its interval; that of k equal classes is narrower by √k."""
     one, low, high = np.array([0.1]), np.array([0.0]), np.array([0.3])
     assert (0.0, 0.3) == pytest.approx(weighted_sum_interval(np.ones(1), one, low, high))
     quarter = weighted_sum_interval(np.full(4, 0.25), *(np.repeat(end, 4) for end in (one, low, high)))

@@ -1,5 +1,7 @@
 """Tests of the comparison of two evaluations, by each metric."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 
 from relearn.model.config import PromotionMetric
 from relearn.model.evaluation.metrics import Evaluation
-from relearn.model.evaluation.paired_comparison import PROMOTION_METRICS, PairedComparison
+from relearn.model.evaluation.paired_comparison import PairedComparison
+
+PROMOTION_METRICS: tuple[PromotionMetric, ...] = get_args(PromotionMetric)
 
 
 def make_evaluation(seed: int, images: int, classes: int = 3) -> Evaluation:

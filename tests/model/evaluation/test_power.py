@@ -27,7 +27,7 @@ from relearn.model.evaluation.significance import mcnemar
     ],
 )
 def test_power_equals_the_simulated_one(images: int, discordant: float, gain: float, level: float):
-    """Of 20,000 simulated comparisons as many find the gain as computed, to 1 point."""
+    """The computed power is the fraction of 20,000 simulated comparisons that find the gain, to 1 point."""
     probabilities = (discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant
     draws = np.random.default_rng(1).multinomial(images, probabilities, 20_000)
     counts, positions = np.unique(draws[:, :2], axis=0, return_inverse=True)
