@@ -8,7 +8,7 @@ unexport PYTHONHOME PYTHONPATH PIP_PREFIX PIP_ROOT PIP_TARGET CDPATH
 export PIP_USER = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo serve test test-all soak bench bench-train bench-serve docs lock
+.PHONY: help run demo backprop serve test test-all soak bench bench-train bench-serve docs lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ run: $(BIN)/.ready ## train, release the best, see it answer
 demo: $(BIN)/.ready ## the whole loop in two minutes: drift, feedback, retraining, rollback
 	@$(BIN)/python -m infra.demo
 
+backprop: $(BIN)/.ready ## backpropagation with numbers: tables and figures of a small network, or of your image
+	@$(BIN)/python -m infra.backprop $(ARGS)
+
 serve: $(BIN)/.ready ## start the prediction API of what was released
 	@$(BIN)/relearn serve $(ARGS)
 
@@ -41,7 +44,7 @@ test: $(BIN)/.ready ## lint, format, types and the tests
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/pytest -m "not slow and not series" -n 2 $(ARGS)
+	$(BIN)/pytest -m "not slow and not series" -n 4 $(ARGS)
 
 test-all: $(BIN)/.ready ## the same, slow proofs included; fails where a program is missing
 	$(BIN)/ruff check --quiet

@@ -14,6 +14,7 @@ import torch
 
 from benchmarks import (
     accuracy,
+    backbone,
     batch,
     cold_start,
     commands,
@@ -69,6 +70,7 @@ BENCHMARKS: dict[str, Callable[..., tuple[str, str, pd.DataFrame]]] = {
     "commands": commands.measure,
     "data": data.measure,
     "accuracy": accuracy.measure_ours,
+    "backbone": backbone.measure,
     "best": accuracy.measure_best,
     "tutorial": accuracy.measure_tutorial,
     "train": train.measure,

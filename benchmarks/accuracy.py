@@ -8,19 +8,20 @@ import pandas as pd
 
 from relearn.model import devices
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.evaluation.metrics import evaluate
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
+from relearn.model.networks.cnn import GRAY_CHANNELS
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 
 SEEDS, SEEDS_OF_BEST = 5, 3
-Trainings = tuple[tuple[str, dict[str, object]], ...]
+Trainings = tuple[tuple[str | None, dict[str, object]], ...]
 OURS: Trainings = (
-    ("default", {"network": "mlp"}),
-    ("default", {"network": "cnn"}),
+    (None, {"network": "mlp"}),
+    (None, {"network": "cnn"}),
     ("fast", {}),
     ("fast-cnn", {}),
 )
@@ -79,13 +80,12 @@ def _table(trainings: Trainings, seeds: int = SEEDS, parallel: bool = True) -> p
     )
 
 
-def _row(preset: str, config: TrainConfig, table: pd.DataFrame) -> dict[str, object]:
+def _row(preset: str | None, config: TrainConfig, table: pd.DataFrame) -> dict[str, object]:
     widths = "-".join(map(str, (784, *config.hidden_sizes, 10)))
-    convolutions = (
-        f"cnn {' '.join(map(str, config.conv_channels))}, {config.kernel_size}×{config.kernel_size}"
-    )
+    channels = config.conv_channels or GRAY_CHANNELS
+    convolutions = f"cnn {' '.join(map(str, channels))}, {config.kernel_size}×{config.kernel_size}"
     return {
-        "preset": preset,
+        "preset": preset or "none",
         "network": widths if config.network == "mlp" else convolutions,
         "test accuracy, mean": f"{mean(table['test']):.3f} %",
         "± sd": f"{stdev(table['test']):.2f}",

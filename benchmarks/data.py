@@ -19,12 +19,12 @@ from PIL import Image
 
 from relearn.model import devices
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
 from relearn.model.images.decode import decode_image
 from relearn.model.images.decode_many import ImageSource, decode_images
 from relearn.model.images.resize import fit_image
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 
 PHOTOS, PHOTO_SIZE, SIDE = 240, (3000, 2000), 32

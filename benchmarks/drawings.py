@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
 from relearn.model.images.decode import decode_image
 from relearn.model.images.resize import fit_image
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 
 DIGITS = 500  # of MNIST's test images, in each form

@@ -11,7 +11,6 @@ import pandas as pd
 from relearn.flows.config import MonitorConfig
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.drift import image_statistics
 from relearn.model.drift.detect import DriftReport, DriftSample, detect_drift
 from relearn.model.evaluation.robustness import CORRUPTIONS, shift_rotate_scale
@@ -29,6 +28,7 @@ from relearn.model.plots.style import (
     create_figure,
     style_axes,
 )
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 
 FIGURES = Path(__file__).parents[1] / "docs" / "images"

@@ -15,9 +15,8 @@ from scipy import stats
 
 from relearn.flows.config import PromotionConfig
 from relearn.flows.promotion.candidate_scores import ClassifierScores, ReferenceScores, score_classifier
-from relearn.flows.promotion.gate import evaluate_gate
+from relearn.flows.promotion.gate import Baseline, evaluate_gate
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.evaluation.metrics import Evaluation
 from relearn.model.evaluation.power import compute_power
 from relearn.model.evaluation.significance import mcnemar, spend_level
@@ -26,6 +25,7 @@ from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.plots.style import BLUE, GRAY, GREEN, VERMILION, create_figure, style_axes
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -181,21 +181,27 @@ def simulate_months(
 ) -> dict[str, object]:
     """Return how many months had a promotion, how many promotions, and what was lost."""
     config = PromotionConfig.model_validate({"promotion_rule": rule})
-    losses, promotions = np.zeros(MONTHS), np.zeros(MONTHS, int)
+    losses, margins, promotions = np.zeros(MONTHS), np.zeros(MONTHS), np.zeros(MONTHS, int)
     for month in range(MONTHS):
         rng = np.random.default_rng([images, month])
         labels, easiness = rng.integers(0, 10, images), rng.random(images)
-        champion = baseline = draw_scores(rng, labels, easiness, 10, 0.85)
-        served, earlier = 0.85, 0
+        champion, served = draw_scores(rng, labels, easiness, 10, 0.85), 0.85
+        baseline = Baseline(champion.reference)
         for night in range(1, NIGHTS + 1):
             accuracy = accuracy_of(night)
             candidate = draw_scores(rng, labels, easiness, 10, accuracy)
-            decision = evaluate_gate(candidate, champion, config, earlier, baseline.reference)
-            earlier += 1
-            if decision.action == "promote":
-                champion, served, earlier = candidate, accuracy, 0
-                baseline = baseline if decision.keeps_baseline else candidate
+            decision = evaluate_gate(candidate, champion, config, baseline, has_more_data=True)
+            is_promoted = decision.action == "promote"
+            if is_promoted and not decision.margin:
+                baseline = Baseline(candidate.reference)
+            else:
+                margin = decision.margin or baseline.margin
+                tested, failed = baseline.tested + 1, baseline.failed + (not is_promoted)
+                baseline = Baseline(baseline.scores, margin, tested, failed)
+            if is_promoted:
+                champion, served = candidate, accuracy
                 promotions[month] += 1
+                margins[month] = margins[month] or 100 * decision.margin
         losses[month] = 100 * (0.85 - served)
     return {
         "images": f"{images:,}",
@@ -205,6 +211,8 @@ def simulate_months(
         "promotions a month": f"{promotions.mean():.1f}",
         "lost, mean": f"{losses.mean():+.2f}",
         "lost in the worst 2.5 % of the months": f"{np.percentile(losses, 97.5):+.2f}",
+        "margin stated": f"{margins[margins > 0].mean():.2f}" if margins.any() else "",
+        "months with a loss above it, %": f"{100 * (losses > margins).mean():.1f}",
     }
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 from benchmarks.subprocess_peers import PEERS, Task, interleaving_note, median_range, run_interleaved
 from benchmarks.train import SETTINGS
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import SPLITS, prepare_dataset
 from relearn.model.home import Home
+from relearn.model.preparation.prepared import SPLITS, prepare_dataset
 
 REPETITIONS = (1, 4, 16)
 BATCHES = (32, 64, 256, 1024)

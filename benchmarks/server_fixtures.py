@@ -19,11 +19,11 @@ import psutil
 
 from benchmarks.subprocess_peers import PEER_PYTHON, REPOSITORY
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import WEIGHTS_FILE, ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.build_bento import build_bento
@@ -165,6 +165,7 @@ def publish(home: Home, saved: Path, bento: str) -> None:
         sha256=releases.add_version(VERSION, saved),
     )
     releases.ledger.append(
+        releases.ledger.read_last(),
         actor="benchmark",
         action="promote",
         subject=VERSION,

@@ -50,7 +50,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Task:
-    """Task of a worker; `data` is a folder written by `relearn.model.data.prepared`."""
+    """Task of a worker; `data` is a folder written by `relearn.model.preparation.prepared`."""
 
     peer: Peer
     settings: Mapping[str, Any]

@@ -155,7 +155,7 @@ def build_classifier(seed: int) -> Classifier:
         dataset=NAME,
         classes=tuple("0123456789"),
         shape=SHAPE,
-        style="mnist",
+        style="photo",
         fingerprint="0" * 64,
         parameters=count_parameters(network),
     )

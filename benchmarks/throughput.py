@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from relearn.model import devices
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.data.transforms import expects_flat_input
 from relearn.model.home import Home
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 
 ROUNDS = 5

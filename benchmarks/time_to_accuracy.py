@@ -9,8 +9,8 @@ import pandas as pd
 
 from benchmarks.subprocess_peers import PEERS, Task, Worker, WorkerError, median_range, run_interleaved
 from relearn.model.config import PRESETS, TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
+from relearn.model.preparation.prepared import prepare_dataset
 
 TARGETS = {"mlp": 0.98, "cnn": 0.99}
 OWN_SETTINGS = {"mlp": PRESETS["fast"], "cnn": PRESETS["fast-cnn"]}

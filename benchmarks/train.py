@@ -6,8 +6,8 @@ import pandas as pd
 
 from benchmarks.subprocess_peers import PEERS, Result, Task, interleaving_note, median_range, run_interleaved
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
+from relearn.model.preparation.prepared import prepare_dataset
 
 SETTINGS = {
     "dataset": "mnist",

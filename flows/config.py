@@ -1,6 +1,6 @@
 """Settings of gate and monitor: type, default, range and one sentence of help for each."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -45,6 +45,21 @@ class PromotionConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fals
     log_loss_margin: float = Field(
         0.1, ge=0, le=10, description="Maximum significant increase of the log loss in nats."
     )
+    new_class_recall: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Minimum recall of a class that the live version lacks, at the lower end of its 95 %"
+        " interval.",
+    )
+    allow_removed_classes: bool = Field(
+        False, description="Accept a candidate that lacks classes of the live version."
+    )
+    renamed_classes: tuple[Annotated[str, Field(pattern=r"^[^=]+=[^=]+$")], ...] = Field(
+        (),
+        examples=["OLD=NEW"],
+        description="Classes of the live version that have another name now, each as OLD=NEW.",
+    )
     max_latency_ms: float | None = Field(
         None, gt=0, le=60_000, description="Maximum time of one prediction in milliseconds. Default: any."
     )
@@ -85,7 +100,7 @@ class MonitorConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
         description="Alert if live accuracy is further below that on the reference images, beyond chance.",
     )
     min_labels: int = Field(
-        30, ge=1, le=1_000_000, description="Minimum number of labels for a live accuracy."
+        30, ge=1, le=1_000_000, description="Minimum number of labeled samples for an alert of live accuracy."
     )
     cooldown_hours: float = Field(
         24.0, ge=0, le=8_760, description="Hours before the same alert is repeated."

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-import numpy as np
 from prefect import flow, get_client, get_run_logger, task
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
@@ -16,26 +15,31 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from relearn.flows.config import PromotionConfig
-from relearn.flows.console import Stopwatch, print_warning
-from relearn.flows.promotion.candidate_scores import score_classifier
-from relearn.flows.promotion.gate import evaluate_gate
+from relearn.flows.orchestration.flow_process import record_process
+from relearn.flows.promotion.candidate_scores import score_all
+from relearn.flows.promotion.class_change import ClassChange, measure_new_classes
+from relearn.flows.promotion.gate import Baseline, evaluate_gate
 from relearn.flows.promotion.gate_report import publish_gate_report
 from relearn.flows.promotion.reference_images import load_default_reference
 from relearn.flows.promotion.smoke import run_smoke_test
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import (
     ReleaseState,
-    count_earlier_candidates,
+    count_candidates,
+    map_versions,
     record_decision,
     sync_with_ledger,
     try_sync_with_ledger,
 )
 from relearn.flows.results import EXAMPLE_IMAGE_FILENAME, GateDecision, ReleaseResult, SmokeTestResult
+from relearn.flows.terminal.console import Stopwatch, print_warning, spinner
 from relearn.flows.tracking import registry
+from relearn.flows.tracking.run_names import add_to_flow_run_name, build_release_flow_run_name
 from relearn.flows.tracking.runs import attach_run
 from relearn.flows.tracking.store import connect, mlflow_errors
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
+from relearn.model.images.allocate import allocate_in
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import read_card, read_training_hashes
 from relearn.serving.deployment.build_bento import build_bento
@@ -83,12 +87,12 @@ class Approval(RunInput):
     promote: bool = True
 
 
-@flow(name="release", flow_run_name="release {run_id}")
+@flow(name="release", flow_run_name=build_release_flow_run_name, on_running=[record_process])
 def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseResult:
     """Evaluate the classifier of a run against the champion, smoke-test it, promote it.
 
     If the champion changes in the meantime, the candidate is evaluated again, against the new champion. The
-    release of a run that is live already changes nothing.
+    release of a run that is live already only builds its Bento again if that is damaged.
     """
     home, stopwatch = Home.from_environment(), Stopwatch()
     with mlflow_errors(home.tracking_uri), tempfile.TemporaryDirectory() as temp_dir:
@@ -98,15 +102,15 @@ def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseRes
         while True:
             state_before = ReleaseState.from_store(ReleaseStore(home.releases_dir(name)))
             if state_before.live and state_before.live.run_id == run_id:
-                return build_already_live_result(name, state_before.live)
-            with stopwatch.stage("gate"):
+                return restore_live(name, state_before.live, home)
+            with stopwatch.stage("gate"), spinner("Deciding on the release"):
                 candidate = evaluate_candidate(run_id, folder, config, state_before)
             if candidate.action == "promote":
-                with stopwatch.stage("registering"):
+                with stopwatch.stage("registering"), spinner("Registering"):
                     candidate = register(candidate)
-                with stopwatch.stage("packaging"):
+                with stopwatch.stage("packaging"), spinner("Packaging with BentoML"):
                     candidate = package_candidate(candidate)
-                with stopwatch.stage("smoke test"):
+                with stopwatch.stage("smoke test"), spinner("Starting its server for a smoke test"):
                     candidate = smoke_test(candidate)
             if candidate.action == "promote" and config.manual_approval:  # for each gate decision
                 with stopwatch.stage("waiting for approval"):
@@ -114,7 +118,9 @@ def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseRes
             with stopwatch.stage("decision"):
                 is_recorded = apply_decision(candidate, state_before)
             if is_recorded:
-                return build_result(candidate, stopwatch.seconds)
+                result = build_result(candidate, stopwatch.seconds)
+                add_to_flow_run_name(result.verdict)
+                return result
 
 
 @task(task_run_name="evaluate-gate")
@@ -123,71 +129,70 @@ def evaluate_candidate(
 ) -> Candidate:
     """Score candidate and champion on the same images; publish the gate decision in MLflow and Prefect.
 
-    The images are those of the reference set that neither learned from. A promoted candidate gets golden
+    With other classes than the champion's the candidate's own test images become the reference set: the two
+    are compared on those of the classes that both know. Images that any of them, or the baseline, has learned
+    from are left out; each sees the others through its own preprocessing. A promoted candidate gets golden
     requests in its folder, which its server has to answer.
     """
     home, classifier = Home.from_environment(), Classifier.load(folder)
     card, releases = classifier.card, ReleaseStore(home.releases_dir(classifier.card.name))
-    reference_fingerprint = state_before.reference_fingerprint
-    reference = (
-        ReferenceSet.load(releases, reference_fingerprint)
-        if reference_fingerprint
-        else load_default_reference(card, home)
-    )
-    candidate_hashes = champion_hashes = read_training_hashes(folder)
-    champion = baseline = None
+    learned = {classifier: read_training_hashes(folder)}
+    champion, baseline, has_more_data = None, None, False
     if live := state_before.live:
         champion = releases.load(live.version)
-        champion_hashes = read_training_hashes(releases.version_folder(live.version), champion.card)
-        if set(champion_hashes.tolist()) < set(candidate_hashes.tolist()):
-            baseline = load_baseline(releases, live, champion)
-    unseen_images = reference.excluding(np.union1d(candidate_hashes, champion_hashes))
-    scores = {
-        scored: score_classifier(scored, unseen_images, reference.classes)
-        for scored in {classifier, champion, baseline}
-        if scored
-    }
+        learned[champion] = read_training_hashes(releases.version_folder(live.version), champion.card)
+        has_more_data = set(learned[champion][:, 0].tolist()) < set(learned[classifier][:, 0].tolist())
+        if live.baseline in releases.list_versions():  # else it was pruned, or is the champion
+            baseline = releases.load(live.baseline)
+            learned[baseline] = read_training_hashes(releases.version_folder(live.baseline), baseline.card)
+    change = ClassChange.between(card.classes, (champion or classifier).card.classes, config)
+    reference = (
+        ReferenceSet.load(releases, state_before.reference_fingerprint)
+        if state_before.reference_fingerprint and not change.needs_reference
+        else load_default_reference(card, home)
+    )
+    home.dataset_cache.mkdir(parents=True, exist_ok=True)
+    learners = [(scored.card, hashes) for scored, hashes in learned.items()]
+    images = reference.fit_unseen(learners, allocate_in(home.dataset_cache))
+    scores = score_all(dict(zip(learned, images, strict=True)), classifier, change, reference.classes, config)
+    baseline_scores, margin = scores[baseline].reference if baseline else None, live.margin if live else 0.0
     gate_decision = evaluate_gate(
         scores[classifier],
         scores[champion] if champion else None,
         config,
-        count_earlier_candidates(releases, run_id),
-        scores[baseline].reference if baseline else None,
+        Baseline(baseline_scores, margin, *count_candidates(releases, run_id)),
+        has_more_data,
+        measure_new_classes(change, classifier, images[0]),
     )
     publish_gate_report(
         attach_run(home, run_id),
         gate_decision,
         scores[classifier],
         scores[champion] if champion else None,
-        excluded=len(reference.test_images) - len(unseen_images),
+        excluded=len(reference) - len(images[0]),
     )
     if gate_decision.action == "promote":
-        Golden.from_classifier(classifier, unseen_images.images).save(folder)
+        Golden.from_classifier(classifier, images[0].images).save(folder)
     return Candidate(
         run_id=run_id,
         folder=folder,
         name=card.name,
         data_fingerprint=card.fingerprint,
         reference_fingerprint=reference.save(releases),
-        expected_label=reference.classes[unseen_images.labels[0]],
+        expected_label=reference.classes[images[0].labels[0]],
         gate_decision=gate_decision,
     )
-
-
-def load_baseline(releases: ReleaseStore, live: Release, champion: Classifier) -> Classifier | None:
-    """Load the baseline of the live release; None if it was pruned."""
-    if not live.baseline:
-        return champion
-    return releases.load(live.baseline) if live.baseline in releases.list_versions() else None
 
 
 @task(task_run_name="register")
 def register(candidate: Candidate) -> Candidate:
     """Register the run as a version; a repeated call returns the same version."""
     home = Home.from_environment()
-    client = connect(home)
-    with ReleaseStore(home.releases_dir(candidate.name)).locked():  # or one run might get two versions
-        return replace(candidate, version=registry.register(client, candidate.run_id, candidate.name))
+    client, releases = connect(home), ReleaseStore(home.releases_dir(candidate.name))
+    with releases.locked():  # or one run might get two versions
+        released = map_versions(releases)
+        version = registry.register(client, candidate.run_id, candidate.name, released)
+    return replace(candidate, version=version)
 
 
 @task(task_run_name="package")
@@ -244,8 +249,9 @@ def apply_decision(candidate: Candidate, state_before: ReleaseState) -> bool:
             published_at=datetime.now(UTC),
             sha256=dict(candidate.digests),
             baseline=(live_release.baseline or live_release.version)
-            if live_release and candidate.gate_decision.keeps_baseline
+            if live_release and candidate.gate_decision.margin
             else "",
+            margin=candidate.gate_decision.margin,
         )
         previous_version = state_before.live.version if state_before.live else None
         reference_fingerprint = candidate.reference_fingerprint
@@ -291,8 +297,10 @@ def build_result(candidate: Candidate, seconds: dict[str, float]) -> ReleaseResu
     )
 
 
-def build_already_live_result(name: str, live_release: Release) -> ReleaseResult:
-    """Build the result for a run that is live already."""
+def restore_live(name: str, live_release: Release, home: Home) -> ReleaseResult:
+    """Build the Bento of a run that is live already, if it is missing or damaged; return the result."""
+    folder = ReleaseStore(home.releases_dir(name)).version_folder(live_release.version)
+    build_bento(folder, name, live_release.version, home)
     gate_decision = GateDecision(
         action="promote", reasons=(f"version {live_release.version} is live already",), checks=()
     )

@@ -10,17 +10,16 @@ EXAMPLE_IMAGE_FILENAME = "example.png"  # with the releases of a model: an image
 
 
 class TrainResult(BaseModel, frozen=True):
-    """Result of one training: its run, epochs, speed and metrics (accuracies in 0–1)."""
+    """Result of one training: its run, how it ended, speed and metrics (accuracies in 0–1)."""
 
     run_id: str
     url: str
     network: str
     parameter_count: int
-    epochs: int
-    best_epoch: int
-    stop_reason: str
+    summary: str
     val_loss: float
     val_accuracy: float
+    val_balanced_accuracy: float
     metrics: dict[str, float]
     warnings: tuple[str, ...]
     training_seconds: float
@@ -46,14 +45,14 @@ class GuardrailResult(BaseModel, frozen=True):
 class GateDecision(BaseModel, frozen=True):
     """Decision of the gate, PROMOTE, HOLD or REJECT, with every reason and number.
 
-    `keeps_baseline` is True for a promotion by the rule `more_data`, which shows no gain.
+    `margin` is the loss since the baseline that a promotion accepts; 0 if the candidate is the new baseline.
     """
 
     action: GateOutcome
     reasons: tuple[str, ...]
     checks: tuple[GuardrailResult, ...]
     comparison: PairedComparison | None = None
-    keeps_baseline: bool = False
+    margin: float = 0.0
 
 
 class ServedPrediction(BaseModel, frozen=True):
@@ -102,15 +101,23 @@ class ReleaseResult(BaseModel, frozen=True):
 
     @property
     def summary(self) -> str:
-        """The gate decision, and the live version, in one line."""
-        reasons = "; ".join(self.gate_decision.reasons)
+        """The gate decision, the live version and the reasons, in one line."""
+        return f"{self.outcome}: {'; '.join(self.gate_decision.reasons)}"
+
+    @property
+    def verdict(self) -> str:
+        """Fate of the candidate: released, held or rejected."""
+        return {"promote": "released", "hold": "held", "reject": "rejected"}[self.gate_decision.action]
+
+    @property
+    def outcome(self) -> str:
+        """The live version, and what became of the candidate."""
         if self.gate_decision.action == "promote":
-            return f"version {self.live_version} is live: {reasons}"
+            return f"version {self.live_version} is live"
         champion_status = (
             f"version {self.live_version} stays live" if self.live_version else "no version is live yet"
         )
-        candidate_status = {"hold": "the candidate is held", "reject": "the candidate is rejected"}
-        return f"{champion_status}, {candidate_status[self.gate_decision.action]}: {reasons}"
+        return f"{champion_status}, the candidate is {self.verdict}"
 
 
 class RetrainResult(BaseModel, frozen=True):

@@ -12,35 +12,57 @@ import torch
 from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
-from relearn.flows.console import EpochBar, image_bar, make_console, print_warning
+from relearn.flows.config import PromotionConfig
 from relearn.flows.feedback.decisions import collect_feedback_images
+from relearn.flows.orchestration.flow_process import record_process
+from relearn.flows.process.shutdown import catch_stop_signals
+from relearn.flows.promotion.class_change import ClassChange
 from relearn.flows.results import TrainResult
-from relearn.flows.shutdown import catch_stop_signals
+from relearn.flows.terminal.console import EpochBar, image_bar, print_note, print_warning, spinner
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.run_names import build_flow_run_name, build_train_run_name
-from relearn.flows.tracking.runs import FLOW_RUN_TAG, RESULT_TAG, Experiment, Run, get_last_feedback_decision
+from relearn.flows.tracking.runs import (
+    FINGERPRINT_TAG,
+    FLOW_RUN_TAG,
+    RESULT_TAG,
+    Experiment,
+    Run,
+    get_fingerprint,
+    get_last_feedback_decision,
+)
+from relearn.flows.training.fit_to_data import fit_to_data
+from relearn.flows.training.head import fit_head_and_log
 from relearn.flows.training.metric_queue import AsyncMetricLogger
 from relearn.flows.training.preconditions import check_inputs, describe_class_change
+from relearn.flows.training.report import describe_images
 from relearn.flows.training.resume import EpochLog, ResumableRun, delete_checkpoints, open_resumable
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import default_model_name
-from relearn.model.data.prepared import PreparedDataset, load_prepared, prepare_dataset
 from relearn.model.data.transforms import expects_flat_input, preprocess
 from relearn.model.errors import DataError, NotFoundError
 from relearn.model.evaluation.metrics import Evaluation, compute_generalization_gap, evaluate
 from relearn.model.home import Home
+from relearn.model.images.decode_many import OnProgress
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.custom import errors_in_call
+from relearn.model.networks.pretrained import Pretrained
 from relearn.model.networks.registry import build_network
 from relearn.model.networks.summary import count_parameters, summarize_layers
 from relearn.model.plots import evaluation as plots
-from relearn.model.plots import learning_curves
 from relearn.model.plots.architecture import plot_architecture
 from relearn.model.plots.gradients import plot_gradient_flow
+from relearn.model.plots.learning_curves import plot_learning_curves
+from relearn.model.preparation.prepared import (
+    PreparedDataset,
+    find_prepared,
+    load_prepared,
+    prepare_dataset,
+)
 from relearn.model.text import escape_controls
 from relearn.model.training import gradient_health
 from relearn.model.training.fit import FitResult, fit
+from relearn.model.training.head import HeadResult
 from relearn.model.training.state import EpochRecord, TrainingSnapshot
 from relearn.serving.releases.store import ReleaseStore
 
@@ -48,10 +70,10 @@ from relearn.serving.releases.store import ReleaseStore
 # 1 % of the epoch on MNIST, and 256 images of ten classes include every class.
 GRADIENT_BATCH_SIZE = 256
 
-DEFAULT_CONFIG = TrainConfig.from_preset("default")
+DEFAULT_CONFIG = TrainConfig()
 
 
-@flow(name="train", flow_run_name=build_flow_run_name)
+@flow(name="train", flow_run_name=build_flow_run_name, on_running=[record_process])
 def train(config: TrainConfig = DEFAULT_CONFIG, resume: str | None = None) -> TrainResult:
     """Train and evaluate one network on one dataset, without a release.
 
@@ -59,55 +81,79 @@ def train(config: TrainConfig = DEFAULT_CONFIG, resume: str | None = None) -> Tr
     """
     home = Home.from_environment()
     check_inputs(config, [config.network], home)
-    last_decision = get_last_feedback_decision(home, resume) if resume else None
-    return train_and_evaluate(config, load_data(config, last_decision), resume_run_id=resume)
+    config, _ = fit_to_data(config, (config.network,), home)
+    return train_and_evaluate(config, load_data(config, resume), resume_run_id=resume)
 
 
 @task(task_run_name="load-data")
-def load_data(config: TrainConfig, last_decision: int | None = None, for_release: bool = False) -> Path:
+def load_data(
+    config: TrainConfig, resumed_run_id: str | None = None, promotion: PromotionConfig | None = None
+) -> Path:
     """Load, check and split the data, with accepted feedback merged; return the folder of the result.
 
-    Only the first `last_decision` feedback decisions count; all of them if it is None. Other classes than
-    those of the live version are a `DataError` if `for_release`, since the gate would reject every candidate;
-    else they are a warning.
+    A resumed run continues with the data that it began with, also if the source has changed since. Other
+    classes than those of the live version are a warning. They are a `DataError` if `promotion`, the settings
+    of the release, would have the gate reject every candidate for them.
     """
     home = Home.from_environment()
-    feedback = collect_feedback_images(home, default_model_name(config, home), last_decision)
     with image_bar() as show_progress:
-        prepared = prepare_dataset(config, home, feedback, show_progress)
-    class_change = compare_with_live(
-        prepared, ReleaseStore(home.releases_dir(config.model_name or prepared.name))
-    )
-    if class_change and for_release:
+        prepared = prepare_data(config, home, resumed_run_id, show_progress)
+    releases = ReleaseStore(home.releases_dir(config.model_name or prepared.name))
+    class_change, is_rejected = compare_with_live(prepared, releases, promotion or PromotionConfig())
+    if is_rejected and promotion is not None:
         raise DataError(class_change)
     rebuild_message = f"prepared again: {prepared.rebuild_reason}" if prepared.rebuild_reason else ""
     findings = (f"{prepared.uri}: {finding}" for finding in prepared.findings)
     for message in filter(None, [rebuild_message, class_change, *findings]):
         get_run_logger().warning(escape_controls(message))
         print_warning(message)
+    lines = [f"{prepared.name}: {describe_images(prepared)}"]
     if prepared.description:
-        for line in prepared.description.summarize(config.image_size):
-            get_run_logger().info(line)
-            make_console().print(line, soft_wrap=True)
+        lines += prepared.description.summarize(config.image_size)
+    for line in lines:
+        get_run_logger().info(line)
+        print_note(line, soft_wrap="/" in line)  # paths can be copied
     return prepared.folder
 
 
-def compare_with_live(prepared: PreparedDataset, releases: ReleaseStore) -> str:
-    """Return how the classes of the data differ from those of the live version, and what to do; "" if not.
+def prepare_data(
+    config: TrainConfig, home: Home, resumed_run_id: str | None, on_progress: OnProgress
+) -> PreparedDataset:
+    """Prepare the data with accepted feedback; return that of a resumed run as it was, if it is kept."""
+    last_decision = None  # all count
+    if resumed_run_id:
+        if kept := find_prepared(config, home, get_fingerprint(home, resumed_run_id)):
+            return kept
+        last_decision = get_last_feedback_decision(home, resumed_run_id)
+    feedback = collect_feedback_images(home, default_model_name(config, home), last_decision)
+    return prepare_dataset(config, home, feedback, on_progress)
+
+
+def compare_with_live(
+    prepared: PreparedDataset, releases: ReleaseStore, promotion: PromotionConfig
+) -> tuple[str, bool]:
+    """Return how the classes differ from those of the live version, "" if not, and if the gate rejects that.
 
     Raises `DataError` if another value is white in the data of the live version.
     """
     live = releases.read_live()
     if live is None:
-        return ""
+        return "", False
     card = releases.read_card(live.version)
     card.check_scale(prepared.uri, prepared.scale)
-    change = describe_class_change(prepared.classes, card.classes)
-    return change and (
-        f"{prepared.uri}: the classes are not those of {card.name} {live.version}, which is live ({change}). "
-        "No classifier of other classes is released in its place: correct the labels, or train under another "
-        "--model-name"
-    )
+    change = ClassChange.between(prepared.classes, card.classes, promotion)
+    difference = describe_class_change(prepared.classes, change.champion)
+    if not difference:
+        return "", False
+    subject = f"the classes are not those of {card.name} {live.version}, which is live ({difference})"
+    if change.is_rejected(promotion):
+        advice = (
+            "No classifier of other classes is released in its place: correct the labels, or pass "
+            "--renamed-classes OLD=NEW or --allow-removed-classes, or train under another --model-name"
+        )
+        return f"{prepared.uri}: {subject}. {advice}", True
+    advice = "A candidate has to be as good on the classes that both know, and to recognize each new one"
+    return f"{prepared.uri}: {subject}. {advice}", False
 
 
 @task(task_run_name="train-{config.network}")
@@ -132,7 +178,7 @@ def train_and_evaluate(
         delete_checkpoints(home.checkpoints / earlier_run.info.run_id)
         return TrainResult.model_validate_json(earlier_run.data.tags[RESULT_TAG])
     network = build_network(config, prepared.shape, len(prepared.classes))
-    tags = {"relearn.job_type": "train", "dataset": prepared.name, "fingerprint": prepared.fingerprint}
+    tags = {"relearn.job_type": "train", "dataset": prepared.name, FINGERPRINT_TAG: prepared.fingerprint}
     earlier_run_id: str | None = earlier_run.info.run_id if earlier_run else None
     with ExitStack() as stack:
         if earlier_run_id:  # lock before changing the run: another process may train it
@@ -156,15 +202,22 @@ def train_and_evaluate(
                 open_resumable(home.checkpoints / run.id, config, prepared.fingerprint)
             )
         log_inputs(run, config, prepared, network)
-        fit_result, warnings = fit_and_log(run, config, network, prepared, resumable)
-        card = ModelCard.from_network(config, prepared, network)
-        evaluation = evaluate(Classifier(network, card), prepared.splits.test)
-        warnings += log_results(run, fit_result, evaluation, prepared, resumable.last_epoch_end_ms)
-        hardware = {"device": fit_result.device, "threads": fit_result.threads}
-        card = card.model_copy(update={"metrics": evaluation.metrics} | hardware)
-        registry.log_classifier(
-            run, Classifier(network, card), prepared.splits.train_val_hashes, resumable.last_epoch_end_ms
-        )
+        fit_result: FitResult | HeadResult
+        warnings: tuple[str, ...] = ()
+        if isinstance(network, Pretrained):
+            fit_result = fit_head_and_log(run, config, network, prepared, resumable, home)
+        else:
+            fit_result, warnings = fit_and_log(run, config, network, prepared, resumable)
+        report_fit(config.network, fit_result)
+        card = ModelCard.from_network(config, prepared, network, fit_result.temperature)
+        with spinner(f"Evaluating {config.network}"):
+            evaluation = evaluate(Classifier(network, card), prepared.splits.test)
+            warnings += log_results(run, fit_result, evaluation, prepared, resumable.last_epoch_end_ms)
+            hardware = {"device": fit_result.device, "threads": fit_result.threads}
+            card = card.model_copy(update={"metrics": evaluation.metrics} | hardware)
+            registry.log_classifier(
+                run, Classifier(network, card), prepared.splits.train_val_hashes, resumable.last_epoch_end_ms
+            )
         result = build_result(
             run, config, fit_result, evaluation, card.parameters, resumable.skipped_checkpoints + warnings
         )
@@ -176,7 +229,7 @@ def train_and_evaluate(
 def build_result(
     run: Run,
     config: TrainConfig,
-    fit_result: FitResult,
+    fit_result: FitResult | HeadResult,
     evaluation: Evaluation,
     parameters: int,
     warnings: tuple[str, ...],
@@ -187,11 +240,10 @@ def build_result(
         url=run.url,
         network=config.network,
         parameter_count=parameters,
-        epochs=len(fit_result.history),
-        best_epoch=fit_result.best_epoch,
-        stop_reason=fit_result.stop_reason,
-        val_loss=fit_result.best_record.val_loss,
-        val_accuracy=fit_result.best_record.val_accuracy,
+        summary=fit_result.summary,
+        val_loss=fit_result.val_loss,
+        val_accuracy=fit_result.val_accuracy,
+        val_balanced_accuracy=fit_result.val_balanced_accuracy,
         metrics=evaluation.metrics,
         warnings=warnings,
         training_seconds=fit_result.seconds,
@@ -203,6 +255,7 @@ def log_inputs(run: Run, config: TrainConfig, prepared: PreparedDataset, network
     """Log the inputs of a training: settings, data, and the layers of the network."""
     run.log_params(config.model_dump() | {"parameters": count_parameters(network)})
     run.log_dataset(prepared)
+    run.log_data_files(prepared)
     with errors_in_call(config.network, "the prediction of one image"):
         layer_table = summarize_layers(network, prepared.shape)
     input_shape = (math.prod(prepared.shape),) if expects_flat_input(network) else prepared.shape
@@ -252,6 +305,10 @@ def fit_and_log(
                 health = gradient_health.measure_gradients(network, inputs, targets, record.epoch)
             resumable.add_epoch(epoch_metrics(record) | flatten_gradient_health(health), health)
             bar.advance(record)
+            get_run_logger().info(
+                f"epoch {record.epoch}: loss {record.train_loss:.4f} in training, {record.val_loss:.4f} on "
+                f"validation, accuracy {record.val_accuracy:.2%} on validation"
+            )
 
         def on_checkpoint(snapshot: TrainingSnapshot) -> None:
             # First on disk, then in MLflow: an epoch in MLflow is then never trained a second time.
@@ -269,10 +326,21 @@ def fit_and_log(
         )
         if stop_request:
             raise SystemExit(stop_request.exit_code)
-    health_table = resumable.gradient_health
+    history, health_table = fit_result.to_frame(), resumable.gradient_health
+    run.log_table(history, "history.csv")
+    run.log_figure(plot_learning_curves(history, fit_result.best_epoch, fit_result.stop_reason), "curves.png")
     run.log_table(health_table, "gradients/health.csv")
     run.log_figure(plot_gradient_flow(health_table), "gradients/flow.png")
+    run.log_metrics({"best/epoch": fit_result.best_epoch}, timestamp_ms=resumable.last_epoch_end_ms)
+    run.set_tags({"stop_reason": fit_result.stop_reason})
     return fit_result, gradient_health.diagnose_gradients(health_table).warnings
+
+
+def report_fit(network: str, result: FitResult | HeadResult) -> None:
+    """Log and print how a training ended: validation accuracy, best epoch or penalty, time."""
+    message = f"{network}: {result.val_accuracy:.2%} on validation, {result.summary}, {result.seconds:.1f} s"
+    get_run_logger().info(message)
+    print_note(message, soft_wrap=False)
 
 
 def epoch_metrics(record: EpochRecord) -> dict[str, float]:
@@ -294,20 +362,23 @@ def flatten_gradient_health(health: pd.DataFrame) -> dict[str, float]:
 
 
 def log_results(
-    run: Run, fit_result: FitResult, evaluation: Evaluation, prepared: PreparedDataset, timestamp_ms: int
+    run: Run,
+    fit_result: FitResult | HeadResult,
+    evaluation: Evaluation,
+    prepared: PreparedDataset,
+    timestamp_ms: int,
 ) -> tuple[str, ...]:
     """Log metrics, figures and tables of a finished training; return its warnings.
 
     The metrics get the time `timestamp_ms` (Unix, ms): logged twice, MLflow stores them once.
     """
-    history = fit_result.to_frame()
-    gap = compute_generalization_gap(history, fit_result.best_epoch, evaluation.accuracy)
+    gap = compute_generalization_gap(fit_result.train_accuracy, fit_result.val_accuracy, evaluation.accuracy)
     run.log_metrics(
         {f"test/{name}": value for name, value in evaluation.metrics.items()}
         | {
-            "best/epoch": fit_result.best_epoch,
-            "best/val_accuracy": fit_result.best_record.val_accuracy,
-            "best/val_loss": fit_result.best_record.val_loss,
+            "best/val_accuracy": fit_result.val_accuracy,
+            "best/val_balanced_accuracy": fit_result.val_balanced_accuracy,
+            "best/val_loss": fit_result.val_loss,
             "best/generalization_gap": gap.validation,
             "test/generalization_gap": gap.test,
             "time/training_seconds": fit_result.seconds,
@@ -315,34 +386,26 @@ def log_results(
         },
         timestamp_ms=timestamp_ms,
     )
-    run.set_tags(
-        {
-            "stop_reason": fit_result.stop_reason,
-            "device": fit_result.device,
-            "threads": str(fit_result.threads),
-        }
-    )
+    run.set_tags({"device": fit_result.device, "threads": str(fit_result.threads)})
     classes, images = prepared.classes, prepared.splits.test.images
-    run.log_figure(
-        learning_curves.plot_learning_curves(history, fit_result.best_epoch, fit_result.stop_reason),
-        "curves.png",
-    )
     run.log_figure(plots.plot_confusion_matrix(evaluation.confusion_matrix, classes), "test/confusion.png")
     run.log_figure(plots.plot_class_report(evaluation.class_report), "test/per_class.png")
     run.log_figure(plots.plot_calibration(evaluation), "test/calibration.png")
     run.log_figure(plots.plot_worst_errors(images, evaluation.misclassified), "test/worst_mistakes.png")
-    run.log_table(history, "history.csv")
     run.log_table(evaluation.class_report, "test/per_class.csv")
     run.log_table(evaluation.misclassified, "test/mistakes.csv")
     run.set_description(format_summary(fit_result, evaluation, prepared))
-    return (gap.warning,) if gap.warning else ()
+    # The penalty of a head has been chosen already: there is nothing to advise.
+    return (gap.warning,) if gap.warning and isinstance(fit_result, FitResult) else ()
 
 
-def format_summary(fit_result: FitResult, evaluation: Evaluation, prepared: PreparedDataset) -> str:
-    """Return the Markdown description of a run: accuracy, best epoch, speed."""
+def format_summary(
+    fit_result: FitResult | HeadResult, evaluation: Evaluation, prepared: PreparedDataset
+) -> str:
+    """Return the Markdown description of a run: accuracy, end of the training, speed."""
     return (
         f"Test accuracy on {prepared.name} **{evaluation.accuracy_with_interval}**, "
         f"macro F1 {evaluation.metrics['f1_macro']:.4f}, loss {evaluation.loss:.4f}.\n\n"
-        f"Best epoch {fit_result.best_epoch} of {len(fit_result.history)}: {fit_result.stop_reason}. "
+        f"{fit_result.summary[0].upper()}{fit_result.summary[1:]}. "
         f"{fit_result.seconds:.1f} s on {fit_result.device}, {fit_result.images_per_second:,.0f} images/s."
     )

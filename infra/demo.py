@@ -25,7 +25,7 @@ from relearn.model.home import Home
 
 IMAGE_COUNT = 400  # images per step
 ROTATION_DEGREES = 35  # of the drifted handwriting
-SETTINGS = ("--dataset", "digits", "--networks", "mlp", "--epochs", "15", "--augmentation-strength", "0.4")
+SETTINGS = ("--dataset", "digits", "--network", "mlp", "--epochs", "15", "--augmentation", "light")
 
 console = Console(highlight=False)
 

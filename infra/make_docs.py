@@ -40,8 +40,8 @@ def build_commands() -> str:
     markdown = app.generate_docs(output_format="markdown", usage_name="relearn")
     # The usage of nested commands has Python's own option.
     markdown = re.sub(r"^(relearn .*?) -m [\w.]+", r"\1", markdown, flags=re.MULTILINE)
-    body = markdown.partition("\n## relearn ")[2]
-    return f"# Commands\n\n{NOTE}\n\n## relearn {re.sub(r'[ ]+$', '', body, flags=re.M).rstrip()}\n"
+    body = markdown.partition("\n**")[2]  # after a table of contents
+    return f"# Commands\n\n{NOTE}\n\n**{re.sub(r'[ ]+$', '', body, flags=re.M).rstrip()}\n"
 
 
 def build_settings() -> str:
@@ -251,6 +251,9 @@ def build_exit_codes() -> str:
     others = [
         ("0", "", "", "Success; HOLD included. A rejected candidate has exit code 4."),
         ("1", "500", "", "A fault of Relearn, with a traceback."),
+    ]
+    others += [
+        ("141", "", "", "Nobody reads standard output any more, as after `relearn history | head -1`.")
     ]
     others += [("130", "", "`stopped`", "Ended by Ctrl-C."), ("143", "", "`stopped`", "Ended by SIGTERM.")]
     return (

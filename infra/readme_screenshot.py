@@ -30,6 +30,8 @@ def main() -> None:
             [RELEARN, "run", "--dataset", "digits"],
             env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
+        # Bars and spinners leave empty lines where there is no terminal.
+        output = "\n".join(line for line in output.splitlines() if Text.from_ansi(line).plain.strip())
         output = output.replace(f"{home}/", "").replace("RELEARN_HOME=.relearn ", "")  # as in the clone
         (IMAGES / "run.svg").write_text(render_terminal("make run", output))
 

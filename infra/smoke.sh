@@ -57,7 +57,7 @@ retrain() { # SETTINGS: runs a retraining in the work pool
         --param config="{\"dataset\": \"$NAME\", $1}" > "$folder/retraining" 2>&1 ||
         { cat "$folder/retraining" && fail "the retraining"; }
 }
-ledger_actions() { $IN relearn history --model-name "$NAME" --json | sed -E 's/.*"action": ?"([^"]*)".*/\1/' | paste -sd ' '; }
+ledger_actions() { $IN relearn history --model-name "$NAME" --json | sed -nE 's/.*"action": ?"([^"]*)".*/\1/p' | paste -sd ' '; }
 count_runs() { # prints the number of runs in MLflow and in Prefect
     local experiment
     experiment=$(curl -sf "$MLFLOW/api/2.0/mlflow/experiments/get-by-name?experiment_name=$NAME" |

@@ -61,14 +61,6 @@ class HashChainedLog(Generic[EntryT]):
         """Return the newest entry; None if the log is empty."""
         return next(reversed(self.read_entries()), None)
 
-    def get_state(self) -> tuple[int, ...]:
-        """Return what changes with the file: inode, size and time of the last change; () without a file."""
-        try:
-            status = self.path.lstat()
-        except FileNotFoundError:
-            return ()
-        return status.st_ino, status.st_size, status.st_ctime_ns
-
     def append_entries(self, *decisions: Mapping[str, Any]) -> list[EntryT]:
         """Append `decisions`, each with the fields of the entry type except those of `LogEntry`.
 

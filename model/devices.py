@@ -2,9 +2,10 @@
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from relearn.model.config import TrainConfig
 
 Forward = Callable[[Tensor], Tensor]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -45,6 +48,21 @@ def set_num_threads(threads: int | None) -> int:
     """
     torch.set_num_threads(threads or cpu_count())
     return torch.get_num_threads()
+
+
+def map_on_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Call `function` for each item, in as many threads as torch has, each of which computes alone.
+
+    For large images this is faster than all threads for one image, above all beside a busy neighbor: two
+    threads then computed 44 images a second each for itself, and 3 together, since they wait for each other.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def cpu_count() -> int:

@@ -10,18 +10,26 @@
 | `feedback/NAME/.lock` | feedback | decisions are appended |
 | `monitoring/NAME/.lock` | monitor | alerts are emitted |
 | `up/.lock` | `relearn up` | it runs |
-| `.worker.lock` | worker | interrupted runs are retried; the other workers skip the pass |
-| `.prune.lock` | `relearn prune` | it runs |
+| `.reconcile.lock` | worker, flows | interrupted runs are closed and retried; others skip it |
+| `.prune.lock` | `relearn home prune`, `relearn home backup` | it runs |
 """
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
 from relearn.model.errors import InfrastructureError
+
+LOCKS = Path("/proc/locks")  # of Linux
+NOTICE_SECONDS = 1.5  # of waiting until the reason is shown
+DATABASE_TIMEOUT_SECONDS = 6.0  # a transaction takes milliseconds
+DATABASE_FIX = "wait until that process has finished, or end it"
 
 
 @contextmanager
@@ -39,14 +47,27 @@ def _explain_missing_locks(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, busy_message: str, timeout_seconds: float = 0) -> Iterator[None]:
-    """Hold the lock `path`; raise `InfrastructureError(busy_message)` after `timeout_seconds`."""
-    lock = FileLock(path, timeout=timeout_seconds)
-    try:
-        with _explain_missing_locks(path):
-            lock.acquire()
-    except Timeout:
-        raise InfrastructureError(busy_message) from None
+def locked(
+    path: Path,
+    busy_message: str,
+    timeout_seconds: float = 0,
+    notify: Callable[[str], object] = lambda _reason: None,
+) -> Iterator[None]:
+    """Hold the lock `path`; raise `InfrastructureError` with `busy_message` after `timeout_seconds`.
+
+    After `NOTICE_SECONDS` of waiting `notify` gets the reason.
+    """
+    lock = FileLock(path)
+    with _explain_missing_locks(path):
+        try:
+            lock.acquire(min(timeout_seconds, NOTICE_SECONDS))
+        except Timeout:
+            reason = f"{busy_message}: {path} is locked{_describe_holder(path)}"
+            try:
+                notify(f"{reason}; waiting for at most {timeout_seconds:g} seconds")
+                lock.acquire(max(0.0, timeout_seconds - NOTICE_SECONDS))
+            except Timeout:
+                raise InfrastructureError(reason) from None
     try:
         yield
     finally:
@@ -63,3 +84,34 @@ def try_locked(path: Path) -> Iterator[bool]:
         yield lock.is_locked
     finally:
         lock.release()  # does nothing if it is not held
+
+
+def describe_database_lock(file: Path) -> str:
+    """Return which process keeps the SQLite database `file` locked for some seconds; "" if none does."""
+    url = f"file:{quote(str(file))}?mode=rw"
+    try:
+        with closing(sqlite3.connect(url, timeout=DATABASE_TIMEOUT_SECONDS, uri=True)) as database:
+            database.execute("begin immediate")
+    except sqlite3.Error as error:  # other errors are reported by those who read the database
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            return describe_locked_database(file)
+    return ""
+
+
+def describe_locked_database(file: Path) -> str:
+    """Return which process has locked the SQLite database `file`, as far as it is known."""
+    holder = _describe_holder(file) or _describe_holder(file.with_name(f"{file.name}-shm"))
+    return f"{file} is locked{holder or ' by another process'}"
+
+
+def _describe_holder(path: Path) -> str:
+    """Return ` by NAME, process ID` for the process that has locked `path`; "" if it is unknown."""
+    with suppress(OSError, ValueError):
+        status = path.stat()
+        file_id = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        for line in LOCKS.read_text().splitlines():
+            _, _, _, access, process_id, locked_id, *_ = line.split()
+            if (access, locked_id) == ("WRITE", file_id):
+                name = Path(f"/proc/{process_id}/comm").read_text().strip()
+                return f" by {name}, process {process_id}"
+    return ""

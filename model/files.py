@@ -61,6 +61,33 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         temp_path.write_bytes(content)
 
 
+def create_file(path: Path, content: bytes) -> bool:
+    """Create `path` with `content` unless it exists; return whether it was created."""
+    try:
+        with new_file(path) as temp_path:
+            temp_path.write_bytes(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file, and create `path` from it; raise `FileExistsError` if it exists.
+
+    Of several processes exactly one creates it, also on NFS; nobody ever sees a part of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp_path = _temp_path(path)
+    try:
+        yield temp_path
+        _fsync(temp_path)
+        os.link(temp_path, path)
+    finally:
+        temp_path.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path for a file; rename it to `path` on success, delete it on an exception."""
@@ -77,26 +104,31 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary folder; rename it to `path` on success, delete it on an exception.
 
-    An existing folder at `path` is replaced.
+    An existing folder at `path` is replaced; without `replace` only an empty one, else `OSError` is raised.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temp_folder = _temp_path(path)
     temp_folder.mkdir()
     try:
         yield temp_folder
-        for file in temp_folder.rglob("*"):
-            _fsync(file)
-        _fsync(temp_folder)
-        if path.exists():
+        sync_folder(temp_folder)
+        if replace and path.exists():
             shutil.rmtree(path)
         temp_folder.rename(path)
     except BaseException:
         shutil.rmtree(temp_folder, ignore_errors=True)
         raise
     _fsync(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write all files of `folder` to the disk: after a power failure they would be empty."""
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            _fsync(path)
 
 
 def remove_leftovers(path: Path) -> None:

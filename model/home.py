@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ class Home:
         return self.root / "checkpoints"
 
     @property
+    def backbones(self) -> Path:
+        """Weights of pretrained backbones, and the features of images; both can be computed again."""
+        return self.root / "backbones"
+
+    @property
     def eda(self) -> Path:
         return self.root / "eda"
 
@@ -107,9 +113,7 @@ class Home:
 
 def sqlite_url(file: Path) -> str:
     """Return SQLAlchemy's URL of an SQLite database; `file` is an absolute path without a `?`."""
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=str(file)).render_as_string()
+    return f"sqlite:///{file}"
 
 
 def disk_usage(path: Path) -> int:
@@ -119,6 +123,12 @@ def disk_usage(path: Path) -> int:
         with suppress(FileNotFoundError):
             total_bytes += file.stat().st_size if file.is_file() else 0
     return total_bytes
+
+
+def measure_free_bytes(path: Path) -> int | None:
+    """Return the free bytes of the disk of `path`, which may not exist; None for a ramfs: it has no size."""
+    usage = shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists()))
+    return usage.free if usage.total else None
 
 
 def working_folder() -> Path:

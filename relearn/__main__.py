@@ -1,14 +1,20 @@
 """Entry point of `relearn` and `python -m relearn`."""
 
+import atexit
 import os
 import signal
 import sys
+import threading
 import warnings
 from contextlib import suppress
+
+STOP_SECONDS = 3.0  # from the last line to the exit after a signal; it takes 0.3 s
 
 
 def main() -> None:
     """Run the command line and exit; Ctrl-C ends it with one line from the first import to the exit."""
+    exit_codes: list[int] = []
+    atexit.register(_exit_without_cleanup, exit_codes)  # the first one registered runs last
     try:
         _open_standard_streams()
         _search_user_folders_last()
@@ -19,22 +25,39 @@ def main() -> None:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
         if sys.warnoptions:  # set by PYTHONWARNINGS, which is not meant for our libraries
             warnings.simplefilter("ignore")
-        from relearn.flows.shutdown import flush_output, run_with_exit_code
+        from relearn.flows.process.shutdown import name_standard_streams, run_with_exit_code
 
-        exit_code = flush_output(run_with_exit_code(_import_and_run))
+        name_standard_streams()
+        exit_code = run_with_exit_code(_import_and_run)
     except KeyboardInterrupt:  # outside of run_with_exit_code
         print("error[stopped]: ended by Ctrl-C", file=sys.stderr)  # noqa: T201
         exit_code = 130
     for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop_signal, signal.SIG_IGN)  # child processes are being ended
+    exit_codes.append(exit_code)
+    if exit_code in (130, 143):  # Prefect's threads would wait for a server that hangs
+        timer = threading.Timer(STOP_SECONDS, _exit_without_cleanup, [exit_codes])
+        timer.daemon = True
+        timer.start()
     sys.exit(exit_code)
+
+
+def _exit_without_cleanup(exit_codes: list[int]) -> None:
+    """Exit with the only one of `exit_codes`; Python's own cleanup of the modules takes 2 to 5 s."""
+    for exit_code in exit_codes:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, SystemExit):
+                stream.flush()
+        os._exit(exit_code)
 
 
 def _import_and_run() -> int:
     """Import the command line and run it; return its exit code."""
     from relearn.flows.cli.app import run_command_line
 
-    return run_command_line(sys.argv[1:])
+    exit_code = run_command_line(sys.argv[1:])
+    sys.stdout.flush()
+    return exit_code
 
 
 def _correct_python_variables() -> bool:

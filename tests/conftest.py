@@ -37,20 +37,33 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-# Fixtures of a whole session, which start servers: the files that use one run in the same process.
-SHARED_SERVERS = ("ran", "bento")
 # The longest groups start first, each in its own process; the short ones fill the rest of the time.
-LONGEST_GROUPS = (*SHARED_SERVERS, "test_supervisor.py", "test_schemathesis.py", "test_store.py")
+LONGEST_GROUPS = (
+    *("ran", "bento", "test_reconcile.py", "test_release.py", "test_resume.py"),
+    *("test_supervisor.py", "test_schemathesis.py", "test_store.py"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for `--dist loadgroup`: by the servers that they share, else by file. Longest first."""
-    groups = {item.path: name for item in items for name in SHARED_SERVERS if name in item.fixturenames}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.location[0])))
     ranks = {name: rank for rank, name in enumerate(LONGEST_GROUPS)}
-    items.sort(key=lambda item: ranks.get(groups.get(item.path, item.path.name), len(ranks)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: ranks.get(Path(_group(item)).name, len(ranks)))
+
+
+def _group(item: pytest.Item) -> str:
+    """Return the group of a test; those of one group run in the same process, one after the other.
+
+    The servers of `pages` write into the home of `ran`, so tests that read that home, rather than a copy of
+    it, run beside no other test of it.
+    """
+    fixtures = set(item.fixturenames)
+    if "bento" in fixtures:
+        return "bento"
+    reads_home = "ran" in fixtures and "copy" not in fixtures
+    return "ran" if reads_home or "pages" in fixtures else item.location[0]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -72,6 +85,15 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     folder = Path(os.environ.get("RELEARN_DATA") or "nowhere").absolute()
     if not (folder / "MNIST" / "raw").is_dir():
         _missing(request.config, "RELEARN_DATA names no folder with MNIST/raw in it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ants_and_bees(request: pytest.FixtureRequest) -> Path:
+    """398 photos of two classes in the folder that `RELEARN_DATA` names, 245 in `train`, 153 in `val`."""
+    folder = Path(os.environ.get("RELEARN_DATA") or "nowhere").absolute() / "ants-bees"
+    if not folder.is_dir():
+        _missing(request.config, "RELEARN_DATA names no folder with ants-bees in it")
     return folder
 
 

@@ -15,11 +15,13 @@ ROOT = Path(__file__).parents[1]
 ALLOWED: dict[str, set[str]] = {
     "model": set(),
     "model.images": {"model"},
-    "model.sources": {"model", "model.images"},
-    "model.data": {"model", "model.images", "model.sources"},
+    "model.description": {"model", "model.images"},
+    "model.sources": {"model", "model.description", "model.images"},
+    "model.data": {"model", "model.description", "model.images", "model.sources"},
+    "model.preparation": {"model", "model.data", "model.description", "model.images", "model.sources"},
     "model.networks": {"model", "model.data"},
     "model.training": {"model", "model.data", "model.networks"},
-    "model.inference": {"model", "model.data", "model.images", "model.networks"},
+    "model.inference": {"model", "model.data", "model.images", "model.networks", "model.preparation"},
     "model.evaluation": {"model", "model.data", "model.images", "model.inference"},
     "model.backprop": {"model", "model.data"},
     "model.drift": {"model.evaluation"},
@@ -29,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
         "model.data",
         "model.drift",
         "model.evaluation",
+        "model.preparation",
         "model.training",
     },
     "serving.base": {"model"},
@@ -66,25 +69,34 @@ ALLOWED: dict[str, set[str]] = {
 ROOMS_OF_MODEL = {name for name in ALLOWED if name.startswith("model")}
 ROOMS_OF_SERVING = {name for name in ALLOWED if name.startswith("serving")}
 BELOW = ROOMS_OF_MODEL | ROOMS_OF_SERVING
+GROUND = {"flows.base", "flows.process", "flows.terminal"}
 ALLOWED |= {
     "flows.base": BELOW,
-    "flows.orchestration": BELOW | {"flows.base"},
-    "flows.tracking": ROOMS_OF_MODEL | {"flows.base"},
-    "flows.training": ROOMS_OF_MODEL | {"flows.base", "flows.tracking"},
-    "flows.releases": BELOW | {"flows.base", "flows.tracking"},
-    "flows.feedback": BELOW | {"flows.base", "flows.releases"},
-    "flows.promotion": BELOW | {"flows.base", "flows.tracking", "flows.releases", "flows.feedback"},
+    "flows.process": ROOMS_OF_MODEL | {"serving.base"},
+    "flows.terminal": ROOMS_OF_MODEL | {"flows.base"},
+    "flows.orchestration": BELOW | GROUND,
+    "flows.tracking": ROOMS_OF_MODEL | GROUND,
+    "flows.training": ROOMS_OF_MODEL | GROUND | {"flows.tracking"},
+    "flows.releases": BELOW | GROUND | {"flows.tracking"},
+    "flows.feedback": BELOW | GROUND | {"flows.releases"},
+    "flows.promotion": BELOW | GROUND | {"flows.tracking", "flows.releases", "flows.feedback"},
     "flows.evaluation": BELOW
-    | {"flows.base", "flows.tracking", "flows.releases", "flows.feedback", "flows.promotion"},
-    "flows.monitoring": BELOW | {"flows.base"},
+    | GROUND
+    | {"flows.tracking", "flows.releases", "flows.feedback", "flows.promotion"},
+    "flows.monitoring": BELOW | GROUND,
     "flows": BELOW
-    | {"flows.base", "flows.orchestration", "flows.tracking", "flows.training", "flows.releases"}
+    | GROUND
+    | {"flows.orchestration", "flows.tracking", "flows.training", "flows.releases"}
     | {"flows.feedback", "flows.promotion", "flows.monitoring"},
     "flows.scheduling": BELOW
-    | {"flows.base", "flows.orchestration", "flows.tracking", "flows.monitoring", "flows"},
-    "flows.ops.checks": BELOW | {"flows.base", "flows.orchestration", "flows.tracking"},
+    | GROUND
+    | {"flows.orchestration", "flows.tracking", "flows.monitoring", "flows"},
+    "flows.ops.checks": BELOW
+    | GROUND
+    | {"flows.orchestration", "flows.tracking", "flows.releases", "flows.scheduling"},
     "flows.ops": BELOW
-    | {"flows.base", "flows.orchestration", "flows.tracking", "flows.scheduling", "flows.ops.checks"},
+    | GROUND
+    | {"flows.orchestration", "flows.tracking", "flows.releases", "flows.scheduling", "flows.ops.checks"},
 }
 ALLOWED["flows.cli"] = set(ALLOWED)
 # Libraries that only these packages import; the flows themselves and all that schedules them know Prefect.

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from infra.make_docs import build_pages
-from relearn.flows.cli.app import EXTRA_VARIABLES
+from relearn.flows.cli.sources import EXTRA_VARIABLES
 from relearn.serving import config as serving_config
 
 ROOT = Path(__file__).parents[1]

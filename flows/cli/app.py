@@ -13,47 +13,64 @@ import platform
 import shutil
 import signal
 import sys
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Group, Parameter, UnusedCliTokensError
-from cyclopts.config import Dict, Env
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from relearn.flows import environment
-from relearn.flows.cli.config_sources import config_sources
+from relearn.flows.cli.parameters import format_default
+from relearn.flows.cli.sources import apply_sources, describe_sources, given_values, print_stderr_warning
 from relearn.flows.config import Settings
-from relearn.flows.shutdown import print_error, run_with_exit_code
-from relearn.model.config import PRESETS, TrainConfig, format_problems
-from relearn.model.errors import ConfigError, StopSignal, UserInputError
-from relearn.model.home import MLFLOW_UI_URL, Home, working_folder
-from relearn.serving.config import API_KEYS
+from relearn.flows.process import environment
+from relearn.flows.process.logs import show_logs
+from relearn.flows.process.shutdown import print_error, run_with_exit_code
+from relearn.flows.terminal.console import set_quiet
+from relearn.model.config import format_problems
+from relearn.model.errors import RelearnError, StopSignal, UserInputError
+from relearn.model.home import Home, working_folder
+from relearn.serving.config import API_KEYS, ENVIRONMENT_PREFIX
 
-ENV_PREFIX = "RELEARN_"
 HELP_FLAGS = {"--help", "-h", "--version"}  # these need neither home nor current folder
 MIN_COLUMNS = 60  # in a narrower table columns are empty; the terminal wraps its lines instead
-EXTRA_VARIABLES = {
-    *("RELEARN_HOME", "RELEARN_DATA", MLFLOW_UI_URL),
-    *("RELEARN_CONFIG", "RELEARN_PRESET", API_KEYS),
+# Each topic with an example, and its commands with their modules of this package.
+COMMANDS = {
+    "Start here": ("relearn run --dataset photos", {"run": "train", "data": "data"}),
+    "Train": (
+        "relearn train --network cnn --epochs 5",
+        {"train": "train", "evaluate": "train", "compare": "compare"},
+    ),
+    "Release": (
+        'relearn rollback --reason "wrong labels"',
+        {"release": "releases", "rollback": "releases", "history": "releases"},
+    ),
+    "Serve": (
+        "relearn predict cat.jpg",
+        {"serve": "serve", "up": "serve", "predict": "serve", "feedback": "feedback"},
+    ),
+    "Operate": (
+        'relearn schedule --cron "0 3 * * *"',
+        {
+            **{"status": "operation", "monitor": "operation", "schedule": "schedule"},
+            **{"doctor": "operation", "home": "home"},
+        },
+    ),
 }
 
 
-COMMANDS = {  # modules of this package with their commands, by topic
-    "Data": {"data": ["app"], "eda": ["eda"]},
-    "Training": {"train": ["run", "train", "evaluate"], "compare": ["compare"], "backprop": ["backprop"]},
-    "Releases": {"releases": ["release", "rollback", "history", "reference", "reproduce"]},
-    "Serving": {"serve": ["serve", "predict"], "feedback": ["app"]},
-    "Operation": {
-        "up": ["up"],
-        "schedule": ["schedule"],
-        "monitor": ["monitor"],
-        "maintenance": ["status", "doctor", "prune", "config"],
-    },
-}
+DOCS = Path(__file__).parents[3] / "docs"  # of a checkout; a wheel has none
+EPILOGUE = (
+    f"Every flag is also a variable (--batch-size: {ENVIRONMENT_PREFIX}BATCH_SIZE), a setting also a line of "
+    "--config (batch_size = 32). RELEARN_HOME is the folder of all state (./.relearn), RELEARN_DATA that of "
+    f"downloaded data sets; {API_KEYS} are the keys of remote clients."
+) + (f"\n\nDocs: {DOCS}/getting-started.md" if DOCS.is_dir() else "")
+# The usage of commands whose arguments cyclopts would call ARGS.
+USAGES = {"release": "[RUN]", "compare": "[RUN...]", "predict": "FILE..."}
 
 
 def _format_versions() -> str:
@@ -62,15 +79,22 @@ def _format_versions() -> str:
     return "\n".join([*(f"{name} {version(name)}" for name in names), f"python {platform.python_version()}"])
 
 
+# A list is one flag with several values, and has no opposite.
+PARAMETERS = Parameter(
+    negative_iterable=(), consume_multiple=True, show_env_var=False, show_default=format_default
+)
+OPTIONS = Group("Options", sort_key=100)
+
 app = App(
     name="relearn",
-    help="Turn labeled images into a served, trusted classifier and keep it fresh. Start with `relearn run`.",
-    default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_env_var=False),
+    help="Turn labeled images into a served, trusted classifier and keep it fresh.",
+    help_epilogue=EPILOGUE,
+    default_parameter=PARAMETERS,
     version=_format_versions,
     version_flags=["--version"],
     version_format="plaintext",
     result_action="return_value",
-    group_commands=Group("Options", sort_key=len(COMMANDS)),
+    group_commands=OPTIONS,
 )
 
 
@@ -81,56 +105,70 @@ def _read_docstrings(path: Path) -> dict[str, str | None]:
     return {"app": ast.get_docstring(tree), **{node.name: ast.get_docstring(node) for node in functions}}
 
 
-for order, (topic, modules) in enumerate(COMMANDS.items()):
-    group = Group(topic, sort_key=order)
-    for module, commands in modules.items():
-        docstrings = _read_docstrings(Path(__file__).with_name(f"{module}.py"))
-        for command in commands:
+def _register_commands() -> None:
+    """Register each command by its import path, with its docstring as help."""
+    for order, (topic, (example, commands)) in enumerate(COMMANDS.items()):
+        group = Group(f"{topic}: {example}", sort_key=order)
+        for place, (command, module) in enumerate(commands.items()):
+            docstrings = _read_docstrings(Path(__file__).with_name(f"{module}.py"))
+            name = command if command in docstrings else "app"
+            usage = f"Usage: relearn {command} [OPTIONS] {USAGES[command]}" if command in USAGES else None
             app.command(
-                f"{__package__}.{module}:{command}",
-                name=module if command == "app" else command,
+                f"{__package__}.{module}:{name}",
+                name=command,
                 group=group,
-                help=docstrings[command],
+                sort_key=place,
+                help=docstrings[name],
+                **({"usage": usage} if usage else {}),
             )
 
+
+_register_commands()
 app.register_install_completion_command(help="Install shell completion of commands and flags.")
 
 
 @app.meta.default
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Annotated[Path | None, Parameter(env_var="RELEARN_CONFIG")] = None,
-    preset: Annotated[
-        str, Parameter(env_var="RELEARN_PRESET", help=f"Named set of settings: {', '.join(PRESETS)}.")
-    ] = "default",
+    quiet: Annotated[bool, Parameter(alias="-q", negative=(), group=OPTIONS)] = False,
+    verbose: Annotated[bool, Parameter(alias="-v", negative=(), group=OPTIONS)] = False,
 ) -> object:
-    """Set the precedence of the settings, then run the subcommand.
+    """Set how much is printed and the precedence of the settings, then run the subcommand.
 
     Parameters
     ----------
-    config
-        TOML file with settings.
+    quiet
+        Print only the result and errors.
+    verbose
+        Print also the paths in use and the logs of the libraries.
     """
-    if tokens and tokens[0] not in app:
+    if quiet and verbose:
+        raise UserInputError("--quiet: got --verbose as well, accepted: one of the two", "usage")
+    set_quiet(quiet)
+    if verbose:
+        show_logs()
+        _print_paths(Home.from_environment())
+    if not tokens:
+        from relearn.flows.cli.overview import print_overview
+
+        print_overview(Home.from_environment())
+        return None
+    if tokens[0] not in app:
         _reject_unknown_subcommand(tokens[0])
-    if preset not in PRESETS:
-        raise ConfigError([f"--preset: got {preset!r}, accepted: {', '.join(PRESETS)}"])
-    layers: list[Callable[..., None]] = [Env(ENV_PREFIX, command=False)]
-    if config is not None:
-        layers.append(_build_layer(_read_settings_file(config), tokens, source=str(config)))
-    # A preset has settings of training; commands that do not train ignore it.
-    layers.append(_build_layer(PRESETS[preset], tokens, source=f"preset {preset}", allow_unknown=True))
-    app.config = (*layers, _record_sources)
     return app(tokens, exit_on_error=False, print_error=False)
 
 
-def _build_layer(values: Mapping[str, object], tokens: Sequence[str], **options: Any) -> Dict:
-    """Return `values` as settings of the command in `tokens`.
-
-    They are nested under the command's name: cyclopts would read a setting named like a command, such as
-    `monitor`, as the settings of that command.
-    """
-    return Dict(dict.fromkeys(tokens[:1], values), **options)
+def _print_paths(home: Home) -> None:
+    """Print to standard error where everything lies that the command uses."""
+    paths = {
+        "program": f"{sys.executable}, relearn {version('relearn')}",
+        "home": home.root,
+        "data": home.data,
+        "runs": environment.redact_password(home.tracking_uri),
+        "Prefect": os.environ.get("PREFECT_API_URL") or home.prefect,
+    }
+    for label, path in paths.items():
+        print(f"{label:8} {path}", file=sys.stderr)  # noqa: T201
 
 
 def _reject_unknown_subcommand(token: str) -> NoReturn:
@@ -139,43 +177,6 @@ def _reject_unknown_subcommand(token: str) -> NoReturn:
     close_matches = difflib.get_close_matches(token, subcommands, n=1)
     advice = f"did you mean {close_matches[0]!r}?" if close_matches else f"accepted: {', '.join(subcommands)}"
     raise UserInputError(f"command: got {token!r}, {advice}", "usage")
-
-
-def _read_settings_file(path: Path) -> dict[str, object]:
-    try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserInputError(f"--config {path} cannot be read: {getattr(error, 'strerror', error)}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserInputError(f"--config {path} is not valid TOML: {error}") from None
-    for name, value in values.items():
-        if isinstance(value, dict):
-            raise UserInputError(
-                f"--config {path}: got {name!r}, accepted: settings such as epochs = 5, outside of any table"
-            )
-    return values
-
-
-def _record_sources(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """Record in `config_sources` where every value that is not a default comes from."""
-    config_sources.clear()
-    _warn_of_unknown_variables(arguments)
-    for argument in arguments:
-        if argument.tokens:
-            name, source = argument.name.removeprefix("--").replace("-", "_"), argument.tokens[0].source
-            config_sources[name] = f"{ENV_PREFIX}{name.upper()}" if source == "env" else source
-
-
-def _describe_sources() -> dict[str, str]:
-    """Map each setting that is not a default to its name in messages: flag, variable, or file."""
-    return {
-        name: source
-        if source.startswith(ENV_PREFIX)
-        else f"--{name.replace('_', '-')}"
-        if source == "cli"
-        else f"{name} in {source}"
-        for name, source in config_sources.items()
-    }
 
 
 def _exit_on_signal(_signal: int, _frame: FrameType | None) -> None:
@@ -194,14 +195,20 @@ def run_command_line(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack some of the characters
             stream.reconfigure(errors="replace")
+    return run_app(lambda: _dispatch(arguments), Settings.model_fields)
+
+
+def run_app(program: Callable[[], None], fields: Mapping[str, FieldInfo]) -> int:
+    """Run `program`, which calls an `App`; return its exit code and print every expected failure in one line.
+
+    `fields` are the settings that it parses.
+    """
     try:
-        return run_with_exit_code(lambda: _dispatch(arguments))
+        return run_with_exit_code(program)
     except CycloptsError as error:
         cause = error.__cause__
         if isinstance(cause, ValidationError):
-            return print_error(
-                2, "config", *format_problems(cause, TrainConfig.model_fields, _describe_sources())
-            )
+            return print_error(2, "config", *format_problems(cause, fields, describe_sources()))
         if isinstance(error, UnusedCliTokensError):
             tokens = " ".join(error.unused_tokens or ())
             return print_error(2, "usage", f"arguments: got {tokens!r} too many")
@@ -217,21 +224,12 @@ def _dispatch(arguments: Sequence[str]) -> None:
             raise
         ignored_variables = []
     if ignored_variables:
-        _print_warning(f"ignored, since they have no effect here: {', '.join(ignored_variables)}")
-    app.config = ()  # of an earlier command line in this process
+        print_stderr_warning(f"ignored, since they have no effect here: {', '.join(ignored_variables)}")
+    given_values.clear()  # of an earlier command line in this process
+    app.config = (apply_sources,)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    if HELP_FLAGS & set(arguments):
+        with suppress(CycloptsError, RelearnError):  # for the values that apply, in place of the defaults
+            app.parse_known_args([word for word in arguments if word not in HELP_FLAGS])
     app.meta(list(arguments), exit_on_error=False, print_error=False)
-
-
-def _warn_of_unknown_variables(arguments: ArgumentCollection) -> None:
-    """Warn of variables that set neither an argument of this command nor a setting of another one."""
-    flags = (argument.name.removeprefix("--").replace("-", "_") for argument in arguments)
-    known_variables = EXTRA_VARIABLES | {
-        f"{ENV_PREFIX}{name.upper()}" for name in (*flags, *Settings.model_fields)
-    }
-    for variable in sorted(os.environ):
-        if variable.startswith(ENV_PREFIX) and variable not in known_variables:
-            _print_warning(f"{variable} is set, but has no effect on this command")
-
-
-def _print_warning(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)  # noqa: T201

@@ -8,8 +8,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from relearn.flows.console import make_console
-from relearn.flows.rendering import Table, build_comparison_table, check_output, write_figure
+from relearn.flows.cli.parameters import Json
+from relearn.flows.terminal.console import make_console, print_json, print_note, spinner
+from relearn.flows.terminal.rendering import Table, build_comparison_table, check_output, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.files import to_csv, write_bytes_atomically
 from relearn.model.home import Home
@@ -24,6 +25,7 @@ FIGURE_SUFFIXES = (".png", ".svg")
 Columns = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))]
 
 
+@spinner("Comparing runs")
 def compare(
     *runs: str,
     model_name: str | None = None,
@@ -35,10 +37,13 @@ def compare(
     paired: Annotated[bool, Parameter(negative=())] = False,
     dataset: str | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
 ) -> None:
     """Compare runs side by side, best first, with the settings in which they differ.
 
     Two runs are shown in the order given, with the difference of each metric.
+
+    Example: `relearn compare digits@champion 5b117b61 --paired`
 
     Parameters
     ----------
@@ -79,15 +84,40 @@ def compare(
         write_bytes_atomically(csv, to_csv(table).encode())
     if curves is not None:
         write_figure(curves, plot_curves(home, list(table.index)))
-    _print_table(console, table, f"best first, by {sort_metric}" if sort_metric else "side by side")
-    if len(table.attrs["datasets"]) > 1:
-        console.print("These runs were tested on different data: their metrics cannot be compared.")
+    paired_test = None
     if is_paired:
         from relearn.flows.evaluation.paired_comparison import run_paired_test
 
-        _print_paired_test(console, run_paired_test(home, runs, model_name, dataset))
+        paired_test = run_paired_test(home, runs, model_name, dataset)
+    if json:
+        print_json(_to_json(table, paired_test))
+        return
+    _print_table(console, table, f"best first, by {sort_metric}" if sort_metric else "side by side")
+    if len(table.attrs["datasets"]) > 1:
+        console.print("These runs were tested on different data: their metrics cannot be compared.")
+    if paired_test:
+        _print_paired_test(console, paired_test)
     for file in (file for file in (csv, curves) if file):
-        console.print(str(file), style="dim", soft_wrap=True)
+        print_note(str(file), style="dim")
+
+
+def _to_json(runs: "pd.DataFrame", paired_test: "PairedTest | None") -> dict[str, object]:
+    """Return the runs, each with its id, the number of data sets they were tested on, and the paired test."""
+    content: dict[str, object] = {
+        "runs": runs.rename_axis("run_id").reset_index(),
+        "test_datasets": len(runs.attrs["datasets"]),
+    }
+    if paired_test:
+        content["paired_test"] = {
+            "labels": paired_test.labels,
+            "images": paired_test.images,
+            "excluded": paired_test.excluded,
+            "metrics": [evaluation.metrics for evaluation in paired_test.evaluations],
+            "comparison": paired_test.comparison,
+            "p_value": paired_test.comparison.p_value,
+            "conclusion": paired_test.conclusion,
+        }
+    return content
 
 
 def _print_table(console: Console, table: "pd.DataFrame", title: str) -> None:

@@ -1,8 +1,6 @@
-"""Review of user feedback before it becomes training data."""
+"""Review user corrections; accept or reject them as training data."""
 
-import sys
 from collections import Counter
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from relearn.flows.console import make_console
-from relearn.flows.rendering import check_output, write_figure
+from relearn.flows.cli.parameters import Json
+from relearn.flows.terminal.console import make_console, print_json, print_note, print_warning, spinner
+from relearn.flows.terminal.next_step import print_next
+from relearn.flows.terminal.rendering import check_output, write_figure
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relearn.flows.feedback.decisions import Decision
     from relearn.flows.feedback.review import Review, ReviewItem, ReviewState
 
-app = App(name="feedback")
+app = App(name="feedback", group_commands="Commands")
 
 IMAGE_WIDTH, FACTS_WIDTH = 20, 18  # characters; two cards side by side fit into 80
 SHORT_ID_LENGTH = 8  # characters of an id that are shown; any unique beginning is accepted
@@ -37,48 +37,57 @@ STATE_COLORS: "dict[ReviewState, str]" = {
 @app.command
 def review(
     *,
+    sampled: Annotated[bool, Parameter(negative=())] = False,
     limit: int = 20,
     include_decided: Annotated[bool, Parameter(negative=())] = False,
     contact_sheet: Path | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
     model_name: str | None = None,
 ) -> None:
-    """Show user corrections with all that a decision needs.
+    """Show user corrections with all that a decision needs, or ask for the labels of sampled images.
+
+    Example: `relearn feedback review --limit 5`
 
     Parameters
     ----------
+    sampled
+        Ask for the label of images that the server drew (`--image-sample-rate`), without their prediction.
+        These labels alone measure the live accuracy: corrections are mostly about errors.
     limit
-        Number of corrections to show, oldest first: the prediction log deletes the oldest first.
+        Number of images to show: corrections oldest first, since the prediction log deletes these first,
+        samples newest first.
     include_decided
         Also show accepted and rejected corrections.
     contact_sheet
         Also write the images and their labels to this PNG file.
     force
         Replace that file if it exists.
-    json
-        Print all corrections as JSON lines, without images.
     model_name
         Model name; optional while only one is released.
     """
     if limit < 1:
         raise UserInputError(f"--limit: got {limit}, accepted: 1 or more")
     check_output("--contact-sheet", contact_sheet, force)
+    if sampled:
+        _ask_for_labels(model_name, limit)
+        return
     label_review, model_name = _load_review(model_name)
     items = list(label_review.items) if include_decided else label_review.new_items
     if contact_sheet is not None:
         _write_contact_sheet(contact_sheet, items[:limit], model_name)
     if json:
-        sys.stdout.writelines(f"{dumps(_to_json(item), ensure_ascii=False)}\n" for item in label_review.items)
+        print_json([_to_json(item) for item in label_review.items])
         return
     console = make_console()
     _print_cards(console, items[:limit])
     _print_summary(console, label_review, len(items), limit)
     if contact_sheet is not None:
-        console.print(str(contact_sheet), soft_wrap=True)
+        print_note(str(contact_sheet))
+    _print_next(label_review)
 
 
-@app.command
+@app.command(usage="Usage: relearn feedback accept [OPTIONS] [ID...]")
 def accept(
     *ids: str, all: Annotated[bool, Parameter(negative=())] = False, model_name: str | None = None
 ) -> None:
@@ -86,6 +95,8 @@ def accept(
 
     They never evaluate a candidate: people correct what the live version gets wrong, so that any other one
     would seem better.
+
+    Example: `relearn feedback accept --all`
 
     Parameters
     ----------
@@ -106,6 +117,8 @@ def accept(
     decisions = label_reviews.accept(Home.from_environment(), model_name, selected_items)
     console = make_console()
     console.print(_describe_accepted(decisions, len(selected_items)), soft_wrap=True)
+    if decisions:
+        print_next("run")
     skipped_items = [item for item in label_review.new_items if all and item not in selected_items]
     for item in skipped_items:
         console.print(
@@ -116,9 +129,11 @@ def accept(
         )
 
 
-@app.command
+@app.command(usage="Usage: relearn feedback reject [OPTIONS] ID...")
 def reject(*ids: str, model_name: str | None = None) -> None:
     """Reject corrections for good, also if they are reported again.
+
+    Example: `relearn feedback reject 3f2a`
 
     Parameters
     ----------
@@ -141,6 +156,39 @@ def reject(*ids: str, model_name: str | None = None) -> None:
     )
 
 
+def _ask_for_labels(name: str | None, limit: int) -> None:
+    """Show sampled images one by one, and read the label of each from the terminal."""
+    from relearn.flows.feedback.samples import Sample, label_samples, list_unlabeled
+    from relearn.flows.terminal.terminal_image import render_half_blocks
+    from relearn.serving.releases.store import resolve_name
+
+    home, console = Home.from_environment(), make_console()
+    name = resolve_name(home, name)
+    samples, classes = list_unlabeled(home, name)
+    if not samples:
+        console.print("no sampled image without a label; a server with --image-sample-rate 0.05 keeps some")
+        return
+    accepted = f"{', '.join(classes)}, or the first letters of one"
+
+    def ask(sample: Sample) -> str | None:
+        console.print(render_half_blocks(console, sample.image, IMAGE_WIDTH * 2))
+        while answer := console.input("label, or Enter to skip: ").strip():
+            matches = [name for name in classes if name.casefold().startswith(answer.casefold())]
+            if answer in classes or len(matches) == 1:
+                return answer if answer in classes else matches[0]
+            print_warning(f"label: got {answer!r}, accepted: {accepted}")
+        return None
+
+    console.print(f"{len(samples):,} sampled images without a label; accepted: {accepted}", soft_wrap=True)
+    try:
+        labeled = label_samples(home, name, samples[:limit], classes, ask)
+    except EOFError:  # what was answered is kept
+        return
+    console.print(f"{labeled:,} labeled")
+    print_next("monitor")
+
+
+@spinner("Reading the corrections")
 def _load_review(name: str | None) -> "tuple[Review, str]":
     from relearn.serving.releases.store import resolve_name
 
@@ -153,7 +201,7 @@ def _load_review(name: str | None) -> "tuple[Review, str]":
 
 def _print_cards(console: Console, items: "list[ReviewItem]") -> None:
     """Print acceptable corrections as cards with their image, the others as a line with the reason."""
-    from relearn.flows.cli.terminal_image import render_half_blocks
+    from relearn.flows.terminal.terminal_image import render_half_blocks
 
     items_with_image = [(item, item.correction.image) for item in items if not item.rejection_reason]
     cards = []
@@ -214,11 +262,13 @@ def _print_summary(console: Console, label_review: "Review", count: int, limit: 
         ", ".join(f"{counts[state]} {state}" for state in STATE_COLORS if counts[state]) or "no corrections"
     )
     console.print(f"{label_review.name}: {text}")
-    if label_review.new_items:
-        count = len(label_review.acceptable_items)
-        bulk_hint = f"relearn feedback accept --all accepts {count} without warnings; " if count else ""
-        single_hint = "relearn feedback accept ID … and reject ID … decide about single corrections."
-        console.print(bulk_hint + single_hint, soft_wrap=True)
+
+
+def _print_next(label_review: "Review") -> None:
+    if label_review.acceptable_items:
+        print_next("feedback", "accept", "--all")
+    elif label_review.new_items:
+        print_next("feedback", "reject", label_review.new_items[0].correction.id[:SHORT_ID_LENGTH])
 
 
 def _describe_accepted(decisions: "list[Decision]", selected_count: int) -> str:

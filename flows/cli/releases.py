@@ -1,26 +1,25 @@
-"""`relearn release`, `rollback`, `history`, `reference` and `reproduce`: releases and their history."""
+"""`relearn release`, `rollback` and `history`: releases, reference images and their history."""
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from relearn.flows.cli.prefect_context import prefect_context
+from relearn.flows.cli.parameters import Gate, Json, SettingsFile
 from relearn.flows.config import PromotionConfig
-from relearn.flows.console import make_console, print_warning
-from relearn.flows.rendering import build_comparison_table
+from relearn.flows.scheduling.prefect_context import prefect_context
+from relearn.flows.terminal.console import make_console, print_json, print_note, print_warning, spinner
+from relearn.flows.terminal.next_step import print_next
 from relearn.model.errors import CorruptDataError, UserInputError
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
     from relearn.flows.results import ReleaseResult
 
+REJECTED = CorruptDataError.exit_code
 RELOAD_TIMEOUT_SECONDS = 5.0  # for running servers to serve a new release
 
-Gate = Annotated[PromotionConfig, Parameter(name="*")]
 ACTION_COLORS = {
     "promote": "green",
     "hold": "yellow",
@@ -30,18 +29,46 @@ ACTION_COLORS = {
 }
 
 
-def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
+@spinner("Releasing")
+def release(
+    run: str | None = None,
+    /,
+    *,
+    reference: str | None = None,
+    reason: str | None = None,
+    model_name: str | None = None,
+    gate: Gate = PromotionConfig(),
+    file: SettingsFile = None,
+) -> None:
     """Compare the classifier of a run with the champion, and release it if the gate promotes it.
+
+    With `--reference` instead of a run, only the images are changed on which candidates are compared.
+
+    Example: `relearn release 5b117b61`
 
     Parameters
     ----------
     run
-        Run id, the beginning of one, or run name.
+        Run id, the beginning of one, a run name, or a version such as mnist@3 or mnist@previous.
+    reference
+        Dataset, as for `relearn train`, whose test images are the reference images from now on.
+    reason
+        Reason of `--reference`, for the release history.
+    model_name
+        Model name of `--reference` or of a version; optional while only one is released.
     """
     home = Home.from_environment()
-    from relearn.flows.tracking.runs import resolve_run_id
+    if reference is not None:
+        if run is not None:
+            raise UserInputError("--reference: got RUN as well, accepted: one of the two")
+        _set_reference(home, reference, reason, model_name)
+        return
+    if run is None or reason is not None:
+        got = "none" if run is None else "--reason without --reference"
+        raise UserInputError(f"run: got {got}, accepted: RUN, or --reference DATASET --reason TEXT")
+    from relearn.flows.evaluation.run_resolver import resolve_run
 
-    run_id = resolve_run_id(home, run)
+    run_id = resolve_run(home, run, model_name).run_id
     with prefect_context(home, gate):
         from relearn.flows.release import release as release_flow
 
@@ -49,8 +76,23 @@ def release(run: str, *, gate: Gate = PromotionConfig()) -> None:
     print_result(make_console(), result, home)
 
 
+def _set_reference(home: Home, dataset: str, reason: str | None, model_name: str | None) -> None:
+    reason = _normalize_reason(reason)
+    from relearn.flows.promotion.reference_images import set_reference
+    from relearn.serving.releases.store import resolve_name
+
+    model_name = resolve_name(home, model_name)
+    entry = set_reference(home, model_name, dataset, reason)
+    make_console().print(
+        f"{model_name}: candidates are compared on the reference images {entry.subject} from now on"
+    )
+
+
+@spinner("Rolling back")
 def rollback(*, reason: str, to: str | None = None, model_name: str | None = None) -> None:
     """Roll back to a version that was live before, immediately and without training.
+
+    Example: `relearn rollback --reason "wrong labels"`
 
     Parameters
     ----------
@@ -71,22 +113,22 @@ def rollback(*, reason: str, to: str | None = None, model_name: str | None = Non
     entry = roll_back(home, model_name, to, reason)
     for message in try_sync_with_ledger(home, model_name):
         print_warning(message)
-    console = make_console()
-    console.print(
+    make_console().print(
         f"{model_name}: version {entry.subject} is live again, version {entry.previous_live} no longer"
     )
-    confirm_reload(console, home, model_name, entry.subject)
+    confirm_reload(home, model_name, entry.subject)
+    print_next("history", "--model-name", model_name)
 
 
-def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+def history(*, model_name: str | None = None, json: Json = False) -> None:
     """Show all release decisions of a model name: when, by whom, why, and the live version after each.
+
+    Example: `relearn history --model-name digits`
 
     Parameters
     ----------
     model_name
         Model name; optional while only one is released.
-    json
-        Print the lines of the ledger as they are.
     """
     from relearn.serving.releases.store import ReleaseStore, resolve_name
 
@@ -94,7 +136,7 @@ def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(ne
     releases = ReleaseStore(home.releases_dir(resolve_name(home, model_name)))
     entries = releases.ledger.read_entries()
     if json:
-        sys.stdout.writelines(f"{entry.model_dump_json()}\n" for entry in entries)
+        print_json(entries)
         return
     console = make_console()
     for entry in entries:
@@ -109,89 +151,42 @@ def history(*, model_name: str | None = None, json: Annotated[bool, Parameter(ne
         console.print(Padding("; ".join(entry.reasons), (0, 0, 0, 4)), style="dim")
 
 
-def reference(*, dataset: str, reason: str, model_name: str | None = None) -> None:
-    """Use the test images of another dataset as the reference images; the release history records the change.
-
-    Parameters
-    ----------
-    dataset
-        Dataset as for `relearn train`; its test images become the reference images.
-    reason
-        Reason, for the release history.
-    model_name
-        Model name; optional while only one is released.
-    """
-    from relearn.flows.promotion.reference_images import set_reference
-    from relearn.serving.releases.store import resolve_name
-
-    home = Home.from_environment()
-    model_name = resolve_name(home, model_name)
-    entry = set_reference(home, model_name, dataset, _normalize_reason(reason))
-    make_console().print(
-        f"{model_name}: candidates are compared on the reference images {entry.subject} from now on"
-    )
-
-
-def reproduce(version: str, *, model_name: str | None = None) -> None:
-    """Retrain a version from its model card alone; report identical, equivalent or different weights.
-
-    Parameters
-    ----------
-    version
-        Version number.
-    model_name
-        Model name; optional while only one is released.
-    """
-    from relearn.flows.evaluation.reproduce import reproduce_version
-    from relearn.serving.releases.store import resolve_name
-
-    home = Home.from_environment()
-    model_name = resolve_name(home, model_name)
-    result = reproduce_version(home, model_name, version)
-    console = make_console()
-    console.print(
-        build_comparison_table(("original", "reproduced"), result.original_metrics, result.retrained_metrics)
-    )
-    circumstances = "".join(f"; {difference}" for difference in result.environment_differences)
-    if result.conclusion == "different":
-        message = f"not reproduced: {result.comparison}, a significant difference{circumstances}"
-        raise CorruptDataError(message, "not_reproduced")
-    if result.conclusion == "identical":
-        status = ("SAME", "green")
-        message = f" version {version} of {model_name} was reproduced bit for bit"
-    else:
-        status = ("CLOSE", "yellow")
-        message = (
-            f" weights differ by up to {result.max_difference:.2g}, {result.agreement:.2%} of the labels "
-            f"agree: {result.comparison}"
-        )
-    console.print(Text.assemble(status, message + circumstances))
-
-
-def _normalize_reason(reason: str) -> str:
+def _normalize_reason(reason: str | None) -> str:
     """Return `reason` on one line, as the ledger stores it; raise `UserInputError` if it is empty."""
-    if not reason.strip():
+    if reason is None or not reason.strip():
         raise UserInputError("--reason: got nothing, accepted: a few words for the release history")
     return " ".join(reason.split())
 
 
 def print_result(console: Console, result: "ReleaseResult", home: Home) -> None:
-    """Print the gate decision; raise `CorruptDataError` for a rejection."""
+    """Print the gate decision; after a rejection exit with REJECTED."""
     gate_decision = result.gate_decision
-    if gate_decision.checks:
-        passed = sum(check.passed for check in gate_decision.checks)
-        names = ", ".join(check.name for check in gate_decision.checks)
-        console.print(f"{passed} of {len(gate_decision.checks)} guardrails passed: {names}")
-    if gate_decision.action == "reject":
-        raise CorruptDataError(result.summary, "rejected")
+    checks, failed = gate_decision.checks, [check.name for check in gate_decision.checks if not check.passed]
+    if checks:
+        names = (
+            f"; failed: {', '.join(failed)}" if failed else f": {', '.join(check.name for check in checks)}"
+        )
+        print_note(f"{len(checks) - len(failed)} of {len(checks)} guardrails passed{names}", soft_wrap=False)
     action = (gate_decision.action.upper(), ACTION_COLORS[gate_decision.action])
-    console.print(Text.assemble(action, f" {result.summary}"))
-    if gate_decision.action == "promote" and result.live_version:
-        confirm_reload(console, home, result.name, result.live_version)
+    if gate_decision.action != "reject":
+        console.print(Text.assemble(action, f" {result.summary}"))
+    else:
+        console.print(Text.assemble(action, f" {result.outcome}"))
+        for reason in gate_decision.reasons:
+            console.print(f"- {reason}")
+    if gate_decision.action != "promote":
+        print_next("compare", "--model-name", result.name)
+    elif result.live_version and not confirm_reload(home, result.name, result.live_version):
+        print_next("up", "--model-name", result.name)
+    if gate_decision.action == "reject":
+        raise SystemExit(REJECTED)
 
 
-def confirm_reload(console: Console, home: Home, name: str, version: str) -> None:
-    """Poll the running servers of the model `name` until all workers serve `version`; print the result."""
+def confirm_reload(home: Home, name: str, version: str) -> bool:
+    """Wait until all workers of the running servers of model `name` serve `version`; print each result.
+
+    Return whether there is a server.
+    """
     from relearn.serving.deployment.discovery import find_running_servers
 
     matching_servers = [server for server in find_running_servers(home) if server.model_name == name]
@@ -202,6 +197,5 @@ def confirm_reload(console: Console, home: Home, name: str, version: str) -> Non
             if has_reloaded
             else f"does not serve version {version} yet: see {server.url}/info"
         )
-        console.print(f"{server.url} {message}", style="" if has_reloaded else "yellow", soft_wrap=True)
-    if not matching_servers:
-        console.print(f"no server of {name} runs on this machine; the next one serves version {version}")
+        print_note(f"{server.url} {message}", style="" if has_reloaded else "yellow")
+    return bool(matching_servers)

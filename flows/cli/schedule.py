@@ -5,12 +5,13 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.text import Text
 
-from relearn.flows.cli.prefect_context import prefect_context
-from relearn.flows.cli.releases import Gate
-from relearn.flows.cli.train import Config
+from relearn.flows.cli.parameters import Gate, Networks, Preset, SettingsFile, build_train_config
+from relearn.flows.cli.sources import given_values
 from relearn.flows.config import PromotionConfig
-from relearn.flows.console import make_console
-from relearn.model.config import TrainConfig
+from relearn.flows.scheduling.prefect_context import prefect_context
+from relearn.flows.terminal.console import make_console, print_note
+from relearn.flows.terminal.next_step import print_next
+from relearn.model.config import RetrainConfig
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
 
@@ -21,11 +22,15 @@ def schedule(
     timezone: str | None = None,
     disable: Annotated[bool, Parameter(negative=())] = False,
     force: Annotated[bool, Parameter(negative=())] = False,
-    networks: Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))] = ("mlp", "cnn"),
-    config: Config = TrainConfig(),
+    networks: Networks = (),
+    config: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),
     gate: Gate = PromotionConfig(),
+    preset: Preset = None,
+    file: SettingsFile = None,
 ) -> None:
     """Show or change the retraining schedule, which applies while `relearn up` runs.
+
+    Example: `relearn schedule --cron "0 3 * * *" --timezone Europe/Berlin`
 
     Parameters
     ----------
@@ -37,29 +42,38 @@ def schedule(
         Remove the schedule.
     force
         Retrain even if data and settings have not changed since the last training.
-    networks
-        Networks to train; the best one becomes the release candidate.
     """
     if disable and cron is not None:
         raise UserInputError("--disable: got --cron as well, accepted: one of the two")
-    if cron is None and (timezone or force):
-        raise UserInputError("--timezone, --force: got no --cron, accepted: only with --cron")
+    if cron is None:
+        _check_flags_without_cron()
     home = Home.from_environment()
     from relearn.model.data.load import default_model_name
 
-    name = default_model_name(config, home)
+    train_config = build_train_config(config, networks)
+    name = default_model_name(train_config, home)
     if cron is not None:
         from relearn.flows.training.preconditions import check_inputs
 
-        check_inputs(config, networks, home)
+        check_inputs(train_config, networks, home)
     with prefect_context(home) as ui_url:
         from relearn.flows.scheduling import deployments
 
         if cron is not None:
-            deployments.schedule_retraining(name, cron, timezone or "UTC", config, networks, gate, force)
+            deployments.schedule_retraining(
+                name, cron, timezone or "UTC", train_config, networks, gate, force
+            )
         elif disable:
             deployments.unschedule_retraining(name)
         _print_schedule(name, ui_url)
+
+
+def _check_flags_without_cron() -> None:
+    """Raise `UserInputError` for flags that only a new schedule has."""
+    flags = (name for name, value in given_values.items() if value.source == "cli")
+    if unused := sorted(set(flags) - {"dataset", "model_name", "disable"}):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise UserInputError(f"{names}: got no --cron, accepted: only with --cron")
 
 
 def _print_schedule(name: str, ui_url: str | None) -> None:
@@ -80,8 +94,8 @@ def _print_schedule(name: str, ui_url: str | None) -> None:
         if entry["active"]
     ]
     if not active_schedules:
-        example = 'relearn schedule --cron "0 3 * * *"'
-        console.print(f"{name} has no retraining schedule; to set one: {example}", soft_wrap=True)
+        console.print(f"{name} has no retraining schedule")
+        print_next("schedule", "--cron", "0 3 * * *")
     for active_schedule in active_schedules:
         description = (
             f"{active_schedule['cron']} ({active_schedule.get('timezone') or 'UTC'})"
@@ -92,6 +106,7 @@ def _print_schedule(name: str, ui_url: str | None) -> None:
     if active_schedules and (next_start := prefect_api.find_next_run_time(deployments[0])):
         console.print(f"next run {next_start.astimezone():%Y-%m-%d %H:%M %Z}")
     if active_schedules and ui_url is None:
-        console.print("No worker is running; relearn up starts it and the Prefect UI", soft_wrap=True)
+        print_note("No worker is running that would start it")
+        print_next("up", "--model-name", name)
     elif deployments and ui_url:
-        console.print(f"{ui_url}/deployments/deployment/{deployments[0]['id']}", style="dim", soft_wrap=True)
+        print_note(f"{ui_url}/deployments/deployment/{deployments[0]['id']}", style="dim")

@@ -1,6 +1,8 @@
 """`relearn run`, `train` and `evaluate`: training and evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -8,73 +10,97 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from relearn.flows import system_limits
 from relearn.flows.cli import releases
-from relearn.flows.cli.config_sources import config_sources
-from relearn.flows.cli.next_steps import print_next_steps, relearn_command
-from relearn.flows.cli.prefect_context import prefect_context
+from relearn.flows.cli.parameters import (
+    Config,
+    Gate,
+    Json,
+    Networks,
+    Preset,
+    SettingsFile,
+    build_train_config,
+)
+from relearn.flows.cli.sources import given_values
 from relearn.flows.config import PromotionConfig
-from relearn.flows.console import make_console, print_warning
-from relearn.flows.rendering import Table
-from relearn.model.config import TrainConfig
+from relearn.flows.process import system_limits
+from relearn.flows.scheduling.prefect_context import prefect_context
+from relearn.flows.terminal.console import make_console, print_json, print_note, print_warning, spinner
+from relearn.flows.terminal.next_step import print_next
+from relearn.flows.terminal.rendering import Table, build_comparison_table, check_output
+from relearn.model.config import RetrainConfig, TrainConfig
+from relearn.model.errors import CorruptDataError, UserInputError
+from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 
 if TYPE_CHECKING:
+    from relearn.flows.evaluation.run_resolver import RunRef
     from relearn.flows.results import RetrainResult, TrainResult
-
-Config = Annotated[TrainConfig, Parameter(name="*")]
 
 
 def run(
     *,
-    networks: Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))] = (),
-    config: Config = TrainConfig(),
-    gate: releases.Gate = PromotionConfig(),
+    networks: Networks = (),
+    config: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),
+    gate: Gate = PromotionConfig(),
+    preset: Preset = None,
+    file: SettingsFile = None,
 ) -> None:
     """Train networks, and release the best one if the gate promotes it.
 
-    Parameters
-    ----------
-    networks
-        Networks to train, e.g. `--networks mlp cnn`; by default the one of `--network`, else mlp and cnn.
+    Example: `relearn run --dataset photos`
     """
     start, console, home = perf_counter(), make_console(), Home.from_environment()
     system_limits.check_limits()
-    from relearn.model.networks.registry import NETWORKS
-
-    networks = networks or ((config.network,) if "network" in config.model_fields_set else tuple(NETWORKS))
-    _check(config, networks, home)
-    with prefect_context(home, gate) as prefect_ui_url:
+    train_config = build_train_config(config, networks)
+    with _connected(train_config, networks, home, gate):
         from relearn.flows.retrain import retrain
 
         # A person typed it: train even if data and settings are unchanged.
-        result = cast("RetrainResult", retrain(config, networks, gate, force=True))
+        result = cast("RetrainResult", retrain(train_config, networks, gate, force=True))
     _print_train_results(console, result.train_results, result.best)
-    console.print(_format_durations(result.stage_seconds, perf_counter() - start), soft_wrap=True)
+    print_note(_format_durations(result.stage_seconds, perf_counter() - start))
     if first := result.release_result.first_prediction_text:
-        console.print(first, soft_wrap=True)
+        print_note(first)
     releases.print_result(console, result.release_result, home)
-    print_next_steps(console, result, home, prefect_ui_url)
-    if config.dataset == "auto" and result.name == "digits":
-        console.print(f"MNIST, a download of 11 MB: {relearn_command()} run --dataset mnist", soft_wrap=True)
 
 
-def _check(config: TrainConfig, networks: Sequence[str], home: Home) -> None:
-    """Raise the errors of limits, settings, data and MLflow store before Prefect is started."""
-    from relearn.flows.tracking.runs import check_store
-    from relearn.flows.training.preconditions import check_inputs
-    from relearn.model.data.load import default_model_name
+@contextmanager
+def _connected(
+    config: TrainConfig, networks: Sequence[str], home: Home, gate: PromotionConfig | None = None
+) -> Iterator[None]:
+    """Check settings and data, and connect the flows in the block to Prefect.
 
-    check_inputs(config, networks, home)
-    check_store(home, default_model_name(config, home))
+    What takes some seconds, the MLflow store and the import of the flows, is done while Prefect starts.
+    """
+
+    def prepare() -> None:
+        from relearn.flows import retrain  # noqa: F401
+        from relearn.flows.tracking.runs import check_store
+        from relearn.model.data.load import default_model_name
+
+        check_store(home, default_model_name(config, home))
+
+    with ExitStack() as stack:
+        with spinner("Starting"):
+            from relearn.flows.training.preconditions import check_inputs
+
+            check_inputs(config, networks, home)
+            dataset = "MNIST, or digits if it is not on disk" if config.dataset == "auto" else config.dataset
+            print_note(f"Training {' and '.join(networks) or 'networks'} on {dataset}")
+            stack.enter_context(prefect_context(home, gate, prepare))
+        yield
 
 
 def train(
     *,
-    resume: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=(0, 1))] = None,
+    resume: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=(0, 1), metavar="[RUN]")] = None,
     config: Config = TrainConfig(),
+    preset: Preset = None,
+    file: SettingsFile = None,
 ) -> None:
     """Train one network and evaluate it; nothing is released.
+
+    Example: `relearn train --network cnn --epochs 5`
 
     Parameters
     ----------
@@ -86,14 +112,14 @@ def train(
     run_id = None
     if resume is not None:
         run_id, config = _resolve_resume(home, resume, config)
-    _check(config, [config.network], home)
-    with prefect_context(home):
+    with _connected(config, [config.network], home):
         from relearn.flows.train import train as train_flow
 
         result = train_flow(config, run_id)
     console = make_console()
     _print_train_results(console, [result], result)
-    console.print(f"Run {result.run_id[:8]}, stopped in epoch {result.epochs}: {result.stop_reason}.")
+    console.print(f"Run {result.run_id[:8]}, {result.summary}.")
+    print_next("release", result.run_id[:8])
 
 
 def _resolve_resume(home: Home, run_refs: Sequence[str], config: TrainConfig) -> tuple[str, TrainConfig]:
@@ -106,42 +132,121 @@ def _resolve_resume(home: Home, run_refs: Sequence[str], config: TrainConfig) ->
         if run_refs
         else resume.find_latest_unfinished(home)
     )
-    # Only settings that the user gave override those of the run; the default preset is not one of them.
-    explicit_names = {name for name, source in config_sources.items() if source != "preset default"}
+    # Only settings that the user gave override those of the run.
     explicit_settings = {
-        name: getattr(config, name) for name in explicit_names if name in TrainConfig.model_fields
+        name: getattr(config, name) for name in given_values if name in TrainConfig.model_fields
     }
     return run_id, resume.load_resume_config(home, run_id, explicit_settings)
 
 
-def evaluate(run: str, *, dataset: str | None = None) -> None:
-    """Evaluate the classifier of a run on images that it has not learned from.
+@spinner("Evaluating")
+def evaluate(
+    run: str,
+    /,
+    *,
+    dataset: str | None = None,
+    report: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    reproduce: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
+) -> None:
+    """Evaluate the classifier of a run on images that it has not learned from, or train it again.
+
+    Example: `relearn evaluate digits@1 --dataset csv:more.csv`
 
     Parameters
     ----------
     run
-        Run id, the beginning of one, or run name.
+        Run id, the beginning of one, a run name, or a version such as mnist@3, mnist@champion, or just 3.
+        Of a retraining, the training that it chose.
     dataset
         Dataset whose images are all evaluated, as for `relearn train`, except those that the run learned
         from; the run's own test images by default.
+    report
+        Also write a report to this file: one HTML page with data, curves, errors, calibration, robustness,
+        gate decision and settings. MLflow keeps it, too, as a file of the run.
+    force
+        Replace this file if it exists.
+    reproduce
+        Train it again from its model card alone, and compare the weights: identical, equivalent (no
+        significant difference on the test images), or different, with exit code 4.
     """
+    home = Home.from_environment()
+    if reproduce:
+        if dataset is not None or report is not None:
+            other = "--dataset" if dataset is not None else "--report"
+            raise UserInputError(f"--reproduce: got {other} as well, accepted: one of the two")
+        from relearn.flows.evaluation.run_resolver import resolve_run
+
+        _reproduce(home, resolve_run(home, run), json)
+        return
+    check_output("--report", report, force, (".html",))
     from relearn.flows.evaluation.evaluate import evaluate_run
 
-    result = evaluate_run(Home.from_environment(), run, dataset)
+    result = evaluate_run(home, run, dataset)
+    if report is not None:
+        from relearn.flows.evaluation.report import publish_report
+
+        write_bytes_atomically(report, publish_report(home, result).encode())
     evaluation, console = result.evaluation, make_console()
+    if json:
+        print_json(
+            {
+                "run": result.run_name,
+                "dataset": result.prepared.name,
+                "images": result.images,
+                "metrics": evaluation.metrics,
+                "classes": evaluation.class_report,
+            }
+        )
+        return
     rows = [
         (row["class"], *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), f"{row['support']}")
         for row in evaluation.class_report.to_dict("records")
     ]
     columns = ("class", "precision", "recall", "F1", "images")
-    console.print(Table(columns, rows, f"{result.run_name} on {result.dataset}"))
-    console.print(result.images, soft_wrap=True)
+    console.print(Table(columns, rows, f"{result.run_name} on {result.prepared.name}"))
+    print_note(result.images)
     console.print(
         Text.assemble(
             (f"Accuracy {evaluation.accuracy_with_interval}", "bold"),
             f", loss {evaluation.loss:.4f}, macro F1 {evaluation.metrics['f1_macro']:.4f}.",
         )
     )
+    if report is not None:
+        console.print(str(report), style="dim", soft_wrap=True)
+
+
+def _reproduce(home: Home, run: "RunRef", json: bool) -> None:
+    """Print both evaluations and the conclusion; raise `CorruptDataError` if the weights differ."""
+    from relearn.flows.evaluation.reproduce import reproduce_run, reproduce_version
+
+    if run.model_name and run.version:
+        result = reproduce_version(home, run.model_name, run.version)
+    else:
+        result = reproduce_run(home, run)
+    circumstances = "".join(f"; {difference}" for difference in result.environment_differences)
+    if json:
+        print_json(result)
+    else:
+        table = build_comparison_table(
+            ("original", "reproduced"), result.original_metrics, result.retrained_metrics
+        )
+        make_console().print(table)
+    if result.conclusion == "different":
+        message = f"not reproduced: {result.comparison}, a significant difference{circumstances}"
+        raise CorruptDataError(message, "not_reproduced")
+    if json:
+        return
+    if result.conclusion == "identical":
+        status, message = ("SAME", "green"), f" {result.label} was reproduced bit for bit"
+    else:
+        status = ("CLOSE", "yellow")
+        message = (
+            f" weights of {result.label} differ by up to {result.max_difference:.2g},"
+            f" {result.agreement:.2%} of the labels agree: {result.comparison}"
+        )
+    make_console().print(Text.assemble(status, message + circumstances))
 
 
 def _print_train_results(

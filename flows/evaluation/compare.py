@@ -83,7 +83,7 @@ def plot_curves(home: Home, run_ids: Sequence[str]) -> "Figure":
     runs = [client.get_run(run_id) for run_id in run_ids]
     name_counts = Counter(run.info.run_name for run in runs)
     for run in runs:
-        history = _load_history(client, run.info.run_id)
+        history = load_history(client, run.info.run_id)
         is_unique = name_counts[run.info.run_name] == 1
         label = run.info.run_name if is_unique else f"{run.info.run_id[:8]} {run.info.run_name}"
         if len(history):
@@ -93,7 +93,8 @@ def plot_curves(home: Home, run_ids: Sequence[str]) -> "Figure":
     return learning_curves.plot_runs(histories)
 
 
-def _load_history(client: Client, run_id: str) -> pd.DataFrame:
+def load_history(client: Client, run_id: str) -> pd.DataFrame:
+    """Return loss and accuracy of a run, one row per epoch; without rows if it has no epochs."""
     values = {
         key: {metric.step: metric.value for metric in client.get_metric_history(run_id, f"epoch/{key}")}
         for key in CURVE_METRICS

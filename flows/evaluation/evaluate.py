@@ -2,21 +2,21 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from relearn.flows.console import image_bar
-from relearn.flows.rendering import escape_markdown
+from relearn.flows.evaluation.run_resolver import resolve_run
+from relearn.flows.terminal.console import image_bar
+from relearn.flows.terminal.rendering import escape_markdown
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.run_names import build_evaluate_run_name
-from relearn.flows.tracking.runs import Experiment, resolve_run_id
+from relearn.flows.tracking.runs import CANDIDATE_TAG, Experiment
 from relearn.flows.tracking.store import connect_existing
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.prepared import prepare_dataset
-from relearn.model.data.splits import hash_contents, take
+from relearn.model.data.splits import find_learned, get_groups, take
 from relearn.model.errors import DataError
 from relearn.model.evaluation.metrics import Evaluation, evaluate
 from relearn.model.home import Home
@@ -24,28 +24,41 @@ from relearn.model.images.allocate import Allocate, allocate_in
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import read_training_hashes
 from relearn.model.plots import evaluation as plots
+from relearn.model.preparation.prepared import PreparedDataset, prepare_dataset
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Evaluation with the names of run and dataset, and a sentence about the images."""
+    """Evaluation of the training `run_id` on `split`, images of `prepared`.
 
+    `query_run_id` is the run that was asked for: the training, or the retraining that chose it. `images` is a
+    sentence about the images.
+    """
+
+    query_run_id: str
+    run_id: str
     run_name: str
-    dataset: str
     images: str
+    classifier: Classifier
+    prepared: PreparedDataset
+    split: LabelledImages
     evaluation: Evaluation
 
 
 def evaluate_run(home: Home, run: str, dataset: str | None = None) -> EvaluationResult:
     """Evaluate the classifier of `run` on all images of `dataset`; log the result as a new run.
 
+    `run` is a query for `resolve_run`; of a retraining, the training that it chose is evaluated.
+
     The default is the test split of the dataset of the training. Images that the run learned from, in its
-    training or validation, are left out, by content. Images are resized to the shape of the classifier.
+    training or validation, are left out, by source and pixels. Images are resized to the shape of the
+    classifier.
 
     Raises `DataError` if the dataset has other classes, another scale, or no image that is left.
     """
     client = connect_existing(home)
-    run_id = resolve_run_id(home, run)
+    query_run_id = resolve_run(home, run).run_id
+    run_id = client.get_run(query_run_id).data.tags.get(CANDIDATE_TAG, query_run_id)
     with tempfile.TemporaryDirectory() as temp_dir:
         folder = registry.download_classifier(client, run_id, Path(temp_dir))
         classifier, training_hashes = Classifier.load(folder), read_training_hashes(folder)
@@ -88,20 +101,23 @@ def evaluate_run(home: Home, run: str, dataset: str | None = None) -> Evaluation
         )
         evaluation_run.log_table(evaluation.misclassified, "test/mistakes.csv")
         evaluation_run.set_description(escape_markdown(images))
-        return EvaluationResult(run_name, prepared.name, images, evaluation)
+        return EvaluationResult(
+            query_run_id, run_id, run_name, images, classifier, prepared, scored, evaluation
+        )
 
 
 def select_unseen(
     scored_splits: Sequence[LabelledImages], training_hashes: np.ndarray, allocate: Allocate
 ) -> LabelledImages:
-    """Join the images of all `scored_splits` whose content hash is not in `training_hashes`, uint64 (n,)."""
-    unseen = [
-        take(split, ~np.isin(hash_contents(split.images), training_hashes), allocate)
-        for split in scored_splits
-    ]
+    """Join the images of all `scored_splits` that are not in `training_hashes`, uint64 (n, 2)."""
+    unseen = [take(split, ~find_learned(split, training_hashes), allocate) for split in scored_splits]
     images = allocate((sum(map(len, unseen)), *unseen[0].images.shape[1:]))
     np.concatenate([split.images for split in unseen], out=images)
-    return LabelledImages(images, np.concatenate([split.labels for split in unseen]))
+    labels, groups = (
+        np.concatenate(parts)
+        for parts in ([split.labels for split in unseen], [get_groups(split) for split in unseen])
+    )
+    return LabelledImages(images, labels, groups=groups)
 
 
 def reorder_labels(
@@ -114,4 +130,4 @@ def reorder_labels(
             f"the classifier knows {', '.join(classifier_classes)[:200]}"
         )
     order = np.array([classifier_classes.index(name) for name in data_classes])
-    return LabelledImages(split.images, order[split.labels])
+    return replace(split, labels=order[split.labels])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from relearn.flows.evaluation.run_resolver import RunRef, resolve_run
-from relearn.flows.promotion.reference_images import check_compatible, load_compatible, load_default_reference
+from relearn.flows.promotion.reference_images import check_classes, load_compatible, load_default_reference
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.tracking import registry
@@ -54,7 +54,7 @@ def run_paired_test(
 
     The images are the test images of `dataset`; by default the reference set of the first run's model or,
     before a release, the test images of the first run. Raises `UserInputError` unless `runs` has two
-    elements, and `DataError` if classes or image shapes differ.
+    elements, and `DataError` if classes differ.
     """
     if len(runs) != 2:
         raise UserInputError(f"--paired: got {len(runs)} runs, accepted: two runs or versions")
@@ -66,22 +66,21 @@ def run_paired_test(
             *(_load_classifier(home, ref, Path(temp_dir) / ref.run_id) for ref in (first, second)),
             strict=True,
         )
-    training_hashes = np.union1d(*hashes)
     reference, description = _load_images(home, first_classifier.card, dataset)
-    shape = reference.test_images.images.shape[1:]
-    for ref, card in ((first, first_classifier.card), (second, second_classifier.card)):
-        check_compatible(ref.label, card.shape, card.classes, shape, reference.classes)
+    cards = first_classifier.card, second_classifier.card
+    for ref, card in zip((first, second), cards, strict=True):
+        check_classes(ref.label, card.classes, reference.classes)
     try:
-        unseen_images = reference.excluding(training_hashes)
+        images = reference.fit_unseen(list(zip(cards, hashes, strict=True)))
     except NotFoundError:
         raise NotFoundError(
             f"one of the two was trained on all {description}: choose others with --dataset"
         ) from None
-    evaluations = evaluate(first_classifier, unseen_images), evaluate(second_classifier, unseen_images)
+    evaluations = evaluate(first_classifier, images[0]), evaluate(second_classifier, images[1])
     return PairedTest(
         labels=(first.label, second.label),
         images=description,
-        excluded=len(reference.test_images) - len(unseen_images),
+        excluded=len(reference) - len(images[0]),
         evaluations=evaluations,
         comparison=PairedComparison.from_evaluations(evaluations[1], evaluations[0]),
     )
@@ -100,7 +99,7 @@ def _load_classifier(home: Home, ref: RunRef, target: Path) -> tuple[Classifier,
 
 def _load_images(home: Home, card: ModelCard, dataset: str | None) -> tuple[ReferenceSet, str]:
     if dataset is not None:
-        reference = ReferenceSet.from_prepared(load_compatible("--dataset", dataset, card, home))
+        reference = ReferenceSet.from_prepared(load_compatible("--dataset", dataset, card, home), home)
         return reference, f"test images of {reference.source}"
     if card.name in list_released_names(home):
         releases = ReleaseStore(home.releases_dir(card.name))

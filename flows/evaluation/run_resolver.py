@@ -37,9 +37,11 @@ def resolve_run(home: Home, query: str, name: str | None = None) -> RunRef:
     name_part, separator, version_or_alias = query.rpartition("@")
     if not (separator or (query.isdecimal() and len(query) < 4)):
         return RunRef(resolve_run_id(home, query), query)
-    client, name = connect_existing(home), resolve_name(home, name_part or name)
-    run_id_by_version = registry.list_versions(client, name)
+    name = resolve_name(home, name_part or name)
     version = _version_by_alias(home, name).get(version_or_alias) or version_or_alias
+    if release := ReleaseStore(home.releases_dir(name)).find_release(version):
+        return RunRef(release.run_id, query, name, version)
+    run_id_by_version = registry.list_versions(connect_existing(home), name)
     if version not in run_id_by_version:
         registered_versions = ", ".join(sorted(run_id_by_version, key=int)) or "none"
         raise NotFoundError(f"version: got {query!r}, registered as {name}: {registered_versions}")

@@ -11,14 +11,14 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, model_validator
 
-from relearn.flows import process_identity
+from relearn.flows.process import provenance
 from relearn.model.append_log import HashChainedLog, LogEntry
-from relearn.model.data.extra_images import ExtraImages
 from relearn.model.data.splits import hash_contents
 from relearn.model.errors import CorruptDataError
 from relearn.model.file_lock import locked
 from relearn.model.home import Home
 from relearn.model.inference.model_card import ModelCard
+from relearn.model.preparation.extra_images import ExtraImages
 
 DECISIONS_FILE = "decisions.jsonl"
 LOCK_TIMEOUT_SECONDS = 30.0  # the lock is held for an append, some 10 ms
@@ -125,7 +125,7 @@ class DecisionLog:
                 else {correction.id for correction in accepted_labels.values()}
             )
             undecided = [correction for correction in corrections if correction.id not in decided_ids]
-            actor = process_identity.current_user()
+            actor = provenance.current_user()
             return self.log.append_entries(
                 *({"actor": actor, "action": action, "correction": correction} for correction in undecided)
             )

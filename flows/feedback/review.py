@@ -17,12 +17,12 @@ from relearn.flows.feedback.decisions import (
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.prepared import SPLITS, prepare_dataset
 from relearn.model.data.splits import hash_contents
 from relearn.model.drift.image_statistics import STATISTICS, compute_statistics
 from relearn.model.errors import DataError, NotFoundError, RelearnError
 from relearn.model.home import Home
 from relearn.model.inference.model_card import ModelCard
+from relearn.model.preparation.prepared import SPLITS, prepare_dataset
 from relearn.serving.predictions import reader
 from relearn.serving.predictions.entries import Feedback
 from relearn.serving.releases.store import ReleaseStore
@@ -238,7 +238,7 @@ class ExistingImages:
         labels_by_split = {}
         if reference_fingerprint:
             reference_set = ReferenceSet.load(ReleaseStore(home.releases_dir(name)), reference_fingerprint)
-            labels_by_split["reference"] = _labels_by_hash(reference_set.test_images, reference_set.classes)
+            labels_by_split["reference"] = _labels_by_hash(reference_set.fit(card), reference_set.classes)
         try:
             prepared = prepare_dataset(card.config, home)
         except RelearnError as error:

@@ -2,10 +2,10 @@
 
 from rich.text import Text
 
-from relearn.flows import rendering
 from relearn.flows.monitoring.retraining_triggers import Alert
 from relearn.flows.monitoring.window import PredictionSummary, WindowReport, join_names
-from relearn.flows.rendering import Table, bullets, escape_markdown
+from relearn.flows.terminal import rendering
+from relearn.flows.terminal.rendering import Table, bullets, escape_markdown
 from relearn.model.drift.detect import CONFIDENCE, LABELS, DriftTest, format_p_value
 from relearn.model.drift.power import POWER
 
@@ -75,7 +75,8 @@ def summary_lines(report: WindowReport) -> list[str]:
         )
     elif report.images:
         lines.append(
-            f"no prediction of version {report.live_version} has a label yet: send labels to POST /feedback"
+            f"no sampled prediction of version {report.live_version} is labeled yet: serve with "
+            "--image-sample-rate, then relearn feedback review --sampled"
         )
     return lines + [_describe_alert(alert) for alert in report.alerts]
 
@@ -86,8 +87,8 @@ def describe_power(report: WindowReport) -> str:
     advice = (
         ""
         if report.drift.can_see_large_drift
-        else "; more reference images (relearn reference) or a longer window (--window-hours) make smaller "
-        "changes visible"
+        else "; more reference images (relearn release --reference) or a longer window (--window-hours) make "
+        "smaller changes visible"
     )
     return (
         f"with {report.reference_predictions.images:,} reference images and {window_images:,} predictions, "

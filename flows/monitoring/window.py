@@ -12,6 +12,7 @@ from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_E
 from relearn.model.drift.detect import CONFIDENCE, DriftReport, DriftSample, detect_drift
 from relearn.model.drift.image_statistics import STATISTICS
 from relearn.model.evaluation.accuracy import Accuracy
+from relearn.model.evaluation.groups import Groups, number_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,9 @@ class WindowReport(BaseModel, frozen=True):
     """The predictions of model `name` in the window that ends at `window_end`.
 
     `images` and `requests` are counts over all versions, `images_by_version` counts the images of each.
-    `window_predictions` and `live_accuracy` (on predictions with a label) are about the live version;
-    `reference_predictions` and `reference_accuracy` are about its predictions of the reference images.
-    `alerts` are the events that are due.
+    `window_predictions` and `live_accuracy` (on sampled images that were labeled blind) are about the live
+    version; `reference_predictions` and `reference_accuracy` are about its predictions of the reference
+    images. `alerts` are the events that are due.
     """
 
     name: str
@@ -119,21 +120,23 @@ def build_window_report(
     window: "pd.DataFrame",
     reference: DriftSample,
     labels: np.ndarray,
+    groups: Groups,
     classes: Sequence[str],
     config: MonitorConfig,
     window_end: datetime,
 ) -> tuple[WindowReport, DriftSample]:
     """Build the report of a window, with rows as from `load_predictions`; also returns its drift sample.
 
-    `reference` has the predictions of `version` for the reference images, `labels`, int (n,), their labels.
+    `reference` has the predictions of `version` for the reference images, `labels`, int (n,), their labels,
+    `groups` those that belong together. In the window the images of a request do.
     Image statistics count for all images of the window, since they do not depend on the version;
     probabilities and labels count for predictions of `version` only: confidence differs between versions.
     """
     window_sample = to_drift_sample(window, version, classes)
     live_rows = window[window["version"] == version]
     labeled_rows = live_rows[live_rows["label"].notna()]
-    correct = int((labeled_rows["predicted_label"] == labeled_rows["label"]).sum())
-    reference_correct = int((reference.probabilities.argmax(1) == labels).sum())
+    correct = (labeled_rows["predicted_label"] == labeled_rows["label"]).to_numpy(bool)
+    requests = number_groups(labeled_rows["request_id"].to_numpy(str))
     report = WindowReport(
         name=name,
         live_version=version,
@@ -150,8 +153,8 @@ def build_window_report(
             if len(window_sample.predicted_labels())
             else None
         ),
-        reference_accuracy=Accuracy.from_counts(reference_correct, len(labels)),
-        live_accuracy=Accuracy.from_counts(correct, len(labeled_rows)) if len(labeled_rows) else None,
+        reference_accuracy=Accuracy.from_images(reference.probabilities.argmax(1) == labels, groups),
+        live_accuracy=Accuracy.from_images(correct, requests) if len(correct) else None,
         drift=detect_drift(
             reference,
             window_sample,

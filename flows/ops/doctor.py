@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from relearn.flows import environment
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed
-from relearn.flows.timeouts import iterate_with_timeout
+from relearn.flows.process import environment
+from relearn.flows.process.import_errors import describe_import_error
+from relearn.flows.process.timeouts import iterate_with_timeout
 from relearn.model.errors import CorruptDataError, RelearnError
 from relearn.model.home import Home
 
@@ -22,9 +23,10 @@ CHECK_TIMEOUT_SECONDS = 60.0
 CHECKS = {
     "system": ("versions", "home", "folders", "disk", "limits", "loopback", "ports", "keys"),
     "device": ("device",),
-    "mlflow": ("store", "experiments", "artifacts", "orphaned_runs", "aliases"),
-    "prefect": ("settings", "database", "server", "worker", "automation", "next_run", "stuck_runs"),
-    "releases": ("ledger", "live", "servers"),
+    "mlflow": ("store", "experiments", "artifacts", "aliases"),
+    "prefect": ("settings", "database", "server", "worker", "automation", "next_run", "late_runs"),
+    "runs": ("interrupted",),
+    "releases": ("ledger", "live", "bento", "servers"),
 }
 PREREQUISITES = ("store", "server")  # if one of them is not ok, the rest of its group is not run
 
@@ -46,7 +48,7 @@ def run_check(home: Home, group: str, check: str) -> Iterator[CheckResult]:
     try:
         function: CheckFunction = getattr(importlib.import_module(f"relearn.flows.ops.checks.{group}"), check)
     except Exception as error:
-        yield failed(f"cannot be checked: {type(error).__name__}: {error}", "see versions")
+        yield failed(describe_import_error(error) or f"cannot be checked: {error!r}", "see versions")
         return
     try:
         with environment.short_mlflow_timeouts():
@@ -58,4 +60,4 @@ def run_check(home: Home, group: str, check: str) -> Iterator[CheckResult]:
     except (RelearnError, OSError) as error:
         yield failed(str(error), FIXES.get(check, ""))
     except Exception as error:
-        yield failed(f"the check itself failed, {type(error).__name__}: {error}", "")
+        yield failed(describe_import_error(error) or f"the check itself failed, {error!r}", "")

@@ -1,4 +1,4 @@
-"""`relearn prune`: finds and deletes old versions, run files, checkpoints and data that nothing needs."""
+"""`relearn home prune`: deletes old versions, files of runs, checkpoints, data and features not in use."""
 
 import re
 from collections import Counter
@@ -11,15 +11,17 @@ from pathlib import Path
 from relearn.flows.tracking import artifacts, registry
 from relearn.flows.tracking.artifacts import RunTree
 from relearn.flows.tracking.store import Client, connect_existing, mlflow_errors
-from relearn.model.errors import InfrastructureError
+from relearn.model.errors import InfrastructureError, NotFoundError
 from relearn.model.file_lock import locked
 from relearn.model.files import find_stale_temp_files, is_stale, remove_atomically
 from relearn.model.home import Home, disk_usage
 from relearn.model.training import checkpoints
+from relearn.model.training.features import FEATURES_FILE, IMAGE_BYTES, count_unused, delete_unused
 from relearn.serving.deployment.bento_store import bento_store_paths, delete_bento
 from relearn.serving.deployment.discovery import find_running_servers
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
+PRUNE_LOCK = ".prune.lock"
 MERGED_DATASET_PATTERN = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # folder of data with extra images
 
 
@@ -36,18 +38,20 @@ class Prunable:
     delete: Callable[[], bool]
 
 
-def prune(home: Home, keep_newest: int) -> Iterator[Prunable]:
+def prune(home: Home, keep_newest: int, model_name: str | None = None) -> Iterator[Prunable]:
     """Delete everything that `find_prunable` finds; yield each deleted item.
 
-    Raises `InfrastructureError` if another `relearn prune` runs.
+    Raises `InfrastructureError` if another `relearn home prune`, or a backup, runs.
     """
-    busy = f"another relearn prune runs in {home.root}"
-    with locked(home.root / ".prune.lock", busy), mlflow_errors(home.tracking_uri):
-        yield from (prunable for prunable in find_prunable(home, keep_newest) if prunable.delete())
+    busy = f"another relearn home prune, or a backup, runs in {home.root}"
+    with locked(home.root / PRUNE_LOCK, busy), mlflow_errors(home.tracking_uri):
+        for prunable in find_prunable(home, keep_newest, model_name):
+            if prunable.delete():
+                yield prunable
 
 
-def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
-    """Find versions, files and folders that nothing needs.
+def find_prunable(home: Home, keep_newest: int, model_name: str | None = None) -> list[Prunable]:
+    """Find versions, files and folders that nothing needs, by default of all models and of the home itself.
 
     Excluded are the newest `keep_newest` (1 or more) versions and runs per model, the live version, the
     rollback target, versions with any alias in MLflow, versions that a server of this machine serves or was
@@ -56,7 +60,10 @@ def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
     """
     client, prunables = connect_existing(home), list[Prunable]()
     with mlflow_errors(client.tracking_uri):
-        for name in sorted({*list_released_names(home), *artifacts.list_experiment_names(client)}):
+        names = {*list_released_names(home), *artifacts.list_experiment_names(client)}
+        if model_name and model_name not in names:
+            raise NotFoundError(f"--model-name: got {model_name!r}, accepted: {', '.join(sorted(names))}")
+        for name in [model_name] if model_name else sorted(names):
             versions = ModelVersions(home, client, name, keep_newest)
             prunable_versions = sorted(versions.list_all() - versions.find_protected(), key=int)
             prunables += [versions.to_prunable(version) for version in prunable_versions]
@@ -65,7 +72,11 @@ def find_prunable(home: Home, keep_newest: int) -> list[Prunable]:
                 run_id for version, run_id in versions.iterate_run_ids() if version not in prunable_versions
             }
             prunables += _find_old_runs(home, client, name, keep_newest, protected_run_ids)
-    return prunables + list(_find_outdated_datasets(home)) + list(_find_orphaned_files(home))
+    if model_name is None:
+        prunables += _find_outdated_datasets(home)
+        prunables += _find_unused_features(home)
+        prunables += _find_orphaned_files(home)
+    return prunables
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class ModelVersions:
 
     def list_all(self) -> set[str]:
         """Return all versions, wherever stored; none for a model that was never released in this home."""
-        if not self.releases.ledger.path.exists():
+        if not self.releases.ledger.folder.exists():
             return set()
         bento_versions = (
             folder.name
@@ -169,11 +180,19 @@ class ModelVersions:
 
 
 def _find_unused_references(releases: ReleaseStore) -> Iterator[Prunable]:
-    """Yield reference sets that are no longer used to evaluate candidates."""
-    last_entry = releases.ledger.read_last()
-    current_fingerprint = last_entry.fingerprints.get("reference") if last_entry else None
-    for folder in releases.root.glob("reference/*") if current_fingerprint else ():
-        if folder != releases.reference_folder(str(current_fingerprint)) and is_stale(folder):
+    """Yield reference sets that neither evaluate candidates nor would after a rollback to other classes."""
+    entries = releases.ledger.read_entries()
+    if not entries or entries[-1].live is None or "reference" not in entries[-1].fingerprints:
+        return
+    classes = releases.read_card(entries[-1].live.version).classes
+    kept = {version for version in releases.list_versions() if releases.read_card(version).classes != classes}
+    promotions = [
+        entry for entry in entries if entry.action == "promote" and entry.live and entry.live.version in kept
+    ]
+    used = {entry.fingerprints.get("reference", "") for entry in (entries[-1], *promotions)}
+    folders = set(map(releases.reference_folder, used))
+    for folder in releases.root.glob("reference/*"):
+        if folder not in folders and is_stale(folder):
             name = f"{releases.root.name} {folder.name}"
             yield Prunable("reference images", name, disk_usage(folder), partial(_delete_path, folder))
 
@@ -239,12 +258,21 @@ def _find_outdated_datasets(home: Home) -> Iterator[Prunable]:
         seen_prefixes.add(prefix)
 
 
+def _find_unused_features(home: Home) -> Iterator[Prunable]:
+    """Yield the features of images that no training has used for long; they can be computed again."""
+    file = home.backbones / FEATURES_FILE
+    if file.exists() and (count := count_unused(file)):
+        yield Prunable("features", f"{count:,} images", count * IMAGE_BYTES, partial(delete_unused, file))
+
+
 def _find_orphaned_files(home: Home) -> Iterator[Prunable]:
     """Yield temporary files of killed processes, and status folders of killed servers."""
     parent_folders = [
         home.checkpoints,
         home.dataset_cache,
+        home.backbones,
         *home.root.glob("releases/*"),
+        *home.root.glob("releases/*/ledger"),
         *home.bentoml.glob("*s/*"),
     ]
     stale_paths = [

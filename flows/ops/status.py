@@ -5,28 +5,32 @@ All queries run at once, each with a time limit: a server that hangs delays no o
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import httpx
 from rich.filesize import decimal
 
-from relearn.flows import environment
+from relearn.flows.ops.descriptions import describe_classifier, describe_server, format_time, read_card
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import PrefectApi
-from relearn.flows.timeouts import iterate_with_timeout
+from relearn.flows.process import environment
+from relearn.flows.process.timeouts import iterate_with_timeout
+from relearn.flows.tracking.local_runs import find_local_store, list_local_runs
 from relearn.model.home import MLFLOW_UI_URL, Home, disk_usage
-from relearn.serving.deployment.discovery import RunningServer, find_running_servers
+from relearn.serving.deployment.discovery import find_running_servers
 from relearn.serving.predictions.reader import count_entries
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
 QUERY_TIMEOUT_SECONDS = 3.0  # queries of the home take milliseconds
-QUERY_TIMEOUTS_SECONDS = {"retrained": 30.0}  # importing MLflow takes 2 s, 16 s from a cold disk
-UNIT_SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
+QUERY_TIMEOUTS_SECONDS = {
+    "retrained": 30.0,
+    "MLflow": 30.0,
+}  # importing MLflow takes 2 s, 16 s from a cold disk
 DEFAULT_MLFLOW_URL = "http://127.0.0.1:5000"  # of `mlflow server` and `relearn up`
 
 StatusQuery = Callable[[], str]
@@ -51,6 +55,7 @@ def status(home: Home) -> Iterator[StatusLine]:
     for name in list_released_names(home):
         queries |= {
             (name, "live"): partial(describe_live_version, home, name),
+            (name, "MLflow"): partial(describe_aliases, home, name),
             (name, "retrained"): partial(describe_last_retraining, home, name),
             (name, "next"): partial(describe_next_runs, home, name),
             (name, "data"): partial(describe_data, home, name),
@@ -83,14 +88,7 @@ def describe_disk(home: Home) -> str:
 
 def describe_servers(home: Home) -> str:
     """Return the running servers of this home, with version and uptime."""
-    return "; ".join(map(_describe_server, find_running_servers(home))) or "none: relearn serve starts one"
-
-
-def _describe_server(server: RunningServer) -> str:
-    version = server.get_served_version()
-    state = f"version {version}" if version else "which does not answer"
-    uptime = f"for {_humanize(_current_timestamp() - server.create_time)}"
-    return f"{server.model_name or server.bento} at {server.url}, {state}, {uptime}"
+    return "; ".join(map(describe_server, find_running_servers(home))) or "none: relearn serve starts one"
 
 
 def describe_ui_urls(home: Home) -> str:
@@ -111,22 +109,38 @@ def describe_ui_urls(home: Home) -> str:
 
 
 def describe_live_version(home: Home, name: str) -> str:
-    """Return the live version, since when it has been live, and the rollback target."""
+    """Return the live version, its accuracy, since when it has been live, and the rollback target."""
     last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()
     if last_entry is None or last_entry.live is None:
         return "nothing: every candidate was rejected"
+    card = read_card(home, name, last_entry.live.version)
     rollback_note = (
         f"; a rollback makes {last_entry.rollback_target} live again" if last_entry.rollback_target else ""
     )
     return (
-        f"version {last_entry.live.version} since"
-        f" {_format_time(last_entry.live.published_at.timestamp())}{rollback_note}"
+        f"version {last_entry.live.version}, {describe_classifier(card)}, since"
+        f" {format_time(last_entry.live.published_at.timestamp())}{rollback_note}"
     )
 
 
+def describe_aliases(home: Home, name: str) -> str:
+    """Return whether MLflow's aliases name the runs of the ledger, and the fix if they do not."""
+    from relearn.flows.releases.release_state import describe_mismatches
+
+    mismatches = describe_mismatches(home, name)
+    if not mismatches:
+        return "its aliases agree with the releases"
+    return f"{'; '.join(mismatches)}; see relearn doctor"
+
+
 def describe_last_retraining(home: Home, name: str) -> str:
-    """Return the result, time and run of the last retraining."""
-    from relearn.flows.results import GATE_DECISION_TAG
+    """Return the name, which has the result, time and id of the run of the last retraining."""
+    if find_local_store(home):
+        with suppress(sqlite3.Error):  # MLflow gives the reason, and migrates a store of an older version
+            for run in list_local_runs(home):
+                if (run.model_name, run.job_type) == (name, "retrain"):
+                    return _describe_run(run.name, run.status, run.started, run.run_id)
+            return "never"
     from relearn.flows.tracking.store import connect_existing
 
     client = connect_existing(home)
@@ -139,16 +153,14 @@ def describe_last_retraining(home: Home, name: str) -> str:
         experiment_ids, "tags.`relearn.job_type` = 'retrain'", order_by=newest_first, max_results=1
     )
     if not runs:
-        return "never by relearn run"
-    run = runs[0]
-    child_runs = client.search_runs(experiment_ids, f"tags.mlflow.parentRunId = '{run.info.run_id}'")
-    gate_decisions = [
-        child_run.data.tags[GATE_DECISION_TAG]
-        for child_run in child_runs
-        if GATE_DECISION_TAG in child_run.data.tags
-    ]
-    result = gate_decisions[0].upper() if gate_decisions else run.info.status
-    return f"{result}, {_format_time(run.info.start_time / 1000)}, run {run.info.run_id[:8]}"
+        return "never"
+    info = runs[0].info
+    return _describe_run(str(info.run_name), info.status, info.start_time / 1000, info.run_id)
+
+
+def _describe_run(name: str, status: str, started: float, run_id: str) -> str:
+    state = "" if status == "FINISHED" else f", {status.lower()}"
+    return f"{name}{state}, {format_time(started)}, run {run_id[:8]}"
 
 
 def describe_next_runs(home: Home, name: str) -> str:
@@ -160,17 +172,16 @@ def describe_next_runs(home: Home, name: str) -> str:
         deployment["flow_name"]: prefect.find_next_run_time(deployment)
         for deployment in prefect.list_deployments(name)
     }
-    lines = [f"{flow} {_format_time(start.timestamp())}" for flow, start in next_starts.items() if start]
+    lines = [f"{flow} {format_time(start.timestamp())}" for flow, start in next_starts.items() if start]
     return ", ".join(lines) or "nothing is scheduled"
 
 
 def describe_data(home: Home, name: str) -> str:
     """Return the dataset of the live version, and whether newer data was prepared after its training."""
-    releases = ReleaseStore(home.releases_dir(name))
-    last_entry = releases.ledger.read_last()
+    last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()
     if last_entry is None or last_entry.live is None:
         return "none"
-    card = json.loads((releases.version_folder(last_entry.live.version) / "card.json").read_bytes())
+    card = read_card(home, name, last_entry.live.version)
     text = f"{card['dataset']}, {len(card['classes'])} classes, fingerprint {card['fingerprint'][:12]}"
     datasets = sorted(
         _list_prepared_datasets(home, card["dataset"]), key=lambda dataset: float(dataset["since"])
@@ -210,22 +221,3 @@ def _read_result(result: Iterator[str]) -> str:
         return next(result)
     except Exception as error:  # printed in this line; the others are not affected
         return f"unknown, see relearn doctor: {' '.join(str(error).split())}"
-
-
-def _current_timestamp() -> float:
-    return datetime.now(UTC).timestamp()
-
-
-def _format_time(timestamp: float) -> str:
-    """Format a Unix time, in seconds, with its distance from now."""
-    seconds_ahead = timestamp - _current_timestamp()
-    distance = f"in {_humanize(seconds_ahead)}" if seconds_ahead > 0 else f"{_humanize(-seconds_ahead)} ago"
-    return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%d %H:%M} UTC ({distance})"
-
-
-def _humanize(seconds: float) -> str:
-    """Format a duration in the largest unit that gives 2 or more, such as 90 minutes, not 1 hour."""
-    for unit, unit_seconds in UNIT_SECONDS.items():
-        if seconds >= 2 * unit_seconds:
-            return f"{seconds / unit_seconds:.0f} {unit}"
-    return "a second"

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
 
@@ -18,27 +18,33 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from relearn.flows import system_limits
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import TIMEOUT_SECONDS, PrefectApi
+from relearn.flows.process import system_limits
+from relearn.flows.terminal.console import print_note
 from relearn.model.errors import InfrastructureError, UserInputError
-from relearn.model.file_lock import locked
+from relearn.model.file_lock import DATABASE_FIX, describe_database_lock, locked
 from relearn.model.home import Home
 
 STARTUP_TIMEOUT_SECONDS = 120.0  # takes 5 to 10 s on two idle cores, 15 s if it creates its database
+# It takes 0.2 s; a server that waits for a locked database does not end by itself.
+TERMINATION_TIMEOUT_SECONDS = 3.0
 STARTUP_RESPONSE_SECONDS = 10.0  # a server that has just started on a busy machine takes more than 2 s
 
 EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .")
 
 
 @contextmanager
-def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[str | None]:
+def connect_prefect(
+    home: Home, require_persistent: bool = False, while_starting: Callable[[], object] = lambda: None
+) -> Iterator[str | None]:
     """Connect flows to `PREFECT_API_URL`, else to the server of this machine, else to a temporary one.
 
     The server of this machine is the one that `relearn up` runs, else the one on Prefect's default port.
 
     Yields the URL of the UI of a persistent server; None for a temporary one. A temporary server keeps its
-    runs in the home, where `prefect server start` shows them later. Raises `InfrastructureError` if the
+    runs in the home, where `prefect server start` shows them later; `while_starting` is called while it
+    starts, or before the block. Raises `InfrastructureError` if the
     configured server does not answer, a server asks for a password, or a temporary one does not start;
     `UserInputError` if `require_persistent` and there is no persistent server.
     """
@@ -56,7 +62,9 @@ def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[st
             "--manual-approval: got no Prefect server whose UI could ask, accepted: one started with "
             "prefect server start"
         )
-    api_url = persistent_url or _start_temporary_server(home)
+    if persistent_url:
+        while_starting()
+    api_url = persistent_url or _start_temporary_server(home, while_starting)
     with ExitStack() as settings:
         with chdir(home.prefect):  # to change one setting, Prefect reads all settings again, from files too
             settings.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
@@ -65,13 +73,16 @@ def connect_prefect(home: Home, require_persistent: bool = False) -> Iterator[st
 
 @contextmanager
 def prefect_errors() -> Iterator[None]:
-    """Turn connection errors to Prefect's server in the block into an `InfrastructureError`."""
+    """Turn errors of Prefect's server in the block, or of the connection, into an `InfrastructureError`."""
     try:
         yield
     except httpx.TransportError as error:
         raise InfrastructureError(
             f"Prefect's server at {PREFECT_API_URL.value()} does not answer: {error}"
         ) from None
+    except httpx.HTTPStatusError as error:  # such as 500 when the disk of its database is full
+        reason = str(error).splitlines()[0]
+        raise InfrastructureError(f"Prefect's server at {PREFECT_API_URL.value()} failed: {reason}") from None
 
 
 def wait_for_server(url: str) -> None:
@@ -83,7 +94,7 @@ def wait_for_server(url: str) -> None:
         time.sleep(0.2)
 
 
-def _start_temporary_server(home: Home) -> str:
+def _start_temporary_server(home: Home, while_starting: Callable[[], object] = lambda: None) -> str:
     """Start a temporary server and return its URL.
 
     It runs until this process ends: Prefect reports events until then.
@@ -91,11 +102,14 @@ def _start_temporary_server(home: Home) -> str:
     system_limits.check_loopback()
     # Two servers started at once in a new home would both create the tables of the same database.
     lock_file, busy = home.prefect / ".starting.lock", "another process is still starting Prefect's server"
-    with locked(lock_file, busy, STARTUP_TIMEOUT_SECONDS):
-        return _start_server(home)
+    with locked(lock_file, busy, STARTUP_TIMEOUT_SECONDS, print_note):
+        database = home.prefect / "prefect.db"
+        if database.exists() and (lock := describe_database_lock(database)):
+            raise InfrastructureError(f"{lock}; {DATABASE_FIX}")
+        return _start_server(home, while_starting)
 
 
-def _start_server(home: Home) -> str:
+def _start_server(home: Home, while_starting: Callable[[], object]) -> str:
     port, log = _find_free_port(), home.prefect / "temporary_server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
@@ -107,6 +121,11 @@ def _start_server(home: Home) -> str:
             start_new_session=True,  # Ctrl-C is for this process
         )
     atexit.register(_terminate, process)
+    try:
+        while_starting()
+    except BaseException:
+        _terminate(process)
+        raise
     deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
     while not _is_up(url := f"http://127.0.0.1:{port}/api", STARTUP_RESPONSE_SECONDS):
         if process.poll() is not None:
@@ -128,7 +147,7 @@ def _find_reason(log: Path) -> str:
 def _terminate(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.communicate(timeout=10)
+        process.communicate(timeout=TERMINATION_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

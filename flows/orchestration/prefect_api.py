@@ -7,27 +7,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 import httpx
 
-from relearn.flows.environment import HEARTBEAT_INTERVAL_SECONDS
 from relearn.flows.orchestration.local_stack import LocalStack
-from relearn.flows.timeouts import iterate_with_timeout
+from relearn.flows.process.timeouts import iterate_with_timeout
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
 
 WORK_POOL = "relearn"  # of the workers that run scheduled flows
 ZOMBIE_AUTOMATION = "relearn: close runs without heartbeat"
+FLOWS = ("train", "retrain", "release", "monitor")
 SCHEDULED_FLOWS = ("retrain", "monitor")  # each has one deployment per model, with the model's name
-ZOMBIE_GRACE = timedelta(minutes=10)  # without heartbeat; the automation ends our runs long before
-# A CRASHED run with no heartbeat for this long is really dead.
-HEARTBEAT_GRACE = timedelta(seconds=1.5 * HEARTBEAT_INTERVAL_SECONDS)
+PROCESS_LABEL = "relearn.process"  # of a flow run: the process that runs it, or the worker that claimed it
 PICKUP_GRACE = timedelta(seconds=30)  # for a healthy worker to claim a due run; it polls every 5 seconds
-START_GRACE = timedelta(minutes=10)  # for a claimed run to start; later its worker is gone
-TERMINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-# PENDING is not active: a claimed run whose machine is gone stays PENDING for `START_GRACE`.
-ACTIVE_STATES = ("RUNNING", "CANCELLING", "PAUSED")
+OPEN_STATES = ("PENDING", "RUNNING", "CANCELLING", "PAUSED")
 
 TIMEOUT_SECONDS = 2.0  # for a response, while a user waits
 WORKER_TIMEOUT_SECONDS = 10.0  # for a response, in the threads of a worker
@@ -110,69 +106,70 @@ class PrefectApi:
 
     def list_automations(self) -> list[JsonObject]:
         """Return the automations that mark runs without heartbeat as crashed; one is expected."""
-        return self._query("automations", automations={"name": {"any_": [ZOMBIE_AUTOMATION]}})
+        return self._query("automations", automations=_name_filter(ZOMBIE_AUTOMATION))
 
     def list_deployments(self, name: str | None = None) -> list[JsonObject]:
         """Return the deployments of model `name`, by default of all; the key `flow_name` is added to each."""
-        flow_rows = self._query("flows", flows={"name": {"any_": list(SCHEDULED_FLOWS)}})
+        flow_rows = self._query("flows", flows=_name_filter(*SCHEDULED_FLOWS))
         flow_names = {flow["id"]: flow["name"] for flow in flow_rows}
-        deployment_filter = {"name": {"any_": [name]}} if name else {}
-        rows = self._query(
-            "deployments", deployments=deployment_filter, flows={"name": {"any_": list(SCHEDULED_FLOWS)}}
-        )
+        deployment_filter = _name_filter(name) if name else {}
+        rows = self._query("deployments", deployments=deployment_filter, flows=_name_filter(*SCHEDULED_FLOWS))
         return [{**row, "flow_name": flow_names.get(row["flow_id"], "")} for row in rows]
 
     def find_next_run_time(self, deployment: JsonObject) -> datetime | None:
         """Return the start time of the next scheduled run of `deployment`; None if there is none."""
-        run = self._query_first_run(deployment, _state_filter("SCHEDULED"), "EXPECTED_START_TIME_ASC")
-        return parse_time(run["expected_start_time"]) if run else None
+        scheduled = _state_filter("SCHEDULED")
+        runs = self._query_runs(deployment["id"], scheduled, "EXPECTED_START_TIME_ASC", 1)
+        return parse_time(runs[0]["expected_start_time"]) if runs else None
 
-    def find_last_started(self, deployment: JsonObject) -> JsonObject | None:
-        """Return the run of `deployment` that started last, whatever its state.
+    def find_last_begun(self, deployment_id: str) -> JsonObject | None:
+        """Return the run of a deployment that began last, whatever its state.
 
-        Skips runs that were cancelled because another was active: they have a start time, but never ran.
+        Skips runs that Prefect cancelled because another was active: they have a start time, but never ran.
         """
-        started = self._query_runs(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 20)
-        return next((run for run in started if run["run_count"] or run["state_type"] != "CANCELLED"), None)
+        started = self._query_runs(deployment_id, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 20)
+        return next((run for run in started if run["run_count"]), None)
 
     def find_last_ended(self, deployment: JsonObject, *states: str) -> JsonObject | None:
         """Return the run of `deployment` that ended last in one of these states."""
-        return self._query_first_run(deployment, _state_filter(*states), "END_TIME_DESC")
+        return next(
+            iter(self._query_runs(deployment["id"], _state_filter(*states), "END_TIME_DESC", 1)), None
+        )
 
-    def is_busy(self, deployment: JsonObject) -> bool:
-        """Return whether a run of `deployment` is active."""
-        return self._query_first_run(deployment, _state_filter(*ACTIVE_STATES), "START_TIME_DESC") is not None
+    def is_busy(self, deployment_id: str) -> bool:
+        """Return whether a run of a deployment is open."""
+        return bool(self._query_runs(deployment_id, _state_filter(*OPEN_STATES), "START_TIME_DESC", 1))
 
     def list_overdue_runs(self, deployment: JsonObject) -> list[JsonObject]:
         """Return the due runs of `deployment` that no worker has claimed."""
         cutoff = {"before_": (datetime.now(UTC) - PICKUP_GRACE).isoformat()}
         run_filter = _state_filter("SCHEDULED") | {"next_scheduled_start_time": cutoff}
-        return self._query_runs(deployment, run_filter, "NEXT_SCHEDULED_START_TIME_ASC")
+        return self._query_runs(deployment["id"], run_filter, "NEXT_SCHEDULED_START_TIME_ASC")
 
-    def list_stuck_pending(self, deployment: JsonObject) -> list[JsonObject]:
-        """Return the runs of `deployment` that a worker claimed `START_GRACE` ago and never started."""
-        pending = self._query_runs(deployment, _state_filter("PENDING"), "EXPECTED_START_TIME_ASC")
-        return [
-            run for run in pending if datetime.now(UTC) - parse_time(run["state"]["timestamp"]) > START_GRACE
-        ]
+    def list_open_runs(self) -> list[JsonObject]:
+        """Return the runs of our flows that are neither ended nor waiting for their time."""
+        return self._query(
+            "flow_runs", flows=_name_filter(*FLOWS), flow_runs=_state_filter(*OPEN_STATES), limit=200
+        )
 
-    def list_stuck_cancelling(self, deployment: JsonObject) -> list[JsonObject]:
-        """Return the runs of `deployment` in CANCELLING without heartbeat for `HEARTBEAT_GRACE`."""
-        runs = self._query_runs(deployment, _state_filter("CANCELLING"), "EXPECTED_START_TIME_ASC")
-        return [run for run in runs if self._lacks_heartbeat(run)]
+    def list_interrupted_retrainings(self, since: datetime) -> list[JsonObject]:
+        """Return the last retraining of each deployment that crashed or failed after `since`."""
+        run_filter = _state_filter("CRASHED", "FAILED") | {
+            "end_time": {"after_": since.isoformat()},
+            "deployment_id": {"is_null_": False},
+        }
+        flows, sort = _name_filter("retrain"), "END_TIME_DESC"
+        runs = self._query("flow_runs", flows=flows, flow_runs=run_filter, sort=sort, limit=200)
+        return list({run["deployment_id"]: run for run in reversed(runs)}.values())
+
+    def find_flow_id(self, name: str) -> str | None:
+        """Return the id of a flow; None before its first run."""
+        flow = self._row(f"/flows/name/{name}")
+        return str(flow["id"]) if flow else None
 
     def get_flow_run(self, run_id: str) -> JsonObject | None:
         """Return the flow run of this id; None if it does not exist or was deleted."""
         return self._row(f"/flow_runs/{run_id}")
-
-    def is_finished(self, run: JsonObject) -> bool:
-        """Return whether `run` has ended.
-
-        A CRASHED run has ended after `HEARTBEAT_GRACE` without heartbeat: until then it may be alive, if
-        only the server was unreachable.
-        """
-        state_type = (run["state"] or {}).get("type")
-        return state_type in TERMINAL_STATES and (state_type != "CRASHED" or self._lacks_heartbeat(run))
 
     def list_states(self, run: JsonObject) -> list[JsonObject]:
         """Return all states of `run`, oldest first."""
@@ -181,15 +178,27 @@ class PrefectApi:
         )
         return rows
 
-    def mark_crashed(self, run_id: str, reason: str) -> None:
-        """Mark the run as CRASHED if it is active."""
-        run = self.get_flow_run(run_id)
-        if run and (run["state"] or {}).get("type") in ACTIVE_STATES:
-            self._set_state(run, {"type": "CRASHED", "name": "Crashed", "message": reason}, force=True)
+    def find_last_heartbeat(self, run: JsonObject) -> datetime | None:
+        """Return the time of the last heartbeat of `run`; None if there is none."""
+        event_filter = {
+            "event": {"name": ["prefect.flow-run.heartbeat"]},
+            "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
+        }
+        body = {"filter": event_filter, "limit": 1}  # the newest comes first
+        events = self._parse_response(self._request("POST", "/events/filter", body))["events"]
+        return parse_time(events[0]["occurred"]) if events else None
 
-    def mark_cancelled(self, run: JsonObject) -> None:
-        """Mark a run as CANCELLED, whatever its state."""
-        self._set_state(run, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
+    def end_run(self, run: JsonObject, state: Literal["CRASHED", "CANCELLED"], message: str) -> None:
+        """End a run whose process is gone, and its tasks, whatever their state."""
+        tasks = self._query(
+            "task_runs",
+            flow_runs={"id": {"any_": [run["id"]]}},
+            task_runs=_state_filter("PENDING", "RUNNING"),
+        )
+        body = {"state": {"type": state, "name": state.capitalize(), "message": message}, "force": True}
+        for task in tasks:
+            self._parse_response(self._request("POST", f"/task_runs/{task['id']}/set_state", body))
+        self._set_state(run, body)
 
     def reschedule(self, run: JsonObject, scheduled_at: datetime, reason: str) -> None:
         """Schedule an ended run again, as the retry button of Prefect's UI does."""
@@ -200,57 +209,26 @@ class PrefectApi:
             "message": reason,
             "state_details": state_details,
         }
-        self._set_state(run, state)
+        self._set_state(run, {"state": state})
 
     def list_late_runs(self) -> list[JsonObject]:
         """Return runs whose start time has passed and that no worker has claimed."""
         state_filter = {"name": {"any_": ["Late"]}}
         return self._query("flow_runs", flow_runs={"state": state_filter}, sort="EXPECTED_START_TIME_ASC")
 
-    def list_runs_without_heartbeat(self) -> list[JsonObject]:
-        """Return RUNNING runs without heartbeat for `ZOMBIE_GRACE`."""
-        cutoff = datetime.now(UTC) - ZOMBIE_GRACE
-        run_filter = {"state": {"type": {"any_": ["RUNNING"]}}, "start_time": {"before_": cutoff.isoformat()}}
-        running = self._query("flow_runs", flow_runs=run_filter, limit=20)
-        return [run for run in running if not self._has_heartbeat(run, cutoff)]
-
     def _query_runs(
-        self, deployment: JsonObject, run_filter: JsonObject, sort: str, limit: int = 200
+        self, deployment_id: str, run_filter: JsonObject, sort: str, limit: int = 200
     ) -> list[JsonObject]:
-        deployment_filter = {"id": {"any_": [deployment["id"]]}}
-        return self._query(
-            "flow_runs", deployments=deployment_filter, flow_runs=run_filter, sort=sort, limit=limit
-        )
+        deployments = {"id": {"any_": [deployment_id]}}
+        return self._query("flow_runs", deployments=deployments, flow_runs=run_filter, sort=sort, limit=limit)
 
-    def _query_first_run(
-        self, deployment: JsonObject, run_filter: JsonObject, sort: str
-    ) -> JsonObject | None:
-        return next(iter(self._query_runs(deployment, run_filter, sort, 1)), None)
-
-    def _set_state(self, run: JsonObject, state: JsonObject, force: bool = False) -> None:
-        body = {"state": state, "force": force}
+    def _set_state(self, run: JsonObject, body: JsonObject) -> None:
         result = self._parse_response(self._request("POST", f"/flow_runs/{run['id']}/set_state", body))
         if result["status"] != "ACCEPT":
             reason = result["details"].get("reason")
             raise InfrastructureError(
-                f"{self.ui_url} rejected the state {state['name']} of {run['name']}: {reason}"
+                f"{self.ui_url} rejected the state {body['state']['name']} of {run['name']}: {reason}"
             )
-
-    def _lacks_heartbeat(self, run: JsonObject) -> bool:
-        """Return whether neither a heartbeat nor a state change came within `HEARTBEAT_GRACE`."""
-        cutoff = datetime.now(UTC) - HEARTBEAT_GRACE
-        return parse_time(run["state"]["timestamp"]) < cutoff and not self._has_heartbeat(run, cutoff)
-
-    def _has_heartbeat(self, run: JsonObject, since: datetime) -> bool:
-        event_filter = {
-            "event": {"name": ["prefect.flow-run.heartbeat"]},
-            "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
-            "occurred": {"since": since.isoformat()},
-        }
-        result = self._parse_response(
-            self._request("POST", "/events/filter", {"filter": event_filter, "limit": 1})
-        )
-        return bool(result["events"])
 
     def _row(self, path: str) -> JsonObject | None:
         response = self._request("GET", path)
@@ -264,15 +242,23 @@ class PrefectApi:
         return rows
 
     def _request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        return self._client.request(method, self.api_url + path, json=body)
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        """One client for all requests: the construction takes 15 ms, a connection to this machine none."""
         auth = httpx.BasicAuth(*self.auth.split(":", 1)) if ":" in self.auth else None
-        return httpx.request(
-            method, self.api_url + path, json=body, auth=auth, timeout=self.timeout_seconds, trust_env=False
-        )
+        limits = httpx.Limits(max_keepalive_connections=0)  # a server may restart between two requests
+        return httpx.Client(auth=auth, timeout=self.timeout_seconds, trust_env=False, limits=limits)
 
     def _parse_response(self, response: httpx.Response) -> Any:
         if response.is_success:
             return response.json()
         raise InfrastructureError(f"{self.ui_url} answers {response.status_code} {response.reason_phrase}")
+
+
+def _name_filter(*names: str) -> dict[str, Any]:
+    return {"name": {"any_": list(names)}}
 
 
 def _state_filter(*states: str) -> dict[str, Any]:

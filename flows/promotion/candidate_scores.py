@@ -7,7 +7,10 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from relearn.flows.config import PromotionConfig
+from relearn.flows.promotion.class_change import ClassChange, RelabeledClassifier
 from relearn.model.data.dataset import LabelledImages
+from relearn.model.data.splits import take
 from relearn.model.devices import set_num_threads
 from relearn.model.evaluation import robustness
 from relearn.model.evaluation.metrics import Evaluation, evaluate
@@ -31,7 +34,7 @@ class ReferenceScores:
 class ClassifierScores:
     """Scores of one classifier.
 
-    `reference` is None if weights are not finite, or classes or image shape differ from the reference set.
+    `reference` is None if weights are not finite, or the classes differ from those of the reference set.
     `latency_ms` is the time for one image.
     """
 
@@ -43,31 +46,56 @@ class ClassifierScores:
     reference: ReferenceScores | None = None
 
 
+def score_all(
+    images: Mapping[Classifier, LabelledImages],
+    candidate: Classifier,
+    change: ClassChange,
+    classes: tuple[str, ...],
+    config: PromotionConfig,
+) -> dict[Classifier, ClassifierScores]:
+    """Score each classifier on its `images`, the same photos for all, of classes that both have.
+
+    `change` is that from the champion to the candidate, `classes` are the classes of the labels.
+    """
+    scores = {}
+    for classifier, own in images.items():
+        is_shared, names = change.find_shared(own), None
+        if change.needs_reference and classifier is not candidate:
+            own_classes = classifier.card.classes
+            names = ClassChange.between(candidate.card.classes, own_classes, config).champion
+        shared = own if is_shared.all() else take(own, is_shared)
+        scores[classifier] = score_classifier(classifier, shared, classes, names)
+    return scores
+
+
 def score_classifier(
-    classifier: Classifier, reference: LabelledImages, classes: tuple[str, ...]
+    classifier: Classifier,
+    reference: LabelledImages,
+    classes: tuple[str, ...],
+    names: tuple[str, ...] | None = None,
 ) -> ClassifierScores:
     """Score `classifier` on the images of the reference set, and on corrupted copies of them.
 
-    `classes` are the classes of the labels: a classifier with others, or another order, is not evaluated.
+    `reference` are these images in the shape of the classifier. `classes` are the classes of the labels: a
+    classifier with others, or another order, is not evaluated, unless `names` has the names of its classes
+    among them.
     """
     card = classifier.card
     weights = [value for value in classifier.network.state_dict().values() if value.is_floating_point()]
     weights_are_finite = all(bool(torch.isfinite(value).all()) for value in weights)
     weight_bytes = sum(value.nbytes for value in weights)
-    if not weights_are_finite or (card.classes, card.shape) != (classes, reference.images.shape[1:]):
+    is_comparable = len(reference) and (names is not None or card.classes == classes)
+    if not weights_are_finite or not is_comparable:
         return ClassifierScores(card.classes, card.shape, weights_are_finite, weight_bytes)
+    scored = classifier if names is None else RelabeledClassifier(classifier, names, classes)
+    copies = robustness.make_corrupted_copies(reference, card.style)
     return ClassifierScores(
         card.classes,
         card.shape,
         weights_are_finite,
         weight_bytes,
         measure_latency_ms(classifier),
-        ReferenceScores(
-            evaluate(classifier, reference),
-            robustness.per_image_correctness(
-                classifier, robustness.make_corrupted_copies(reference, card.style)
-            ),
-        ),
+        ReferenceScores(evaluate(scored, reference), robustness.per_image_correctness(scored, copies)),
     )
 
 

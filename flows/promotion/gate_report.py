@@ -1,13 +1,14 @@
 """Report of a gate decision: Markdown and a figure, for the candidate's run and for Prefect."""
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from prefect.artifacts import create_markdown_artifact
 
 from relearn.flows.promotion.candidate_scores import ClassifierScores, ReferenceScores
-from relearn.flows.rendering import Table, bullets, join_sections
 from relearn.flows.results import GATE_DECISION_TAG, GateDecision
+from relearn.flows.terminal.rendering import Table, bullets, join_sections
 from relearn.flows.tracking.runs import Run
 from relearn.model.evaluation.paired_comparison import PairedComparison
 from relearn.model.plots.comparison import plot_comparison
@@ -15,6 +16,9 @@ from relearn.model.plots.style import ellipsize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+DECISION_FILE = "gate/decision.json"  # among the files of a run: the whole decision
+TITLE_COLUMNS = 78  # characters of a line of a figure's title
 
 
 def publish_gate_report(
@@ -31,6 +35,7 @@ def publish_gate_report(
     markdown = to_markdown(decision, excluded)
     run.set_tags({GATE_DECISION_TAG: decision.action})
     run.log_text(markdown, "gate/decision.md")
+    run.log_text(decision.model_dump_json(indent=2), DECISION_FILE)
     if candidate.reference:
         accuracies = _accuracy_by_corruption(candidate.reference)
         run.log_metrics({f"robustness/{name}": accuracy for name, accuracy in accuracies.items()})
@@ -92,9 +97,8 @@ def plot(decision: GateDecision, candidate: ReferenceScores, champion: Reference
             _accuracy_by_corruption(champion) if champion else None,
         ),
     }
-    return plot_comparison(
-        f"{decision.action.upper()}: {ellipsize(decision.reasons[0], 90)}", decision.comparison, panels
-    )
+    title = f"{decision.action.upper()}: {ellipsize(decision.reasons[0], 2 * TITLE_COLUMNS)}"
+    return plot_comparison("\n".join(textwrap.wrap(title, TITLE_COLUMNS)), decision.comparison, panels)
 
 
 def _recall_by_class(scores: ReferenceScores) -> dict[str, float]:

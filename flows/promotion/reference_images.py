@@ -3,28 +3,46 @@
 from relearn.flows.feedback.decisions import collect_feedback_images_for_card
 from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState, record_decision_or_fail
+from relearn.flows.terminal.console import print_warning
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError, NotFoundError
 from relearn.model.home import Home
 from relearn.model.inference.model_card import ModelCard
+from relearn.model.preparation.prepared import PreparedDataset, find_prepared, prepare_dataset
 from relearn.serving.releases.ledger import Entry
 from relearn.serving.releases.store import ReleaseStore
 
 
 def load_default_reference(card: ModelCard, home: Home) -> ReferenceSet:
-    """Load the test images of the dataset that a classifier was trained on, for its first release."""
+    """Load the test images of the data that a classifier was trained on, for its first release.
+
+    Those that were changed or removed since are left out, with a warning.
+    """
+    prepared = load_training_data(card, home)
+    reference, test_count = ReferenceSet.from_prepared(prepared, home), len(prepared.splits.test)
+    if missing := test_count - len(reference):
+        print_warning(
+            f"{prepared.uri}: {missing:,} of {test_count:,} test images have changed since the training, and "
+            "are left out of the reference images"
+        )
+    return reference
+
+
+def load_training_data(card: ModelCard, home: Home) -> PreparedDataset:
+    """Load the data that a classifier was trained on: its prepared copy, also if the source has changed."""
+    if kept := find_prepared(card.config, home, card.fingerprint):
+        return kept
     prepared = prepare_dataset(card.config, home, collect_feedback_images_for_card(home, card))
     if prepared.fingerprint != card.fingerprint:
         raise DataError(
-            f"{prepared.uri} has changed since this classifier was trained on it: got fingerprint "
-            f"{prepared.fingerprint[:12]}, accepted: {card.fingerprint[:12]}"
+            f"{prepared.uri} has changed since this classifier was trained on it, and the prepared copy is "
+            f"gone: got fingerprint {prepared.fingerprint[:12]}, accepted: {card.fingerprint[:12]}"
         )
-    return ReferenceSet.from_prepared(prepared)
+    return prepared
 
 
 def load_compatible(option: str, dataset: str, card: ModelCard, home: Home) -> PreparedDataset:
-    """Load `dataset`, with images resized for the classifier of `card`.
+    """Load `dataset`, which the classifier of `card` can be evaluated on.
 
     Raises `DataError` if the dataset has other classes or another scale; the error names `option`,
     which has set the dataset.
@@ -36,21 +54,12 @@ def load_compatible(option: str, dataset: str, card: ModelCard, home: Home) -> P
         TrainConfig.parse({"dataset": dataset, "channels": channels, **size_option}), home
     )
     card.check_scale(option, prepared.scale)
-    check_compatible(option, prepared.shape, prepared.classes, card.shape, card.classes)
+    check_classes(option, prepared.classes, card.classes)
     return prepared
 
 
-def check_compatible(
-    subject: str,
-    shape: tuple[int, ...],
-    classes: tuple[str, ...],
-    accepted_shape: tuple[int, ...],
-    accepted_classes: tuple[str, ...],
-) -> None:
-    """Raise `DataError` if `subject` has images of another shape, or other classes."""
-    if shape != accepted_shape:
-        got, accepted = (" × ".join(map(str, sides)) for sides in (shape, accepted_shape))
-        raise DataError(f"{subject}: its images are {got}, accepted: {accepted}")
+def check_classes(subject: str, classes: tuple[str, ...], accepted_classes: tuple[str, ...]) -> None:
+    """Raise `DataError` if `subject` has other classes."""
     if classes != accepted_classes:
         got, accepted = (", ".join(names)[:100] for names in (classes, accepted_classes))
         raise DataError(f"{subject}: its classes are {got}, accepted: {accepted}")
@@ -59,7 +68,7 @@ def check_compatible(
 def set_reference(home: Home, name: str, dataset: str, reason: str) -> Entry:
     """Freeze the test images of `dataset` as the reference set of model `name`; return the ledger entry.
 
-    Images are resized to the champion's shape. Raises `NotFoundError` if no version is live, `DataError` if
+    Raises `NotFoundError` if no version is live, `DataError` if
     the dataset has other classes.
     """
     releases = ReleaseStore(home.releases_dir(name))
@@ -67,8 +76,8 @@ def set_reference(home: Home, name: str, dataset: str, reason: str) -> Entry:
     if state.live is None:
         raise NotFoundError(f"nothing is live as {name!r}: the first release freezes its own test images")
     card = releases.read_card(state.live.version)
-    prepared = load_compatible("--dataset", dataset, card, home)
-    fingerprint = ReferenceSet.from_prepared(prepared).save(releases)
+    prepared = load_compatible("--reference", dataset, card, home)
+    fingerprint = ReferenceSet.from_prepared(prepared, home).save(releases)
     return record_decision_or_fail(
         home,
         name,
@@ -78,6 +87,6 @@ def set_reference(home: Home, name: str, dataset: str, reason: str) -> Entry:
         run_id=state.live.run_id,
         reasons=(reason,),
         fingerprints={"data": prepared.fingerprint, "reference": fingerprint},
-        live=state.live,
+        live=state.live.model_copy(update={"margin": 0.0}),  # other images show another loss
         rollback_target=state.previous_version,
     )

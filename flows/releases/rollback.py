@@ -13,7 +13,8 @@ from relearn.serving.runtime.hot_reload import load_release
 def roll_back(home: Home, name: str, requested_version: str | None, reason: str) -> Entry:
     """Make `requested_version`, by default the previous one, live again; return the ledger entry.
 
-    The version is loaded and checked against its golden requests first. Raises `NotFoundError` for a version
+    The version is loaded and checked against its golden requests first. The reference set stays, or becomes
+    that of the version if it has other classes. Raises `NotFoundError` for a version
     that was never live, `UserInputError` for the live one, `CorruptDataError` if it is damaged,
     `InfrastructureError` if another decision was made in the meantime.
     """
@@ -22,6 +23,10 @@ def roll_back(home: Home, name: str, requested_version: str | None, reason: str)
     state = ReleaseState.from_entry(entries[-1] if entries else None)
     target_release, promotion = _find_target(releases, entries, state, requested_version)
     load_release(releases, target_release)
+    cards = [releases.read_card(release.version) for release in (state.live, target_release) if release]
+    fingerprints = dict(promotion.fingerprints)
+    if state.reference_fingerprint and len({card.classes for card in cards}) == 1:
+        fingerprints["reference"] = state.reference_fingerprint
     live_release = target_release.model_copy(update={"published_at": datetime.now(UTC)})
     return record_decision_or_fail(
         home,
@@ -31,8 +36,7 @@ def roll_back(home: Home, name: str, requested_version: str | None, reason: str)
         subject=target_release.version,
         run_id=target_release.run_id,
         reasons=(reason,),
-        fingerprints=promotion.fingerprints
-        | ({"reference": state.reference_fingerprint} if state.reference_fingerprint else {}),
+        fingerprints=fingerprints,
         live=live_release,
         rollback_target=promotion.rollback_target
         if promotion.rollback_target in releases.list_versions()

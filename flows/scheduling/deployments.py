@@ -7,8 +7,8 @@ edited in Prefect's UI.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from prefect import Flow, get_client
 from prefect.automations import Automation, EventTrigger, Posture
@@ -20,7 +20,6 @@ from prefect.client.schemas.objects import (
     StateType,
 )
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.events.actions import ChangeFlowRunState
@@ -28,22 +27,19 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import parameter_schema
-from pydantic import ValidationError
 
 from relearn.flows.config import PromotionConfig
-from relearn.flows.environment import HEARTBEAT_INTERVAL_SECONDS
 from relearn.flows.monitor import monitor
 from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, resource_id
-from relearn.flows.orchestration.prefect_api import SCHEDULED_FLOWS, WORK_POOL, ZOMBIE_AUTOMATION
+from relearn.flows.orchestration.prefect_api import FLOWS, WORK_POOL, ZOMBIE_AUTOMATION
 from relearn.flows.retrain import retrain
+from relearn.flows.scheduling.cron import check_cron
+from relearn.flows.scheduling.recovery_policy import HEARTBEAT_TIMEOUT
 from relearn.model.config import TrainConfig
 from relearn.model.data.builtin import DATASETS
 from relearn.model.data.load import resolve_source
-from relearn.model.errors import UserInputError
 from relearn.model.home import Home
 
-# Without a heartbeat for this long a run counts as dead; a server that is down for two minutes gets none.
-HEARTBEAT_TIMEOUT_SECONDS = 6 * HEARTBEAT_INTERVAL_SECONDS
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 MONITOR_SCHEDULE = Cron("7 * * * *", timezone="UTC")  # the full hour is when other programs are busy
 
@@ -61,8 +57,7 @@ def ensure_deployments(name: str) -> bool:
         deployments = {flow: find_deployment(client, flow, name) for flow in (retrain, monitor)}
         for flow, existing in deployments.items():
             if existing:  # perhaps by an earlier version of Relearn: the form in the UI follows the settings
-                schema = parameter_schema(flow).model_dump(exclude_unset=True)
-                client.update_deployment(existing.id, DeploymentUpdate(parameter_openapi_schema=schema))
+                _update_form(client, existing.id, flow)
     if not deployments[retrain] and name in DATASETS:
         _deploy_retraining(name, {"config": {"dataset": name}})
     if not deployments[monitor]:
@@ -83,14 +78,7 @@ def schedule_retraining(
 
     Raises `UserInputError` for an invalid `cron` or `timezone`.
     """
-    try:
-        CronSchedule(cron=cron, timezone=timezone)
-    except ValidationError as error:
-        first_error = error.errors()[0]
-        flag, accepted = "--cron", 'five fields, such as "0 3 * * *" for three in the morning'
-        if first_error["loc"][0] == "timezone":
-            flag, accepted = "--timezone", "a name such as Europe/Berlin"
-        raise UserInputError(f"{flag}: got {first_error['input']!r}, accepted: {accepted}") from None
+    check_cron(cron, timezone)
     parameters = {
         "config": config.model_dump(mode="json")
         | {"dataset": resolve_source(config, Home.from_environment())},
@@ -145,18 +133,25 @@ def _deploy(
         entrypoint_type=EntrypointType.MODULE_PATH,
         paused=False,
     ).apply()
+    with get_client(sync_client=True) as client:
+        if deployment := find_deployment(client, flow, name):
+            _update_form(client, deployment.id, flow)
+
+
+def _update_form(client: SyncPrefectClient, deployment_id: UUID, flow: Flow[..., Any]) -> None:
+    """Make the form in Prefect's UI from the parameters of `flow`; Prefect refuses a run with any other."""
+    form = parameter_schema(flow).model_dump(exclude_unset=True) | {"additionalProperties": False}
+    client.update_deployment(deployment_id, DeploymentUpdate(parameter_openapi_schema=form))
 
 
 def _ensure_zombie_automation(client: SyncPrefectClient) -> None:
-    """Create the automation that marks runs without heartbeat as crashed; delete duplicates."""
-    automations = client.read_automations_by_name(ZOMBIE_AUTOMATION)
-    for duplicate in automations[1:]:
-        client.delete_automation(duplicate.id)
-    if automations:
-        return
+    """Create the automation that marks runs without heartbeat as crashed; delete duplicates.
+
+    It is for runs of machines that no longer run a worker; the worker closes all others sooner.
+    """
     end_events = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     heartbeat_event = "prefect.flow-run.heartbeat"
-    Automation(
+    automation = Automation(
         name=ZOMBIE_AUTOMATION,
         description="A run whose process was killed would stay Running forever, and block the next run.",
         trigger=EventTrigger(
@@ -165,17 +160,25 @@ def _ensure_zombie_automation(client: SyncPrefectClient) -> None:
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related={  # only the flows of Relearn
                 "prefect.resource.role": "flow",
-                "prefect.resource.name": list(SCHEDULED_FLOWS),
+                "prefect.resource.name": list(FLOWS),
             },
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=HEARTBEAT_TIMEOUT_SECONDS),
+            within=HEARTBEAT_TIMEOUT,
         ),
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
-                message=f"no heartbeat for {HEARTBEAT_TIMEOUT_SECONDS} seconds",
+                message=f"no heartbeat for {HEARTBEAT_TIMEOUT.total_seconds():g} seconds",
             )
         ],
-    ).create()
+    )
+    existing = client.read_automations_by_name(ZOMBIE_AUTOMATION)
+    for duplicate in existing[1:]:
+        client.delete_automation(duplicate.id)
+    if not existing:
+        automation.create()
+    elif existing[0].trigger != automation.trigger:  # of an earlier version of Relearn
+        automation.enabled = existing[0].enabled
+        client.update_automation(existing[0].id, automation)

@@ -1,4 +1,4 @@
-"""The worker: a process that runs what Prefect's server schedules, and retries interrupted runs.
+"""The worker: a process that runs what Prefect's server schedules, and reconciles interrupted runs.
 
 `python -m relearn.flows.scheduling.worker [NAME]` starts it; any number of workers may share a home. With
 NAME it first ensures the deployments of this model; `--deploy NAME` does only that. `relearn up` keeps one
@@ -15,19 +15,23 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from argparse import ArgumentParser
 from contextlib import suppress
 
 import psutil
+from anyio.abc import TaskStatus
 
-from relearn.flows import environment
-from relearn.flows.orchestration.prefect_api import WORK_POOL, PrefectApi
-from relearn.flows.shutdown import run_with_exit_code
+from relearn.flows.orchestration.prefect_api import PROCESS_LABEL, WORK_POOL, PrefectApi
+from relearn.flows.process import environment
+from relearn.flows.process.shutdown import run_with_exit_code
 from relearn.model.data.builtin import DATASETS
 from relearn.model.home import Home
+from relearn.model.process_identity import identify_process
 
 MAX_RUNS = 2  # a retraining, and the monitor at the same time
 STOP_TIMEOUT_SECONDS = 12.0  # for the runs to stop; `relearn up` gives the worker 20
+LAST_ROUND_SECONDS = 5.0  # it takes 0.1 s; what it leaves, the next worker does
 
 
 def main() -> None:
@@ -67,15 +71,18 @@ def prepare_worker_environment() -> Home:
 def run_worker(home: Home, name: str | None) -> None:
     """Run scheduled flows until SIGTERM; with `name`, first ensure the deployments of this model."""
     from relearn.flows.orchestration.connect import wait_for_server
-    from relearn.flows.scheduling import recovery
+    from relearn.flows.scheduling.reconcile import run_rounds
 
     wait_for_server(os.environ["PREFECT_API_URL"])
     if name:
         deploy(name)
-    threading.Thread(target=recovery.run_forever, args=(home,), daemon=True).start()
+    stopped = threading.Event()
+    rounds = threading.Thread(target=run_rounds, args=(home, stopped), daemon=True)
+    rounds.start()
     with suppress(asyncio.CancelledError):
         asyncio.run(_run_prefect_worker())
-    recovery.log_exceptions(recovery.close_orphaned_runs, home)
+    stopped.set()
+    rounds.join(LAST_ROUND_SECONDS)  # it closes the runs that ended with this worker
 
 
 def deploy(name: str) -> None:
@@ -93,9 +100,23 @@ def deploy(name: str) -> None:
 
 
 async def _run_prefect_worker() -> None:
-    from prefect.workers.process import ProcessWorker
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
-    worker = ProcessWorker(WORK_POOL, name=f"relearn on {socket.gethostname()}", limit=MAX_RUNS)
+    with warnings.catch_warnings(action="ignore"):  # a worker of the same type is known already
+
+        class Worker(ProcessWorker):
+            async def run(
+                self,
+                flow_run: FlowRun,
+                configuration: ProcessJobConfiguration,
+                task_status: TaskStatus[int] | None = None,
+            ) -> ProcessWorkerResult:
+                # If this worker dies before the flow begins, the run is closed; see `record_process`.
+                await self.client.update_flow_run_labels(flow_run.id, {PROCESS_LABEL: identify_process()})
+                return await super().run(flow_run, configuration, task_status)
+
+    worker = Worker(WORK_POOL, name=f"relearn on {socket.gethostname()}", limit=MAX_RUNS)
     worker_task = asyncio.create_task(worker.start(with_healthcheck=True))
     stop_requested = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop_requested.set)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from relearn.model.errors import CorruptDataError
@@ -73,6 +75,14 @@ def list_artifact_uris(client: MlflowClient, run: Run) -> list[str]:
     if PRUNED_TAG in run.data.tags:
         return run.data.tags[PRUNED_TAG].split()
     return [run.info.artifact_uri, *(model.artifact_location for model in _list_logged_models(client, run))]
+
+
+def load_artifact(run_id: str, path: str) -> str | None:
+    """Return the text of a file of a run; None if it has logged none at `path`, or it is gone."""
+    try:
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}"))
+    except (MlflowException, OSError):
+        return None
 
 
 def measure_bytes(uri: str) -> int:

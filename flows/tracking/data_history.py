@@ -15,9 +15,9 @@ from relearn.flows.tracking.artifacts import JOB_TYPE_TAG
 from relearn.flows.tracking.search import MlflowRun, search_runs
 from relearn.flows.tracking.store import connect_existing, mlflow_errors
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import IMAGES_FILE, prepare_dataset, read_image_list
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.home import Home
+from relearn.model.preparation.prepared import IMAGES_FILE, prepare_dataset, read_image_list
 
 MIN_PREFIX = 4  # characters of an id or a fingerprint
 
@@ -53,7 +53,7 @@ def list_learned_data(home: Home, model_name: str | None) -> Iterator[LearnedDat
     for run in search_runs(client, model_name, f"tags.`{JOB_TYPE_TAG}` = 'train'"):
         fingerprint = run.data.tags.get("fingerprint", "")
         if fingerprint not in counts:
-            images = _load_image_list(run)
+            images = load_image_list(run)
             counts[fingerprint] = None if images is None else pd.crosstab(images["class"], images["split"])
         date = datetime.fromtimestamp(run.info.start_time / 1000)
         name = client.get_experiment(run.info.experiment_id).name
@@ -63,7 +63,7 @@ def list_learned_data(home: Home, model_name: str | None) -> Iterator[LearnedDat
 def find_image_list(home: Home, reference: str) -> pd.DataFrame:
     """Return the images of a run (id), of a data set (fingerprint), or of a source as for `--dataset`."""
     if run := _find_run(home, reference):
-        images = _load_image_list(run)
+        images = load_image_list(run)
         if images is None:
             name = f"{reference!r}: run {run.info.run_id[:8]}"
             raise NotFoundError(f"{name} keeps no list of its images, accepted: a run of this version")
@@ -120,7 +120,7 @@ def _rows(images: pd.DataFrame, file: str = "file", **columns: str) -> pd.DataFr
     return pd.DataFrame({"file": names} | {name: images[column] for name, column in columns.items()})
 
 
-def _load_image_list(run: MlflowRun) -> pd.DataFrame | None:
+def load_image_list(run: MlflowRun) -> pd.DataFrame | None:
     """Return the list of images that a run keeps; None for a run of an earlier version."""
     with mlflow_errors(mlflow.get_tracking_uri()):
         try:

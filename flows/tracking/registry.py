@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -66,52 +67,108 @@ def build_signature(card: ModelCard) -> ModelSignature:
     return ModelSignature(inputs=Schema([image_spec]), outputs=Schema([probability_spec]))
 
 
-def register(client: MlflowClient, run_id: str, name: str) -> str:
-    """Register the classifier of a run as the next version of `name`; returns the version.
+class Version(NamedTuple):
+    """A version number and the run that it labels: the run is the identity."""
 
-    A run that is registered already keeps its version.
+    number: str
+    run_id: str
+
+    def __str__(self) -> str:
+        return f"{self.number} (run {self.run_id[:8]})"
+
+
+def register(client: MlflowClient, run_id: str, name: str, released: Mapping[str, str]) -> str:
+    """Register the classifier of a run under `name`; return the version number of its release.
+
+    `released` maps the numbers of earlier releases to their run ids, "" if unknown. A run keeps its number; a
+    new one gets the next that is free in both. If MLflow counts from 1 again, because somebody deleted or
+    renamed the registered model, the earlier releases are registered again.
     """
-    for version, version_run_id in list_versions(client, name).items():
-        if version_run_id == run_id:
-            return version
+    registered = find_number(client, run_id, name, released) or _add_version(client, run_id, name, released)
+    return next((number for number, released_id in released.items() if released_id == run_id), registered)
+
+
+def find_number(client: MlflowClient, run_id: str, name: str, released: Mapping[str, str]) -> str | None:
+    """Return the number under which a run is registered, preferably that of its release; None without one."""
+    numbers = [
+        number
+        for number, registered_id in list_versions(client, name).items()
+        if registered_id == run_id and released.get(number) in (None, "", run_id)
+    ]
+    return next((number for number in numbers if number in released), numbers[0] if numbers else None)
+
+
+def _add_version(client: MlflowClient, run_id: str, name: str, released: Mapping[str, str]) -> str:
+    """Register a run, and before it the earlier releases whose numbers come first; return its number.
+
+    The number of a release whose run is gone is used up: registered and deleted.
+    """
     with suppress(MlflowException):  # it exists already
         client.create_registered_model(name)
-    model_id = get_logged_model_id(client, run_id)
-    # MLflow's server accepts this source only together with `model_id`.
-    return str(client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id).version)
+    last_number = max(map(int, list_versions(client, name)), default=0)
+    while True:
+        owner_id = released.get(str(last_number + 1)) or run_id
+        try:
+            number = _create_version(client, owner_id, name)
+        except NotFoundError:
+            if owner_id == run_id:
+                raise
+            owner_id, number = run_id, _create_version(client, run_id, name)
+        last_number = int(number)  # may skip some: MLflow does not show the numbers of deleted versions
+        if released.get(number, run_id) != owner_id:
+            client.delete_model_version(name, number)
+        elif owner_id == run_id:
+            return number
 
 
-def sync_aliases(client: MlflowClient, name: str, aliases: Mapping[str, str | None]) -> list[str]:
-    """Set each alias of `name` to its version, or delete it for None; returns a message per change.
+def _create_version(client: MlflowClient, run_id: str, name: str) -> str:
+    try:
+        model_id = get_logged_model_id(client, run_id)
+        # MLflow's server accepts this source only together with `model_id`.
+        version = client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+    except MlflowException as error:
+        if error.error_code in NOT_FOUND_CODES or "Unable to fetch model" in error.message:
+            raise NotFoundError(f"the classifier of run {run_id[:8]} is gone from MLflow") from None
+        raise
+    return str(version.version)
 
-    If a version is no longer registered, its alias is left as it is; a message says so.
+
+def sync_aliases(
+    client: MlflowClient, name: str, aliases: Mapping[str, Version | None], released: Mapping[str, str]
+) -> list[str]:
+    """Set each alias of `name` to the run of its version, or delete it for None; return a message per change.
+
+    If a run is not registered, its alias is left as it is; a message says so.
     """
     messages = []
-    for alias, current_version in find_mismatched_aliases(client, name, aliases).items():
+    for alias, current in find_mismatched_aliases(client, name, aliases).items():
         version = aliases[alias]
-        message = (
-            f"@{alias} of {name} pointed to {current_version or 'no version'}, the ledger says"
-            f" {version or 'no version'}"
-        )
-        try:
-            if version is None:
-                client.delete_registered_model_alias(name, alias)
-            else:
-                client.set_registered_model_alias(name, alias, version)
-        except MlflowException as error:
-            if error.error_code not in NOT_FOUND_CODES:
-                raise
-            message = f"@{alias} of {name} cannot point to version {version}: it is gone from MLflow"
+        message = describe_mismatch(f"@{alias} of {name} pointed", current, version)
+        if version is None:
+            client.delete_registered_model_alias(name, alias)
+        elif number := find_number(client, version.run_id, name, released):
+            client.set_registered_model_alias(name, alias, number)
+        else:
+            message = f"@{alias} of {name} cannot point to version {version}: its run is gone from MLflow"
         messages.append(message)
     return messages
 
 
 def find_mismatched_aliases(
-    client: MlflowClient, name: str, aliases: Mapping[str, str | None]
-) -> dict[str, str | None]:
-    """Return the aliases whose registered version differs from `aliases`, with that registered version."""
-    version_by_alias = {alias: _get_version_by_alias(client, name, alias) for alias in aliases}
-    return {alias: version for alias, version in version_by_alias.items() if version != aliases[alias]}
+    client: MlflowClient, name: str, aliases: Mapping[str, Version | None]
+) -> dict[str, Version | None]:
+    """Return the aliases that point to another run than in `aliases`, with the version they point to."""
+    registered = {alias: _get_version_by_alias(client, name, alias) for alias in aliases}
+    return {
+        alias: version
+        for alias, version in registered.items()
+        if (version and version.run_id) != ((expected := aliases[alias]) and expected.run_id)
+    }
+
+
+def describe_mismatch(alias: str, current: Version | None, expected: Version | None) -> str:
+    """Say where `alias` points, such as `@champion points`, and where it should."""
+    return f"{alias} to {current or 'no version'}, the ledger says {expected or 'no version'}"
 
 
 def list_versions(client: MlflowClient, name: str) -> dict[str, str]:
@@ -138,10 +195,11 @@ def delete_version(client: MlflowClient, name: str, version: str) -> None:
         client.delete_model_version(name, version)
 
 
-def _get_version_by_alias(client: MlflowClient, name: str, alias: str) -> str | None:
+def _get_version_by_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
     """Return the version of an alias, None without it. Not by a search: its results may lack aliases."""
     try:
-        return str(client.get_model_version_by_alias(name, alias).version)
+        version = client.get_model_version_by_alias(name, alias)
+        return Version(str(version.version), str(version.run_id))
     except MlflowException as error:
         if error.error_code in NOT_FOUND_CODES:
             return None
@@ -151,11 +209,24 @@ def _get_version_by_alias(client: MlflowClient, name: str, alias: str) -> str | 
 def get_logged_model_id(client: MlflowClient, run_id: str) -> str:
     """Return the id of the model that a run logged; raises `NotFoundError` if it has none or was pruned."""
     if PRUNED_TAG in client.get_run(run_id).data.tags:
-        raise NotFoundError(f"the classifier of run {run_id[:8]} was deleted by relearn prune")
+        raise NotFoundError(f"the classifier of run {run_id[:8]} was deleted by relearn home prune")
     model_id = _find_output_model_id(client, run_id)
     if model_id is None:
         raise NotFoundError(f"the run {run_id} has no classifier")
     return model_id
+
+
+def has_classifier(client: MlflowClient, run_id: str) -> bool:
+    """Return whether MLflow has the run and its classifier."""
+    try:
+        client.get_logged_model(get_logged_model_id(client, run_id))
+    except NotFoundError:
+        return False
+    except MlflowException as error:
+        if error.error_code in NOT_FOUND_CODES:
+            return False
+        raise
+    return True
 
 
 def _find_output_model_id(client: MlflowClient, run_id: str) -> str | None:

@@ -28,20 +28,25 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception_message, stop_after_attempt
 
-from relearn.flows import environment, process_identity
+from relearn.flows.process import environment, provenance
 from relearn.flows.tracking.store import connect, connect_existing, mlflow_errors, ui_url
-from relearn.model.data.extra_images import MergeSummary
-from relearn.model.data.prepared import IMAGES_FILE, PreparedDataset
 from relearn.model.errors import NotFoundError, UserInputError
 from relearn.model.files import to_csv
 from relearn.model.home import Home
+from relearn.model.preparation.extra_images import MergeSummary
+from relearn.model.preparation.prepared import IMAGES_FILE, PreparedDataset
+from relearn.model.process_identity import identify_process
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FLOW_RUN_TAG = "relearn.flow_run"  # the flow run that created a run; a retry of the flow run resumes it
+PROCESS_TAG = "relearn.process"  # the process that writes a run, as an identity
 FAILURE_REASON_TAG = "relearn.failure_reason"  # the error of a failed run
+FINGERPRINT_TAG = "fingerprint"  # of the data that a run learns from
 EXTRA_IMAGES_TAG = "relearn.extra_images"  # `MergeSummary` of merged images, such as accepted feedback
+CANDIDATE_TAG = "relearn.candidate"  # of a retraining: the id of the training that it chose
+NUMBER_TAG = "relearn.number"  # of a retraining: 1, 2, … in its experiment
 RESULT_TAG = "relearn.result"  # the result of a finished training, so that a retry need not repeat it
 # Without this tag MLflow's UI shows prompts and judges.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -63,7 +68,8 @@ class Run:
         return f"{base_url}/#/experiments/{self.experiment_id}/runs/{self.id}?workflowType=machine_learning"
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        params = [Param(key, _format_param(value)) for key, value in values.items()]
+        """Log params except None: such a value is chosen by the data or the machine."""
+        params = [Param(key, _format_param(value)) for key, value in values.items() if value is not None]
         self.client.log_batch(self.id, params=params)
 
     def log_metrics(
@@ -98,11 +104,6 @@ class Run:
         inputs = self.client.get_run(self.id).inputs
         if inputs and inputs.dataset_inputs:
             return
-        if prepared.extra_images:
-            self.set_tags({EXTRA_IMAGES_TAG: prepared.extra_images.model_dump_json()})
-        if prepared.description:
-            self.log_text(prepared.description.to_toml(), "dataset.toml")
-        self.client.log_artifact(self.id, str(prepared.folder / IMAGES_FILE), "data")
         splits = prepared.splits
         contexts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
         for context, split in contexts.items():
@@ -114,6 +115,16 @@ class Run:
                 digest=prepared.fingerprint[:36],
             )
             _log_input(dataset, context, {"fingerprint": prepared.fingerprint})
+
+    def log_data_files(self, prepared: PreparedDataset) -> None:
+        """Log the list of images, the description of their source, and a summary of the merged feedback."""
+        self.set_tags(extra_images_tag(prepared))
+        if prepared.description:
+            self.log_text(prepared.description.to_toml(), "dataset.toml")
+        self.client.log_artifact(self.id, str(prepared.folder / IMAGES_FILE), "data")
+
+    def rename(self, name: str) -> None:
+        self.client.update_run(self.id, name=name)
 
     def log_figure(self, figure: "Figure", path: str) -> None:
         self.client.log_figure(self.id, figure, path)
@@ -177,7 +188,7 @@ class Experiment:
 
     @classmethod
     def open_or_create(cls, home: Home, name: str) -> Self:
-        """Open the experiment `name`, created if needed, and close runs whose process is gone.
+        """Open the experiment `name`, created if needed.
 
         Raises `UserInputError` for a tracking URI that MLflow does not accept or a deleted experiment,
         `InfrastructureError` if the store cannot be reached.
@@ -194,9 +205,6 @@ class Experiment:
                 )
                 experiment = client.get_experiment(experiment_id)
         _check_not_deleted(experiment)
-        with mlflow_errors(client.tracking_uri):
-            for run in find_orphaned_runs(client):
-                close_orphaned_run(client, run)
         return cls(experiment.experiment_id, name, client)
 
     @contextmanager
@@ -213,17 +221,17 @@ class Experiment:
         """
         mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
         with mlflow_errors(self.client.tracking_uri):
-            if resume_run_id:  # the process tags first: a RUNNING run without a live process would be closed
-                self.client.log_batch(
-                    resume_run_id, tags=[RunTag(*tag) for tag in process_identity.process_tags().items()]
-                )
+            process_tag = {PROCESS_TAG: identify_process()}
+            if resume_run_id:  # this tag first: a RUNNING run whose process is gone would be closed
+                self.client.log_batch(resume_run_id, tags=[RunTag(*tag) for tag in process_tag.items()])
             mlflow_run = mlflow.start_run(
                 run_id=resume_run_id,
                 experiment_id=self.id,
                 run_name=name,
                 nested=True,
                 parent_run_id=parent_run_id,
-                tags={**process_identity.process_tags(), **process_identity.git_commit_tag(), **tags},
+                # MLflow's page shows tags in this order.
+                tags={**tags, **provenance.git_commit_tag(), **process_tag},
                 log_system_metrics=False,  # its end would wait for a store that hangs; see `_end_run`
             )
             run = Run(mlflow_run.info.run_id, name, self.id, self.client)
@@ -261,6 +269,13 @@ class Experiment:
         with mlflow_errors(self.client.tracking_uri):
             return next(iter(self.client.search_runs([self.id], filter_string, max_results=1)), None)
 
+    def next_number(self, kind: str) -> int:
+        """Return the number of the next run of job type `kind`: that of the last one + 1."""
+        newest_first, filter_string = ["attributes.start_time DESC"], f"tags.`relearn.job_type` = '{kind}'"
+        with mlflow_errors(self.client.tracking_uri):
+            runs = self.client.search_runs([self.id], filter_string, order_by=newest_first, max_results=1)
+        return 1 + max((int(run.data.tags.get(NUMBER_TAG, 0)) for run in runs), default=0)
+
     def find_latest(self, kind: str, tags: Mapping[str, str]) -> MlflowRun | None:
         """Return the last finished run of job type `kind` if it has these tags, else None."""
         filter_string = f"tags.`relearn.job_type` = '{kind}' and attributes.status = 'FINISHED'"
@@ -270,20 +285,17 @@ class Experiment:
         return next((run for run in runs if tags.items() <= run.data.tags.items()), None)
 
 
-def close_orphaned_run(client: MlflowClient, run: MlflowRun) -> None:
-    """Mark a run, whose process is gone, as KILLED."""
-    client.set_terminated(run.info.run_id, "KILLED")
-
-
 def find_running(client: MlflowClient) -> list[MlflowRun]:
     """Return the RUNNING runs of all experiments."""
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiment_ids, "attributes.status = 'RUNNING'"))
 
 
-def find_orphaned_runs(client: MlflowClient) -> list[MlflowRun]:
-    """Return the RUNNING runs of this machine whose process is gone."""
-    return [run for run in find_running(client) if process_identity.is_process_dead(run.data.tags)]
+def close_run(client: MlflowClient, run: MlflowRun) -> None:
+    """Mark a run whose process is gone as KILLED, unless another process has resumed it meanwhile."""
+    run_id = run.info.run_id
+    if client.get_run(run_id).data.tags.get(PROCESS_TAG) == run.data.tags.get(PROCESS_TAG):
+        client.set_terminated(run_id, "KILLED")
 
 
 def _end_run(run: Run, monitor: SystemMetricsMonitor, error: BaseException) -> None:
@@ -306,6 +318,18 @@ def attach_run(home: Home, run_id: str) -> Run:
     client = connect(home)
     info = client.get_run(run_id).info
     return Run(run_id, info.run_name, info.experiment_id, client)
+
+
+def extra_images_tag(prepared: PreparedDataset) -> dict[str, str]:
+    """Return the summary of merged images, such as accepted feedback, as a tag; {} without any."""
+    return {EXTRA_IMAGES_TAG: prepared.extra_images.model_dump_json()} if prepared.extra_images else {}
+
+
+def get_fingerprint(home: Home, run_id: str) -> str:
+    """Return the fingerprint of the data of a run."""
+    client = connect_existing(home)
+    with mlflow_errors(client.tracking_uri):
+        return str(client.get_run(run_id).data.tags.get(FINGERPRINT_TAG, ""))
 
 
 def get_last_feedback_decision(home: Home, run_id: str) -> int:

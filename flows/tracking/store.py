@@ -1,8 +1,8 @@
 """MLflow's tracking store: a database or a server. Connects to it and translates its errors."""
 
-import logging
 import os
 import select
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +16,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from relearn.flows.environment import redact_password
+from relearn.flows.process.environment import redact_password
+from relearn.flows.process.logs import silence_mlflow
+from relearn.flows.tracking.relocation import relocate, uri_to_path
 from relearn.model.errors import InfrastructureError, NotFoundError, UserInputError
-from relearn.model.file_lock import locked
+from relearn.model.file_lock import DATABASE_FIX, describe_locked_database, locked
 from relearn.model.files import atomic_file
 from relearn.model.home import MLFLOW_UI_URL, Home, sqlite_url
-
-LOG_LEVELS = {
-    "mlflow": logging.WARNING,
-    "alembic": logging.WARNING,
-    # These log a traceback for errors that are raised too, and then printed as one line.
-    "mlflow.store.db": logging.CRITICAL,
-    "mlflow.system_metrics": logging.CRITICAL,
-}
 
 LOCK_TIMEOUT_SECONDS = 120.0  # for another process to create the store; it takes seconds
 STATEMENT_TIMEOUT_SECONDS = 20.0  # for one statement of a database; it takes milliseconds
@@ -40,12 +34,11 @@ DEFAULT_MLFLOW_URL = "http://127.0.0.1:5000"  # of `mlflow server` with a local 
 def connect(home: Home) -> MlflowClient:
     """Return a client of the store of `home`, and make it MLflow's default store.
 
-    A local store is created if needed. Raises `UserInputError` for a URI that MLflow does not accept,
-    `InfrastructureError` if the store cannot be used.
+    A local store is created if needed, and its paths follow a home that was moved or copied. Raises
+    `UserInputError` for a URI that MLflow does not accept, `InfrastructureError` if the store cannot be used.
     """
     uri = validate_uri(home.tracking_uri)
-    for logger_name, level in LOG_LEVELS.items():
-        logging.getLogger(logger_name).setLevel(level)
+    silence_mlflow()
     file = sqlite_path(uri)
     env_uri = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
@@ -61,16 +54,21 @@ def connect(home: Home) -> MlflowClient:
                 _ping(uri)
             client = MlflowClient()
             client.search_experiments(max_results=1)
+            if former_uri := relocate(home):
+                message = f"the home was at {uri_to_path(former_uri).parent}: {file} now names {home.root}"
+                print(f"note: {message}", file=sys.stderr)  # noqa: T201
     except ImportError as error:  # the driver of a database
         raise _to_infrastructure_error(uri, str(error)) from None
     return client
 
 
 def _ping(uri: str) -> None:
-    """Connect to the database, or raise its error at once: MLflow itself retries for 100 seconds."""
+    """Read from the database, or raise its error at once: MLflow itself retries for 100 seconds."""
     engine = sqlalchemy.create_engine(uri)
     try:
-        engine.connect().close()
+        with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":  # opens the file with the first statement
+                connection.execute(sqlalchemy.text("pragma schema_version"))
     finally:
         engine.dispose()
 
@@ -91,7 +89,14 @@ def _set_statement_timeout(seconds: float) -> None:
 
 
 def is_absent(file: Path) -> bool:
-    """Return whether this SQLite database has no content yet: MLflow would fill an empty file in place."""
+    """Return whether this SQLite database has no content yet: MLflow would fill an empty file in place.
+
+    Raises `InfrastructureError` for a path to a folder, pipe or device.
+    """
+    if file.exists() and not file.is_file():
+        raise InfrastructureError(
+            f"{file} is no regular file; move it away, or set MLFLOW_TRACKING_URI to another store"
+        )
     return not file.exists() or file.stat().st_size == 0
 
 
@@ -105,10 +110,7 @@ def _create_store(file: Path, home: Home) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     lock_file = file.parent / f".{file.name}.lock"
-    busy_message = (
-        f"another process has been creating {file} for {LOCK_TIMEOUT_SECONDS:g} seconds: try again, or end"
-        f" the process that holds {lock_file}"
-    )
+    busy_message = f"another process is still creating {file}"
     with locked(lock_file, busy_message, LOCK_TIMEOUT_SECONDS):
         if not is_absent(file):  # another process was faster
             return
@@ -174,7 +176,12 @@ def mlflow_errors(uri: str) -> Iterator[None]:
 
 
 def _to_infrastructure_error(uri: str, message: str) -> InfrastructureError:
-    """Return an error with the first line of `message` that gives a reason, its password redacted."""
+    """Return an error with the first line of `message` that gives a reason, its password redacted.
+
+    Of a locked SQLite database the error names the process that holds it.
+    """
+    if "database is locked" in message and (file := sqlite_path(uri)):
+        return InfrastructureError(f"{describe_locked_database(file)}; {DATABASE_FIX}")
     for spelling in (uri, uri.rstrip("/")):
         message = message.replace(spelling, redact_password(spelling))
     lines = [

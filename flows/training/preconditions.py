@@ -10,13 +10,16 @@ from relearn.model.config import TrainConfig
 from relearn.model.data.load import resolve_source
 from relearn.model.errors import DataError, NotFoundError
 from relearn.model.home import Home
+from relearn.model.networks.pretrained import Pretrained
+from relearn.model.networks.pretrained_weights import check_weights
 from relearn.model.networks.registry import get_network_class
 
 
 def check_inputs(config: TrainConfig, networks: Iterable[str], home: Home) -> None:
-    """Raise the error of an unknown network, device, precision, dataset or path."""
+    """Raise the error of an unknown network, missing weights, or of device, precision, dataset or path."""
     for network in networks:
-        get_network_class(network)
+        if get_network_class(network) is Pretrained:
+            check_weights(network)
     devices.check_precision(config, devices.resolve_device(config.device))
     scheme, _, path = resolve_source(config, home).partition(":")
     if path and not Path(path).exists():

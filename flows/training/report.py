@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from rich.style import Style
 from rich.text import Text
 
-from relearn.flows.rendering import Cell, Table, bullets, escape_markdown, join_sections
 from relearn.flows.results import ReleaseResult, RetrainResult, TrainResult
-from relearn.model.data.prepared import PreparedDataset
+from relearn.flows.terminal.rendering import Cell, Table, bullets, escape_markdown, join_sections
 from relearn.model.evaluation.accuracy import Accuracy
+from relearn.model.preparation.prepared import PreparedDataset
 
 
 def to_markdown(result: RetrainResult, prepared: PreparedDataset) -> str:
@@ -63,14 +63,21 @@ def _format_gate_decision(result: ReleaseResult) -> str:
     return f"**{decision.action.upper()}**: {escape_markdown(result.summary)}\n\n{bullets(decision.reasons)}"
 
 
-def _format_data(prepared: PreparedDataset) -> tuple[str, ...]:
+def describe_images(prepared: PreparedDataset) -> str:
+    """Return one sentence: images of each split, classes, color and size."""
     channels, height, width = prepared.shape
     counts = ", ".join(f"{sum(images):,} for {split}" for split, images in prepared.counts.items())
+    return (
+        f"{counts}; {len(prepared.classes)} classes; {'color' if channels == 3 else 'gray'} images of "
+        f"{height}×{width} pixels"
+    )
+
+
+def _format_data(prepared: PreparedDataset) -> tuple[str, ...]:
     merge_summary = prepared.extra_images
     return (
         "## Data",
-        f"{escape_markdown(prepared.uri)}: {counts}; {len(prepared.classes)} classes; "
-        f"{'color' if channels == 3 else 'gray'} images of {height}×{width} pixels; "
+        f"{escape_markdown(prepared.uri)}: {describe_images(prepared)}; "
         f"fingerprint `{prepared.fingerprint[:12]}`."
         + (f" Of the images, {merge_summary.merged:,} are accepted feedback." if merge_summary else ""),
         bullets(f"{finding.level}: {finding}" for finding in prepared.findings)

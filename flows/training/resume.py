@@ -10,7 +10,7 @@ from typing import Any, Self, TypedDict
 
 import pandas as pd
 
-from relearn.flows.shutdown import InterruptedTraining
+from relearn.flows.process.shutdown import InterruptedTraining
 from relearn.model.config import TrainConfig
 from relearn.model.errors import InfrastructureError, NotFoundError, UserInputError
 from relearn.model.home import Home

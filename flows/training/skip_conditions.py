@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterStartTime,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
@@ -29,13 +30,23 @@ UNSTARTED_OR_FAILED_STATES = (
     *(StateType.SCHEDULED, StateType.PENDING, StateType.CANCELLED),
     *(StateType.FAILED, StateType.CRASHED),
 )
+SKIPPED = "Skipped"  # name of the final state of a run that had nothing to do
+
+
+def is_requested_by_person() -> bool:
+    """Return whether a person asked for the current run, rather than a schedule or the monitor."""
+    if not deployment.id:
+        return True
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(flow_run.id))
+    return not run.auto_scheduled and (run.created_by is None or run.created_by.type != "AUTOMATION")
 
 
 def describe_superseding_run() -> str | None:
     """Return why the current run is superseded: its deployment started another run after it was due.
 
     After hours without a worker many runs are due at once; the first trains on all data, the others are
-    superseded. A retry is never superseded.
+    superseded. A retry is never superseded, nor is a run by one that was skipped or had other parameters.
     """
     if not deployment.id or flow_run.run_count > 1:
         return None
@@ -45,15 +56,17 @@ def describe_superseding_run() -> str | None:
         id=FlowRunFilterId(not_any_=[UUID(flow_run.id)]),
         start_time=FlowRunFilterStartTime(after_=scheduled_at),
         # For runs that have not started Prefect compares the scheduled time instead.
-        state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(UNSTARTED_OR_FAILED_STATES))),
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(not_any_=list(UNSTARTED_OR_FAILED_STATES)),
+            name=FlowRunFilterStateName(not_any_=[SKIPPED]),
+        ),
     )
     with get_client(sync_client=True) as client:
-        later_runs = client.read_flow_runs(flow_run_filter=run_filter, limit=1)
-    return (
-        f"{later_runs[0].name} started after {scheduled_at:%H:%M:%S}, when this one was due"
-        if later_runs
-        else None
-    )
+        parameters = client.read_flow_run(UUID(flow_run.id)).parameters
+        later_runs = client.read_flow_runs(flow_run_filter=run_filter)
+    names = (run.name for run in later_runs if run.parameters == parameters)
+    reasons = (f"{name} started after {scheduled_at:%H:%M:%S}, when this one was due" for name in names)
+    return next(reasons, None)
 
 
 def build_input_tag(

@@ -18,7 +18,9 @@ from infra.chaos.kill_processes import MODEL_NAME, Stack, expect, find_service, 
 from infra.chaos.prometheus import Prometheus
 from infra.chaos.temporary_stack import wait_for
 from infra.demo import get_version, predict, rotate
+from relearn.flows.feedback.samples import record_label
 from relearn.model.config import TrainConfig
+from relearn.model.data.builtin import DIGIT_CLASSES
 from relearn.model.data.load import load_dataset
 from relearn.model.home import Home
 
@@ -47,7 +49,7 @@ class AlertTestBed:
     def training_flags(self) -> tuple[str, ...]:
         """Return the command-line flags of each training: data, network, epochs."""
         data = f"npz:{self.stack.home / f'{MODEL_NAME}.npz'}"
-        return "--dataset", data, "--networks", "mlp", "--epochs", "15"
+        return "--dataset", data, "--network", "mlp", "--epochs", "15"
 
     def load_images(self) -> tuple[np.ndarray, np.ndarray]:
         """Return `IMAGE_COUNT` training images with their labels."""
@@ -173,13 +175,13 @@ def no_scrape(test_bed: AlertTestBed) -> Iterator[None]:
 
 @contextmanager
 def drifted_traffic(test_bed: AlertTestBed) -> Iterator[None]:
-    """Inject: request predictions of rotated digits, and send their labels. On exit: upright digits again."""
+    """Inject: request predictions of rotated digits, and label them blind. On exit: upright digits again."""
     images, labels = test_bed.load_images()
     accuracy, request_ids = predict(test_bed.client, test_bed.api, rotate(images), labels)
     print_timestamped(f"accuracy {accuracy:.1%}")
     for request_id, label in zip(request_ids, labels, strict=True):
-        feedback = {"request_id": request_id, "label": str(label)}
-        test_bed.client.post(f"{test_bed.api}/feedback", json=feedback).raise_for_status()
+        home = Home(test_bed.home, test_bed.home)
+        record_label(home, MODEL_NAME, (request_id, 0), str(label), DIGIT_CLASSES)
     test_bed.run_monitor()
     yield
     wait_for(test_bed.is_idle, "the end of the requested retraining")

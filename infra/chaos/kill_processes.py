@@ -70,7 +70,7 @@ class Stack:
 
     def schedule(self, *flags: str, epochs: int, cron: str = "*/2 * * * *") -> None:
         """Schedule retraining."""
-        data = ("--dataset", f"npz:{self.home / 'growing.npz'}", "--networks", "mlp")
+        data = ("--dataset", f"npz:{self.home / 'growing.npz'}", "--network", "mlp")
         print(self.local.relearn("schedule", "--cron", cron, *data, "--epochs", str(epochs), *flags).strip())
 
     def unschedule(self) -> None:
@@ -80,7 +80,7 @@ class Stack:
     def read_actions(self) -> list[str]:
         """Return the actions in the ledger."""
         output = self.local.relearn("history", "--model-name", MODEL_NAME, "--json")
-        return [json.loads(line)["action"] for line in output.splitlines()]
+        return [entry["action"] for entry in json.loads(output)]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Labeled images from a source to prepared splits on disk: load, validate, split, augment, explore.
+"""Datasets by name or source: load, group, split, augment.
 
-Layouts that people bring are in `model.sources`, image files in `model.images`, batches in `model.training`.
+Layouts that people bring are in `model.sources`, splits kept on disk in `model.preparation`.
 """

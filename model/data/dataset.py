@@ -1,25 +1,32 @@
 """`LabelledImages` and `Dataset`: the types to which every data source is read."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
+from relearn.model.description.source_description import DataDescription
 from relearn.model.images.resize import ImageStyle
-from relearn.model.sources.description import DataDescription
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
     """Images, uint8 (n, channels, height, width), and their labels, int64 (n,), 0 <= label < classes.
 
-    `places` has the file or row of each, str (n,), where it is known.
+    `places` has the file or row of each, str (n,), where it is known. `sources`, uint64 (n, 2), are hashes of
+    what each was made from, the bytes of its file or its pixels before any resizing, with the two salts of
+    the splits; None where `images` are these pixels. `groups`, uint64 (n, 2), are such hashes of images that
+    belong together; None where each image stands alone.
     """
 
     images: np.ndarray
     labels: np.ndarray
     places: np.ndarray | None = None
+    sources: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,6 +55,11 @@ class Dataset:
         """The splits that the source has, by name."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
+
+    def with_splits(self, splits: Mapping[str, LabelledImages]) -> Self:
+        """Return a copy with these splits, by name."""
+        train, test, validation = (splits.get(name) for name in ("train", "test", "validation"))
+        return replace(self, train=train or self.train, test=test, validation=validation)
 
     @property
     def shape(self) -> tuple[int, int, int]:

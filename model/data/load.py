@@ -6,10 +6,13 @@ from typing import cast
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.builtin import CIFAR10_FOLDER, DATASETS, IDX_FOLDERS, idx_paths
-from relearn.model.data.dataset import Dataset, LabelledImages
+from relearn.model.data.custom import load_custom
+from relearn.model.data.dataset import Dataset
 from relearn.model.data.dataset_names import find_dataset_name
-from relearn.model.data.formats import load_custom
+from relearn.model.data.groups import assign_groups
 from relearn.model.data.idx import find_idx_or_gz
+from relearn.model.description.raw_dataset import MAX_NAMED_FILES, DamagedImagesError, ReadOptions
+from relearn.model.description.source_description import read_choices
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
@@ -17,8 +20,6 @@ from relearn.model.images.allocate import Allocate, allocate_in_memory
 from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.decode_many import COLOR_IS_LOST, MAX_NATIVE_SIDE, OnProgress, ignore_progress
 from relearn.model.images.resize import resize_batch
-from relearn.model.sources.description import read_choices
-from relearn.model.sources.raw_dataset import MAX_NAMED_FILES, DamagedImagesError, ReadOptions
 from relearn.model.sources.tree import KINDS, SourceKind, recognize_kind, walk
 
 
@@ -37,7 +38,9 @@ def load_dataset(
     uri = resolve_source(config, home)
     kind, _, path = uri.partition(":")
     if not path:
-        return _resize_to_config(DATASETS[kind](home), config, allocate)
+        dataset = DATASETS[kind](home)
+        dataset = dataset.with_splits(assign_groups(dataset.splits, dataset.style))
+        return _resize_to_config(dataset, config, allocate)
     name = find_dataset_name(uri, _source_path(kind, path), home)
     options = ReadOptions(config.image_size, config.channels, config.limit, allocate, on_progress)
     try:
@@ -129,7 +132,9 @@ def _resize_to_config(dataset: Dataset, config: TrainConfig, allocate: Allocate)
     got = f"{dataset.uri}: the images have {width} × {height} pixels"
     if min(height, width) < MIN_SIDE:
         raise DataError(f"{got}, accepted: {MIN_SIDE} or more a side")
-    side = config.image_size or (MAX_NATIVE_SIDE if max(height, width) > MAX_NATIVE_SIDE else None)
+    side = config.image_size or (dataset.description and dataset.description.image_size)
+    if side is None and max(height, width) > MAX_NATIVE_SIDE:
+        side = MAX_NATIVE_SIDE
     target_shape = (config.channels or channels, side or height, side or width)
     if target_shape == dataset.shape:
         return dataset
@@ -141,9 +146,8 @@ def _resize_to_config(dataset: Dataset, config: TrainConfig, allocate: Allocate)
             f"resolution is lost: {width} × {height} pixels become {target_shape[2]} × {target_shape[1]}"
         )
 
-    def resize(split: LabelledImages | None) -> LabelledImages | None:
-        return split and replace(split, images=resize_batch(split.images, target_shape, allocate))
-
-    train = cast(LabelledImages, resize(dataset.train))
-    test, validation = resize(dataset.test), resize(dataset.validation)
-    return replace(dataset, train=train, test=test, validation=validation, notes=tuple(notes))
+    splits = {
+        name: replace(split, images=resize_batch(split.images, target_shape, allocate))
+        for name, split in dataset.splits.items()
+    }
+    return replace(dataset.with_splits(splits), notes=tuple(notes))

@@ -1,18 +1,14 @@
-"""Preprocessing for a network, the same in training, evaluation and serving; random affine augmentation.
+"""Preprocessing for a network, the same in training, evaluation and serving.
 
 Images have the shape of the dataset already: `relearn.model.images.resize` resizes them.
 """
 
-import math
 import warnings
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-# Largest change in either direction at strength 1: fraction of the side, degrees, fraction of the size.
-MAX_TRANSLATION, MAX_ROTATION_DEGREES, MAX_SCALE_CHANGE = 0.08, 12.0, 0.12
 
 
 def expects_flat_input(network: nn.Module) -> bool:
@@ -47,23 +43,13 @@ def preprocess(
     return to_unit_float(images, flat_input), one_hot(labels, classes)
 
 
-def sample_affine_params(count: int, strength: float, generator: torch.Generator) -> Tensor:
-    """Sample a random matrix for each of `count` images, float32 (count, 2, 3) as `affine_grid` takes it."""
-    shift_x, shift_y, rotation, scale = (2 * torch.rand(4, count, generator=generator) - 1) * strength
-    angle, scale_factor = rotation * math.radians(MAX_ROTATION_DEGREES), 1 + scale * MAX_SCALE_CHANGE
-    scaled_cos, scaled_sin = angle.cos() / scale_factor, angle.sin() / scale_factor
-    # Coordinates go from -1 to 1, so a fraction of the side counts double.
-    rows = [
-        torch.stack([scaled_cos, -scaled_sin, 2 * MAX_TRANSLATION * shift_x], 1),
-        torch.stack([scaled_sin, scaled_cos, 2 * MAX_TRANSLATION * shift_y], 1),
-    ]
-    return torch.stack(rows, 1)
+def apply_affine(images: Tensor, affine_params: Tensor, outside: str = "zeros") -> Tensor:
+    """Transform uint8 (n, channels, height, width) to float32 in 0–255, by matrices (n, 2, 3).
 
-
-def apply_affine(images: Tensor, affine_params: Tensor) -> Tensor:
-    """Transform uint8 (n, channels, height, width) to float32 in 0–255; pixels from outside are black."""
+    `outside` is what grid_sample takes for pixels outside of the image: zeros, black, or border.
+    """
     height, width = images.shape[2:]
     # Both sides go from -1 to 1: without this a rotation would shear images that are not square.
     aspect_ratios = affine_params.new_tensor([[1, height / width, 1], [width / height, 1, 1]])
     grid = F.affine_grid(affine_params * aspect_ratios, list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, align_corners=False)
+    return F.grid_sample(images.float(), grid, padding_mode=outside, align_corners=False)

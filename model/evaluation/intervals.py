@@ -14,20 +14,22 @@ def wilson_interval(correct: ArrayLike, images: ArrayLike) -> tuple[np.ndarray, 
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
-    n, accuracy, z = np.asarray(images), np.divide(correct, images), _critical_value()
+    n, accuracy, z = np.asarray(images), np.divide(correct, images), critical_value()
     center = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = z / (1 + z**2 / n) * np.sqrt(accuracy * (1 - accuracy) / n + (z / (2 * n)) ** 2)
     return np.maximum(0, center - half_width), np.minimum(1, center + half_width)
 
 
-def tango_interval(candidate_only: int, champion_only: int, images: int) -> tuple[float, float]:
+def tango_interval(
+    candidate_only: float, champion_only: float, images: float, confidence: float = CONFIDENCE_LEVEL
+) -> tuple[float, float]:
     """Return the score interval of the accuracy difference, candidate minus champion, -1..1.
 
     It holds the differences that the score test does not reject, and has no width of 0 even if both are
     correct on the same images. Tango, "Equivalence test and confidence interval for the difference in
     proportions for the paired-sample design", Stat. Med. 17 (1998).
     """
-    observed, z = (candidate_only - champion_only) / images, _critical_value()
+    observed, z = (candidate_only - champion_only) / images, critical_value(confidence)
 
     def is_rejected(difference: float) -> bool:
         return abs(_score(candidate_only, champion_only, images, difference)) > z
@@ -35,14 +37,14 @@ def tango_interval(candidate_only: int, champion_only: int, images: int) -> tupl
     return _bisect(observed, -1.0, is_rejected), _bisect(observed, 1.0, is_rejected)
 
 
-def tango_p_value(candidate_only: int, champion_only: int, images: int, margin: float) -> float:
+def tango_p_value(candidate_only: float, champion_only: float, images: float, margin: float) -> float:
     """Return the p-value of the score test, one-sided: does the candidate lose more than `margin` (0..1)?"""
     from scipy import special
 
     return float(special.ndtr(_score(candidate_only, champion_only, images, -margin)))
 
 
-def _score(candidate_only: int, champion_only: int, images: int, difference: float) -> float:
+def _score(candidate_only: float, champion_only: float, images: float, difference: float) -> float:
     """Return the standardized deviation from `difference`, with Tango's restricted maximum likelihood."""
     linear = -candidate_only - champion_only + (2 * images - candidate_only + champion_only) * difference
     constant = -champion_only * difference * (1 - difference)
@@ -85,7 +87,8 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()) - half_width, float(values.mean()) + half_width
 
 
-def _critical_value() -> float:
+def critical_value(confidence: float = CONFIDENCE_LEVEL) -> float:
+    """Return how many standard errors the ends of a normal interval are from its center."""
     from scipy import special
 
-    return float(special.ndtri((1 + CONFIDENCE_LEVEL) / 2))
+    return float(special.ndtri((1 + confidence) / 2))

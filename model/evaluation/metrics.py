@@ -14,6 +14,7 @@ import pandas as pd
 from relearn.model.errors import DataError
 from relearn.model.evaluation.accuracy import Accuracy
 from relearn.model.evaluation.error_analysis import find_misclassified
+from relearn.model.evaluation.groups import Groups, number_groups
 
 if TYPE_CHECKING:
     from relearn.model.data.dataset import LabelledImages
@@ -32,13 +33,14 @@ class Evaluation:
     """Predictions of a classifier on a split, with all metrics.
 
     `probabilities` float32 (n, classes), rows in 0..1 that sum to 1; `labels` int64 (n,), each below
-    the number of `classes`. Raises `DataError` for invalid labels; `Classifier.predict` has checked the
-    probabilities.
+    the number of `classes`; `groups` int (n,), None if each image stands alone. Raises `DataError` for
+    invalid labels; `Classifier.predict` has checked the probabilities.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    groups: Groups = None
 
     def __post_init__(self) -> None:
         _check_labels(self.labels, len(self.classes))
@@ -73,8 +75,8 @@ class Evaluation:
 
     @cached_property
     def accuracy_with_interval(self) -> Accuracy:
-        """The same with its confidence interval and the number of images."""
-        return Accuracy.from_counts(int(self.correct.sum()), len(self))
+        """The same with its confidence interval and the number of images and groups."""
+        return Accuracy.from_images(self.correct, self.groups)
 
     @cached_property
     def image_losses(self) -> np.ndarray:
@@ -163,7 +165,8 @@ class Evaluation:
 
 def evaluate(classifier: "Classifier", split: "LabelledImages") -> Evaluation:
     """Predict the images of the split once, and return the evaluation."""
-    return Evaluation(classifier.predict(split.images), np.asarray(split.labels), classifier.card.classes)
+    probabilities, labels = classifier.predict(split.images), np.asarray(split.labels)
+    return Evaluation(probabilities, labels, classifier.card.classes, number_groups(split.groups))
 
 
 @dataclass(frozen=True)
@@ -187,16 +190,14 @@ class GeneralizationGap:
 
 
 def compute_generalization_gap(
-    history: pd.DataFrame, best_epoch: int, test_accuracy: float
+    train_accuracy: float, val_accuracy: float, test_accuracy: float
 ) -> GeneralizationGap:
-    """Compute the gap at `best_epoch`, the epoch whose weights are kept.
+    """Compute the gap of the weights that are kept.
 
-    `history` is `FitResult.to_frame()`: one row per epoch. Training accuracy is measured while the weights
-    change, with dropout, so in a steep first epoch the gap is smaller, even negative.
+    Training accuracy of an epoch is measured while the weights change, with dropout, so in a steep first
+    epoch the gap is smaller, even negative.
     """
-    best_accuracies = history.loc[history["epoch"] == best_epoch, ["train_accuracy", "val_accuracy"]]
-    train, validation = (float(accuracy) for accuracy in best_accuracies.to_numpy()[0])
-    return GeneralizationGap(train - validation, train - test_accuracy)
+    return GeneralizationGap(train_accuracy - val_accuracy, train_accuracy - test_accuracy)
 
 
 def _check_labels(labels: np.ndarray, classes: int) -> None:
@@ -231,6 +232,7 @@ METRICS: dict[str, Metric] = {
     "accuracy_low": Metric("max", "Lower end of the 95 % interval of the accuracy (Wilson)."),
     "accuracy_high": Metric("max", "Upper end of the 95 % interval of the accuracy."),
     "images": Metric("max", "Number of images that the accuracy was measured on."),
+    "groups": Metric("max", "Number of groups of images; the same as images if each stands alone."),
     "loss": Metric("min", "Categorical cross-entropy in nats per image; confident errors cost most."),
     "f1_macro": Metric("max", "Harmonic mean of precision and recall, mean over the classes."),
     "precision_macro": Metric(

@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from relearn.model.config import PromotionMetric
-from relearn.model.evaluation.intervals import mean_interval, tango_interval, weighted_sum_interval
-from relearn.model.evaluation.significance import mcnemar, sign_flip_test
+from relearn.model.evaluation.groups import Groups, compute_design_effect, gain_interval, gain_p_value
+from relearn.model.evaluation.intervals import critical_value, tango_interval, weighted_sum_interval
 
 if TYPE_CHECKING:
     from relearn.model.evaluation.metrics import Evaluation
@@ -18,6 +18,8 @@ class PairedComparison(BaseModel):
 
     metric                    what is compared
     images                    number of images
+    groups                    number of groups of images, None if each image stands alone
+    design_effect             images that carry as much evidence as one that stands alone, 1 or more
     candidate_only_correct    images that only the candidate predicts correctly
     champion_only_correct     images that only the champion predicts correctly
     difference                accuracy of the candidate minus that of the champion, -1..1, or log loss of the
@@ -30,6 +32,8 @@ class PairedComparison(BaseModel):
 
     metric: PromotionMetric = "accuracy"
     images: int
+    groups: int | None = None
+    design_effect: float = 1.0
     candidate_only_correct: int
     champion_only_correct: int
     difference: float
@@ -46,9 +50,10 @@ class PairedComparison(BaseModel):
 
         accuracy: McNemar's exact test, Tango's interval. balanced_accuracy, the mean over the classes of
         the fraction of correct images: sign-flip test, and the interval from those of the classes. log_loss,
-        the mean of -ln p(label): sign-flip test, Student's interval.
+        the mean of -ln p(label): sign-flip test, Student's interval. With groups of images all tests are
+        sign-flip tests of the groups, and Tango's interval has as many images as the evidence is worth.
         """
-        wins, losses = count_discordant(candidate.correct, champion.correct)
+        gains, groups = count_gains(candidate.correct, champion.correct), candidate.groups
         difference, ci_low, ci_high, p_better, p_worse = {
             "accuracy": _compare_accuracy,
             "balanced_accuracy": _compare_balanced_accuracy,
@@ -57,8 +62,10 @@ class PairedComparison(BaseModel):
         return cls(
             metric=metric,
             images=len(candidate),
-            candidate_only_correct=wins,
-            champion_only_correct=losses,
+            groups=None if groups is None else len(np.unique(groups)),
+            design_effect=compute_design_effect(gains, groups),
+            candidate_only_correct=int((gains > 0).sum()),
+            champion_only_correct=int((gains < 0).sum()),
             difference=difference,
             ci_low=ci_low,
             ci_high=ci_high,
@@ -79,13 +86,36 @@ class PairedComparison(BaseModel):
         """
         return min(1.0, (self.candidate_only_correct + self.champion_only_correct + 1) / self.images)
 
+    @property
+    def effective_images(self) -> int:
+        """Number of images that stand alone and carry as much evidence."""
+        return max(1, round(self.images / self.design_effect))
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of `difference`, from the width of its interval."""
+        return (self.ci_high - self.ci_low) / 2 / critical_value()
+
+    def compute_lower_bound(self, level: float) -> float:
+        """Return what `difference` is below with a probability of at most `level`: its one-sided bound.
+
+        Tango's for accuracy, else from the standard error. The candidate is not inferior by a margin if the
+        bound lies above minus the margin.
+        """
+        if self.metric != "accuracy":
+            return self.difference - self.standard_error * critical_value(1 - 2 * level)
+        counts = (self.candidate_only_correct, self.champion_only_correct, self.images)
+        wins, losses, images = (count / self.design_effect for count in counts)
+        return tango_interval(wins, losses, images, 1 - 2 * level)[0]
+
     def __str__(self) -> str:
         difference, low, high = (
             self.format_difference(value, "+") for value in (self.difference, self.ci_low, self.ci_high)
         )
         name = "" if self.metric == "accuracy" else f" of {self.metric.replace('_', ' ')}"
         interval = f"{low.split()[0]} to {high.split()[0]}"
-        return f"{difference}{name} on {self.images:,} images (95 % interval {interval})"
+        images = f"{self.images:,} images" + (f" of {self.groups:,} groups" if self.groups else "")
+        return f"{difference}{name} on {images} (95 % interval {interval})"
 
     def format_difference(self, difference: float, sign: Literal["", "+"] = "") -> str:
         """Format a difference in points of accuracy, or in nats."""
@@ -98,31 +128,34 @@ _Result = tuple[float, float, float, float, float]
 
 
 def _compare_accuracy(candidate: "Evaluation", champion: "Evaluation") -> _Result:
-    wins, losses = count_discordant(candidate.correct, champion.correct)
-    low, high = tango_interval(wins, losses, len(candidate))
-    return (wins - losses) / len(candidate), low, high, mcnemar(wins, losses), mcnemar(losses, wins)
+    gains = count_gains(candidate.correct, champion.correct)
+    return _compare(gains, candidate.groups)
 
 
 def _compare_balanced_accuracy(candidate: "Evaluation", champion: "Evaluation") -> _Result:
+    gains, groups = count_gains(candidate.correct, champion.correct), candidate.groups
     support = np.bincount(candidate.labels, minlength=len(candidate.classes))
-    classes = np.flatnonzero(support)
-    counts = [
-        (*count_discordant(candidate.correct[mask], champion.correct[mask]), int(mask.sum()))
-        for mask in (candidate.labels == label for label in classes)
-    ]
-    lows, highs = zip(*(tango_interval(*count) for count in counts), strict=True)
-    differences = np.array([(wins - losses) / images for wins, losses, images in counts])
-    weights = np.full(len(classes), 1 / len(classes))
+    masks = [candidate.labels == label for label in np.flatnonzero(support)]
+    differences = np.array([gains[mask].mean() for mask in masks])
+    lows, highs = zip(
+        *(gain_interval(gains[mask], None if groups is None else groups[mask]) for mask in masks), strict=True
+    )
+    weights = np.full(len(masks), 1 / len(masks))
     low, high = weighted_sum_interval(weights, differences, np.array(lows), np.array(highs))
-    gains = (candidate.correct.astype(float) - champion.correct) / support[candidate.labels]
-    return float(differences.mean()), low, high, sign_flip_test(gains), sign_flip_test(-gains)
+    _, _, _, p_better, p_worse = _compare(gains / support[candidate.labels], groups)
+    return float(differences.mean()), low, high, p_better, p_worse
 
 
 def _compare_log_loss(candidate: "Evaluation", champion: "Evaluation") -> _Result:
-    gains = champion.image_losses - candidate.image_losses
-    return float(gains.mean()), *mean_interval(gains), sign_flip_test(gains), sign_flip_test(-gains)
+    return _compare(champion.image_losses - candidate.image_losses, candidate.groups)
 
 
-def count_discordant(candidate: np.ndarray, champion: np.ndarray) -> tuple[int, int]:
-    """Return how many images, bool (n,), only the first predicts correctly, and only the second."""
-    return int((candidate & ~champion).sum()), int((champion & ~candidate).sum())
+def _compare(gains: np.ndarray, groups: Groups) -> _Result:
+    p_values = gain_p_value(gains, groups), gain_p_value(-gains, groups)
+    return float(gains.mean()), *gain_interval(gains, groups), *p_values
+
+
+def count_gains(candidate: np.ndarray, champion: np.ndarray) -> np.ndarray:
+    """Return 1 for images, bool (n,), that only the first predicts correctly, -1 for the second, else 0."""
+    gains: np.ndarray = candidate.astype(int) - champion
+    return gains

@@ -5,6 +5,7 @@ tests follow from that: no distribution is assumed.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -36,12 +37,17 @@ def sign_flip_test(gains: np.ndarray) -> float:
         from scipy import special
 
         return float(special.ndtr(-total / np.sqrt((gains**2).sum())))
-    random_bytes = np.random.default_rng(0).integers(0, 256, (FLIPS, -(-len(gains) // 8)), np.uint8)
-    flips = np.unpackbits(random_bytes, axis=1, count=len(gains)).astype(np.float32)
-    positive_sums = flips @ gains.astype(np.float32)
+    positive_sums = _draw_flips()[:, : len(gains)] @ gains.astype(np.float32)
     # Rounding must not decide whether a sum of the same gains counts as equal.
     extreme = 2 * positive_sums - total >= total - 1e-6 * np.abs(gains).sum()
     return float((1 + extreme.sum()) / (1 + FLIPS))
+
+
+@cache
+def _draw_flips() -> np.ndarray:
+    """Draw the signs of all flips, 0 or 1, float32 (FLIPS, MAX_FLIPPED_IMAGES): 12 MB."""
+    random_bytes = np.random.default_rng(0).integers(0, 256, (FLIPS, -(-MAX_FLIPPED_IMAGES // 8)), np.uint8)
+    return np.unpackbits(random_bytes, axis=1, count=MAX_FLIPPED_IMAGES).astype(np.float32)
 
 
 def binomial_test(correct: int, images: int, chance: float) -> float:

@@ -58,7 +58,7 @@ def open_image(content: bytes, max_file_bytes: int, max_pixels: int) -> ImageFil
             f"the image has {len(content):,} bytes, accepted: up to {max_file_bytes:,}", "image_dimensions"
         )
     if image_format := recognize_format(content[:HEADER_BYTES]):
-        check_cost(content, image_format.count_parts)
+        check_cost(content, image_format.count_elements)
     return read_header(io.BytesIO(content), max_pixels)
 
 

@@ -15,12 +15,18 @@ from relearn.model.devices import cpu_count
 from relearn.model.errors import DataError, UserInputError
 from relearn.model.images.allocate import Allocate, allocate_in_memory, copy_rows
 from relearn.model.images.decode import MIN_SIDE, decode_pixels, get_upright_size, open_image
-from relearn.model.images.resize import compute_draft_factors, fit_image
+from relearn.model.images.perceptual_hash import (
+    MIN_HASHED_SIDE,
+    THUMBNAIL_SHAPE,
+    compute_perceptual_hashes,
+)
+from relearn.model.images.resize import compute_draft_factors, decode_fitted, fit_image
 
 MAX_NATIVE_SIDE = 64  # pixels; images with a longer side are resized
 # Local files may be larger than those of a request: photos of any phone.
 MAX_FILE_BYTES, MAX_PIXELS = 64 * 2**20, 2**26
 COLOR_IS_LOST = "color is lost: the images have three channels, the network gets one"
+DIGEST_BYTES = 16
 FILES_AT_A_TIME = 256  # decoded but not yet in the array: 50 MB at 3 × 256 × 256
 
 OnProgress = Callable[[int, int], None]
@@ -52,14 +58,22 @@ class _DecodedImage:
     size: tuple[int, int] = (0, 0)
     image: np.ndarray | None = None
     is_gray: bool = True
+    digest: bytes = b""
+    perceptual_hash: int = 0
     error: str = ""
     sha256: str = ""
 
 
 class DecodedImages(NamedTuple):
-    """Images, uint8 (n, channels, height, width), notes, damaged files, and whether an image was resized."""
+    """Images, uint8 (n, channels, height, width), notes, damaged files, and whether an image was resized.
+
+    `digests`, uint8 (n, 16), are BLAKE2 hashes of the files, `perceptual_hashes`, uint64 (n,), are 0 for
+    images with few details.
+    """
 
     images: np.ndarray
+    digests: np.ndarray
+    perceptual_hashes: np.ndarray
     notes: list[str]
     damaged: list[DamagedImage]
     is_resized: bool
@@ -80,7 +94,8 @@ def decode_images(
     MAX_NATIVE_SIDE. Damaged images are not in the result, but listed.
     """
     batch, damaged = _Batch(len(sources), allocate), list[DamagedImage]()
-    sizes, gray_images = Counter[tuple[int, int]](), 0
+    sizes, gray_images, digests = Counter[tuple[int, int]](), 0, list[bytes]()
+    perceptual_hashes = list[int]()
     read = partial(_read_image, size=size, white=white, channels=channels)
     with ThreadPoolExecutor(cpu_count()) as pool:
         for start in range(0, len(sources), FILES_AT_A_TIME):
@@ -92,6 +107,8 @@ def decode_images(
                     )
                 else:
                     sizes[result.size] += 1
+                    digests.append(result.digest)
+                    perceptual_hashes.append(result.perceptual_hash)
                     gray_images += result.is_gray
                 if result.image is not None:
                     batch.append(result.image)
@@ -102,7 +119,9 @@ def decode_images(
     if channels == 1 and gray_images < sizes.total():
         notes.append(COLOR_IS_LOST)
     is_resized = size is not None and any(image_size != (size, size) for image_size in sizes)
-    return DecodedImages(batch.images, notes, damaged, is_resized)
+    digest_rows = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+    hashes = np.array(perceptual_hashes, np.uint64)
+    return DecodedImages(batch.images, digest_rows, hashes, notes, damaged, is_resized)
 
 
 class _Batch:
@@ -130,6 +149,11 @@ class _Batch:
         self._count += 1
 
 
+def compute_digest(content: bytes) -> bytes:
+    """Compute the BLAKE2 hash of an image file, DIGEST_BYTES long."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
 def choose_side(sizes: Counter[tuple[int, int]]) -> int | None:
     """Choose the side for images of these sizes; None if all share one that may stay.
 
@@ -152,25 +176,30 @@ def _read_image(
         upright_size = get_upright_size(image_file)
         if size is None and max(upright_size) > MAX_NATIVE_SIDE:
             return _DecodedImage(upright_size)  # rejected below with all sizes
-        return _decode(image_file, upright_size, size, white, channels)
+        return _decode(content, image_file, size, white, channels)
     except (UserInputError, OSError) as error:
         return _DecodedImage(error=str(error), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _decode(
-    image_file: ImageFile,
-    upright_size: tuple[int, int],
-    size: int | None,
-    white: int | None,
-    channels: int | None,
+    content: bytes, image_file: ImageFile, size: int | None, white: int | None, channels: int | None
 ) -> _DecodedImage:
     """Do what `decode_fitted` does; without `channels`, see from the decoded pixels which are needed."""
+    file_size, upright_size = image_file.size, get_upright_size(image_file)
     width, height = upright_size if size is None else (size, size)
-    factors = compute_draft_factors(image_file.size, (channels or 3, height, width), "photo")
+    factors = compute_draft_factors(file_size, (channels or 3, height, width), "photo")
     pixels = decode_pixels(image_file, factors, white)
     is_gray = pixels.mode == "L" or bool((np.asarray(pixels) == np.asarray(pixels)[..., :1]).all())
     shape = (channels or (1 if is_gray else 3), height, width)
-    return _DecodedImage(upright_size, fit_image(pixels, shape, "photo"), is_gray)
+    fitted, perceptual_hash = fit_image(pixels, shape, "photo"), 0
+    if min(upright_size) >= MIN_HASHED_SIDE:
+        if factors != compute_draft_factors(file_size, THUMBNAIL_SHAPE, "photo"):  # the same hash at any size
+            image_file = open_image(content, MAX_FILE_BYTES, MAX_PIXELS)
+            thumbnail = decode_fitted(image_file, THUMBNAIL_SHAPE, "photo", white)
+        else:
+            thumbnail = fit_image(pixels, THUMBNAIL_SHAPE, "photo")
+        perceptual_hash = int(compute_perceptual_hashes(thumbnail[None])[0])
+    return _DecodedImage(upright_size, fitted, is_gray, compute_digest(content), perceptual_hash)
 
 
 def _check_uniform_size(sizes: Counter[tuple[int, int]]) -> None:

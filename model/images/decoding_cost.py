@@ -1,8 +1,8 @@
-"""Limits on what an image file may cost its decoder besides the pixels: the parts that the file consists of.
+"""Limits on what an image file may cost its decoder besides the pixels: the number of its elements.
 
-A decoder spends time on each part of a file: 600,000 empty chunks of a PNG take 1.2 s, 2.2 million empty
-segments of a JPEG 3 s. The parts are counted before decoding. Counting ends at the limit and skips what a
-part contains, so it takes at most 0.11 s for a file of 10 MB.
+A decoder spends time on each element of a file: 600,000 empty chunks of a PNG take 1.2 s, 2.2 million empty
+segments of a JPEG 3 s. The elements are counted before decoding. Counting ends at the limit and skips what an
+element contains, so it takes at most 0.11 s for a file of 10 MB.
 """
 
 import re
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 
 from relearn.model.errors import UserInputError
 
-Parts = Iterator[tuple[str, int]]
-"""Names of parts, each with a number to add to the number of such parts."""
+Elements = Iterator[tuple[str, int]]
+"""Names of elements, each with a number to add to the number of such elements."""
 
-# At each limit the decoder takes less than 0.2 s for these parts. Usual files have far fewer.
-MAX_PARTS = {
+# At each limit the decoder takes less than 0.2 s for these elements. Usual files have far fewer.
+MAX_ELEMENTS = {
     "chunks": 2**15,  # of PNG and WebP; 64 MB in PNG chunks of 8 kB, the usual size, are 8,192
     "compressed texts": 64,  # of PNG; each expands to 1 MB, at which Pillow stops
     "segments": 300,  # of JPEG; the largest color profile has 255
@@ -41,19 +41,20 @@ _SHORT, _LONG = 3, 4
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
 
 
-def check_cost(content: bytes, count_parts: Callable[[bytes], Parts]) -> None:
-    """Raise UserInputError `image_too_complex` for a file with more parts than `MAX_PARTS`."""
+def check_cost(content: bytes, count_elements: Callable[[bytes], Elements]) -> None:
+    """Raise UserInputError `image_too_complex` for a file with more elements than `MAX_ELEMENTS`."""
     counts = Counter[str]()
-    for name, count in count_parts(content):
+    for name, count in count_elements(content):
         counts[name] += count
-        if counts[name] > MAX_PARTS[name]:
+        limit = MAX_ELEMENTS[name]
+        if counts[name] > limit:
             raise UserInputError(
-                f"the image has more than {MAX_PARTS[name]:,} {name}, accepted: up to {MAX_PARTS[name]:,}",
+                f"the image has more than {limit:,} {name}, accepted: up to {limit:,}",
                 "image_too_complex",
             )
 
 
-def count_png_parts(content: bytes) -> Parts:
+def count_png_elements(content: bytes) -> Elements:
     """Count the chunks of a PNG up to its end chunk."""
     position, kind = 8, b""
     while position < len(content) and kind != b"IEND":
@@ -64,7 +65,7 @@ def count_png_parts(content: bytes) -> Parts:
         yield "bytes of EXIF", length * (kind == b"eXIf")
 
 
-def count_webp_parts(content: bytes) -> Parts:
+def count_webp_elements(content: bytes) -> Elements:
     """Count the chunks of a WebP."""
     position = 12
     while position < len(content):
@@ -75,7 +76,7 @@ def count_webp_parts(content: bytes) -> Parts:
         yield "bytes of EXIF", length * (kind == b"EXIF")
 
 
-def count_jpeg_parts(content: bytes) -> Parts:
+def count_jpeg_elements(content: bytes) -> Elements:
     """Count the segments of a JPEG up to its end marker.
 
     Segments are skipped by their length, as a decoder skips them: a camera's thumbnail has scans too, and
@@ -104,7 +105,7 @@ def count_jpeg_parts(content: bytes) -> Parts:
             position += length
 
 
-def count_gif_parts(content: bytes) -> Parts:
+def count_gif_elements(content: bytes) -> Elements:
     """Count the blocks of a GIF before its first frame."""
     flags = content[10] if len(content) > 10 else 0
     position = 13 + (flags >> 7) * 3 * 2 ** (flags % 8 + 1)  # after the palette
@@ -118,7 +119,7 @@ def count_gif_parts(content: bytes) -> Parts:
         position += is_extension  # the empty block at its end
 
 
-def count_tiff_parts(content: bytes) -> Parts:
+def count_tiff_elements(content: bytes) -> Elements:
     """Count the values in the first directory of a TIFF and in those of its EXIF, and the pixels of tiles."""
     sides, is_clear = dict[int, int](), True
     order = "<" if content.startswith(b"II") else ">"
@@ -146,7 +147,7 @@ def count_tiff_parts(content: bytes) -> Parts:
         yield "pixels of tiles beyond four times the image", padding
 
 
-def count_bmp_parts(content: bytes) -> Parts:
+def count_bmp_elements(content: bytes) -> Elements:
     """Count the bytes of a BMP with run-length encoding."""
     header_size, compression = content[14:18], int.from_bytes(content[30:34], "little")
     if header_size != struct.pack("<I", 12) and compression in (1, 2):

@@ -12,13 +12,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from relearn.model.images.decoding_cost import (
-    Parts,
-    count_bmp_parts,
-    count_gif_parts,
-    count_jpeg_parts,
-    count_png_parts,
-    count_tiff_parts,
-    count_webp_parts,
+    Elements,
+    count_bmp_elements,
+    count_gif_elements,
+    count_jpeg_elements,
+    count_png_elements,
+    count_tiff_elements,
+    count_webp_elements,
 )
 
 HEADER_BYTES = 32  # enough to recognize every format
@@ -35,7 +35,7 @@ class ImageFormat:
     name: str
     matches: Callable[[bytes], bool]
     file_class: type[ImageFile]
-    count_parts: Callable[[bytes], Parts]
+    count_elements: Callable[[bytes], Elements]
     memory_factor: int = 1
 
     @property
@@ -46,23 +46,23 @@ class ImageFormat:
 
 # Of an animation the first frame is read, of a TIFF the first page.
 IMAGE_FORMATS = (
-    ImageFormat("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile, count_png_parts),
-    ImageFormat("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile, count_jpeg_parts),
+    ImageFormat("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile, count_png_elements),
+    ImageFormat("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile, count_jpeg_elements),
     ImageFormat(
         "WebP",
         lambda head: head[:4] == b"RIFF" and head[8:15] == b"WEBPVP8",
         WebPImageFile,
-        count_webp_parts,
+        count_webp_elements,
         memory_factor=4,  # Pillow keeps two canvases and a copy: 250 MB at 4096 × 4096
     ),
     ImageFormat(
         "BMP",
         lambda head: head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES,
         BmpImageFile,
-        count_bmp_parts,
+        count_bmp_elements,
     ),
-    ImageFormat("TIFF", lambda head: head[:4] in (b"II*\0", b"MM\0*"), TiffImageFile, count_tiff_parts),
-    ImageFormat("GIF", lambda head: head[:6] in (b"GIF87a", b"GIF89a"), GifImageFile, count_gif_parts),
+    ImageFormat("TIFF", lambda head: head[:4] in (b"II*\0", b"MM\0*"), TiffImageFile, count_tiff_elements),
+    ImageFormat("GIF", lambda head: head[:6] in (b"GIF87a", b"GIF89a"), GifImageFile, count_gif_elements),
 )
 IMAGE_TYPES = tuple(image_format.media_type for image_format in IMAGE_FORMATS)
 _NAMES = [image_format.name for image_format in IMAGE_FORMATS]

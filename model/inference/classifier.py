@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from relearn.model import devices
 from relearn.model.checksums import read_verified
 from relearn.model.data.transforms import expects_flat_input, to_unit_float, view_as_tensor
 from relearn.model.errors import (
@@ -48,6 +49,7 @@ class Classifier:
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         self.network = network
         self.card = card
+        self.max_batch = 1 if getattr(network, "predicts_singly", False) else MAX_BATCH
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Predict probabilities, float32 (n, classes), rows sum to 1.
@@ -68,11 +70,14 @@ class Classifier:
                 self.network.eval()
             with torch.inference_mode():
                 tensor = view_as_tensor(np.ascontiguousarray(images))
-                if len(images) <= MAX_BATCH:  # saves the 12 µs that split and cat take
+                if len(images) <= self.max_batch:  # saves the 12 µs that split and cat take
                     probabilities = self._predict_batch(tensor).numpy()
                 else:
-                    batches = [self._predict_batch(batch) for batch in tensor.split(MAX_BATCH)]
-                    probabilities = torch.cat(batches).numpy()
+                    predict = torch.inference_mode()(self._predict_batch)  # the mode is that of one thread
+                    map_batches = devices.map_on_cores if self.max_batch == 1 else map
+                    probabilities = torch.cat(
+                        list(map_batches(predict, tensor.split(self.max_batch)))
+                    ).numpy()
         except (RelearnError, StopSignal):
             raise
         except (Exception, SystemExit) as error:  # the code of a custom network may raise anything
@@ -89,7 +94,7 @@ class Classifier:
         )
         if fault := find_logits_fault(logits, (len(images), len(self.card.classes))):
             raise InvalidModelOutputError(f"{self._network_name} {fault}")
-        return logits.float().softmax(1).cpu()
+        return logits.float().div(self.card.temperature).softmax(1).cpu()
 
     def _check_probabilities(self, probabilities: np.ndarray) -> None:
         errors = np.abs(probabilities.sum(1) - 1)
@@ -119,7 +124,7 @@ class Classifier:
     def save(self, folder: Path, training_hashes: np.ndarray | None = None) -> None:
         """Write weights, card and, for a custom network, its source file to `folder`, atomically.
 
-        `training_hashes`, uint64 from `splits.hash_contents`, identify the training images.
+        `training_hashes`, uint64 (n, 2) from `Splits.train_val_hashes`, identify the training images.
         """
         weights = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -129,7 +134,7 @@ class Classifier:
         if self.card.is_custom:
             files[SOURCE_FILE] = read_class_source(type(self.network)).encode()
         if training_hashes is not None:
-            np.save(array := io.BytesIO(), np.sort(training_hashes))
+            np.save(array := io.BytesIO(), np.unique(training_hashes, axis=0))
             files[TRAINING_HASHES_FILE] = array.getvalue()
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         card = self.card.model_copy(update={"digests": digests})

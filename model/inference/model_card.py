@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from relearn.model.checksums import read_verified
 from relearn.model.config import TrainConfig, format_problems
-from relearn.model.data.extra_images import MergeSummary
 from relearn.model.errors import CorruptDataError, DataError, NotFoundError
 from relearn.model.files import read_regular_file
 from relearn.model.images.resize import ImageStyle
 from relearn.model.images.scale import BYTE_WHITE
 from relearn.model.networks.registry import NETWORKS
 from relearn.model.networks.summary import count_parameters
+from relearn.model.preparation.extra_images import MergeSummary
 
 if TYPE_CHECKING:
-    from relearn.model.data.prepared import PreparedDataset  # not loaded by a server
+    from relearn.model.preparation.prepared import PreparedDataset  # not loaded by a server
 
-FORMAT = 2  # of the folder; incremented when the meaning of a field changes
+FORMAT = 4  # of the folder; incremented when the meaning of a field changes
 FileName = Literal["weights.safetensors", "network.py", "training_hashes.npy"]
 CARD_FILE = "card.json"
 WEIGHTS_FILE: FileName = "weights.safetensors"
@@ -39,7 +39,8 @@ class ModelCard(BaseModel):
 
     `digests` maps all other files of the folder to their SHA-256. `fingerprint` identifies the dataset,
     `extra_images` counts the feedback images added to it. `scale` is the value that is white in bare numbers,
-    `file_scale` that in image files, None if each declares it. `device` and `threads` describe the training.
+    `file_scale` that in image files, None if each declares it. `temperature` divides the logits.
+    `device` and `threads` describe the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class ModelCard(BaseModel):
     fingerprint: str
     extra_images: MergeSummary | None = None
     parameters: int
+    temperature: float = Field(1.0, gt=0)
     torch: str = torch.__version__
     device: str = "cpu"
     threads: int | None = None
@@ -62,7 +64,9 @@ class ModelCard(BaseModel):
     digests: dict[FileName, str] = {}
 
     @classmethod
-    def from_network(cls, config: TrainConfig, dataset: "PreparedDataset", network: nn.Module) -> Self:
+    def from_network(
+        cls, config: TrainConfig, dataset: "PreparedDataset", network: nn.Module, temperature: float = 1.0
+    ) -> Self:
         """Make the card of a network trained on `dataset`, without metrics and digests."""
         return cls(
             config=config,
@@ -75,6 +79,7 @@ class ModelCard(BaseModel):
             fingerprint=dataset.fingerprint,
             extra_images=dataset.extra_images,
             parameters=count_parameters(network),
+            temperature=temperature,
         )
 
     def check_scale(self, subject: str, scale: int) -> None:
@@ -127,7 +132,7 @@ def parse_card(json_text: bytes, path: Path) -> ModelCard:
 
 
 def read_training_hashes(folder: Path, card: ModelCard | None = None) -> np.ndarray:
-    """Read the content hashes of the training images of the classifier in `folder`; uint64, sorted.
+    """Read the hashes of source and pixels of the images that a classifier learned from, uint64 (n, 2).
 
     `card` is by default the one in `folder`. Raises `CorruptDataError` if it lists no hashes, or their file
     was changed.

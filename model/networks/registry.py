@@ -2,7 +2,8 @@
 
 A network takes float32 images in 0–1, (n, channels, height, width), or (n, channels·height·width) if its
 attribute `flat_input` is true, and returns logits (n, classes). If its attribute `allow_micro_batches` is
-true, training may split a batch: the output for an image must then not depend on the other images.
+true, training may split a batch: the output for an image must then not depend on the other images. If
+its attribute `predicts_singly` is true, a prediction passes each image alone, on a core of its own.
 """
 
 import re
@@ -15,9 +16,10 @@ from relearn.model.errors import ConfigError
 from relearn.model.networks.cnn import CNN
 from relearn.model.networks.custom import import_network, instantiate_and_check
 from relearn.model.networks.mlp import MLP
+from relearn.model.networks.pretrained import SCALES, Pretrained
 from relearn.model.networks.summary import count_parameters
 
-NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN}
+NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN, **dict.fromkeys(SCALES, Pretrained)}
 
 # 400 MB of float32, four times that with gradients and momentum: more than a sensible network for images of
 # 256 pixels a side needs, and still within a laptop's memory.

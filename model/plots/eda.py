@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.eda import balance_summary, histogram, label_counts
-from relearn.model.data.prepared import SPLITS, PreparedDataset
 from relearn.model.errors import UserInputError
 from relearn.model.plots import style
 from relearn.model.plots.style import BLACK, BLUE, ORANGE, SKY, create_figure, ellipsize, style_axes
+from relearn.model.preparation.eda import balance_summary, histogram, label_counts
+from relearn.model.preparation.prepared import SPLITS, PreparedDataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Learning curves of one training run, and of several runs in one figure."""
+"""Learning curves of one training run and of several runs; validation curve of a head."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,16 @@ import numpy as np
 import pandas as pd
 
 from relearn.model.plots import style
-from relearn.model.plots.style import BLUE, GRAY, GREEN, VERMILION, create_figure, ellipsize, style_axes
+from relearn.model.plots.style import (
+    BLUE,
+    GRAY,
+    GREEN,
+    VERMILION,
+    add_legend_below,
+    create_figure,
+    ellipsize,
+    style_axes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,3 +89,23 @@ def _style_epoch_axes(axes: "Axes", metric: str) -> None:
     axes.set(xlabel="epoch", ylabel={"loss": "loss (nats per image)", "accuracy": "accuracy (%)"}[metric])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     style_axes(axes)
+
+
+def plot_penalties(penalties: pd.DataFrame, chosen: float) -> "Figure":
+    """Plot loss and accuracy on held-out images over the inverse penalty `c`; `chosen` is marked.
+
+    `penalties` is `HeadResult.to_frame()`: one row per penalty, losses in nats per image, accuracies in 0..1.
+    """
+    best = penalties[penalties["c"] == chosen].iloc[0]
+    figure = create_figure(
+        4.6, f"Cross-validation: C {chosen:g}, loss {best['loss']:.4f}, accuracy {best['accuracy']:.1%}"
+    )
+    labels = {"loss": "loss (nats per image)", "accuracy": "accuracy (%)"}
+    for axes, metric in zip(figure.subplots(1, 2), labels, strict=True):
+        factor = 100 if metric == "accuracy" else 1
+        axes.plot(penalties["c"], factor * penalties[metric], "o-", color=VERMILION, label="held-out images")
+        axes.plot(chosen, factor * best[metric], "*", color=GREEN, markersize=14, label=f"C {chosen:g}")
+        axes.set(xscale="log", xlabel="C, inverse strength of the penalty", ylabel=labels[metric])
+        style_axes(axes)
+    add_legend_below(figure, axes)
+    return figure

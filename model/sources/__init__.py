@@ -1,4 +1,4 @@
 """Sources of images that people bring: folders, archives, tables, arrays; inspected first, then read.
 
-Built-in datasets, splits and prepared data are in `model.data`, which builds on this package.
+What an inspection finds is in `model.description`, built-in datasets in `model.data`.
 """

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from relearn.model.description.name_words import SPLIT_WORDS
+from relearn.model.description.raw_dataset import RawDataset, RawSplit, count_splits, divide_by_split
+from relearn.model.description.source_description import DataDescription, SplitName
 from relearn.model.errors import DataError
 from relearn.model.images.allocate import Allocate, allocate_in_memory
 from relearn.model.images.decode import MIN_SIDE
 from relearn.model.images.scale import BYTE_WHITE, ValueRange, scale_to_uint8
 from relearn.model.sources.columns import Rows, find_roles, is_index, is_one_hot, read_rows
-from relearn.model.sources.description import DataDescription, SplitName
-from relearn.model.sources.name_words import SPLIT_WORDS
 from relearn.model.sources.pixel_columns import (
     choose_scale,
     find_pixel_columns,
@@ -27,7 +28,6 @@ from relearn.model.sources.pixel_columns import (
     shape_images,
     unpack_numbers,
 )
-from relearn.model.sources.raw_dataset import RawDataset, RawSplit, count_splits, group_by_split
 from relearn.model.sources.tables import TableFile, parse_number, tidy_labels
 from relearn.model.sources.tree import MAX_UNPACKED_BYTES
 
@@ -105,6 +105,7 @@ def read_pixel_tables(
     """Read the images of tables as `description` says, some rows at a time."""
     total, scale = sum(description.counts.values()), description.scale or BYTE_WHITE
     images, labels, places, splits = None, list[np.ndarray](), list[str](), list[SplitName]()
+    groups = list[str]()
     for rows in read_rows(tables, description, description.pixel_columns):
         name, pixels = rows.table.name, _unpack(rows, description)
         if problem := _find_invalid(rows, pixels, description, scale):
@@ -122,10 +123,13 @@ def read_pixel_tables(
         prefix = f"{name} " if len(tables) > 1 else ""
         places += [f"{prefix}row {rows.start + row + 1}" for row in rows.kept]
         splits += [split for split in rows.splits if split]
+        groups += [rows.groups[row] for row in rows.kept]
     if images is None:
         raise DataError(f"{tables[0].name} has no rows")
     names = tidy_labels(np.concatenate(labels))
-    return RawDataset(group_by_split(images[: len(splits)], names, np.array(places), splits))
+    group_names = np.array(groups) if description.has_groups else None
+    all_rows = RawSplit(images[: len(splits)], names, np.array(places), group_names)
+    return RawDataset(divide_by_split(all_rows, splits))
 
 
 def _find_invalid(rows: Rows, pixels: np.ndarray, description: DataDescription, white: int) -> str:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
+from relearn.model.description.name_words import find_split, find_word_split, match_splits
+from relearn.model.description.source_description import AmbiguousDataError, DataDescription, SplitName
 from relearn.model.errors import DataError
-from relearn.model.sources.description import AmbiguousDataError, DataDescription, SplitName
-from relearn.model.sources.name_words import find_split, find_word_split, match_splits
 from relearn.model.sources.tables import TableFile, format_labels, parse_number
 
 # The first of these in a table is its label.
@@ -28,7 +28,7 @@ def find_roles(tables: Sequence[TableFile], others: Sequence[str], choices: dict
     table = tables[0]
     split_column = _find_split_column(table, others, choices)
     others = [name for name in others if name != split_column]
-    group = find_named(others, GROUP_NAMES)
+    group = choices.get("groups_column", find_column(others, GROUP_NAMES))
     return {
         "separator": table.separator,
         "header": table.header,
@@ -43,14 +43,14 @@ def find_label_columns(table: TableFile, others: Sequence[str], choices: dict[st
     """Return the label column among `others`, the columns without another role, or several one-hot ones."""
     if choices.get("label_columns"):
         return tuple(choices["label_columns"])
-    label = find_named(others, LABEL_NAMES)
+    label = find_column(others, LABEL_NAMES)
     if label is not None:
         _check_only_label(table, label, others)
         return (label,)
     candidates = [
         name
         for name in others
-        if find_named([name], (*ID_NAMES, *SIZE_NAMES)) is None
+        if find_column([name], (*ID_NAMES, *SIZE_NAMES)) is None
         and not name.lower().endswith("_id")
         and _repeats(table.sample[name])
     ]
@@ -71,7 +71,7 @@ def find_label_columns(table: TableFile, others: Sequence[str], choices: dict[st
     )
 
 
-def find_named(columns: Sequence[str], names: Sequence[str]) -> str | None:
+def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the first column that is called like one of `names`, in the order of these."""
     by_name = {column.lower().replace(" ", "_").replace("-", "_"): column for column in reversed(columns)}
     return next((by_name[name] for name in names if name in by_name), None)
@@ -89,9 +89,9 @@ def is_one_hot(values: np.ndarray) -> np.ndarray:
 
 
 class Rows(NamedTuple):
-    """Some rows of a table, of which the first is row `start` from 0: labels, str (rows,), and splits.
+    """Some rows of a table, of which the first is row `start` from 0: labels, str (rows,), splits and groups.
 
-    The split is None where the description gives none.
+    The split is None where the description gives none, the group "" where the table has none.
     """
 
     table: TableFile
@@ -99,6 +99,7 @@ class Rows(NamedTuple):
     cells: pd.DataFrame
     labels: np.ndarray
     splits: list[SplitName | None]
+    groups: list[str]
 
     @property
     def kept(self) -> np.ndarray:
@@ -114,8 +115,9 @@ def read_rows(
 ) -> Iterator[Rows]:
     """Read `columns` of all rows with their labels and splits; `text_columns` are read as text."""
     split_of = {value: split for split, values in description.splits.items() for value in values}
-    split_column = description.split_column
-    text_columns = [*description.label_columns, *([split_column] if split_column else []), *text_columns]
+    split_column, groups_column = description.split_column, description.groups_column
+    named = [name for name in (split_column, groups_column) if name]
+    text_columns = [*description.label_columns, *named, *text_columns]
     for table in tables:
         start = 0
         for cells in table.read(text_columns, list(dict.fromkeys([*text_columns, *columns]))):
@@ -123,7 +125,10 @@ def read_rows(
                 continue
             values = cells[split_column].astype(str) if split_column else [table.name] * len(cells)
             splits = [split_of.get(value) if split_of else "train" for value in values]
-            yield Rows(table, start, cells, _read_labels(table, cells, description, start), splits)
+            groups = (
+                cells[groups_column].fillna("").astype(str).tolist() if groups_column else [""] * len(cells)
+            )
+            yield Rows(table, start, cells, _read_labels(table, cells, description, start), splits, groups)
             start += len(cells)
 
 
@@ -148,7 +153,7 @@ def _read_labels(
 def _check_only_label(table: TableFile, label: str, others: Sequence[str]) -> None:
     """Raise for a second column that is called like a label and divides the images in another way."""
     for name in others:
-        if name == label or find_named([name], LABEL_NAMES) is None:
+        if name == label or find_column([name], LABEL_NAMES) is None:
             continue
         pairs = table.sample[[label, name]].astype(str).drop_duplicates()
         if not len(pairs) == pairs[label].nunique() == pairs[name].nunique():
@@ -168,7 +173,7 @@ def _find_split_column(table: TableFile, others: Sequence[str], choices: dict[st
     if "split_column" in choices:
         return cast(str | None, choices["split_column"])
     flags = [name for name in others if _match_flag(name, table.sample[name])]
-    name = find_named(others, SPLIT_NAMES) or (flags[0] if len(flags) == 1 else None)
+    name = find_column(others, SPLIT_NAMES) or (flags[0] if len(flags) == 1 else None)
     if name is None or name in flags:
         return name
     values = sorted(set(table.sample[name].astype(str)))

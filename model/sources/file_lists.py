@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from relearn.model.description.raw_dataset import MAX_NAMED_FILES, ImageRow, count_splits
+from relearn.model.description.source_description import AmbiguousDataError, DataDescription
 from relearn.model.errors import DataError
 from relearn.model.images.decode_many import ImageSource
-from relearn.model.sources.columns import find_named, find_roles, is_index, read_rows
-from relearn.model.sources.description import AmbiguousDataError, DataDescription
+from relearn.model.sources.columns import find_column, find_roles, is_index, read_rows
 from relearn.model.sources.image_survey import describe_images
-from relearn.model.sources.raw_dataset import MAX_NAMED_FILES, ImageRow, count_splits
 from relearn.model.sources.tables import TableFile, tidy_labels
 from relearn.model.sources.tree import FileTree
 
@@ -22,7 +22,7 @@ IMAGE_NAMES = ("image", "img", "picture", "photo", "file", "bytes")
 TOP_FOLDER = "./"  # of the source
 ANY_FOLDER = "**/"  # for file names without a folder, or with the folder of another machine
 ANY_SUFFIX = ".*"
-MIN_FOUND = 0.5  # of the names in a column that are files, for a column of file names
+MIN_FILE_FRACTION = 0.5  # of the names in a column that are files, for a column of file names
 
 
 class FileColumn(NamedTuple):
@@ -41,7 +41,7 @@ class FileColumn(NamedTuple):
 def find_bytes_column(table: TableFile) -> str | None:
     """Return the column that holds image files: bytes, bare or as {"bytes": …, "path": …}."""
     columns = [name for name in table.columns if any(map(_image_bytes, table.sample[name].head(20)))]
-    return find_named(columns, IMAGE_NAMES) or next(iter(columns), None)
+    return find_column(columns, IMAGE_NAMES) or next(iter(columns), None)
 
 
 def may_list_files(table: TableFile) -> bool:
@@ -81,7 +81,9 @@ def find_files(table: TableFile, images: Sequence[str], choices: dict[str, Any])
             for (folder, suffix), members in by_place.items()
         }
         matches += [
-            FileColumn(column, *at, count) for at, count in counts.items() if count > MIN_FOUND * len(names)
+            FileColumn(column, *at, count)
+            for at, count in counts.items()
+            if count > MIN_FILE_FRACTION * len(names)
         ]
     if not matches:
         return None
@@ -164,17 +166,17 @@ def list_rows(
     files = _index_files(images, description.image_suffix, description.image_folder)
     column = str(description.image_column)
     for part in read_rows(tables, description, [column], [column] if is_list else []):
-        cells = zip(part.cells[column], part.labels.tolist(), part.splits, strict=True)
+        cells = zip(part.cells[column], part.labels.tolist(), part.splits, part.groups, strict=True)
         if is_list:
             parents |= set(map(_parent, map(_clean, part.cells[column])))
-        for number, (cell, label, split) in enumerate(cells, part.start + 1):
+        for number, (cell, label, split, group) in enumerate(cells, part.start + 1):
             file = files.get(_place(part.table, description, cell)) if is_list else ""
             if file is None:
                 missing.append(str(cell))
             elif split is None:
                 left_out["in no split"] += 1
             else:
-                rows.append(ImageRow(_open_row(tree, part.table, file, cell, number), split, label))
+                rows.append(ImageRow(_open_row(tree, part.table, file, cell, number), split, label, group))
     tidy = tidy_labels(np.array([row.label for row in rows], dtype=str)).tolist()
     rows = [row._replace(label=label) for row, label in zip(rows, tidy, strict=True)]
     if is_list:

@@ -8,21 +8,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from relearn.model.errors import DataError
-from relearn.model.images.decode_many import ImageSource
-from relearn.model.sources.description import (
-    BELOW_SOURCE,
-    AmbiguousDataError,
-    DataDescription,
-    SplitName,
-)
-from relearn.model.sources.image_survey import (
-    describe_images,
-    has_few_colors,
-    list_images,
-    list_other_suffixes,
-)
-from relearn.model.sources.name_words import (
+from relearn.model.description.name_words import (
     HOLDER_WORD,
     IMAGE_FOLDER,
     find_label,
@@ -30,12 +16,19 @@ from relearn.model.sources.name_words import (
     find_split,
     split_words,
 )
-from relearn.model.sources.raw_dataset import (
-    ImageRow,
-    RawDataset,
-    ReadOptions,
-    count_splits,
-    read_image_rows,
+from relearn.model.description.raw_dataset import ImageRow, count_splits
+from relearn.model.description.source_description import (
+    BELOW_SOURCE,
+    AmbiguousDataError,
+    DataDescription,
+    SplitName,
+)
+from relearn.model.errors import DataError
+from relearn.model.images.decode_many import ImageSource
+from relearn.model.sources.image_survey import (
+    describe_images,
+    has_few_colors,
+    list_other_suffixes,
 )
 from relearn.model.sources.split_folders import below, check_test_classes, find_root, find_split_folders
 from relearn.model.sources.tree import FileTree
@@ -85,12 +78,13 @@ def inspect_folders(
     return description.model_copy(update=update)
 
 
-def read_folders(tree: FileTree, description: DataDescription, options: ReadOptions) -> RawDataset:
-    """Read the images that `description` places in a class."""
-    placed, _ = place_images(description, list_images(tree))
-    sources = list_sources(tree, placed)
-    rows = [ImageRow(source, *place) for source, place in zip(sources, placed.values(), strict=True)]
-    return read_image_rows(description, rows, options)
+def list_folder_rows(tree: FileTree, description: DataDescription, images: Iterable[str]) -> list[ImageRow]:
+    """List the images that `description` places in a class."""
+    placed, _ = place_images(description, images)
+    level = description.group_level
+    groups = [name.split("/")[-1 - level] if level and name.count("/") >= level else "" for name in placed]
+    rows = zip(list_sources(tree, placed), placed.values(), groups, strict=True)
+    return [ImageRow(source, *place, group) for source, place, group in rows]
 
 
 def place_images(

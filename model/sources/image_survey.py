@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL.ImageFile import ImageFile
 
+from relearn.model.description.source_description import AmbiguousDataError, DataDescription
 from relearn.model.errors import DataError, UserInputError
 from relearn.model.images.decode import get_upright_size, read_header
 from relearn.model.images.decode_many import MAX_PIXELS, ImageSource, choose_side
 from relearn.model.images.formats import HEADER_BYTES, IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, recognize_format
 from relearn.model.images.scale import BYTE_WHITE, WORD_WHITE, next_bit_depth_white
-from relearn.model.sources.description import AmbiguousDataError, DataDescription
 from relearn.model.sources.tree import FileTree
 
 TIFF_BITS_PER_SAMPLE = 258

@@ -5,16 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from relearn.model.errors import DataError, InfrastructureError
-from relearn.model.sources.bare_pixels import inspect_arrays, inspect_pixel_tables
-from relearn.model.sources.class_names import find_joint_names, sort_class_names
-from relearn.model.sources.columns import LABEL_NAMES, find_label_columns, find_named
-from relearn.model.sources.description import (
+from relearn.model.description.class_names import find_joint_names, sort_class_names
+from relearn.model.description.name_words import find_word_split, match_splits
+from relearn.model.description.source_description import (
     AmbiguousDataError,
     DataDescription,
     Layout,
     read_choices,
 )
+from relearn.model.errors import DataError, InfrastructureError
+from relearn.model.sources.bare_pixels import inspect_arrays, inspect_pixel_tables
+from relearn.model.sources.columns import LABEL_NAMES, find_column, find_label_columns
 from relearn.model.sources.file_lists import (
     FileColumn,
     find_bytes_column,
@@ -25,7 +26,6 @@ from relearn.model.sources.file_lists import (
 )
 from relearn.model.sources.folders import inspect_folders, place_images
 from relearn.model.sources.image_survey import list_images
-from relearn.model.sources.name_words import find_word_split, match_splits
 from relearn.model.sources.pixel_columns import find_packed_column
 from relearn.model.sources.tables import TABLE_SUFFIXES, OpenFile, TableFile, open_table
 from relearn.model.sources.tree import KINDS, FileTree, SourceKind, check_kind, open_tree
@@ -210,7 +210,7 @@ def _folders_agree(
         folders = inspect_folders(tree, images, {}, sample=1)
     except DataError:
         return False
-    is_named = find_named(description.label_columns, LABEL_NAMES) is not None
+    is_named = find_column(description.label_columns, LABEL_NAMES) is not None
     if len(folders.classes) < 2 or (is_named and not set(folders.classes) & set(description.classes)):
         return False
     placed, _ = place_images(folders, images)

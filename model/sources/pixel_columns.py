@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from relearn.model.description.source_description import AmbiguousDataError, DataDescription, compress_names
 from relearn.model.errors import DataError
 from relearn.model.images.scale import BYTE_WHITE, ValueRange, list_plausible_scales
 from relearn.model.sources.columns import (
@@ -16,10 +17,9 @@ from relearn.model.sources.columns import (
     ID_NAMES,
     LABEL_NAMES,
     SPLIT_NAMES,
-    find_named,
+    find_column,
     is_index,
 )
-from relearn.model.sources.description import AmbiguousDataError, DataDescription, compress_names
 from relearn.model.sources.tables import TableFile, parse_number
 
 MAX_SIDE = 256  # pixels
@@ -37,13 +37,13 @@ def find_pixel_columns(table: TableFile, choices: dict[str, Any]) -> list[str]:
     columns = [name for name in table.columns if not is_index(name)]
     if table.header and (numbered := find_planes(columns) or _find_numbered(table.name, columns)):
         return numbered
-    label = find_named(columns, LABEL_NAMES) if table.header else None
+    label = find_column(columns, LABEL_NAMES) if table.header else None
     if label is None:
         label = _find_label_at_an_end(table, columns, choices)
     pixels = [name for name in columns if name != label]
     for roles in ((*SPLIT_NAMES, *GROUP_NAMES), ID_NAMES):
         if table.header and not _is_image_size(len(pixels)):
-            pixels = [name for name in pixels if find_named([name], roles) is None]
+            pixels = [name for name in pixels if find_column([name], roles) is None]
     return pixels
 
 

@@ -5,10 +5,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from relearn.model.description.class_names import find_similar_names
+from relearn.model.description.name_words import find_split, find_word_split, match_splits
+from relearn.model.description.source_description import (
+    SPLITS,
+    AmbiguousDataError,
+    DataDescription,
+    SplitName,
+)
 from relearn.model.errors import DataError
-from relearn.model.sources.class_names import find_similar_names
-from relearn.model.sources.description import SPLITS, AmbiguousDataError, DataDescription, SplitName
-from relearn.model.sources.name_words import find_split, find_word_split, match_splits
 from relearn.model.sources.tree import FileTree
 
 

@@ -29,7 +29,7 @@ from relearn.model.file_lock import locked, try_locked
 from relearn.model.files import write_bytes_atomically
 from relearn.model.training.state import TrainingSnapshot
 
-FORMAT = 3  # incremented when an older version could not read it
+FORMAT = 5  # incremented when an older version could not read it
 FILENAME_PATTERN = re.compile(r"\d{5}-\d{9}-[0-9a-f]{64}\.safetensors")
 
 
@@ -60,7 +60,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     Raises `InfrastructureError` if it cannot be written; all older checkpoints are then kept.
     """
     content = _serialize(checkpoint)
-    epochs, batches = len(checkpoint.snapshot.scalars["history"]), checkpoint.snapshot.scalars["metrics"][1]
+    epochs, batches = len(checkpoint.snapshot.scalars["history"]), checkpoint.snapshot.scalars["batch_count"]
     path = folder / f"{epochs:05d}-{batches:09d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     try:
         for stale_file in filter(Path.is_file, folder.glob(".*.tmp")):  # of a killed process

@@ -4,7 +4,10 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -39,6 +42,7 @@ class FitResult:
     images_per_second: float
     threads: int
     device: str
+    temperature: ClassVar[float] = 1.0
 
     @property
     def best_record(self) -> EpochRecord:
@@ -48,6 +52,27 @@ class FitResult:
     @property
     def seconds(self) -> float:
         return sum(record.seconds for record in self.history)
+
+    @property
+    def train_accuracy(self) -> float:
+        return self.best_record.train_accuracy
+
+    @property
+    def val_loss(self) -> float:
+        return self.best_record.val_loss
+
+    @property
+    def val_accuracy(self) -> float:
+        return self.best_record.val_accuracy
+
+    @property
+    def val_balanced_accuracy(self) -> float:
+        return self.best_record.val_balanced_accuracy
+
+    @property
+    def summary(self) -> str:
+        """End of the training in a few words."""
+        return f"best epoch {self.best_epoch} of {len(self.history)}: {self.stop_reason}"
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per epoch; the columns are the fields of `EpochRecord`."""
@@ -78,12 +103,11 @@ def fit(
     devices.tune_malloc()
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
     forward = devices.build_forward(config, network, device)
-    train_loader = BatchLoader(
-        splits.train, network, classes, config.batch_size, device, config.augmentation_strength
-    )
+    train_loader = BatchLoader(splits.train, network, classes, config.batch_size, device, config.augmentation)
     val_loader = BatchLoader(splits.validation, network, classes, config.batch_size, device)
     _check_last_batch(train_loader, network)
-    state = TrainingState.create(config, network, len(train_loader) * config.epochs)
+    state = TrainingState.create(config, network, classes, len(train_loader) * config.epochs)
+    training_loss = build_training_loss(config, splits.train.labels, classes, device)
     if initial_snapshot:
         state.load_state_dict(initial_snapshot)
     else:
@@ -99,13 +123,13 @@ def fit(
         ):
             network.train()
             train_metrics = run_epoch(
-                forward, _stop_when(should_stop, batches), state.train_metrics, state.step
+                forward, _stop_when(should_stop, batches), state.train_metrics, training_loss, state.step
             )
             network.eval()
             val_metrics = run_epoch(
                 forward,
                 _stop_when(should_stop, val_loader.iterate_in_order()),
-                RunningMetrics.create(network),
+                RunningMetrics.create(network, classes),
             )
         state.epoch_seconds = time.perf_counter() - epoch_start
         if not (train_metrics.has_finite_loss and val_metrics.has_finite_loss and state.has_finite_weights):
@@ -129,16 +153,33 @@ def fit(
     )
 
 
+def build_training_loss(
+    config: TrainConfig, labels: np.ndarray, classes: int, device: torch.device
+) -> Callable[..., torch.Tensor]:
+    """Build the loss that a training minimizes, a function of logits and one-hot targets.
+
+    `labels` are those of the training images, int64 (n,). Balanced class weights are
+    n / (classes · images of the class), as in scikit-learn: each class contributes the same to the loss.
+    """
+    class_weights = None
+    if config.class_weights == "balanced":
+        counts = np.bincount(labels, minlength=classes)
+        weights = len(labels) / (classes * np.maximum(counts, 1))
+        class_weights = torch.tensor(weights, dtype=torch.float32, device=device)
+    return partial(F.cross_entropy, weight=class_weights, label_smoothing=config.label_smoothing)
+
+
 def run_epoch(
     forward: Forward,
     batches: Iterable[MicroBatches],
     metrics: RunningMetrics,
+    loss_function: Callable[..., torch.Tensor] = F.cross_entropy,
     step: Callable[[], None] | None = None,
 ) -> RunningMetrics:
     """Run one epoch: training if `step` is given, else evaluation.
 
-    Adds categorical cross-entropy and correct predictions, on the augmented images, to `metrics` and
-    returns it. Ends early, before `step`, if the loss is NaN or infinite.
+    Adds loss and correct predictions, on the augmented images, to `metrics` and returns it. Ends early,
+    before `step`, if the loss is NaN or infinite.
     """
     check_interval = NAN_CHECK_BATCHES_CPU if metrics.loss.device.type == "cpu" else NAN_CHECK_BATCHES_GPU
     with torch.set_grad_enabled(step is not None):
@@ -148,7 +189,7 @@ def run_epoch(
                 logits = forward(inputs)
                 if fault := find_logits_fault(logits, (len(targets), targets.shape[1])):
                     raise UserInputError(f"network: it {fault}, in training as in evaluation")
-                loss = F.cross_entropy(logits, targets, reduction="sum")
+                loss = loss_function(logits, targets, reduction="sum")
                 if step:
                     (loss / batch_size).backward()
                 metrics.add(loss, logits, targets)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import nn
-from torch.optim import SGD, Adagrad, Optimizer, RMSprop
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from relearn.model.config import TrainConfig
@@ -14,15 +14,26 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     # Keras's defaults, used in the tutorial; torch's are 0.99 and 1e-8.
     "rmsprop": partial(RMSprop, alpha=0.9, eps=1e-7),
     "adagrad": Adagrad,
+    "adam": partial(Adam, fused=True),
+    "adamw": partial(AdamW, fused=True),  # decays the weights apart from the gradients
 }
+WITH_MOMENTUM = ("sgd", "rmsprop")
 
 
 def build_optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
-    """Build the optimizer of `config` for all weights of `network`."""
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.optimizer != "adagrad":
-        settings["momentum"] = config.momentum
-    return OPTIMIZERS[config.optimizer](network.parameters(), **settings)
+    """Build the optimizer of `config` for all parameters of `network`.
+
+    Only matrices and filters decay: toward 0, biases and the scales of a normalization fit worse, and no
+    network becomes simpler.
+    """
+    decay_by_group = {True: config.weight_decay, False: 0.0}
+    parameter_groups = [
+        {"params": parameters, "weight_decay": weight_decay}
+        for decays, weight_decay in decay_by_group.items()
+        if (parameters := [each for each in network.parameters() if (each.ndim > 1) == decays])
+    ]
+    settings = {"momentum": config.momentum} if config.optimizer in WITH_MOMENTUM else {}
+    return OPTIMIZERS[config.optimizer](parameter_groups, lr=config.learning_rate, **settings)
 
 
 def build_lr_scheduler(config: TrainConfig, optimizer: Optimizer, steps: int) -> LRScheduler:

@@ -21,13 +21,18 @@ from relearn.model.training.optimizers import build_lr_scheduler, build_optimize
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """Results of one epoch: losses in nats per image, accuracies in 0–1, learning rate at its end."""
+    """Results of one epoch: losses in nats per image, accuracies in 0–1, learning rate at its end.
+
+    `train_loss` is what the training minimizes, with label smoothing and class weights; `val_loss` is the
+    plain cross-entropy.
+    """
 
     epoch: int
     train_loss: float
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    val_balanced_accuracy: float
     learning_rate: float
     seconds: float
 
@@ -44,7 +49,8 @@ class EarlyStopping:
     def update(self, record: EpochRecord) -> bool:
         """Record an epoch; return true if it is the best so far."""
         self.epoch = record.epoch
-        value = record.val_loss if self.config.monitor == "val_loss" else -record.val_accuracy
+        monitored: float = getattr(record, self.config.selection_metric)
+        value = monitored if self.config.selection_metric == "val_loss" else -monitored
         is_improvement = value < self.best_value - (self.config.min_delta if self.best_epoch else 0)
         if is_improvement:
             self.best_value, self.best_epoch = value, record.epoch
@@ -57,26 +63,27 @@ class EarlyStopping:
 
 @dataclass
 class RunningMetrics:
-    """Running sums of loss and correct predictions over an epoch.
+    """Running sums over an epoch: loss, correct predictions and images of each class, float32 (classes,).
 
     They stay on the device of the network, so that no step synchronizes with it.
     """
 
     loss: Tensor
-    correct_count: Tensor
-    image_count: int = 0
+    correct_counts: Tensor
+    image_counts: Tensor
     batch_count: int = 0
 
     @classmethod
-    def create(cls, network: nn.Module) -> Self:
+    def create(cls, network: nn.Module, classes: int) -> Self:
         device = next(network.parameters()).device
-        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
+        per_class = torch.zeros(classes, device=device)
+        return cls(torch.zeros((), device=device), per_class, per_class.clone())
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Add the images of a micro-batch; `loss` is the sum over them."""
+        """Add the images of a micro-batch, with one-hot `targets`; `loss` is the sum over them."""
         self.loss += loss.detach()
-        self.correct_count += (logits.argmax(1) == targets.argmax(1)).sum()
-        self.image_count += len(logits)
+        self.correct_counts += (logits.argmax(1) == targets.argmax(1)).to(targets.dtype) @ targets
+        self.image_counts += targets.sum(0)
 
     @property
     def has_finite_loss(self) -> bool:
@@ -86,9 +93,21 @@ class RunningMetrics:
         """
         return math.isfinite(self.loss.item())
 
-    def averages(self) -> tuple[float, float]:
-        """Return the loss in nats and the accuracy in 0–1, as averages over all images."""
-        return self.loss.item() / self.image_count, self.correct_count.item() / self.image_count
+    @property
+    def mean_loss(self) -> float:
+        """Loss in nats, averaged over all images."""
+        return self.loss.item() / self.image_counts.sum().item()
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images that are predicted correctly."""
+        return (self.correct_counts.sum() / self.image_counts.sum()).item()
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes of the fraction of their images that is predicted correctly."""
+        has_images = self.image_counts > 0
+        return (self.correct_counts[has_images] / self.image_counts[has_images]).mean().item()
 
 
 @dataclass(frozen=True)
@@ -115,7 +134,7 @@ class TrainingState:
     """Seconds spent in the current epoch."""
 
     @classmethod
-    def create(cls, config: TrainConfig, network: nn.Module, steps: int) -> Self:
+    def create(cls, config: TrainConfig, network: nn.Module, classes: int, steps: int) -> Self:
         """Return the initial state of a training of `steps` optimizer steps."""
         optimizer = build_optimizer(config, network)
         torch.manual_seed(config.seed)  # dropout
@@ -126,7 +145,7 @@ class TrainingState:
             build_lr_scheduler(config, optimizer, steps),
             EarlyStopping(config),
             copy.deepcopy(network.state_dict()),
-            RunningMetrics.create(network),
+            RunningMetrics.create(network, classes),
         )
 
     @property
@@ -147,7 +166,7 @@ class TrainingState:
     def stop_reason(self) -> str:
         """Reason for the end of a training that has ended."""
         if self.early_stopping.should_stop:
-            return f"no better {self.config.monitor} for {self.config.patience} epochs"
+            return f"no better {self.config.selection_metric} for {self.config.patience} epochs"
         return "all epochs done"
 
     def step(self) -> None:
@@ -160,12 +179,20 @@ class TrainingState:
         """Record the results of an epoch, and keep its weights if they are the best so far."""
         learning_rate = float(self.lr_scheduler.get_last_lr()[0])
         record = EpochRecord(
-            self.epoch, *train_metrics.averages(), *val_metrics.averages(), learning_rate, self.epoch_seconds
+            epoch=self.epoch,
+            train_loss=train_metrics.mean_loss,
+            train_accuracy=train_metrics.accuracy,
+            val_loss=val_metrics.mean_loss,
+            val_accuracy=val_metrics.accuracy,
+            val_balanced_accuracy=val_metrics.balanced_accuracy,
+            learning_rate=learning_rate,
+            seconds=self.epoch_seconds,
         )
         self.history.append(record)
         if self.early_stopping.update(record):
             self.best_weights = copy.deepcopy(self.network.state_dict())
-        self.train_metrics, self.epoch_seconds = RunningMetrics.create(self.network), 0.0
+        self.train_metrics = RunningMetrics.create(self.network, len(train_metrics.image_counts))
+        self.epoch_seconds = 0.0
         return record
 
     def state_dict(self) -> TrainingSnapshot:
@@ -181,7 +208,8 @@ class TrainingState:
             }
         tensors |= {
             "metrics.loss": self.train_metrics.loss,
-            "metrics.correct": self.train_metrics.correct_count,
+            "metrics.correct": self.train_metrics.correct_counts,
+            "metrics.images": self.train_metrics.image_counts,
         }
         tensors |= {"random.cpu": torch.get_rng_state()}
         if device.type == "cuda":
@@ -191,7 +219,7 @@ class TrainingState:
             "param_groups": optimizer_state["param_groups"],
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "history": [asdict(record) for record in self.history],
-            "metrics": [self.train_metrics.image_count, self.train_metrics.batch_count],
+            "batch_count": self.train_metrics.batch_count,
             "seconds": self.epoch_seconds,
         }
         return TrainingSnapshot(tensors, scalars)
@@ -222,8 +250,9 @@ class TrainingState:
         for record in self.history:
             self.early_stopping.update(record)
         self.train_metrics.loss.copy_(tensors["metrics.loss"])
-        self.train_metrics.correct_count.copy_(tensors["metrics.correct"])
-        self.train_metrics.image_count, self.train_metrics.batch_count = scalars["metrics"]
+        self.train_metrics.correct_counts.copy_(tensors["metrics.correct"])
+        self.train_metrics.image_counts.copy_(tensors["metrics.images"])
+        self.train_metrics.batch_count = scalars["batch_count"]
         self.epoch_seconds = scalars["seconds"]
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
@@ -232,7 +261,7 @@ class TrainingState:
     def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """Return the optimizer state of each weight, in the memory layout of the weight."""
         states: dict[int, dict[str, Tensor]] = {}
-        weights = list(self.network.parameters())
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for name, value in _strip_prefix("optimizer.", tensors).items():
             index, key = name.split(".", 1)
             weight = weights[int(index)]

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import relearn
-from relearn.model.errors import CorruptDataError, InfrastructureError, UserInputError
+from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError, UserInputError
 from relearn.model.home import Home
-from relearn.serving.deployment.bento_store import bento_store_paths, move_to_store
+from relearn.serving.deployment.bento_store import bento_store_paths, find_bento_folder, move_to_store
 
 _TAG = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
 
@@ -45,16 +45,23 @@ def build_bento(classifier_folder: Path, name: str, version: str, home: Home) ->
 
 
 def _is_packaged(classifier_folder: Path, name: str, version: str, home: Home) -> bool:
-    """Check whether the Bento exists; raise `CorruptDataError` if it holds another classifier."""
+    """Check whether the Bento is undamaged; raise `CorruptDataError` if it holds another classifier."""
+    from relearn.model.inference.classifier import Classifier
     from relearn.model.inference.model_card import CARD_FILE
 
+    folder = home.bentoml / "models" / name / version
     try:
-        packaged_card = (home.bentoml / "models" / name / version / CARD_FILE).read_bytes()
-    except FileNotFoundError:
+        packaged_card = (folder / CARD_FILE).read_bytes()
+        Classifier.load(folder)
+    except (FileNotFoundError, CorruptDataError):
         return False
     if packaged_card != (classifier_folder / CARD_FILE).read_bytes():
         raise CorruptDataError(f"another classifier is packaged as {name}:{version} in {home.bentoml}")
-    return (home.bentoml / "bentos" / name / version / "bento.yaml").is_file()
+    try:
+        find_bento_folder(f"{name}:{version}", home)
+    except (NotFoundError, CorruptDataError):
+        return False
+    return True
 
 
 def _build_in_subprocess(

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-import psutil
 
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
+from relearn.model.process_identity import find_process, identify_process, read_pid
 from relearn.serving.config import VERSION_HEADER
 from relearn.serving.runtime.worker_status import WorkerStatusDir
 
@@ -22,8 +22,8 @@ POLL_INTERVAL_SECONDS = 0.1
 class RunningServer:
     """A server process; `model_name` is the model whose live version it follows, None for one Bento."""
 
-    pid: int
-    create_time: float
+    process: str  # its identity
+    started_at: float
     url: str
     worker_count: int
     bento: str | None
@@ -42,7 +42,7 @@ class RunningServer:
     ) -> "RunningServer":
         """Describe the server that runs as process `pid`."""
         return cls(
-            pid, psutil.Process(pid).create_time(), url, workers, bento, model_name, str(worker_status_dir)
+            identify_process(pid), time.time(), url, workers, bento, model_name, str(worker_status_dir)
         )
 
     def write(self, folder: Path) -> None:
@@ -50,11 +50,12 @@ class RunningServer:
         write_bytes_atomically(folder / SERVER_FILE, json.dumps(asdict(self)).encode())
 
     def is_running(self) -> bool:
-        """Return whether the server's process exists; a process that reuses its pid does not count."""
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.create_time) < 5  # clock adjustments
-        except psutil.NoSuchProcess:
-            return False
+        """Return whether the server's process runs on this machine."""
+        return find_process(self.process) == "alive"
+
+    @property
+    def pid(self) -> str:
+        return read_pid(self.process)
 
     def read_worker_versions(self) -> dict[int, str | None]:
         """Return the version that each worker serves, by worker number, from the status files."""
@@ -65,6 +66,7 @@ class RunningServer:
 
     def get_served_version(self) -> str | None:
         """Return the served version, from `/readyz`, which needs no API key; None without an answer."""
+
         try:
             response = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
         except httpx.HTTPError:
@@ -92,5 +94,7 @@ def find_running_servers(home: Home) -> Iterator[RunningServer]:
             server = RunningServer(**json.loads(file.read_bytes()))
         except (OSError, ValueError, TypeError):
             continue  # the server has just stopped, or another program version wrote the file
-        if server.is_running():
+        # In a copy of a home the file is about a server of the original.
+        is_of_home = Path(server.worker_status_dir).resolve().is_relative_to(file.parent.resolve())
+        if is_of_home and server.is_running():
             yield server

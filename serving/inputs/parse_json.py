@@ -244,8 +244,8 @@ def _find_invalid_item(item: Any, depth: int) -> tuple[list[int], str, str] | No
     """Find the first item that is no number at `depth`; return its path, the error code, and what it is."""
     if isinstance(item, list) and depth:
         for index, child in enumerate(item):
-            if found := _find_invalid_item(child, depth - 1):
-                return [index, *found[0]], *found[1:]
+            if location := _find_invalid_item(child, depth - 1):
+                return [index, *location[0]], *location[1:]
         return None
     if isinstance(item, list) or (isinstance(item, float) and depth):
         return [], "wrong_shape", "lists mixed with numbers"

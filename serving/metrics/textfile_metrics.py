@@ -20,13 +20,16 @@ GAUGES_BY_FILE = {
     MONITOR_FILE: {
         "relearn_monitor_last_run_timestamp_seconds": ("Unix time of the last run of the monitor.", ""),
         "relearn_monitor_predictions": ("Predicted images in the window of the monitor.", ""),
-        "relearn_monitor_labels": ("Predicted images in the window with a label from feedback.", ""),
+        "relearn_monitor_labels": ("Sampled images in the window that were labeled blind.", ""),
         "relearn_drift": ("1 if the drift test detected drift, else 0.", "test"),
         "relearn_drift_effect_size": ("Effect size of the drift test, 0 to 1.", "test"),
         "relearn_class_fraction": ("Fraction of the images predicted as this label.", "label"),
         "relearn_mean_confidence": ("Mean of the highest class probability of each image.", ""),
         "relearn_low_confidence_fraction": ("Fraction of the images with a low confidence.", ""),
-        "relearn_live_accuracy": ("Accuracy of the live version on labels from feedback.", ""),
+        "relearn_live_accuracy": (
+            "Accuracy of the live version on sampled images that were labeled blind.",
+            "",
+        ),
         "relearn_live_accuracy_low": ("Lower bound of its 95 % interval.", ""),
         "relearn_live_accuracy_high": ("Upper bound of its 95 % interval.", ""),
         "relearn_live_accuracy_dropped": (

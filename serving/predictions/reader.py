@@ -1,6 +1,6 @@
 """Reader of the prediction log: predictions with their labels from feedback as a DataFrame, and images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -50,12 +50,14 @@ def load_images(folder: Path) -> dict[tuple[str, int], np.ndarray]:
 
     A key is the id of the request and the index of the image in it.
     """
-    sampled_images = [entry for entries in _read_files(folder, "images", LoggedImage) for entry in entries]
-    return {
-        (entry.request_id, entry.index): image
-        for entry in [*sampled_images, *load_feedback(folder)]
-        if (image := entry.decode_image()) is not None
-    }
+    return load_sampled_images(folder) | _decode_images(load_feedback(folder))
+
+
+def load_sampled_images(folder: Path) -> dict[tuple[str, int], np.ndarray]:
+    """Load the images that the server drew by the id of their request, by the same keys."""
+    return _decode_images(
+        entry for entries in _read_files(folder, "images", LoggedImage) for entry in entries
+    )
 
 
 def count_entries(folder: Path) -> tuple[int, int]:
@@ -65,6 +67,14 @@ def count_entries(folder: Path) -> tuple[int, int]:
         for kind in ("predictions", "feedback")
     )
     return predictions, feedback
+
+
+def _decode_images(entries: Iterable[LoggedImage]) -> dict[tuple[str, int], np.ndarray]:
+    return {
+        (entry.request_id, entry.index): image
+        for entry in entries
+        if (image := entry.decode_image()) is not None
+    }
 
 
 def _to_frame(entries: list[Prediction]) -> "pd.DataFrame":

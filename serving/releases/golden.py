@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from relearn.model.errors import CorruptDataError
 from relearn.model.files import read_regular_file
 from relearn.model.images.scale import BYTE_WHITE, scale_from_uint8, scale_to_uint8
+from relearn.serving.releases.ledger import GOLDEN_FILE
 
 if TYPE_CHECKING:
     from relearn.model.inference.classifier import Classifier
 
-GOLDEN_FILE = "golden.safetensors"
 SAMPLE_SIZE = 32
 TOLERANCE = 1e-5  # of a probability; another batch size or thread count changes it by 1e-7
 

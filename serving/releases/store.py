@@ -14,16 +14,14 @@ from relearn.model.errors import CorruptDataError, NotFoundError
 from relearn.model.file_lock import locked
 from relearn.model.files import atomic_folder
 from relearn.model.home import Home
-from relearn.serving.releases.golden import GOLDEN_FILE, Golden
-from relearn.serving.releases.ledger import Ledger, Release
+from relearn.serving.releases.ledger import CHECKSUMMED_FILES, Ledger, Release
 
 if TYPE_CHECKING:  # import torch, which a start does not need
     from relearn.model.inference.classifier import Classifier
     from relearn.model.inference.model_card import ModelCard
 
-LEDGER_FILE = "ledger.jsonl"
-CHECKSUMMED_FILES = ("card.json", GOLDEN_FILE)  # the card holds the checksums of the other files
-LOCK_TIMEOUT = 30.0  # seconds; the lock is held for one decision (about 10 ms), never for a training
+LEDGER_FOLDER = "ledger"
+LOCK_TIMEOUT = 30.0  # seconds; the lock is held for some 10 ms, never for a training
 
 
 class ReleaseStore:
@@ -31,7 +29,7 @@ class ReleaseStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.ledger = Ledger(root / LEDGER_FILE)
+        self.ledger = Ledger(root / LEDGER_FOLDER)
 
     def version_folder(self, version: str) -> Path:
         """Return the folder of the classifier of `version`; it need not exist."""
@@ -48,7 +46,7 @@ class ReleaseStore:
     def read_live(self) -> Release | None:
         """Return the live release: that of the last decision in the ledger; None before the first one.
 
-        Raises `CorruptDataError` if a line of the ledger was changed.
+        Raises `CorruptDataError` if an entry of the ledger was changed or is missing.
         """
         last_entry = self.ledger.read_last()
         return last_entry.live if last_entry else None
@@ -77,6 +75,7 @@ class ReleaseStore:
         """
         from relearn.model.inference.classifier import Classifier
         from relearn.model.inference.model_card import CARD_FILE
+        from relearn.serving.releases.golden import Golden
 
         folder = self.version_folder(version)
         try:
@@ -93,9 +92,9 @@ class ReleaseStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock, between processes, for one decision: promote, hold, reject or rollback.
+        """Hold the lock, between processes, on the versions: nobody else adds or deletes one meanwhile.
 
-        Under it the decision is checked and appended to the ledger. Raises `InfrastructureError` after
+        The ledger needs none. Raises `InfrastructureError` after
         `LOCK_TIMEOUT` seconds.
         """
         self.root.mkdir(parents=True, exist_ok=True)
@@ -120,7 +119,8 @@ def read_released_card(folder: Path, sha256: Mapping[str, str] | None) -> "Model
 
 def list_released_names(home: Home) -> list[str]:
     """Return the model names in `home` that have a ledger."""
-    return sorted(path.parent.name for path in (home.root / "releases").glob(f"*/{LEDGER_FILE}"))
+    paths = (home.root / "releases").glob(f"*/{LEDGER_FOLDER}*")  # that of an older format is a file
+    return sorted({path.parent.name for path in paths})
 
 
 def resolve_name(home: Home, name: str | None) -> str:

@@ -46,8 +46,8 @@ def wrong(fixture: ReleaseFixture, version: str) -> None:
     Golden(fixture.images, fixture.expected["1"]).save(fixture.folders[version])
 
 
-def slow(fixture: ReleaseFixture, version: str) -> dict[str, str]:
-    """Publish a version whose weights file blocks forever on reading."""
+def pipe(fixture: ReleaseFixture, version: str) -> dict[str, str]:
+    """Publish a version whose weights are a named pipe, which would block forever on reading."""
     digests = fixture.releases.add_version(version, fixture.folders[version])
     weights = fixture.releases.version_folder(version) / "weights.safetensors"
     weights.unlink()
@@ -78,11 +78,11 @@ def becomes_true(condition: Callable[[], object]) -> bool:
 
 @pytest.mark.slow
 def test_failed_reload_fails_no_request(tmp_path: Path) -> None:
-    """For a corrupt, wrong or slow release the live version is still served; `/info`, a metric and the log
+    """For a corrupt, wrong or blocking release the live version is still served; `/info`, a metric and a log
     report the reason."""
     fixture = ReleaseFixture(tmp_path)
     requests = [build_json_request(image) for image in fixture.images]
-    faults = {"2": (corrupt, "SHA-256"), "3": (wrong, "golden requests"), "4": (slow, "still loading")}
+    faults = {"2": (corrupt, "SHA-256"), "3": (wrong, "golden requests"), "4": (pipe, "regular file")}
     with (
         run_server(fixture, 2) as server,
         generate_load(server.address, requests, 8, pause=0.02) as responses,

@@ -1,7 +1,7 @@
-"""Fixtures: one real `relearn run`, the servers that it suggests to start, copies of its home."""
+"""Fixtures: one real `relearn run`, the servers of its home, copies of its home."""
 
 import atexit
-import itertools
+import json
 import os
 import shutil
 import signal
@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from filelock import FileLock
 
 from relearn.model.home import Home
 from tests.flows.postgres import Postgres
@@ -29,7 +30,6 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 RELEARN = [str(Path(sys.executable).with_name("relearn"))]
-PORTS = {"serve the classifier": 3000, "runs in a browser": 5000, "flows in a browser": 4200}
 STARTUP_TIMEOUT_SECONDS = 120.0  # 20 s for all three servers together on two idle cores
 
 
@@ -42,20 +42,10 @@ class Ran:
     output: str
     errors: str
 
-    @property
-    def box(self) -> dict[str, str]:
-        """Printed commands by purpose."""
-        lines = self.output.partition("next steps")[2].splitlines()[1:]
-        return {
-            purpose.removeprefix("# ").partition(", at ")[0]: command
-            for purpose, command in itertools.pairwise(lines)
-            if purpose.startswith("# ")
-        }
-
 
 @dataclass(frozen=True)
 class Page:
-    """Server from the printed commands: command as run, URL, process."""
+    """A server: command as run, URL, process."""
 
     command: str
     url: str
@@ -81,24 +71,39 @@ def clean() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def ran(clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """One real retraining for all tests."""
-    folder = tmp_path_factory.mktemp("ran")
-    completed = subprocess.run(
-        [*RELEARN, "run", "--dataset", "digits", "--epochs", "3"],
-        cwd=folder,
-        env=clean | {"RELEARN_HOME": str(folder / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 0 == completed.returncode, completed.stderr
-    return Ran(folder, Home(folder / "home", folder / "home" / "data"), completed.stdout, completed.stderr)
+    """Make one real retraining for all tests, also those of other test processes."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, output_file = root / "ran", root / "ran.json"
+    with FileLock(root / "ran.lock"):
+        if not output_file.exists():
+            folder.mkdir()
+            completed = subprocess.run(
+                [*RELEARN, "run", "--dataset", "digits", "--epochs", "3"],
+                cwd=folder,
+                env=clean | {"RELEARN_HOME": str(folder / "home")},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert 0 == completed.returncode, completed.stderr
+            output_file.write_text(json.dumps([completed.stdout, completed.stderr]))
+    return Ran(folder, Home(folder / "home", folder / "home" / "data"), *json.loads(output_file.read_text()))
 
 
 @pytest.fixture(scope="session")
 def pages(ran: Ran, clean: dict[str, str]) -> Iterator[dict[str, Page]]:
-    """All servers of the printed commands, started at once, each on a free port."""
-    servers = {purpose: _start(ran, ran.box[purpose], port, clean) for purpose, port in PORTS.items()}
+    """The prediction API and the pages of MLflow and Prefect, started at once, each on a free port."""
+    folder, home = Path(sys.executable).parent, ran.home
+    commands = {
+        "api": f"RELEARN_HOME={home.root} {folder}/relearn serve --model-name digits",
+        "mlflow": "MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false "
+        f"{folder}/mlflow server --workers 1 --backend-store-uri sqlite:///{home.root}/mlflow.db",
+        "prefect": f"PREFECT_HOME={home.root}/prefect PREFECT_SERVER_ANALYTICS_ENABLED=false "
+        f"{folder}/prefect server start",
+    }
+    servers = {name: _open_page(command, ran.folder, clean) for name, command in commands.items()}
     yield servers
     _stop([page.process for page in servers.values()])
 
@@ -106,34 +111,47 @@ def pages(ran: Ran, clean: dict[str, str]) -> Iterator[dict[str, Page]]:
 @pytest.fixture(scope="session")
 def prefect_page(pages: dict[str, Page]) -> str:
     """URL of the Prefect server; it has the flow run of `ran`."""
-    return answering(pages["flows in a browser"], "/api/health")
+    return answering(pages["prefect"], "/api/health")
 
 
 @pytest.fixture(scope="session")
 def mlflow_page(pages: dict[str, Page]) -> str:
     """URL of the MLflow server."""
-    return answering(pages["runs in a browser"], "/health")
+    return answering(pages["mlflow"], "/health")
 
 
 @pytest.fixture(scope="session")
 def served(pages: dict[str, Page]) -> str:
     """URL of the prediction API of the released classifier."""
-    return answering(pages["serve the classifier"], "/readyz")
+    return answering(pages["api"], "/readyz")
+
+
+@pytest.fixture(scope="session")
+def prefect_server(clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of an empty Prefect server for the tests of one test process."""
+    folder = tmp_path_factory.mktemp("prefect-server")
+    port, program = free_port(), Path(sys.executable).with_name("prefect")
+    command = f"exec {program} server start --port {port}"
+    process = _start(command, folder, clean | {"PREFECT_HOME": str(folder)})
+    yield answering(Page(command, f"http://127.0.0.1:{port}", process), "/api/health")
+    _stop([process])
 
 
 @pytest.fixture
-def on_server(prefect_page: str) -> Iterator[str]:
-    """Make flows report to the shared Prefect server."""
-    with report_to(prefect_page):
-        yield prefect_page
+def on_server(prefect_server: str) -> Iterator[str]:
+    """Make flows report to the Prefect server of this test process."""
+    with report_to(prefect_server):
+        yield prefect_server
 
 
 @contextmanager
-def report_to(prefect_page: str) -> Iterator[None]:
+def report_to(prefect_server: str) -> Iterator[None]:
     """Make flows report to this server, except for logs, which might be sent after its end."""
     from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: f"{prefect_page}/api", PREFECT_LOGGING_TO_API_ENABLED: False}):
+    with temporary_settings(
+        {PREFECT_API_URL: f"{prefect_server}/api", PREFECT_LOGGING_TO_API_ENABLED: False}
+    ):
         yield
 
 
@@ -218,20 +236,22 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     subprocess.run(["umount", "--lazy", mount_point], capture_output=True, check=False)
 
 
-def _start(ran: Ran, printed_command: str, port: int, environment: dict[str, str]) -> Page:
-    port_to_use = free_port()
-    command = f"{printed_command} --port {port_to_use}"
-    log = (ran.folder / f"{port}.log").open("wb")
-    with log:
-        process = subprocess.Popen(
+def _open_page(command: str, folder: Path, environment: dict[str, str]) -> Page:
+    port = free_port()
+    command = f"{command} --port {port}"
+    return Page(command, f"http://127.0.0.1:{port}", _start(command, folder, environment))
+
+
+def _start(command: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".log", delete=False) as log:
+        return subprocess.Popen(
             ["/bin/sh", "-c", command],
-            cwd=ran.folder,
+            cwd=folder,
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Page(command, f"http://127.0.0.1:{port_to_use}", process)
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -22,18 +22,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.config import MonitorConfig
+from relearn.flows.feedback.samples import record_label
 from relearn.flows.monitor import monitor
 from relearn.flows.monitoring import retraining_triggers
 from relearn.flows.monitoring.report import describe_power, to_metrics
 from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, emit_alerts
 from relearn.flows.monitoring.window import WindowReport, build_window_report, join_names
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.drift.detect import DriftSample
 from relearn.model.drift.image_statistics import STATISTICS
 from relearn.model.errors import NotFoundError
+from relearn.model.evaluation.groups import number_groups
 from relearn.model.evaluation.robustness import add_noise
 from relearn.model.home import Home
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.serving.config import ServeConfig
 from relearn.serving.metrics.textfile_metrics import GAUGES_BY_FILE, MONITOR_FILE
 from relearn.serving.predictions import prediction_log
@@ -98,13 +100,19 @@ def log_predictions(home: Home, live: ServedModel, monkeypatch: pytest.MonkeyPat
 
 
 def log_feedback(home: Home, labels: list[str], id_prefix: str = "request") -> None:
-    """Log labels for the first images."""
+    """Log labels that clients volunteer for the first images."""
     writer = PredictionLog(
         home.prediction_log_dir("digits"), ServeConfig(), 2, lambda count: pytest.fail(f"{count} lost")
     )
     for number, label in enumerate(labels):
         writer.log_feedback(Feedback(f"{id_prefix}-{number}", 0, time.time(), label=label))
     writer.close()
+
+
+def label_blind(home: Home, labels: list[str], id_prefix: str = "request") -> None:
+    """Label the first images as samples."""
+    for number, label in enumerate(labels):
+        record_label(home, "digits", (f"{id_prefix}-{number}", 0), label, tuple("0123456789"))
 
 
 def load_events(url: str, since: datetime) -> list[tuple[str, str]]:
@@ -185,9 +193,10 @@ def test_low_live_accuracy_raises_an_alert(
     labels = live.classifier.to_labels(live.classifier.predict(images))
     log_predictions(images)
     wrong = [str((int(label) + 1) % 10) for label in labels[:20]]
-    log_feedback(home, wrong[:15])
+    log_feedback(home, wrong)  # volunteered corrections do not measure
+    label_blind(home, wrong[:15])
     with_few_labels = monitor("digits", CONFIG)
-    log_feedback(home, wrong + labels[20:40])
+    label_blind(home, wrong + labels[20:40])
     start_time = datetime.now(UTC)
 
     result = monitor("digits", CONFIG)
@@ -204,8 +213,13 @@ def test_low_live_accuracy_raises_an_alert(
     assert () == monitor("digits", CONFIG.model_copy(update={"max_accuracy_drop": 0.4})).alerts
 
 
-def window_report(reference_accuracy: float, live_accuracy: float, images: int = 300) -> WindowReport:
-    """Return the report of as many reference images and labeled predictions of two classes."""
+def window_report(
+    reference_accuracy: float, live_accuracy: float, images: int = 300, group_size: int = 1
+) -> WindowReport:
+    """Return the report of as many reference images and labeled predictions of two classes.
+
+    `group_size` reference images belong together, and as many images are in a request.
+    """
     generator = np.random.default_rng(0)
 
     def predictions(accuracy: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -221,7 +235,7 @@ def window_report(reference_accuracy: float, live_accuracy: float, images: int =
     window_statistics, window_probabilities, window_labels = predictions(live_accuracy)
     window = pd.DataFrame(window_statistics, columns=list(STATISTICS)).assign(
         version="1",
-        request_id=[f"request {number}" for number in range(images)],
+        request_id=[f"request {number // group_size}" for number in range(images)],
         label=np.array(["no", "yes"])[window_labels],
         predicted_label=np.array(["no", "yes"])[window_probabilities.argmax(1)],
         p_no=window_probabilities[:, 0],
@@ -234,6 +248,7 @@ def window_report(reference_accuracy: float, live_accuracy: float, images: int =
         window,
         reference,
         labels,
+        number_groups(np.arange(images) // group_size),
         ("no", "yes"),
         MonitorConfig(min_predictions=20),
         datetime.now(UTC),
@@ -250,6 +265,14 @@ def test_accuracy_alert_is_relative_to_the_reference(reference: float, live: flo
 
     assert has_dropped == report.has_accuracy_dropped == (ACCURACY_EVENT in report.alert_reasons)
     assert {"": has_dropped} == to_metrics(report)["relearn_live_accuracy_dropped"]
+
+
+def test_images_that_belong_together_are_no_more_evidence():
+    """A fall from 80 to 65 % on 300 images raises an alert; not with 20 images in each request and group."""
+    assert window_report(0.8, 0.65).has_accuracy_dropped
+    report = window_report(0.8, 0.65, group_size=20)
+    assert not report.has_accuracy_dropped
+    assert (15, 15) == (report.reference_accuracy.groups, report.live_accuracy.groups)
 
 
 def test_too_few_images_are_not_reported_as_no_drift():
@@ -271,7 +294,7 @@ def test_predictions_of_other_versions_count_for_image_statistics_only(
     """Just after a release, confidence and labels are tested on predictions of the live version alone."""
     log_predictions(unseen[0][:200], 5, "old", version="0")
     log_predictions(unseen[0][200:230], 1, "new")
-    log_feedback(home, ["0"] * 10, "old")
+    label_blind(home, ["0"] * 10, "old")
 
     result = monitor("digits", CONFIG)
 
@@ -409,7 +432,7 @@ def test_command_prints_the_report(
     rows = {cells[1]: cells for cells in map(str.split, printed.out.splitlines()) if len(cells) > 10}
     assert "yes" == rows["vertical_gradient_rms"][-2]
     assert "version 1 has a mean confidence of " in printed.out
-    assert "no prediction of version 1 has a label yet: send labels to POST /feedback" in printed.out
+    assert "no sampled prediction of version 1 is labeled yet: serve with --image-sample-rate" in printed.out
     assert "a retraining was asked for by the event relearn.drift" in printed.out
     assert "digits: drift in " in printed.out
     assert f"full report: {home.monitoring_dir('digits')}" in printed.out

@@ -19,18 +19,18 @@ from matplotlib.text import Text
 from PIL import Image
 
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.rendering import Table, bullets
+from relearn.flows.terminal.rendering import Table, bullets
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import Experiment
 from relearn.model.config import TrainConfig
-from relearn.model.data.eda import label_counts
-from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError
 from relearn.model.evaluation.metrics import Evaluation, evaluate
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.plots import contact_sheet, eda, evaluation
+from relearn.model.preparation.eda import label_counts
+from relearn.model.preparation.prepared import PreparedDataset, prepare_dataset
 from relearn.model.text import escape_controls
 from relearn.serving.api.app import PredictionApp
 from relearn.serving.api.guard import RequestGuard
@@ -81,7 +81,7 @@ def outputs(
         printed[name] = capsys.readouterr().out
 
     run_command("data inspect", str(source), "--save", str(toml))
-    run_command("eda", "--dataset", str(toml), "--images", "4")
+    run_command("data eda", "--dataset", str(toml), "--images", "4")
     config = TrainConfig(dataset=str(toml), hidden_sizes=(8,))
     prepared = prepare_dataset(config, zoo.home)
     network = build_network(config, prepared.shape, len(NAMES))
@@ -89,6 +89,7 @@ def outputs(
     experiment = Experiment.open_or_create(zoo.home, prepared.name)
     with experiment.start_run("names", {"relearn.job_type": "train"}) as run:
         run.log_dataset(prepared)
+        run.log_data_files(prepared)
         registry.log_classifier(run, classifier, prepared.splits.train_val_hashes)
     run_command("evaluate", run.id)
     scored = evaluate(classifier, prepared.splits.test)
@@ -128,7 +129,7 @@ def check_terminal(outputs: Outputs) -> None:
         unprintable = {character for character in text if not (character.isprintable() or character == "\n")}
         assert not unprintable, command
     for name in NAMES:
-        assert f" {escape_controls(name)} " in outputs.printed["eda"]
+        assert f" {escape_controls(name)} " in outputs.printed["data eda"]
     hardest = outputs.evaluation.class_report["class"].iloc[0]
     assert escape_controls(hardest) in outputs.printed["evaluate"]
     assert len(outputs.printed["data inspect"].splitlines()) < 12

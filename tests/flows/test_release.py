@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 
@@ -15,18 +15,19 @@ from mlflow import MlflowClient
 
 from relearn.flows.config import PromotionConfig
 from relearn.flows.release import release
+from relearn.flows.releases.rollback import roll_back
 from relearn.flows.results import ReleaseResult
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError
 from relearn.model.evaluation.metrics import evaluate
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import PreparedDataset, prepare_dataset
 from relearn.model.training.fit import fit
 from relearn.serving.deployment.bento_store import find_bento_folder
 from relearn.serving.releases.store import ReleaseStore
@@ -49,7 +50,7 @@ class Workspace:
 
     def train(self, **settings: object) -> Classifier:
         """Return a classifier trained on the training images."""
-        config = TrainConfig(dataset="digits", **settings)
+        config = TrainConfig(**{"dataset": "digits", **settings})
         torch.manual_seed(config.seed)
         network = build_network(config, self.prepared.shape, len(self.prepared.classes))
         fit(config, network, self.prepared.splits, len(self.prepared.classes))
@@ -78,10 +79,10 @@ def workspace(copied: Home, on_server: str) -> Workspace:
 
 @pytest.fixture(scope="module")
 def released_once(
-    copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory, prefect_page: str
+    copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory, prefect_server: str
 ) -> Home:
     """A home whose champion is a weak network, read-only."""
-    with report_to(prefect_page), pytest.MonkeyPatch.context() as patch:
+    with report_to(prefect_server), pytest.MonkeyPatch.context() as patch:
         root = tmp_path_factory.mktemp("released") / "home"
         patch.setenv("RELEARN_HOME", str(root))
         workspace = open_workspace(copy(root))
@@ -192,9 +193,22 @@ def test_better_candidate_is_promoted_and_served(champion: Workspace) -> None:
     assert "promote" == workspace.client.get_run(run_id).data.tags["relearn.gate_decision"]
 
 
+@pytest.mark.slow
+def test_release_after_the_registered_model_was_deleted(champion: Workspace) -> None:
+    """MLflow counts from 1 again; the next release still gets version 2, and the aliases name both runs."""
+    champion.client.delete_registered_model("digits")
+    run_id = champion.log_run(champion.train(**STRONG))
+    result = release(run_id)
+    assert ("promote", "2") == (result.gate_decision.action, result.live_version)
+    first, second = champion.releases.ledger.read_entries()
+    assert {"1": first.run_id, "2": run_id} == registry.list_versions(champion.client, "digits")
+    assert ("2", "1", run_id) == (champion.alias("champion"), champion.alias("previous"), second.run_id)
+
+
 def test_run_is_released_once(champion: Workspace) -> None:
-    """A second release of the same run creates no version and no ledger entry."""
+    """A second release of the same run creates no version and no ledger entry; it repairs the Bento."""
     (first,) = champion.releases.ledger.read_entries()
+    (find_bento_folder("digits:1", champion.home) / "bento.yaml").write_bytes(b"")
     second = release(first.run_id)
 
     assert (first.subject, "version 1 is live already") == (
@@ -202,6 +216,7 @@ def test_run_is_released_once(champion: Workspace) -> None:
         second.gate_decision.reasons[0],
     )
     assert [first] == champion.releases.ledger.read_entries()
+    assert find_bento_folder("digits:1", champion.home)
     assert 1 == len(champion.client.search_model_versions("name = 'digits'"))
 
 
@@ -242,17 +257,21 @@ def test_equal_candidate_is_held(champion: Workspace) -> None:
     assert 1 == len(champion.client.search_model_versions("name = 'digits'"))
 
 
+@pytest.mark.slow
 def test_candidate_with_more_data_replaces_an_equal_champion(champion: Workspace) -> None:
     """Each learned from all images of the last and one more; losses are measured from the first release."""
     hashes, same = champion.prepared.splits.train_val_hashes, champion.train(**WEAK)
+    margins = set[float]()
 
     for version in ("2", "3"):
-        hashes = np.append(hashes, np.uint64(version))  # of an image that is in no split
+        hashes = np.append(hashes, np.full((1, 2), int(version), np.uint64), 0)  # an image in no split
         released = release(champion.log_run(same, hashes))
 
         assert ("promote", version) == (released.gate_decision.action, released.live_version)
         assert "it learned from more data and loses less than" in released.summary
         assert "1" == champion.releases.read_live().baseline
+        margins.add(champion.releases.read_live().margin)
+    assert 1 == len(margins)
     fewer = release(champion.log_run(same, hashes[1:]))
 
     assert ("hold", "3") == (fewer.gate_decision.action, fewer.live_version)
@@ -263,7 +282,7 @@ def test_training_images_are_excluded_from_the_reference_set(champion: Workspace
     from relearn.model.data.splits import hash_contents
 
     test_hashes = hash_contents(champion.prepared.splits.test.images)
-    released = release(champion.log_run(champion.train(**WEAK), test_hashes[:100]))
+    released = release(champion.log_run(champion.train(**WEAK), test_hashes[:100, None]))
 
     images = released.gate_decision.comparison.images
     assert len(np.unique(test_hashes[100:])) <= images <= len(test_hashes) - 100
@@ -321,6 +340,44 @@ def test_reference_set_is_frozen_by_the_first_release(champion: Workspace, tmp_p
     first, last = champion.releases.ledger.read_entries()
     assert ("hold", "e" * 64) == (released.gate_decision.action, last.fingerprints["data"])
     assert first.fingerprints["reference"] == last.fingerprints["reference"]
+
+
+def test_candidate_that_sees_more_pixels_replaces_the_champion(champion: Workspace) -> None:
+    """Both are scored on the same reference images, each at its own size."""
+    config = TrainConfig(dataset="digits", image_size=40)
+    larger = replace(champion, prepared=prepare_dataset(config, champion.home))
+    candidate = larger.train(image_size=40, **STRONG)
+    released = release(larger.log_run(candidate))
+
+    assert ("promote", "2") == (released.gate_decision.action, released.live_version)
+    assert len(larger.prepared.splits.test) == released.gate_decision.comparison.images
+    assert "1 × 40 × 40" in released.gate_decision.reasons[1]
+
+
+def test_candidate_with_a_new_class_replaces_the_champion(champion: Workspace, tmp_path: Path) -> None:
+    """It brings the reference set of its classes; a rollback brings the earlier one back."""
+    digits = champion.prepared.splits
+    images = np.concatenate([digits.train.images[:, 0], digits.test.images[:, 0]])
+    labels = np.concatenate([digits.train.labels, digits.test.labels]).astype(str)
+    noise = np.zeros((150, 28, 28), np.uint8)
+    noise[:, 6:22, 6:22] = np.random.default_rng(0).integers(0, 256, (150, 16, 16))
+    np.savez(
+        tmp_path / "eleven.npz",
+        images=np.concatenate([images, noise]),
+        labels=np.concatenate([labels, np.full(150, "x")]),
+    )
+    settings = {"dataset": f"npz:{tmp_path / 'eleven.npz'}", "model_name": "digits"} | STRONG
+    eleven = replace(champion, prepared=prepare_dataset(TrainConfig(**settings), champion.home))
+    released = release(eleven.log_run(eleven.train(**settings)))
+
+    assert ("promote", "2") == (released.gate_decision.action, released.live_version)
+    tested = eleven.prepared.splits.test.labels
+    assert released.gate_decision.comparison.images <= (tested < 10).sum()
+    assert "recall of the new class x" in [check.name for check in released.gate_decision.checks]
+    first, second = champion.releases.ledger.read_entries()
+    assert first.fingerprints["reference"] != second.fingerprints["reference"]
+    back = roll_back(champion.home, "digits", None, "to test it")
+    assert first.fingerprints["reference"] == back.fingerprints["reference"]
 
 
 def test_changed_data_stops_the_first_release(workspace: Workspace) -> None:
@@ -387,7 +444,12 @@ def test_approval_is_valid_for_one_gate_decision(champion: Workspace, approver: 
     """If the champion changes after the approval, the candidate has to be approved again."""
     slow, fast = champion.log_run(champion.train(**STRONG)), champion.log_run(champion.train(**STRONG))
     approver(lambda: bool(release(fast)), False)
-    config = PromotionConfig(manual_approval=True, approval_timeout_minutes=1, promotion_rule="non_inferior")
+    config = PromotionConfig(
+        manual_approval=True,
+        approval_timeout_minutes=1,
+        promotion_rule="non_inferior",
+        non_inferiority_margin=0.02,
+    )
     released = release(slow, config)
 
     assert ("hold", "it was not approved by hand") == (
@@ -414,4 +476,4 @@ def test_gate_report_is_an_artifact_of_the_flow_run(champion: Workspace, on_serv
     (artifact,) = httpx.post(f"{on_server}/api/artifacts/filter", json=query).json()
 
     assert artifact["data"].startswith("# HOLD\n\n- +0.00 points on 292 images")
-    assert "| image shape | " in artifact["data"]
+    assert "| classes | " in artifact["data"]

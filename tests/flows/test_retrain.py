@@ -13,9 +13,9 @@ from relearn.flows.results import TrainResult
 from relearn.flows.retrain import retrain, select_best
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import ConfigError
 from relearn.model.home import Home
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.serving.releases.store import get_current_release
 
 
@@ -35,17 +35,18 @@ def flow_run(prefect_page: str) -> dict[str, object]:
     return run
 
 
-def make_result(network: str, val_loss: float, val_accuracy: float) -> TrainResult:
+def make_result(
+    network: str, val_loss: float, val_accuracy: float, val_balanced_accuracy: float = 0.5
+) -> TrainResult:
     return TrainResult(
         run_id=network,
         url="",
         network=network,
         parameter_count=1,
-        epochs=1,
-        best_epoch=1,
-        stop_reason="",
+        summary="best epoch 14 of 15: all epochs done",
         val_loss=val_loss,
         val_accuracy=val_accuracy,
+        val_balanced_accuracy=val_balanced_accuracy,
         metrics={"accuracy": 1 - val_accuracy},
         warnings=(),
         training_seconds=1.0,
@@ -56,9 +57,29 @@ def make_result(network: str, val_loss: float, val_accuracy: float) -> TrainResu
 def test_best_network_is_selected_by_the_monitored_metric() -> None:
     """The lower loss or the higher accuracy on validation wins; test metrics do not count."""
     low_loss, high_accuracy = make_result("low_loss", 0.1, 0.97), make_result("high_accuracy", 0.2, 0.98)
+    balanced = make_result("balanced", 0.3, 0.96, 0.95)
+    results = [low_loss, high_accuracy, balanced]
 
-    assert low_loss == select_best([high_accuracy, low_loss], "val_loss")
-    assert high_accuracy == select_best([low_loss, high_accuracy], "val_accuracy")
+    assert low_loss == select_best(results, "val_loss")
+    assert high_accuracy == select_best(results, "val_accuracy")
+    assert balanced == select_best(results, "val_balanced_accuracy")
+
+
+def test_output_describes_each_step_in_order(ran) -> None:
+    """Lines name what is trained, the data with its splits, and every training with its best epoch."""
+    start, networks, data, mlp, cnn, *_ = ran.output.splitlines()
+    assert "Training networks on digits" == start
+    assert "Networks: mlp, cnn (--network NAME … trains others)" == networks
+    sizes = re.fullmatch(
+        r"digits: ([\d,]+) for train, (\d+) for validation, (\d+) for test; 10 classes; gray images of "
+        r"28×28 pixels",
+        data,
+    )
+    assert 1797 == sum(int(size.replace(",", "")) for size in sizes.groups())
+    for network, line in (("mlp", mlp), ("cnn", cnn)):
+        assert re.fullmatch(
+            rf"{network}: \d+\.\d\d% on validation, best epoch [123] of 3: .+, \d+\.\d s", line
+        )
 
 
 def test_output_has_metrics_and_stage_times(ran) -> None:
@@ -86,13 +107,33 @@ def test_mlflow_has_a_parent_run_and_a_child_for_each_network(client: MlflowClie
     experiment = client.get_experiment_by_name("digits")
     runs = {run.info.run_name.split()[0]: run for run in client.search_runs([experiment.experiment_id])}
 
-    assert {"retrain", "mlp", "cnn"} == set(runs)
+    assert {"digits", "mlp", "cnn"} == set(runs)
     assert {"FINISHED"} == {run.info.status for run in runs.values()}
-    parent = runs["retrain"].info.run_id
+    parent = runs["digits"].info.run_id
     assert [parent, parent] == [runs[name].data.tags["mlflow.parentRunId"] for name in ("mlp", "cnn")]
-    assert "time/packaging seconds" in runs["retrain"].data.metrics
+    assert "time/packaging seconds" in runs["digits"].data.metrics
     files = {file.path for file in client.list_artifacts(parent, "data")}
     assert {"data/images.png", "data/labels.png", "data/pixels.png", "data/splits.csv"} <= files
+
+
+def test_parent_run_says_what_came_of_it(client: MlflowClient) -> None:
+    """Its name, inputs, settings and metrics are those of the network that was released."""
+    experiment = client.get_experiment_by_name("digits")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["relearn.job_type"] == "retrain"]
+    champion = client.get_run(client.get_model_version_by_alias("digits", "champion").run_id)
+    accuracy = champion.data.metrics["test/accuracy"]
+
+    name = f"digits #1 · {champion.data.params['network']} · {accuracy:.1%} · released"
+    assert name == parent.info.run_name
+    shared = {key for key in champion.data.metrics if key.startswith("test/")} - {"test/generalization_gap"}
+    for key in shared | {"best/val_loss", "best/val_accuracy"}:
+        assert champion.data.metrics[key] == parent.data.metrics[key]
+    assert champion.inputs.dataset_inputs == parent.inputs.dataset_inputs
+    assert ("mlp cnn", "digits", "more_data") == tuple(
+        parent.data.params[key] for key in ("networks", "dataset", "promotion/promotion_rule")
+    )
+    assert ("promote", "1") == (parent.data.tags["relearn.gate_decision"], parent.data.tags["version"])
 
 
 def test_best_network_is_version_1_champion_and_live(ran, client: MlflowClient) -> None:
@@ -126,7 +167,8 @@ def test_prefect_has_the_flow_run_and_its_tasks(flow_run: dict, prefect_page: st
     query = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
     tasks = httpx.post(f"{prefect_page}/api/task_runs/filter", json=query).json()
 
-    assert ("retrain on digits", "COMPLETED") == (flow_run["name"], flow_run["state"]["type"])
+    assert re.fullmatch(r"retrain on digits · (mlp|cnn) · \d\d\.\d% · released", flow_run["name"])
+    assert "COMPLETED" == flow_run["state"]["type"]
     assert {
         "load-data",
         "log-eda",

@@ -64,3 +64,10 @@ def test_config_is_restored_from_json() -> None:
     """The JSON of a config, as in the model card, gives an equal config."""
     config = TrainConfig(network="cnn", hidden_sizes=(3, 4), model_name="a-b")
     assert config == TrainConfig.model_validate_json(config.model_dump_json())
+
+
+@pytest.mark.parametrize("name", ["epochs", "early_stopping", "optimizer"])
+def test_bytes_that_are_not_utf8_are_named(name: str) -> None:
+    """With the meaning of the setting, since no text is meant."""
+    with pytest.raises(ConfigError, match=rf"^{name}: got '\\udcff', accepted: valid UTF-8 \("):
+        TrainConfig.parse({name: "\udcff"})

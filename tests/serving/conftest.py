@@ -130,6 +130,7 @@ def publish() -> Callable[..., Release]:
             sha256=releases.add_version(version, folder),
         )
         releases.ledger.append(
+            releases.ledger.read_last(),
             actor="test",
             action="promote",
             subject=version,

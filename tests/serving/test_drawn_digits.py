@@ -13,17 +13,18 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
 from relearn.model.images.decode import decode_image
 from relearn.model.images.resize import fit_image
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.server import run_server
+from relearn.serving.releases.golden import Golden
 
 FONTS = [
     Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
@@ -132,6 +133,8 @@ def test_drawn_digits_are_classified_correctly(
     """Accuracy is at least 90 % on 200 PNG files, and below 50 % if they are only resized."""
     home = Home(tmp_path, tmp_path)
     mnist_classifier.save(tmp_path / "saved")
+    golden = Golden.from_classifier(mnist_classifier, np.zeros((1, 1, 28, 28), np.uint8))
+    golden.save(tmp_path / "saved")
     drawings = list(draw_all())
     bento = build_bento(tmp_path / "saved", "mnist", "1", home)
     with (

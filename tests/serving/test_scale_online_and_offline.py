@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.errors import DataError, UserInputError
 from relearn.model.home import Home
 from relearn.model.images.scale import scale_from_uint8, scale_to_uint8
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import PreparedDataset, prepare_dataset
 from relearn.serving.http.requests import MediaType
 from relearn.serving.inputs.input_spec import InputSpec
 from relearn.serving.inputs.parse_body import parse_body

@@ -96,16 +96,28 @@ def test_predict_accepts_any_saved_classifier(
     assert "one.png" in capsys.readouterr().out
 
 
+def test_files_that_cannot_be_read_leave_the_predictions_of_the_others(
+    released_home: Home, image_files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has its line on standard error, and the exit code is 2; a file given twice has two rows."""
+    (tmp_path / "text.png").write_text("not an image")
+    bad = [str(tmp_path / name) for name in ("text.png", "nowhere.png")]
+    first, second = map(str, image_files[:2])
+    assert 2 == run_command_line(
+        ["predict", first, bad[0], second, bad[1], first, "-o", str(tmp_path / "p.csv")]
+    )
+    errors = capsys.readouterr().err.splitlines()
+    assert [True, True] == [name in line for name, line in zip(bad, errors, strict=True)]
+    assert [first, second, first] == pd.read_csv(tmp_path / "p.csv")["file"].tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["predict"], "error[user_input]: files: got none"),
         (["predict", "{tmp}/nowhere.png"], "nowhere.png cannot be read: No such file or directory"),
         (["predict", "{tmp}"], "cannot be read: Is a directory"),
-        (
-            ["predict", "{tmp}/one.png", "{tmp}/text.png"],
-            "text.png: the image is not PNG, JPEG, WebP, BMP, TIFF or GIF",
-        ),
+        (["predict", "{tmp}/text.png"], "text.png: the image is not PNG, JPEG, WebP, BMP, TIFF or GIF"),
         (["predict", "{tmp}/half.png"], "error[invalid_image]: {tmp}/half.png: "),
         (
             ["predict", "{tmp}/one.png", "-o", "{tmp}/out.xlsx"],
@@ -157,6 +169,19 @@ def test_missing_release_is_reported_with_the_next_command(
     for arguments in (["serve"], ["predict", str(image_files[0])]):
         assert 2 == run_command_line(arguments)
         assert "error[not_found]: nothing released yet: run `relearn run`\n" == capsys.readouterr().err
+
+
+def test_empty_card_of_the_release_ends_serve_in_one_line(
+    released_home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is named, and the server is stopped."""
+    (card_file,) = released_home.releases_dir("digits").glob("3/card.json")
+    card_file.write_bytes(b"")
+    earlier_processes = set(psutil.Process().children())  # servers of fixtures
+    assert 4 == run_command_line(["serve", "--port", "0", "--graceful-timeout-seconds", "1"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(card_file) in line
+    assert earlier_processes >= set(psutil.Process().children())
 
 
 @pytest.fixture

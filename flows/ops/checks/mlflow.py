@@ -1,4 +1,4 @@
-"""Checks of MLflow: its store, experiments, artifacts, orphaned runs, aliases of the registry."""
+"""Checks of MLflow: its store, experiments, artifacts, aliases of the registry."""
 
 import os
 import shlex
@@ -10,20 +10,24 @@ from urllib.parse import quote, urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from relearn.flows.environment import redact_password
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed, find_obstacle, ok, skipped, warning
+from relearn.flows.process.environment import redact_password
+from relearn.flows.releases.release_state import describe_mismatches
 from relearn.flows.tracking import registry, schema
 from relearn.flows.tracking.artifacts import probe_write
-from relearn.flows.tracking.runs import find_deleted_experiments, find_orphaned_runs
+from relearn.flows.tracking.relocation import find_former_location, uri_to_path
+from relearn.flows.tracking.runs import find_deleted_experiments
 from relearn.flows.tracking.store import (
     Client,
     connect,
     connect_existing,
     is_absent,
+    mlflow_errors,
     sqlite_path,
     validate_uri,
 )
 from relearn.model.errors import CorruptDataError, InfrastructureError
+from relearn.model.file_lock import DATABASE_FIX
 from relearn.model.home import Home
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore, list_released_names
@@ -32,7 +36,7 @@ MAX_CHECKED_BYTES = 500_000_000  # a database of this size is checked in less th
 
 
 def store(home: Home) -> Iterator[CheckResult]:
-    """Check that the store can be reached, is undamaged, and has the schema of this MLflow."""
+    """Check that the store can be reached, is undamaged, of this home, and has the schema of this MLflow."""
     uri = validate_uri(home.tracking_uri)
     file = sqlite_path(uri)
     if file and is_absent(file):
@@ -42,6 +46,14 @@ def store(home: Home) -> Iterator[CheckResult]:
             yield failed(f"{file} cannot be created: {obstacle} is not writable", FIXES["store"])
         return
     try:
+        with mlflow_errors(uri):
+            former_uri = find_former_location(home)
+        if former_uri:
+            yield failed(
+                f"{file} names files in {uri_to_path(former_uri).parent}, but this home is {home.root}",
+                "relearn compare corrects this, as any command that reads runs; it changes nothing there",
+            )
+            return
         experiments = connect(home).search_experiments()
     except InfrastructureError as error:
         yield _explain_unusable(uri, error)
@@ -66,17 +78,19 @@ def _explain_unusable(uri: str, error: InfrastructureError) -> CheckResult:
             message = f"MLflow's server at {redact_password(uri)} rejects requests for the host name {host}"
             return failed(message, f"start it with --allowed-hosts {host}, in addition to its present ones")
         return failed(str(error), FIXES["store"])
+    if str(error).endswith(DATABASE_FIX):
+        return failed(str(error).removesuffix(f"; {DATABASE_FIX}"), DATABASE_FIX)
     with suppress(SQLAlchemyError):
         revision = schema.read_current_revision(uri)
     known_revisions = schema.KnownRevisions.from_package(*schema.MLFLOW_MIGRATIONS)
-    if revision in known_revisions.revisions:
+    if revision != known_revisions.head and revision in known_revisions.revisions:
         message = (
             f"{redact_password(uri)} is of an older MLflow: its schema is {revision}, this MLflow"
             f" requires {known_revisions.head}"
         )
         store_argument = shlex.quote(uri) if file else '"$MLFLOW_TRACKING_URI"'
         return failed(message, f"make a copy of it, then: mlflow db upgrade {store_argument}")
-    if revision is not None:
+    if revision is not None and revision != known_revisions.head:
         message = (
             f"{redact_password(uri)} is of another MLflow: its schema, {revision}, is unknown to this one"
         )
@@ -138,65 +152,29 @@ def artifacts(home: Home) -> Iterator[CheckResult]:
                 (
                     "start MLflow's server with --serve-artifacts, or let this machine write there"
                     if is_unproxied
-                    else "let this user write there; if it is full: relearn prune --keep 3"
+                    else "let this user write there; if it is full: relearn home prune --keep 3"
                 ),
             )
         else:
             yield ok(f"{location} stores files and returns them")
 
 
-def orphaned_runs(home: Home) -> Iterator[CheckResult]:
-    """Report runs in state RUNNING whose process is gone."""
-    orphaned_runs = find_orphaned_runs(connect_existing(home))
-    for run in orphaned_runs:
-        short_id = run.info.run_id[:8]
-        has_checkpoint = (home.checkpoints / run.info.run_id).is_dir()
-        yield warning(
-            f"{run.info.run_name} ({short_id}) is RUNNING in MLflow, and its process is gone",
-            (
-                f"relearn train --resume {short_id} continues it"
-                if has_checkpoint
-                else "the next relearn run closes it"
-            ),
-        )
-    if not orphaned_runs:
-        yield ok("every RUNNING run of this machine has its process")
-
-
 def aliases(home: Home) -> Iterator[CheckResult]:
-    """Check that the aliases @champion and @previous agree with the ledger."""
+    """Check that the aliases @champion and @previous name the runs of the ledger."""
     client = connect_existing(home)
     for name in list_released_names(home):
         with suppress(CorruptDataError, InfrastructureError):  # of the ledger, which has its own check
-            last_entry = ReleaseStore(home.releases_dir(name)).ledger.read_last()
-            if last_entry and last_entry.live:
-                yield _check_aliases(client, name, last_entry.live, last_entry.rollback_target)
+            live = ReleaseStore(home.releases_dir(name)).read_live()
+            if live:
+                yield _check_aliases(home, client, name, live)
 
 
-def _check_aliases(
-    client: Client, name: str, live_release: Release, previous_version: str | None
-) -> CheckResult:
-    expected_versions = {
-        registry.CHAMPION_ALIAS: live_release.version,
-        registry.PREVIOUS_ALIAS: previous_version,
-    }
-    mismatches = registry.find_mismatched_aliases(client, name, expected_versions)
-    deleted_versions = {version for version in expected_versions.values() if version} - set(
-        registry.list_versions(client, name)
-    )
-    if deleted_versions:
-        return warning(
-            f"version {min(deleted_versions)} is gone from MLflow's registry; it is still served",
-            "nothing has to be done: the next release sets the aliases again",
-            name,
-        )
-    if mismatches:
-        messages = (
-            f"@{alias} points to {actual_version or 'no version'}, the ledger says"
-            f" {expected_versions[alias] or 'no version'}"
-            for alias, actual_version in mismatches.items()
-        )
-        fix = f"relearn release {live_release.run_id[:8]} corrects this, and changes nothing else"
-        return warning("; ".join(messages), fix, name)
-    messages = (f"@{alias} {version or 'no version'}" for alias, version in expected_versions.items())
-    return ok(f"MLflow's aliases agree with the ledger: {', '.join(messages)}", name)
+def _check_aliases(home: Home, client: Client, name: str, live: Release) -> CheckResult:
+    mismatches = "; ".join(describe_mismatches(home, name))
+    if not mismatches:
+        return ok(f"@champion is version {live.version} (run {live.run_id[:8]}), as the ledger says", name)
+    if not registry.has_classifier(client, live.run_id):
+        message = f"{mismatches}; its run is gone from MLflow, and it is still served"
+        return warning(message, "nothing has to be done: the next release sets the aliases again", name)
+    fix = f"relearn release {live.run_id[:8]} corrects this, and changes nothing else"
+    return warning(mismatches, fix, name)

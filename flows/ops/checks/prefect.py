@@ -1,4 +1,4 @@
-"""Checks of Prefect: settings, database, server, worker, automation, next runs, stuck runs."""
+"""Checks of Prefect: settings, database, server, worker, automation, next runs, late runs."""
 
 import os
 from collections.abc import Iterator
@@ -7,18 +7,18 @@ from importlib import metadata
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from relearn.flows import environment
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import (
     PASSWORD_FIX,
     STATE_PROBLEMS,
     WORK_POOL,
     ZOMBIE_AUTOMATION,
-    ZOMBIE_GRACE,
     PrefectApi,
     parse_time,
 )
+from relearn.flows.process import environment
 from relearn.flows.tracking import schema
+from relearn.model.file_lock import DATABASE_FIX, describe_database_lock
 from relearn.model.home import Home, sqlite_url
 
 FREE_PREFECT_PORT = 4210  # suggested if 4200 is in use
@@ -71,6 +71,9 @@ def database(home: Home) -> Iterator[CheckResult]:
     file = home.prefect / "prefect.db"
     if not file.exists():
         yield skipped(f"no flow yet: the first flow creates {file}")
+        return
+    if lock := describe_database_lock(file):
+        yield failed(lock, DATABASE_FIX)
         return
     try:
         revision = schema.read_current_revision(sqlite_url(file))
@@ -157,19 +160,11 @@ def next_run(home: Home) -> Iterator[CheckResult]:
         yield skipped("nothing is scheduled")
 
 
-def stuck_runs(home: Home) -> Iterator[CheckResult]:
-    """Report late runs that no worker has claimed, and running runs without heartbeat."""
-    prefect = PrefectApi.from_environment(home)
-    late_runs, silent_runs = prefect.list_late_runs(), prefect.list_runs_without_heartbeat()
-    if late_runs:
-        expected_start = parse_time(late_runs[0]["expected_start_time"])
-        message = f"{len(late_runs)} runs are late, the first since {expected_start:%Y-%m-%d %H:%M} UTC"
+def late_runs(home: Home) -> Iterator[CheckResult]:
+    """Report due runs that no worker has claimed."""
+    if runs := PrefectApi.from_environment(home).list_late_runs():
+        expected_start = parse_time(runs[0]["expected_start_time"])
+        message = f"{len(runs)} runs are late, the first since {expected_start:%Y-%m-%d %H:%M} UTC"
         yield warning(message, "see worker")
-    minutes = ZOMBIE_GRACE.total_seconds() / 60
-    for run in silent_runs:
-        yield warning(
-            f"{run['name']} is RUNNING in Prefect, without heartbeat for {minutes:g} minutes",
-            f"set its state to Crashed at {prefect.ui_url}/runs/flow-run/{run['id']}; see automation",
-        )
-    if not late_runs and not silent_runs:
-        yield ok("no run is late or without heartbeat")
+    else:
+        yield ok("no run is late")

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from relearn.flows.ops.checks.check import CheckResult, failed, ok, skipped
-from relearn.model.errors import CorruptDataError, InfrastructureError, RelearnError
+from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError, RelearnError
 from relearn.model.home import Home
+from relearn.serving.deployment.bento_store import find_bento_folder
 from relearn.serving.deployment.discovery import RunningServer, find_running_servers
 from relearn.serving.releases.ledger import Entry
 from relearn.serving.releases.store import ReleaseStore, list_released_names
@@ -12,20 +13,20 @@ from relearn.serving.runtime.hot_reload import load_release
 
 
 def ledger(home: Home) -> Iterator[CheckResult]:
-    """Check that no line of a ledger was changed or lost."""
+    """Check that no entry of a ledger was changed or lost."""
     for name in list_released_names(home):
-        path = ReleaseStore(home.releases_dir(name)).ledger.path
+        folder = ReleaseStore(home.releases_dir(name)).ledger.folder
         try:
             entries = ReleaseStore(home.releases_dir(name)).ledger.read_entries()
         except CorruptDataError as error:
             yield failed(
                 str(error),
-                f"restore {path.name} from a copy: it decides what is live; servers keep what they serve",
+                f"restore {folder} from a copy: it decides what is live; servers keep what they serve",
                 name,
                 CorruptDataError.exit_code,
             )
         except InfrastructureError as error:
-            yield failed(str(error), f"let this user read {path}", name)
+            yield failed(str(error), f"let this user read {folder}", name)
         else:
             live_release = entries[-1].live if entries else None
             live_status = f"version {live_release.version} is live" if live_release else "nothing is live"
@@ -56,6 +57,20 @@ def live(home: Home) -> Iterator[CheckResult]:
             )
         else:
             yield ok(f"version {last_entry.live.version} loads, and predicts as when it was released", name)
+
+
+def bento(home: Home) -> Iterator[CheckResult]:
+    """Check that the Bento of the live release is there, and that BentoML can read it."""
+    for name, last_entry in _read_last_entries(home):
+        if last_entry.live is None:
+            continue
+        try:
+            folder = find_bento_folder(last_entry.live.bento, home)
+        except (NotFoundError, CorruptDataError) as error:
+            fix = f"relearn release {last_entry.live.run_id[:8]} builds it again"
+            yield failed(str(error), fix, name, error.exit_code)
+        else:
+            yield ok(f"{folder} can be served", name)
 
 
 def servers(home: Home) -> Iterator[CheckResult]:

@@ -15,9 +15,9 @@ import psutil
 from packaging.requirements import Requirement
 from rich.filesize import decimal
 
-from relearn.flows import system_limits
 from relearn.flows.ops.checks.check import CheckResult, failed, find_obstacle, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.flows.process import system_limits
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 from relearn.serving.config import VERSION_HEADER, ServeConfig
@@ -34,8 +34,8 @@ MIN_DISK_BYTES = 50_000_000  # a release with its Bento takes 10 MB
 MIN_FREE_FILES = 700  # a first run makes 650
 PROBE_CONTENT = bytes(65_536)  # more than fits on a full disk
 MLFLOW_PORT = 5000
-FREE_SPACE_FIX = "make room: relearn prune --keep 3 removes old versions, files of old runs and checkpoints"
-OTHER_HOME_FIX = "set RELEARN_HOME to another folder"
+FREE_SPACE_FIX = "make room: relearn home prune --keep 3 removes old versions, runs and checkpoints"
+HOME_FIX = "set RELEARN_HOME to another folder"
 
 
 def versions(_home: Home) -> Iterator[CheckResult]:
@@ -85,7 +85,7 @@ def home(home: Home) -> Iterator[CheckResult]:
     """Check that the home is writable: a file is written, synced, renamed and deleted."""
     if not home.root.exists():
         if obstacle := find_obstacle(home.root):
-            yield failed(f"{home.root} cannot be created: {obstacle} is not writable", OTHER_HOME_FIX)
+            yield failed(f"{home.root} cannot be created: {obstacle} is not writable", HOME_FIX)
         else:
             yield skipped(f"{home.root} is not there yet: the first relearn run creates it")
         return
@@ -97,7 +97,7 @@ def home(home: Home) -> Iterator[CheckResult]:
         is_disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         yield failed(
             f"{home.root} is not writable: {error.strerror}",
-            FREE_SPACE_FIX if is_disk_full else OTHER_HOME_FIX,
+            FREE_SPACE_FIX if is_disk_full else HOME_FIX,
         )
     else:
         yield ok(f"{home.root} is writable")
@@ -123,6 +123,8 @@ def disk(home: Home) -> Iterator[CheckResult]:
     message = f"{decimal(usage.free)} free of {decimal(usage.total)}"
     if filesystem.f_files and filesystem.f_favail < MIN_FREE_FILES:
         yield failed(f"the disk has room for {filesystem.f_favail} more files, however small", FREE_SPACE_FIX)
+    elif not usage.total:
+        yield skipped("the file system of the home reports no size")
     elif usage.free < LOW_DISK_BYTES:
         yield (failed if usage.free < MIN_DISK_BYTES else warning)(message, FREE_SPACE_FIX)
     else:

@@ -1,6 +1,7 @@
 """Command line: precedence of settings, help, and one line per error."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -13,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from relearn.flows.cli import app
 from relearn.flows.cli.app import run_command_line
 from relearn.model.config import PRESETS
 
 COMMANDS = (
-    *("data", "eda", "run", "train", "evaluate", "compare", "backprop"),
-    *("release", "rollback", "history", "reference", "reproduce", "serve", "predict", "feedback"),
-    *("up", "schedule", "monitor", "status", "doctor", "prune", "config"),
+    *("run", "data", "train", "evaluate", "compare", "release", "rollback", "history"),
+    *("serve", "up", "predict", "feedback", "status", "monitor", "schedule", "doctor", "home"),
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -41,7 +42,7 @@ def error_lines(arguments: list[str], capsys: Capture) -> list[str]:
 
 
 def printed_setting(name: str, capsys: Capture) -> list[str]:
-    """Return value and origin of a setting that `relearn config` has just printed."""
+    """Return value and origin of a setting that `relearn doctor --settings` has just printed."""
     for line in capsys.readouterr().out.splitlines():
         cells = [cell.strip() for cell in line.strip("│").split("│")]
         if cells[0] == name:
@@ -82,7 +83,7 @@ def printed_setting(name: str, capsys: Capture) -> list[str]:
         ("test-fraction", "1", "less than 1"),
         ("image-size", "7", "greater than or equal to 8"),
         ("channels", "2", "1 or 3"),
-        ("optimizer", "adam", "'sgd', 'rmsprop' or 'adagrad'"),
+        ("optimizer", "lion", "'sgd', 'rmsprop', 'adagrad', 'adam' or 'adamw'"),
     ],
 )
 def test_value_out_of_range_is_rejected(
@@ -141,8 +142,9 @@ def test_all_errors_are_reported_at_once(capsys: Capture) -> None:
         (["train", "--epohcs", "3"], "error[usage]: Unknown option: --epohcs. Did you mean --epochs?"),
         (["train", "digits"], "error[usage]: arguments: got 'digits' too many"),
         (["train", "--epochs"], 'error[usage]: Command "train" parameter --epochs requires an argument.'),
-        (["train", "--config"], "error[usage]: Parameter --config requires an argument."),
-        (["evaluate"], 'error[usage]: Command "evaluate" parameter --run requires an argument.'),
+        (["train", "--config"], 'error[usage]: Command "train" parameter --config requires an argument.'),
+        (["train", "-q", "-v"], "error[usage]: --quiet: got --verbose as well, accepted: one of the two"),
+        (["evaluate"], 'error[usage]: Command "evaluate" parameter RUN requires an argument.'),
         (
             ["train", "--preset", "slow"],
             f"error[config]: --preset: got 'slow', accepted: {', '.join(PRESETS)}",
@@ -220,8 +222,8 @@ def test_unreadable_settings_file_is_rejected(tmp_path: Path, capsys: Capture) -
         (
             "network",
             "nope",
-            "error[config]: network: got 'nope', accepted: mlp, cnn or a custom class as "
-            "package.module:Class",
+            "error[config]: network: got 'nope', accepted: mlp, cnn, pretrained, pretrained-lite1, "
+            "pretrained-lite2 or a custom class as package.module:Class",
         ),
         ("network", "nowhere.at_all:Net", "error[network]: network: no module named 'nowhere' from {here}"),
         ("network", "json:Net", "error[network]: network: json has no class 'Net'"),
@@ -252,9 +254,9 @@ def test_unsupported_precision_is_rejected_before_any_work(command: str, home: P
 
 def test_all_networks_are_checked_before_training(home: Path, capsys: Capture) -> None:
     """An unknown last network stops the run before the first is trained."""
-    (line,) = error_lines(["run", "--networks", "mlp", "nope"], capsys)
+    (line,) = error_lines(["run", "--network", "mlp", "nope"], capsys)
 
-    assert line.startswith("error[config]: network: got 'nope', accepted: mlp, cnn or")
+    assert line.startswith("error[config]: network: got 'nope', accepted: mlp, cnn, pretrained")
     assert [] == list(home.iterdir())
 
 
@@ -282,20 +284,20 @@ def test_reading_verbs_write_nothing(
 def test_flag_overrides_variable_file_and_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """In this order; `relearn config` prints the origin."""
+    """In this order; `relearn doctor --settings` prints the origin."""
     file = tmp_path / "settings.toml"
     file.write_text("epochs = 2\nhidden_sizes = [64, 32]\n")
-    layers = ["config", "--preset", "tutorial"]
+    layers = ["doctor", "--settings", "--preset", "tutorial"]
     monkeypatch.setenv("COLUMNS", "300")
 
-    run_command_line(["config"])
+    run_command_line(["doctor", "--settings"])
     assert ["15", "default"] == printed_setting("epochs", capsys)
     run_command_line(layers)
     assert ["256", "preset tutorial"] == printed_setting("batch_size", capsys)
     with monkeypatch.context() as variables:
         variables.setenv("RELEARN_PRESET", "tutorial")
         variables.setenv("RELEARN_CONFIG", str(file))
-        run_command_line(["config"])
+        run_command_line(["doctor", "--settings"])
     printed = capsys.readouterr().out
     assert "preset tutorial" in printed
     assert str(file) in printed
@@ -314,9 +316,9 @@ def test_list_is_one_flag_or_repeated_flags(monkeypatch: pytest.MonkeyPatch, cap
     """Both forms have the same effect."""
     monkeypatch.setenv("COLUMNS", "300")
 
-    run_command_line(["config", "--hidden-sizes", "784", "512"])
+    run_command_line(["doctor", "--settings", "--hidden-sizes", "784", "512"])
     assert ["(784, 512)", "cli"] == printed_setting("hidden_sizes", capsys)
-    run_command_line(["config", "--hidden-sizes", "784", "--hidden-sizes", "512"])
+    run_command_line(["doctor", "--settings", "--hidden-sizes", "784", "--hidden-sizes", "512"])
     assert ["(784, 512)", "cli"] == printed_setting("hidden_sizes", capsys)
 
 
@@ -325,7 +327,7 @@ def test_unknown_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch, capsys: 
     for name in ("RELEARN_EPOHCS", "RELEARN_EPOCHS", "RELEARN_PORT"):
         monkeypatch.setenv(name, "3")
 
-    assert 0 == run_command_line(["config"])
+    assert 0 == run_command_line(["doctor", "--settings"])
     assert "warning: RELEARN_EPOHCS is set, but has no effect on this command\n" == capsys.readouterr().err
 
 
@@ -335,7 +337,7 @@ def test_home_of_unknown_user_is_rejected(
 ) -> None:
     """`~name` is the home folder of a user, who has to exist."""
     monkeypatch.setenv(variable, "~nobody-of-that-name/x")
-    (line,) = error_lines(["config"], capsys)
+    (line,) = error_lines(["doctor", "--settings"], capsys)
     assert line.startswith(
         f"error[user_input]: {variable}: got '~nobody-of-that-name/x', there is no such user"
     )
@@ -356,12 +358,60 @@ def test_help_lists_every_command(capsys: Capture) -> None:
     assert 0 == run_command_line(["--help"])
 
     lines = capsys.readouterr().out.splitlines()
-    assert set(COMMANDS) == {line.split()[1] for line in lines if line.startswith("│ ") and line[2].isalpha()}
+    listed = [line.split()[1] for line in lines if line.startswith("│ ") and line[2].isalpha()]
+    assert list(COMMANDS) == listed
+    assert len(listed) <= 18
+
+
+def test_help_leads_on(capsys: Capture) -> None:
+    """Each topic has an example that its commands understand; the variables and the documents are named."""
+    assert 0 == run_command_line(["help"])
+    printed = capsys.readouterr().out
+    for topic, (example, commands) in app.COMMANDS.items():
+        assert f"─ {topic}: {example} ─" in printed
+        assert example.split()[1] in commands
+    for name in ("RELEARN_HOME", "RELEARN_DATA", "RELEARN_API_KEYS", "RELEARN_BATCH_SIZE"):
+        assert name in printed
+    assert app.DOCS.is_dir()
+    assert f"Docs: {app.DOCS}" in printed.replace("\n", "")
+
+
+SUBCOMMANDS = ("data inspect", "data eda", "data history", "data diff")
+SUBCOMMANDS += ("feedback review", "feedback accept", "feedback reject")
+
+
+@pytest.mark.parametrize("command", [*(set(COMMANDS) - {"data", "feedback"}), *SUBCOMMANDS])
+def test_help_of_a_command_has_an_example_of_it(command: str, capsys: Capture) -> None:
+    """With flags that it has."""
+    assert 0 == run_command_line(["help", *command.split()])
+    printed = capsys.readouterr().out
+    example = re.search(r"^Example: (relearn .+?) *$", printed, re.MULTILINE)
+    assert example
+    assert example[1].startswith(f"relearn {command}")
+    for flag in re.findall(r"--[a-z-]+", example[1]):
+        assert flag in printed.replace(example[1], "")
+
+
+def test_relearn_alone_shows_the_next_command(home: Path, capsys: Capture) -> None:
+    """In an empty home nothing is trained, released or running, and nothing is written."""
+    assert 0 == run_command_line([])
+    lines = capsys.readouterr().out.splitlines()
+    assert ["Trained", "Released", "Running"] == [line.split()[0] for line in lines if "nothing" in line]
+    assert any(re.fullmatch(r"Next: .*relearn run", line) for line in lines)
+    assert [] == list(home.iterdir())
+
+
+def test_verbose_names_the_paths_in_use(home: Path, capsys: Capture) -> None:
+    """On standard error, so that the output stays the result."""
+    assert 0 == run_command_line(["-v", "status", "--json"])
+    captured = capsys.readouterr()
+    assert re.search(rf"^home +{home}$", captured.err, re.MULTILINE)
+    assert isinstance(json.loads(captured.out), list)
 
 
 def test_help_of_a_command_is_its_whole_docstring(capsys: Capture) -> None:
     """The summary, which the list of commands shows too, and the paragraphs after it, but no parameters."""
-    assert 0 == run_command_line(["prune", "--help"])
+    assert 0 == run_command_line(["home", "prune", "--help"])
 
     output = " ".join(capsys.readouterr().out.split())
     assert "longer needed. Always kept: the live version, the rollback target" in output
@@ -375,7 +425,7 @@ def test_every_value_is_printed_in_any_width(
     """Help and tables have 60 columns at least, which a narrower terminal wraps."""
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("RELEARN_BATCH_SIZE", "4321")
-    assert 0 == run_command_line(["config"])
+    assert 0 == run_command_line(["doctor", "--settings"])
     (row,) = (line for line in capsys.readouterr().out.splitlines() if "batch_size" in line)
     assert "4321" in row
     monkeypatch.setenv("COLUMNS", columns)
@@ -388,7 +438,7 @@ def test_narrow_terminal_is_wide_enough_for_values() -> None:
     reading_end, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "relearn", "config"],
+        [sys.executable, "-m", "relearn", "doctor", "--settings"],
         env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
         stdout=terminal,
     )
@@ -417,12 +467,13 @@ def test_help_and_errors_import_no_heavy_library() -> None:
     code = (
         "import sys\n"
         "from relearn.flows.cli.app import run_command_line\n"
-        "for words in (['--help'], ['trian'], ['run', '--help'], ['train', '--epochs', '0'], ['config'],\n"
+        "heavy = {'torch', 'mlflow', 'prefect', 'bentoml', 'pandas', 'matplotlib', 'sqlalchemy'}\n"
+        "for words in ([], ['--help'], ['trian'], ['run', '--help'], ['train', '--epochs', '0'],\n"
+        "              ['doctor', '--settings'], ['history'], ['history', '--json'], ['release'],\n"
         "              ['compare', '--help'], ['serve', '--help'], ['predict', '--help'], ['serve'],\n"
         "              ['feedback', '--help'], ['feedback', 'accept', '--help'], ['feedback', 'review']):\n"
         "    run_command_line(words)\n"
-        "    heavy = {'torch', 'mlflow', 'prefect', 'bentoml', 'pandas', 'matplotlib'} & set(sys.modules)\n"
-        "    assert not heavy, (words, heavy)\n"
+        "    assert not heavy & set(sys.modules), (words, heavy & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 0 == done.returncode, done.stderr

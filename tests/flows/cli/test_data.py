@@ -8,9 +8,9 @@ from PIL import Image
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.cli.data import _list_examples
+from relearn.model.description.raw_dataset import RawDataset, RawSplit
+from relearn.model.description.source_description import SplitName
 from relearn.model.files import to_csv
-from relearn.model.sources.description import SplitName
-from relearn.model.sources.raw_dataset import RawDataset, RawSplit
 
 NAMES = ("[x]*", "[:b]", "=1+1", "tab\there")
 
@@ -48,7 +48,7 @@ def test_reading_is_saved_and_passed_on(source: Path, capsys: pytest.CaptureFixt
     arguments = ["data", "inspect", str(source), "--save", str(file), "--contact-sheet", str(sheet)]
     assert 0 == run_command_line(arguments)
     assert sheet.read_bytes().startswith(b"\x89PNG")
-    assert 0 == run_command_line(["eda", "--dataset", str(file), "--images", "4"])
+    assert 0 == run_command_line(["data", "eda", "--dataset", str(file), "--images", "4"])
     assert "48 train" in capsys.readouterr().out
     sheet.unlink()
     assert 2 == run_command_line(arguments)

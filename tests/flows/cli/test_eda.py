@@ -1,4 +1,4 @@
-"""`relearn eda`: printed tables, files, findings, rejected input."""
+"""`relearn data eda`: printed tables, files, findings, rejected input."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_tables_are_printed_and_files_written(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tables on the terminal, tables and figures in the home; each path is printed."""
-    assert 0 == run_command_line(["eda", "--dataset", "digits", "--images", "4"])
+    assert 0 == run_command_line(["data", "eda", "--dataset", "digits", "--images", "4"])
     printed = capsys.readouterr().out
     for phrase in ("digits: 10 classes", "validation", "Classes are balanced", "float32", "No findings"):
         assert phrase in printed
@@ -35,9 +35,9 @@ def test_tables_are_printed_and_files_written(home: Path, capsys: pytest.Capture
 
 def test_model_name_and_output_select_folder(home: Path, tmp_path: Path) -> None:
     """Files go to `eda/MODEL_NAME`, or to `--output`."""
-    assert 0 == run_command_line(["eda", "--dataset", "digits", "--model-name", "mine"])
+    assert 0 == run_command_line(["data", "eda", "--dataset", "digits", "--model-name", "mine"])
     assert FILES == sorted(file.name for file in (home / "eda" / "mine").iterdir())
-    assert 0 == run_command_line(["eda", "--dataset", "digits", "--output", str(tmp_path / "out")])
+    assert 0 == run_command_line(["data", "eda", "--dataset", "digits", "--output", str(tmp_path / "out")])
     assert FILES == sorted(file.name for file in (tmp_path / "out").iterdir())
 
 
@@ -47,7 +47,9 @@ def test_findings_are_printed(home: Path, tmp_path: Path, capsys: pytest.Capture
     images[10] = images[0]
     labels = np.where(np.arange(200) % 10, "[red]many", "few")
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
-    assert 0 == run_command_line(["eda", "--dataset", f"npz:{tmp_path / 'a.npz'}", "--image-size", "16"])
+    assert 0 == run_command_line(
+        ["data", "eda", "--dataset", f"npz:{tmp_path / 'a.npz'}", "--image-size", "16"]
+    )
     printed = " ".join(capsys.readouterr().out.split())
     for phrase in ("duplicate", "resolution is lost", "9.0 times", "imbalanced: '[red]many'"):
         assert phrase in printed
@@ -61,7 +63,7 @@ def test_suspected_labels_are_printed_with_their_rows(
     labels = np.arange(200) % 2
     images = (100 * labels[:, None, None] + rng.integers(0, 99, (200, 8, 8))).astype(np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=np.where(np.arange(200) == 7, 0, labels))
-    assert 0 == run_command_line(["eda", "--dataset", f"npz:{tmp_path / 'a.npz'}"])
+    assert 0 == run_command_line(["data", "eda", "--dataset", f"npz:{tmp_path / 'a.npz'}"])
     table = pd.read_csv(next((home / "eda").glob("*/suspected_labels.csv")))
     assert [(0, 1, "images[7]")] == list(
         table[["label", "predicted", "file"]].itertuples(index=False, name=None)
@@ -85,7 +87,7 @@ def test_bad_input_is_one_line(
     home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     """Exit code 2, what was wrong, and no files."""
-    assert 2 == run_command_line(["eda", *arguments])
+    assert 2 == run_command_line(["data", "eda", *arguments])
     error = capsys.readouterr().err
     assert message in error
     assert 1 == len(error.strip().splitlines())

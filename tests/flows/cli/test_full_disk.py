@@ -26,7 +26,7 @@ def partial_files(home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if ".tmp" in path.name]
 
 
-@pytest.mark.parametrize("command", [["train"], ["run"], ["eda"], ["backprop"]])
+@pytest.mark.parametrize("command", [["train"], ["run"], ["data", "eda"]])
 def test_file_in_place_of_home_is_rejected(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -40,7 +40,7 @@ def test_file_in_place_of_home_is_rejected(
     assert "kept" == home.read_text()
 
 
-@pytest.mark.parametrize("command", [["train"], ["run"], ["eda"], ["backprop"]])
+@pytest.mark.parametrize("command", [["train"], ["run"], ["data", "eda"]])
 def test_read_only_home_is_reported(
     command: list[str], disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

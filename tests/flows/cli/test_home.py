@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from relearn.model.home import measure_free_bytes
+
 # Root passes every permission unless it gives these two capabilities away.
 WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
 
@@ -66,7 +68,7 @@ def test_help_needs_no_home(locked: Path, flag: str) -> None:
 
 def test_home_inside_locked_folder_is_one_line(locked: Path, tmp_path: Path) -> None:
     """The path and the reason are named."""
-    done = run_in(tmp_path, f"chmod 0 {locked}", "config", RELEARN_HOME=str(locked / "home"))
+    done = run_in(tmp_path, f"chmod 0 {locked}", "doctor", "--settings", RELEARN_HOME=str(locked / "home"))
     line = f"error[user_input]: RELEARN_HOME: '{locked}/home' cannot be used: Permission denied; accepted: "
     assert (2, "") == (done.returncode, done.stdout)
     assert done.stderr.startswith(line)
@@ -75,8 +77,15 @@ def test_home_inside_locked_folder_is_one_line(locked: Path, tmp_path: Path) -> 
 
 def test_home_with_too_long_name_is_one_line(tmp_path: Path) -> None:
     """A name has at most 255 bytes; the line is short all the same."""
-    done = run_in(tmp_path, "true", "config", RELEARN_HOME=str(tmp_path / ("a" * 300)))
+    done = run_in(tmp_path, "true", "doctor", "--settings", RELEARN_HOME=str(tmp_path / ("a" * 300)))
     assert (2, "") == (done.returncode, done.stdout)
     assert "cannot be used: File name too long; accepted: a folder" in done.stderr
     assert 1 == done.stderr.count("\n")
     assert len(done.stderr) < 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
+def test_free_space_of_a_file_system_without_a_size_is_unknown(tmp_path: Path) -> None:
+    """A ramfs or /proc is not full: it reports 0 of 0 bytes."""
+    assert measure_free_bytes(Path("/proc")) is None
+    assert (measure_free_bytes(tmp_path / "missing") or 0) > 0

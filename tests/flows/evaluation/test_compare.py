@@ -14,10 +14,10 @@ from relearn.flows.releases.reference_set import ReferenceSet
 from relearn.flows.releases.release_state import ReleaseState
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import Experiment
-from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.splits import hash_contents
+from relearn.model.data.splits import hash_contents, hash_with_salts
 from relearn.model.errors import CorruptDataError, DataError, NotFoundError, UserInputError
 from relearn.model.home import Home
+from relearn.model.images.decode import encode_png
 from tests.flows.zoo import SHAPE, Zoo, animal
 
 Capture = pytest.CaptureFixture[str]
@@ -193,11 +193,18 @@ def test_runs_are_found_by_version_or_alias(zoo: Zoo) -> None:
 def zoo_with_reference(zoo: Zoo) -> Zoo:
     """The zoo with version 1 live; the run `learned` was trained on 10 of its 60 reference images."""
     images = np.random.default_rng(0).integers(0, 256, (60, *SHAPE), dtype=np.uint8)
-    reference = ReferenceSet(LabelledImages(images, np.arange(60) % 3), ("ant", "bee", "cow"), "the zoo")
+    reference = ReferenceSet(
+        list(map(encode_png, images)),
+        np.arange(60) % 3,
+        hash_with_salts(images),
+        hash_with_salts(images),
+        ("ant", "bee", "cow"),
+        "the zoo",
+    )
     zoo.promote("1", reference.save(zoo.releases))
     experiment = Experiment.open_or_create(zoo.home, "zoo")
     with experiment.start_run("learned", {"relearn.job_type": "train"}) as run:
-        registry.log_classifier(run, animal(2), hash_contents(images[:10]))
+        registry.log_classifier(run, animal(2), hash_contents(images[:10])[:, None])
     return zoo
 
 
@@ -210,7 +217,7 @@ def test_paired_test_uses_reference_images_that_neither_was_trained_on(
         zoo_with_reference.releases,
         ReleaseState.from_store(zoo_with_reference.releases).reference_fingerprint,
     )
-    images, labels = reference.test_images.images[10:], reference.test_images.labels[10:]
+    images, labels = reference.fit(animal(1).card).images[10:], reference.labels[10:]
     first, second = (animal(seed).predict(images).argmax(1) == labels for seed in (1, 2))
 
     assert (50, 10, "reference images of zoo") == (result.comparison.images, result.excluded, result.images)

@@ -1,6 +1,7 @@
 """Evaluation of a classifier on any dataset with the same classes."""
 
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.evaluation.compare import compare_runs
 from relearn.flows.evaluation.evaluate import evaluate_run, reorder_labels, select_unseen
+from relearn.flows.evaluation.report import build_report
 from relearn.flows.tracking import registry
+from relearn.flows.tracking.artifacts import load_artifact
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.data.splits import hash_contents
 from relearn.model.errors import DataError
 from relearn.model.home import Home
@@ -23,8 +25,9 @@ from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
 from relearn.model.networks.summary import count_parameters
+from relearn.model.preparation.prepared import prepare_dataset
 
-ANIMALS = ("ant", "bee", "[cow]")  # [cow] would be Rich markup if it were not escaped
+ANIMALS = ("ant", "bee", "[cow]<b>")  # would be Rich markup and HTML if it were not escaped
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def zoo(copied: Home, tmp_path: Path) -> Path:
         fingerprint="f" * 64,
         parameters=count_parameters(network),
     )
-    hashes = hash_contents(np.load(tmp_path / "zoo.npz")["images"][:60, None])
+    hashes = hash_contents(np.load(tmp_path / "zoo.npz")["images"][:60, None])[:, None]
     for name, learned in {"the zoo": hashes[:0], "learned 60": hashes}.items():
         with Experiment.open_or_create(copied, "zoo").start_run(name, {"relearn.job_type": "train"}) as run:
             registry.log_classifier(run, Classifier(network, card), learned)
@@ -72,7 +75,7 @@ def test_evaluation_on_own_test_images_equals_that_of_the_training(copied: Home,
     training = next(logged for logged in runs if logged.info.run_id.startswith(run))
     evaluation = next(logged for logged in runs if logged.data.tags["relearn.job_type"] == "evaluate")
 
-    assert ("digits", 292) == (result.dataset, len(result.evaluation))
+    assert ("digits", 292) == (result.prepared.name, len(result.evaluation))
     assert "292 test images of digits, 0 left out because the run learned from them" == result.images
     assert training.data.metrics["test/accuracy"] == pytest.approx(result.evaluation.accuracy, abs=1e-9)
     assert training.data.metrics["test/loss"] == pytest.approx(evaluation.data.metrics["test/loss"], abs=1e-5)
@@ -98,7 +101,7 @@ def test_images_of_another_dataset_are_resized_for_the_classifier(
     np.savez(tmp_path / "large.npz", images=enlarged[:600], labels=split.labels[:600])
     result = evaluate_run(copied, run, f"npz:{tmp_path / 'large.npz'}")
 
-    assert "large" == result.dataset
+    assert "large" == result.prepared.name
     assert 10 == result.evaluation.probabilities.shape[1]
     assert result.evaluation.accuracy > 0.5  # of training images, blurred by the enlargement
 
@@ -114,6 +117,17 @@ def test_images_that_the_run_learned_from_are_left_out() -> None:
 
     assert np.flatnonzero(~learned).tolist() == unseen.labels.tolist()
     assert np.array_equal(images[~learned], unseen.images)
+
+
+def test_images_of_a_group_count_as_one() -> None:
+    """The groups of all splits are kept, also in the class order of the classifier."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+    groups = np.repeat(np.arange(6, dtype=np.uint64), 10)[:, None].repeat(2, axis=1)
+    halves = (slice(0, 30), slice(30, 60))
+    parts = [LabelledImages(images[half], np.zeros(30, int), groups=groups[half]) for half in halves]
+    unseen = select_unseen(parts, np.empty((0, 2), np.uint64), allocate_in_memory)
+
+    assert np.array_equal(groups, reorder_labels(unseen, ("a", "b"), ("b", "a")).groups)
 
 
 def test_a_run_is_never_scored_on_its_training_images(copied: Home, run: str) -> None:
@@ -149,7 +163,7 @@ def test_other_classes_are_rejected(
 
     assert 2 == run_command_line(["evaluate", "the zoo", "--dataset", dataset])
     assert (
-        "error[data]: the classes of the data are ant, bee, fox; the classifier knows ant, bee, [cow]\n"
+        "error[data]: the classes of the data are ant, bee, fox; the classifier knows ant, bee, [cow]<b>\n"
         == capsys.readouterr().err
     )
     client = connect(copied)
@@ -189,9 +203,64 @@ def test_all_images_of_a_given_dataset_are_evaluated(
     )
 
 
+class PageReader(HTMLParser):
+    """Collects the text, the tags and the addresses of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.addresses = "", set[str](), list[str]()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [str(value) for name, value in attrs if name in ("src", "href", "style")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_report_is_one_escaped_page(
+    copied: Home, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It loads nothing, runs no script, shows names as text, and is kept in MLflow, too."""
+    file = tmp_path / "report.html"
+    command = ["evaluate", "the zoo", "--dataset", f"npz:{zoo}", "--report", str(file)]
+    assert 0 == run_command_line(command)
+
+    page = PageReader(file.read_text())
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    assert set() == page.tags & {"script", "link"}
+    assert "url(" not in page.text
+    assert "@import" not in page.text
+    assert "[cow]<b>" in page.text
+    for title in ("Verdict", "Data", "Confusion matrix", "Most confident errors", "Calibration", "Settings"):
+        assert title in page.text
+    (run,) = connect(copied).search_runs(
+        [experiment.experiment_id for experiment in connect(copied).search_experiments()],
+        "attributes.run_name = 'the zoo'",
+    )
+    assert file.read_text() == load_artifact(run.info.run_id, "report.html")
+
+    assert 2 == run_command_line(command)
+    assert f"--report: {file} exists; add --force to replace a file" in capsys.readouterr().err
+
+
+def test_report_of_a_retraining_is_that_of_its_choice(copied: Home, run: str) -> None:
+    """It has curves, images of each class, the decision of the gate and the accuracy under corruptions."""
+    (parent,) = connect(copied).search_runs(["1"], "tags.`relearn.job_type` = 'retrain'")
+    result = evaluate_run(copied, parent.info.run_id)
+    page = PageReader(build_report(copied, result))
+
+    assert result.run_id.startswith(run)
+    for text in ("Learning curves", "Best epoch:", "better than guessing", "inverted", "292 test images"):
+        assert text in page.text
+
+
 def test_run_without_a_classifier_is_rejected(copied: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    """The parent run of a retraining has none."""
-    assert 2 == run_command_line(["evaluate", "retrain on digits"])
+    """A retraining that was interrupted has none."""
+    with Experiment.open_or_create(copied, "digits").start_run("stopped", {"relearn.job_type": "retrain"}):
+        pass
+    assert 2 == run_command_line(["evaluate", "stopped"])
     assert "has no classifier\n" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""`relearn reproduce`: identical, equivalent or different, from the card alone."""
+"""`relearn evaluate --reproduce`: identical, equivalent or different, from the card alone."""
 
 import shutil
 import sys
@@ -15,12 +15,12 @@ from relearn.flows.cli.app import run_command_line
 from relearn.flows.evaluation.reproduce import reproduce_version
 from relearn.flows.releases.release_state import ReleaseState, record_decision
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import CorruptDataError, NotFoundError
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release
@@ -103,9 +103,9 @@ def test_released_version_is_reproduced_bit_for_bit(
     """The home needs the release alone; logging in the original training changes nothing."""
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / "home"))
     shutil.copytree(ran.home.releases_dir("digits"), tmp_path / "home" / "releases" / "digits")
-    assert 0 == run_command_line(["reproduce", "1"])
+    assert 0 == run_command_line(["evaluate", "1", "--reproduce"])
     last_line = capsys.readouterr().out.splitlines()[-1]
-    assert "SAME version 1 of digits was reproduced bit for bit" == last_line
+    assert "SAME digits@1 was reproduced bit for bit" == last_line
 
 
 def test_small_difference_is_equivalent(add_version: AddVersion) -> None:
@@ -122,7 +122,7 @@ def test_significant_difference_is_not_reproduced(
     """The version has other weights than its card leads to."""
     home = add_version(lambda network: [parameter.data.neg_() for parameter in network.parameters()])
     monkeypatch.setenv("RELEARN_HOME", str(home.root))
-    assert 4 == run_command_line(["reproduce", "1"])
+    assert 4 == run_command_line(["evaluate", "1", "--reproduce"])
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error[not_reproduced]: not reproduced: +"), error
     assert error.endswith("a significant difference")

@@ -4,7 +4,6 @@ import http.server
 import os
 import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,15 +17,18 @@ import mlflow
 import psycopg2
 import pytest
 
-from relearn.flows import process_identity
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.ops.checks.check import CheckResult
 from relearn.flows.ops.doctor import run_check
 from relearn.flows.orchestration import prefect_api
 from relearn.flows.releases.release_state import sync_with_ledger
+from relearn.flows.scheduling import recovery_policy
 from relearn.flows.tracking import artifacts
+from relearn.flows.tracking.runs import PROCESS_TAG
 from relearn.flows.tracking.store import connect
 from relearn.model.home import Home
+from relearn.model.process_identity import identify_process
+from relearn.serving.deployment.bento_store import MANIFESTS, bento_store_paths
 from relearn.serving.deployment.discovery import RunningServer
 from tests.flows.conftest import Ran, free_port
 from tests.flows.postgres import Postgres
@@ -88,7 +90,7 @@ def test_healthy_home_passes_and_is_not_changed(live: Zoo, capsys: Capture) -> N
     assert 0 == run_command_line(["doctor"]), capsys.readouterr()
     output = capsys.readouterr().out
 
-    for check in ("home", "store", "artifacts", "orphaned_runs", "aliases", "ledger", "live"):
+    for check in ("home", "store", "artifacts", "interrupted", "aliases", "ledger", "live"):
         assert f"✓ {check}" in output
     assert "✗" not in output
     assert before == read_files()
@@ -243,20 +245,17 @@ def test_artifacts_that_cannot_be_stored_are_found(zoo: Zoo) -> None:
 
 def test_run_without_a_process_is_found(zoo: Zoo) -> None:
     """The next run closes it, or it is resumed from a checkpoint; runs of other machines are ignored."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    client = connect(zoo.home)
-    tags = {**process_identity.process_tags(), process_identity.PROCESS_TAG: f"{process.pid}@0"}
-    run = client.create_run("1", tags=tags, run_name="zombie").info.run_id
-    client.create_run("1", tags={**tags, process_identity.HOST_TAG: "elsewhere"})
+    client, identity = connect(zoo.home), identify_process()
+    gone = f"{identity.rpartition('@')[0]}@1"
+    run = client.create_run("1", tags={PROCESS_TAG: gone}, run_name="lost").info.run_id
+    client.create_run("1", tags={PROCESS_TAG: identity})
+    client.create_run("1", tags={PROCESS_TAG: f"elsewhere{gone}"})
 
-    result = run_one(zoo.home, "mlflow", "orphaned_runs")
-    assert ("warning", "the next relearn run closes it") == (result.state, result.fix)
-    assert f"zombie ({run[:8]}) is RUNNING in MLflow" in result.message
+    (result,) = run_check(zoo.home, "runs", "interrupted")
+    assert ("warning", "lost is RUNNING in MLflow, and its process is gone") == (result.state, result.message)
+    assert "the worker of relearn up closes it, and so does the next relearn run" == result.fix
     (zoo.home.checkpoints / run).mkdir(parents=True)
-    assert (
-        f"relearn train --resume {run[:8]} continues it" == run_one(zoo.home, "mlflow", "orphaned_runs").fix
-    )
+    assert f"relearn train --resume {run[:8]} continues it" == run_one(zoo.home, "runs", "interrupted").fix
     assert "RUNNING" == client.get_run(run).info.status
 
 
@@ -267,22 +266,20 @@ def test_manually_moved_alias_is_found_and_kept(live: Zoo) -> None:
 
     result = run_one(live.home, "mlflow", "aliases")
     assert ("warning", "zoo") == (result.state, result.subject)
-    assert "@champion points to 3, the ledger says 2" == result.message
+    assert f"@champion points to {live.version('3')}, the ledger says {live.version('2')}" == result.message
     assert f"relearn release {live.releases.read_live().run_id[:8]} corrects this" in result.fix
     assert {"champion": "3", "previous": "1"} == live.aliases()
-    client.delete_model_version("zoo", "2")
-    assert "version 2 is gone from MLflow's registry" in run_one(live.home, "mlflow", "aliases").message
 
 
-def test_changed_line_of_the_ledger_is_corrupt_data(live: Zoo, capsys: Capture) -> None:
-    """The exit code is 4, the line is named, and checks that depend on the ledger are left out."""
-    path = live.releases.ledger.path
+def test_changed_entry_of_the_ledger_is_corrupt_data(live: Zoo, capsys: Capture) -> None:
+    """The exit code is 4, the entry is named, and checks that depend on the ledger are left out."""
+    path = live.releases.ledger.entry_path(1)
     path.write_text(path.read_text().replace('"better"', '"better!"', 1))
     assert 4 == run_command_line(["doctor"])
 
     output, errors = capsys.readouterr()
-    assert f"{path}, line 2 does not follow the line before it" in output
-    assert "restore ledger.jsonl from a copy" in output
+    assert f"{live.releases.ledger.entry_path(2)} does not follow the entry before it" in output
+    assert f"restore {live.releases.ledger.folder} from a copy" in output
     assert "✓ live" not in output
     assert "error[corrupt_data]: failed checks: releases ledger; each fix is printed above\n" == errors
 
@@ -297,6 +294,25 @@ def test_fix_of_a_damaged_release_works(live: Zoo, capsys: Capture) -> None:
     command = result.fix.partition(" makes version 1 live again")[0]
     assert 0 == run_command_line(command.split()[1:]), capsys.readouterr()
     assert "version 1 loads" in run_one(live.home, "releases", "live").message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", bytes(100), b"name: [", b"name: zoo\nversion: '3'\n"],
+    ids=lambda content: f"{len(content)} bytes",
+)
+def test_damaged_bento_is_found(content: bytes, live: Zoo, capsys: Capture) -> None:
+    """By `doctor` and by `serve`, which starts no server: the line names file and command."""
+    file = bento_store_paths("zoo", live.home)[len(content) % 2] / "2" / MANIFESTS[len(content) % 2]
+    assert "ok" == run_one(live.home, "releases", "bento").state
+    file.write_bytes(content)
+    result = run_one(live.home, "releases", "bento")
+    assert ("failed", 4) == (result.state, result.exit_code)
+    assert f"{file} is damaged: got {len(content)} bytes, accepted" in result.message
+    assert 4 == run_command_line(["serve"])
+    assert f"{result.message}; {result.fix}\n" in capsys.readouterr().err
+    file.unlink()
+    assert f"{file} is missing" in run_one(live.home, "releases", "bento").message
 
 
 class FirstVersionServer(http.server.BaseHTTPRequestHandler):
@@ -377,7 +393,7 @@ def test_full_disk_is_reported_and_ends_no_check(disk: Callable[[str], Path], ca
     output, errors = capsys.readouterr()
     assert "is not writable: No space left on device" in output
     assert "✗ disk" in output
-    assert "make room: relearn prune --keep 3" in output
+    assert "make room: relearn home prune --keep 3" in output
     assert "· servers" in output
     assert "error[infrastructure]: failed checks: system home, system disk" in errors
     assert [] == list((place / "home").iterdir())
@@ -465,7 +481,8 @@ def test_schedule_without_worker_or_automation_is_found(zoo: Zoo, prefect: httpx
 
 def test_stuck_runs_are_found(zoo: Zoo, prefect: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """These are late runs and a run without heartbeat; the next run of a schedule is reported too."""
-    assert "ok" == run_one(zoo.home, "prefect", "stuck_runs").state
+    assert "ok" == run_one(zoo.home, "prefect", "late_runs").state
+    assert "ok" == run_one(zoo.home, "runs", "interrupted").state
     flow = prefect.post("/flows/", json={"name": "retrain"}).json()["id"]
     past = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     late = {"type": "SCHEDULED", "name": "Late", "state_details": {"scheduled_time": past}}
@@ -473,12 +490,15 @@ def test_stuck_runs_are_found(zoo: Zoo, prefect: httpx.Client, monkeypatch: pyte
         prefect.post("/flow_runs/", json={"flow_id": flow, "name": name, "state": state}).json()["id"]
         for name, state in {"late": late, "silent": {"type": "RUNNING"}}.items()
     ]
-    monkeypatch.setattr(prefect_api, "ZOMBIE_GRACE", timedelta(0))
-    messages = [result.message for result in run_check(zoo.home, "prefect", "stuck_runs")]
+    monkeypatch.setattr(recovery_policy, "HEARTBEAT_TIMEOUT", timedelta(0))
+    late_run, silent_run = (
+        run_one(zoo.home, group, check)
+        for group, check in {"prefect": "late_runs", "runs": "interrupted"}.items()
+    )
     for run in runs:
         prefect.delete(f"/flow_runs/{run}")
-    assert any(message.startswith("1 runs are late, the first since ") for message in messages), messages
-    assert any(message.startswith("silent is RUNNING in Prefect") for message in messages), messages
+    assert late_run.message.startswith("1 runs are late, the first since ")
+    assert "silent is RUNNING in Prefect, and its process is gone" == silent_run.message
 
     # Due after the 100 days for which Prefect schedules runs by itself.
     due = datetime.now(UTC) + timedelta(days=140)

@@ -1,15 +1,18 @@
-"""`relearn prune` keeps the newest versions and all that is needed, and deletes the rest completely."""
+"""`relearn home prune` keeps the newest versions and all that is needed, and deletes the rest completely."""
 
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -20,8 +23,11 @@ from relearn.flows.releases.rollback import roll_back
 from relearn.flows.tracking import artifacts, registry
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
+from relearn.model.config import TrainConfig
 from relearn.model.errors import NotFoundError
 from relearn.model.home import Home
+from relearn.model.networks.pretrained import Pretrained
+from relearn.model.training.features import FEATURES_FILE, KEEP_DAYS, compute_features
 from relearn.serving.deployment.bento_store import bento_store_paths, find_bento_folder
 from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.discovery import RunningServer
@@ -51,6 +57,22 @@ def full(shared_full_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return shared_full_zoo.copy(tmp_path / "home")
 
 
+def test_unused_features_are_deleted(full: Zoo) -> None:
+    """Features of images that no training has used for a month go, those of today stay."""
+    file, images = full.home.backbones / FEATURES_FILE, np.zeros((3, 1, 8, 8), np.uint8)
+    images[:, 0, 0, 0] = range(3)
+    network = Pretrained(TrainConfig(network="pretrained"), (1, 8, 8), 2)
+    compute_features(network, "0" * 64, images, file)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE features SET day = day - ?", [KEEP_DAYS + 1])
+    compute_features(network, "0" * 64, images[:1], file)
+    assert ["features 2 images"] == [
+        f"{item.kind} {item.name}" for item in find_prunable(full.home, 3) if item.kind == "features"
+    ]
+    assert 0 == run_command_line(["home", "prune", "--keep", "3"])
+    assert [] == [item for item in find_prunable(full.home, 3) if item.kind == "features"]
+
+
 def file_sizes(home: Home) -> set[tuple[str, int]]:
     """Return all files of a home with their sizes, without MLflow's database and locks."""
     files = (path for path in home.root.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
@@ -76,7 +98,7 @@ def test_old_version_is_deleted_everywhere(full: Zoo, capsys: pytest.CaptureFixt
     """Its folder, Bento, Bento model, registration and run files are deleted; other versions still load."""
     run_id = registry.list_versions(connect(full.home), "zoo")["1"]
     before = sum(size for _, size in file_sizes(full.home))
-    assert 0 == run_command_line(["prune", "--keep", "1"])
+    assert 0 == run_command_line(["home", "prune", "--keep", "1"])
 
     assert {False} == set(find_places(full, "1").values())
     assert {True} == {*find_places(full, "2").values(), *find_places(full, "3").values()}
@@ -96,12 +118,12 @@ def test_old_version_is_deleted_everywhere(full: Zoo, capsys: pytest.CaptureFixt
 def test_use_of_a_deleted_version_is_one_line(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     """A rollback to it and a download of its classifier say that it was deleted; the ledger still has it."""
     run_id = registry.list_versions(connect(full.home), "zoo")["1"]
-    run_command_line(["prune", "--keep", "1"])
+    run_command_line(["home", "prune", "--keep", "1"])
     capsys.readouterr()
 
     assert 2 == run_command_line(["rollback", "--to", "1", "--reason", "back"])
     assert "version 1 is no longer kept; accepted: 2" in capsys.readouterr().err
-    with pytest.raises(NotFoundError, match="was deleted by relearn prune"):
+    with pytest.raises(NotFoundError, match="was deleted by relearn home prune"):
         registry.download_classifier(connect(full.home), run_id, full.home.root / "elsewhere")
     assert ["1", "2", "3"] == [entry.subject for entry in full.releases.ledger.read_entries()]
 
@@ -109,13 +131,13 @@ def test_use_of_a_deleted_version_is_one_line(full: Zoo, capsys: pytest.CaptureF
 def test_dry_run_changes_nothing(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     """`--dry-run` prints the same number of bytes, and deletes no file."""
     before = file_sizes(full.home)
-    assert 0 == run_command_line(["prune", "--keep", "1", "--dry-run"])
+    assert 0 == run_command_line(["home", "prune", "--keep", "1", "--dry-run"])
     output = capsys.readouterr().out
     assert before == file_sizes(full.home)
     assert "zoo 1" in output
     assert " would be freed" in output
 
-    run_command_line(["prune", "--keep", "1"])
+    run_command_line(["home", "prune", "--keep", "1"])
     assert output.splitlines()[-1].split()[0] == capsys.readouterr().out.splitlines()[-1].split()[0]
 
 
@@ -220,9 +242,9 @@ def test_orphaned_files_of_killed_processes_are_deleted_after_a_day(full: Zoo, p
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["prune"], 2, "--keep"),
-        (["prune", "--keep", "0"], 2, "--keep: got 0, accepted: 1 or more"),
-        (["prune", "--keep", "few"], 2, "few"),
+        (["home", "prune"], 2, "--keep"),
+        (["home", "prune", "--keep", "0"], 2, "--keep: got 0, accepted: 1 or more"),
+        (["home", "prune", "--keep", "few"], 2, "few"),
     ],
 )
 def test_invalid_argument_is_one_line(
@@ -239,13 +261,13 @@ def test_invalid_argument_is_one_line(
 def test_one_prune_runs_at_a_time(full: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     """A second one is rejected."""
     with FileLock(full.home.root / ".prune.lock"):
-        assert 3 == run_command_line(["prune", "--keep", "1"])
-    assert "another relearn prune runs in" in capsys.readouterr().err
+        assert 3 == run_command_line(["home", "prune", "--keep", "1"])
+    assert "another relearn home prune, or a backup, runs in" in capsys.readouterr().err
 
 
 def kill_prune_and_check(zoo: Zoo, seconds: float) -> None:
-    """Kill `relearn prune` after so many seconds; check that all that is still referenced is complete."""
-    process = subprocess.Popen([RELEARN, "prune", "--keep", "1"], start_new_session=True)
+    """Kill `relearn home prune` after so many seconds; check that all still referenced files are complete."""
+    process = subprocess.Popen([RELEARN, "home", "prune", "--keep", "1"], start_new_session=True)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -265,6 +287,6 @@ def kill_prune_and_check(zoo: Zoo, seconds: float) -> None:
 def test_prune_may_be_killed(full: Zoo, seed: int) -> None:
     """No reference to a deleted file is left; the next prune deletes the rest."""
     kill_prune_and_check(full, random.Random(seed).uniform(2.0, 6.0))
-    run_command_line(["prune", "--keep", "1"])
+    run_command_line(["home", "prune", "--keep", "1"])
     assert {False} == set(find_places(full, "1").values())
     assert [] == find_prunable(full.home, 1)

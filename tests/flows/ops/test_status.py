@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from relearn.flows.cli.app import run_command_line
+from relearn.flows.ops.overview import describe_home, find_next_command
 from relearn.flows.ops.status import status
 from relearn.flows.releases.release_state import sync_with_ledger
+from relearn.flows.tracking.local_runs import find_local_store
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.discovery import RunningServer
@@ -51,12 +54,43 @@ def test_status_after_the_first_run(ran: Ran) -> None:
     """It has the version, the gate decision, the data and sizes; nothing is scheduled, no server runs."""
     lines = read_lines(ran.home)
 
-    assert lines["live"].startswith("version 1 since ")
-    assert lines["retrained"].startswith("PROMOTE, ")
+    assert re.match(r"version 1, (mlp|cnn), \d\d\.\d% of 292 test images, since ", lines["live"])
+    assert re.match(r"digits #1 · (mlp|cnn) · .* · released, ", lines["retrained"])
     assert lines["data"].startswith("digits, 10 classes, fingerprint ")
     assert lines["data"].endswith(", 1,797 images")
     assert "artifacts " in lines["disk"]
     assert "nothing is scheduled: no Prefect server is up" == lines["next"]
+
+
+def test_local_runs_are_read_as_mlflow_reads_them(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line on the last retraining is the same where the store is not a plain SQLite file."""
+    expected = read_lines(ran.home)["retrained"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite+pysqlite:///{ran.home.root}/mlflow.db")
+    assert find_local_store(ran.home) is None
+    assert expected.split(" (")[0] == read_lines(ran.home)["retrained"].split(" (")[0]
+
+
+def test_overview_has_training_release_and_next_command(ran: Ran) -> None:
+    """After a run the next command starts all services; an interrupted training comes first."""
+    trained, released, running = describe_home(ran.home)
+    assert re.match(r"digits #1 · (mlp|cnn) · .* · released, .* ago", trained.text)
+    assert re.match(r"digits: version 1, (mlp|cnn), \d\d\.\d% of 292 test images, .* ago", released.text)
+    assert running.label == "Running"
+    assert find_next_command(ran.home)[0] in {"up", "status"}  # a test beside this one may run a server
+
+
+def test_overview_of_a_damaged_store_says_so(tmp_path: Path) -> None:
+    """The other lines are there, and the reason."""
+    (tmp_path / "mlflow.db").write_text("no database, but a text that is longer than its header")
+    checkpoint = tmp_path / "checkpoints" / "run" / "00001.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    trained, released, running = describe_home(Home(tmp_path, tmp_path))
+    assert "unknown, see relearn doctor: file is not a database" == trained.text
+    assert ("nothing", "nothing") == (released.text, running.text)
+    assert ("train", "--resume") == find_next_command(Home(tmp_path, tmp_path))
 
 
 def test_newer_prepared_data_is_reported(ran: Ran, tmp_path: Path) -> None:
@@ -100,10 +134,10 @@ def test_hanging_or_broken_part_is_reported_in_its_line(zoo: Zoo, monkeypatch: p
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
         lines = read_lines(zoo.home)
 
-    assert lines["live"].startswith("version 2 since ")
+    assert lines["live"].startswith("version 2, ")
     assert lines["live"].endswith("; a rollback makes 1 live again")
     assert f"zoo at {url}, which does not answer" in lines["servers"]
     assert "takes connections, and does not answer" in lines["next"]
     assert lines["retrained"].startswith("unknown, see relearn doctor: MLflow at ")
-    zoo.releases.ledger.path.write_text("{}\n")
-    assert "ledger.jsonl, line 1" in read_lines(zoo.home)["live"]
+    zoo.releases.ledger.entry_path(2).write_text("{}")
+    assert "000002.json: " in read_lines(zoo.home)["live"]

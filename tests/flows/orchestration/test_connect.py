@@ -1,10 +1,11 @@
 """Which Prefect server flows report to, beside servers of other programs on its port."""
 
 import http.server
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from relearn.flows.ops.status import status
 from relearn.flows.orchestration import connect
 from relearn.flows.orchestration.connect import _start_temporary_server, connect_prefect, wait_for_server
 from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.model import file_lock
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
@@ -203,6 +205,21 @@ def test_temporary_server_that_does_not_start_names_the_reason(
     assert "Prefect's server did not start: " in str(raised.value)
     assert "file is not a database" in str(raised.value)
     assert "Fatal Python error" not in (home.prefect / "temporary_server.log").read_text()
+
+
+def test_locked_database_is_reported_before_a_server_starts(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By flows and by doctor; Prefect's server would wait a minute for it without a word."""
+    monkeypatch.setattr(file_lock, "DATABASE_TIMEOUT_SECONDS", 0.01)
+    with closing(sqlite3.connect(home.prefect / "prefect.db", isolation_level=None)) as database:
+        database.execute("create table t (x)")
+        database.execute("begin exclusive")
+        with pytest.raises(InfrastructureError, match=r"prefect\.db is locked by .*; wait until"):
+            _start_temporary_server(home)
+        (result,) = run_check(home, "prefect", "database")
+    assert "failed" == result.state
+    assert "prefect.db is locked by " in result.message
 
 
 SLOW_ANSWERS = """

@@ -12,12 +12,12 @@ from relearn.flows.promotion.candidate_scores import ClassifierScores, score_cla
 from relearn.flows.promotion.gate import evaluate_gate
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.data.splits import Splits
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import PreparedDataset, prepare_dataset
 from relearn.model.training.fit import fit
 
 pytestmark = pytest.mark.slow
@@ -64,15 +64,15 @@ def score(prepared: PreparedDataset) -> Callable[[Classifier], ClassifierScores]
     return lambda classifier: score_classifier(classifier, prepared.splits.test, prepared.classes)
 
 
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_network_with_another_seed_is_held(
-    train: Train, champion: Classifier, score: Callable[[Classifier], ClassifierScores], seed: int
+@pytest.mark.timeout(900)
+def test_networks_with_other_seeds_are_held(
+    train: Train, champion: Classifier, score: Callable[[Classifier], ClassifierScores]
 ) -> None:
-    """With the same settings all guardrails pass, and the interval contains zero."""
-    decision = evaluate_gate(score(train("fast", seed)), score(champion), CONFIG)
-    assert "hold" == decision.action, decision.reasons
-    comparison = decision.comparison
-    assert comparison.ci_low <= 0 <= comparison.ci_high
+    """None of five is rejected, at most one is promoted: each gain is tested at 5 %, two would be 1 in 40."""
+    decisions = [evaluate_gate(score(train("fast", seed)), score(champion), CONFIG) for seed in range(1, 6)]
+    actions = [decision.action for decision in decisions]
+    assert {"hold", "promote"} >= set(actions), decisions
+    assert actions.count("promote") <= 1, decisions
 
 
 def test_better_network_is_promoted(

@@ -1,6 +1,5 @@
 """Scheduled retraining with a real Prefect server, a real worker and real signals."""
 
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled, State
 
@@ -31,7 +31,7 @@ from relearn.flows.monitoring.retraining_triggers import DRIFT_EVENT, resource_i
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import Supervisor, run_services
 from relearn.flows.retrain import retrain
-from relearn.flows.scheduling import deployments, recovery
+from relearn.flows.scheduling import deployments
 from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
 from relearn.flows.training.skip_conditions import (
@@ -214,6 +214,7 @@ def stage(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         while {state.status for state in supervisor.poll_states()} != {"up"}:
             assert time.monotonic() < deadline
             time.sleep(0.5)
+        EventsWorker.drain_all()  # it would send events to the server of an earlier test
         with get_client(sync_client=True) as client:
             yield Stage(home, supervisor, client)
 
@@ -325,28 +326,3 @@ def test_shutdown_stops_a_run_at_a_checkpoint(stage: Stage) -> None:
         next_time.until(lambda: ["RUNNING", "RUNNING"] == mlflow_statuses(client))
     finally:
         next_time.supervisor.stop()
-
-
-def test_lost_runs_are_closed(copied: Home, on_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefect's server need not know the run."""
-    monkeypatch.setenv("PREFECT_API_URL", f"{on_server}/api")
-    client = connect(copied)
-    experiment = client.get_experiment_by_name("digits").experiment_id
-    tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0", "relearn.flow_run": str(uuid4())}
-    client.create_run(experiment, run_name="lost", tags=tags)
-    recovery.close_orphaned_runs(copied)
-
-    assert "RUNNING" not in mlflow_statuses(client)
-
-
-def test_lost_run_is_closed_in_prefect_first(copied: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While Prefect is unreachable, the run stays RUNNING in MLflow, so that the next pass finds it."""
-    client = connect(copied)
-    experiment = client.get_experiment_by_name("digits").experiment_id
-    tags = {"relearn.host": socket.gethostname(), "relearn.pid": "1@0", "relearn.flow_run": str(uuid4())}
-    client.create_run(experiment, run_name="lost", tags=tags)
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
-    with pytest.raises(httpx.ConnectError):
-        recovery.close_orphaned_runs(copied)
-
-    assert "RUNNING" in mlflow_statuses(client)

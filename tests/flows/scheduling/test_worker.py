@@ -16,12 +16,12 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from relearn.flows import process_identity
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import run_services
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.flows.retrain import retrain
 from relearn.flows.scheduling import deployments
+from relearn.flows.tracking.runs import PROCESS_TAG
 from relearn.flows.tracking.store import connect
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
@@ -217,7 +217,7 @@ def mlflow_runs(home: Home) -> list[MlflowRun]:
 
 def hosts(home: Home) -> list[str]:
     """Return the machine of each run in MLflow."""
-    return [run.data.tags[process_identity.HOST_TAG] for run in mlflow_runs(home)]
+    return [run.data.tags[PROCESS_TAG].partition("/")[0] for run in mlflow_runs(home)]
 
 
 def mlflow_statuses(home: Home) -> list[str]:

@@ -9,8 +9,8 @@ from PIL import Image
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.tracking.data_history import compare_image_lists
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset, read_image_list
 from relearn.model.home import Home
+from relearn.model.preparation.prepared import prepare_dataset, read_image_list
 from tests.flows.conftest import Ran
 
 

@@ -21,13 +21,13 @@ EPOCHS = 100
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("failure", ["stopped", "hanging", "disconnected"])
 def test_every_epoch_is_logged_once(
-    copied: Home, clean: dict[str, str], prefect_page: str, postgres: Postgres, failure: str
+    copied: Home, clean: dict[str, str], prefect_server: str, postgres: Postgres, failure: str
 ) -> None:
     """The training continues meanwhile, and finishes."""
     words = ["train", "--dataset", "digits", "--threads", "1", "--epochs", str(EPOCHS), "--no-early-stopping"]
     variables = {
         "RELEARN_HOME": str(copied.root),
-        "PREFECT_API_URL": f"{prefect_page}/api",
+        "PREFECT_API_URL": f"{prefect_server}/api",
         "MLFLOW_TRACKING_URI": postgres.uri,
     }
     with subprocess.Popen(

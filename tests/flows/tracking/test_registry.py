@@ -1,11 +1,16 @@
 """Classifiers in MLflow's registry: files without pickle, a signature, one version per run."""
 
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import mlflow
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.runs import Experiment
@@ -18,7 +23,7 @@ from tests.flows.conftest import Ran
 from tests.flows.zoo import animals
 
 SHAPE = (1, 12, 12)
-TRAINING_HASHES = np.array([7, 3, 2**63 + 5], np.uint64)
+TRAINING_HASHES = np.array([[7, 1], [3, 2], [2**63 + 5, 3]], np.uint64)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +57,11 @@ def test_logged_classifier_has_a_signature(experiment: Experiment, run_id: str) 
 def test_each_run_has_one_version(experiment: Experiment, classifier: Classifier, run_id: str) -> None:
     """Registering a run again returns its version; another run gets the next one."""
     client = experiment.client
-    assert "1" == registry.register(client, run_id, "zoo")
-    assert "1" == registry.register(client, run_id, "zoo")
+    assert "1" == registry.register(client, run_id, "zoo", {})
+    assert "1" == registry.register(client, run_id, "zoo", {})
     with experiment.start_run("another", {}) as another:
         registry.log_classifier(another, classifier, TRAINING_HASHES)
-    assert "2" == registry.register(client, another.id, "zoo")
+    assert "2" == registry.register(client, another.id, "zoo", {})
 
 
 def test_mlflow_server_accepts_a_version(mlflow_page: str, ran: Ran) -> None:
@@ -65,22 +70,70 @@ def test_mlflow_server_accepts_a_version(mlflow_page: str, ran: Ran) -> None:
     experiment_id = client.get_experiment_by_name("digits").experiment_id
     (run, *_) = client.search_runs([experiment_id], "tags.`relearn.job_type` = 'train'")
     try:
-        assert "1" == registry.register(client, run.info.run_id, "over-http")
+        assert "1" == registry.register(client, run.info.run_id, "over-http", {})
     finally:
         client.delete_registered_model("over-http")
+
+
+@pytest.fixture(scope="module")
+def runs(experiment: Experiment, classifier: Classifier) -> list[str]:
+    """The ids of five runs that have logged a classifier."""
+    run_ids = []
+    for number in range(5):
+        with experiment.start_run(f"run {number}", {}) as run:
+            registry.log_classifier(run, classifier, TRAINING_HASHES)
+        run_ids.append(run.id)
+    return run_ids
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["release", "release", "by hand", "delete", "rename", "delete all"]),
+            st.integers(0, 4),
+        ),
+        max_size=8,
+    )
+)
+def test_number_names_one_run_whatever_happens_in_mlflow(
+    experiment: Experiment, runs: list[str], steps: list[tuple[str, int]]
+) -> None:
+    """A release keeps its number, no two have the same, and the alias can be set to each of their runs."""
+    client, name, released = experiment.client, f"zoo-{uuid4()}", dict[str, str]()
+    for step, number in steps:
+        with suppress(MlflowException):  # nothing is there to delete
+            if step == "release":
+                label = registry.register(client, runs[number], name, released)
+                assert runs[number] == released.setdefault(label, runs[number])
+            elif step == "by hand":
+                client.create_model_version(name, "elsewhere", runs[number])
+            elif step == "delete":
+                client.delete_model_version(name, str(number))
+            elif step == "rename":
+                client.rename_registered_model(name, f"{name}-{uuid4()}")
+            else:
+                client.delete_registered_model(name)
+    assert len(released) == len(set(released.values()))
+    for label, run_id in released.items():
+        assert label == registry.register(client, run_id, name, released)
+        expected = {"champion": registry.Version(label, run_id)}
+        registry.sync_aliases(client, name, expected, released)
+        assert run_id == client.get_model_version_by_alias(name, "champion").run_id
+        assert [] == registry.sync_aliases(client, name, expected, released)
 
 
 def test_aliases_are_synced_with_the_ledger(experiment: Experiment, run_id: str) -> None:
     """Aliases are set and deleted with a message for each change; correct aliases are not touched."""
     client = experiment.client
-    version = registry.register(client, run_id, "zoo")
-    assert ["@champion of zoo pointed to no version, the ledger says 1"] == registry.sync_aliases(
-        client, "zoo", {"champion": version, "previous": None}
+    version = registry.Version(registry.register(client, run_id, "zoo", {}), run_id)
+    assert [f"@champion of zoo pointed to no version, the ledger says {version}"] == registry.sync_aliases(
+        client, "zoo", {"champion": version, "previous": None}, {}
     )
-    assert version == str(client.get_model_version_by_alias("zoo", "champion").version)
-    assert [] == registry.sync_aliases(client, "zoo", {"champion": version, "previous": None})
-    assert ["@champion of zoo pointed to 1, the ledger says no version"] == registry.sync_aliases(
-        client, "zoo", {"champion": None}
+    assert version.number == str(client.get_model_version_by_alias("zoo", "champion").version)
+    assert [] == registry.sync_aliases(client, "zoo", {"champion": version, "previous": None}, {})
+    assert [f"@champion of zoo pointed to {version}, the ledger says no version"] == registry.sync_aliases(
+        client, "zoo", {"champion": None}, {}
     )
     assert {} == client.get_registered_model("zoo").aliases
 

@@ -1,7 +1,5 @@
 """Experiments and runs in MLflow, and errors of its store."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,14 +8,14 @@ import mlflow
 import pytest
 from mlflow.entities import Run as MlflowRun
 
-from relearn.flows import process_identity
-from relearn.flows.environment import redact_password
-from relearn.flows.tracking.runs import Experiment, attach_run, resolve_run_id
+from relearn.flows.process.environment import redact_password
+from relearn.flows.tracking.runs import PROCESS_TAG, Experiment, attach_run, resolve_run_id
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import InfrastructureError, NotFoundError, UserInputError
 from relearn.model.home import Home
+from relearn.model.preparation.prepared import prepare_dataset
+from relearn.model.process_identity import identify_process
 
 
 @pytest.fixture(scope="module")
@@ -104,29 +102,29 @@ def test_resumed_run_loses_its_failure_reason(experiment: Experiment) -> None:
     assert "relearn.failure_reason" not in read_run(experiment, run.id).data.tags
 
 
-def test_resumed_run_gets_its_process_tags_before_it_starts(
+def test_resumed_run_gets_its_process_tag_before_it_starts(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else another process would see it RUNNING with the tags of a dead process, and close it."""
+    """Else another process would see it RUNNING with the tag of a dead process, and close it."""
     with pytest.raises(UserInputError), experiment.start_run("a run", {}) as run:
         raise UserInputError("a reason")
-    experiment.client.set_tag(run.id, process_identity.PROCESS_TAG, "1@0")
+    experiment.client.set_tag(run.id, PROCESS_TAG, "1@0")
     start_run = mlflow.start_run
 
     def check_tags_and_start(**arguments: Any) -> mlflow.ActiveRun:
         tags = read_run(experiment, run.id).data.tags
-        has_process_tags.append(process_identity.process_tags().items() <= tags.items())
+        has_process_tag.append(identify_process() == tags[PROCESS_TAG])
         return start_run(**arguments)
 
-    has_process_tags: list[bool] = []
+    has_process_tag: list[bool] = []
     monkeypatch.setattr(mlflow, "start_run", check_tags_and_start)
     with experiment.start_run("a run", {}, resume_run_id=run.id):
         pass
-    assert [True] == has_process_tags
+    assert [True] == has_process_tag
 
 
 def test_logged_values_are_stored(experiment: Experiment, home: Home) -> None:
-    """Params are text, metrics have steps, datasets have the fingerprint; description and parent are tags."""
+    """Params are text, without None; metrics have steps, datasets the fingerprint."""
     prepared = prepare_dataset(TrainConfig(dataset="digits"), home)
     with (
         experiment.start_run("retrain", {}) as parent,
@@ -138,7 +136,7 @@ def test_logged_values_are_stored(experiment: Experiment, home: Home) -> None:
         run.log_dataset(prepared)
         run.set_description("**well**")
     mlflow_run = read_run(experiment, run.id)
-    assert {"hidden_sizes": "3,4", "size": "None"} == mlflow_run.data.params
+    assert {"hidden_sizes": "3,4"} == mlflow_run.data.params
     history = experiment.client.get_metric_history(run.id, "val_loss")
     assert [(1, 1.0), (2, 0.5)] == [(metric.step, metric.value) for metric in history]
     assert (parent.id, "**well**") == (
@@ -155,31 +153,6 @@ def test_attached_run_logs_to_the_same_id(experiment: Experiment, home: Home) ->
     with experiment.start_run("first", {}) as run:
         attach_run(home, run.id).log_metrics({"late": 1.0})
     assert {"late": 1.0} == {"late": read_run(experiment, run.id).data.metrics["late"]}
-
-
-def test_opening_an_experiment_closes_orphaned_runs(experiment: Experiment, home: Home) -> None:
-    """A run of a dead process is marked KILLED; a run of a live process stays RUNNING."""
-    code = (
-        "import os, sys\n"
-        "from relearn.flows.tracking.runs import Experiment\n"
-        "from relearn.model.home import Home\n"
-        "from pathlib import Path\n"
-        "root = Path(sys.argv[1])\n"
-        "with Experiment.open_or_create(Home(root, root), 'zoo').start_run('lost', {}) as run:\n"
-        "    print(run.id, flush=True)\n"
-        "    os.kill(os.getpid(), 9)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, home.root], capture_output=True, text=True, check=False
-    )
-    assert -9 == done.returncode
-    orphaned_id = done.stdout.strip()
-    assert "RUNNING" == read_run(experiment, orphaned_id).info.status
-    with experiment.start_run("living", {}) as living:
-        Experiment.open_or_create(home, "zoo")
-        assert ("KILLED", "RUNNING") == (
-            read_run(experiment, orphaned_id).info.status, read_run(experiment, living.id).info.status
-        )  # fmt: skip
 
 
 def test_run_is_resolved_by_id_prefix_or_name(experiment: Experiment, home: Home) -> None:

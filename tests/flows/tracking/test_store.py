@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from relearn.flows.ops.doctor import run_check
 from relearn.flows.tracking import store as store_module
 from relearn.flows.tracking.store import connect, connect_existing, ui_url
+from relearn.model import file_lock
 from relearn.model.errors import InfrastructureError, NotFoundError
 from relearn.model.home import MLFLOW_UI_URL, Home
 
@@ -51,13 +53,13 @@ def test_two_processes_create_the_store_at_once(tmp_path: Path) -> None:
 
 
 def test_waiting_for_the_creation_of_the_store_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the database, the lock file and what to do."""
+    """The error names the database and the lock file."""
     monkeypatch.setattr(store_module, "LOCK_TIMEOUT_SECONDS", 0.1)
     lock_file = tmp_path / ".mlflow.db.lock"
     with FileLock(lock_file), pytest.raises(InfrastructureError) as error:
         connect(Home(tmp_path, tmp_path))
-    assert f"another process has been creating {tmp_path / 'mlflow.db'} for 0.1 seconds" in str(error.value)
-    assert f"end the process that holds {lock_file}" in str(error.value)
+    message = f"another process is still creating {tmp_path / 'mlflow.db'}: {lock_file} is locked"
+    assert str(error.value).startswith(message)
 
 
 def test_empty_database_is_created_as_a_missing_one(tmp_path: Path) -> None:
@@ -74,9 +76,22 @@ def test_folder_in_the_place_of_the_database_is_reported_at_once(tmp_path: Path)
     """MLflow itself would retry for 100 seconds."""
     (tmp_path / "mlflow.db").mkdir()
     start_time = time.monotonic()
-    with pytest.raises(InfrastructureError, match="unable to open database file"):
+    with pytest.raises(InfrastructureError, match=r"mlflow\.db is no regular file"):
         connect(Home(tmp_path, tmp_path))
     assert time.monotonic() - start_time < 20
+
+
+def test_locked_database_is_reported_by_commands_and_doctor(tmp_path: Path) -> None:
+    """With what to do, and before MLflow tries again and again."""
+    home = Home(tmp_path, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as database:
+        database.execute("create table t (x)")
+        database.execute("begin exclusive")
+        with pytest.raises(InfrastructureError, match=r"mlflow\.db is locked by .*; wait until"):
+            connect(home)
+        (result,) = run_check(home, "mlflow", "store")
+    assert ("failed", file_lock.DATABASE_FIX) == (result.state, result.fix)
+    assert "mlflow.db is locked by " in result.message
 
 
 @pytest.mark.slow

@@ -99,14 +99,14 @@ def proxy(port: int) -> Iterator[type[Proxy]]:
 
 
 def start_training(
-    home: Home, clean: dict[str, str], prefect_page: str, proxy: type[Proxy]
+    home: Home, clean: dict[str, str], prefect_server: str, proxy: type[Proxy]
 ) -> subprocess.Popen[str]:
     """Start a long training that reports to `proxy`; return it after three epochs."""
     epochs = str(EPOCHS)
     command = ["train", "--dataset", "digits", "--threads", "1", "--epochs", epochs, "--patience", epochs]
     environment = clean | {
         "RELEARN_HOME": str(home.root),
-        "PREFECT_API_URL": f"{prefect_page}/api",
+        "PREFECT_API_URL": f"{prefect_server}/api",
         "MLFLOW_TRACKING_URI": proxy.url,
     }
     training = subprocess.Popen(
@@ -122,11 +122,11 @@ def start_training(
 
 @contextlib.contextmanager
 def training_with_fault(
-    fault: str, home: Home, clean: dict[str, str], prefect_page: str, proxy: type[Proxy]
+    fault: str, home: Home, clean: dict[str, str], prefect_server: str, proxy: type[Proxy]
 ) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[bytes]]]:
     """Yield a training, five epochs after a fault of its tracking server, and that server."""
     server = start_server(home, proxy.target_url, clean)
-    with start_training(home, clean, prefect_page, proxy) as training:
+    with start_training(home, clean, prefect_server, proxy) as training:
         if fault == "killed":
             kill(server)
         elif fault == "hanging":
@@ -140,10 +140,10 @@ def training_with_fault(
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["killed", "hanging", "500", "429"])
 def test_every_epoch_is_logged_once_after_a_server_fault(
-    fault: str, copied: Home, clean: dict[str, str], prefect_page: str, proxy: type[Proxy]
+    fault: str, copied: Home, clean: dict[str, str], prefect_server: str, proxy: type[Proxy]
 ) -> None:
     """The training continues during the fault, and ends without an error."""
-    with training_with_fault(fault, copied, clean, prefect_page, proxy) as (training, broken):
+    with training_with_fault(fault, copied, clean, prefect_server, proxy) as (training, broken):
         server = start_server(copied, proxy.target_url, clean) if fault == "killed" else broken
         if fault == "hanging":
             os.killpg(server.pid, signal.SIGCONT)
@@ -154,7 +154,7 @@ def test_every_epoch_is_logged_once_after_a_server_fault(
         [experiment.experiment_id for experiment in client.search_experiments()],
         f"params.epochs = '{EPOCHS}'",
     )
-    history = client.get_metric_history(run.info.run_id, "val_loss")
+    history = client.get_metric_history(run.info.run_id, "epoch/val_loss")
     kill(server)
 
     assert (0, "") == (training.returncode, errors), output
@@ -166,10 +166,10 @@ def test_every_epoch_is_logged_once_after_a_server_fault(
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["killed", "hanging"])
 def test_server_fault_does_not_delay_a_stop(
-    fault: str, copied: Home, clean: dict[str, str], prefect_page: str, proxy: type[Proxy]
+    fault: str, copied: Home, clean: dict[str, str], prefect_server: str, proxy: type[Proxy]
 ) -> None:
     """The training stops within 10 s, with the exit code of the signal and advice how to resume it."""
-    with training_with_fault(fault, copied, clean, prefect_page, proxy) as (training, server):
+    with training_with_fault(fault, copied, clean, prefect_server, proxy) as (training, server):
         training.send_signal(signal.SIGTERM)
         _, errors = training.communicate(timeout=10)
     kill(server)

@@ -17,8 +17,8 @@ from relearn.flows.results import (
     TrainResult,
 )
 from relearn.flows.training.report import build_networks_table, to_markdown
-from relearn.model.data.prepared import PreparedDataset
-from relearn.model.data.validation import Finding
+from relearn.model.preparation.prepared import PreparedDataset
+from relearn.model.preparation.validation import Finding
 
 DATASET = PreparedDataset(
     folder=Path("prepared"),
@@ -38,11 +38,10 @@ MLP = TrainResult(
     url="http://127.0.0.1:5000/#/experiments/1/runs/aa",
     network="mlp",
     parameter_count=407_050,
-    epochs=15,
-    best_epoch=14,
-    stop_reason="all epochs done",
+    summary="best epoch 14 of 15: all epochs done",
     val_loss=0.06,
     val_accuracy=0.981,
+    val_balanced_accuracy=0.98,
     metrics={"accuracy": 0.9824, "images": 10_000},
     warnings=(),
     training_seconds=12.34,

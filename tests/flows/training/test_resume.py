@@ -55,19 +55,21 @@ def _accept_ctrl_c() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory, prefect_page: str):
+def uninterrupted(
+    copy: Callable[[Path], Home], tmp_path_factory: pytest.TempPathFactory, prefect_server: str
+):
     """Weights of the training below without an interruption."""
     home = copy(tmp_path_factory.mktemp("uninterrupted") / "home")
     earlier_run_ids = find_run_ids(home)
-    with report_to(prefect_page), pytest.MonkeyPatch.context() as patch:
+    with report_to(prefect_server), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RELEARN_HOME", str(home.root))
         assert 0 == run_command_line(COMMAND)
     (run_id,) = find_run_ids(home) - earlier_run_ids
     return load_weights(home, run_id)
 
 
-def environment(home: Home, prefect_page: str) -> dict[str, str]:
-    return {**os.environ, "RELEARN_HOME": str(home.root), "PREFECT_API_URL": f"{prefect_page}/api"}
+def environment(home: Home, prefect_server: str) -> dict[str, str]:
+    return {**os.environ, "RELEARN_HOME": str(home.root), "PREFECT_API_URL": f"{prefect_server}/api"}
 
 
 def find_run_ids(home: Home) -> set[str]:
@@ -206,15 +208,21 @@ def test_damaged_checkpoint_is_reported_and_the_previous_one_used(
     )
 
 
-def test_running_training_cannot_be_resumed(copied: Home, prefect_page: str, capsys: Capture) -> None:
+def test_running_training_cannot_be_resumed(copied: Home, prefect_server: str, capsys: Capture) -> None:
     """The second process is rejected, and the first one continues."""
-    with subprocess.Popen([RELEARN, *COMMAND[:-1], "9999"], env=environment(copied, prefect_page)) as first:
-        when_saved(copied, 1, lambda: None).join()
-        (run_folder,) = copied.checkpoints.iterdir()
-        (line,) = run_failing(["train", "--resume"], 3, capsys)
-        assert f"error[infrastructure]: the training of {run_folder} runs in another process" == line
-        assert "RUNNING" == connect(copied).get_run(run_folder.name).info.status
-        first.kill()
+    endless = [RELEARN, *COMMAND[:-1], "9999", "--no-early-stopping"]
+    with subprocess.Popen(endless, env=environment(copied, prefect_server)) as first:
+        try:
+            when_saved(copied, 1, lambda: None).join()
+            (run_folder,) = copied.checkpoints.iterdir()
+            (line,) = run_failing(["train", "--resume"], 3, capsys)
+            assert line.startswith(
+                f"error[infrastructure]: the training of {run_folder} runs in another process"
+            )
+            assert f"process {first.pid}" in line
+            assert "RUNNING" == connect(copied).get_run(run_folder.name).info.status
+        finally:
+            first.kill()
 
 
 @pytest.mark.parametrize(
@@ -265,10 +273,10 @@ def test_ambiguous_id_prefix_is_rejected(copied: Home, capsys: Capture) -> None:
 
 @pytest.mark.slow
 def test_second_ctrl_c_stops_at_once_and_loses_no_checkpoint(
-    copied: Home, uninterrupted: dict[str, torch.Tensor], prefect_page: str
+    copied: Home, uninterrupted: dict[str, torch.Tensor], prefect_server: str
 ) -> None:
     """It stops within 20 s, and is resumed from the last checkpoint."""
-    with subprocess.Popen([RELEARN, *COMMAND], env=environment(copied, prefect_page)) as training:
+    with subprocess.Popen([RELEARN, *COMMAND], env=environment(copied, prefect_server)) as training:
         when_saved(copied, 3, lambda: training.send_signal(signal.SIGINT)).join()
         time.sleep(0.02)
         training.send_signal(signal.SIGINT)
@@ -290,7 +298,7 @@ def test_retry_of_a_flow_resumes_its_training(
     copied: Home, uninterrupted: dict[str, torch.Tensor], small_files: Callable[[], None]
 ) -> None:
     """An attempt that cannot write loses no earlier epoch and creates no second run."""
-    config = TrainConfig.from_preset("default", **SETTINGS)
+    config = TrainConfig.parse(SETTINGS)
     earlier_run_ids, attempts = find_run_ids(copied), 0
 
     @flow(retries=1)
@@ -324,10 +332,10 @@ def test_locked_database_does_not_block_the_training(
     assert_complete(copied, run_id, uninterrupted)
 
 
-def run_for(home: Home, prefect_page: str, run_id: str | None, seconds: float) -> int:
+def run_for(home: Home, prefect_server: str, run_id: str | None, seconds: float) -> int:
     """Start a training, or resume `run_id`; kill it after `seconds`; return the exit code."""
     command = COMMAND if run_id is None else ["train", "--resume", run_id]
-    with subprocess.Popen([RELEARN, *command], env=environment(home, prefect_page)) as process:
+    with subprocess.Popen([RELEARN, *command], env=environment(home, prefect_server)) as process:
         try:
             exit_code = process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -337,10 +345,10 @@ def run_for(home: Home, prefect_page: str, run_id: str | None, seconds: float) -
     return exit_code
 
 
-def train_with_random_kills(home: Home, prefect_page: str, generator: random.Random) -> str | None:
+def train_with_random_kills(home: Home, prefect_server: str, generator: random.Random) -> str | None:
     """Kill and resume a training until it ends; return its run id, or None if killed before a checkpoint."""
     earlier_run_ids = find_run_ids(home)
-    exit_code = run_for(home, prefect_page, None, generator.uniform(2, 12))
+    exit_code = run_for(home, prefect_server, None, generator.uniform(2, 12))
     if not list(home.checkpoints.glob("*/*.safetensors")) and exit_code != 0:
         client = connect(home)
         run_ids = find_run_ids(home) - earlier_run_ids
@@ -350,16 +358,16 @@ def train_with_random_kills(home: Home, prefect_page: str, generator: random.Ran
         if exit_code == 0 or not list(home.checkpoints.glob("*/*.safetensors")):  # killed after the last step
             return run_id
         # More time on each attempt, so that a slow machine ends the training too.
-        exit_code = run_for(home, prefect_page, run_id, generator.uniform(4, 14 + 2 * attempt))
+        exit_code = run_for(home, prefect_server, run_id, generator.uniform(4, 14 + 2 * attempt))
     raise AssertionError("the training did not end within 20 attempts")
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.series) for seed in range(1, 8))])
 def test_random_kills_do_not_change_the_result(
-    seed: int, copied: Home, uninterrupted: dict[str, torch.Tensor], prefect_page: str
+    seed: int, copied: Home, uninterrupted: dict[str, torch.Tensor], prefect_server: str
 ) -> None:
     """However often a training is killed, it ends with the same weights and each epoch once."""
-    run_id = train_with_random_kills(copied, prefect_page, random.Random(seed))
+    run_id = train_with_random_kills(copied, prefect_server, random.Random(seed))
     if run_id is None:
         assert [] == list(copied.checkpoints.glob("*/*.safetensors"))
         return

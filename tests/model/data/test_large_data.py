@@ -12,11 +12,11 @@ from PIL import Image
 from benchmarks.data import MemoryWatch, write_photos
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.errors import DataError, InfrastructureError
 from relearn.model.home import Home
 from relearn.model.images import decode_many
 from relearn.model.images.allocate import allocate_in
+from relearn.model.preparation.prepared import prepare_dataset
 
 SIDE = 224
 
@@ -126,7 +126,7 @@ def test_full_disk_is_an_error_before_it_is_full(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(InfrastructureError, match="No space left"):
+    with pytest.raises(InfrastructureError, match=r"cannot keep the images of .*: No space left"):
         prepare_dataset(photos, home)
 
 

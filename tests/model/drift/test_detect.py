@@ -11,7 +11,6 @@ from scipy import stats
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.load import load_dataset
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.drift.detect import (
     CONFIDENCE,
     LABELS,
@@ -28,6 +27,7 @@ from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 
 WINDOW = 200  # smallest window that is tested by default
@@ -59,9 +59,7 @@ def train(config: TrainConfig, home: Home) -> TrainedClassifier:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> TrainedClassifier:
     """A small mlp, trained on the bundled digits."""
     root = tmp_path_factory.mktemp("drift")
-    config = TrainConfig.from_preset(
-        "default", dataset="digits", hidden_sizes=(64,), epochs=8, test_fraction=0.4
-    )
+    config = TrainConfig(dataset="digits", hidden_sizes=(64,), epochs=8, test_fraction=0.4)
     return train(config, Home(root, root))
 
 

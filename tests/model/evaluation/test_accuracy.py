@@ -45,6 +45,32 @@ def test_drop_and_gain_mirror_each_other(earlier: Accuracy, later: Accuracy) -> 
     assert (-high, -low) == pytest.approx(earlier.compute_drop(later))
 
 
+@given(images=st.integers(100, 200), accuracy=st.floats(0, 1), times=st.integers(2, 9))
+def test_repeated_images_are_no_more_evidence(images: int, accuracy: float, times: int) -> None:
+    """With each image several times the interval is that of each once; the text has both numbers."""
+    is_correct = np.arange(images) < accuracy * images
+    once = Accuracy.from_images(is_correct)
+    repeated = Accuracy.from_images(np.repeat(is_correct, times), np.repeat(np.arange(images), times))
+
+    assert Accuracy.from_counts(int(is_correct.sum()), images) == once
+    assert once.high - once.low == pytest.approx(repeated.high - repeated.low, rel=0.05)
+    assert f"{images * times:,} images of {images} groups)" in str(repeated)
+    assert repeated.groups == Accuracy.from_metrics(repeated.metrics).groups
+
+
+@pytest.mark.parametrize(("groups", "largest"), [(10, 5), (30, 20)])
+def test_interval_of_groups_has_its_level(groups: int, largest: int) -> None:
+    """It has the true accuracy in 92 % of 1,000 samples or more; without groups in less than 85 %."""
+    generator, held = np.random.default_rng(0), np.zeros(2)
+    for _ in range(1_000):
+        numbers = np.repeat(np.arange(groups), generator.integers(1, largest + 1, groups))
+        is_correct = generator.random(len(numbers)) < generator.beta(0.9, 0.6, groups)[numbers]
+        intervals = [Accuracy.from_images(is_correct, chosen) for chosen in (numbers, None)]
+        held += [interval.low <= 0.6 <= interval.high for interval in intervals]
+    assert held[0] >= 920
+    assert held[1] < 850
+
+
 def test_drop_has_the_interval_of_the_publication() -> None:
     """Newcombe 1998, Table II, method 10: 56/70 minus 48/80 is 0.0524 to 0.3339."""
     assert (0.0524, 0.3339) == pytest.approx(

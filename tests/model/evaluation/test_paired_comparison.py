@@ -59,6 +59,16 @@ def test_equal_predictions_have_p_value_1_and_an_interval():
     assert (-0.16, 0.16) == pytest.approx((equal.ci_low, equal.ci_high), abs=0.005)
 
 
+@pytest.mark.parametrize("metric", PROMOTION_METRICS)
+def test_lower_bound_is_that_of_the_interval(metric: PromotionMetric):
+    """At half of 5 % it is the end of the 95 % interval, at a smaller level it lies lower."""
+    comparison = PairedComparison.from_evaluations(make_evaluation(1, 200), make_evaluation(2, 200), metric)
+    levels = (0.025, 0.01, 0.001)
+    bounds = [comparison.compute_lower_bound(level) for level in levels]
+    assert comparison.ci_low == pytest.approx(bounds[0], abs=0.005)
+    assert bounds == sorted(bounds, reverse=True)
+
+
 def test_text_has_number_and_interval():
     """The unit follows the metric."""
     texts = [

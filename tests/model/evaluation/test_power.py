@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relearn.model.evaluation.metrics import Evaluation
 from relearn.model.evaluation.paired_comparison import PairedComparison
@@ -10,9 +12,10 @@ from relearn.model.evaluation.power import (
     compute_power,
     count_images_needed,
     describe_power,
+    find_critical_wins,
     find_visible_gain,
 )
-from relearn.model.evaluation.significance import mcnemar
+from relearn.model.evaluation.significance import binomial_test, mcnemar
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,13 @@ def test_power_equals_the_simulated_one(images: int, discordant: float, gain: fl
     assert found.mean() == pytest.approx(compute_power(images, discordant, gain, level), abs=0.01)
 
 
+@given(st.integers(1, 5_000), st.floats(1e-6, 0.5))
+def test_critical_wins_are_the_fewest_that_are_significant(count: int, level: float):
+    """With one win less the p-value is above the level."""
+    (wins,) = find_critical_wins(np.array([count]), level)
+    assert binomial_test(wins, count, 0.5) <= level < binomial_test(wins - 1, count, 0.5)
+
+
 def test_visible_gain_and_number_of_images_agree():
     """The visible gain has the stated power, and the number of images that it needs is that number."""
     gain = find_visible_gain(300, 0.1, 0.025)
@@ -52,4 +62,4 @@ def test_few_images_show_nothing():
     text = describe_power(comparison, 0.025)
 
     assert text.startswith("4 images show no gain; ")
-    assert text.endswith(" more labeled ones would show 20 points")
+    assert text.endswith(" more labeled ones bring it to 20 points")

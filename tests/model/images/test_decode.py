@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from relearn.model.errors import UserInputError
 from relearn.model.images.decode import decode_image, decode_pixels, encode_png, open_image
-from relearn.model.images.decoding_cost import MAX_PARTS
+from relearn.model.images.decoding_cost import MAX_ELEMENTS
 from relearn.model.images.formats import FORMAT_NAMES
 from relearn.model.images.resize import compute_draft_factors, fit_image
 
@@ -263,7 +263,7 @@ BYTES_BETWEEN_SCANS = {
 @pytest.mark.parametrize("between", BYTES_BETWEEN_SCANS.values(), ids=BYTES_BETWEEN_SCANS)
 def test_jpeg_with_too_many_scans_is_rejected(between: bytes) -> None:
     """The limit is accepted; 1,500 scans, half a minute of decoding, are rejected before."""
-    assert (30, 20) == decode_image(progressive_jpeg(MAX_PARTS["scans"])).size
+    assert (30, 20) == decode_image(progressive_jpeg(MAX_ELEMENTS["scans"])).size
     with pytest.raises(UserInputError, match="has more than 32 scans, accepted: up to 32") as caught:
         decode_image(progressive_jpeg(1_500, between))
     assert "image_too_complex" == caught.value.code

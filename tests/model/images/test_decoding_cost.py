@@ -16,7 +16,7 @@ from PIL import Image
 
 from relearn.model.errors import UserInputError
 from relearn.model.images.decode import decode_image
-from relearn.model.images.decoding_cost import MAX_PARTS
+from relearn.model.images.decoding_cost import MAX_ELEMENTS
 from relearn.model.images.formats import HEADER_BYTES, IMAGE_FORMATS, recognize_format
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
@@ -140,12 +140,12 @@ ADDED_PARTS: dict[str, tuple[str, Callable[[int], bytes]]] = {
 def test_parts_are_accepted_up_to_the_limit(case: str) -> None:
     """At the limit the image is decoded to its pixels; one part more is refused by its name."""
     name, add_parts = ADDED_PARTS[case]
-    limit = MAX_PARTS[name] - OWN_PARTS.get(case, 0)
+    limit = MAX_ELEMENTS[name] - OWN_PARTS.get(case, 0)
     spare = 2 if name == "fill bytes" else 0  # bytes before a marker may be counted in pairs
     decoded = np.asarray(decode_image(add_parts(limit - spare)).convert("L"), int)
     assert PIXELS.shape == decoded.shape
     assert np.abs(decoded - PIXELS).mean() < 8
-    with pytest.raises(UserInputError, match=rf"more than {MAX_PARTS[name]:,} {name}, accepted") as caught:
+    with pytest.raises(UserInputError, match=rf"more than {MAX_ELEMENTS[name]:,} {name}, accepted") as caught:
         decode_image(add_parts(limit + 1 + spare))
     assert "image_too_complex" == caught.value.code
 
@@ -199,13 +199,13 @@ def test_counting_takes_few_steps(name: str, insertions: list[tuple[int, bytes, 
     for offset, inserted, times in insertions:
         position = min(offset + HEADER_BYTES, len(content))
         content = content[:position] + inserted * min(times, 1_000_000 // len(inserted)) + content[position:]
-    count_parts = next(kind.count_parts for kind in IMAGE_FORMATS if kind.name == name)
+    count_elements = next(kind.count_elements for kind in IMAGE_FORMATS if kind.name == name)
     totals: dict[str, int] = {}
-    for step, (part, count) in enumerate(count_parts(content)):
+    for step, (part, count) in enumerate(count_elements(content)):
         assert count >= 0
         totals[part] = totals.get(part, 0) + count
         assert step < MAX_STEPS
-        if totals[part] > MAX_PARTS[part]:
+        if totals[part] > MAX_ELEMENTS[part]:
             break
 
 

@@ -9,9 +9,8 @@ from PIL import Image
 
 from benchmarks.drawings import DRAWINGS, add_frame, add_noise, encode, enlarge, paint, place, read, resize
 from relearn.model.config import TrainConfig
-from relearn.model.data.formats import infer_style
+from relearn.model.data.custom import infer_style
 from relearn.model.data.load import load_dataset
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
 from relearn.model.images.decode import decode_image, encode_png
 from relearn.model.images.mnist_style import MIN_CONTRAST, has_mnist_form
@@ -19,6 +18,7 @@ from relearn.model.images.resize import find_blank, fit_image, resize_batch
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 
 MNIST = (1, 28, 28)

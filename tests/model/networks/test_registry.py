@@ -19,11 +19,26 @@ SHAPE = (1, 28, 28)
         ({"hidden_sizes": (784, 512)}, 1_022_490),
         ({"network": "cnn"}, 542_230),
         ({"network": "cnn", "conv_channels": (32, 64), "kernel_size": 5}, 155_606),
+        ({"network": "pretrained"}, 12_810),
     ],
 )
 def test_parameter_counts(settings: dict[str, object], parameters: int) -> None:
     """The networks have the documented numbers of parameters."""
     assert parameters == count_parameters(build_network(TrainConfig.parse(settings), SHAPE, 10))
+
+
+@pytest.mark.parametrize(
+    ("side", "convolutions"), [(224, 3), (32, 3), (22, 3), (21, 2), (10, 2), (9, 1), (4, 1)]
+)
+def test_cnn_of_color_images_has_the_blocks_that_fit(side: int, convolutions: int) -> None:
+    """Up to three, with batch normalization; settings that are given are kept."""
+    network = build_network(TrainConfig(network="cnn"), (3, side, side), 2)
+    names = [name for name, _ in network.named_children()]
+    assert convolutions == sum(name.startswith("convolution") for name in names)
+    assert convolutions == sum(name.startswith("batch_norm") for name in names)
+    config = TrainConfig(network="cnn", conv_channels=(4,), batch_norm=False)
+    names = [name for name, _ in build_network(config, (3, side, side), 2).named_children()]
+    assert ["convolution", "pool", "relu", "flatten"] == names[:4]
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -78,7 +93,11 @@ def test_too_large_network_is_rejected_before_it_is_built() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cn", "got 'cn', accepted: mlp, cnn or a custom class as package.module:Class"),
+        (
+            "cn",
+            "got 'cn', accepted: mlp, cnn, pretrained, pretrained-lite1, pretrained-lite2 or a custom class "
+            "as package.module:Class",
+        ),
         ("no_such_module:Network", "no module named 'no_such_module'"),
         ("json:Network", "json has no class 'Network'"),
         ("json:JSONDecoder", "json:JSONDecoder is not a torch.nn.Module class"),

@@ -9,7 +9,7 @@ SHAPE = (1, 28, 28)
 
 def test_table_has_shapes_activations_and_parameters() -> None:
     """There is one row per layer; the parameters add up to those of the network."""
-    table = summarize_layers(build_network(TrainConfig(network="cnn"), SHAPE, 10), SHAPE)
+    table = summarize_layers(build_network(TrainConfig(network="cnn", dropout=0), SHAPE, 10), SHAPE)
     assert ["convolution", "pool", "flatten", "dense", "output"] == list(table["name"])
     assert [(32, 26, 26), (32, 13, 13), (5408,), (100,), (10,)] == list(table["output shape"])
     assert ["", "ReLU", "", "ReLU", "Softmax"] == list(table["activation"])

@@ -10,12 +10,12 @@ from PIL import Image
 
 from relearn.model.config import TrainConfig
 from relearn.model.data.dataset import LabelledImages
-from relearn.model.data.eda import label_counts
-from relearn.model.data.prepared import PreparedDataset, prepare_dataset
 from relearn.model.data.splits import Splits
 from relearn.model.errors import UserInputError
 from relearn.model.home import Home
 from relearn.model.plots.eda import plot_eda, plot_image_grid, plot_label_distribution, plot_pixel_values
+from relearn.model.preparation.eda import label_counts
+from relearn.model.preparation.prepared import PreparedDataset, prepare_dataset
 
 RNG = np.random.default_rng(0)
 CLASSES = ("ant", "bee", "cat")

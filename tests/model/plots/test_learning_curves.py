@@ -1,6 +1,7 @@
 """Tests of the learning curves."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from relearn.model.plots import learning_curves
@@ -61,3 +62,15 @@ def test_each_run_has_a_distinct_line() -> None:
     ]
     assert [1.1, 0.6, 1 / 3 + 0.1] == pytest.approx(line_points(loss, "digits-mlp-lr0")[1].tolist())
     assert 9 == len({(line.get_color(), line.get_linestyle()) for line in loss.lines})
+
+
+def test_figure_shows_every_penalty_and_marks_the_chosen_one() -> None:
+    """Loss and accuracy, in percent, are over C on a logarithmic axis."""
+    table = pd.DataFrame({"c": [0.01, 0.1, 1.0], "loss": [0.5, 0.25, 0.75], "accuracy": [0.75, 1.0, 0.5]})
+    figure = save_as_png(learning_curves.plot_penalties(table, 0.1))
+    loss, accuracy = figure.axes
+    assert [[0.01, 0.1, 1.0], [0.5, 0.25, 0.75]] == line_points(loss, "held-out images").tolist()
+    assert [75, 100, 50] == line_points(accuracy, "held-out images")[1].tolist()
+    assert [[0.1], [0.25]] == line_points(loss, "C 0.1").tolist()
+    assert "log" == loss.get_xscale()
+    assert "Cross-validation: C 0.1, loss 0.2500, accuracy 100.0%" == figure.get_suptitle()

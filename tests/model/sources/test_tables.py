@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from relearn.model.data.dataset import Dataset
+from relearn.model.description.source_description import AmbiguousDataError
 from relearn.model.errors import DataError
-from relearn.model.sources.description import AmbiguousDataError
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (12, 28, 28), np.uint8)
@@ -80,6 +80,7 @@ def test_table_of_colour_images(tmp_path: Path, load: Callable[..., Dataset]) ->
         assert np.array_equal(COLOR, load("toml", tmp_path / "c.toml").train.images)
 
 
+@pytest.mark.slow
 def test_large_tables_are_resized(tmp_path: Path, load: Callable[..., Dataset]) -> None:
     """More than 64 pixels a side become 64, or the given size."""
     pixel_table(np.zeros((2, 65, 65), np.uint8)).to_csv(tmp_path / "b.csv", index=False)

@@ -5,6 +5,8 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +17,8 @@ from relearn.model.data.transforms import expects_flat_input
 from relearn.model.errors import ConfigError, InfrastructureError, UserInputError
 from relearn.model.networks.registry import build_network
 from relearn.model.training.batches import BatchLoader
-from relearn.model.training.fit import FitResult, fit
+from relearn.model.training.fit import FitResult, build_training_loss, fit
+from relearn.model.training.optimizers import build_optimizer
 from relearn.model.training.state import EarlyStopping, EpochRecord, TrainingSnapshot
 
 SHAPE = (1, 12, 12)
@@ -37,7 +40,9 @@ SPLITS = Splits(make_images(500), make_images(100, 1), make_images(100, 2))
 
 
 def train(splits: Splits = SPLITS, **settings: object) -> tuple[nn.Module, FitResult]:
-    config = TrainConfig.parse({"hidden_sizes": [32], "batch_size": 32, "threads": 1, **settings})
+    config = TrainConfig.parse(
+        {"hidden_sizes": [32], "batch_size": 32, "dropout": 0, "threads": 1, **settings}
+    )
     network = build_network(config, SHAPE, CLASSES)
     return network, fit(config, network, splits, CLASSES)
 
@@ -64,8 +69,9 @@ def run_plain_epoch(config: TrainConfig, network: nn.Module, order: Tensor) -> N
 def test_epoch_equals_the_plain_loop(name: str, batch_size: int) -> None:
     """Micro-batches, memory layout and fused updates change weights by less than 1e-4, relatively."""
     config = TrainConfig(
-        network=name, hidden_sizes=(32,), batch_size=batch_size, epochs=1, lr_schedule="constant", threads=1
-    )
+        network=name, hidden_sizes=(32,), batch_size=batch_size, epochs=1, lr_schedule="constant", threads=1,
+        dropout=0, weight_decay=0,
+    )  # fmt: skip
     ours, plain = build_network(config, SHAPE, CLASSES), build_network(config, SHAPE, CLASSES)
     order = torch.arange(len(SPLITS.train))
     loader = BatchLoader(
@@ -86,7 +92,9 @@ def test_small_dataset_is_memorized(name: str, optimizer: str) -> None:
     """Each network reaches a training accuracy of 1 on 32 noise images with each optimizer."""
     rng = np.random.default_rng(3)
     noise = LabelledImages(rng.integers(0, 256, (32, *SHAPE), dtype=np.uint8), rng.integers(0, CLASSES, 32))
-    learning_rate = {"sgd": 0.05, "rmsprop": 0.001, "adagrad": 0.02}.get(optimizer, 0.01)
+    learning_rate = {"sgd": 0.05, "rmsprop": 0.001, "adagrad": 0.02, "adam": 0.002, "adamw": 0.002}.get(
+        optimizer, 0.01
+    )
     settings = {
         "optimizer": optimizer,
         "learning_rate": learning_rate,
@@ -97,6 +105,71 @@ def test_small_dataset_is_memorized(name: str, optimizer: str) -> None:
         early_stopping=False, **settings,
     )  # fmt: skip
     assert 1.0 == result.history[-1].train_accuracy
+
+
+@pytest.mark.parametrize("optimizer", get_args(TrainConfig.model_fields["optimizer"].annotation))
+def test_only_matrices_and_filters_decay(optimizer: str) -> None:
+    """A step without gradients changes parameters of two or more dimensions, and no others."""
+    settings = {"network": "cnn", "batch_norm": True, "optimizer": optimizer, "weight_decay": 0.1}
+    config = TrainConfig.parse(settings)
+    network = build_network(config, SHAPE, CLASSES)
+    initial = {name: value.detach().clone() for name, value in network.named_parameters()}
+    for value in network.parameters():
+        value.grad = torch.zeros_like(value)
+    build_optimizer(config, network).step()
+    for name, value in network.named_parameters():
+        assert torch.equal(value, initial[name]) == (value.ndim <= 1), name
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.floats(0, 0.9), st.integers(0, 99))
+def test_every_class_contributes_the_same_to_a_balanced_loss(
+    counts: list[int], label_smoothing: float, seed: int
+) -> None:
+    """With balanced weights the loss is the mean over the classes of their mean losses, times the images."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    config = TrainConfig(class_weights="balanced")
+    logits = torch.randn(len(labels), len(counts), generator=torch.Generator().manual_seed(seed))
+    targets = F.one_hot(torch.from_numpy(labels)).float()
+    loss = build_training_loss(config, labels, len(counts), torch.device("cpu"))
+    per_image = F.cross_entropy(logits, targets, reduction="none").numpy()
+    means = [per_image[labels == label].mean() for label in range(len(counts))]
+    assert loss(logits, targets, reduction="sum") == pytest.approx(len(labels) * np.mean(means), rel=1e-4)
+
+    smooth = build_training_loss(
+        config.model_copy(update={"class_weights": "none", "label_smoothing": label_smoothing}),
+        labels, len(counts), torch.device("cpu"),
+    )  # fmt: skip
+    spread = (1 - label_smoothing) * targets + label_smoothing / len(counts)
+    expected = -(spread * logits.log_softmax(1)).sum()
+    assert smooth(logits, targets, reduction="sum").item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"class_weights": "balanced"}, {"label_smoothing": 0.3}], ids=str)
+def test_training_minimizes_the_loss_of_its_settings(settings: dict[str, object]) -> None:
+    """The recorded training loss is that of the settings, the validation loss the plain cross-entropy."""
+    is_kept = (SPLITS.train.labels != 0) | (np.arange(500) < 20)  # a few images of class 0
+    train_split = LabelledImages(SPLITS.train.images[is_kept], SPLITS.train.labels[is_kept])
+    splits = Splits(train_split, train_split, train_split)
+    # The weights stay as they are initially, so both losses are those of the same weights.
+    network, result = train(splits, epochs=1, learning_rate=1e-9, momentum=0, **settings)
+    logits = network(torch.from_numpy(train_split.images).flatten(1).float() / 255)
+    targets = F.one_hot(torch.from_numpy(train_split.labels)).float()
+    config = TrainConfig.parse(settings)
+    loss = build_training_loss(config, train_split.labels, CLASSES, torch.device("cpu"))
+    record = result.history[0]
+    assert record.train_loss == pytest.approx(loss(logits, targets).item(), rel=1e-4)
+    assert record.val_loss == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-4)
+    assert record.train_loss != pytest.approx(record.val_loss, rel=1e-3)
+
+
+def test_balanced_accuracy_is_the_mean_recall() -> None:
+    """The recorded value equals the mean over the classes of the fraction of their images found."""
+    network, result = train(epochs=1)
+    images = torch.from_numpy(SPLITS.validation.images).float() / 255
+    is_correct = network(images.flatten(1)).argmax(1).numpy() == SPLITS.validation.labels
+    recalls = [is_correct[SPLITS.validation.labels == label].mean() for label in range(CLASSES)]
+    assert result.history[0].val_balanced_accuracy == pytest.approx(np.mean(recalls))
 
 
 def test_every_lr_schedule_trains_well() -> None:
@@ -142,13 +215,15 @@ def test_order_of_images_depends_on_seed_and_epoch_alone() -> None:
 
 
 def make_record(epoch: int, val_loss: float) -> EpochRecord:
-    return EpochRecord(epoch, 0.0, 1.0, val_loss, 1 - val_loss, 0.1, 1.0)
+    return EpochRecord(epoch, 0.0, 1.0, val_loss, 1 - val_loss, 1 - val_loss, 0.1, 1.0)
 
 
-@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+@pytest.mark.parametrize("monitor", get_args(TrainConfig.model_fields["selection_metric"].annotation))
 def test_patience_counts_epochs_without_improvement(monitor: str) -> None:
     """Training stops after `patience` epochs without an improvement of `min_delta`."""
-    early_stopping = EarlyStopping(TrainConfig.parse({"monitor": monitor, "patience": 2, "min_delta": 0.01}))
+    early_stopping = EarlyStopping(
+        TrainConfig.parse({"selection_metric": monitor, "patience": 2, "min_delta": 0.01})
+    )
     losses = [0.5, 0.4, 0.395, 0.3, 0.3, 0.35]
     assert [True, True, False, True, False, False] == [
         early_stopping.update(make_record(epoch, loss)) for epoch, loss in enumerate(losses, start=1)
@@ -160,10 +235,11 @@ def test_early_stopping_restores_the_best_epoch() -> None:
     """Training stops when validation no longer improves, and keeps the weights of the best epoch."""
     swapped = LabelledImages(SPLITS.validation.images, (SPLITS.validation.labels + 1) % CLASSES)
     splits = Splits(SPLITS.train, swapped, SPLITS.test)  # validation gets worse with every epoch
-    network, result = train(splits, epochs=50, patience=3, lr_schedule="constant")
+    settings = {"lr_schedule": "constant", "selection_metric": "val_loss"}
+    network, result = train(splits, epochs=50, patience=3, **settings)
     assert (1, 4) == (result.best_epoch, len(result.history))
     assert "no better val_loss for 3 epochs" == result.stop_reason
-    one_epoch, _ = train(splits, epochs=1, lr_schedule="constant")
+    one_epoch, _ = train(splits, epochs=1, **settings)
     assert torch.equal(one_epoch[0].weight, network[0].weight)
 
 
@@ -207,6 +283,7 @@ def test_on_epoch_is_called_for_every_epoch() -> None:
         "train_accuracy",
         "val_loss",
         "val_accuracy",
+        "val_balanced_accuracy",
         "learning_rate",
         "seconds",
     ] == list(result.to_frame().columns)

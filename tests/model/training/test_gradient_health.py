@@ -25,7 +25,9 @@ def make_batch(shape: tuple[int, ...] = (1, 12, 12), rows: int = 16) -> tuple[Te
 def make_network(name: str, **settings: object) -> nn.Module:
     torch.manual_seed(0)
     return build_network(
-        TrainConfig.parse({"network": name, "hidden_sizes": (32, 16), **settings}), (1, 12, 12), 10
+        TrainConfig.parse({"network": name, "hidden_sizes": (32, 16), "dropout": 0, **settings}),
+        (1, 12, 12),
+        10,
     )
 
 

@@ -241,7 +241,7 @@ def test_server_survives_a_network_with_faults(
         with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
 
             def predict(code: int) -> httpx.Response:
-                content = bytes([code, *bytes(783)])
+                content = bytes([code, *bytes(782), 255])
                 return client.post(
                     "/predict", content=content, headers={"content-type": "application/octet-stream"}
                 )

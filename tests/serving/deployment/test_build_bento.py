@@ -67,15 +67,17 @@ def test_building_twice_changes_nothing(bento: str, saved: Path, home: Home):
     assert [] == list((home.bentoml / "tmp").iterdir())
 
 
-def test_missing_bento_is_built_again(saved: Path, tmp_path: Path):
-    """After a kill between model and Bento, the next build completes it."""
+def test_missing_or_damaged_bento_is_built_again(saved: Path, tmp_path: Path):
+    """After a kill between model and Bento, or a power failure, the next build completes it."""
     home = Home(tmp_path, tmp_path)
     build_bento(saved, "digits", "1", home)
     shutil.rmtree(home.bentoml / "bentos" / "digits" / "1")
+    (home.bentoml / "models" / "digits" / "1" / "weights.safetensors").write_bytes(b"")
 
     build_bento(saved, "digits", "1", home)
 
     assert (find_bento_folder("digits:1", home) / "bento.yaml").is_file()
+    Classifier.load(home.bentoml / "models" / "digits" / "1")
 
 
 def test_new_version_leaves_previous_one_unchanged(

@@ -145,10 +145,10 @@ def test_no_key_is_shown(server_with_keys: Server, client_with_key: httpx.Client
 def test_relearn_config_does_not_show_keys(
     api_keys: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """`relearn config` shows no key, and no warning calls the variable unknown."""
+    """`relearn doctor --settings` shows no key, and no warning calls the variable unknown."""
     monkeypatch.setenv(API_KEYS, ",".join(api_keys))
 
-    assert 0 == run_command_line(["config"])
+    assert 0 == run_command_line(["doctor", "--settings"])
     output = capsys.readouterr()
     assert "" == output.err
     assert "epochs" in output.out

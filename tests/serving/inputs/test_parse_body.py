@@ -110,9 +110,12 @@ def parse_in_subprocess(folder: Path, media_type: str, first: bytes, *bodies: by
 @pytest.mark.parametrize(
     ("mode", "file_format", "options"),
     [
-        *[("RGBA", "PNG", {}), ("LA", "PNG", {}), ("P", "PNG", {"transparency": 0}), ("CMYK", "JPEG", {})],
-        *[("RGBA", "TIFF", {"compression": "tiff_lzw"}), ("RGB", "WEBP", {}), ("L", "GIF", {})],
-        ("1", "BMP", {}),
+        *[("RGBA", "PNG", {}), ("CMYK", "JPEG", {}), ("RGB", "WEBP", {})],
+        pytest.param("LA", "PNG", {}, marks=pytest.mark.slow),
+        pytest.param("P", "PNG", {"transparency": 0}, marks=pytest.mark.slow),
+        pytest.param("RGBA", "TIFF", {"compression": "tiff_lzw"}, marks=pytest.mark.slow),
+        pytest.param("L", "GIF", {}, marks=pytest.mark.slow),
+        pytest.param("1", "BMP", {}, marks=pytest.mark.slow),
     ],
 )
 def test_largest_images_take_little_memory(

@@ -14,12 +14,12 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Route, expect, sync_playwright
 
 from relearn.model.config import TrainConfig
-from relearn.model.data.prepared import prepare_dataset
 from relearn.model.home import Home
 from relearn.model.images.decode import encode_png
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 from relearn.serving.api.routes import OPERATIONS
 from relearn.serving.config import ServeConfig
@@ -82,7 +82,7 @@ def digits_classifier(
 ) -> Path:
     """Return the folder of a classifier trained on the bundled digits, which takes a second."""
     root = tmp_path_factory.mktemp("reader")
-    config = TrainConfig.from_preset("default", dataset="digits")
+    config = TrainConfig(dataset="digits")
     prepared = prepare_dataset(config, Home(root, root / "data"))
     network = build_network(config, prepared.shape, len(prepared.classes))
     fit(config, network, prepared.splits, len(prepared.classes))

@@ -419,6 +419,7 @@ def test_full_home_fails_no_request(tmp_path: Path, saved: Path, publish: Callab
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
+@pytest.mark.slow
 def test_missing_log_folder_fails_no_request(make_home: Callable[[], Home], images: np.ndarray):
     """With a file in place of the folder, requests are served; drops are counted and logged once; feedback
     is rejected."""
@@ -438,6 +439,7 @@ def test_missing_log_folder_fails_no_request(make_home: Callable[[], Home], imag
         assert str(home.root) not in response.text
 
 
+@pytest.mark.slow
 def test_prediction_log_can_be_disabled(make_home: Callable[[], Home], images: np.ndarray):
     """Nothing is written, and feedback is rejected with the reason."""
     home = make_home()

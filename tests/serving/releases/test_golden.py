@@ -9,7 +9,8 @@ import pytest
 from relearn.model.errors import CorruptDataError
 from relearn.model.images.decode import decode_image
 from relearn.model.inference.classifier import Classifier
-from relearn.serving.releases.golden import GOLDEN_FILE, SAMPLE_SIZE, Golden
+from relearn.serving.releases.golden import SAMPLE_SIZE, Golden
+from relearn.serving.releases.ledger import GOLDEN_FILE
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 from relearn.model.errors import CorruptDataError, InfrastructureError, NotFoundError
 from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
-from relearn.serving.releases.golden import GOLDEN_FILE
-from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.ledger import GOLDEN_FILE, Release
 from relearn.serving.releases.store import ReleaseStore, get_current_release
 
 Publish = Callable[..., Release]
@@ -138,7 +136,7 @@ def test_full_disk_leaves_the_ledger_unchanged(tmp_path: Path, saved: Path, publ
             while True:
                 filler.write(bytes(4096))
         before = releases.ledger.read_entries()
-        with suppress(InfrastructureError):  # the last page of the ledger has room for a few lines
+        with suppress(InfrastructureError):  # the last page of the ledger has room for a few entries
             while len(before) < 50:
                 publish(releases, "4", saved)
                 before = releases.ledger.read_entries()
@@ -147,31 +145,6 @@ def test_full_disk_leaves_the_ledger_unchanged(tmp_path: Path, saved: Path, publ
         assert before == releases.ledger.read_entries()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-DECIDE = """
-import sys
-from pathlib import Path
-from relearn.serving.releases.store import ReleaseStore
-
-releases = ReleaseStore(Path(sys.argv[1]))
-for _ in range(20):
-    with releases.locked():
-        last = releases.ledger.read_last()
-        number = str(last.number if last else 0)
-        releases.ledger.append(actor="test", action="hold", subject=number, run_id="run",
-                        reasons=(), fingerprints={}, previous_live=None, live=None, rollback_target=None)
-"""
-
-
-def test_lock_serializes_decisions_of_four_processes(releases: ReleaseStore):
-    """Each process sees the lines of the others: no line is lost and the chain never forks."""
-    command = [sys.executable, "-c", DECIDE, str(releases.root)]
-    processes = [subprocess.Popen(command, cwd=Path(__file__).parents[3]) for _ in range(4)]
-
-    assert [0] * 4 == [process.wait() for process in processes]
-    entries = releases.ledger.read_entries()
-    assert [str(number) for number in range(80)] == [entry.subject for entry in entries]
 
 
 def test_only_released_model_is_the_default(saved: Path, tmp_path: Path, publish: Publish):

@@ -15,8 +15,8 @@ from relearn.model.config import TrainConfig
 from relearn.model.errors import CorruptDataError
 from relearn.model.inference.classifier import Classifier
 from relearn.model.networks.registry import build_network
-from relearn.serving.releases.golden import GOLDEN_FILE, Golden
-from relearn.serving.releases.ledger import Release
+from relearn.serving.releases.golden import Golden
+from relearn.serving.releases.ledger import GOLDEN_FILE, Release
 from relearn.serving.releases.store import ReleaseStore
 from relearn.serving.runtime import hot_reload
 from relearn.serving.runtime.hot_reload import ModelReloader, ServedModel, load_release, load_served_model
@@ -279,10 +279,10 @@ def test_error_while_reporting_does_not_stop_the_watch(
 
     async def run_scenario() -> None:
         task = asyncio.create_task(reloader.watch())
-        content = releases.ledger.path.read_bytes()
-        releases.ledger.path.write_bytes(b"nonsense\n")
+        next_entry = releases.ledger.entry_path(2)
+        next_entry.write_bytes(b"nonsense")
         await asyncio.sleep(0.1)
-        releases.ledger.path.write_bytes(content)
+        next_entry.unlink()
         publish(releases, "2", folders["2"])
         deadline = time.monotonic() + 20
         while len(served) < 2 and time.monotonic() < deadline:
@@ -326,7 +326,9 @@ def test_ledger_that_is_no_file_is_refused(
     worker: Worker, releases: ReleaseStore, replace: Callable[[Path], None], reason: str
 ):
     """It is reported without waiting, and the model stays."""
-    replace(releases.ledger.path)
+    path = releases.ledger.entry_path(2)
+    path.write_bytes(b"")
+    replace(path)
     asyncio.run(worker.watch_until(lambda: worker.load_errors))
     assert (["1"], "?") == (worker.versions, worker.load_errors[0][0])
     assert reason in worker.load_errors[0][1]
@@ -343,13 +345,13 @@ def test_release_file_that_is_no_file_is_refused(
         load_release(releases, releases.read_live())
 
 
-@pytest.mark.parametrize("content", [b"\n", b"{}\n", b"nonsense\n"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"nonsense"])
 def test_unreadable_ledger_keeps_the_model(worker: Worker, releases: ReleaseStore, content: bytes):
-    """A changed line is reported, and the model stays."""
-    releases.ledger.path.write_bytes(content)
+    """An invalid entry is reported, and the model stays."""
+    releases.ledger.entry_path(2).write_bytes(content)
     asyncio.run(worker.watch_until(lambda: worker.load_errors))
     assert ["1"] == worker.versions
-    assert all("ledger.jsonl, line 1: " in reason for _, reason in worker.load_errors)
+    assert all("000002.json: " in reason for _, reason in worker.load_errors)
 
 
 def test_release_whose_digests_were_recomputed_is_refused(

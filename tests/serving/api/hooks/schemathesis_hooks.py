@@ -14,7 +14,10 @@ PIXELS_PER_IMAGE = 64
 
 
 def make_image_file(file_format: str, side: int, seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
+    """Encode a black stroke on white paper, at a random place; noise is sometimes read as a blank page."""
+    pixels = np.full((side, side), 255, dtype=np.uint8)
+    column = np.random.default_rng(seed).integers(1, side - 1)
+    pixels[1:-1, column] = 0
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, file_format)
     return content.getvalue()

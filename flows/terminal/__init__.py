@@ -1,0 +1,4 @@
+"""Terminal output: console, tables, images, the next commands.
+
+The commands themselves are in `cli`.
+"""
