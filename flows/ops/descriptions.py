@@ -30,7 +30,7 @@ def describe_server(server: RunningServer) -> str:
     """Return model, URL, served version and uptime of a server."""
     version = server.get_served_version()
     state = f"version {version}" if version else "which does not answer"
-    uptime = f"for {_humanize(_current_timestamp() - server.create_time)}"
+    uptime = f"for {_humanize(_current_timestamp() - server.started_at)}"
     return f"{server.model_name or server.bento} at {server.url}, {state}, {uptime}"
 
 
