@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import psutil
 from benchmarks import wrk
 from benchmarks.server_fixtures import HOST, WARM_UP, ReleasedModel, Workload, release_model
 from benchmarks.subprocess_peers import median_range
+from relearn.model.ports import find_free_port
 
 RELEARN = str(Path(sys.executable).parent / "relearn")
 READY_TIMEOUT_SECONDS = 60.0  # seconds
@@ -48,9 +48,7 @@ def measure(rounds: int = 5) -> tuple[str, str, pd.DataFrame]:
 
 def _start(release: ReleasedModel, workers: int) -> tuple[float, dict[str, tuple[float, float]]]:
     """Return seconds, and RSS and PSS in MB by process name, for the largest worker only."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     command = [RELEARN, "serve", "--port", str(port), "--workers", str(workers)]
     environment = {**os.environ, "RELEARN_HOME": str(release.home.root)}
     start_time = time.perf_counter()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from relearn.model.home import Home
 from relearn.model.inference.classifier import Classifier
 from relearn.model.inference.model_card import WEIGHTS_FILE, ModelCard
 from relearn.model.networks.registry import build_network
+from relearn.model.ports import find_free_port
 from relearn.model.preparation.prepared import prepare_dataset
 from relearn.model.training.fit import fit
 from relearn.serving.config import ServeConfig
@@ -200,9 +200,7 @@ def accepts_raw(server: Server) -> bool:
 @contextmanager
 def start_peer(peer: Peer, released: ReleasedModel, workers: int = 1) -> Iterator[str]:
     """Start a server of `PEERS`, and yield its URL once it answers. Raises `ServerError` otherwise."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     url = f"http://{HOST}:{port}"
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         try:

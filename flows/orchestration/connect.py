@@ -2,7 +2,6 @@
 
 import atexit
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from relearn.flows.terminal.console import print_note
 from relearn.model.errors import InfrastructureError, UserInputError
 from relearn.model.file_lock import DATABASE_FIX, describe_database_lock, locked
 from relearn.model.home import Home
+from relearn.model.ports import find_free_port
 
 STARTUP_TIMEOUT_SECONDS = 120.0  # takes 5 to 10 s on two idle cores, 15 s if it creates its database
 # It takes 0.2 s; a server that waits for a locked database does not end by itself.
@@ -110,7 +110,7 @@ def _start_temporary_server(home: Home, while_starting: Callable[[], object] = l
 
 
 def _start_server(home: Home, while_starting: Callable[[], object]) -> str:
-    port, log = _find_free_port(), home.prefect / "temporary_server.log"
+    port, log = find_free_port(), home.prefect / "temporary_server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "relearn.flows.orchestration.temporary_server", str(port)],
@@ -151,12 +151,6 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-
-
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_up(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:

@@ -1,8 +1,7 @@
 """Validation of cron schedules."""
 
 import asyncio
-
-from pydantic import ValidationError
+from zoneinfo import ZoneInfo
 
 from relearn.model.errors import UserInputError
 
@@ -19,13 +18,13 @@ def check_cron(cron: str, timezone: str) -> None:
     from prefect.server.schemas.schedules import CronSchedule
 
     try:
+        ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError):  # no such file of the time zone database, or a folder of it
+        accepted = "a name such as Europe/Berlin"
+        raise UserInputError(f"--timezone: got {timezone!r}, accepted: {accepted}") from None
+    try:
         dates = asyncio.run(CronSchedule(cron=cron, timezone=timezone).get_dates(n=1))
-    except ValidationError as error:
-        if error.errors()[0]["loc"] == ("timezone",):
-            accepted = "a name such as Europe/Berlin"
-            raise UserInputError(f"--timezone: got {timezone!r}, accepted: {accepted}") from None
-        dates = []
-    except ValueError:  # no date in the next 50 years
+    except ValueError:  # invalid, or no date in the next 50 years
         dates = []
     if not dates or len(cron.split()) != 5:
         raise UserInputError(f"--cron: got {cron!r}, accepted: {FORM}")

@@ -9,7 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from relearn.flows.orchestration.prefect_api import (
     OPEN_STATES,
@@ -129,14 +129,15 @@ class Reconciler:
             return RunRecord("", self._find_process(run), is_open_in_mlflow=bool(run.open_runs))
         state, process, now = flow_run["state"], self._find_process(run), datetime.now(UTC)
         changed_at = parse_time(state["timestamp"])
-        # The state of a run that has ended may be set by others than its process.
-        signs = [changed_at] if state["type"] in OPEN_STATES else []
+        heartbeat = None
         if process == "unseen" and self.prefect_api:
-            signs += filter(None, [self.prefect_api.find_last_heartbeat(flow_run)])
+            heartbeat = self.prefect_api.find_last_heartbeat(flow_run)
+        # The state of a run that has ended may be set by others than its process.
+        signs = [changed_at] if state["type"] in OPEN_STATES or not heartbeat else []
         record = RunRecord(
             state["type"],
             process,
-            now - max(signs) if signs else timedelta.max,
+            now - max([*signs, *filter(None, [heartbeat])]),
             state["message"] or "",
             bool(run.open_runs),
         )

@@ -24,15 +24,16 @@ def format_command(*arguments: str) -> str:
     return " ".join(
         [
             *([f"RELEARN_HOME={shlex.quote(home)}"] if home else []),
-            "relearn" if is_on_path else shlex.quote(str(_shorten_path(program))),
+            "relearn" if is_on_path else shlex.quote(_shorten_path(program)),
             *map(shlex.quote, arguments),
         ]
     )
 
 
-def _shorten_path(path: Path) -> Path:
-    """Return the path relative to the current folder if it lies in there."""
+def _shorten_path(program: Path) -> str:
+    """Return the path of a program, relative to the current folder if it lies in there."""
     try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path
+        short_path = str(program.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # it lies elsewhere; the current folder was deleted
+        return str(program)
+    return short_path if os.sep in short_path else os.path.join(os.curdir, short_path)  # noqa: PTH118

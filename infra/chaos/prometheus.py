@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from infra.chaos.temporary_stack import find_free_ports, wait_for
+from infra.chaos.temporary_stack import wait_for
+from relearn.model.ports import find_free_port
 
 MONITORING = Path(__file__).parents[1] / "monitoring"
 # Only durations change: minutes become seconds, hours become a minute. Expressions and all other thresholds
@@ -54,7 +55,7 @@ def run_prometheus(folder: Path, target: str, api_key: str) -> Iterator[Promethe
     rules = shorten_durations((MONITORING / "alerts.yml").read_text())
     (folder / "alerts.yml").write_text(rules)
     (folder / "key").write_text(api_key)
-    address = f"127.0.0.1:{find_free_ports(1)[0]}"
+    address = f"127.0.0.1:{find_free_port()}"
     url = f"http://{address}"
     _write_config(folder, url, target)
     flags = (f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}")

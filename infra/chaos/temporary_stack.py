@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from relearn.model.ports import find_free_port
 
 RELEARN = str(Path(sys.executable).parent / "relearn")
 PORT_FLAGS = {
@@ -48,7 +49,7 @@ class TemporaryStack:
 @contextmanager
 def run_temporary_stack(folder: Path, *arguments: str) -> Iterator[TemporaryStack]:
     """Run `relearn up ARGUMENTS` on free ports with its home in `folder`, separate from other services."""
-    ports = dict(zip(PORT_FLAGS, find_free_ports(len(PORT_FLAGS)), strict=True))
+    ports = {flag: find_free_port() for flag in PORT_FLAGS}
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIXES)}
     environment = inherited | {"RELEARN_HOME": str(folder / ".relearn"), "COLUMNS": "200"}
     stack = TemporaryStack(folder, ports, environment)
@@ -76,14 +77,3 @@ def wait_for(condition: Callable[[], bool], description: str, timeout_seconds: f
         if time.monotonic() > deadline:
             raise SystemExit(f"timeout: waited {timeout_seconds:g} s for {description}")
         time.sleep(0.2)
-
-
-def find_free_ports(count: int) -> list[int]:
-    """Return `count` different ports on which no process listens."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -19,6 +19,7 @@ import psutil
 import relearn
 from relearn.model.errors import CorruptDataError, InfrastructureError, InvalidModelOutputError
 from relearn.model.home import Home
+from relearn.model.ports import find_free_port
 from relearn.serving.config import (
     API_KEYS,
     MODEL_CORRUPT_CODE,
@@ -221,16 +222,17 @@ def _prepare_folder(home: Home, port: int) -> Path:
 
 
 def _find_usable_port(host: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        if port == 0:
+            return find_free_port(host)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            raise InfrastructureError(
-                f"cannot listen on {host}, port {port}: {_explain_bind_error(error)}"
-            ) from None
-        return int(probe.getsockname()[1])
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot listen on {host}, port {port}: {_explain_bind_error(error)}"
+        ) from None
+    return port
 
 
 def _explain_bind_error(error: OSError) -> str:

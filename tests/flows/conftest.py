@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import pytest
 from filelock import FileLock
 
 from relearn.model.home import Home
+from relearn.model.ports import find_free_port
 from tests.flows.postgres import Postgres
 from tests.flows.zoo import Zoo
 
@@ -66,7 +66,7 @@ def clean() -> dict[str, str]:
     """Environment of a new user's shell, with a free port as Prefect's default server port."""
     prefixes = ("RELEARN_", "PREFECT_", "MLFLOW_", "BENTOML_")
     variables = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
-    return variables | {"PREFECT_SERVER_API_PORT": str(free_port()), "COLUMNS": "100"}
+    return variables | {"PREFECT_SERVER_API_PORT": str(find_free_port()), "COLUMNS": "100"}
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +130,7 @@ def served(pages: dict[str, Page]) -> str:
 def prefect_server(clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an empty Prefect server for the tests of one test process."""
     folder = tmp_path_factory.mktemp("prefect-server")
-    port, program = free_port(), Path(sys.executable).with_name("prefect")
+    port, program = find_free_port(), Path(sys.executable).with_name("prefect")
     command = f"exec {program} server start --port {port}"
     process = _start(command, folder, clean | {"PREFECT_HOME": str(folder)})
     yield answering(Page(command, f"http://127.0.0.1:{port}", process), "/api/health")
@@ -237,7 +237,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 def _open_page(command: str, folder: Path, environment: dict[str, str]) -> Page:
-    port = free_port()
+    port = find_free_port()
     command = f"{command} --port {port}"
     return Page(command, f"http://127.0.0.1:{port}", _start(command, folder, environment))
 
@@ -280,14 +280,7 @@ def answering(page: Page, path: str) -> str:
 @pytest.fixture
 def port() -> int:
     """A free port."""
-    return free_port()
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return find_free_port()
 
 
 def epochs_kept(home: Home) -> int:

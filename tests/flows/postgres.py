@@ -3,12 +3,13 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import psycopg2
+
+from relearn.model.ports import find_free_port
 
 
 class Postgres:
@@ -19,9 +20,7 @@ class Postgres:
         self.user = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
         if self.user:
             shutil.chown(folder, **self.user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = find_free_port()
         self._run("initdb", "--auth=trust", "--username=relearn", "--pgdata", str(self.folder))
         options = f"\nport = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
         with (self.folder / "postgresql.conf").open("a") as settings:

@@ -189,7 +189,7 @@ def test_better_candidate_is_promoted_and_served(champion: Workspace) -> None:
     assert workspace.prepared.fingerprint == last.fingerprints["data"]
     assert "2" == load_release(workspace.releases, last.live).version
     files = {file.path for file in workspace.client.list_artifacts(run_id, "gate")}
-    assert {"gate/decision.md", "gate/comparison.png"} == files
+    assert {"gate/decision.md", "gate/decision.json", "gate/comparison.png"} == files
     assert "promote" == workspace.client.get_run(run_id).data.tags["relearn.gate_decision"]
 
 

@@ -18,9 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from relearn.flows.cli.app import run_command_line
+from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.flows.scheduling.reconcile import reconcile
 from relearn.flows.tracking import registry
 from relearn.flows.tracking.run_names import build_train_run_name
-from relearn.flows.tracking.runs import Experiment
 from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
 from relearn.model.home import Home
@@ -95,7 +96,7 @@ def test_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
 def test_run_has_the_documented_metrics(ran, mlp: MlflowRun) -> None:
     """Every network has the same keys; MLflow shows best/ and epoch/ first, gradients and system/ last."""
     test_metrics = (
-        *("accuracy", "accuracy_low", "accuracy_high", "images"),
+        *("accuracy", "accuracy_low", "accuracy_high", "images", "groups"),
         *("loss", "f1_macro", "precision_macro", "recall_macro", "ece"),
     )
     keys = {key for key in mlp.data.metrics if key.startswith(("best/", "epoch/", "test/"))}
@@ -327,7 +328,7 @@ def test_terminated_flow_is_crashed_in_prefect(
 
 
 def test_run_of_a_killed_training_is_marked_killed_by_the_next_start(
-    stopped: dict[str, StoppedTraining], stopping_home: Home
+    stopped: dict[str, StoppedTraining], stopping_home: Home, on_server: str
 ) -> None:
     """Until then it stays RUNNING; its temporary server ends by itself."""
     assert -9 == stopped["killed"].exit_code
@@ -336,6 +337,10 @@ def test_run_of_a_killed_training_is_marked_killed_by_the_next_start(
     (run,) = search_experiment(connect(stopping_home), "killed")
     assert "RUNNING" == run.info.status
 
-    Experiment.open_or_create(stopping_home, "killed")
+    assert ["closed in MLflow"] == [
+        message.split(": ")[1].split(",")[0]
+        for message in reconcile(stopping_home, PrefectApi(f"{on_server}/api"))
+        if message.startswith(run.info.run_name)
+    ]
     (run,) = search_experiment(connect(stopping_home), "killed")
     assert "KILLED" == run.info.status

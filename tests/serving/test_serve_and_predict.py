@@ -203,7 +203,8 @@ def serving(released_home: Home) -> Iterator[subprocess.Popen[str]]:
 
 def test_printed_curl_command_works_until_serve_stops(serving: subprocess.Popen[str]):
     """The command works when pasted; after SIGTERM no process remains."""
-    first_line, curl = serving.stdout.readline(), serving.stdout.readline()
+    first_line = serving.stdout.readline()
+    curl = next(line for line in serving.stdout if line.startswith("curl "))
     processes = psutil.Process(serving.pid).children(recursive=True)
     response = subprocess.run(
         ["curl", "-s", *shlex.split(curl)[1:]], capture_output=True, text=True, check=False

@@ -378,7 +378,8 @@ def test_help_leads_on(capsys: Capture) -> None:
 
 SUBCOMMANDS = ("data inspect", "data eda", "data history", "data diff")
 SUBCOMMANDS += ("feedback review", "feedback accept", "feedback reject")
-PLAIN_COMMANDS = [name for name in COMMANDS if name not in {"data", "feedback"}]
+SUBCOMMANDS += ("home backup", "home restore", "home prune")
+PLAIN_COMMANDS = [name for name in COMMANDS if name not in {"data", "feedback", "home"}]
 
 
 @pytest.mark.parametrize("command", [*PLAIN_COMMANDS, *SUBCOMMANDS])
@@ -386,7 +387,7 @@ def test_help_of_a_command_has_an_example_of_it(command: str, capsys: Capture) -
     """With flags that it has."""
     assert 0 == run_command_line(["help", *command.split()])
     printed = capsys.readouterr().out
-    example = re.search(r"^Example: (relearn .+?) *$", printed, re.MULTILINE)
+    example = re.search(r"^Example: (?:RELEARN_HOME=\S+ )?(relearn .+?) *$", printed, re.MULTILINE)
     assert example
     assert example[1].startswith(f"relearn {command}")
     for flag in re.findall(r"--[a-z-]+", example[1]):

@@ -141,8 +141,9 @@ def test_reproduction_uses_the_original_number_of_threads(add_version: AddVersio
 
 
 def test_changed_data_is_reported(add_version: AddVersion, file: Path) -> None:
-    """No training is started."""
+    """Once the home has no copy of the data; no training is started."""
     home = add_version()
+    shutil.rmtree(home.dataset_cache)
     with np.load(file) as arrays:
         np.savez(file, images=255 - arrays["images"], labels=arrays["labels"])
     with pytest.raises(CorruptDataError, match=r"light\.npz.* has changed since: got fingerprint"):
@@ -153,6 +154,7 @@ def test_missing_data_is_reported(add_version: AddVersion, file: Path) -> None:
     """The error is `CorruptDataError`, not `NotFoundError` of a version."""
     home = add_version()
     file.unlink()
+    shutil.rmtree(home.dataset_cache)
     with pytest.raises(CorruptDataError, match="its data cannot be loaded"):
         reproduce_version(home, "light", "1")
 

@@ -401,6 +401,7 @@ def test_version_trained_with_feedback_can_be_reproduced(workspace: Workspace) -
 
     assert "identical" == reproduce_version(workspace.home, NAME, "2").conclusion
     shutil.rmtree(workspace.home.feedback_dir(NAME))
+    shutil.rmtree(workspace.home.dataset_cache)
     with pytest.raises(CorruptDataError, match=r"decisions\.jsonl has 0 decisions, accepted: 30 or more"):
         reproduce_version(workspace.home, NAME, "2")
 

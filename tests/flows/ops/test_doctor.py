@@ -27,10 +27,11 @@ from relearn.flows.tracking import artifacts
 from relearn.flows.tracking.runs import PROCESS_TAG
 from relearn.flows.tracking.store import connect
 from relearn.model.home import Home
+from relearn.model.ports import find_free_port
 from relearn.model.process_identity import identify_process
 from relearn.serving.deployment.bento_store import MANIFESTS, bento_store_paths
 from relearn.serving.deployment.discovery import RunningServer
-from tests.flows.conftest import Ran, free_port
+from tests.flows.conftest import Ran
 from tests.flows.postgres import Postgres
 from tests.flows.zoo import Zoo
 
@@ -41,7 +42,7 @@ Capture = pytest.CaptureFixture[str]
 def _no_other_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check no server that runs on this machine by chance."""
     for name in ("PREFECT_SERVER_API_PORT", "RELEARN_PORT"):
-        monkeypatch.setenv(name, str(free_port()))
+        monkeypatch.setenv(name, str(find_free_port()))
 
 
 @pytest.fixture

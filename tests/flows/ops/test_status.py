@@ -17,19 +17,20 @@ from relearn.flows.ops.status import status
 from relearn.flows.releases.release_state import sync_with_ledger
 from relearn.flows.tracking.local_runs import find_local_store
 from relearn.model.home import Home
+from relearn.model.ports import find_free_port
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.discovery import RunningServer
 from relearn.serving.predictions.entries import Feedback
 from relearn.serving.predictions.prediction_log import PredictionLog
 from relearn.serving.runtime.hot_reload import load_release
-from tests.flows.conftest import Ran, free_port
+from tests.flows.conftest import Ran
 from tests.flows.zoo import SHAPE, Zoo
 
 
 @pytest.fixture(autouse=True)
 def _no_other_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Query no Prefect server that runs on this machine by chance."""
-    monkeypatch.setenv("PREFECT_SERVER_API_PORT", str(free_port()))
+    monkeypatch.setenv("PREFECT_SERVER_API_PORT", str(find_free_port()))
 
 
 def read_lines(home: Home) -> dict[str, str]:

@@ -18,7 +18,7 @@ from relearn.flows.ops.supervisor import ServiceState, Supervisor, run_services
 from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.model.errors import InfrastructureError, UserInputError
 from relearn.model.home import Home
-from tests.flows.conftest import free_port
+from relearn.model.ports import find_free_port
 
 IGNORES_SIGTERM = """import http.server as h, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); \
 h.test(h.SimpleHTTPRequestHandler, port={port})"""
@@ -34,7 +34,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def make_service(name: str, *command: str) -> Service:
-    port = free_port()
+    port = find_free_port()
     words = tuple(word.format(port=port) for word in command or ("-m", "http.server", "{port}"))
     return Service(name, (sys.executable, *words), port, "--port", "/", host="0.0.0.0")
 

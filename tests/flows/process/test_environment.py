@@ -22,7 +22,7 @@ from relearn.flows.process.shutdown import run_with_exit_code
 from relearn.flows.tracking.runs import Experiment
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
-from tests.flows.conftest import free_port
+from relearn.model.ports import find_free_port
 
 Capture = pytest.CaptureFixture[str]
 TRAIN = ["train", "--dataset", "digits", "--epochs", "1"]
@@ -116,7 +116,7 @@ def test_up_ignores_files_of_current_folder(tmp_path: Path) -> None:
     """Supervisor, the Prefect and MLflow servers, the worker and the API."""
     folder, home = make_foreign_project(tmp_path), tmp_path / "home"
     flags = ("--prefect-port", "--mlflow-port", "--worker-port", "--port")
-    ports = [word for flag in flags for word in (flag, str(free_port()))]
+    ports = [word for flag in flags for word in (flag, str(find_free_port()))]
     process = subprocess.Popen(
         [*IGNORING_CTRL_C, sys.executable, "-P", "-m", "relearn", "up", "--model-name", "digits", *ports],
         cwd=folder,

@@ -42,10 +42,11 @@ from relearn.flows.tracking.store import connect
 from relearn.model.config import TrainConfig
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
+from relearn.model.ports import find_free_port
 from relearn.model.process_identity import identify_process
 from relearn.model.training import checkpoints
 from relearn.serving.metrics.textfile_metrics import WORKER_FILE
-from tests.flows.conftest import forget, free_port
+from tests.flows.conftest import forget
 
 QUICK = TrainConfig.parse({"dataset": "digits", "epochs": 2})
 ALIVE = identify_process()
@@ -186,7 +187,7 @@ def test_run_is_closed_in_prefect_first(stores: Stores) -> None:
     """While Prefect is unreachable, nothing is closed: the run may be alive elsewhere."""
     status = stores.track(uuid4())
     with pytest.raises(httpx.ConnectError):
-        list(reconcile(stores.home, PrefectApi(f"http://127.0.0.1:{free_port()}/api")))
+        list(reconcile(stores.home, PrefectApi(f"http://127.0.0.1:{find_free_port()}/api")))
     assert "RUNNING" == status()
 
 

@@ -24,9 +24,10 @@ from relearn.flows.scheduling import deployments
 from relearn.flows.tracking.runs import PROCESS_TAG
 from relearn.flows.tracking.store import connect
 from relearn.model.home import Home
+from relearn.model.ports import find_free_port
 from relearn.serving.config import ServeConfig
 from relearn.serving.metrics.textfile_metrics import WORKER_FILE
-from tests.flows.conftest import epochs_kept, forget, free_port
+from tests.flows.conftest import epochs_kept, forget
 
 
 def clean_environment() -> dict[str, str]:
@@ -97,13 +98,21 @@ import subprocess, threading
 from relearn.flows.scheduling import worker
 
 def start_run(words):
-    run = subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, start_new_session=True)
+    run = subprocess.Popen(
+        ["sh", "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
     run.stdout.readline()
     runs.append(run)
+    return run
+
+def claim_another():
+    first.stdout.readline()
+    start_run("echo; exec sleep 60")
+    first.stdin.close()
 
 runs = []
-start_run("trap 'sleep 1; exit' TERM; echo; sleep 60 & wait")
-threading.Timer(0.3, start_run, ["echo; exec sleep 60"]).start()
+first = start_run("trap 'echo stopping; read _; exit' TERM; echo; sleep 60 & wait")
+threading.Thread(target=claim_another).start()
 worker._stop_runs()
 print([run.poll() is not None for run in runs])
 """
@@ -123,7 +132,7 @@ def run_worker_on(host: str, home: Home, prefect: str) -> Iterator[subprocess.Po
     variables = {
         "RELEARN_HOME": "home",
         "PREFECT_API_URL": prefect,
-        "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+        "PREFECT_WORKER_WEBSERVER_PORT": str(find_free_port()),
     }
     log = (home.root.parent / f"{host}.log").open("wb")
     with log:
@@ -168,7 +177,7 @@ def test_retraining_of_a_lost_machine_is_resumed_by_another(
     home = Home(tmp_path / "home", tmp_path / "home" / "data")
     monkeypatch.setenv("RELEARN_HOME", str(home.root))
     monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
-    port = free_port()
+    port = find_free_port()
     prefect_server = next(
         service
         for service in services(home, "digits", ServeConfig(), port, 1, 2)

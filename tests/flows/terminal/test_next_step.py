@@ -22,6 +22,7 @@ def test_run_ends_with_one_command(ran) -> None:
 
 def test_command_can_be_pasted(ran, clean: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """In a new shell, which has neither the variable nor the program on its path."""
+    monkeypatch.chdir(ran.folder)
     monkeypatch.setenv("RELEARN_HOME", str(ran.home.root))
     command = format_command("history", "--model-name", "digits")
     done = subprocess.run(
@@ -35,11 +36,19 @@ def test_command_can_be_pasted(ran, clean: dict[str, str], monkeypatch: pytest.M
 def test_home_and_program_are_those_in_use(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The home as set, quoted; the program by its name if a shell finds this one, else by its path."""
+    """The home as set, quoted; the program by its name if a shell finds this one, else by its path.
+
+    The path is relative to the current folder where the program lies in there.
+    """
     program = Path(sys.executable).parent / "relearn"
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELEARN_HOME", str(tmp_path / name))
     monkeypatch.setenv("PATH", os.defpath)
     assert [f"RELEARN_HOME={tmp_path / name}", str(program), "up"] == shlex.split(format_command("up"))
+    monkeypatch.chdir(program.parent)
+    assert [f"RELEARN_HOME={tmp_path / name}", "./relearn", "up"] == shlex.split(format_command("up"))
+    monkeypatch.chdir(program.parents[1])
+    assert "bin/relearn" == shlex.split(format_command("up"))[1]
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.delenv("RELEARN_HOME")
     assert "relearn evaluate 'a run'" == format_command("evaluate", "a run")

@@ -17,6 +17,7 @@ from relearn.flows.results import (
     TrainResult,
 )
 from relearn.flows.training.report import build_networks_table, to_markdown
+from relearn.model.evaluation.accuracy import Accuracy
 from relearn.model.preparation.prepared import PreparedDataset
 from relearn.model.preparation.validation import Finding
 
@@ -42,7 +43,7 @@ MLP = TrainResult(
     val_loss=0.06,
     val_accuracy=0.981,
     val_balanced_accuracy=0.98,
-    metrics={"accuracy": 0.9824, "images": 10_000},
+    metrics=Accuracy.from_counts(9_824, 10_000).metrics,
     warnings=(),
     training_seconds=12.34,
     images_per_second=60_000,
@@ -54,7 +55,7 @@ CNN = MLP.model_copy(
         "network": "cnn",
         "parameter_count": 542_230,
         "val_accuracy": 0.9885,
-        "metrics": {"accuracy": 0.9891, "images": 10_000},
+        "metrics": Accuracy.from_counts(9_891, 10_000).metrics,
         "training_seconds": 154.6,
     }
 )
