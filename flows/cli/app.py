@@ -213,6 +213,8 @@ def run_app(program: Callable[[], None], fields: Mapping[str, FieldInfo]) -> int
             tokens = " ".join(error.unused_tokens or ())
             return print_error(2, "usage", f"arguments: got {tokens!r} too many")
         return print_error(2, "usage", str(error))
+    finally:
+        given_values.clear()
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
@@ -225,7 +227,6 @@ def _dispatch(arguments: Sequence[str]) -> None:
         ignored_variables = []
     if ignored_variables:
         print_stderr_warning(f"ignored, since they have no effect here: {', '.join(ignored_variables)}")
-    given_values.clear()  # of an earlier command line in this process
     app.config = (apply_sources,)
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]

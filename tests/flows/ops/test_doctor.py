@@ -505,7 +505,7 @@ def test_stuck_runs_are_found(zoo: Zoo, prefect: httpx.Client, monkeypatch: pyte
     due = datetime.now(UTC) + timedelta(days=140)
     schedule = {"interval": timedelta(days=141).total_seconds(), "anchor_date": due.isoformat()}
     deployment = {"name": "zoo", "flow_id": flow, "schedules": [{"schedule": schedule}]}
-    deployment_id = prefect.post("/deployments/", json=deployment).json()["id"]
+    deployment_id = prefect.post("/deployments/", json=deployment).raise_for_status().json()["id"]
     try:
         (result,) = run_check(zoo.home, "prefect", "next_run")
         assert ("failed", "retrain/zoo") == (result.state, result.subject)

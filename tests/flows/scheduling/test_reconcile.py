@@ -298,6 +298,9 @@ def test_run_claimed_by_an_unknown_worker_is_given_time(
     run = stores.run(Pending(), process=UNSEEN)
     assert 0 == stores.count_resumed()
     monkeypatch.setattr(recovery_policy, "CLAIM_TIMEOUT", timedelta(0))
+    assert 0 == stores.count_resumed()
+    assert "no process has begun it" == stores.state(run).message
+    monkeypatch.setattr(recovery_policy, "HEARTBEAT_TIMEOUT", timedelta(0))
     assert 1 == stores.count_resumed()
     assert "resumes after: no process has begun it" == stores.state(run).message
 
