@@ -342,6 +342,7 @@ def test_reference_set_is_frozen_by_the_first_release(champion: Workspace, tmp_p
     assert first.fingerprints["reference"] == last.fingerprints["reference"]
 
 
+@pytest.mark.slow
 def test_candidate_that_sees_more_pixels_replaces_the_champion(champion: Workspace) -> None:
     """Both are scored on the same reference images, each at its own size."""
     config = TrainConfig(dataset="digits", image_size=40)
@@ -389,6 +390,7 @@ def test_changed_data_stops_the_first_release(workspace: Workspace) -> None:
     assert [] == workspace.releases.ledger.read_entries()
 
 
+@pytest.mark.slow
 def test_candidate_is_evaluated_again_if_the_champion_changes(
     champion: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

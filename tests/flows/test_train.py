@@ -301,6 +301,7 @@ def stop(process: subprocess.Popen[str], signal_number: signal.Signals) -> Stopp
     return StoppedTraining(process.returncode, errors, time.monotonic() - start_time, children)
 
 
+@pytest.mark.slow
 def test_signal_stops_a_training_as_killed(stopped: dict[str, StoppedTraining], stopping_home: Home) -> None:
     """Within 30 s, with one line, the exit code of the signal and no child process left."""
     (run,) = search_experiment(connect(stopping_home), "terminated")
@@ -316,6 +317,7 @@ def test_signal_stops_a_training_as_killed(stopped: dict[str, StoppedTraining], 
     assert [] == psutil.wait_procs(training.children, timeout=10)[1]
 
 
+@pytest.mark.slow
 def test_terminated_flow_is_crashed_in_prefect(
     stopped: dict[str, StoppedTraining], prefect_server: str
 ) -> None:
@@ -327,6 +329,7 @@ def test_terminated_flow_is_crashed_in_prefect(
     assert ["terminated"] == [name for name in names if name in SIGNALS]
 
 
+@pytest.mark.slow
 def test_run_of_a_killed_training_is_marked_killed_by_the_next_start(
     stopped: dict[str, StoppedTraining], stopping_home: Home, on_server: str
 ) -> None:

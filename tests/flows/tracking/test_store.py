@@ -46,6 +46,7 @@ def start(home: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_create_the_store_at_once(tmp_path: Path) -> None:
     """Both find a complete store."""
     both = [start(tmp_path / "home") for _ in range(2)]

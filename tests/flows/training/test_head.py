@@ -180,6 +180,7 @@ def test_random_kills_do_not_change_the_head(
     assert_same_head(home, run_id, uninterrupted)
 
 
+@pytest.mark.slow
 def test_version_is_reproduced_to_the_last_bit(
     uninterrupted: tuple[Home, str], home: Home, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

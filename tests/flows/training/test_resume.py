@@ -208,6 +208,7 @@ def test_damaged_checkpoint_is_reported_and_the_previous_one_used(
     )
 
 
+@pytest.mark.slow
 def test_running_training_cannot_be_resumed(copied: Home, prefect_server: str, capsys: Capture) -> None:
     """The second process is rejected, and the first one continues."""
     endless = [RELEARN, *COMMAND[:-1], "9999", "--no-early-stopping"]

@@ -28,6 +28,7 @@ def photos(tmp_path: Path) -> TrainConfig:
     return TrainConfig(dataset=f"folder:{tmp_path / 'photos'}", image_size=32)
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_images(tmp_path: Path, home: Home) -> None:
     """1,500 images of 3 × 224 × 224, which take 226 MB, are prepared with less than 100 MB more."""
     write_photos(tmp_path / "photos", 1500, (60, 40))
