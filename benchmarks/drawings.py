@@ -217,7 +217,7 @@ DRAWINGS: dict[str, Drawing] = {
     "28 × 28, gray on gray": lambda ink, rng: paint(resize(ink, 28), 90, 170),
     "28 × 28, noise": lambda ink, rng: add_noise(paint(resize(ink, 28), 40, 220), rng, 15),
     "28 × 28, 60 % as large": lambda ink, rng: paint(place(resize(ink, 16), rng, 28, 28), 255, 0),
-    "28 × 28, tight crop": lambda ink, rng: paint(resize(crop(ink), 28)),
+    "28 × 28, tight crop, stretched": lambda ink, rng: paint(resize(crop(ink), 28)),
     "29 to 60 pixels": lambda ink, rng: paint(resize(ink, int(rng.integers(29, 61)))),
     "black on white": lambda ink, rng: paint(ink),
     "white on black": lambda ink, rng: paint(ink, 255, 0),
