@@ -15,6 +15,7 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from relearn.flows.config import PromotionConfig
+from relearn.flows.orchestration.events import RELEASE_EVENT, emit
 from relearn.flows.orchestration.flow_process import record_process
 from relearn.flows.promotion.candidate_scores import score_all
 from relearn.flows.promotion.class_change import ClassChange, measure_new_classes
@@ -120,6 +121,7 @@ def release(run_id: str, config: PromotionConfig = DEFAULT_CONFIG) -> ReleaseRes
             if is_recorded:
                 result = build_result(candidate, stopwatch.seconds)
                 add_to_flow_run_name(result.verdict)
+                emit(RELEASE_EVENT, name, result.summary, verdict=result.verdict, version=result.live_version)
                 return result
 
 

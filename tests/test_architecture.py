@@ -83,7 +83,7 @@ ALLOWED |= {
     "flows.evaluation": BELOW
     | GROUND
     | {"flows.tracking", "flows.releases", "flows.feedback", "flows.promotion"},
-    "flows.monitoring": BELOW | GROUND,
+    "flows.monitoring": BELOW | GROUND | {"flows.orchestration"},
     "flows": BELOW
     | GROUND
     | {"flows.orchestration", "flows.tracking", "flows.training", "flows.releases"}

@@ -57,7 +57,7 @@ COMMANDS = {
         'relearn schedule --cron "0 3 * * *"',
         {
             **{"status": "operation", "monitor": "operation", "schedule": "schedule"},
-            **{"doctor": "operation", "home": "home"},
+            **{"notify": "notify", "doctor": "operation", "home": "home"},
         },
     ),
 }

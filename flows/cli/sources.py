@@ -16,9 +16,10 @@ from relearn.model.errors import ConfigError, UserInputError
 from relearn.model.home import MLFLOW_UI_URL
 from relearn.serving.config import API_KEYS, ENVIRONMENT_PREFIX
 
+NOTIFY_URL = f"{ENVIRONMENT_PREFIX}NOTIFY_URL"  # of `relearn notify`; no flag, since it is a secret
 EXTRA_VARIABLES = {  # those that some commands have no parameter for
     *("RELEARN_HOME", "RELEARN_DATA", MLFLOW_UI_URL),
-    *("RELEARN_CONFIG", "RELEARN_PRESET", "RELEARN_QUIET", "RELEARN_VERBOSE", API_KEYS),
+    *("RELEARN_CONFIG", "RELEARN_PRESET", "RELEARN_QUIET", "RELEARN_VERBOSE", API_KEYS, NOTIFY_URL),
 }
 
 

@@ -10,16 +10,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from pydantic import AwareDatetime, BaseModel
 
+from relearn.flows.orchestration.events import emit
 from relearn.model.errors import InfrastructureError
 from relearn.model.file_lock import locked
 from relearn.model.files import write_bytes_atomically
 from relearn.model.home import Home
 
-DRIFT_EVENT, ACCURACY_EVENT = "relearn.drift", "relearn.accuracy"
 LAST_EMITTED_FILE = "alarms.json"  # the time at which each event was last emitted
 TIMEOUT_SECONDS = 30.0  # for the lock, which is held for milliseconds, and for Prefect to take the event
 
@@ -34,11 +33,6 @@ class Alert(BaseModel, frozen=True):
     reason: str
     last_emitted: AwareDatetime
     emitted_now: bool
-
-
-def resource_id(name: str) -> str:
-    """Return the resource id of a model name in Prefect's events."""
-    return f"relearn.name.{name}"
 
 
 def emit_alerts(
@@ -80,12 +74,7 @@ def _emit_alert(
     previous = last_emitted.get(event)
     if previous and timedelta(0) <= now - previous < cooldown:  # negative if the clock was set back
         return Alert(event=event, reason=reason, last_emitted=previous, emitted_now=False)
-    emitted = emit_event(
-        event,
-        resource={"prefect.resource.id": resource_id(name), "prefect.resource.name": name},
-        payload={"name": name, "reason": reason, **payload},
-    )
-    if emitted is None or not _flush_events():
+    if emit(event, name, reason, **payload) is None or not _flush_events():
         raise InfrastructureError(f"the event {event} of {name} could not be sent to Prefect")
     # After the event: a kill in between emits it twice; in the other order it would never be emitted.
     timestamps = {key: value.isoformat() for key, value in {**last_emitted, event: now}.items()}

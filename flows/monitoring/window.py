@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel
 
 from relearn.flows.config import MonitorConfig
-from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, Alert
+from relearn.flows.monitoring.retraining_triggers import Alert
+from relearn.flows.orchestration.events import ACCURACY_EVENT, DRIFT_EVENT
 from relearn.model.drift.detect import CONFIDENCE, DriftReport, DriftSample, detect_drift
 from relearn.model.drift.image_statistics import STATISTICS
 from relearn.model.evaluation.accuracy import Accuracy

@@ -30,7 +30,7 @@ from prefect.utilities.callables import parameter_schema
 
 from relearn.flows.config import PromotionConfig
 from relearn.flows.monitor import monitor
-from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, resource_id
+from relearn.flows.orchestration.events import ACCURACY_EVENT, DRIFT_EVENT, resource_id
 from relearn.flows.orchestration.prefect_api import FLOWS, WORK_POOL, ZOMBIE_AUTOMATION
 from relearn.flows.retrain import retrain
 from relearn.flows.scheduling.cron import check_cron

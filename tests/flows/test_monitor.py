@@ -26,8 +26,9 @@ from relearn.flows.feedback.samples import record_label
 from relearn.flows.monitor import monitor
 from relearn.flows.monitoring import retraining_triggers
 from relearn.flows.monitoring.report import describe_power, to_metrics
-from relearn.flows.monitoring.retraining_triggers import ACCURACY_EVENT, DRIFT_EVENT, emit_alerts
+from relearn.flows.monitoring.retraining_triggers import emit_alerts
 from relearn.flows.monitoring.window import WindowReport, build_window_report, join_names
+from relearn.flows.orchestration.events import ACCURACY_EVENT, DRIFT_EVENT
 from relearn.model.config import TrainConfig
 from relearn.model.drift.detect import DriftSample
 from relearn.model.drift.image_statistics import STATISTICS

@@ -27,9 +27,9 @@ from prefect.states import Scheduled, State
 
 from relearn.flows.cli.app import run_command_line
 from relearn.flows.config import PromotionConfig
-from relearn.flows.monitoring.retraining_triggers import DRIFT_EVENT, resource_id
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import Supervisor, run_services
+from relearn.flows.orchestration.events import DRIFT_EVENT, resource_id
 from relearn.flows.retrain import retrain
 from relearn.flows.scheduling import deployments
 from relearn.flows.tracking.runs import Experiment
