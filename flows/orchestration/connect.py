@@ -56,7 +56,7 @@ def connect_prefect(
     local_api_url = (
         f"{local_stack.service_urls.get('prefect', default_url) if local_stack else default_url}/api"
     )
-    persistent_url = configured_url or (local_api_url if _is_up(local_api_url) else None)
+    persistent_url = configured_url or (local_api_url if _is_up(local_api_url, home=home) else None)
     if require_persistent and not persistent_url:
         raise UserInputError(
             "--manual-approval: got no Prefect server whose UI could ask, accepted: one started with "
@@ -159,9 +159,9 @@ def _find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _is_up(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
+def _is_up(url: str, timeout_seconds: float = TIMEOUT_SECONDS, home: Home | None = None) -> bool:
     """Return whether a Prefect server answers at `url`; raise an error if it asks for a password."""
-    prefect_api = PrefectApi(url, timeout_seconds=timeout_seconds)
+    prefect_api = PrefectApi(url, timeout_seconds=timeout_seconds, home=home)
     if (state := prefect_api.get_state()) == "unauthorized":
         raise prefect_api.error(state)
     return state == "up"
