@@ -39,7 +39,8 @@ def main() -> None:
     if exit_code in (130, 143):  # Prefect's threads would wait for a server that hangs
         timer = threading.Timer(STOP_SECONDS, _exit_without_cleanup, [exit_codes])
         timer.daemon = True
-        timer.start()
+        with suppress(RuntimeError):  # where no thread can be started, none is waited for
+            timer.start()
     sys.exit(exit_code)
 
 

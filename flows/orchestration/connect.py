@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -145,7 +145,8 @@ def _find_reason(log: Path) -> str:
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    with suppress(PermissionError):  # of a container that allows no signals: it ends with its standard input
+        process.terminate()
     try:
         process.communicate(timeout=TERMINATION_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:

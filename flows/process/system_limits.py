@@ -37,6 +37,13 @@ def check_limits() -> None:
     for device in DEVICES:
         if not device.is_char_device():
             raise InfrastructureError(f"{device} is not there; give the container its devices: mount /dev")
+    try:
+        for end in socket.socketpair():
+            end.close()
+    except OSError as error:
+        raise InfrastructureError(
+            f"no socketpair: {error.strerror}; allow this system call to the container"
+        ) from None
     open_count = psutil.Process().num_fds()
     for name, limit, minimum, advice in (
         (
@@ -117,6 +124,16 @@ def _count_startable_threads() -> int:
         for thread in threads:
             thread.join()
     return len(threads)
+
+
+def check_first_thread() -> None:
+    """Raise `InfrastructureError` if no thread can be started: then importing torch would end the process."""
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError as error:
+        raise InfrastructureError(
+            f"{error}: ulimit -u unlimited, or allow the system calls clone and clone3 to this container"
+        ) from None
 
 
 def check_loopback() -> None:

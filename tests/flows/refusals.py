@@ -15,7 +15,8 @@ NUMBERS = {
     "x86_64": {
         **{"fcntl": 72, "flock": 73, "fsync": 74, "fdatasync": 75, "link": 86, "symlink": 88, "chmod": 90},
         **{"fchmod": 91, "getrlimit": 97, "setrlimit": 160, "linkat": 265, "symlinkat": 266, "fchmodat": 268},
-        **{"prlimit64": 302, "fchmodat2": 452},
+        **{"prlimit64": 302, "fchmodat2": 452, "sched_getaffinity": 204, "statfs": 137},
+        **{"fstatfs": 138, "socketpair": 53, "clone3": 435, "kill": 62, "pidfd_send_signal": 424},
     },
 }
 AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E}

@@ -115,7 +115,11 @@ def folders(home: Home) -> Iterator[CheckResult]:
 def disk(home: Home) -> Iterator[CheckResult]:
     """Check the free bytes and files of the home's disk."""
     existing_folder = next(folder for folder in (home.root, *home.root.parents) if folder.is_dir())
-    usage, filesystem = shutil.disk_usage(existing_folder), os.statvfs(existing_folder)
+    try:
+        usage, filesystem = shutil.disk_usage(existing_folder), os.statvfs(existing_folder)
+    except OSError as error:
+        yield skipped(f"this container does not tell the free space: {error.strerror}")
+        return
     message = f"{decimal(usage.free)} free of {decimal(usage.total)}"
     if filesystem.f_files and filesystem.f_favail < MIN_FREE_FILES:
         yield failed(f"the disk has room for {filesystem.f_favail} more files, however small", FREE_SPACE_FIX)

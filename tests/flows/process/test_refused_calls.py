@@ -137,3 +137,40 @@ def test_switches_that_slow_python_down_are_removed(name: str, monkeypatch: pyte
     assert entry_point._correct_python_variables()
     assert name not in os.environ
     assert not entry_point._correct_python_variables()
+
+
+CONTAINERS = {
+    "no affinity": ("EPERM", "sched_getaffinity", "from relearn.model.devices import *; cpu_count()", ""),
+    "no free space": ("ENOSYS", "statfs fstatfs", CHECK_ALL, ""),
+    "no socket pairs": ("EPERM", "socketpair", CHECK_ALL, "no socketpair: Operation not permitted"),
+    "no threads": (
+        "EPERM",
+        "clone3",
+        "from relearn.flows.process.system_limits import *; check_first_thread()",
+        "allow the system calls clone and clone3",
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "calls", "code", "reason"), CONTAINERS.values(), ids=CONTAINERS)
+def test_call_that_a_container_refuses_is_named_if_it_is_needed(
+    error: str, calls: str, code: str, reason: str, tmp_path: Path
+) -> None:
+    """The number of cores and the free space are not needed; threads and pairs of sockets are."""
+    result = run_refused(error, calls, [sys.executable, "-P", "-c", code], tmp_path / "home")
+    assert bool(reason) == bool(result.returncode)
+    assert reason in result.stderr
+
+
+def test_temporary_server_ends_where_signals_are_refused(tmp_path: Path) -> None:
+    """It ends with the pipe of its standard input, and nothing is printed."""
+    code = """
+import subprocess, sys
+from relearn.flows.orchestration.connect import _terminate
+server = "from relearn.flows.orchestration import temporary_server as t; t._exit_with_parent()"
+process = subprocess.Popen([sys.executable, "-P", "-c", server], stdin=subprocess.PIPE)
+_terminate(process)
+print(process.returncode)
+"""
+    result = run_refused("EPERM", "kill pidfd_send_signal", [sys.executable, "-P", "-c", code], tmp_path)
+    assert ("0\n", "") == (result.stdout, result.stderr)
