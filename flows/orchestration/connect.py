@@ -150,8 +150,9 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
     try:
         process.communicate(timeout=TERMINATION_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+        with suppress(PermissionError):
+            process.kill()
+            process.communicate()
 
 
 def _find_free_port() -> int:

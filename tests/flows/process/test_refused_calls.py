@@ -167,8 +167,9 @@ def test_temporary_server_ends_where_signals_are_refused(tmp_path: Path) -> None
     code = """
 import subprocess, sys
 from relearn.flows.orchestration.connect import _terminate
-server = "from relearn.flows.orchestration import temporary_server as t; t._exit_with_parent()"
-process = subprocess.Popen([sys.executable, "-P", "-c", server], stdin=subprocess.PIPE)
+server = "from relearn.flows.orchestration import temporary_server as t; print(1, flush=True); t._exit_with_parent()"
+process = subprocess.Popen([sys.executable, "-P", "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+process.stdout.readline()
 _terminate(process)
 print(process.returncode)
 """
