@@ -164,14 +164,17 @@ def test_call_that_a_container_refuses_is_named_if_it_is_needed(
 
 def test_temporary_server_ends_where_signals_are_refused(tmp_path: Path) -> None:
     """It ends with the pipe of its standard input, and nothing is printed."""
-    code = """
+    code = '''
 import subprocess, sys
 from relearn.flows.orchestration.connect import _terminate
-server = "from relearn.flows.orchestration import temporary_server as t; print(1, flush=True); t._exit_with_parent()"
-process = subprocess.Popen([sys.executable, "-P", "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+server = """from relearn.flows.orchestration.temporary_server import _exit_with_parent
+print(1, flush=True)
+_exit_with_parent()"""
+pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+process = subprocess.Popen([sys.executable, "-P", "-c", server], **pipes)
 process.stdout.readline()
 _terminate(process)
 print(process.returncode)
-"""
+'''
     result = run_refused("EPERM", "kill pidfd_send_signal", [sys.executable, "-P", "-c", code], tmp_path)
     assert ("0\n", "") == (result.stdout, result.stderr)
