@@ -4,7 +4,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -67,7 +67,9 @@ def map_on_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> l
 
 def cpu_count() -> int:
     """Return the number of cores this process may use; on macOS all cores of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(AttributeError, OSError):  # of macOS, and of containers that refuse to tell
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def tune_malloc() -> None:

@@ -75,14 +75,22 @@ def create_file(path: Path, content: bytes) -> bool:
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path for a file, and create `path` from it; raise `FileExistsError` if it exists.
 
-    Of several processes exactly one creates it, also on NFS; nobody ever sees a part of it.
+    Of several processes exactly one creates it, also on NFS; nobody ever sees a part of it. On a file system
+    without hard links, such as vfat or CIFS, the caller's lock has to keep other processes away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temp_path = _temp_path(path)
     try:
         yield temp_path
         _fsync(temp_path)
-        os.link(temp_path, path)
+        try:
+            os.link(temp_path, path)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            temp_path.replace(path)
     finally:
         temp_path.unlink(missing_ok=True)
     _fsync(path.parent)
@@ -168,7 +176,7 @@ def _fsync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL or not path.is_dir():  # some file systems sync no folders
+        if error.errno != errno.EINVAL:  # some file systems sync no folders, others nothing
             raise
     finally:
         os.close(descriptor)

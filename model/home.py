@@ -126,8 +126,11 @@ def disk_usage(path: Path) -> int:
 
 
 def measure_free_bytes(path: Path) -> int | None:
-    """Return the free bytes of the disk of `path`, which may not exist; None for a ramfs: it has no size."""
-    usage = shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists()))
+    """Return the free bytes of the disk of `path`, which may not exist; None if it has or tells no size."""
+    try:
+        usage = shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists()))
+    except OSError:  # refused by a container
+        return None
     return usage.free if usage.total else None
 
 

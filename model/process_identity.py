@@ -8,13 +8,14 @@ the boot.
 import os
 import re
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import psutil
 
-# "unseen" is a process of another machine, of an earlier boot, or of another container.
+# "unseen" is a process of another machine, of an earlier boot, or of another container, or may be one.
 ProcessState = Literal["alive", "gone", "unseen"]
 
 PROC = Path("/proc")  # of Linux
@@ -32,7 +33,11 @@ def find_process(identity: str) -> ProcessState:
     if place != _identify_place():
         return "unseen"
     pid, _, start = process.partition("@")
-    return "alive" if pid.isdecimal() and start and start == _read_start(int(pid)) else "gone"
+    if pid.isdecimal() and start and start == _read_start(int(pid)):
+        return "alive"
+    # Without them, as in some sandboxes, containers with one host name cannot be told apart.
+    _, boot, namespace = place.rsplit("/", 2)
+    return "unseen" if sys.platform == "linux" and not (boot and namespace) else "gone"
 
 
 def read_pid(identity: str) -> str:
@@ -44,8 +49,8 @@ def _identify_place() -> str:
     """Return host, boot and PID namespace: processes that share them see each other."""
     boot = namespace = ""
     with suppress(OSError):
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
         namespace = re.sub(r"\D", "", str((PROC / "self/ns/pid").readlink()))
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
     return f"{socket.gethostname()}/{boot}/{namespace}"
 
 

@@ -8,6 +8,7 @@ import threading
 import warnings
 from contextlib import suppress
 
+SLOWING_VARIABLES = ("PYTHONOPTIMIZE", "PYTHONDEVMODE", "PYTHONTRACEMALLOC")
 STOP_SECONDS = 3.0  # from the last line to the exit after a signal; it takes 0.3 s
 
 
@@ -38,7 +39,8 @@ def main() -> None:
     if exit_code in (130, 143):  # Prefect's threads would wait for a server that hangs
         timer = threading.Timer(STOP_SECONDS, _exit_without_cleanup, [exit_codes])
         timer.daemon = True
-        timer.start()
+        with suppress(RuntimeError):  # where no thread can be started, none is waited for
+            timer.start()
     sys.exit(exit_code)
 
 
@@ -62,8 +64,9 @@ def _import_and_run() -> int:
 
 def _correct_python_variables() -> bool:
     """Correct variables that Python reads at its start; return whether it has to start again."""
-    # The tools read docstrings, which -OO removes.
-    must_restart = bool(os.environ.pop("PYTHONOPTIMIZE", "")) and sys.flags.optimize > 1
+    # The tools read docstrings, which -OO removes; with traces of the memory a command takes minutes.
+    removed_values = [os.environ.pop(name, "") for name in SLOWING_VARIABLES]
+    must_restart = any(removed_values)
     # Files of the home are UTF-8 in every locale; output has the encoding of the terminal.
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{sys.stdout.encoding}:replace"}
@@ -88,9 +91,10 @@ def _search_user_folders_last() -> None:
 
 def _open_standard_streams() -> None:
     """Open standard streams that are closed, before a file such as a database gets their descriptor."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
+    with suppress(FileNotFoundError):  # `system_limits` names a missing device
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(descriptor)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

@@ -18,6 +18,7 @@ from relearn.flows.cli.parameters import Json, SettingsFile
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import ServiceState, Supervisor, run_services
 from relearn.flows.process import system_limits
+from relearn.flows.process.home_probe import check_home
 from relearn.flows.process.shutdown import print_error, stop_on_ctrl_c
 from relearn.flows.terminal.console import make_console, print_json, print_note, spinner
 from relearn.flows.terminal.rendering import Table, check_output
@@ -140,6 +141,7 @@ def up(
     stop_on_ctrl_c()
     home, console = Home.from_environment(), make_console()
     system_limits.check_limits()
+    check_home(home)
     model_name = model_name or _pick_model_name(home)
     with run_services(
         home, services(home, model_name, config, prefect_port, mlflow_port, worker_port)

@@ -23,6 +23,7 @@ from relearn.flows.cli.parameters import (
 from relearn.flows.cli.sources import given_values
 from relearn.flows.config import PromotionConfig
 from relearn.flows.process import system_limits
+from relearn.flows.process.home_probe import check_home
 from relearn.flows.scheduling.prefect_context import prefect_context
 from relearn.flows.terminal.console import make_console, print_json, print_note, print_warning, spinner
 from relearn.flows.terminal.next_step import print_next
@@ -51,6 +52,7 @@ def run(
     """
     start, console, home = perf_counter(), make_console(), Home.from_environment()
     system_limits.check_limits()
+    check_home(home)
     train_config = build_train_config(config, networks)
     with _connected(train_config, networks, home, gate):
         from relearn.flows.retrain import retrain
@@ -109,6 +111,7 @@ def train(
     """
     home = Home.from_environment()
     system_limits.check_limits()
+    check_home(home)
     run_id = None
     if resume is not None:
         run_id, config = _resolve_resume(home, resume, config)

@@ -11,6 +11,7 @@ from functools import partial
 from relearn.flows.ops.checks.check import FIXES, CheckResult, failed
 from relearn.flows.process import environment
 from relearn.flows.process.import_errors import describe_import_error
+from relearn.flows.process.system_limits import check_first_thread
 from relearn.flows.process.timeouts import iterate_with_timeout
 from relearn.model.errors import CorruptDataError, RelearnError
 from relearn.model.home import Home
@@ -32,7 +33,11 @@ PREREQUISITES = ("store", "server")  # if one of them is not ok, the rest of its
 
 
 def run_checks(home: Home) -> Iterator[CheckResult]:
-    """Run all checks in order; yields each result as soon as it is known."""
+    """Run all checks in order; yields each result as soon as it is known.
+
+    Raises `InfrastructureError` if no thread can be started, in which checks run.
+    """
+    check_first_thread()
     for group, checks in CHECKS.items():
         for check in checks:
             states = set()

@@ -53,8 +53,9 @@ def services(
 ) -> Iterator[Service]:
     """Yield the services to start, in start order; they are stopped in reverse order.
 
-    Skips MLflow's server if tracking is remote, Prefect's server if one answers on its port, and the API if
-    one serves `name` from this home. Raises `InfrastructureError` if Prefect's server asks for a password.
+    Skips MLflow's server if tracking is remote, Prefect's server if one answers on its port that is not of
+    another home, and the API if one serves `name` from this home. Raises `InfrastructureError` if Prefect's
+    server asks for a password.
     """
     address_flags = ("--host", "127.0.0.1", "--port")
     prefect = Service(
@@ -70,7 +71,10 @@ def services(
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         },
     )
-    prefect_api = PrefectApi(os.environ.get("PREFECT_API_URL") or f"{prefect.url}/api")
+    configured_url = os.environ.get("PREFECT_API_URL")
+    prefect_api = (
+        PrefectApi(configured_url) if configured_url else PrefectApi(f"{prefect.url}/api", home=home)
+    )
     if (prefect_state := prefect_api.get_state()) == "unauthorized":
         raise prefect_api.error(prefect_state)
     if "PREFECT_API_URL" not in os.environ and prefect_state != "up":

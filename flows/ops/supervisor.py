@@ -274,7 +274,13 @@ def _escape_command(words: Sequence[str]) -> str:
 
 def _at_most(limit: int, number: int) -> int:
     """Return the smaller of `number` and the maximum of the resource `limit` of this process."""
-    _, allowed = resource.getrlimit(limit)
+    try:
+        _, allowed = resource.getrlimit(limit)
+    except OSError as error:
+        raise InfrastructureError(
+            f"relearn up cannot read the limits of its processes: {error.strerror}; allow the system call"
+            " prlimit64 in the seccomp profile of this container, or start the services one by one"
+        ) from None
     return min(number, allowed) if allowed >= 0 else number
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -56,7 +56,7 @@ def connect_prefect(
     local_api_url = (
         f"{local_stack.service_urls.get('prefect', default_url) if local_stack else default_url}/api"
     )
-    persistent_url = configured_url or (local_api_url if _is_up(local_api_url) else None)
+    persistent_url = configured_url or (local_api_url if _is_up(local_api_url, home=home) else None)
     if require_persistent and not persistent_url:
         raise UserInputError(
             "--manual-approval: got no Prefect server whose UI could ask, accepted: one started with "
@@ -145,17 +145,19 @@ def _find_reason(log: Path) -> str:
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    with suppress(PermissionError):  # of a container that allows no signals: it ends with its standard input
+        process.terminate()
     try:
         process.communicate(timeout=TERMINATION_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+        with suppress(PermissionError):
+            process.kill()
+            process.communicate()
 
 
-def _is_up(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
+def _is_up(url: str, timeout_seconds: float = TIMEOUT_SECONDS, home: Home | None = None) -> bool:
     """Return whether a Prefect server answers at `url`; raise an error if it asks for a password."""
-    prefect_api = PrefectApi(url, timeout_seconds=timeout_seconds)
+    prefect_api = PrefectApi(url, timeout_seconds=timeout_seconds, home=home)
     if (state := prefect_api.get_state()) == "unauthorized":
         raise prefect_api.error(state)
     return state == "up"

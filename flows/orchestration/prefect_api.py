@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -29,22 +30,28 @@ TIMEOUT_SECONDS = 2.0  # for a response, while a user waits
 WORKER_TIMEOUT_SECONDS = 10.0  # for a response, in the threads of a worker
 
 JsonObject = Mapping[str, Any]
-ServerState = Literal["up", "absent", "silent", "foreign", "unauthorized"]
+ServerState = Literal["up", "absent", "silent", "foreign", "unauthorized", "other_home"]
 STATE_PROBLEMS: Mapping[ServerState, str] = {
     "silent": "takes connections, and does not answer",
     "foreign": "is no Prefect server",
     "unauthorized": "asks for a password",
+    "other_home": "belongs to the relearn up of another home",
 }
 PASSWORD_FIX = "set PREFECT_API_AUTH_STRING to its user:password"  # noqa: S105 names the variable
 
 
 @dataclass(frozen=True)
 class PrefectApi:
-    """Client of the API at `api_url`; `auth` is user:password, by default from `PREFECT_API_AUTH_STRING`."""
+    """Client of the API at `api_url`; `auth` is user:password, by default from `PREFECT_API_AUTH_STRING`.
+
+    With `home`, which nobody gives for a server that the user has named, the `relearn up` of another home is
+    a server in a state of its own: two homes never meet.
+    """
 
     api_url: str
     auth: str = field(default_factory=lambda: os.environ.get("PREFECT_API_AUTH_STRING", ""), repr=False)
     timeout_seconds: float = TIMEOUT_SECONDS
+    home: Home | None = None
 
     @classmethod
     def from_environment(cls, home: Home, timeout_seconds: float = TIMEOUT_SECONDS) -> "PrefectApi":
@@ -53,8 +60,10 @@ class PrefectApi:
         host = os.environ.get("PREFECT_SERVER_API_HOST") or "127.0.0.1"
         port = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
         local_url = local_stack.service_urls.get("prefect") if local_stack else None
-        api_url = os.environ.get("PREFECT_API_URL") or f"{local_url or f'http://{host}:{port}'}/api"
-        return cls(api_url.rstrip("/"), timeout_seconds=timeout_seconds)
+        if configured_url := os.environ.get("PREFECT_API_URL"):
+            return cls(configured_url.rstrip("/"), timeout_seconds=timeout_seconds)
+        api_url = f"{local_url or f'http://{host}:{port}'}/api"
+        return cls(api_url, timeout_seconds=timeout_seconds, home=home)
 
     @property
     def ui_url(self) -> str:
@@ -74,13 +83,22 @@ class PrefectApi:
             response = self._request("GET", "/admin/version")  # the health of a server needs no password
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 return "unauthorized"
+            if self._is_of_other_home():
+                return "other_home"
             return "up" if isinstance(response.json(), str) else "foreign"
         except httpx.ConnectError:
             return "absent"
         except httpx.TimeoutException:
             return "silent"
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError):
             return "foreign"
+
+    def _is_of_other_home(self) -> bool:
+        """Return whether the server runs in Prefect's folder of another home, which is up."""
+        if self.home is None:
+            return False
+        root = Path(self._request("GET", "/admin/settings").json()["home"]).parent
+        return root.resolve() != self.home.root.resolve() and bool(LocalStack.read(Home(root, root)))
 
     def is_up(self) -> bool:
         """Return whether a server runs; raises `InfrastructureError` if it cannot be used."""

@@ -112,6 +112,8 @@ def tool_defaults(home: Home) -> dict[str, str]:
         # Models loaded through MLflow must not execute code of their own.
         "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
         "GIT_PYTHON_REFRESH": "quiet",
+        # joblib, which MLflow imports, makes a semaphore and warns where it may not; nothing here uses one.
+        "JOBLIB_MULTIPROCESSING": "0",
     }
 
 

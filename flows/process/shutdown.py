@@ -104,7 +104,7 @@ def run_with_exit_code(program: Callable[[], int | None]) -> int:
     except OSError as error:
         location = f": {error.filename}" if error.filename else ""
         if error.errno == errno.EMFILE:
-            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            limit, _ = read_limit(resource.RLIMIT_NOFILE)
             location += f"; the limit is {limit:,}, see ulimit -n"
         return print_error(3, "infrastructure", f"{error.strerror or _root_cause(error)}{location}")
     except Exception as error:
@@ -119,6 +119,14 @@ def run_with_exit_code(program: Callable[[], int | None]) -> int:
             raise
         hint = f"; {stop.resume_hint}" if isinstance(stop, InterruptedTraining) else ""
         return print_error(exit_code, "stopped", STOP_MESSAGES[exit_code] + hint)
+
+
+def read_limit(limit: int) -> tuple[int, int]:
+    """Return the soft and hard resource `limit`; infinite ones if the container lets nobody ask."""
+    try:
+        return resource.getrlimit(limit)
+    except OSError:
+        return resource.RLIM_INFINITY, resource.RLIM_INFINITY
 
 
 def print_error(exit_code: int, code: str, *messages: str) -> int:

@@ -1,5 +1,6 @@
 """Limits of the machine, the container and the user, checked before a run starts what would exceed them."""
 
+import os
 import re
 import resource
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from relearn.flows.process.shutdown import read_limit
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import measure_free_bytes
 
@@ -24,6 +26,7 @@ MIN_CPU_SECONDS = 120  # at the limit the system kills the process without a mes
 MIN_THREADS = 64  # a training and its server have 26
 
 PROC = Path("/proc")
+DEVICES = (Path(os.devnull), Path("/dev/urandom"))
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -31,6 +34,16 @@ def check_limits() -> None:
     """Raise `InfrastructureError` if a run may have too few files, bytes, seconds, processes or threads."""
     if sys.platform == "linux" and not (PROC / "self" / "stat").exists():
         raise InfrastructureError(f"{PROC} is not there; mount it: mount -t proc proc {PROC}")
+    for device in DEVICES:
+        if not device.is_char_device():
+            raise InfrastructureError(f"{device} is not there; give the container its devices: mount /dev")
+    try:
+        for end in socket.socketpair():
+            end.close()
+    except OSError as error:
+        raise InfrastructureError(
+            f"no socketpair: {error.strerror}; allow this system call to the container"
+        ) from None
     open_count = psutil.Process().num_fds()
     for name, limit, minimum, advice in (
         (
@@ -44,7 +57,7 @@ def check_limits() -> None:
         ("bytes of data", resource.RLIMIT_DATA, MIN_MEMORY_BYTES, "ulimit -d unlimited"),
         ("seconds of CPU time", resource.RLIMIT_CPU, MIN_CPU_SECONDS, "ulimit -t unlimited"),
     ):
-        allowed, _ = resource.getrlimit(limit)
+        allowed, _ = read_limit(limit)
         if 0 <= allowed < minimum:
             raise InfrastructureError(
                 f"limit of {name}: got {allowed:,}, accepted: {minimum:,} or more; see {advice}"
@@ -111,6 +124,16 @@ def _count_startable_threads() -> int:
         for thread in threads:
             thread.join()
     return len(threads)
+
+
+def check_first_thread() -> None:
+    """Raise `InfrastructureError` if no thread can be started: then importing torch would end the process."""
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError as error:
+        raise InfrastructureError(
+            f"{error}: ulimit -u unlimited, or allow the system calls clone and clone3 to this container"
+        ) from None
 
 
 def check_loopback() -> None:

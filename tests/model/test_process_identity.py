@@ -2,13 +2,16 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
+from relearn.model import process_identity
 from relearn.model.process_identity import find_process, identify_process, read_pid
 
 
@@ -65,3 +68,14 @@ def test_process_elsewhere_is_unseen(part: int) -> None:
 def test_text_that_is_no_identity_is_unseen(identity: str) -> None:
     """An earlier version may have written it."""
     assert "unseen" == find_process(identity)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no containers")
+def test_process_of_an_unidentified_container_is_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers with the same host name in a sandbox without boot id share an identity of the place."""
+    monkeypatch.setattr(process_identity, "PROC", tmp_path)
+    identity = identify_process()
+    assert identity.startswith(f"{socket.gethostname()}///")
+    assert "unseen" == find_process(identity.replace(str(os.getpid()), "4194304"))

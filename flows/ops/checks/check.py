@@ -11,6 +11,7 @@ CheckState = Literal["ok", "skipped", "warning", "failed"]
 
 # The fix for each check that raises an error.
 FIXES = {
+    "home": "set RELEARN_HOME to a folder on a local disk",
     "keys": "correct the file, or unset RELEARN_API_KEYS_FILE",
     "store": "start the store of MLFLOW_TRACKING_URI, or unset it: runs are then stored in the home",
     "artifacts": "see the log of MLflow's server",

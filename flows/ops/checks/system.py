@@ -18,7 +18,7 @@ from rich.filesize import decimal
 from relearn.flows.ops.checks.check import CheckResult, failed, find_obstacle, ok, skipped, warning
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.flows.process import system_limits
-from relearn.model.files import write_bytes_atomically
+from relearn.flows.process.home_probe import OWNER_FIX, list_unwritable, probe_file_system
 from relearn.model.home import Home
 from relearn.serving.config import VERSION_HEADER, ServeConfig
 from relearn.serving.deployment.discovery import find_running_servers
@@ -32,7 +32,6 @@ VERSION_LIMIT_REASONS = {
 LOW_DISK_BYTES = 1_000_000_000  # MNIST, prepared and with two trained networks, takes 0.2 GB, photos more
 MIN_DISK_BYTES = 50_000_000  # a release with its Bento takes 10 MB
 MIN_FREE_FILES = 700  # a first run makes 650
-PROBE_CONTENT = bytes(65_536)  # more than fits on a full disk
 MLFLOW_PORT = 5000
 FREE_SPACE_FIX = "make room: relearn home prune --keep 3 removes old versions, runs and checkpoints"
 HOME_FIX = "set RELEARN_HOME to another folder"
@@ -82,17 +81,15 @@ def _get_installed_version(name: str) -> str:
 
 
 def home(home: Home) -> Iterator[CheckResult]:
-    """Check that the home is writable: a file is written, synced, renamed and deleted."""
+    """Check that files of the home can be written, synced, renamed and locked, and hold a database."""
     if not home.root.exists():
         if obstacle := find_obstacle(home.root):
             yield failed(f"{home.root} cannot be created: {obstacle} is not writable", HOME_FIX)
         else:
             yield skipped(f"{home.root} is not there yet: the first relearn run creates it")
         return
-    probe = home.root / ".doctor"
     try:
-        write_bytes_atomically(probe, PROBE_CONTENT)
-        probe.unlink()
+        probe_file_system(home.root)
     except OSError as error:
         is_disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         yield failed(
@@ -104,22 +101,25 @@ def home(home: Home) -> Iterator[CheckResult]:
 
 
 def folders(home: Home) -> Iterator[CheckResult]:
-    """Check that this user may write to BentoML's folder and to those in the home.
+    """Check that this user may write to BentoML's folder and to the folders, locks and databases of the home.
 
     After `sudo relearn` they belong to another user. `home` reports the folders above the home.
     """
-    obstacles = {find_obstacle(folder) for folder in (*home.root.glob("*/"), home.bentoml)}
+    obstacles = {*list_unwritable(home), find_obstacle(home.bentoml)}
     if names := sorted(map(str, obstacles - {None, *home.root.parents})):
-        fix = "make this user the owner (chown -R), or set RELEARN_HOME and BENTOML_HOME to other folders"
-        yield failed(f"this user may not write to {', '.join(names)}", fix)
+        yield failed(f"this user may not write to {', '.join(names)}", OWNER_FIX)
     else:
-        yield ok("this user may write to all folders")
+        yield ok("this user may write to all folders, locks and databases")
 
 
 def disk(home: Home) -> Iterator[CheckResult]:
     """Check the free bytes and files of the home's disk."""
     existing_folder = next(folder for folder in (home.root, *home.root.parents) if folder.is_dir())
-    usage, filesystem = shutil.disk_usage(existing_folder), os.statvfs(existing_folder)
+    try:
+        usage, filesystem = shutil.disk_usage(existing_folder), os.statvfs(existing_folder)
+    except OSError as error:
+        yield skipped(f"this container does not tell the free space: {error.strerror}")
+        return
     message = f"{decimal(usage.free)} free of {decimal(usage.total)}"
     if filesystem.f_files and filesystem.f_favail < MIN_FREE_FILES:
         yield failed(f"the disk has room for {filesystem.f_favail} more files, however small", FREE_SPACE_FIX)

@@ -1,24 +1,29 @@
 """Which Prefect server flows report to, beside servers of other programs on its port."""
 
 import http.server
+import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from relearn.flows.ops.doctor import run_check
 from relearn.flows.ops.services import services
 from relearn.flows.ops.status import status
+from relearn.flows.ops.supervisor import run_services
 from relearn.flows.orchestration import connect
 from relearn.flows.orchestration.connect import _start_temporary_server, connect_prefect, wait_for_server
+from relearn.flows.orchestration.local_stack import LocalStack
 from relearn.flows.orchestration.prefect_api import PrefectApi
 from relearn.model import file_lock
 from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
+from relearn.model.ports import find_free_port
 from relearn.serving.config import ServeConfig
 
 Handler = http.server.BaseHTTPRequestHandler
@@ -244,3 +249,39 @@ def test_temporary_server_may_be_slow(home: Home, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(connect, "STARTUP_TIMEOUT_SECONDS", 60.0)
     assert _start_temporary_server(home).startswith("http://127.0.0.1:")
+
+
+def test_server_of_another_home_is_not_used(
+    run_server: Callable[[type[Handler]], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Doctor names it, flows do without, `relearn up` asks for another port; a named server is used."""
+
+    class PrefectServer(ConstantServer):
+        bodies: ClassVar = {
+            "/api/admin/version": '"3"',
+            "/api/admin/settings": json.dumps({"home": str(tmp_path / "other" / "prefect")}),
+        }
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.bodies.get(self.path, "true").encode())
+
+    port = run_server(PrefectServer)
+    home, other = Home(tmp_path / "home", tmp_path), Home(tmp_path / "other", tmp_path)
+    api_url = f"http://127.0.0.1:{port}/api"
+    assert "up" == PrefectApi.from_environment(home).get_state()
+    LocalStack.write(other, {"prefect": f"http://127.0.0.1:{port}"})
+    assert "other_home" == PrefectApi.from_environment(home).get_state()
+    assert "up" == PrefectApi.from_environment(other).get_state()
+    assert not connect._is_up(api_url, home=home)
+    (result,) = run_check(home, "prefect", "server")
+    assert "belongs to the relearn up of another home" in result.message
+    assert "--prefect-port" in result.fix
+    with (
+        pytest.raises(InfrastructureError, match=f"port {port}: .*--prefect-port"),
+        run_services(home, services(home, "digits", ServeConfig(), port, find_free_port(), find_free_port())),
+    ):
+        pass
+    monkeypatch.setenv("PREFECT_API_URL", api_url)
+    assert "up" == PrefectApi.from_environment(home).get_state()
