@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from relearn.flows.orchestration.prefect_api import PrefectApi
+from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.discovery import find_running_servers
@@ -53,8 +54,9 @@ def services(
 ) -> Iterator[Service]:
     """Yield the services to start, in start order; they are stopped in reverse order.
 
-    Skips MLflow's server if tracking is remote, Prefect's server if one answers on its port, and the API if
-    one serves `name` from this home. Raises `InfrastructureError` if Prefect's server asks for a password.
+    Skips MLflow's server if tracking is remote, Prefect's server if `PREFECT_API_URL` names one, and the API
+    if one serves `name` from this home. Raises `InfrastructureError` if Prefect's server asks for a password,
+    or is that of another home.
     """
     address_flags = ("--host", "127.0.0.1", "--port")
     prefect = Service(
@@ -73,12 +75,18 @@ def services(
     prefect_api = PrefectApi(os.environ.get("PREFECT_API_URL") or f"{prefect.url}/api")
     if (prefect_state := prefect_api.get_state()) == "unauthorized":
         raise prefect_api.error(prefect_state)
-    if "PREFECT_API_URL" not in os.environ and prefect_state != "up":
+    if "PREFECT_API_URL" not in os.environ:
+        if prefect_state == "up":  # its deployments and runs have the same names
+            raise InfrastructureError(
+                f"prefect: {prefect.url} is the server of another home; choose another port with"
+                f" {prefect.port_flag}, or share that server: PREFECT_API_URL={prefect_api.api_url}"
+            )
         yield prefect
+    quiet = ("--uvicorn-opts", "--no-access-log")  # health checks alone are 5 MB a day
     if not home.tracking_uri.startswith("http"):
         yield Service(
             "mlflow",
-            (*PYTHON_MODULE, "mlflow", "server", "--workers", "1", *address_flags, str(mlflow_port)),
+            (*PYTHON_MODULE, "mlflow", "server", "--workers", "1", *address_flags, str(mlflow_port), *quiet),
             mlflow_port,
             "--mlflow-port",
             "/health",

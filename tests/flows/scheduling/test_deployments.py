@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
 from prefect.states import Scheduled, State
 
 from relearn.flows.cli.app import run_command_line
@@ -30,6 +32,7 @@ from relearn.flows.config import PromotionConfig
 from relearn.flows.monitoring.retraining_triggers import DRIFT_EVENT, resource_id
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import Supervisor, run_services
+from relearn.flows.process.environment import tool_defaults
 from relearn.flows.retrain import retrain
 from relearn.flows.scheduling import deployments
 from relearn.flows.tracking.runs import Experiment
@@ -40,6 +43,7 @@ from relearn.flows.training.skip_conditions import (
     describe_identical_retraining,
 )
 from relearn.model.config import TrainConfig
+from relearn.model.errors import InfrastructureError
 from relearn.model.home import Home
 from relearn.serving.config import ServeConfig
 from tests.flows.conftest import free_port
@@ -105,6 +109,28 @@ def test_schedule_replaces_the_previous_one(on_server: str) -> None:
 
         deployments.unschedule_retraining(name)
         assert [] == find_retraining(client, name).schedules
+
+
+def test_server_of_another_home_is_not_joined(
+    prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs and deployments have the same names: it is used only if `PREFECT_API_URL` names it."""
+    home, port = Home(tmp_path, tmp_path), int(prefect_server.rpartition(":")[2])
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(InfrastructureError, match=r"--prefect-port, or share that server: PREFECT_API_URL="):
+        list(services(home, "digits", ServeConfig(), port, 1, 2))
+    monkeypatch.setenv("PREFECT_API_URL", f"{prefect_server}/api")
+    joined = services(home, "digits", ServeConfig(), port, 1, 2)
+    assert ["mlflow", "worker", "api"] == [service.name for service in joined]
+
+
+def test_prefects_database_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server deletes events, and runs some time after their end."""
+    for name, value in tool_defaults(Home(tmp_path, tmp_path)).items():
+        monkeypatch.setenv(name, value)
+    vacuum = ServerServicesDBVacuumSettings()
+    assert {"events", "flow_runs"} <= vacuum.enabled_vacuum_types
+    assert timedelta(days=90) == vacuum.retention_period
 
 
 @pytest.mark.parametrize(
