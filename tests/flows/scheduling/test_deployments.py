@@ -76,6 +76,8 @@ def test_deployments_are_created_once(on_server: str) -> None:
         assert "process" == client.read_work_pool(deployments.WORK_POOL).type
         (hourly,) = client.read_deployment_by_name(f"monitor/{name}").schedules
         assert "7 * * * *" == hourly.schedule.cron
+        (daily,) = client.read_deployment_by_name("prune/home").schedules
+        assert "37 4 * * *" == daily.schedule.cron
 
 
 def test_changes_in_prefects_ui_are_kept(on_server: str) -> None:

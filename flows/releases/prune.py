@@ -23,6 +23,7 @@ from relearn.serving.deployment.discovery import find_running_servers
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
 PRUNE_LOCK = ".prune.lock"
+REBUILDABLE_KINDS = ("prepared data", "features", "orphaned file")
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,26 @@ class Prunable:
     delete: Callable[[], bool]
 
 
-def prune(home: Home, keep_newest: int, model_name: str | None = None) -> Iterator[Prunable]:
+def prune(
+    home: Home, keep_newest: int, model_name: str | None = None, *, only_rebuildable: bool = False
+) -> Iterator[Prunable]:
     """Delete everything that `find_prunable` finds; yield each deleted item.
 
     Raises `InfrastructureError` if another `relearn home prune`, or a backup, runs.
     """
     busy = f"another relearn home prune, or a backup, runs in {home.root}"
     with locked(home.root / PRUNE_LOCK, busy), mlflow_errors(home.tracking_uri):
-        for prunable in find_prunable(home, keep_newest, model_name):
+        for prunable in find_prunable(home, keep_newest, model_name, only_rebuildable=only_rebuildable):
             if prunable.delete():
                 yield prunable
 
 
-def find_prunable(home: Home, keep_newest: int, model_name: str | None = None) -> list[Prunable]:
+def find_prunable(
+    home: Home, keep_newest: int, model_name: str | None = None, *, only_rebuildable: bool = False
+) -> list[Prunable]:
     """Find versions, files and folders that nothing needs, by default of all models and of the home itself.
+
+    With `only_rebuildable` these are prepared data, features and temporary files alone.
 
     Excluded are the newest `keep_newest` (1 or more) versions and runs per model, the live version, the
     rollback target, versions with any alias in MLflow, versions that a server of this machine serves or was
@@ -82,7 +89,7 @@ def find_prunable(home: Home, keep_newest: int, model_name: str | None = None) -
         prunables += _find_outdated_datasets(home, needed_fingerprints)
         prunables += _find_unused_features(home)
         prunables += _find_orphaned_files(home)
-    return prunables
+    return [item for item in prunables if item.kind in REBUILDABLE_KINDS or not only_rebuildable]
 
 
 @dataclass(frozen=True)

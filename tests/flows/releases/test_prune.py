@@ -18,7 +18,8 @@ import pytest
 from filelock import FileLock
 
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.ops.prune import find_prunable
+from relearn.flows.prune import prune
+from relearn.flows.releases.prune import find_prunable
 from relearn.flows.releases.release_state import sync_with_ledger
 from relearn.flows.releases.rollback import roll_back
 from relearn.flows.tracking import artifacts, registry
@@ -230,6 +231,20 @@ def test_prepared_data_of_earlier_sources_is_deleted(full: Zoo) -> None:
     os.utime(reused)  # by a training that has begun
     assert [True, False] == [item.delete() for item in prunables]
     assert before | {reused} == {*full.home.dataset_cache.glob("[!.]*")}
+
+
+def test_scheduled_prune_deletes_what_can_be_made_again(full: Zoo, on_server: str) -> None:
+    """Its first run in a home only tells, as a dry run does; versions and files of runs stay."""
+    orphan = full.home.root / "releases/zoo/.4.0123456789ab.tmp"
+    orphan.mkdir()
+    (orphan / "half").write_bytes(b"{")
+    os.utime(orphan, (0, 0))
+    versions = full.releases.list_versions()
+    assert [1, 1] == [prune(keep=1), prune(keep=1, dry_run=True)]
+    assert orphan.exists()
+    assert 1 == prune(keep=1)
+    assert (False, versions) == (orphan.exists(), full.releases.list_versions())
+    assert "1 bytes are freed" in (full.home.root / "prune.md").read_text()
 
 
 @pytest.mark.parametrize(
