@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = ("model", "serving", "flows")
 FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
-FLOWS = {"flows.train", "flows.retrain", "flows.release", "flows.monitor"}
+FLOWS = {"flows.train", "flows.retrain", "flows.release", "flows.monitor", "flows.prune"}
 
 
 def module_name(path: Path) -> str:
@@ -21,7 +21,7 @@ MODULES = {module_name(path): path for path in FILES}
 def package_of(module: str) -> str:
     """Name the package of a module.
 
-    `flows` and `serving` stand for the four flows and the service at the top of these folders, `flows.base`
+    `flows` and `serving` stand for the flows and the service at the top of these folders, `flows.base`
     and `serving.base` for the modules beside them, on which the packages build.
     """
     layer, *rest = module.split(".")

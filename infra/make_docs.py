@@ -287,7 +287,7 @@ def _key(package: str) -> str:
 
 
 def _node(package: str) -> str:
-    titles = {"flows": "train, retrain, release, monitor", "serving": "service"}
+    titles = {"flows": "train, retrain, release, monitor, prune", "serving": "service"}
     layer, _, name = package.partition(".")
     base = {"flows": "config, environment, …", "serving": "config"}
     title = titles.get(package) or (base.get(layer) if name == "base" else name) or "config, errors, home, …"

@@ -81,7 +81,7 @@ def prune(
     """
     if keep < 1:
         raise UserInputError(f"--keep: got {keep}, accepted: 1 or more")
-    from relearn.flows.ops import prune as pruning
+    from relearn.flows.releases import prune as pruning
 
     home = Home.from_environment()
     find = pruning.find_prunable if dry_run else pruning.prune

@@ -24,8 +24,8 @@ from urllib.parse import quote
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from relearn.flows.ops.prune import PRUNE_LOCK
 from relearn.flows.process.environment import redact_password
+from relearn.flows.releases.prune import PRUNE_LOCK
 from relearn.model.errors import CorruptDataError, InfrastructureError, UserInputError
 from relearn.model.file_lock import (
     DATABASE_FIX,

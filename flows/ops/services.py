@@ -77,12 +77,13 @@ def services(
     )
     if (prefect_state := prefect_api.get_state()) == "unauthorized":
         raise prefect_api.error(prefect_state)
-    if "PREFECT_API_URL" not in os.environ and prefect_state != "up":
+    if not configured_url and prefect_state != "up":
         yield prefect
+    quiet = ("--uvicorn-opts", "--no-access-log")  # health checks alone are 5 MB a day
     if not home.tracking_uri.startswith("http"):
         yield Service(
             "mlflow",
-            (*PYTHON_MODULE, "mlflow", "server", "--workers", "1", *address_flags, str(mlflow_port)),
+            (*PYTHON_MODULE, "mlflow", "server", "--workers", "1", *address_flags, str(mlflow_port), *quiet),
             mlflow_port,
             "--mlflow-port",
             "/health",

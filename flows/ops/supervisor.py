@@ -67,6 +67,8 @@ stopasgroup = true
 killasgroup = true
 redirect_stderr = true
 stdout_logfile = {log}
+stdout_logfile_maxbytes = 10MB
+stdout_logfile_backups = 1
 """
 
 

@@ -20,7 +20,7 @@ from relearn.model.home import Home
 
 WORK_POOL = "relearn"  # of the workers that run scheduled flows
 ZOMBIE_AUTOMATION = "relearn: close runs without heartbeat"
-FLOWS = ("train", "retrain", "release", "monitor")
+FLOWS = ("train", "retrain", "release", "monitor", "prune")
 SCHEDULED_FLOWS = ("retrain", "monitor")  # each has one deployment per model, with the model's name
 PROCESS_LABEL = "relearn.process"  # of a flow run: the process that runs it, or the worker that claimed it
 PICKUP_GRACE = timedelta(seconds=30)  # for a healthy worker to claim a due run; it polls every 5 seconds

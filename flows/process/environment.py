@@ -100,6 +100,9 @@ def tool_defaults(home: Home) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "BENTOML_DO_NOT_TRACK": "True",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Prefect's server deletes events, by default only these, and runs that ended 90 days ago.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 24 * 3_600),
         # Prefect's log, with tracebacks, is shown in its UI, not on the terminal.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         # By default Prefect writes these files where it is installed, which may be read-only.

@@ -1,4 +1,4 @@
-"""Prefect deployments of the flows `retrain` and `monitor`, one each per model.
+"""Prefect deployments of the flows `retrain` and `monitor`, one each per model, and of `prune`.
 
 A deployment has one run at a time: Prefect cancels a run that is requested meanwhile, with a message. The
 worker takes scheduled runs. An automation marks runs without heartbeat as crashed. All can be viewed and
@@ -32,6 +32,7 @@ from relearn.flows.config import PromotionConfig
 from relearn.flows.monitor import monitor
 from relearn.flows.orchestration.events import ACCURACY_EVENT, DRIFT_EVENT, resource_id
 from relearn.flows.orchestration.prefect_api import FLOWS, WORK_POOL, ZOMBIE_AUTOMATION
+from relearn.flows.prune import prune
 from relearn.flows.retrain import retrain
 from relearn.flows.scheduling.cron import check_cron
 from relearn.flows.scheduling.recovery_policy import HEARTBEAT_TIMEOUT
@@ -41,6 +42,8 @@ from relearn.model.data.load import resolve_source
 from relearn.model.home import Home
 
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+PRUNE_DEPLOYMENT = "home"  # it is of no model
+PRUNE_SCHEDULE = Cron("37 4 * * *", timezone="UTC")
 MONITOR_SCHEDULE = Cron("7 * * * *", timezone="UTC")  # the full hour is when other programs are busy
 
 
@@ -54,12 +57,15 @@ def ensure_deployments(name: str) -> bool:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
         _ensure_zombie_automation(client)
-        deployments = {flow: find_deployment(client, flow, name) for flow in (retrain, monitor)}
+        names: Mapping[Flow[..., Any], str] = {retrain: name, monitor: name, prune: PRUNE_DEPLOYMENT}
+        deployments = {flow: find_deployment(client, flow, names[flow]) for flow in names}
         for flow, existing in deployments.items():
             if existing:  # perhaps by an earlier version of Relearn: the form in the UI follows the settings
                 _update_form(client, existing.id, flow)
     if not deployments[retrain] and name in DATASETS:
         _deploy_retraining(name, {"config": {"dataset": name}})
+    if not deployments[prune]:
+        _deploy(prune, PRUNE_DEPLOYMENT, {}, PRUNE_SCHEDULE)
     if not deployments[monitor]:
         _deploy(monitor, name, {"name": name}, MONITOR_SCHEDULE)
     return bool(deployments[retrain]) or name in DATASETS

@@ -37,6 +37,11 @@ class RunTree:
         return {run.info.run_id for run in self.runs}
 
     @property
+    def fingerprints(self) -> set[str]:
+        """The data that its runs learned from."""
+        return {run.data.tags.get("fingerprint", "") for run in self.runs}
+
+    @property
     def is_running(self) -> bool:
         return any(run.info.status == "RUNNING" for run in self.runs)
 

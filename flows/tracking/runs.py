@@ -219,7 +219,6 @@ class Experiment:
 
         It ends FINISHED, FAILED if an error is raised inside, or KILLED by a signal.
         """
-        mlflow.set_system_metrics_sampling_interval(1)  # many runs take only seconds
         with mlflow_errors(self.client.tracking_uri):
             process_tag = {PROCESS_TAG: identify_process()}
             if resume_run_id:  # this tag first: a RUNNING run whose process is gone would be closed
@@ -238,7 +237,8 @@ class Experiment:
             if FAILURE_REASON_TAG in mlflow_run.data.tags:
                 self.client.delete_tag(run.id, FAILURE_REASON_TAG)
             monitor = SystemMetricsMonitor(run.id, resume_logging=resume_run_id is not None)
-            monitor.start()
+            if parent_run_id is None:  # else the parent has the metrics of the same machine
+                monitor.start()
             try:
                 yield run
             except BaseException as error:

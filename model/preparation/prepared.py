@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +141,30 @@ def find_prepared(config: TrainConfig, home: Home, fingerprint: str) -> Prepared
     for file in sorted(home.dataset_cache.glob(f"*/{MANIFEST_FILE}")):
         with suppress(CorruptDataError, OSError, ValueError):
             if wanted.items() <= json.loads(file.read_bytes()).items():
+                _record_use(file.parent)
                 return load_prepared(file.parent)
     return None
+
+
+def _record_use(folder: Path) -> None:
+    """Set the time of a folder: `relearn home prune` deletes data that no run has used lately."""
+    with suppress(OSError):  # it may be another user's
+        os.utime(folder)
+
+
+def lock_prepared(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a prepared folder; raise `InfrastructureError` while a process prepares it."""
+    return locked(_lock_file(folder), f"{folder} is being prepared")
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
 
 
 @contextmanager
 def _writing(folder: Path, config: TrainConfig, home: Home) -> Iterator[None]:
     """Wait until no other process writes `folder`, and delete what killed ones left there."""
-    lock_file = folder.parent / f".{folder.name}.lock"
+    lock_file = _lock_file(folder)
     busy_message = (
         f"another process has been preparing {resolve_source(config, home)} for"
         f" {LOCK_TIMEOUT_SECONDS / 60:.0f} minutes: wait for it to finish, or end the process that holds"
@@ -167,6 +184,7 @@ def _load_or_build(
     try:
         prepared = load_prepared(folder)
         if prepared.listed_files == _digest_listed_files(prepared.description):
+            _record_use(folder)
             return prepared
         rebuild_reason = f"the images that {prepared.uri} lists have changed"
     except CorruptDataError as error:

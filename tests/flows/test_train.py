@@ -94,7 +94,7 @@ def test_run_has_its_settings_as_params(mlp: MlflowRun) -> None:
 
 
 def test_run_has_the_documented_metrics(ran, mlp: MlflowRun) -> None:
-    """Every network has the same keys; MLflow shows best/ and epoch/ first, gradients and system/ last."""
+    """Every network has the same keys; MLflow shows best/ and epoch/ first, gradients last."""
     test_metrics = (
         *("accuracy", "accuracy_low", "accuracy_high", "images", "groups"),
         *("loss", "f1_macro", "precision_macro", "recall_macro", "ece"),
@@ -110,7 +110,7 @@ def test_run_has_the_documented_metrics(ran, mlp: MlflowRun) -> None:
         *(f"test/{key}" for key in test_metrics),
     } == keys
     # The gate logs `robustness/` for the candidate.
-    assert ["best", "epoch", "system", "test", "time", "training"] == sorted(prefixes - {"robustness"})
+    assert ["best", "epoch", "test", "time", "training"] == sorted(prefixes - {"robustness"})
     gradients = {f"training/gradients/{name}" for name in ("hidden1/dead_fraction", "output/delta")}
     assert gradients <= set(mlp.data.metrics)
     history = connect(ran.home).get_metric_history(mlp.info.run_id, "epoch/val_accuracy")

@@ -113,7 +113,7 @@ def make_foreign_project(parent: Path) -> Path:
 
 @pytest.mark.slow
 def test_up_ignores_files_of_current_folder(tmp_path: Path) -> None:
-    """Supervisor, the Prefect and MLflow servers, the worker and the API."""
+    """Supervisor, the Prefect and MLflow servers, the worker and the API; no log has their health checks."""
     folder, home = make_foreign_project(tmp_path), tmp_path / "home"
     flags = ("--prefect-port", "--mlflow-port", "--worker-port", "--port")
     ports = [word for flag in flags for word in (flag, str(find_free_port()))]
@@ -132,6 +132,7 @@ def test_up_ignores_files_of_current_folder(tmp_path: Path) -> None:
 
     assert {"prefect", "mlflow", "worker", "api"} == services_up
     assert {folder, home} == set(tmp_path.iterdir())
+    assert [] == [log.name for log in home.glob("up/*.log") if "/health" in log.read_text()]
 
 
 def test_ctrl_c_during_import_is_one_line(tmp_path: Path) -> None:

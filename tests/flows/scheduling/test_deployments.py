@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
 from prefect.states import Scheduled, State
 
 from relearn.flows.cli.app import run_command_line
@@ -30,6 +32,7 @@ from relearn.flows.config import PromotionConfig
 from relearn.flows.ops.services import services
 from relearn.flows.ops.supervisor import Supervisor, run_services
 from relearn.flows.orchestration.events import DRIFT_EVENT, resource_id
+from relearn.flows.process.environment import tool_defaults
 from relearn.flows.retrain import retrain
 from relearn.flows.scheduling import deployments
 from relearn.flows.tracking.runs import Experiment
@@ -72,6 +75,8 @@ def test_deployments_are_created_once(on_server: str) -> None:
         assert "process" == client.read_work_pool(deployments.WORK_POOL).type
         (hourly,) = client.read_deployment_by_name(f"monitor/{name}").schedules
         assert "7 * * * *" == hourly.schedule.cron
+        (daily,) = client.read_deployment_by_name("prune/home").schedules
+        assert "37 4 * * *" == daily.schedule.cron
 
 
 def test_changes_in_prefects_ui_are_kept(on_server: str) -> None:
@@ -105,6 +110,15 @@ def test_schedule_replaces_the_previous_one(on_server: str) -> None:
 
         deployments.unschedule_retraining(name)
         assert [] == find_retraining(client, name).schedules
+
+
+def test_prefects_database_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server deletes events, and runs some time after their end."""
+    for name, value in tool_defaults(Home(tmp_path, tmp_path)).items():
+        monkeypatch.setenv(name, value)
+    vacuum = ServerServicesDBVacuumSettings()
+    assert {"events", "flow_runs"} <= vacuum.enabled_vacuum_types
+    assert timedelta(days=90) == vacuum.retention_period
 
 
 @pytest.mark.parametrize(

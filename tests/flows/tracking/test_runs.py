@@ -34,6 +34,18 @@ def read_run(experiment: Experiment, run_id: str) -> MlflowRun:
     return experiment.client.get_run(run_id)
 
 
+def test_metrics_of_the_machine_are_logged_once(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent has them, at an interval that a variable sets; its children would have the same."""
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    with experiment.start_run("parent", {}) as parent, experiment.start_run("child", {}, parent.id) as child:
+        time.sleep(1.6)
+    metrics = {run.id: set(read_run(experiment, run.id).data.metrics) for run in (parent, child)}
+    assert "system/cpu_utilization_percentage" in metrics[parent.id]
+    assert set() == metrics[child.id]
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

@@ -1,8 +1,8 @@
 """`relearn home prune`: deletes old versions, files of runs, checkpoints, data and features not in use."""
 
-import re
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from relearn.model.errors import InfrastructureError, NotFoundError
 from relearn.model.file_lock import locked
 from relearn.model.files import find_stale_temp_files, is_stale, remove_atomically
 from relearn.model.home import Home, disk_usage
+from relearn.model.preparation.prepared import MANIFEST_FILE, lock_prepared
 from relearn.model.training import checkpoints
 from relearn.model.training.features import FEATURES_FILE, IMAGE_BYTES, count_unused, delete_unused
 from relearn.serving.deployment.bento_store import bento_store_paths, delete_bento
@@ -22,7 +23,7 @@ from relearn.serving.deployment.discovery import find_running_servers
 from relearn.serving.releases.store import ReleaseStore, list_released_names
 
 PRUNE_LOCK = ".prune.lock"
-MERGED_DATASET_PATTERN = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{16}")  # folder of data with extra images
+REBUILDABLE_KINDS = ("prepared data", "features", "orphaned file")
 
 
 @dataclass(frozen=True)
@@ -38,27 +39,33 @@ class Prunable:
     delete: Callable[[], bool]
 
 
-def prune(home: Home, keep_newest: int, model_name: str | None = None) -> Iterator[Prunable]:
+def prune(
+    home: Home, keep_newest: int, model_name: str | None = None, *, only_rebuildable: bool = False
+) -> Iterator[Prunable]:
     """Delete everything that `find_prunable` finds; yield each deleted item.
 
     Raises `InfrastructureError` if another `relearn home prune`, or a backup, runs.
     """
     busy = f"another relearn home prune, or a backup, runs in {home.root}"
     with locked(home.root / PRUNE_LOCK, busy), mlflow_errors(home.tracking_uri):
-        for prunable in find_prunable(home, keep_newest, model_name):
+        for prunable in find_prunable(home, keep_newest, model_name, only_rebuildable=only_rebuildable):
             if prunable.delete():
                 yield prunable
 
 
-def find_prunable(home: Home, keep_newest: int, model_name: str | None = None) -> list[Prunable]:
+def find_prunable(
+    home: Home, keep_newest: int, model_name: str | None = None, *, only_rebuildable: bool = False
+) -> list[Prunable]:
     """Find versions, files and folders that nothing needs, by default of all models and of the home itself.
+
+    With `only_rebuildable` these are prepared data, features and temporary files alone.
 
     Excluded are the newest `keep_newest` (1 or more) versions and runs per model, the live version, the
     rollback target, versions with any alias in MLflow, versions that a server of this machine serves or was
     started from, and running trainings and releases. Deletion may be interrupted at any time: references are
     deleted before their targets, and each item is checked again.
     """
-    client, prunables = connect_existing(home), list[Prunable]()
+    client, prunables, needed_fingerprints = connect_existing(home), list[Prunable](), set[str]()
     with mlflow_errors(client.tracking_uri):
         names = {*list_released_names(home), *artifacts.list_experiment_names(client)}
         if model_name and model_name not in names:
@@ -71,12 +78,18 @@ def find_prunable(home: Home, keep_newest: int, model_name: str | None = None) -
             protected_run_ids = {
                 run_id for version, run_id in versions.iterate_run_ids() if version not in prunable_versions
             }
-            prunables += _find_old_runs(home, client, name, keep_newest, protected_run_ids)
+            kept_versions = set(versions.releases.list_versions()) - {*prunable_versions}
+            needed_fingerprints |= {versions.releases.read_card(kept).fingerprint for kept in kept_versions}
+            for run_tree, is_kept in _list_runs(client, name, keep_newest, protected_run_ids):
+                if is_kept:
+                    needed_fingerprints |= run_tree.fingerprints
+                else:
+                    prunables += _find_files_of_run(home, client, run_tree)
     if model_name is None:
-        prunables += _find_outdated_datasets(home)
+        prunables += _find_outdated_datasets(home, needed_fingerprints)
         prunables += _find_unused_features(home)
         prunables += _find_orphaned_files(home)
-    return prunables
+    return [item for item in prunables if item.kind in REBUILDABLE_KINDS or not only_rebuildable]
 
 
 @dataclass(frozen=True)
@@ -197,34 +210,31 @@ def _find_unused_references(releases: ReleaseStore) -> Iterator[Prunable]:
             yield Prunable("reference images", name, disk_usage(folder), partial(_delete_path, folder))
 
 
-def _find_old_runs(
-    home: Home, client: Client, name: str, keep_newest: int, protected_run_ids: set[str]
-) -> Iterator[Prunable]:
-    """Yield the files of old runs and the checkpoints of old unfinished trainings, none of
-    `protected_run_ids`.
-    """
+def _list_runs(
+    client: Client, name: str, keep_newest: int, protected_run_ids: Set[str]
+) -> Iterator[tuple[RunTree, bool]]:
+    """Yield the runs of a model, newest first, and whether each is kept with its files."""
     counts_by_kind: Counter[str] = Counter()
     for run_tree in artifacts.list_run_trees(client, name):
         counts_by_kind[run_tree.job_type] += 1
-        if (
-            counts_by_kind[run_tree.job_type] <= keep_newest
-            or run_tree.is_running
-            or run_tree.run_ids & protected_run_ids
-        ):
-            continue
-        size = sum(
-            artifacts.measure_bytes(uri)
-            for run in run_tree.runs
-            for uri in artifacts.list_artifact_uris(client, run)
-        )
-        if size:
-            description = f"{run_tree.run_name}, {run_tree.runs[0].info.run_id[:8]}"
-            yield Prunable("files of a run", description, size, partial(_delete_artifacts, client, run_tree))
-        for folder in (home.checkpoints / run_id for run_id in sorted(run_tree.run_ids)):
-            if folder.is_dir():
-                yield Prunable(
-                    "checkpoint", folder.name[:8], disk_usage(folder), partial(_delete_checkpoint, folder)
-                )
+        is_new = counts_by_kind[run_tree.job_type] <= keep_newest
+        yield run_tree, is_new or run_tree.is_running or bool(run_tree.run_ids & protected_run_ids)
+
+
+def _find_files_of_run(home: Home, client: Client, run_tree: RunTree) -> Iterator[Prunable]:
+    """Yield the files of a run, and the checkpoints of an unfinished training."""
+    size = sum(
+        artifacts.measure_bytes(uri)
+        for run in run_tree.runs
+        for uri in artifacts.list_artifact_uris(client, run)
+    )
+    if size:
+        description = f"{run_tree.run_name}, {run_tree.runs[0].info.run_id[:8]}"
+        yield Prunable("files of a run", description, size, partial(_delete_artifacts, client, run_tree))
+    for folder in (home.checkpoints / run_id for run_id in sorted(run_tree.run_ids)):
+        if folder.is_dir():
+            delete = partial(_delete_checkpoint, folder)
+            yield Prunable("checkpoint", folder.name[:8], disk_usage(folder), delete)
 
 
 def _delete_artifacts(client: Client, run_tree: RunTree) -> bool:
@@ -245,17 +255,28 @@ def _delete_path(path: Path) -> bool:
     return True
 
 
-def _find_outdated_datasets(home: Home) -> Iterator[Prunable]:
-    """Yield prepared data with extra images, except the newest of each dataset: the rest can be rebuilt."""
-    seen_prefixes: set[str] = set()
-    merged_folders = [
-        folder for folder in home.dataset_cache.glob("*-*-*") if MERGED_DATASET_PATTERN.fullmatch(folder.name)
-    ]
-    for folder in sorted(merged_folders, key=lambda folder: folder.stat().st_mtime, reverse=True):
-        prefix = folder.name.rpartition("-")[0]
-        if prefix in seen_prefixes and is_stale(folder):
-            yield Prunable("prepared data", folder.name, disk_usage(folder), partial(_delete_path, folder))
-        seen_prefixes.add(prefix)
+def _find_outdated_datasets(home: Home, needed_fingerprints: Set[str]) -> Iterator[Prunable]:
+    """Yield prepared data that no kept version or run learned from; it can be made again.
+
+    Of each source and its settings the copies used last, with and without extra images, are kept.
+    """
+    newest, folders = set[str](), [file.parent for file in home.dataset_cache.glob(f"*/{MANIFEST_FILE}")]
+    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True):
+        with suppress(OSError, ValueError):  # a damaged one is replaced when it is used
+            manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+            source = str((manifest["uri"], manifest["settings"], manifest["extra_images"] is None))
+            is_needed = source not in newest or manifest["fingerprint"] in needed_fingerprints
+            newest.add(source)
+            if not is_needed and is_stale(folder):
+                delete = partial(_delete_dataset, folder)
+                yield Prunable("prepared data", folder.name, disk_usage(folder), delete)
+
+
+def _delete_dataset(folder: Path) -> bool:
+    """Delete prepared data, unless a training has begun to use it meanwhile."""
+    with suppress(InfrastructureError), lock_prepared(folder):
+        return is_stale(folder) and _delete_path(folder)
+    return False
 
 
 def _find_unused_features(home: Home) -> Iterator[Prunable]:

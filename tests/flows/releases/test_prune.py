@@ -1,5 +1,6 @@
 """`relearn home prune` keeps the newest versions and all that is needed, and deletes the rest completely."""
 
+import json
 import os
 import random
 import signal
@@ -17,7 +18,8 @@ import pytest
 from filelock import FileLock
 
 from relearn.flows.cli.app import run_command_line
-from relearn.flows.ops.prune import find_prunable
+from relearn.flows.prune import prune
+from relearn.flows.releases.prune import find_prunable
 from relearn.flows.releases.release_state import sync_with_ledger
 from relearn.flows.releases.rollback import roll_back
 from relearn.flows.tracking import artifacts, registry
@@ -207,20 +209,42 @@ def test_runs_of_other_programs_are_kept(zoo: Zoo) -> None:
     assert [] == prunable_versions(zoo), "nothing of zoo was ever released in this home"
 
 
-def test_prepared_data_with_older_feedback_is_deleted_after_a_day(full: Zoo) -> None:
-    """The newest is kept, and so is the dataset without feedback."""
-    base = "digits-0123456789abcdef"
-    places = [full.home.dataset_cache / name for name in (base, f"{base}-{'a' * 16}", f"{base}-{'b' * 16}")]
-    for age, place in enumerate(places):
-        place.mkdir(parents=True)
-        os.utime(place, (age, age))
-    (prunable,) = [item for item in find_prunable(full.home, 1) if item.kind == "prepared data"]
-    assert places[1].name == prunable.name
-    assert prunable.delete()
-    assert {places[0], places[2]} == set(full.home.dataset_cache.iterdir())
-    places[1].mkdir()
-    os.utime(places[2])
-    assert "prepared data" not in [item.kind for item in find_prunable(full.home, 1)], "created today"
+def test_prepared_data_of_earlier_sources_is_deleted(full: Zoo) -> None:
+    """Kept are those used last or today, with and without feedback, and what a kept version learned from."""
+    fingerprint = full.releases.read_card("1").fingerprint
+
+    def prepare(name: str, age: int, fingerprint: str, extra_images: str | None = None) -> Path:
+        folder = full.home.dataset_cache / name
+        folder.mkdir(parents=True)
+        manifest = {"uri": "folder:/a", "settings": {"limit": None}, "extra_images": extra_images}
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": fingerprint}))
+        os.utime(folder, (age, age))
+        return folder
+
+    prepare("last", 5, "5" * 64)
+    prepare("of a version", 1, fingerprint)
+    prepare("with feedback", 4, "4" * 64, "yes")
+    before = {*full.home.dataset_cache.glob("*")}
+    earlier, reused = prepare("earlier", 3, "3" * 64), prepare("earlier feedback", 2, "2" * 64, "yes")
+    prunables = [item for item in find_prunable(full.home, 3) if item.kind == "prepared data"]
+    assert {earlier.name, reused.name} == {item.name for item in prunables}
+    os.utime(reused)  # by a training that has begun
+    assert [True, False] == [item.delete() for item in prunables]
+    assert before | {reused} == {*full.home.dataset_cache.glob("[!.]*")}
+
+
+def test_scheduled_prune_deletes_what_can_be_made_again(full: Zoo, on_server: str) -> None:
+    """Its first run in a home only tells, as a dry run does; versions and files of runs stay."""
+    orphan = full.home.root / "releases/zoo/.4.0123456789ab.tmp"
+    orphan.mkdir()
+    (orphan / "half").write_bytes(b"{")
+    os.utime(orphan, (0, 0))
+    versions = full.releases.list_versions()
+    assert [1, 1] == [prune(keep=1), prune(keep=1, dry_run=True)]
+    assert orphan.exists()
+    assert 1 == prune(keep=1)
+    assert (False, versions) == (orphan.exists(), full.releases.list_versions())
+    assert "1 bytes are freed" in (full.home.root / "prune.md").read_text()
 
 
 @pytest.mark.parametrize(
