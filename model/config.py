@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -134,14 +134,6 @@ class StoppingSettings(_Settings):
     )
     min_delta: float = Field(0.0, ge=0, le=1, description="Minimum change that counts as an improvement.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _rename(cls, values: Any) -> Any:
-        """Read the selection metric by its former name, `monitor`, from cards and schedules that have it."""
-        if isinstance(values, Mapping) and "monitor" in values:
-            return {"selection_metric" if name == "monitor" else name: values[name] for name in values}
-        return values
-
 
 class MachineSettings(_Settings):
     """Device, precision and seed."""
@@ -174,6 +166,10 @@ SETTING_GROUPS: dict[str, tuple[type[_Settings], ...]] = {
 
 class DataConfig(NetworkName, DataSettings):
     """Settings of a look at the data: photos are read at the size that the network takes."""
+
+
+# Those that apply to a pretrained network, of which only a head is trained.
+HEAD_SETTINGS = {*DataConfig.model_fields, "class_weights", "device", "threads", "seed"}
 
 
 class RetrainConfig(MachineSettings, StoppingSettings, LearningSettings, LayerSettings, DataSettings):

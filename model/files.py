@@ -85,6 +85,9 @@ def new_file(path: Path) -> Iterator[Path]:
         _fsync(temp_path)
         try:
             os.link(temp_path, path)
+        except FileExistsError:
+            if temp_path.stat().st_nlink != 2:  # else NFS lost the answer to a link that was made
+                raise
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise

@@ -46,12 +46,15 @@ def read_pid(identity: str) -> str:
 
 
 def _identify_place() -> str:
-    """Return host, boot and PID namespace: processes that share them see each other."""
+    """Return host, boot and PID namespace: processes that share them see each other.
+
+    A boot tells hosts apart, whose names may change with the network; without its id, the name has to.
+    """
     boot = namespace = ""
     with suppress(OSError):
         namespace = re.sub(r"\D", "", str((PROC / "self/ns/pid").readlink()))
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-    return f"{socket.gethostname()}/{boot}/{namespace}"
+    return f"{'' if boot else socket.gethostname()}/{boot}/{namespace}"
 
 
 def _read_start(pid: int) -> str:

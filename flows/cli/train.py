@@ -84,9 +84,13 @@ def _connected(
 
     with ExitStack() as stack:
         with spinner("Starting"):
-            from relearn.flows.training.preconditions import check_inputs
+            from relearn.flows.training.preconditions import check_inputs, list_ignored_settings
 
             check_inputs(config, networks, home)
+            for network in networks:
+                if ignored := list_ignored_settings(network, given_values):
+                    names = ", ".join(ignored)
+                    print_warning(f"no effect on {network}, of which only a head is trained: {names}")
             dataset = "MNIST, or digits if it is not on disk" if config.dataset == "auto" else config.dataset
             print_note(f"Training {' and '.join(networks) or 'networks'} on {dataset}")
             stack.enter_context(prefect_context(home, gate, prepare))

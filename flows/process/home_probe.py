@@ -1,5 +1,6 @@
 """A probe of the home: what a run needs of its file system is tried before anything is imported."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -28,8 +29,9 @@ def check_home(home: Home) -> None:
     unwritable_paths = list_unwritable(home)
     try:
         probe_file_system(home.root)
-    except PermissionError:
-        if not unwritable_paths:
+    except OSError as error:
+        # Of a full disk the run names what it could not write.
+        if not unwritable_paths and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
     if unwritable_paths:
         others = f" and {len(unwritable_paths) - 1} more" if len(unwritable_paths) > 1 else ""
@@ -71,6 +73,8 @@ def probe_file_system(folder: Path) -> None:
                 database.execute("create table probe (number)")
                 database.commit()
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
             raise InfrastructureError(
                 f"{folder}: its file system keeps no SQLite database ({error}), since it has no locks or"
                 f" syncs no files; {HOME_FIX}"

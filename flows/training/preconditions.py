@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from relearn.model import devices
-from relearn.model.config import TrainConfig
+from relearn.model.config import HEAD_SETTINGS, TrainConfig
 from relearn.model.data.load import resolve_source
 from relearn.model.errors import DataError, NotFoundError
 from relearn.model.home import Home
@@ -27,6 +27,13 @@ def check_inputs(config: TrainConfig, networks: Iterable[str], home: Home) -> No
     if path and Path(path).is_dir() != (scheme == "folder"):
         got, accepted = ("a folder", "a file") if Path(path).is_dir() else ("a file", "a folder")
         raise DataError(f"dataset: got {path}, which is {got}, accepted after {scheme}: {accepted}")
+
+
+def list_ignored_settings(network: str, names: Iterable[str]) -> list[str]:
+    """Return which of the settings `names` have no effect on `network`: of a pretrained one, most."""
+    if get_network_class(network) is not Pretrained:
+        return []
+    return sorted(set(names) & set(TrainConfig.model_fields) - HEAD_SETTINGS)
 
 
 def describe_class_change(classes: tuple[str, ...], live_classes: tuple[str, ...]) -> str:

@@ -75,7 +75,8 @@ class DataDescription(BaseModel):
     group_level: int | None = Field(
         None,
         ge=1,
-        description="Folders whose images belong together: 1 those that hold images, 2 those around them.",
+        description="Folders whose images belong together, also of one name in several classes: 1 those that "
+        "hold images, 2 those around them.",
     )
     image_column: str | None = Field(None, description="Column of file names or of image files.")
     image_folder: str = Field("", description="Folder inside the source that the file names start from.")

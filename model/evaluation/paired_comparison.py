@@ -97,7 +97,7 @@ class PairedComparison(BaseModel):
         return (self.ci_high - self.ci_low) / 2 / critical_value()
 
     def compute_lower_bound(self, level: float) -> float:
-        """Return what `difference` is below with a probability of at most `level`: its one-sided bound.
+        """Return the lower confidence bound of `difference` at the one-sided `level`.
 
         Tango's for accuracy, else from the standard error. The candidate is not inferior by a margin if the
         bound lies above minus the margin.
@@ -133,17 +133,22 @@ def _compare_accuracy(candidate: "Evaluation", champion: "Evaluation") -> _Resul
 
 
 def _compare_balanced_accuracy(candidate: "Evaluation", champion: "Evaluation") -> _Result:
-    gains, groups = count_gains(candidate.correct, champion.correct), candidate.groups
-    support = np.bincount(candidate.labels, minlength=len(candidate.classes))
-    masks = [candidate.labels == label for label in np.flatnonzero(support)]
+    gains, labels = count_gains(candidate.correct, champion.correct), candidate.labels
+    groups = candidate.groups
+    support = np.bincount(labels, minlength=len(candidate.classes))
+    masks = [labels == label for label in np.flatnonzero(support)]
+    # Their mean is the mean of the classes.
+    result = _compare(gains * len(gains) / (len(masks) * support[labels]), groups)
+    if groups is not None and gains.any():  # classes with the same groups are not independent
+        return result
+    # Tango's interval of each class is never of width 0.
     differences = np.array([gains[mask].mean() for mask in masks])
     lows, highs = zip(
         *(gain_interval(gains[mask], None if groups is None else groups[mask]) for mask in masks), strict=True
     )
     weights = np.full(len(masks), 1 / len(masks))
     low, high = weighted_sum_interval(weights, differences, np.array(lows), np.array(highs))
-    _, _, _, p_better, p_worse = _compare(gains / support[candidate.labels], groups)
-    return float(differences.mean()), low, high, p_better, p_worse
+    return float(differences.mean()), low, high, *result[3:]
 
 
 def _compare_log_loss(candidate: "Evaluation", champion: "Evaluation") -> _Result:

@@ -104,7 +104,9 @@ def describe_power(comparison: PairedComparison, level: float) -> str:
     else:
         gain = _format_points(visible)
         text = f"{images}: gains under {gain} cannot be told from chance (power {POWER:.0%})"
-        smaller = next((step for step in GAIN_STEPS if step <= 0.7 * visible), GAIN_STEPS[-1])
+        smaller = next((step for step in GAIN_STEPS if step <= 0.7 * visible), 0.0)
+    if not smaller:
+        return text
     present = comparison.effective_images
     needed = count_images_needed(smaller, comparison.discordant_fraction, level, present)
     more = round((needed - present) * comparison.design_effect)

@@ -65,8 +65,11 @@ def _read_originals(
 
 
 def _read_file(row: ImageRow, wanted: frozenset[int], white: int | None) -> tuple[int, bytes] | None:
-    with row.source.open() as file:
-        content = file.read()
+    try:
+        with row.source.open() as file:
+            content = file.read()
+    except OSError:  # it cannot be read, so no image was learned from it
+        return None
     digest = np.frombuffer(compute_digest(content), np.uint8)
     source = int(hash_contents(digest[None], TEST_SALT)[0])
     return (source, reduce_file(content, white)) if source in wanted else None

@@ -29,6 +29,11 @@ def find_roles(tables: Sequence[TableFile], others: Sequence[str], choices: dict
     split_column = _find_split_column(table, others, choices)
     others = [name for name in others if name != split_column]
     group = choices.get("groups_column", find_column(others, GROUP_NAMES))
+    if group is not None and group not in table.columns:
+        raise DataError(
+            f"groups_column: got {group!r}, accepted: a column of {table.name}: "
+            f"{', '.join(map(repr, table.columns[:20]))}"
+        )
     return {
         "separator": table.separator,
         "header": table.header,

@@ -61,6 +61,12 @@ def inspect_folders(
         "left_out": dict(left_out),
         "counts": count_splits(split for split, _ in placed.values()),
     }
+    level = choices.get("group_level")
+    if level and not any(name.count("/") >= level for name in placed):
+        raise DataError(
+            f"group_level: got {level}, but no image lies in so many folders, accepted: 1 to "
+            f"{max((name.count('/') for name in placed), default=1)}"
+        )
     sources = list_sources(tree, placed)
     description = describe_images(description.model_copy(update=values), sources, choices, sample)
     cautions += _warn_of_masks(sources)

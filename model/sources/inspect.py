@@ -33,6 +33,10 @@ from relearn.model.sources.tree import KINDS, FileTree, SourceKind, check_kind, 
 __all__ = ["AmbiguousDataError", "inspect_source"]
 MIN_PIXELS = 16
 MAX_CLASSES = 1000
+GROUP_LAYOUTS = {
+    "group_level": ("folder", "file_names"),
+    "groups_column": ("file_list", "image_table", "pixel_table"),
+}
 
 Listings = list[tuple[TableFile, FileColumn]]
 
@@ -62,6 +66,7 @@ def inspect_source(
         raise InfrastructureError(
             f"cannot read {error.filename or source}: {error.strerror or error}"
         ) from None
+    _check_groups(description.layout, choices)
     classes = choices.get("classes") or sort_class_names(description.classes)
     if len(classes) > MAX_CLASSES:
         raise DataError(f"{source} has {len(classes)} different labels, accepted: up to {MAX_CLASSES}")
@@ -77,6 +82,14 @@ def inspect_source(
     description = description.model_copy(update={"classes": tuple(classes), "cautions": tuple(cautions)})
     description.check_left_out(choices.get("left_out", {}))
     return description
+
+
+def _check_groups(layout: str, choices: dict[str, Any]) -> None:
+    """Raise `DataError` for a setting of groups that a layout does not have: it would have no effect."""
+    for name, layouts in GROUP_LAYOUTS.items():
+        if choices.get(name) is not None and layout not in layouts:
+            accepted = f"accepted with layout {', '.join(layouts)}"
+            raise DataError(f"{name}: got {choices[name]!r} for data of layout {layout}, {accepted}")
 
 
 def _inspect(source: Path, choices: dict[str, Any], kind: SourceKind, sample: int | None) -> DataDescription:

@@ -43,10 +43,11 @@ def compute_features(
     numbers of images that are done and of all.
     """
     features = np.empty((len(images), FEATURES), np.float32)
+    device = network.head.weight.device
     with _open_database(file) as database:
         for start in range(0, len(images), IMAGES_AT_A_TIME):
             chunk = images[start : start + IMAGES_AT_A_TIME]
-            keys = [_build_key(weights_sha256, image) for image in chunk]
+            keys = [_build_key(f"{weights_sha256[:32]} {device.type}", image) for image in chunk]
             cached = _read(database, keys)
             missing = [index for index, key in enumerate(keys) if key not in cached]
             computed = devices.map_on_cores(partial(_compute, network), chunk[missing])
@@ -83,14 +84,16 @@ def _open_database(file: Path) -> Iterator[sqlite3.Connection]:
         try:
             database = _connect(file)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode not in NO_DATABASE:
+            if error.sqlite_errorcode & 0xFF not in NO_DATABASE:
                 raise
             file.unlink()
             database = _connect(file)
         with closing(database):
             yield database
     except (sqlite3.Error, OSError) as error:
-        raise InfrastructureError(f"cannot keep features of images in {file}: {error}") from None
+        raise InfrastructureError(
+            f"cannot keep features of images in {file}: {error}; a damaged file may be deleted"
+        ) from None
 
 
 def _connect(file: Path) -> sqlite3.Connection:
@@ -110,8 +113,9 @@ def _compute(network: Pretrained, image: np.ndarray) -> np.ndarray:
         return network.extract_features(inputs)[0].float().cpu().numpy()
 
 
-def _build_key(weights_sha256: str, image: np.ndarray) -> bytes:
-    context = f"{weights_sha256[:32]} {image.shape}".encode()
+def _build_key(computation: str, image: np.ndarray) -> bytes:
+    """Return the key of an image's features; `computation` names the weights and the device."""
+    context = f"{computation} {image.shape}".encode()
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, key=context).digest()
 
 

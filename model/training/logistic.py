@@ -69,18 +69,25 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> list[Fold]:
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    count = min(FOLDS, int(np.bincount(labels).max()))
+    group_count = len(np.unique(groups))
+    count = min(FOLDS, int(np.bincount(labels).max()), group_count)
     folds: list[Fold] = []
     if count > 1:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds
             splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
             folds = list(splitter.split(labels, labels, groups))
-    folds = [fold for fold in folds if len(np.unique(labels[fold[0]])) > 1 and len(fold[1])]
+    folds = [
+        (learned, held_out)
+        for learned, held_out in folds
+        # Of a class whose images are one group a fold learns all or nothing.
+        if len(np.unique(labels[learned])) > 1 and np.isin(labels[held_out], labels[learned]).any()
+    ]
     if not folds:
         raise DataError(
             f"cross-validation: got {len(labels)} images for training and validation, at most"
-            f" {np.bincount(labels).max()} of a class, accepted: two or more of two classes"
+            f" {np.bincount(labels).max()} of a class, in {group_count} groups, accepted: two or more of two"
+            " classes, of two or more groups"
         )
     return folds
 

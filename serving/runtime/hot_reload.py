@@ -138,7 +138,10 @@ class ModelReloader:
                 logger.exception("the ledger could not be followed, retrying")
 
     async def _poll(self) -> None:
-        if os.path.lexists(self.store.ledger.entry_path(self._entry_number + 1)):
+        has_next, has_current = (
+            os.path.lexists(self.store.ledger.entry_path(self._entry_number + step)) for step in (1, 0)
+        )
+        if has_next or (self._entry_number and not has_current):  # a shorter ledger may have been restored
             try:
                 last_entry = await asyncio.to_thread(self.store.ledger.read_last)
             except RelearnError as error:

@@ -64,6 +64,14 @@ def test_process_elsewhere_is_unseen(part: int) -> None:
     assert "unseen" == find_process("/".join(parts))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no id of the boot")
+def test_process_is_alive_after_the_host_is_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop takes its name from the network that it is in."""
+    identity = identify_process()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-name")
+    assert "alive" == find_process(identity)
+
+
 @pytest.mark.parametrize("identity", ["", "1", "a/b/c/d", "4711@3"])
 def test_text_that_is_no_identity_is_unseen(identity: str) -> None:
     """An earlier version may have written it."""

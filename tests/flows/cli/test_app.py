@@ -20,7 +20,7 @@ from relearn.model.config import PRESETS
 
 COMMANDS = (
     *("run", "data", "train", "evaluate", "compare", "release", "rollback", "history"),
-    *("serve", "up", "predict", "feedback", "status", "monitor", "schedule", "doctor", "home"),
+    *("serve", "up", "predict", "feedback", "status", "monitor", "schedule", "notify", "doctor", "home"),
 )
 
 Capture = pytest.CaptureFixture[str]

@@ -25,11 +25,6 @@ def test_shared_settings_are_all_but_the_network() -> None:
     assert DataConfig.model_fields.keys() < TrainConfig.model_fields.keys()
 
 
-def test_selection_metric_is_read_by_its_former_name() -> None:
-    """Cards and schedules of earlier versions have it."""
-    assert "val_loss" == TrainConfig.parse({"monitor": "val_loss"}).selection_metric
-
-
 def help_of(command: str, capsys: Capture) -> str:
     """Return the help of a command on one line."""
     assert 0 == run_command_line([*command.split(), "--help"])

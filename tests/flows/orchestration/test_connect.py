@@ -142,7 +142,8 @@ class PasswordServer(http.server.BaseHTTPRequestHandler):
         is_allowed = self.path == "/api/health" or self.headers["authorization"] == "Basic YWRtaW46cGFzcw=="
         self.send_response(200 if is_allowed else 401)
         self.end_headers()
-        body = b"true" if self.path == "/api/health" else b'"3.9.1"'
+        bodies = {"/api/health": b"true", "/api/admin/settings": b'{"home": "/another/prefect"}'}
+        body = bodies.get(self.path, b'"3.9.1"')
         self.wfile.write(body if is_allowed else b'{"exception_message": "Unauthorized"}')
 
     def log_message(self, *_: object) -> None:

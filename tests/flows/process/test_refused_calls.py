@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,12 +83,20 @@ def test_file_system_without_hard_links_keeps_a_ledger(tmp_path: Path) -> None:
     assert ["a"] == [path.name for path in tmp_path.iterdir()]
 
 
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that other users may enter; those of pytest they may not."""
+    with tempfile.TemporaryDirectory(prefix="relearn-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.needs("setpriv")
 @pytest.mark.skipif(os.getuid() != 0, reason="only an administrator can act as another user")
 @pytest.mark.parametrize("name", [".mlflow.db.lock", "mlflow.db", "prefect/prefect.db", "artifacts/1/"])
-def test_home_with_files_of_another_user_is_named(name: str, tmp_path: Path) -> None:
+def test_home_with_files_of_another_user_is_named(name: str, public_folder: Path) -> None:
     """Where the folders are shared by a group and the files are not: by train and by doctor, with the fix."""
-    home = tmp_path / "home"
+    home = public_folder / "home"
     path = home / name
     path.parent.mkdir(parents=True)
     path.mkdir() if name.endswith("/") else path.touch()
@@ -94,10 +104,6 @@ def test_home_with_files_of_another_user_is_named(name: str, tmp_path: Path) -> 
         if folder.is_relative_to(home):
             folder.chmod(0o777)
     path.chmod(0o755)
-    for folder in tmp_path.parents:
-        if folder.stat().st_uid == 0 and folder.name.startswith("pytest"):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o755)
     user = ["setpriv", "--reuid", "4711", "--regid", "4711", "--clear-groups"]
     result = subprocess.run(
         [*user, *RELEARN, "train", "--dataset", "digits"],

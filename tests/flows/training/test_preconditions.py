@@ -1,8 +1,9 @@
-"""Classes of the data that differ from those of the live version."""
+"""Settings without effect, and classes of the data that differ from those of the live version."""
 
 import pytest
 
-from relearn.flows.training.preconditions import describe_class_change
+from relearn.flows.training.preconditions import describe_class_change, list_ignored_settings
+from relearn.model.config import PRESETS, TrainConfig
 
 LIVE = ("ant", "bee", "cow")
 
@@ -30,3 +31,11 @@ def test_changes_are_named(classes: tuple[str, ...], expected: str) -> None:
 def test_many_changes_are_shortened() -> None:
     """A thousand new classes make one line."""
     assert len(describe_class_change(tuple(f"class {number}" for number in range(1_000)), LIVE)) < 400
+
+
+def test_settings_without_effect_on_a_head_are_listed() -> None:
+    """Of a pretrained network only a head is trained; other networks use every setting."""
+    given = ["dataset", "seed", "class_weights", "epochs", "augmentation", "significance"]
+    assert ["augmentation", "epochs"] == list_ignored_settings("pretrained", given)
+    assert [] == list_ignored_settings("mlp", TrainConfig.model_fields)
+    assert list_ignored_settings("pretrained", PRESETS["fast"])

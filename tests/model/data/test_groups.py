@@ -15,6 +15,7 @@ from relearn.model.data.dataset import Dataset, LabelledImages
 from relearn.model.data.groups import assign_groups
 from relearn.model.data.load import load_dataset
 from relearn.model.data.splits import Splits, hash_sources, split_dataset
+from relearn.model.errors import DataError
 from relearn.model.home import Home
 from relearn.model.images.resize import resize_batch
 from relearn.model.preparation.prepared import prepare_dataset
@@ -98,6 +99,38 @@ def test_folders_are_groups_if_the_description_says_so(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", tmp_path)
     dataset = load_dataset(TrainConfig(dataset=str(tmp_path / "dataset.toml")), home)
     assert 10 == len(np.unique(dataset.train.groups[:, 0]))
+
+
+@pytest.mark.parametrize(
+    ("settings_text", "message"),
+    [
+        ("group_level = 5", "group_level: got 5, but no image lies in so many folders, accepted: 1 to 3"),
+        (
+            'groups_column = "patient"',
+            "groups_column: got 'patient' for data of layout folder",
+        ),
+    ],
+)
+def test_setting_without_a_group_is_an_error(settings_text: str, message: str, tmp_path: Path) -> None:
+    """Else images that belong together would be in several splits, and nobody would notice."""
+    for index, image in enumerate(IMAGES[:20]):
+        folder = tmp_path / "scans" / "ab"[index % 2] / f"patient{index // 4}" / "day1"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(folder / f"{index}.png")
+    text = f'source = "scans"\nlayout = "folder"\nclass_level = 3\n{settings_text}\n'
+    (tmp_path / "dataset.toml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_dataset(TrainConfig(dataset=str(tmp_path / "dataset.toml")), Home(tmp_path, tmp_path))
+
+
+def test_unknown_group_column_is_an_error(tmp_path: Path) -> None:
+    """The message has the columns of the table."""
+    table = pd.DataFrame(IMAGES[:, 0].reshape(300, 64), columns=[f"pixel{index}" for index in range(64)])
+    table.insert(0, "label", np.arange(300) % 2)
+    table.to_csv(tmp_path / "scans.csv", index=False)
+    (tmp_path / "dataset.toml").write_text('source = "scans.csv"\ngroups_column = "patiant"\n')
+    with pytest.raises(DataError, match=r"groups_column: got 'patiant', accepted: a column of .*: 'label'"):
+        load_dataset(TrainConfig(dataset=str(tmp_path / "dataset.toml")), Home(tmp_path, tmp_path))
 
 
 def encode(image: np.ndarray, **options: object) -> bytes:

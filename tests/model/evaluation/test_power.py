@@ -63,3 +63,11 @@ def test_few_images_show_nothing():
 
     assert text.startswith("4 images show no gain; ")
     assert text.endswith(" more labeled ones bring it to 20 points")
+
+
+def test_no_number_of_images_is_named_for_a_gain_that_is_visible() -> None:
+    """10,000 equal predictions show 0.1 points: no sentence speaks of 0 more."""
+    labels = np.arange(10_000) % 2
+    evaluation = Evaluation(np.eye(2, dtype=np.float32)[labels], labels, ("a", "b"))
+    text = describe_power(PairedComparison.from_evaluations(evaluation, evaluation), 0.025)
+    assert text.endswith("cannot be told from chance (power 80%)")

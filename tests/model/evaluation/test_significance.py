@@ -81,3 +81,14 @@ def test_levels_add_up_to_the_significance(significance: float, tests: int):
     levels = [spend_level(significance, earlier) for earlier in range(tests)]
     assert sum(levels) <= significance
     assert significance / 2 == levels[0]
+
+
+@given(st.integers(20, 300))
+def test_clear_wins_are_as_unlikely_as_they_are(wins: int) -> None:
+    """However many candidates came before, 40 wins to none are significant at the level that is left."""
+    assert mcnemar(wins, 0) <= sign_flip_test(np.full(wins, 0.1)) < 1e-4
+
+
+def test_no_gain_is_no_evidence() -> None:
+    """Neither without a difference nor with a loss."""
+    assert 1 == sign_flip_test(np.zeros(5)) == sign_flip_test(np.full(40, -1.0))

@@ -207,6 +207,21 @@ def test_too_few_images_are_one_line(labels: list[int]) -> None:
         logistic.make_folds(np.array(labels), np.arange(len(labels)), 0)
 
 
+def test_fewer_groups_than_folds_are_enough() -> None:
+    """Four patients make four folds, none of which shares a patient with what it learns from."""
+    labels, groups = np.arange(100) % 2, np.arange(100) // 25
+    folds = logistic.make_folds(labels, groups, 0)
+    assert 4 == len(folds)
+    assert all(not set(groups[learned]) & set(groups[held_out]) for learned, held_out in folds)
+
+
+def test_classes_that_are_one_group_each_are_an_error() -> None:
+    """Nothing can be scored: no fold learns a class that it is asked for."""
+    labels = np.repeat(np.arange(5), 30)
+    with pytest.raises(DataError, match=r"in 5 groups, accepted: .*, of two or more groups"):
+        logistic.make_folds(labels, labels, 0)
+
+
 def test_class_with_one_image_is_learned() -> None:
     """Its image is not scored, since no fold has another one, and the head has logits for it."""
     values, labels = make_features(31, 3, 1)

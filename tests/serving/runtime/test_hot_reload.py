@@ -96,6 +96,23 @@ def test_each_release_is_loaded_once(
     assert ["1", "2", "3"] == worker.versions
 
 
+def test_shorter_ledger_is_followed(
+    worker: Worker, releases: ReleaseStore, folders: dict[str, Path], publish: Publish
+):
+    """A ledger that was restored from a backup names an earlier release."""
+
+    async def run_scenario() -> None:
+        backup = shutil.copytree(releases.ledger.folder, releases.root / "backup")
+        for version in "23":
+            publish(releases, version, folders[version])
+        await worker.watch_until(lambda: worker.versions[-1] == "3")
+        shutil.rmtree(releases.ledger.folder)
+        backup.rename(releases.ledger.folder)
+        await worker.watch_until(lambda: worker.versions[-1] == "1")
+
+    asyncio.run(run_scenario())
+
+
 def damage(releases: ReleaseStore, version: str, damage_kind: str) -> None:
     """Damage the folder of a release."""
     folder = releases.version_folder(version)
