@@ -25,6 +25,7 @@ from relearn.serving.config import ServeConfig
 from relearn.serving.deployment.build_bento import build_bento
 from relearn.serving.deployment.server import run_server, start_server
 from relearn.serving.http.api_keys import ApiKeys
+from relearn.serving.http.concurrency import THREAD_COUNT
 from relearn.serving.releases.golden import Golden
 from relearn.serving.releases.ledger import Release
 from relearn.serving.releases.store import ReleaseStore
@@ -106,11 +107,21 @@ def serve_script(classifier: Classifier, script: Forward, version: str = "3") ->
     )
 
 
+def make_app(folder: Path, **settings: float) -> PredictionApp:
+    """Create an application of one worker."""
+    return PredictionApp(ServeConfig.model_validate(settings), WorkerStatusDir(folder), ApiKeys([]))
+
+
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> PredictionApp:
-    """Create an application of one worker whose requests time out after half a second."""
-    folder = tmp_path_factory.mktemp("status")
-    return PredictionApp(ServeConfig(timeout_seconds=0.5), WorkerStatusDir(folder), ApiKeys([]))
+    """An application whose requests do not time out, even on a busy machine."""
+    return make_app(tmp_path_factory.mktemp("status"), timeout_seconds=30)
+
+
+@pytest.fixture(scope="module")
+def hasty_app(tmp_path_factory: pytest.TempPathFactory) -> PredictionApp:
+    """An application whose requests time out after half a second."""
+    return make_app(tmp_path_factory.mktemp("status"), timeout_seconds=0.5)
 
 
 def request(app: PredictionApp, *paths: str) -> list[tuple[httpx.Response, float]]:
@@ -130,7 +141,10 @@ def request(app: PredictionApp, *paths: str) -> list[tuple[httpx.Response, float
                     response = await client.get(path)
                 return response, time.perf_counter() - start
 
-            return await asyncio.gather(*map(send, paths))
+            responses = await asyncio.gather(*map(send, paths))
+        while app.limiter.free_threads < THREAD_COUNT:  # a thread reports its end to the loop of its request
+            await asyncio.sleep(0.01)
+        return responses
 
     return asyncio.run(run())
 
@@ -164,15 +178,15 @@ def test_only_probabilities_are_sent(
     assert not any(line.endswith(("NaN", "Inf")) for line in metrics.splitlines() if line[:1] != "#")
 
 
-def test_network_that_sleeps_blocks_nobody_else(app: PredictionApp, classifier: Classifier) -> None:
+def test_network_that_sleeps_blocks_nobody_else(hasty_app: PredictionApp, classifier: Classifier) -> None:
     """`/livez` answers at once, its client gets 504 after the timeout, and the next release works."""
-    app.set_model(serve_script(classifier, lambda _: time.sleep(1.5)))
-    (slow, slow_seconds), (live, live_seconds) = request(app, "/predict", "/livez")
+    hasty_app.set_model(serve_script(classifier, lambda _: time.sleep(1.5)))
+    (slow, slow_seconds), (live, live_seconds) = request(hasty_app, "/predict", "/livez")
     assert (504, 200) == (slow.status_code, live.status_code)
     assert live_seconds < 0.4 < slow_seconds < 1.2
 
-    app.set_model(ServedModel.from_classifier("4", classifier))
-    assert 200 == request(app, "/predict")[0][0].status_code
+    hasty_app.set_model(ServedModel.from_classifier("4", classifier))
+    assert 200 == request(hasty_app, "/predict")[0][0].status_code
 
 
 SOURCE = """
