@@ -86,7 +86,7 @@ def test_file_system_without_hard_links_keeps_a_ledger(tmp_path: Path) -> None:
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
     """A folder that other users may enter; those of pytest they may not."""
-    with tempfile.TemporaryDirectory(prefix="relearn-") as folder:
+    with tempfile.TemporaryDirectory(prefix="relearn-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
@@ -107,7 +107,7 @@ def test_home_with_files_of_another_user_is_named(name: str, public_folder: Path
     user = ["setpriv", "--reuid", "4711", "--regid", "4711", "--clear-groups"]
     result = subprocess.run(
         [*user, *RELEARN, "train", "--dataset", "digits"],
-        env=os.environ | {"RELEARN_HOME": str(home), "HOME": "/"},
+        env=os.environ | {"RELEARN_HOME": str(home), "HOME": "/", "TMPDIR": "/tmp"},
         capture_output=True,
         text=True,
         check=False,
