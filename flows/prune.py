@@ -18,7 +18,7 @@ REPORT_FILE = "prune.md"  # of the last scheduled prune, in the home
 def prune(keep: int = 3, only_rebuildable: bool = True, dry_run: bool = False) -> int:
     """Delete unused prepared data, features and temporary files; return the number of bytes.
 
-    The first run in a home only tells what it would delete, as each run with `dry_run` does. Without
+    The first run in a home only lists what it would delete, as each run with `dry_run` does. Without
     `only_rebuildable` it deletes all that `relearn home prune --keep` does: old versions, files of runs and
     checkpoints, too.
     """

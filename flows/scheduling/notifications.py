@@ -2,6 +2,9 @@
 
 The address is an apprise URL, such as `mailto://…`, `slack://…`, or `jsons://…` for a webhook. It is a
 secret: Prefect stores it encrypted, in a block, and it is never printed.
+
+There are two automations, since a trigger waits either for events or for their absence, and a message of a
+compound trigger cannot say which of its parts fired.
 """
 
 import logging
@@ -59,7 +62,8 @@ def turn_on(address: str, silence_days: float) -> None:
             description="One message for each event; relearn notify sets the address.",
             trigger=EventTrigger(
                 expect={RELEASE_EVENT, DRIFT_EVENT, ACCURACY_EVENT, *FAILURE_EVENTS},
-                match={"prefect.resource.name": "!release *"},  # its retraining fails with it
+                # Of a failed release its retraining fails too; by hand it fails before the eyes of a person.
+                match={"prefect.resource.name": "!release *"},
                 match_related={"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)},
                 posture=Posture.Reactive,
                 threshold=1,

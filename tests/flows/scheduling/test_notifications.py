@@ -80,7 +80,10 @@ def run_flow(name: str, event: str = "", reason: str = "") -> None:
 
 
 def test_each_event_is_sent_once(webhook: Webhook, on_server: str) -> None:
-    """Also if notifications were turned on twice; not those of other programs' flows."""
+    """Also if notifications were turned on twice; not those of other programs' flows.
+
+    A release that fails is not reported beside its retraining.
+    """
     for _ in range(2):
         notifications.turn_on(webhook.address, 7)
     run_flow("retrain", RELEASE_EVENT, "version 2 is live: +1.5 points")
