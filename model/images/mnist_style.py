@@ -130,7 +130,7 @@ def _crop_to_sheet(gray: np.ndarray) -> np.ndarray:
             and _ring(sheet).mean() <= MAX_SHEET_RING
             # An empty rectangle is a drawing, unless it fills the page: then the page is an empty frame.
             and ((sheet & ~paper).any() or sheet.mean() > MAX_SHEET_RING)
-            and paper.sum() >= MIN_PAPER * sheet.sum()
+            and mask[sheet].mean() >= MIN_PAPER
             and _rectangularity(sheet) >= MIN_RECTANGULARITY
             and abs(np.median(gray[inner]) - np.median(gray[outer])) >= contrast / 2
         ):
