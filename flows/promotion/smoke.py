@@ -27,7 +27,8 @@ def run_smoke_test(bento: str, golden: Golden, scale: int, home: Home) -> SmokeT
             run_server(bento, config, home) as url,
             httpx.Client(base_url=url, timeout=config.timeout_seconds, trust_env=False) as client,
         ):
-            responses = [predict_over_http(client, image) for image in scale_from_uint8(golden.images, scale)]
+            images = scale_from_uint8(golden.images, scale)
+            responses = [predict_over_http(client, image, scale) for image in images]
     except (CorruptDataError, StartupError, httpx.HTTPError) as error:
         return SmokeTestResult(error=f"as served: {error}")
     try:
@@ -40,13 +41,17 @@ def run_smoke_test(bento: str, golden: Golden, scale: int, home: Home) -> SmokeT
     )
 
 
-def predict_over_http(client: httpx.Client, image: np.ndarray) -> tuple[ServedPrediction, list[float], float]:
-    """Send one image, numbers (channels, height, width); return prediction, probabilities and latency (s).
+def predict_over_http(
+    client: httpx.Client, image: np.ndarray, scale: int
+) -> tuple[ServedPrediction, list[float], float]:
+    """Send one image, numbers 0 to `scale`, (channels, height, width).
+
+    Returns prediction, probabilities and latency (s).
 
     Raises `CorruptDataError` if the server rejects it.
     """
     start = perf_counter()
-    response = client.post("/predict", json={"images": image.tolist(), "scale": 255})
+    response = client.post("/predict", json={"images": image.tolist(), "scale": scale})
     seconds = perf_counter() - start
     if response.status_code != httpx.codes.OK:
         raise CorruptDataError(f"the server rejected an image: {response.status_code} {response.text[:200]}")

@@ -262,7 +262,9 @@ def _find_outdated_datasets(home: Home, needed_fingerprints: Set[str]) -> Iterat
     """
     newest, folders = set[str](), [file.parent for file in home.dataset_cache.glob(f"*/{MANIFEST_FILE}")]
     for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True):
-        with suppress(OSError, ValueError):  # a damaged one is replaced when it is used
+        with suppress(
+            OSError, ValueError, LookupError, TypeError
+        ):  # a damaged or older one is replaced when it is used
             manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
             source = str((manifest["uri"], manifest["settings"], manifest["extra_images"] is None))
             is_needed = source not in newest or manifest["fingerprint"] in needed_fingerprints
