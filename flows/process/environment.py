@@ -128,8 +128,8 @@ def user_variables() -> dict[str, str]:
 
 
 def redact_password(uri: str) -> str:
-    """Return `uri` with its password replaced by `…`."""
-    return re.sub(r"(?<=//)([^/:@]*):.*@", r"\1:…@", uri)
+    """Return `uri`, which a proxy may have without a scheme, with its password or token replaced by `…`."""
+    return re.sub(r"(^(?!\w+:/)|//)([^/:@]*:)?(?(2).*|[^/@]+)@", r"\1\2…@", uri)
 
 
 def _remove_unsupported(defaults: Mapping[str, str]) -> list[str]:

@@ -227,7 +227,10 @@ def test_file_that_is_no_database_is_reported_and_kept(tmp_path: Path) -> None:
     ("uri", "redacted"),
     [
         ("postgresql://ann:p@ss@db/x", "postgresql://ann:…@db/x"),
+        ("ann:secret@proxy:3128", "ann:…@proxy:3128"),
+        ("https://token@db/x", "https://…@db/x"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////a/ann@b.db", "sqlite:////a/ann@b.db"),
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
     ],
 )
