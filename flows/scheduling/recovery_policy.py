@@ -48,7 +48,7 @@ class History:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What Prefect, MLflow and the machine know of a run.
+    """State of a run, as Prefect, MLflow and the machine know it.
 
     `state` is its type in Prefect, "" if Prefect does not know the run; `quiet_for` the time since the last
     sign of its process: a heartbeat or, of an open run, a change of state. `history` is None for all but
@@ -65,7 +65,7 @@ class RunRecord:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the process is known to have ended."""
+        """Return whether the process is known to have ended."""
         timeout = CLAIM_TIMEOUT if self.state == "PENDING" else HEARTBEAT_TIMEOUT
         if self.process == "gone":
             return self.state != "PENDING" or self.quiet_for >= CLAIM_GRACE

@@ -13,7 +13,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("networks", [(), ("cnn",), ("mlp", "cnn")])
 def test_first_network_is_part_of_the_settings(networks: tuple[str, ...]) -> None:
-    """What was not given stays a default, for the data to decide."""
+    """Settings that were not given stay defaults, for the data to decide."""
     config = build_train_config(RetrainConfig(epochs=3), networks)
     assert (networks or ("mlp",))[0] == config.network
     assert {"epochs", *(["network"] if networks else [])} == config.model_fields_set

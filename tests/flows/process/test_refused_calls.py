@@ -130,7 +130,7 @@ def test_home_on_a_usable_disk_is_not_changed(tmp_path: Path) -> None:
 
 
 def test_missing_device_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a container whose /dev is empty."""
+    """A container whose /dev is empty gets one line."""
     monkeypatch.setattr(system_limits, "DEVICES", (tmp_path / "null",))
     with pytest.raises(InfrastructureError, match="null is not there"):
         system_limits.check_limits()

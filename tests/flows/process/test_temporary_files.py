@@ -60,7 +60,7 @@ def test_folder_of_a_killed_process_is_deleted_by_the_next(tmp_path: Path) -> No
 
 
 def test_folder_of_an_unseen_process_is_kept_for_a_day(tmp_path: Path) -> None:
-    """Of another container with the same folder, or of a process that was killed before it wrote its name."""
+    """Its process is in another container, or was killed before it wrote its name."""
     unseen, unnamed = tmp_path / f"{PREFIX}unseen", tmp_path / f"{PREFIX}unnamed"
     for folder in (unseen, unnamed):
         folder.mkdir()

@@ -84,7 +84,7 @@ def test_table_is_the_policy() -> None:
     ],
 )
 def test_process_is_gone_after_a_time(state: str, process: str, timeout: timedelta) -> None:
-    """Until then it may be alive: unseen from this machine, or about to begin a run that was just claimed."""
+    """Its process may be alive: unseen from this machine, or about to begin a run that was just claimed."""
     run = RunRecord(state, process, timeout - MOMENT)  # type: ignore[arg-type]
     assert not run.is_gone
     assert replace(run, quiet_for=timeout).is_gone

@@ -55,7 +55,7 @@ def test_spinner_and_bars_are_for_terminals(
 def test_spinner_may_enclose_bars_and_spinners(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is shown at a time; the outer one comes back."""
+    """The inner spinner takes the place of the outer one, which comes back."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     with spinner("Evaluating"):
         with image_bar() as show_progress:

@@ -34,7 +34,7 @@ def test_many_changes_are_shortened() -> None:
 
 
 def test_settings_without_effect_on_a_head_are_listed() -> None:
-    """Of a pretrained network only a head is trained; other networks use every setting."""
+    """Training a head uses few settings; other networks use all of them."""
     given = ["dataset", "seed", "class_weights", "epochs", "augmentation", "significance"]
     assert ["augmentation", "epochs"] == list_ignored_settings("pretrained", given)
     assert [] == list_ignored_settings("mlp", TrainConfig.model_fields)

@@ -200,7 +200,7 @@ def test_few_images_are_enough(counts: tuple[int, ...], folder: Path) -> None:
 
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2]])
 def test_too_few_images_are_one_line(labels: list[int]) -> None:
-    """One image of each class cannot be predicted from others."""
+    """Images that are the only ones of their class cannot be predicted from others."""
     with pytest.raises(
         DataError, match=r"cross-validation: got . images .* accepted: two or more of two classes"
     ):
@@ -237,7 +237,7 @@ def test_class_with_one_image_is_learned() -> None:
 
 
 def test_balanced_head_finds_a_rare_class() -> None:
-    """Of overlapping classes, 19 images to 1, the rare one is recognized as often as the other."""
+    """Overlapping classes, 19 images to 1, are recognized equally often."""
     generator = np.random.default_rng(2)
     labels = (np.arange(4000) % 20 == 0).astype(np.int64)
     values = (generator.normal(size=(4000, 2)) + labels[:, None]).astype(np.float32)
